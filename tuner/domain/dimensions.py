@@ -1,0 +1,167 @@
+"""The axes of a search space: a range, a list of choices, or a fixed value."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Value = bool | int | float | str
+"""What a hyperparameter can be; a fraction, a count, a switch or a name."""
+
+
+def _check_finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Finite = Annotated[float, AfterValidator(_check_finite)]
+
+
+class Frozen(BaseModel):
+    """A validated object that cannot change and knows no key it was not told of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Float(Frozen):
+    """A real-valued range.
+
+    Attributes:
+        low: Smallest value, included.
+        high: Largest value, included.
+        log: Whether to search the logarithm of the value.
+    """
+
+    low: Finite
+    high: Finite
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Float:
+        _check_range(self.low, self.high, self.log)
+        return self
+
+    def describe(self) -> str:
+        """Returns the range as a person writes it, such as ``log[0.001, 0.1]``."""
+        return f"{'log' if self.log else ''}[{self.low:g}, {self.high:g}]"
+
+
+class Int(Frozen):
+    """A range of whole numbers.
+
+    Attributes:
+        low: Smallest value, included.
+        high: Largest value, included.
+        log: Whether to search the logarithm of the value.
+    """
+
+    low: int
+    high: int
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Int:
+        _check_range(self.low, self.high, self.log)
+        return self
+
+    def describe(self) -> str:
+        """Returns the range as a person writes it, such as ``int[1, 20]``."""
+        return f"int{' log' if self.log else ''}[{self.low}, {self.high}]"
+
+
+class Choice(Frozen):
+    """One of several values without an order.
+
+    Attributes:
+        choices: The values, at least one, all different.
+    """
+
+    choices: tuple[Value, ...] = Field(min_length=1, strict=False)
+
+    @model_validator(mode="after")
+    def _check_distinct(self) -> Choice:
+        if len({(type(choice), choice) for choice in self.choices}) < len(self.choices):
+            raise ValueError(f"choices {list(self.choices)} must all be different")
+        return self
+
+    def describe(self) -> str:
+        """Returns the choices as a person writes them, such as ``{0, 0.05}``."""
+        return "{" + ", ".join(format_value(choice) for choice in self.choices) + "}"
+
+
+class Fixed(Frozen):
+    """A value that is not searched.
+
+    Attributes:
+        value: The value every trial uses.
+    """
+
+    value: Value
+
+    def describe(self) -> str:
+        """Returns the value as text."""
+        return format_value(self.value)
+
+
+Dimension = Float | Int | Choice | Fixed
+
+
+def parse_dimension(raw: Any) -> Dimension:
+    """Reads an axis as a study file writes it.
+
+    Args:
+        raw: A plain value (fixed), ``{choices = [...]}`` or ``{low = ..., high = ..., log = ...}``;
+            a range between two whole numbers holds whole numbers.
+
+    Returns:
+        The axis.
+
+    Raises:
+        ValueError: If ``raw`` has none of these forms or breaks a rule of its form.
+
+    >>> parse_dimension({"low": 1e-4, "high": 0.1, "log": True}).describe()
+    'log[0.0001, 0.1]'
+    """
+    if isinstance(raw, Float | Int | Choice | Fixed):
+        return raw
+    if isinstance(raw, bool | int | float | str):
+        if isinstance(raw, float):
+            _check_finite(raw)
+        return Fixed(value=raw)
+    if isinstance(raw, dict) and "choices" in raw:
+        return Choice.model_validate(raw)
+    if isinstance(raw, dict) and {"low", "high"} & raw.keys():
+        whole = type(raw.get("low")) is int and type(raw.get("high")) is int
+        return Int.model_validate(raw) if whole else Float.model_validate(raw)
+    raise ValueError(
+        "must be a value, { choices = [...] } or { low = ..., high = ..., log = true|false }"
+    )
+
+
+def dump_dimension(dimension: Dimension) -> Any:
+    """Returns the axis as a study file writes it; the inverse of :func:`parse_dimension`."""
+    if isinstance(dimension, Fixed):
+        return dimension.value
+    dumped = dimension.model_dump(mode="json")
+    return dumped if dumped.get("log", True) else {k: v for k, v in dumped.items() if k != "log"}
+
+
+def format_value(value: Value) -> str:
+    """Returns a value in at most six significant digits, without trailing zeros.
+
+    >>> format_value(0.00250000001), format_value(True), format_value(1 / 3)
+    ('0.0025', 'true', '0.333333')
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _check_range(low: float, high: float, log: bool) -> None:
+    if low > high:
+        raise ValueError(f"low = {low:g} is above high = {high:g}: swap them")
+    if log and low <= 0:
+        raise ValueError(f"low = {low:g} with log = true: a log range must start above 0")

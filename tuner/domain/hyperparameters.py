@@ -1,0 +1,141 @@
+"""One hyperparameter: how torch spells it, what its default is, and how it is searched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+
+LR, MAIN, FINE = 1, 2, 3
+"""Breadth of a search: the learning rate alone, the usual few, or everything."""
+
+_COMPLEMENT = "one_minus_"
+_SWITCH = "use_"
+
+
+@dataclass(frozen=True)
+class LogNormalPrior:
+    """Belief that log10 of a value is normally distributed.
+
+    Attributes:
+        mean: Mean of log10(value).
+        std: Standard deviation of log10(value), above 0.
+    """
+
+    mean: float
+    std: float
+
+    def describe(self) -> str:
+        """Returns the prior as text, such as ``10^N(-2.7, 1.42)``."""
+        return f"10^N({self.mean:g}, {self.std:g})"
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One knob of an optimizer or a schedule.
+
+    Attributes:
+        name: Its name, as torch spells it (``betas`` as ``beta1`` and ``beta2``).
+        default: What torch uses when nobody says otherwise.
+        dimension: Where it is searched, in the form that is searched (see ``complement``).
+        source: Where the range comes from.
+        breadth: The smallest breadth of search that includes it.
+        complement: Whether ``1 - value`` is searched instead of the value.
+        switch: Whether "off", a value of zero, is a choice of its own.
+        prior: A belief about good values, for samplers that use one.
+    """
+
+    name: str
+    default: Value
+    dimension: Dimension
+    source: str
+    breadth: int = FINE
+    complement: bool = False
+    switch: bool = False
+    prior: LogNormalPrior | None = None
+
+    @property
+    def search_name(self) -> str:
+        """The name under which the value is searched."""
+        return f"{_COMPLEMENT}{self.name}" if self.complement else self.name
+
+    @property
+    def switch_name(self) -> str:
+        """The name of the choice that turns it on, for a hyperparameter with a switch."""
+        return f"{_SWITCH}{self.name}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys under which a study file may set it."""
+        return (self.name, self.search_name) if self.complement else (self.name,)
+
+    def axes(self, breadth: int) -> dict[str, Dimension]:
+        """Returns the axes it adds to a search of this breadth, by the name searched."""
+        if breadth < self.breadth:
+            return {self.name: Fixed(value=self.default)}
+        if self.switch:
+            return {
+                self.switch_name: Choice(choices=(False, True)),
+                self.search_name: self.dimension,
+            }
+        return {self.search_name: self.dimension}
+
+    def decode(self, point: dict[str, Value]) -> Value:
+        """Returns the value in torch's form.
+
+        Args:
+            point: Searched values by name; a missing one means the default.
+        """
+        if point.get(self.switch_name) is False:
+            return 0.0
+        if self.complement and self.search_name in point:
+            return 1.0 - float(point[self.search_name])
+        return point.get(self.name, self.default)
+
+    def fit(self, key: str, axis: Dimension) -> Dimension:
+        """Returns an axis set by a user, with whole numbers read as real ones where they are.
+
+        Args:
+            key: The name the user gave it, one of :attr:`keys`.
+            axis: The axis.
+
+        Raises:
+            ValueError: If a value has another type than the default, or lies outside what
+                the form ``1 - value`` can mean.
+        """
+        for value in _members(axis):
+            _check_type(value, self.default)
+        if self.complement and key == self.search_name:
+            numbers = [float(value) for value in _members(axis)]
+            if not (0 < min(numbers) and max(numbers) <= 1):
+                raise ValueError(f"it is 1 - {self.name}, so it lies above 0 and at most at 1")
+        return _with_real_numbers(axis) if isinstance(self.default, float) else axis
+
+
+def _members(dimension: Dimension) -> tuple[Value, ...]:
+    match dimension:
+        case Fixed():
+            return (dimension.value,)
+        case Choice():
+            return dimension.choices
+        case Float() | Int():
+            return (dimension.low, dimension.high)
+
+
+def _check_type(value: Value, default: Value) -> None:
+    expects_switch, expects_text = isinstance(default, bool), isinstance(default, str)
+    if isinstance(value, bool) != expects_switch or isinstance(value, str) != expects_text:
+        kind = "true or false" if expects_switch else "text" if expects_text else "a number"
+        raise ValueError(f"{value!r} is not {kind}, as in the default {default!r}")
+
+
+def _with_real_numbers(axis: Dimension) -> Dimension:
+    match axis:
+        case Fixed():
+            return Fixed(value=float(axis.value))
+        case Choice():
+            return Choice(choices=tuple(float(choice) for choice in axis.choices))
+        case Int():
+            return Float(low=axis.low, high=axis.high, log=axis.log)
+        case Float():
+            return axis

@@ -1,0 +1,329 @@
+"""What a study is: frozen, validated objects, one a table of the study file."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
+
+from tuner.domain.dimensions import (
+    Choice,
+    Dimension,
+    Finite,
+    Fixed,
+    Frozen,
+    dump_dimension,
+    parse_dimension,
+)
+from tuner.domain.hyperparameters import FINE, LR, MAIN, Hyperparameter
+from tuner.domain.names import check_names, suggest
+from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
+from tuner.domain.schedules import SCHEDULES, ScheduleRow
+
+Direction = Literal["minimize", "maximize"]
+Precision = Literal["float32", "bfloat16", "float64"]
+
+_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(raw: Any) -> Any:
+    """Reads a duration.
+
+    Args:
+        raw: Seconds as a number, or text such as ``"90s"``, ``"30m"``, ``"1h30m"``.
+
+    Returns:
+        Seconds, or ``raw`` itself where it is neither.
+
+    >>> parse_duration("1h30m")
+    5400.0
+    """
+    if not isinstance(raw, str):
+        return raw
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", raw):
+        raise ValueError(f'{raw!r} is not a duration: write "90s", "30m", "2h" or "1h30m"')
+    return sum(
+        float(number) * _UNIT_S[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", raw)
+    )
+
+
+def _parse_axis(raw: Any) -> Any:
+    return parse_dimension(raw)
+
+
+Axis = Annotated[
+    Dimension, BeforeValidator(_parse_axis), PlainSerializer(dump_dimension, when_used="always")
+]
+
+
+class Identity(Frozen):
+    """What is tuned: the ``[study]`` table.
+
+    Attributes:
+        name: The study's name, unique in its database.
+        workload: Import string ``module:attribute`` of the workload.
+        metric: The metric, among those the workload returns, that ranks trials.
+        direction: Whether a smaller or a larger metric is better.
+    """
+
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\s/\\-][^\n\r\t/\\]*$")
+    workload: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    metric: str = "val_loss"
+    direction: Direction = "minimize"
+
+
+class Budget(Frozen):
+    """What a study may spend: the ``[budget]`` table.
+
+    Attributes:
+        trials: Trials that may start; pruned and failed ones count.
+        steps: Optimizer steps of a full trial; exactly one of steps, epochs and examples.
+        epochs: Passes over the training data of a full trial.
+        examples: Training examples a full trial sees.
+        evaluations: Points, spread evenly over a full trial, where it is evaluated.
+        wall_time: Seconds of work, over all sessions, after which nothing new starts.
+    """
+
+    trials: int = Field(default=60, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    epochs: Finite | None = Field(default=None, gt=0)
+    examples: int | None = Field(default=None, ge=1)
+    evaluations: int = Field(default=10, ge=1, le=200)
+    wall_time: Annotated[Finite | None, BeforeValidator(parse_duration)] = Field(
+        default=None, gt=0
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_length(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and not {"steps", "epochs", "examples"} & raw.keys():
+            return raw | {"epochs": 10}
+        return raw
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Budget:
+        given = [n for n in ("steps", "epochs", "examples") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of steps, epochs and examples, not {given}")
+        return self
+
+    def full_steps(self, train_examples: int, batch_size: int) -> int:
+        """Returns the optimizer steps of a full trial, at least 1.
+
+        Args:
+            train_examples: Size of the training set.
+            batch_size: Examples a step.
+        """
+        if self.steps is not None:
+            return self.steps
+        if self.examples is not None:
+            return max(1, round(self.examples / batch_size))
+        return max(1, round((self.epochs or 0) * (train_examples // batch_size)))
+
+
+class Search(Frozen):
+    """How configurations are proposed and stopped: the ``[search]`` table.
+
+    Attributes:
+        sampler: ``tpe`` learns from finished trials; ``random`` does not.
+        pruner: ``median`` stops a trial worse than the median at the same point; ``none``.
+        seed: The seed from which every random draw of the study is derived.
+    """
+
+    sampler: Literal["tpe", "random"] = "tpe"
+    pruner: Literal["median", "none"] = "median"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+class Space(Frozen):
+    """Which optimizers and schedules compete: the ``[space]`` table.
+
+    Attributes:
+        optimizers: Names from the catalog.
+        schedules: Names from the catalog.
+        breadth: 1 searches learning rates alone, 2 the usual few hyperparameters, 3 all;
+            left out, it follows the number of trials an optimizer gets.
+    """
+
+    optimizers: tuple[str, ...] = Field(default=tuple(OPTIMIZERS), min_length=1, strict=False)
+    schedules: tuple[str, ...] = Field(default=tuple(SCHEDULES), min_length=1, strict=False)
+    breadth: Literal[1, 2, 3] | None = None
+
+    @field_validator("optimizers")
+    @classmethod
+    def _check_optimizers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return check_names(names, OPTIMIZERS, "optimizer")
+
+    @field_validator("schedules")
+    @classmethod
+    def _check_schedules(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return check_names(names, SCHEDULES, "schedule")
+
+
+class Train(Frozen):
+    """How every trial trains: the ``[train]`` table.
+
+    Attributes:
+        batch_size: Examples a step: a number or ``{ choices = [...] }``.
+        grad_clip: Largest gradient norm, above 0; left out, gradients are not clipped.
+        precision: Arithmetic of the forward pass: ``float32``, ``bfloat16`` (autocast) or
+            ``float64``.
+    """
+
+    batch_size: Axis = Fixed(value=128)
+    grad_clip: Finite | None = Field(default=None, gt=0)
+    precision: Precision = "float32"
+
+    @field_validator("batch_size")
+    @classmethod
+    def _check_batch_size(cls, axis: Dimension) -> Dimension:
+        sizes = axis.choices if isinstance(axis, Choice) else [getattr(axis, "value", None)]
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise ValueError("batch_size is a whole number above 0 or { choices = [32, 128] }")
+        return axis
+
+
+Overrides = dict[str, dict[str, Axis]]
+
+
+class StudySpec(Frozen):
+    """A whole study file.
+
+    Attributes:
+        study: What is tuned.
+        budget: What may be spent.
+        search: How configurations are proposed and stopped.
+        space: Which optimizers and schedules compete.
+        optimizer: Axes by optimizer and hyperparameter; a study file holds overrides of the
+            catalog, a resolved spec holds every axis.
+        schedule: Axes by schedule and hyperparameter, likewise.
+        train: How every trial trains.
+    """
+
+    study: Identity
+    budget: Budget = Field(default_factory=lambda: Budget(epochs=10))
+    search: Search = Search()
+    space: Space = Space()
+    optimizer: Overrides = Field(default_factory=dict)
+    schedule: Overrides = Field(default_factory=dict)
+    train: Train = Train()
+
+    @model_validator(mode="after")
+    def _check_overrides(self) -> StudySpec:
+        self._fitted("optimizer")
+        self._fitted("schedule")
+        return self
+
+    def _fitted(self, table: Literal["optimizer", "schedule"]) -> Overrides:
+        """Returns a table of overrides checked against the catalog."""
+        rows: Mapping[str, OptimizerRow | ScheduleRow]
+        rows = OPTIMIZERS if table == "optimizer" else SCHEDULES
+        chosen = self.space.optimizers if table == "optimizer" else self.space.schedules
+        fitted: Overrides = {}
+        for name, axes in getattr(self, table).items():
+            check_names((name,), rows, table)
+            if name not in chosen:
+                raise ValueError(f"[{table}.{name}] is set, but {name} is not in space.{table}s")
+            fitted[name] = _fit_axes(f"{table}.{name}", axes, rows[name].hyperparameters)
+        return fitted
+
+    def resolve(self) -> StudySpec:
+        """Returns the spec with everything that was left out filled in from the catalog.
+
+        A resolved spec needs no catalog to be searched, so a study outlives changes to it.
+        """
+        breadth = self.space.breadth or _choose_breadth(self.budget, self.space)
+        optimizers, schedules = self._fitted("optimizer"), self._fitted("schedule")
+        return self.model_copy(
+            update={
+                "space": self.space.model_copy(update={"breadth": breadth}),
+                "optimizer": {
+                    name: _merge(OPTIMIZERS[name], optimizers.get(name, {}), breadth)
+                    for name in self.space.optimizers
+                },
+                "schedule": {
+                    name: _merge(SCHEDULES[name], schedules.get(name, {}), breadth)
+                    for name in self.space.schedules
+                },
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the spec as plain values, as the database keeps it."""
+        dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        return dumped
+
+    def with_budget(self, budget: Budget) -> StudySpec:
+        """Returns the spec with another budget."""
+        return self.model_copy(update={"budget": budget})
+
+    def differences(self, other: StudySpec) -> dict[str, tuple[Any, Any]]:
+        """Returns what differs from another spec, by dotted key: (here, there)."""
+        mine, theirs = _flatten(self.to_json()), _flatten(other.to_json())
+        return {
+            key: (mine.get(key), theirs.get(key))
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        }
+
+
+def _choose_breadth(budget: Budget, space: Space) -> int:
+    trials = budget.trials / len(space.optimizers)
+    return LR if trials < 5 else MAIN if trials < 25 else FINE
+
+
+def _merge(
+    row: OptimizerRow | ScheduleRow, overrides: dict[str, Dimension], breadth: int
+) -> dict[str, Dimension]:
+    axes: dict[str, Dimension] = {}
+    for knob in row.hyperparameters:
+        keys = (*knob.keys, knob.switch_name)
+        axes |= {k: overrides[k] for k in keys if k in overrides} or knob.axes(breadth)
+    return axes
+
+
+def _fit_axes(
+    where: str, axes: dict[str, Dimension], knobs: tuple[Hyperparameter, ...]
+) -> dict[str, Dimension]:
+    known = {key: knob for knob in knobs for key in knob.keys}
+    switches = {knob.switch_name for knob in knobs if knob.switch}
+    fitted: dict[str, Dimension] = {}
+    for key, axis in axes.items():
+        if key not in known and key not in switches:
+            raise ValueError(f"{where} has no {key!r}: {suggest(key, known)}")
+        try:
+            fitted[key] = known[key].fit(key, axis) if key in known else axis
+        except ValueError as error:
+            raise ValueError(f"{where}.{key}: {error}") from None
+    for knob in knobs:
+        if knob.complement and set(knob.keys) <= axes.keys():
+            raise ValueError(f"{where}: give {knob.name} or {knob.search_name}, not both")
+    return fitted
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and not {"low", "choices"} & value.keys():
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def evaluation_steps(total_steps: int, evaluations: int) -> list[int]:
+    """Returns the steps, the last of them ``total_steps``, after which a trial is evaluated.
+
+    >>> evaluation_steps(10, 4)
+    [3, 5, 8, 10]
+    """
+    return sorted({math.ceil(k * total_steps / evaluations) for k in range(1, evaluations + 1)})

@@ -1,0 +1,138 @@
+"""The study file: read from TOML, changed by ``--set``, checked with errors a person can act on."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tuner.domain.names import suggest
+from tuner.domain.spec import StudySpec
+from tuner.errors import NotFoundError, SpecError
+
+
+def read_spec(path: Path, settings: Iterable[str] = ()) -> dict[str, Any]:
+    """Reads a study file into a plain tree, without checking what it says.
+
+    Args:
+        path: The TOML file; its stem is the study's name where the file gives none.
+        settings: ``key=value`` texts that replace values, such as ``budget.trials=20``.
+
+    Returns:
+        The tree, for :func:`parse_spec`.
+
+    Raises:
+        NotFoundError: If the file does not exist.
+        SpecError: If it is not TOML.
+    """
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"{path}: no such file. Give the path of a study file, such as studies/digits.toml."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not valid TOML: {error}.") from None
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}.") from None
+    if isinstance(tree.get("study", {}), dict):
+        tree.setdefault("study", {}).setdefault("name", path.stem)
+    return apply_settings(tree, settings)
+
+
+def apply_settings(tree: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Returns the tree with ``key=value`` settings applied.
+
+    Raises:
+        SpecError: If a setting has no ``=`` or its key runs through something that is no table.
+    """
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key.strip():
+            raise SpecError(f"--set {setting}: write key=value, such as budget.trials=20.")
+        *tables, leaf = key.strip().split(".")
+        node = tree
+        for table in tables:
+            node = node.setdefault(table, {})
+            if not isinstance(node, dict):
+                raise SpecError(f"--set {setting}: {table} is a value, not a table.")
+        node[leaf] = _parse_value(text.strip())
+        if key.strip() in ("budget.steps", "budget.epochs", "budget.examples"):
+            for other in {"steps", "epochs", "examples"} - {leaf}:
+                node.pop(other, None)
+    return tree
+
+
+def parse_spec(tree: Mapping[str, Any], *, origin: str) -> StudySpec:
+    """Checks a tree and builds the study it describes.
+
+    Args:
+        tree: Tables and values as in a study file.
+        origin: Where the tree comes from, for messages.
+
+    Returns:
+        The study, not resolved.
+
+    Raises:
+        SpecError: With one line for every key that breaks a rule.
+    """
+    try:
+        return StudySpec.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"{origin}: {_explain(problem)}" for problem in _distinct(error.errors())]
+        raise SpecError("\n".join(lines)) from None
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _distinct(problems: Iterable[Any]) -> list[Any]:
+    """Keeps one problem a key: a union reports every branch that did not fit."""
+    seen: dict[tuple[Any, ...], Any] = {}
+    for problem in problems:
+        seen.setdefault(problem["loc"][:3], problem)
+    return list(seen.values())
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    match problem["type"]:
+        case "missing":
+            return f"{key} is missing: add it."
+        case "extra_forbidden":
+            return f"{key} is not a known key: {suggest(location[-1], _keys_at(location[:-1]))}"
+        case "value_error":
+            message = str(problem["ctx"]["error"])
+        case "string_pattern_mismatch" if key == "study.workload":
+            message = "must be an import string such as models.digits:Digits"
+        case "string_pattern_mismatch":
+            message = "must not start with '-' or a space, nor hold a slash or a line break"
+        case _:
+            message = problem["msg"][0].lower() + problem["msg"][1:]
+    value = problem["input"]
+    shown = "" if isinstance(value, dict) and len(location) < 2 else f" = {_show(value)}"
+    return f"{key}{shown}: {message}." if key else f"{message}."
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {_show(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    model: Any = StudySpec
+    for part in location:
+        annotation = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
+        model = annotation
+    return list(getattr(model, "model_fields", {}))

@@ -1,0 +1,206 @@
+"""One trial: where it lies in the search space, what it trains with, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
+from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.schedules import SCHEDULES
+from tuner.domain.spec import StudySpec, evaluation_steps
+
+DEFAULT = "default"
+"""The preset of a trial that runs an optimizer's own defaults."""
+
+
+class Outcome(StrEnum):
+    """How a trial stands; diverged ones are pruned ones with a step attached."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A point of the search space for a trial to start from.
+
+    Attributes:
+        params: Searched values by name: ``optimizer``, ``schedule``, ``adam.lr``, ...
+        preset: ``"default"`` for a trial of an optimizer's own defaults, otherwise None.
+    """
+
+    params: dict[str, Value]
+    preset: str | None = None
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """What one trial trains with, every hyperparameter in torch's form.
+
+    Attributes:
+        optimizer: Name of the optimizer.
+        optimizer_values: Its hyperparameters.
+        schedule: Name of the schedule.
+        schedule_values: Its hyperparameters.
+        batch_size: Examples a step.
+    """
+
+    optimizer: str
+    optimizer_values: dict[str, Value]
+    schedule: str
+    schedule_values: dict[str, Value]
+    batch_size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the values as a report shows them: the schedule's prefixed with its name."""
+        return {
+            **self.optimizer_values,
+            **{f"{self.schedule}.{key}": value for key, value in self.schedule_values.items()},
+            "batch_size": self.batch_size,
+        }
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as the database knows it.
+
+    Attributes:
+        number: Its place in the study, from 0.
+        outcome: How it stands.
+        proposal: Where it lies in the search space.
+        value: The metric of its last evaluation, if it has one.
+        evaluations: The metric by progress (see :func:`progress_at`).
+        attributes: What else was recorded, by name.
+        started_at: When it started, naive UTC.
+        finished_at: When it finished, naive UTC.
+    """
+
+    number: int
+    outcome: Outcome
+    proposal: Proposal
+    value: float | None = None
+    evaluations: Mapping[int, float] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def optimizer(self) -> str:
+        """The name of its optimizer."""
+        return str(self.proposal.params["optimizer"])
+
+    @property
+    def schedule(self) -> str:
+        """The name of its schedule."""
+        return str(self.proposal.params["schedule"])
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it ran its optimizer's own defaults."""
+        return self.proposal.preset == DEFAULT
+
+
+def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[str, Value]:
+    """Draws one point of the search space, following its conditions.
+
+    Args:
+        spec: A resolved spec.
+        suggest: Gives a value for a name and its axis.
+
+    Returns:
+        Searched values by name.
+    """
+    params = {name: suggest(name, axis) for name, axis in root_axes(spec).items()}
+    for table in (spec.optimizer, spec.schedule):
+        branch = str(params["optimizer" if table is spec.optimizer else "schedule"])
+        axes = table[branch]
+        switched_off: set[str] = set()
+        for key, axis in axes.items():
+            if key in switched_off:
+                continue
+            value = axis.value if isinstance(axis, Fixed) else suggest(f"{branch}.{key}", axis)
+            if not isinstance(axis, Fixed):
+                params[f"{branch}.{key}"] = value
+            if key.startswith("use_") and value is False:
+                switched_off.add(key.removeprefix("use_"))
+    return params
+
+
+def root_axes(spec: StudySpec) -> dict[str, Dimension]:
+    """Returns the axes every trial has."""
+    axes: dict[str, Dimension] = {
+        "optimizer": Choice(choices=spec.space.optimizers),
+        "schedule": Choice(choices=spec.space.schedules),
+    }
+    if isinstance(spec.train.batch_size, Choice):
+        axes["batch_size"] = spec.train.batch_size
+    return axes
+
+
+def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
+    """Returns the trials a study starts with: each optimizer's own defaults.
+
+    They take at most a third of the budget, but the first is always run.
+    """
+    schedules = spec.space.schedules
+    schedule = "constant" if "constant" in schedules else schedules[0]
+    params: dict[str, Value] = {"schedule": schedule}
+    if isinstance(spec.train.batch_size, Choice):
+        params["batch_size"] = spec.train.batch_size.choices[0]
+    room = max(1, spec.budget.trials // 3)
+    return tuple(
+        Proposal({"optimizer": optimizer} | params, preset=DEFAULT)
+        for optimizer in spec.space.optimizers[:room]
+    )
+
+
+def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
+    """Returns what a trial at this point trains with."""
+    params = proposal.params
+    optimizer, schedule = str(params["optimizer"]), str(params["schedule"])
+    batch_size = params.get("batch_size", getattr(spec.train.batch_size, "value", None))
+    is_default = proposal.preset == DEFAULT
+
+    def point(branch: str, axes: Mapping[str, Dimension]) -> dict[str, Value]:
+        fixed = {} if is_default else _fixed_values(axes)
+        prefix = f"{branch}."
+        return fixed | {
+            key.removeprefix(prefix): value
+            for key, value in params.items()
+            if key.startswith(prefix)
+        }
+
+    return TrialConfig(
+        optimizer=optimizer,
+        optimizer_values=OPTIMIZERS[optimizer].decode(point(optimizer, spec.optimizer[optimizer])),
+        schedule=schedule,
+        schedule_values=SCHEDULES[schedule].decode(point(schedule, spec.schedule[schedule])),
+        batch_size=int(batch_size or 0),
+    )
+
+
+def _fixed_values(axes: Mapping[str, Dimension]) -> dict[str, Value]:
+    return {key: axis.value for key, axis in axes.items() if isinstance(axis, Fixed)}
+
+
+def progress_at(spec: StudySpec, evaluation: int, total_steps: int) -> int:
+    """Returns where an evaluation stands on the axis along which trials are compared.
+
+    The axis is optimizer steps, or the evaluation's own number where a full trial is counted in
+    epochs or examples, since then trials of different batch sizes take different numbers of steps.
+
+    Args:
+        spec: The study.
+        evaluation: Which evaluation, from 1.
+        total_steps: Steps of this trial when full.
+    """
+    if spec.budget.steps is None:
+        return evaluation
+    return evaluation_steps(total_steps, spec.budget.evaluations)[evaluation - 1]

@@ -1,0 +1,27 @@
+"""What can go wrong, as a user meets it: every message holds the value, the rule and the remedy."""
+
+from __future__ import annotations
+
+
+class TunerError(Exception):
+    """Anything tuner reports to its user on purpose."""
+
+
+class SpecError(TunerError, ValueError):
+    """A study file, an option or a value that breaks a rule; nothing has been created."""
+
+
+class NotFoundError(TunerError, LookupError):
+    """A study, trial or file that does not exist."""
+
+
+class StorageError(TunerError):
+    """A database that cannot be reached, read or written, or is of another version."""
+
+
+class LeaseLostError(StorageError):
+    """A trial that now belongs to another worker: whatever its former owner writes is refused."""
+
+
+class WorkloadError(TunerError):
+    """Workload code that raised, ran out of memory or returned what a workload may not return."""

@@ -1,0 +1,67 @@
+"""A trial on disk: written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuner.errors import StorageError
+
+_FORMAT = 1
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes a checkpoint, replacing an older one only when it is complete.
+
+    Args:
+        path: The file; missing folders are made, readable by their owner alone.
+        state: Tensors, numbers, text and containers of them.
+
+    Raises:
+        StorageError: If the file cannot be written; an older checkpoint is left as it was.
+    """
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        torch.save({"format": _FORMAT, **state}, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageError(f"The checkpoint {path} cannot be written: {error}") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Reads a checkpoint.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What :func:`save_checkpoint` was given, or None if there is no such file.
+
+    Raises:
+        StorageError: If the file is damaged, holds anything but plain data, or is of
+            another format.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise StorageError(f"The checkpoint {path} cannot be read: {error}") from error
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise StorageError(f"The checkpoint {path} is not of this version of tuner.")
+    return state
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Deletes a checkpoint, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()

@@ -1,0 +1,64 @@
+"""Where a trial trains, and in which arithmetic."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+from tuner.errors import SpecError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+
+
+def resolve_device(name: str) -> torch.device:
+    """Returns the device a user named.
+
+    Args:
+        name: ``auto`` (an accelerator if there is one, else the CPU), ``cpu``, ``cuda``,
+            ``cuda:0``, ``mps``.
+
+    Raises:
+        SpecError: If there is no such device on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SpecError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps.") from None
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
+        raise SpecError(f"--device {name}: this machine has no such device; try --device auto.")
+    return device
+
+
+def dtype_of(precision: str, device: torch.device) -> torch.dtype:
+    """Returns the type parameters and data are kept in.
+
+    Raises:
+        SpecError: If the device cannot compute in it.
+    """
+    if precision == "float64" and device.type == "mps":
+        raise SpecError('train.precision = "float64": not on mps; use float32 or --device cpu.')
+    return _DTYPES[precision]
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Returns the context of a forward pass: bfloat16 autocast, or nothing."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an exception means that memory ran out, on the device or the host."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,0 +1,109 @@
+"""What a user writes to have a model tuned: a workload."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from tuner.errors import SpecError
+
+Batch = tuple[Tensor, ...]
+"""Some rows of a dataset: tensors that share their first dimension."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A workload's data: tensors that share their first dimension, one row an example.
+
+    Attributes:
+        train: What is trained on, such as (inputs, targets).
+        val: What the metric is computed on, in the same order.
+    """
+
+    train: Batch
+    val: Batch
+
+    def __post_init__(self) -> None:
+        for name, tensors in (("train", self.train), ("val", self.val)):
+            if not isinstance(tensors, tuple) or not all(isinstance(t, Tensor) for t in tensors):
+                raise SpecError(f"Data({name}=...) must be a tuple of tensors.")
+            lengths = [len(tensor) if tensor.ndim else 0 for tensor in tensors]
+            if not lengths or len(set(lengths)) > 1 or lengths[0] == 0:
+                raise SpecError(
+                    f"Data({name}=...) has tensors of {lengths} rows: "
+                    "they must share their first dimension and hold at least one row."
+                )
+
+
+@runtime_checkable
+class Workload(Protocol):
+    """A model, its data, its loss and its metrics.
+
+    A class with these four methods is a workload; it need not inherit from this one. It is
+    constructed without arguments, once a worker.
+    """
+
+    def model(self) -> nn.Module:
+        """Returns a new model; its random initialisation is seeded by the caller."""
+
+    def data(self) -> Data:
+        """Returns the data, the same on every call."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Returns the loss to minimise on a batch of training data, a scalar."""
+
+    def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Returns means over a batch of validation data, scalars by name."""
+
+
+def load_workload(import_string: str) -> Workload:
+    """Imports a workload, looking in the working directory first, and constructs it.
+
+    Args:
+        import_string: ``module:attribute``, such as ``models.digits:Digits``; a class is
+            constructed, an object is used as it is.
+
+    Returns:
+        The workload.
+
+    Raises:
+        SpecError: If it cannot be imported or constructed, or misses a method.
+    """
+    module_name, _, attribute = import_string.partition(":")
+    where = f"study.workload = {import_string!r}"
+    directory = str(Path.cwd())
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise SpecError(
+            f"{where}: importing {module_name} failed: {type(error).__name__}: {error}. "
+            f"It is looked for in the working directory ({directory}) and among installed packages."
+        ) from error
+    target = getattr(module, attribute, None)
+    if target is None:
+        raise SpecError(
+            f"{where}: {module_name} has no {attribute!r}. Name a class or object in it."
+        )
+    try:
+        workload = target() if isinstance(target, type) else target
+    except Exception as error:
+        raise SpecError(
+            f"{where}: constructing it failed: {type(error).__name__}: {error}. "
+            "A workload is constructed without arguments."
+        ) from error
+    missing = [m for m in ("model", "data", "loss", "metrics") if not hasattr(workload, m)]
+    if missing:
+        raise SpecError(
+            f"{where}: not a workload: it has no {', '.join(missing)}. "
+            "A workload has the methods model, data, loss and metrics."
+        )
+    checked: Workload = workload
+    return checked
