@@ -107,7 +107,7 @@ class Hyperparameter:
             _check_type(value, self.default)
         if self.complement and key == self.search_name:
             numbers = [float(value) for value in _members(axis)]
-            if not (0 < min(numbers) and max(numbers) <= 1):
+            if not (min(numbers) > 0 and max(numbers) <= 1):
                 raise ValueError(f"it is 1 - {self.name}, so it lies above 0 and at most at 1")
         return _with_real_numbers(axis) if isinstance(self.default, float) else axis
 

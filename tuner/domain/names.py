@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def check_names(
-    names: tuple[str, ...], known: Mapping[str, Any], kind: str
-) -> tuple[str, ...]:
+def check_names(names: tuple[str, ...], known: Mapping[str, Any], kind: str) -> tuple[str, ...]:
     """Returns the names if each is known and none stands twice.
 
     Raises:

@@ -155,7 +155,12 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
             "Kingma and Ba, Adam, ICLR 2015",
             (
                 Hyperparameter(
-                    "lr", 1e-3, _log(1e-4, 0.1), "J; prior SIV", LR, prior=LogNormalPrior(-2.7, 1.42)
+                    "lr",
+                    1e-3,
+                    _log(1e-4, 0.1),
+                    "J; prior SIV",
+                    LR,
+                    prior=LogNormalPrior(-2.7, 1.42),
                 ),
                 Hyperparameter("beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, complement=True),
                 Hyperparameter("beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, complement=True),

@@ -52,7 +52,8 @@ def parse_duration(raw: Any) -> Any:
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", raw):
         raise ValueError(f'{raw!r} is not a duration: write "90s", "30m", "2h" or "1h30m"')
     return sum(
-        float(number) * _UNIT_S[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", raw)
+        float(number) * _UNIT_S[unit]
+        for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", raw)
     )
 
 
@@ -98,9 +99,7 @@ class Budget(Frozen):
     epochs: Finite | None = Field(default=None, gt=0)
     examples: int | None = Field(default=None, ge=1)
     evaluations: int = Field(default=10, ge=1, le=200)
-    wall_time: Annotated[Finite | None, BeforeValidator(parse_duration)] = Field(
-        default=None, gt=0
-    )
+    wall_time: Annotated[Finite | None, BeforeValidator(parse_duration)] = Field(default=None, gt=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -236,12 +235,15 @@ class StudySpec(Frozen):
             fitted[name] = _fit_axes(f"{table}.{name}", axes, rows[name].hyperparameters)
         return fitted
 
-    def resolve(self) -> StudySpec:
+    def resolve(self, breadth: int | None = None) -> StudySpec:
         """Returns the spec with everything that was left out filled in from the catalog.
 
         A resolved spec needs no catalog to be searched, so a study outlives changes to it.
+
+        Args:
+            breadth: The breadth of search where the spec itself gives none.
         """
-        breadth = self.space.breadth or _choose_breadth(self.budget, self.space)
+        breadth = self.space.breadth or breadth or _choose_breadth(self.budget, self.space)
         optimizers, schedules = self._fitted("optimizer"), self._fitted("schedule")
         return self.model_copy(
             update={

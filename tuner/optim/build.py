@@ -19,9 +19,7 @@ from tuner.errors import WorkloadError
 from tuner.optim.joint import JointOptimizer
 
 
-def build_optimizer(
-    name: str, values: dict[str, Value], model: nn.Module
-) -> torch.optim.Optimizer:
+def build_optimizer(name: str, values: dict[str, Value], model: nn.Module) -> torch.optim.Optimizer:
     """Builds one of the catalog's optimizers for a model.
 
     Args:

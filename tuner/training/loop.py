@@ -92,14 +92,14 @@ def run_trial(
     for index, boundary in enumerate(trainer.evaluation_steps, start=1):
         if boundary <= start:
             continue
-        began, first = time.perf_counter(), trainer.step_number
+        began = time.perf_counter()
         interrupted = False
         while trainer.step_number < boundary and not interrupted:
             trainer.step()
             interrupted = not reporter.advance(trainer.step_number)
         losses = trainer.collect_losses()
         timing.train_s += time.perf_counter() - began
-        diverged_step = _first_bad_step(losses, first)
+        diverged_step = _first_bad_step(losses, trainer.step_number)
         if diverged_step is not None:
             return Outcome(Ending.DIVERGED, metrics, diverged_step, timing)
         if interrupted and trainer.step_number < boundary:
@@ -117,8 +117,9 @@ def run_trial(
     return Outcome(Ending.COMPLETE, metrics, None, timing)
 
 
-def _first_bad_step(losses: list[float], first: int) -> int | None:
+def _first_bad_step(losses: list[float], last: int) -> int | None:
+    """Returns the first step with a non-finite loss, the losses being those up to step ``last``."""
     for offset, loss in enumerate(losses, start=1):
         if not math.isfinite(loss):
-            return first + offset
+            return last - len(losses) + offset
     return None

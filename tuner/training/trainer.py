@@ -51,9 +51,7 @@ class Bench:
             raise SpecError(f"data() returned {type(data).__name__}: return tuner.Data.")
 
         def place(batch: Batch) -> Batch:
-            return tuple(
-                t.to(device, dtype if t.is_floating_point() else t.dtype) for t in batch
-            )
+            return tuple(t.to(device, dtype if t.is_floating_point() else t.dtype) for t in batch)
 
         return cls(workload, Data(train=place(data.train), val=place(data.val)), device, precision)
 
@@ -166,6 +164,7 @@ class Trainer:
             "seed": self.seed,
             "step": self.step_number,
             "total_steps": self.total_steps,
+            "losses": torch.cat([loss.reshape(-1) for loss in self._losses] or [torch.empty(0)]),
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(self.bench.device) if cuda else None,
         }
@@ -185,6 +184,7 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError) as error:
             raise WorkloadError(f"The checkpoint is of another model: {error}") from error
         self.step_number = int(state["step"])
+        self._losses = [state["losses"].to(self.bench.device)]
         torch.set_rng_state(state["rng"].cpu())
         if state["device_rng"] is not None and self.bench.device.type == "cuda":
             torch.cuda.set_rng_state(state["device_rng"].cpu(), self.bench.device)

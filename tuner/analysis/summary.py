@@ -1,0 +1,215 @@
+"""What a study has found so far: counts, the best trial, a ranking of optimizers, and costs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.domain.dimensions import Choice, Fixed
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, decode
+
+_EDGE = 0.05
+
+
+@dataclass(frozen=True)
+class OptimizerSummary:
+    """One optimizer's results.
+
+    Attributes:
+        optimizer: Its name.
+        trials: Trials that started.
+        best_value: Its best complete value, or None.
+        best_trial: The trial that reached it, or None.
+        best_schedule: That trial's schedule, or None.
+        default_value: What its own defaults reached, or None.
+        complete: Trials trained to the end.
+        pruned: Trials stopped because they were behind.
+        diverged: Trials whose loss became infinite or NaN.
+        failed: Trials that raised.
+    """
+
+    optimizer: str
+    trials: int
+    best_value: float | None
+    best_trial: int | None
+    best_schedule: str | None
+    default_value: float | None
+    complete: int
+    pruned: int
+    diverged: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The best complete trial.
+
+    Attributes:
+        record: The trial.
+        config: What it trained with.
+        edges: Searched hyperparameters whose value lies at an end of its range.
+    """
+
+    record: TrialRecord
+    config: TrialConfig
+    edges: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A study at a glance.
+
+    Attributes:
+        name: The study's name.
+        spec: Its resolved spec.
+        storage: Its database's URL without the password.
+        counts: Trials by outcome.
+        best: The best complete trial, or None.
+        optimizers: One entry an optimizer, best first.
+        records: Every trial, by number.
+        wall_s: Seconds during which at least one worker lived.
+        training_s: Seconds spent in training steps, all trials together.
+        evaluation_s: Seconds spent in evaluations, all trials together.
+        worker_s: Seconds all workers lived, added up.
+        steps: Optimizer steps taken, all trials together.
+    """
+
+    name: str
+    spec: StudySpec
+    storage: str
+    counts: dict[str, int]
+    best: BestTrial | None
+    optimizers: tuple[OptimizerSummary, ...]
+    records: tuple[TrialRecord, ...]
+    wall_s: float
+    training_s: float
+    evaluation_s: float
+    worker_s: float
+    steps: int
+
+    @property
+    def finished(self) -> int:
+        """Trials that are over, however they ended."""
+        return sum(self.counts.values()) - self.counts[Outcome.RUNNING]
+
+    @property
+    def trials_per_hour(self) -> float:
+        """Finished trials an hour of wall time."""
+        return 3600 * self.finished / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def steps_per_s(self) -> float:
+        """Optimizer steps a second of wall time."""
+        return self.steps / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def overhead(self) -> float:
+        """Share of the workers' time outside training and evaluation, between 0 and 1."""
+        if not self.worker_s:
+            return 0.0
+        return max(0.0, 1 - (self.training_s + self.evaluation_s) / self.worker_s)
+
+
+def summarize(
+    name: str,
+    spec: StudySpec,
+    records: Sequence[TrialRecord],
+    *,
+    storage: str,
+    wall_s: float,
+    worker_s: float,
+) -> StudySummary:
+    """Sums up a study.
+
+    Args:
+        name: Its name.
+        spec: Its resolved spec.
+        records: Its trials.
+        storage: Its database's URL without the password.
+        wall_s: Seconds during which at least one worker lived.
+        worker_s: Seconds all workers lived, added up.
+    """
+    counts = Counter(record.outcome.value for record in records)
+    best = best_of(spec, records)
+    summaries = [
+        _summarize_optimizer(spec, optimizer, records) for optimizer in spec.space.optimizers
+    ]
+    return StudySummary(
+        name=name,
+        spec=spec,
+        storage=storage,
+        counts={outcome.value: counts.get(outcome.value, 0) for outcome in Outcome},
+        best=best and _describe_best(spec, best),
+        optimizers=tuple(sorted(summaries, key=lambda s: _rank(spec, s.best_value))),
+        records=tuple(sorted(records, key=lambda record: record.number)),
+        wall_s=wall_s,
+        training_s=_total(records, "train_s"),
+        evaluation_s=_total(records, "eval_s"),
+        worker_s=worker_s,
+        steps=round(_total(records, "steps")),
+    )
+
+
+def best_of(spec: StudySpec, records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """Returns the complete trial with the best value, the earliest among equals, or None."""
+    complete = [r for r in records if r.outcome is Outcome.COMPLETE and r.value is not None]
+    return min(complete, key=lambda r: (_rank(spec, r.value), r.number), default=None)
+
+
+def _summarize_optimizer(
+    spec: StudySpec, optimizer: str, records: Sequence[TrialRecord]
+) -> OptimizerSummary:
+    own = [record for record in records if record.optimizer == optimizer]
+    best = best_of(spec, own)
+    default = best_of(spec, [record for record in own if record.is_default])
+    outcomes = Counter(record.outcome for record in own)
+    return OptimizerSummary(
+        optimizer=optimizer,
+        trials=len(own),
+        best_value=best and best.value,
+        best_trial=best and best.number,
+        best_schedule=best and best.schedule,
+        default_value=default and default.value,
+        complete=outcomes[Outcome.COMPLETE],
+        pruned=outcomes[Outcome.PRUNED],
+        diverged=outcomes[Outcome.DIVERGED],
+        failed=outcomes[Outcome.FAILED],
+    )
+
+
+def _describe_best(spec: StudySpec, record: TrialRecord) -> BestTrial:
+    return BestTrial(record, decode(spec, record.proposal), tuple(_edges(spec, record)))
+
+
+def _edges(spec: StudySpec, record: TrialRecord) -> list[str]:
+    """Returns the hyperparameters within 5% of an end of their range."""
+    found = []
+    for table, branch in ((spec.optimizer, record.optimizer), (spec.schedule, record.schedule)):
+        for key, axis in table[branch].items():
+            value = record.proposal.params.get(f"{branch}.{key}")
+            if value is None or isinstance(axis, Choice | Fixed) or axis.low == axis.high:
+                continue
+            low, high, at = float(axis.low), float(axis.high), float(value)
+            if axis.log:
+                low, high, at = math.log(low), math.log(high), math.log(at)
+            if not _EDGE <= (at - low) / (high - low) <= 1 - _EDGE:
+                found.append(f"{branch}.{key}")
+    return found
+
+
+def _rank(spec: StudySpec, value: float | None) -> float:
+    if value is None:
+        return math.inf
+    return value if spec.study.direction == "minimize" else -value
+
+
+def _total(records: Sequence[TrialRecord], attribute: str) -> float:
+    return math.fsum(float(_number(record.attributes.get(attribute))) for record in records)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

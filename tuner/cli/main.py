@@ -1,0 +1,74 @@
+"""``tuner``: the group of all commands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from tuner.cli.catalog import optimizers, schedules
+from tuner.cli.dashboard import dashboard
+from tuner.cli.run import run
+from tuner.cli.study import study
+from tuner.cli.trial import trial
+from tuner.cli.worker import worker
+from tuner.cli.workloads import workloads
+from tuner.errors import NotFoundError, SpecError, TunerError
+
+USE, FAULT = 2, 1
+
+
+class Commands(click.Group):
+    """Turns whatever a command raises into one message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except TunerError as error:
+            if ctx.params.get("debug"):
+                raise
+            _say(str(error))
+            ctx.exit(USE if isinstance(error, SpecError | NotFoundError) else FAULT)
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            _say(
+                f"{type(error).__name__}: {error}\n"
+                "This is a fault of tuner; 'tuner --debug …' shows where."
+            )
+            ctx.exit(FAULT)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: tuner run studies/digits.toml",
+)
+@click.version_option(package_name="tuner")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(debug: bool) -> None:
+    """Find the optimizer, its settings and its schedule that train a model best."""
+
+
+for command in (run, study, trial, worker, optimizers, schedules, workloads, dashboard):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Runs the command line."""
+    try:
+        cli(prog_name="tuner")
+    except BrokenPipeError:
+        # Whoever read our output has gone, as with `tuner optimizers | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAULT)
+
+
+def _say(message: str) -> None:
+    click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(message, err=True)

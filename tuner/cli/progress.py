@@ -1,0 +1,169 @@
+"""Watching a study train: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tuner.analysis.summary import best_of
+from tuner.cli.options import console
+from tuner.domain.trials import Outcome, TrialRecord
+from tuner.report.tables import duration
+from tuner.service.interruption import Interruption
+from tuner.service.local_pool import Exit, LocalPool
+from tuner.store import Database, RecordReader, StudyHandle
+
+_POLL_S = 0.25
+
+
+def watch(
+    database: Database, study: StudyHandle, pool: LocalPool, interruption: Interruption
+) -> list[Exit]:
+    """Runs a pool to its end and shows how the study goes.
+
+    Returns:
+        The workers that did not end well.
+    """
+    out = console(stderr=True)
+    scene = Scene(study)
+    reader = RecordReader(database, study)
+    failures: list[Exit] = []
+    display: _Live | _Lines = _Live(out) if out.is_terminal else _Lines(out)
+    with display:
+        pool.start()
+        stopping = False
+        while pool.alive:
+            interruption.wait(_POLL_S) if not stopping else time.sleep(_POLL_S)
+            if interruption.requested and not stopping:
+                stopping = True
+                pool.stop()
+                display.say("Saving the trials in training …")
+            if interruption.count > 1:
+                pool.kill()
+            failures += [ended for ended in pool.reap() if ended.code != 0]
+            display.show(scene, scene.add(reader.sync()))
+    return failures
+
+
+class Scene:
+    """What there is to show of a study in training.
+
+    Args:
+        study: The study.
+    """
+
+    def __init__(self, study: StudyHandle) -> None:
+        self.study = study
+        self.records: dict[int, TrialRecord] = {}
+        self._began = time.monotonic()
+        self._finished_before: int | None = None
+
+    def add(self, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+        """Takes in news; returns the trials that finished."""
+        news = list(records)
+        self.records |= {record.number: record for record in news}
+        finished = [record for record in news if record.outcome is not Outcome.RUNNING]
+        if self._finished_before is None:
+            self._finished_before = len(finished)
+            return []
+        return finished
+
+    @property
+    def counts(self) -> Counter[Outcome]:
+        """Trials by outcome."""
+        return Counter(record.outcome for record in self.records.values())
+
+    @property
+    def finished(self) -> int:
+        """Trials that are over."""
+        return len(self.records) - self.counts[Outcome.RUNNING]
+
+    def best(self) -> str:
+        """Returns the best trial in a few words."""
+        record = best_of(self.study.spec, list(self.records.values()))
+        if record is None:
+            return "–"
+        return f"{record.value:.4g} ({record.optimizer}, {record.schedule})"
+
+    def time_left_s(self) -> float | None:
+        """Returns the seconds the rest should take at the speed so far, or None at the start."""
+        done = self.finished - (self._finished_before or 0)
+        if done <= 0:
+            return None
+        rest = self.study.spec.budget.trials - self.finished
+        return (time.monotonic() - self._began) / done * rest
+
+
+class _Lines:
+    """One line a finished trial, without control codes."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        self._out.print(text, soft_wrap=True)
+
+    def show(self, scene: Scene, finished: list[TrialRecord]) -> None:
+        for record in finished:
+            value = "" if record.value is None else f" {record.value:.4g}"
+            counts = scene.counts
+            self.say(
+                f"trial {record.number} {record.optimizer}/{record.schedule} "
+                f"{record.outcome.value}{value} | "
+                f"{scene.finished}/{scene.study.spec.budget.trials} done, "
+                f"{counts[Outcome.PRUNED]} pruned, {counts[Outcome.DIVERGED]} diverged, "
+                f"{counts[Outcome.FAILED]} failed | best {scene.best()}"
+            )
+
+
+class _Live:
+    """A progress bar and a line of counts, redrawn in place."""
+
+    def __init__(self, out: Console) -> None:
+        self._live: Live = Live(console=out, refresh_per_second=4)
+
+    def __enter__(self) -> _Live:
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        self._live.console.print(text)
+
+    def show(self, scene: Scene, finished: list[TrialRecord]) -> None:
+        self._live.update(_draw(scene))
+
+
+def _draw(scene: Scene) -> Group:
+    counts, total = scene.counts, scene.study.spec.budget.trials
+    left = scene.time_left_s()
+    line = Table.grid(padding=(0, 1))
+    line.add_row(
+        Text(scene.study.name, style="bold"),
+        ProgressBar(total=total, completed=scene.finished, width=40),
+        f"{scene.finished}/{total}",
+        "starting …" if left is None else f"{duration(left)} left",
+    )
+    details = Text.assemble(
+        f"{counts[Outcome.RUNNING]} running  ",
+        (f"{counts[Outcome.PRUNED]} pruned  ", "yellow"),
+        (f"{counts[Outcome.DIVERGED]} diverged  ", "magenta"),
+        (f"{counts[Outcome.FAILED]} failed  ", "red" if counts[Outcome.FAILED] else ""),
+        (f"best {scene.best()}", "green"),
+    )
+    return Group(line, details)

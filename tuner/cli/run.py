@@ -1,0 +1,135 @@
+"""``tuner run``: create or resume a study, train it on this machine, report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli.options import (
+    console,
+    device_option,
+    examples,
+    load_spec,
+    open_storage,
+    spec_options,
+    storage_option,
+)
+from tuner.errors import WorkloadError
+
+if TYPE_CHECKING:
+    from tuner.domain.spec import StudySpec
+    from tuner.store import Database, StudyHandle
+
+INTERRUPTED = 130
+
+
+@click.command(
+    epilog=examples(
+        "tuner run studies/digits.toml",
+        "tuner run studies/digits.toml --set budget.trials=200 --workers 2",
+        "tuner run --workload models.parabola:Parabola --optimizers sgd,adam --set budget.trials=12",
+    )
+)
+@spec_options
+@storage_option
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes."
+)
+@device_option
+def run(
+    spec: str | None,
+    name: str | None,
+    workload: str | None,
+    optimizers: str | None,
+    settings: tuple[str, ...],
+    storage: str | None,
+    workers: int,
+    device: str,
+) -> None:
+    """Create or resume a study, train it on this machine, and report.
+
+    Ctrl-C saves the trials in training; the same command continues them.
+    """
+    parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
+    database, study = create_or_resume(parsed, storage, device)
+    train(database, study, workers=workers, device=device)
+
+
+def create_or_resume(
+    spec: StudySpec,
+    storage: str | None,
+    device: str,
+    *,
+    must_be_new: bool = False,
+    check: bool = True,
+) -> tuple[Database, StudyHandle]:
+    """Creates the study after its workload has been seen to run, or finds it.
+
+    Args:
+        spec: What the study file says.
+        storage: The database's URL, or None for the default one.
+        device: Where the workload is tried.
+        must_be_new: Whether an existing study is an error.
+        check: Whether to try the workload of a new study.
+    """
+    from tuner.service.resume import find_study, open_study
+
+    existing = find_study(storage, spec.study.name)
+    if check and not existing:
+        check_workload(spec, device)
+    database = open_storage(storage, create=True)
+    opened = open_study(database, spec, must_be_new=must_be_new)
+    budget, study_name = opened.study.spec.budget, opened.study.name
+    if opened.created:
+        click.echo(f"Created study {study_name!r} in {database.name}", err=True)
+    elif opened.extended:
+        click.echo(f"Study {study_name!r} now has a budget of {budget.trials} trials", err=True)
+    return database, opened.study
+
+
+def check_workload(spec: StudySpec, device: str) -> None:
+    """Trains a workload for one step and evaluates it once, before anything is created.
+
+    Raises:
+        SpecError: If it does not run as the study says.
+    """
+    from tuner.training.device import resolve_device
+    from tuner.training.trainer import Bench, probe
+    from tuner.training.workload import load_workload
+
+    place = resolve_device(device)
+    bench = Bench.prepare(load_workload(spec.study.workload), place, spec.train.precision)
+    probe(bench, spec)
+
+
+def train(database: Database, study: StudyHandle, *, workers: int, device: str) -> None:
+    """Trains a study on local workers, shows how it goes, and prints the report."""
+    from tuner.cli.progress import watch
+    from tuner.report.terminal import print_report
+    from tuner.service.checkpoints import study_folder
+    from tuner.service.interruption import Interruption
+    from tuner.service.local_pool import LocalPool
+    from tuner.service.summaries import read_summary
+
+    logs = study_folder(database.url, study) / "logs"
+    pool = LocalPool(database.url, study.name, workers=workers, device=device, logs=logs)
+    with Interruption() as interruption:
+        failures = watch(database, study, pool, interruption)
+    if interruption.requested:
+        click.echo(
+            f"Stopped; unfinished trials are saved. Continue: tuner study run {study.name}",
+            err=True,
+        )
+        click.get_current_context().exit(INTERRUPTED)
+    if len(failures) == workers:
+        raise WorkloadError(failures[-1].message or f"Every worker died; see {logs}.")
+    for failure in failures:
+        click.echo(f"Worker {failure.index} died (exit code {failure.code}).", err=True)
+    out = console()
+    print_report(read_summary(database, study), out)
+    click.echo(
+        f"\nMore: tuner study report {study.name} --format html --output report.html, "
+        f"tuner study export {study.name}, tuner dashboard",
+        err=True,
+    )

@@ -1,0 +1,261 @@
+"""``tuner study``: create, look at, run, report, export and delete studies."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli.options import (
+    console,
+    device_option,
+    echo_json,
+    examples,
+    json_option,
+    load_spec,
+    open_storage,
+    spec_options,
+    storage_option,
+)
+from tuner.cli.run import create_or_resume, train
+from tuner.errors import NotFoundError, StorageError
+
+if TYPE_CHECKING:
+    from tuner.analysis.summary import StudySummary
+    from tuner.store import Database, StudyHandle
+
+
+@click.group()
+def study() -> None:
+    """Create, list, run, report and export studies."""
+
+
+@study.command(
+    epilog=examples(
+        "tuner study create studies/digits.toml",
+        "tuner study create studies/digits.toml --name digits-seed1 --set search.seed=1",
+    )
+)
+@spec_options
+@storage_option
+@device_option
+@click.option("--no-check", is_flag=True, help="Do not try the workload on this machine first.")
+@json_option
+def create(
+    spec: str | None,
+    name: str | None,
+    workload: str | None,
+    optimizers: str | None,
+    settings: tuple[str, ...],
+    storage: str | None,
+    device: str,
+    no_check: bool,
+    as_json: bool,
+) -> None:
+    """Create a study, or give an existing one another budget; nothing is trained yet."""
+    parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
+    database, handle = create_or_resume(parsed, storage, device, check=not no_check)
+    if as_json:
+        echo_json({"study": handle.name, "storage": database.name, "spec": handle.spec.to_json()})
+    else:
+        click.echo(f"Train it: tuner study run {handle.name}")
+
+
+@study.command("list", epilog=examples("tuner study list", "tuner study list --json"))
+@storage_option
+@json_option
+def list_(storage: str | None, as_json: bool) -> None:
+    """List the studies of a database."""
+    from tuner.store import Studies
+
+    try:
+        overviews = Studies(open_storage(storage)).list()
+    except NotFoundError:
+        overviews = []
+    if as_json:
+        echo_json([dataclasses.asdict(overview) for overview in overviews])
+    elif not overviews:
+        click.echo("No studies yet. Start one: tuner run studies/digits.toml")
+    else:
+        from tuner.report.tables import TextTable, number
+        from tuner.report.terminal import draw
+
+        rows = tuple(
+            (o.name, o.workload, f"{o.started}/{o.trials}", str(o.running), number(o.best_value))
+            for o in overviews
+        )
+        columns = ("study", "workload", "trials", "running", "best")
+        console().print(draw(TextTable("Studies", columns, rows)))
+
+
+@study.command(epilog=examples("tuner study show digits", "tuner study show digits --json"))
+@click.argument("name")
+@storage_option
+@json_option
+def show(name: str, storage: str | None, as_json: bool) -> None:
+    """Show a study's resolved spec and its trials."""
+    from tuner.store import read_records
+
+    database, handle = _find(name, storage)
+    records = read_records(database, handle)
+    if as_json:
+        trials = [
+            {
+                "trial": record.number,
+                "outcome": record.outcome.value,
+                "value": record.value,
+                "optimizer": record.optimizer,
+                "schedule": record.schedule,
+            }
+            for record in records
+        ]
+        echo_json({"study": name, "spec": handle.spec.to_json(), "trials": trials})
+        return
+    import tomli_w
+
+    from tuner.report.tables import TextTable, number
+    from tuner.report.terminal import draw
+
+    click.echo(tomli_w.dumps(handle.spec.to_json()))
+    rows = tuple(
+        (str(r.number), r.optimizer, r.schedule, r.outcome.value, number(r.value)) for r in records
+    )
+    columns = ("trial", "optimizer", "schedule", "outcome", handle.spec.study.metric)
+    console().print(draw(TextTable("Trials", columns, rows)))
+
+
+@study.command(epilog=examples("tuner study run digits", "tuner study run digits --workers 2"))
+@click.argument("name")
+@storage_option
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes."
+)
+@device_option
+def run(name: str, storage: str | None, workers: int, device: str) -> None:
+    """Train a study that exists on this machine, and report."""
+    database, handle = _find(name, storage)
+    train(database, handle, workers=workers, device=device)
+
+
+@study.command(epilog=examples("tuner study delete digits", "tuner study delete digits --yes"))
+@click.argument("name")
+@storage_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(name: str, storage: str | None, yes: bool) -> None:
+    """Delete a study with its trials, checkpoints and logs."""
+    from tuner.service.checkpoints import remove_folder, study_folder
+    from tuner.store import Studies, read_records
+
+    database, handle = _find(name, storage)
+    count = len(read_records(database, handle))
+    if not yes:
+        click.confirm(f"Delete {name!r} and its {count} trials from {database.name}?", abort=True)
+    Studies(database).delete(handle)
+    remove_folder(study_folder(database.url, handle))
+    click.echo(f"Deleted {name!r} and its {count} trials.")
+
+
+@study.command(
+    epilog=examples(
+        "tuner study report digits",
+        "tuner study report digits --format html --output report.html",
+        "tuner study report digits --format json | jq .best",
+    )
+)
+@click.argument("name")
+@storage_option
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["terminal", "json", "markdown", "html"]),
+    default="terminal",
+    show_default=True,
+)
+@click.option("--json", "style", flag_value="json", help="The same as --format json.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write to a file.")
+def report(name: str, storage: str | None, style: str, output: Path | None) -> None:
+    """Report what a study has found: which optimizer to use, and what it cost."""
+    from tuner.service.summaries import read_summary
+
+    database, handle = _find(name, storage)
+    _write(_render(style, read_summary(database, handle), database), output)
+
+
+@study.command(
+    epilog=examples(
+        "tuner study export digits > winner.py",
+        "tuner study export digits --format toml --output studies/winner.toml",
+    )
+)
+@click.argument("name")
+@storage_option
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["python", "toml", "json"]),
+    default="python",
+    show_default=True,
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Write to a file.")
+def export(name: str, storage: str | None, style: str, output: Path | None) -> None:
+    """Export the winner: as Python that builds it, as a study file, or as JSON."""
+    import json
+
+    from tuner.report.code import to_python, to_toml, to_winner
+    from tuner.service.summaries import read_summary
+
+    database, handle = _find(name, storage)
+    summary = read_summary(database, handle)
+    text = {
+        "python": to_python,
+        "toml": to_toml,
+        "json": lambda s: json.dumps(to_winner(s), indent=2),
+    }[style](summary)
+    _write(text, output)
+
+
+def _find(name: str, storage: str | None) -> tuple[Database, StudyHandle]:
+    from tuner.store import Studies
+
+    database = open_storage(storage)
+    return database, Studies(database).find(name)
+
+
+def _render(style: str, summary: StudySummary, database: Database) -> str:
+    import json
+
+    if style == "json":
+        from tuner.report.json import to_json
+
+        return json.dumps(to_json(summary), indent=2, ensure_ascii=False)
+    if style == "markdown":
+        from tuner.report.markdown import to_markdown
+
+        return to_markdown(summary)
+    if style == "html":
+        import optuna
+
+        from tuner.report.html import to_html
+
+        return to_html(
+            summary, optuna.load_study(study_name=summary.name, storage=database.storage)
+        )
+    from tuner.report.terminal import print_report
+
+    out = console()
+    with out.capture() as captured:
+        print_report(summary, out)
+    return captured.get()
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        click.echo(text.rstrip("\n"))
+        return
+    try:
+        output.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"--output {output}: cannot be written: {error.strerror}.") from None
+    click.echo(f"Wrote {output}", err=True)

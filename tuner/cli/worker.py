@@ -1,0 +1,52 @@
+"""``tuner worker``: processes that train."""
+
+from __future__ import annotations
+
+import click
+
+from tuner.cli.options import STARTED_AT, device_option, examples, open_storage, storage_option
+
+
+@click.group()
+def worker() -> None:
+    """Processes that train a study's trials."""
+
+
+@worker.command(
+    epilog=examples("tuner worker start digits", "tuner worker start digits --device cuda:1")
+)
+@click.argument("name")
+@storage_option
+@device_option
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; else torch decides.")
+@click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when standard input ends.")
+def start(
+    name: str, storage: str | None, device: str, threads: int | None, follow_stdin: bool
+) -> None:
+    """Work on the study NAME until its budget is used up.
+
+    Any number of workers may work on one study. Ctrl-C or SIGTERM saves the trial in training
+    and gives it back; whoever works on the study next continues it.
+    """
+    database = open_storage(storage)
+    from tuner.store import Studies
+
+    study = Studies(database).find(name)
+
+    import torch
+
+    from tuner.service.interruption import Interruption
+    from tuner.service.worker import Worker
+    from tuner.training.device import resolve_device
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with Interruption(follow_stdin=follow_stdin) as interruption:
+        Worker(
+            database=database,
+            study=study,
+            device=resolve_device(device),
+            interruption=interruption,
+            started_at=STARTED_AT,
+            log=lambda line: click.echo(line),
+        ).run()

@@ -1,0 +1,1 @@
+"""Reports of a study, for people and programs, and its answer as code."""

@@ -1,0 +1,74 @@
+"""What a study says in words: which optimizer to use, how it compares, and what to doubt."""
+
+from __future__ import annotations
+
+from tuner.analysis.summary import OptimizerSummary, StudySummary
+from tuner.domain.dimensions import format_value
+from tuner.domain.trials import Outcome
+
+
+def conclude(summary: StudySummary) -> list[str]:
+    """Returns the conclusion, one sentence an entry, the most important first."""
+    best = summary.best
+    if best is None:
+        return [_explain_nothing(summary)]
+    leader = summary.optimizers[0]
+    settings = ", ".join(
+        f"{key}={format_value(value)}" for key, value in best.config.optimizer_values.items()
+    )
+    sentences = [
+        f"Use {leader.optimizer} with the {best.config.schedule} schedule ({settings}): "
+        f"{summary.spec.study.metric} {_number(leader.best_value)}, trial {leader.best_trial}.",
+        *_compare_to_default(leader),
+        *_compare_to_runner_up(summary.optimizers),
+    ]
+    sentences += [
+        f"{edge} lies at the end of its range: widen it in the study file and search again."
+        for edge in best.edges
+    ]
+    if summary.counts[Outcome.DIVERGED] * 4 > summary.finished:
+        share = summary.counts[Outcome.DIVERGED] / summary.finished
+        sentences.append(f"{share:.0%} of the trials diverged: the learning rates go too high.")
+    sentences.append(
+        "Every configuration ran once, on one seed: treat small differences as undecided."
+    )
+    return sentences
+
+
+def _explain_nothing(summary: StudySummary) -> str:
+    if not summary.finished:
+        return "No trial has finished yet."
+    failed = summary.counts[Outcome.FAILED]
+    remedy = f": see one with 'tuner trial show {summary.name} NUMBER'" if failed else ""
+    return f"No trial was trained to its end ({failed} failed{remedy})."
+
+
+def _compare_to_default(leader: OptimizerSummary) -> list[str]:
+    if leader.default_value is None or leader.best_value is None:
+        return []
+    if leader.best_value == leader.default_value:
+        return [f"Tuning has not beaten {leader.optimizer}'s own defaults."]
+    return [
+        f"Its defaults reach {_number(leader.default_value)}"
+        f"{_change(leader.default_value, leader.best_value)}."
+    ]
+
+
+def _compare_to_runner_up(optimizers: tuple[OptimizerSummary, ...]) -> list[str]:
+    ranked = [optimizer for optimizer in optimizers if optimizer.best_value is not None]
+    if len(ranked) < 2:
+        return []
+    return [
+        f"Next comes {ranked[1].optimizer} with {_number(ranked[1].best_value)}"
+        f"{_change(ranked[1].best_value, ranked[0].best_value)}."
+    ]
+
+
+def _change(before: float | None, after: float | None) -> str:
+    if before is None or not after:
+        return ""
+    return f", {abs(before - after) / abs(after):.0%} {'above' if before > after else 'below'}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

@@ -1,0 +1,74 @@
+"""A study as one HTML page that needs nothing else: tables and Optuna's plots."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import optuna
+from optuna import visualization
+from plotly.offline import get_plotlyjs
+
+from tuner.analysis.summary import StudySummary
+from tuner.domain.trials import Outcome
+from tuner.report.conclusion import conclude
+from tuner.report.tables import facts, ranking, settings
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot.
+
+    Attributes:
+        title: What it shows.
+        html: A ``div`` that plotly draws into.
+    """
+
+    title: str
+    html: str
+
+
+def to_html(summary: StudySummary, study: optuna.Study) -> str:
+    """Returns the report as a page.
+
+    Args:
+        summary: The study's results.
+        study: The same study as Optuna sees it, for its plots.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tuner.report"), autoescape=True, trim_blocks=True
+    )
+    verdict, *doubts = conclude(summary)
+    table = ranking(summary)
+    return environment.get_template("report.html").render(
+        summary=summary,
+        verdict=verdict,
+        doubts=doubts,
+        ranked=table.title,
+        tables=[table, *([settings(summary)] if summary.best else []), facts(summary)],
+        plotly_js=get_plotlyjs(),
+        figures=_draw(summary, study) if summary.counts[Outcome.COMPLETE] else [],
+    )
+
+
+def _draw(summary: StudySummary, study: optuna.Study) -> list[Figure]:
+    plots = [
+        ("Best value over trials", visualization.plot_optimization_history, {}),
+        ("Curves of all trials", visualization.plot_intermediate_values, {}),
+        ("Values by optimizer and schedule", visualization.plot_slice, _top_level(summary)),
+        ("Trials over time", visualization.plot_timeline, {}),
+    ]
+    figures = []
+    for title, plot, arguments in plots:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            drawn: Any = plot(study, **arguments)
+        drawn.update_layout(title=None, template="plotly_white", margin={"t": 30, "b": 40})
+        figures.append(Figure(title, drawn.to_html(full_html=False, include_plotlyjs=False)))
+    return figures
+
+
+def _top_level(summary: StudySummary) -> dict[str, Any]:
+    return {"params": ["optimizer", "schedule"], "target_name": summary.spec.study.metric}

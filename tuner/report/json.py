@@ -1,0 +1,41 @@
+"""A study as one JSON object, for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tuner.analysis.summary import StudySummary
+
+
+def to_json(summary: StudySummary) -> dict[str, Any]:
+    """Returns the report as plain values; times are seconds, ``null`` means not known yet."""
+    spec, best = summary.spec, summary.best
+    return {
+        "study": summary.name,
+        "workload": spec.study.workload,
+        "metric": spec.study.metric,
+        "direction": spec.study.direction,
+        "storage": summary.storage,
+        "budget": spec.budget.model_dump(mode="json", exclude_none=True),
+        "counts": summary.counts,
+        "best": best
+        and {
+            "trial": best.record.number,
+            "value": best.record.value,
+            "optimizer": best.config.optimizer,
+            "schedule": best.config.schedule,
+            "params": best.config.to_json(),
+            "metrics": best.record.attributes.get("metrics", {}),
+            "at_edge": list(best.edges),
+        },
+        "optimizers": [dataclasses.asdict(optimizer) for optimizer in summary.optimizers],
+        "wall_s": summary.wall_s,
+        "training_s": summary.training_s,
+        "evaluation_s": summary.evaluation_s,
+        "worker_s": summary.worker_s,
+        "overhead": summary.overhead,
+        "trials_per_hour": summary.trials_per_hour,
+        "steps": summary.steps,
+        "steps_per_s": summary.steps_per_s,
+    }

@@ -1,0 +1,43 @@
+"""A study as Markdown, for pull requests and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tuner.analysis.summary import StudySummary
+from tuner.report.conclusion import conclude
+from tuner.report.tables import TextTable, facts, ranking, settings
+
+
+def to_markdown(summary: StudySummary) -> str:
+    """Returns the report."""
+    spec = summary.spec
+    verdict, *doubts = conclude(summary)
+    tables = [ranking(summary), *([settings(summary)] if summary.best else []), facts(summary)]
+    return "\n\n".join(
+        [
+            f"# {_escape(summary.name)}",
+            f"`{spec.study.workload}`, {spec.study.direction} `{spec.study.metric}`",
+            f"**{_escape(verdict)}**",
+            *([" ".join(map(_escape, doubts))] if doubts else []),
+            *(_draw(table) for table in tables),
+        ]
+    )
+
+
+def _draw(table: TextTable) -> str:
+    lines = [
+        f"## {table.title}\n",
+        _row(table.columns),
+        _row("---" if index == 0 else "---:" for index in range(len(table.columns))),
+        *(_row(map(_escape, row)) for row in table.rows),
+    ]
+    return "\n".join(lines)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")

@@ -1,0 +1,108 @@
+"""The tables every report shows, as plain text, whatever then draws them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.analysis.summary import StudySummary
+from tuner.domain.dimensions import format_value
+from tuner.domain.trials import Outcome
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of text.
+
+    Attributes:
+        title: What it shows.
+        columns: Its heads; numbers are right-aligned under those that end in a space.
+        rows: Its rows.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def ranking(summary: StudySummary) -> TextTable:
+    """Returns the optimizers, best first."""
+    metric = summary.spec.study.metric
+    return TextTable(
+        "Optimizers, best first",
+        (
+            "optimizer",
+            f"best {metric}",
+            "trial",
+            "schedule",
+            "its defaults",
+            "trials",
+            "complete",
+            "pruned",
+            "diverged",
+            "failed",
+        ),  # fmt: skip
+        tuple(
+            (
+                row.optimizer,
+                number(row.best_value),
+                "–" if row.best_trial is None else str(row.best_trial),
+                row.best_schedule or "–",
+                number(row.default_value),
+                *map(str, (row.trials, row.complete, row.pruned, row.diverged, row.failed)),
+            )
+            for row in summary.optimizers
+        ),
+    )
+
+
+def settings(summary: StudySummary) -> TextTable:
+    """Returns the best trial's configuration, in torch's form."""
+    values = summary.best.config.to_json() if summary.best else {}
+    return TextTable(
+        f"Best trial: {summary.best.record.number}" if summary.best else "Best trial: none yet",
+        ("setting", "value"),
+        tuple((key, format_value(value)) for key, value in values.items()),
+    )
+
+
+def facts(summary: StudySummary) -> TextTable:
+    """Returns counts and costs."""
+    counts = ", ".join(
+        f"{summary.counts[outcome]} {outcome.value}"
+        for outcome in Outcome
+        if outcome is not Outcome.RUNNING or summary.counts[outcome]
+    )
+    started = sum(summary.counts.values())
+    return TextTable(
+        "Cost",
+        ("fact", "value"),
+        (
+            ("trials", f"{started} of {summary.spec.budget.trials}: {counts}"),
+            ("wall time", duration(summary.wall_s)),
+            ("training", duration(summary.training_s)),
+            ("evaluation", duration(summary.evaluation_s)),
+            ("outside both", f"{summary.overhead:.1%} of the workers' time"),
+            ("trials an hour", f"{summary.trials_per_hour:,.0f}"),
+            ("steps a second", f"{summary.steps_per_s:,.0f}"),
+            ("database", summary.storage),
+        ),
+    )
+
+
+def number(value: float | None) -> str:
+    """Returns a metric in four significant digits, or a dash."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration as a person says it.
+
+    >>> duration(3.21), duration(75), duration(7322)
+    ('3.2 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,44 @@
+"""A study for a terminal, with colours where there are any."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tuner.analysis.summary import StudySummary
+from tuner.report.conclusion import conclude
+from tuner.report.tables import TextTable, facts, ranking, settings
+
+
+def render(summary: StudySummary) -> RenderableType:
+    """Returns the report; a console draws it."""
+    spec = summary.spec
+    head = Text.assemble(
+        (f"{summary.name}", "bold"),
+        f"  {spec.study.workload}, {spec.study.direction} {spec.study.metric}\n",
+    )
+    verdict, *doubts = conclude(summary)
+    words = Text.assemble("\n", (verdict, "bold green" if summary.best else "bold yellow"))
+    for sentence in doubts:
+        words.append(f"\n{sentence}", "default")
+    tables = [draw(ranking(summary), highlight_first=summary.best is not None)]
+    if summary.best is not None:
+        tables.append(draw(settings(summary)))
+    return Group(head, *tables, draw(facts(summary)), words)
+
+
+def draw(table: TextTable, *, highlight_first: bool = False) -> Table:
+    """Returns a table for a console."""
+    drawn = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    for index, column in enumerate(table.columns):
+        drawn.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for index, row in enumerate(table.rows):
+        drawn.add_row(*row, style="green" if highlight_first and index == 0 else "")
+    return drawn
+
+
+def print_report(summary: StudySummary, console: Console) -> None:
+    """Prints the report."""
+    console.print(render(summary))

@@ -1,0 +1,67 @@
+"""Being asked to stop: Ctrl-C, SIGTERM, or the end of the process that started this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Turns signals into a flag that work looks at between steps.
+
+    Args:
+        follow_stdin: Whether the end of standard input counts, as it comes when a parent
+            process that holds its other end has died.
+
+    Attributes:
+        requested: Whether to stop.
+        count: How often that was asked for.
+    """
+
+    def __init__(self, *, follow_stdin: bool = False) -> None:
+        self.requested = False
+        self.count = 0
+        self._event = threading.Event()
+        self._follow_stdin = follow_stdin
+        self._former: dict[signal.Signals, Any] = {}
+
+    def request(self) -> None:
+        """Asks for a stop."""
+        self.requested = True
+        self.count += 1
+        self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits; returns True at once when a stop is asked for."""
+        return self._event.wait(seconds)
+
+    def __enter__(self) -> Interruption:
+        for number in _SIGNALS:
+            self._former[number] = signal.signal(number, self._handle)
+        if self._follow_stdin:
+            threading.Thread(target=self._watch_stdin, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.request()
+
+    def _watch_stdin(self) -> None:
+        # Reading the descriptor itself takes no lock that a process at its end would wait for.
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        self.request()

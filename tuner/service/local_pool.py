@@ -1,0 +1,119 @@
+"""Workers as processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+GRACE_S = 30.0
+"""Time a worker gets to save its trial after being asked to stop, in seconds."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a worker's process ended.
+
+    Attributes:
+        index: Which worker, from 0.
+        code: Its exit code; negative is the signal that killed it.
+        message: The last thing it said, empty if it ended well.
+    """
+
+    index: int
+    code: int
+    message: str
+
+
+class LocalPool:
+    """Some worker processes on one study.
+
+    The processes stop by themselves when this one ends, however it ends: they watch a pipe that
+    it holds. The database's URL travels in their environment, where the process list does not
+    show it.
+
+    Args:
+        url: The database's URL.
+        study: The study's name.
+        workers: How many processes.
+        device: Where they train, as ``--device`` takes it.
+        logs: The folder their output goes to.
+    """
+
+    def __init__(self, url: str, study: str, *, workers: int, device: str, logs: Path) -> None:
+        self._url = url
+        self._study = study
+        self._device = device
+        self._logs = logs
+        self._count = workers
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """Starts the processes."""
+        self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for index in range(self._count):
+            with self._log_path(index).open("ab") as log:
+                self._processes[index] = self._spawn(log)
+
+    @property
+    def alive(self) -> int:
+        """How many processes have not been seen to end."""
+        return len(self._processes)
+
+    def reap(self) -> list[Exit]:
+        """Returns the processes that ended since the last call."""
+        ended = []
+        for index, process in list(self._processes.items()):
+            code = process.poll()
+            if code is not None:
+                del self._processes[index]
+                if process.stdin is not None:
+                    process.stdin.close()
+                ended.append(Exit(index, code, self._last_words(index) if code else ""))
+        return ended
+
+    def stop(self) -> None:
+        """Asks every process to save its trial and end; does not wait."""
+        for process in self._processes.values():
+            process.terminate()
+
+    def kill(self) -> None:
+        """Ends every process at once; their trials are taken over later."""
+        for process in self._processes.values():
+            process.kill()
+
+    def wait(self, seconds: float = GRACE_S) -> None:
+        """Waits for every process to end, and kills those that do not in time."""
+        deadline = time.monotonic() + seconds
+        for process in self._processes.values():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        threads = max(1, (os.cpu_count() or 1) // self._count)
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tuner", "worker", "start", self._study),
+                *("--device", self._device, "--threads", str(threads), "--follow-stdin"),
+            ],
+            env=os.environ | {"TUNER_STORAGE": self._url},
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def _log_path(self, index: int) -> Path:
+        return self._logs / f"worker-{index}.log"
+
+    def _last_words(self, index: int) -> str:
+        text = self._log_path(index).read_text(encoding="utf-8", errors="replace")
+        _, separator, message = text.rpartition("Error: ")
+        return message.strip() if separator else text.strip()[-2000:]

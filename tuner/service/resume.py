@@ -1,0 +1,92 @@
+"""Create a study, or go on with the one of that name if it is the same but for its budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.domain.spec import StudySpec
+from tuner.errors import NotFoundError, SpecError
+from tuner.store import Database, Studies, StudyHandle, default_url, open_database
+
+_EXTENDABLE = {"budget.trials", "budget.wall_time"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study, and what became of it.
+
+    Attributes:
+        study: The study.
+        created: Whether it is new.
+        extended: Whether its budget changed.
+    """
+
+    study: StudyHandle
+    created: bool = False
+    extended: bool = False
+
+
+def find_study(url: str | None, name: str) -> bool:
+    """Tells whether a database exists and holds a study of this name; creates nothing.
+
+    Args:
+        url: The database's URL, or None for the default one.
+        name: The study's name.
+    """
+    try:
+        database = open_database(url or default_url())
+    except NotFoundError:
+        return False
+    found = Studies(database).exists(name)
+    database.close()
+    return found
+
+
+def open_study(database: Database, spec: StudySpec, *, must_be_new: bool = False) -> Opened:
+    """Creates the study a spec describes, or finds it.
+
+    Args:
+        database: Where it is kept.
+        spec: What the study file says, not resolved.
+        must_be_new: Whether an existing study of this name and the same spec is an error.
+
+    Returns:
+        The study; with another budget of trials or wall time it has been extended.
+
+    Raises:
+        SpecError: If a study of this name differs in anything but its budget.
+    """
+    studies = Studies(database)
+    name = spec.study.name
+    if must_be_new or not studies.exists(name):
+        return Opened(studies.create(spec.resolve()), created=True)
+    study = studies.find(name)
+    wanted = spec.resolve(study.spec.space.breadth)
+    differences = study.spec.differences(wanted)
+    if any(key not in _EXTENDABLE for key in differences):
+        raise SpecError(_describe(name, differences))
+    if differences:
+        return Opened(studies.extend(study, wanted.budget), extended=True)
+    return Opened(study)
+
+
+def _describe(name: str, differences: dict[str, tuple[object, object]]) -> str:
+    lines = [
+        f"The study {name!r} exists and differs:",
+        *(
+            f"  {key}: {_show(stored)} in the database, {_show(given)} now"
+            for key, (stored, given) in differences.items()
+            if key not in _EXTENDABLE
+        ),
+    ]
+    if any(key.startswith("budget.") for key in differences.keys() - _EXTENDABLE):
+        lines.append("Trials of different lengths cannot be ranked against each other.")
+    lines.append(
+        "Only budget.trials and budget.wall_time can change in an existing study. "
+        f"Give the new one another --name, or delete the old one: tuner study delete {name}"
+    )
+    return "\n".join(lines)
+
+
+def _show(value: object) -> str:
+    return "nothing" if value is None else str(value)

@@ -1,0 +1,121 @@
+"""Whether a workload runs: found, built, trained for a few steps, evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tuner.domain.spec import StudySpec
+from tuner.domain.study_file import parse_spec
+from tuner.domain.trials import decode, default_proposals
+from tuner.errors import TunerError
+from tuner.training.device import resolve_device
+from tuner.training.trainer import Bench, Trainer
+from tuner.training.workload import load_workload
+
+_STEPS = 5
+
+
+@dataclass(frozen=True)
+class WorkloadCheck:
+    """What was found of a workload.
+
+    Attributes:
+        workload: Its import string.
+        error: Why it does not run, or None.
+        parameters: Trainable parameters of the model.
+        train_examples: Size of the training set.
+        val_examples: Size of the validation set.
+        step_s: Seconds a step took.
+        metrics: What it returns after a few steps.
+    """
+
+    workload: str
+    error: str | None = None
+    parameters: int = 0
+    train_examples: int = 0
+    val_examples: int = 0
+    step_s: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain values."""
+        return dataclasses.asdict(self)
+
+    def cells(self) -> tuple[str, ...]:
+        """Returns it as a row of text."""
+        if self.error:
+            return (self.workload, "no", *("–",) * 5)
+        return (
+            self.workload,
+            "yes",
+            f"{self.parameters:,}",
+            f"{self.train_examples:,}",
+            f"{self.val_examples:,}",
+            f"{self.step_s * 1000:.2f} ms",
+            ", ".join(self.metrics),
+        )
+
+
+def find_workloads() -> list[str]:
+    """Returns the import strings of the workloads in ``./models``: classes with all methods."""
+    found = []
+    for path in sorted(Path("models").glob("*.py")):
+        if path.stem.startswith("_"):
+            continue
+        module = importlib.import_module(f"models.{path.stem}")
+        for name, member in vars(module).items():
+            own = isinstance(member, type) and member.__module__ == module.__name__
+            if own and all(hasattr(member, m) for m in ("model", "data", "loss", "metrics")):
+                found.append(f"models.{path.stem}:{name}")
+    return found
+
+
+def check_workload(import_string: str, device: str) -> WorkloadCheck:
+    """Trains a workload for a few steps with Adam and evaluates it.
+
+    Args:
+        import_string: The workload.
+        device: Where to train, as ``--device`` takes it.
+
+    Raises:
+        SpecError: If there is no such device.
+    """
+    place = resolve_device(device)
+    try:
+        bench = Bench.prepare(load_workload(import_string), place, "float32")
+        spec = _spec_for(import_string, min(32, bench.train_examples))
+        trainer = Trainer(bench, spec, decode(spec, default_proposals(spec)[0]), seed=0)
+        trainer.step()
+        began = time.perf_counter()
+        for _ in range(_STEPS):
+            trainer.step()
+        trainer.collect_losses()
+        step_s = (time.perf_counter() - began) / _STEPS
+        metrics = trainer.evaluate()
+    except TunerError as error:
+        return WorkloadCheck(import_string, error=str(error))
+    except Exception as error:  # noqa: BLE001 (what a workload raises is what is asked for)
+        return WorkloadCheck(import_string, error=f"{type(error).__name__}: {error}")
+    return WorkloadCheck(
+        import_string,
+        parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        train_examples=bench.train_examples,
+        val_examples=len(bench.data.val[0]),
+        step_s=step_s,
+        metrics=metrics,
+    )
+
+
+def _spec_for(import_string: str, batch_size: int) -> StudySpec:
+    tree = {
+        "study": {"name": "check", "workload": import_string},
+        "budget": {"steps": _STEPS + 1, "trials": 1},
+        "space": {"optimizers": ["adam"], "schedules": ["constant"]},
+        "train": {"batch_size": batch_size},
+    }
+    return parse_spec(tree, origin="workload check").resolve()

@@ -1,0 +1,146 @@
+"""Reading trials: in full once, then only what has changed."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import defaultdict
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.trial import TrialState
+
+from tuner.domain.trials import Outcome, Proposal, TrialRecord
+from tuner.store import optuna_tables as ot
+from tuner.store.database import Database
+from tuner.store.studies import StudyHandle
+
+_OUTCOMES = {
+    TrialState.RUNNING: Outcome.RUNNING,
+    TrialState.WAITING: Outcome.RUNNING,
+    TrialState.COMPLETE: Outcome.COMPLETE,
+    TrialState.PRUNED: Outcome.PRUNED,
+    TrialState.FAIL: Outcome.FAILED,
+}
+
+
+class RecordReader:
+    """Follows the trials of a study at the cost of what changed.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+    """
+
+    def __init__(self, database: Database, study: StudyHandle) -> None:
+        self._database = database
+        self._study = study
+        self._finished: set[int] = set()
+        self._seen_running: set[int] = set()
+        self._all_finished_below = -1
+
+    def sync(self) -> list[TrialRecord]:
+        """Returns the trials that started or finished since the last call, by number.
+
+        A running trial is returned once, with its parameters, and again when it has finished.
+        """
+        with self._database.read() as connection:
+            rows = connection.execute(
+                sa.select(ot.trials)
+                .where(
+                    ot.trials.c.study_id == self._study.study_id,
+                    ot.trials.c.trial_id > self._all_finished_below,
+                )
+                .order_by(ot.trials.c.trial_id)
+            ).all()
+            fresh = [row for row in rows if self._is_news(row)]
+            records = _build(connection, fresh) if fresh else []
+        self._remember(rows)
+        return records
+
+    def _is_news(self, row: sa.Row[Any]) -> bool:
+        if row.state.is_finished():
+            return row.trial_id not in self._finished
+        return row.trial_id not in self._seen_running
+
+    def _remember(self, rows: Any) -> None:
+        prefix = True
+        for row in rows:
+            if row.state.is_finished():
+                self._finished.add(row.trial_id)
+                if prefix:
+                    self._all_finished_below = row.trial_id
+            else:
+                prefix = False
+                self._seen_running.add(row.trial_id)
+
+
+def read_records(database: Database, study: StudyHandle) -> list[TrialRecord]:
+    """Returns every trial of a study, by number."""
+    return RecordReader(database, study).sync()
+
+
+def read_record(database: Database, study: StudyHandle, number: int) -> TrialRecord | None:
+    """Returns one trial, or None if the study has none of this number."""
+    with database.read() as connection:
+        rows = connection.execute(
+            sa.select(ot.trials).where(
+                ot.trials.c.study_id == study.study_id, ot.trials.c.number == number
+            )
+        ).all()
+        return _build(connection, rows)[0] if rows else None
+
+
+def _build(connection: sa.Connection, rows: Any) -> list[TrialRecord]:
+    ids = [row.trial_id for row in rows]
+    params: dict[int, dict[str, Any]] = defaultdict(dict)
+    for row in _of(connection, ot.trial_params, ids, ot.trial_params.c.param_id):
+        distribution = _distribution(row.distribution_json)
+        params[row.trial_id][row.param_name] = distribution.to_external_repr(row.param_value)
+    attributes: dict[int, dict[str, Any]] = defaultdict(dict)
+    for row in _of(connection, ot.trial_attributes, ids):
+        attributes[row.trial_id][row.key] = json.loads(row.value_json)
+    values = {row.trial_id: row.value for row in _of(connection, ot.trial_values, ids)}
+    reports: dict[int, dict[int, float]] = defaultdict(dict)
+    for row in _of(connection, ot.trial_reports, ids, ot.trial_reports.c.step):
+        if row.intermediate_value is not None:
+            reports[row.trial_id][row.step] = row.intermediate_value
+    return [
+        TrialRecord(
+            number=row.number,
+            outcome=_outcome(row.state, attributes[row.trial_id]),
+            proposal=Proposal(
+                params[row.trial_id], preset=attributes[row.trial_id].pop("preset", None)
+            ),
+            value=values.get(row.trial_id),
+            evaluations=reports[row.trial_id],
+            attributes=attributes[row.trial_id],
+            started_at=row.datetime_start,
+            finished_at=row.datetime_complete,
+        )
+        for row in rows
+    ]
+
+
+def _of(
+    connection: sa.Connection, table: sa.Table, ids: list[int], order: Any = None
+) -> list[sa.Row[Any]]:
+    # SQLite takes at most 32,766 values in one statement.
+    found: list[sa.Row[Any]] = []
+    for start in range(0, len(ids), 10_000):
+        chunk = ids[start : start + 10_000]
+        statement = sa.select(table).where(table.c.trial_id.in_(chunk))
+        found += connection.execute(statement if order is None else statement.order_by(order)).all()
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
+
+
+def _outcome(state: TrialState, attributes: dict[str, Any]) -> Outcome:
+    if state is TrialState.PRUNED and "diverged_step" in attributes:
+        return Outcome.DIVERGED
+    return _OUTCOMES[state]

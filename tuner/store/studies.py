@@ -1,0 +1,194 @@
+"""Studies in the database: created whole, found by name, extended, deleted."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from sqlalchemy.exc import IntegrityError
+
+from tuner.domain.names import suggest
+from tuner.domain.spec import Budget, StudySpec
+from tuner.domain.study_file import parse_spec
+from tuner.errors import NotFoundError, SpecError, StorageError
+from tuner.store import optuna_tables as ot
+from tuner.store.database import Database
+from tuner.store.tables import leases, workers
+
+SPEC, UUID, CREATED = "tuner:spec", "tuner:uuid", "tuner:created_at"
+_DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
+
+
+@dataclass(frozen=True)
+class StudyHandle:
+    """A study in the database.
+
+    Attributes:
+        name: Its name.
+        study_id: Its id in Optuna's tables; changes when the study is renamed.
+        uuid: Its identity, which never changes.
+        spec: Its resolved spec.
+    """
+
+    name: str
+    study_id: int
+    uuid: str
+    spec: StudySpec
+
+
+@dataclass(frozen=True)
+class StudyOverview:
+    """A line of the list of studies.
+
+    Attributes:
+        name: The study's name.
+        workload: Its workload's import string.
+        trials: Trials it may start.
+        started: Trials started.
+        running: Trials not finished.
+        best_value: The best complete value, or None.
+        created_at: When it was created, ISO 8601.
+    """
+
+    name: str
+    workload: str
+    trials: int
+    started: int
+    running: int
+    best_value: float | None
+    created_at: str
+
+
+class Studies:
+    """The studies of a database.
+
+    Args:
+        database: Where they are.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, spec: StudySpec) -> StudyHandle:
+        """Creates a study.
+
+        Args:
+            spec: A resolved spec.
+
+        Raises:
+            SpecError: If the name is taken.
+        """
+        identity = uuid.uuid4().hex
+        attributes = {
+            UUID: identity,
+            SPEC: spec.to_json(),
+            CREATED: datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        name, direction = spec.study.name, _DIRECTIONS[spec.study.direction]
+        try:
+            with self._database.write() as connection:
+                study_id = ot.insert_study(connection, name, direction, attributes)
+        except StorageError as error:
+            if isinstance(error.__cause__, IntegrityError):
+                raise SpecError(
+                    f"{self._database.name}: there is a study {name!r} already. Choose another "
+                    f"--name, or delete it with 'tuner study delete {name}'."
+                ) from None
+            raise
+        return StudyHandle(name, study_id, identity, spec)
+
+    def find(self, name: str) -> StudyHandle:
+        """Returns the study of a name.
+
+        Raises:
+            NotFoundError: If there is none, with the nearest name.
+        """
+        with self._database.read() as connection:
+            study_id = connection.execute(
+                sa.select(ot.studies.c.study_id).where(ot.studies.c.study_name == name)
+            ).scalar_one_or_none()
+            if study_id is None:
+                names = list(connection.execute(sa.select(ot.studies.c.study_name)).scalars())
+                raise NotFoundError(
+                    f"{self._database.name} has no study {name!r}"
+                    + (f": {suggest(name, names)}" if names else ": it has none at all.")
+                )
+            attributes = _attributes(connection, study_id)
+        if SPEC not in attributes:
+            raise NotFoundError(
+                f"The study {name!r} was not made by tuner; see it with 'tuner dashboard'."
+            )
+        spec = parse_spec(attributes[SPEC], origin=f"study {name!r} in {self._database.name}")
+        return StudyHandle(name, study_id, attributes[UUID], spec)
+
+    def exists(self, name: str) -> bool:
+        """Tells whether there is a study of this name."""
+        with self._database.read() as connection:
+            found = connection.execute(
+                sa.select(ot.studies.c.study_id).where(ot.studies.c.study_name == name)
+            ).scalar_one_or_none()
+        return found is not None
+
+    def extend(self, study: StudyHandle, budget: Budget) -> StudyHandle:
+        """Gives a study another budget; running workers see it at their next trial."""
+        spec = study.spec.with_budget(budget)
+        with self._database.write() as connection:
+            ot.update_study_attribute(connection, study.study_id, SPEC, spec.to_json())
+        return StudyHandle(study.name, study.study_id, study.uuid, spec)
+
+    def delete(self, study: StudyHandle) -> None:
+        """Deletes a study and everything recorded of it."""
+        with self._database.write() as connection:
+            for table in (leases, workers):
+                connection.execute(sa.delete(table).where(table.c.study_uuid == study.uuid))
+            ot.delete_study(connection, study.study_id)
+
+    def list(self) -> list[StudyOverview]:
+        """Returns every study made by tuner, by name."""
+        with self._database.read() as connection:
+            rows = connection.execute(sa.select(ot.studies).order_by(ot.studies.c.study_name))
+            overviews = [_overview(connection, row.study_id, row.study_name) for row in rows]
+        return [overview for overview in overviews if overview is not None]
+
+
+def _attributes(connection: sa.Connection, study_id: int) -> dict[str, Any]:
+    rows = connection.execute(
+        sa.select(ot.study_attributes.c.key, ot.study_attributes.c.value_json).where(
+            ot.study_attributes.c.study_id == study_id
+        )
+    )
+    return {row.key: json.loads(row.value_json) for row in rows}
+
+
+def _overview(connection: sa.Connection, study_id: int, name: str) -> StudyOverview | None:
+    attributes = _attributes(connection, study_id)
+    if SPEC not in attributes:
+        return None
+    spec = attributes[SPEC]
+    counts = connection.execute(
+        sa.select(ot.trials.c.state, sa.func.count())
+        .where(ot.trials.c.study_id == study_id)
+        .group_by(ot.trials.c.state)
+    ).all()
+    by_state = {state: int(count) for state, count in counts}
+    best = sa.func.min if spec["study"]["direction"] == "minimize" else sa.func.max
+    value = connection.execute(
+        sa.select(best(ot.trial_values.c.value))
+        .join(ot.trials, ot.trials.c.trial_id == ot.trial_values.c.trial_id)
+        .where(ot.trials.c.study_id == study_id, ot.trials.c.state == TrialState.COMPLETE)
+    ).scalar_one_or_none()
+    return StudyOverview(
+        name=name,
+        workload=spec["study"]["workload"],
+        trials=spec["budget"]["trials"],
+        started=sum(by_state.values()),
+        running=by_state.get(TrialState.RUNNING, 0),
+        best_value=value,
+        created_at=attributes.get(CREATED, ""),
+    )

@@ -1,0 +1,61 @@
+"""Our own tables, beside Optuna's: who works, and who holds which trial.
+
+A study is tied to them by a UUID kept in an attribute of the Optuna study, and a trial by its
+number, since renaming a study in Optuna Dashboard changes every id of Optuna's.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
+
+metadata = MetaData()
+
+workers = Table(
+    "tuner_workers",
+    metadata,
+    Column("worker_id", String(32), primary_key=True),
+    Column("study_uuid", String(32), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("device", String(64), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("seed", String(20), nullable=False),
+    Column("started_at", Float(53), nullable=False),
+    Column("last_seen", Float(53), nullable=False),
+    Index("ix_tuner_workers_study", "study_uuid"),
+)
+"""Every process that ever worked on a study; times are seconds since 1970 by the database."""
+
+leases = Table(
+    "tuner_leases",
+    metadata,
+    Column("study_uuid", String(32), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("token", String(32), nullable=False),
+    Column("worker_id", String(32)),
+    Column("expires_at", Float(53), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+)
+"""Every unfinished trial: its holder (none once released), and how far it came."""
+
+
+class DatabaseClock(FunctionElement[float]):
+    """Seconds since 1970 by the database's own clock, so that hosts need not agree on time."""
+
+    type = Float(53)
+    inherit_cache = True
+
+
+@compiles(DatabaseClock, "sqlite")
+def _sqlite_clock(element: DatabaseClock, compiler: SQLCompiler, **kwargs: object) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(DatabaseClock, "postgresql")
+def _postgresql_clock(element: DatabaseClock, compiler: SQLCompiler, **kwargs: object) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
