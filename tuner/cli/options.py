@@ -57,6 +57,17 @@ def device_option(command: F) -> F:
     )(command)
 
 
+def workers_option(command: F) -> F:
+    """Adds ``--workers``."""
+    return click.option(
+        "--workers",
+        default=1,
+        show_default=True,
+        type=click.IntRange(1, 64),
+        help="Processes that train side by side.",
+    )(command)
+
+
 def spec_options(command: F) -> F:
     """Adds a study file and the options that stand in for one."""
     for decorate in reversed(

@@ -28,7 +28,7 @@ INTERRUPTED = 130
     epilog=examples(
         "tuner run studies/digits.toml",
         "tuner run studies/digits.toml --set budget.trials=200 --workers 2",
-        "tuner run --workload models.parabola:Parabola --optimizers sgd,adam --set budget.trials=12",
+        "tuner run --workload models.parabola:Parabola --optimizers sgd,adam",
     )
 )
 @spec_options

@@ -208,11 +208,10 @@ def export(name: str, storage: str | None, style: str, output: Path | None) -> N
 
     database, handle = _find(name, storage)
     summary = read_summary(database, handle)
-    text = {
-        "python": to_python,
-        "toml": to_toml,
-        "json": lambda s: json.dumps(to_winner(s), indent=2),
-    }[style](summary)
+    if style == "json":
+        text = json.dumps(to_winner(summary), indent=2)
+    else:
+        text = to_toml(summary) if style == "toml" else to_python(summary)
     _write(text, output)
 
 

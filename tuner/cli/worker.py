@@ -48,5 +48,5 @@ def start(
             device=resolve_device(device),
             interruption=interruption,
             started_at=STARTED_AT,
-            log=lambda line: click.echo(line),
+            log=click.echo,
         ).run()

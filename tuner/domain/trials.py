@@ -156,7 +156,7 @@ def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
         params["batch_size"] = spec.train.batch_size.choices[0]
     room = max(1, spec.budget.trials // 3)
     return tuple(
-        Proposal({"optimizer": optimizer} | params, preset=DEFAULT)
+        Proposal({"optimizer": optimizer, **params}, preset=DEFAULT)
         for optimizer in spec.space.optimizers[:room]
     )
 

@@ -188,5 +188,5 @@ def _demonstration(several: bool) -> list[str]:
         '            rates.append(optimizer.param_groups[0]["lr"])',
         "            optimizer.step()",
         "            schedule.step()",
-        '        print(f"lr: first {rates[0]:.6g}, highest {max(rates):.6g}, last {rates[-1]:.6g}")',
+        '        print(f"lr: first {rates[0]:.6g}, top {max(rates):.6g}, last {rates[-1]:.6g}")',
     ]

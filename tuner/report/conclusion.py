@@ -50,7 +50,7 @@ def _compare_to_default(leader: OptimizerSummary) -> list[str]:
         return [f"Tuning has not beaten {leader.optimizer}'s own defaults."]
     return [
         f"Its defaults reach {_number(leader.default_value)}"
-        f"{_change(leader.default_value, leader.best_value)}."
+        f"{_compare(leader.default_value, leader.best_value)}."
     ]
 
 
@@ -60,14 +60,18 @@ def _compare_to_runner_up(optimizers: tuple[OptimizerSummary, ...]) -> list[str]
         return []
     return [
         f"Next comes {ranked[1].optimizer} with {_number(ranked[1].best_value)}"
-        f"{_change(ranked[1].best_value, ranked[0].best_value)}."
+        f"{_compare(ranked[1].best_value, ranked[0].best_value)}."
     ]
 
 
-def _change(before: float | None, after: float | None) -> str:
-    if before is None or not after:
+def _compare(other: float | None, leader: float | None) -> str:
+    """Returns how another value compares to the leader's, where a ratio means something."""
+    if other is None or leader is None or min(other, leader) <= 0:
         return ""
-    return f", {abs(before - after) / abs(after):.0%} {'above' if before > after else 'below'}"
+    ratio = other / leader
+    if not 0.5 < ratio < 2:
+        return f", {ratio:.3g} times the value"
+    return f", {abs(ratio - 1):.0%} {'above' if ratio > 1 else 'below'}"
 
 
 def _number(value: float | None) -> str:

@@ -15,7 +15,7 @@ class TextTable:
 
     Attributes:
         title: What it shows.
-        columns: Its heads; numbers are right-aligned under those that end in a space.
+        columns: Its heads.
         rows: Its rows.
     """
 
@@ -25,22 +25,15 @@ class TextTable:
 
 
 def ranking(summary: StudySummary) -> TextTable:
-    """Returns the optimizers, best first."""
-    metric = summary.spec.study.metric
+    """Returns the optimizers, best first; how trials ended is shown where any did so."""
+    endings = [
+        ending
+        for ending in (Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
+        if summary.counts[ending]
+    ]
     return TextTable(
-        "Optimizers, best first",
-        (
-            "optimizer",
-            f"best {metric}",
-            "trial",
-            "schedule",
-            "its defaults",
-            "trials",
-            "complete",
-            "pruned",
-            "diverged",
-            "failed",
-        ),  # fmt: skip
+        f"Optimizers by {summary.spec.study.metric}, best first",
+        ("optimizer", "best", "trial", "schedule", "defaults", "trials", *endings),
         tuple(
             (
                 row.optimizer,
@@ -48,7 +41,8 @@ def ranking(summary: StudySummary) -> TextTable:
                 "–" if row.best_trial is None else str(row.best_trial),
                 row.best_schedule or "–",
                 number(row.default_value),
-                *map(str, (row.trials, row.complete, row.pruned, row.diverged, row.failed)),
+                str(row.trials),
+                *(str(getattr(row, ending.value)) for ending in endings),
             )
             for row in summary.optimizers
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import cast
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -45,8 +46,7 @@ class Proposer:
                 case Int():
                     return trial.suggest_int(name, axis.low, axis.high, log=axis.log)
                 case Choice():
-                    choice: Value = trial.suggest_categorical(name, axis.choices)
-                    return choice
+                    return cast("Value", trial.suggest_categorical(name, axis.choices))
                 case Fixed():
                     return axis.value
 

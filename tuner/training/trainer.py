@@ -132,7 +132,7 @@ class Trainer:
         with autocast(self.bench.precision, self.bench.device):
             loss = self.bench.workload.loss(self.model, batch)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if self._grad_clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._grad_clip)
         self.optimizer.step()
@@ -216,7 +216,7 @@ def probe(bench: Bench, spec: StudySpec) -> dict[str, float]:
         loss = bench.workload.loss(model, tuple(t[:largest] for t in bench.data.train))
     if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
         raise SpecError("loss() must return a scalar tensor with a gradient.")
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     metrics = bench.evaluate(model)
     if spec.study.metric not in metrics:
         raise SpecError(

@@ -1,0 +1,39 @@
+# `make` explains itself; `make demo` and `make test` set up everything they need.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test lint types contracts clean
+
+help: ## Show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: .venv/demo.stamp ## Tune eight optimizers on handwritten digits, and report
+	$(BIN)/tuner run studies/digits.toml
+
+test: .venv/dev.stamp lint types contracts ## Check everything: lint, types, layers, tests
+	$(BIN)/python -m pytest --durations 10
+
+lint: .venv/dev.stamp ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev.stamp ## Check types
+	$(BIN)/mypy
+
+contracts: .venv/dev.stamp ## Check that each layer imports only downward
+	$(BIN)/lint-imports
+
+clean: ## Remove the environment and what tools left behind
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+.venv/dev.stamp: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[dev]'
+	@touch $@ .venv/demo.stamp
