@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -115,5 +116,5 @@ class LocalPool:
 
     def _last_words(self, index: int) -> str:
         text = self._log_path(index).read_text(encoding="utf-8", errors="replace")
-        _, separator, message = text.rpartition("Error: ")
-        return message.strip() if separator else text.strip()[-2000:]
+        *_, message = re.split(r"^Error: ", text, flags=re.MULTILINE)
+        return message.strip()[-5000:]

@@ -135,14 +135,24 @@ def _open_storage(url: str, create: bool) -> Storage:
         {"isolation_level": None, "timeout": _BUSY_TIMEOUT_S} if is_sqlite else {}
     )
     engine_kwargs: dict[str, Any] = {"connect_args": connect_args, "pool_pre_ping": not is_sqlite}
+
+    def connect(*, make_tables: bool) -> Storage:
+        # Versions are checked by us, for both sets of tables alike.
+        return Storage(
+            url,
+            engine_kwargs=engine_kwargs,
+            skip_compatibility_check=True,
+            skip_table_creation=not make_tables,
+        )
+
     with _one_at_a_time:
         try:
-            storage = Storage(url, engine_kwargs=engine_kwargs, skip_table_creation=not create)
+            storage = connect(make_tables=create)
         except OperationalError as error:
             # Two processes that create the tables at once: the second finds them made.
             if not create or "already exists" not in str(error):
                 raise
-            storage = Storage(url, engine_kwargs=engine_kwargs, skip_table_creation=True)
+            storage = connect(make_tables=False)
     if is_sqlite:
         event.listen(storage.engine, "connect", _configure_sqlite)
         event.listen(storage.engine, "begin", _begin)

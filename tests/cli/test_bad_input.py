@@ -1,0 +1,156 @@
+"""Every mistake gets one message with the place, the value, the rule and the remedy."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Tuner = Callable[..., subprocess.CompletedProcess[str]]
+
+_GOOD = """
+[study]
+name = "small"
+workload = "models.parabola:Parabola"
+[budget]
+trials = 4
+steps = 20
+[space]
+optimizers = ["sgd", "adam"]
+[train]
+batch_size = 32
+"""
+
+
+def says(ended: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+    for part in parts:
+        assert part in ended.stderr
+    assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (("trials = 4", "trails = 4"), ("budget.trails", "did you mean 'trials'")),
+        (("[train]", "[trian]"), ("trian", "did you mean 'train'")),
+        (('"adam"]', '"adm"]'), ("space.optimizers", "'adm'", "did you mean 'adam'")),
+        (("steps = 20", "steps = 20\nepochs = 3"), ("budget", "exactly one of")),
+        (("trials = 4", "trials = 0"), ("budget.trials = 0", "greater than or equal to 1")),
+        (("trials = 4", 'trials = "many"'), ("budget.trials = 'many'", "valid integer")),
+        (
+            ("[train]", "[optimizer.adam]\nlr = { low = 0.1, high = 0.01 }\n[train]"),
+            ("optimizer.adam.lr", "low = 0.1 is above high = 0.01"),
+        ),
+        (
+            ("[train]", "[optimizer.adam]\nlr = { low = 0, high = 0.1, log = true }\n[train]"),
+            ("optimizer.adam.lr", "must start above 0"),
+        ),
+        (
+            ("[train]", "[optimizer.adam]\nbeta3 = 0.5\n[train]"),
+            ("optimizer.adam", "'beta3'", "did you mean 'beta"),
+        ),
+        (
+            ("[train]", "[optimizer.muon]\nlr = 0.5\n[train]"),
+            ("optimizer.muon", "not in space.optimizers"),
+        ),
+        (
+            ("models.parabola:Parabola", "models/parabola"),
+            ("study.workload", "models.digits:Digits"),
+        ),
+        (("[study]", "[study"), ("not valid TOML",)),
+        (("batch_size = 32", "batch_size = 3200"), ("train.batch_size = 3200", "800 training")),
+        (
+            ('"small"', '"small"\nmetric = "f1"'),
+            ("study.metric = 'f1'", "val_loss"),
+        ),
+        (("models.parabola:", "models.parabel:"), ("importing models.parabel failed",)),
+        (("parabola:Parabola", "parabola:Parable"), ("has no 'Parable'",)),
+        (("parabola:Parabola", "parabola:torch"), ("not a workload",)),
+    ],
+    ids=lambda value: value[-1].splitlines()[0][:40],
+)
+def test_mistake_in_a_study_file_is_explained_and_creates_nothing(
+    tuner: Tuner, project: Path, change: tuple[str, str], parts: tuple[str, ...]
+) -> None:
+    assert change[0] in _GOOD
+    (project / "bad.toml").write_text(_GOOD.replace(*change))
+    says(tuner("study", "create", "bad.toml"), 2, *parts)
+    assert not (project / "tuner.db").exists()
+    assert not (project / ".tuner").exists()
+
+
+def test_missing_file_is_named(tuner: Tuner) -> None:
+    says(tuner("run", "studies/digit.toml"), 2, "studies/digit.toml", "no such file")
+
+
+def test_run_without_file_or_workload_says_what_to_give(tuner: Tuner) -> None:
+    says(tuner("run"), 2, "--workload")
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("budget.trials", "key=value"),
+        ("budget.trails=3", "did you mean 'trials'"),
+        ("=3", "key=value"),
+    ],
+)
+def test_mistake_in_a_setting_is_explained(tuner: Tuner, setting: str, part: str) -> None:
+    says(tuner("study", "create", "studies/parabola.toml", "--set", setting), 2, part)
+
+
+def test_unknown_study_is_told_and_makes_no_database(tuner: Tuner, project: Path) -> None:
+    for arguments in (["study", "show", "x"], ["study", "report", "x"], ["worker", "start", "x"]):
+        says(tuner(*arguments), 2, "there is no database yet")
+    assert not (project / "tuner.db").exists()
+
+
+def test_folder_of_the_database_must_exist(tuner: Tuner) -> None:
+    says(
+        tuner("study", "create", "studies/parabola.toml", "--storage", "sqlite:///no/such/x.db"),
+        1,
+        "no/such",
+    )
+
+
+def test_text_file_is_no_database(tuner: Tuner, project: Path) -> None:
+    (project / "notes.db").write_text("notes\n" * 1000)
+    says(tuner("study", "list", "--storage", "sqlite:///notes.db"), 1, "notes.db", "SQLite")
+
+
+def test_unreachable_server_is_told_without_its_password(tuner: Tuner) -> None:
+    url = "postgresql+psycopg://ann:hunter2@127.0.0.1:1/tuner"
+    ended = tuner("study", "list", "--storage", url)
+    says(ended, 1, "ann:***@127.0.0.1")
+    assert "hunter2" not in ended.stderr
+
+
+def test_database_of_a_newer_version_is_told(tuner: Tuner, project: Path) -> None:
+    assert tuner("study", "create", "studies/parabola.toml").returncode == 0
+    with sqlite3.connect(project / "tuner.db") as connection:
+        connection.execute("UPDATE tuner_alembic_version SET version_num = '0999'")
+    connection.close()
+    says(tuner("study", "list"), 1, "0999", "newer")
+
+
+def test_other_spec_under_a_used_name_is_shown_and_refused(tuner: Tuner, project: Path) -> None:
+    assert tuner("study", "create", "studies/parabola.toml").returncode == 0
+    changed = ["--set", "search.seed=4", "--set", "budget.epochs=3"]
+    ended = tuner("study", "create", "studies/parabola.toml", *changed)
+    says(ended, 2, "search.seed: 0 in the database, 4 now", "budget.epochs: 12.0", "--name")
+
+
+def test_debug_shows_where_an_error_comes_from(tuner: Tuner) -> None:
+    ended = tuner("--debug", "study", "create", "studies/parabola.toml", "--set", "budget.trials=0")
+    assert "Traceback" in ended.stderr
+
+
+def test_device_that_is_not_there_is_told(tuner: Tuner) -> None:
+    says(
+        tuner("run", "studies/parabola.toml", "--device", "cuda:93"), 2, "cuda:93", "--device auto"
+    )

@@ -1,0 +1,303 @@
+"""The way through the house: create, run, look, report, export, extend, delete."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+
+Tuner = Callable[..., subprocess.CompletedProcess[str]]
+
+_SMALL = ("--set", "budget.trials=12", "--set", "budget.epochs=2")
+
+
+def report(tuner: Tuner, name: str) -> dict[str, object]:
+    ended = tuner("study", "report", name, "--format", "json")
+    assert ended.returncode == 0, ended.stderr
+    parsed: dict[str, object] = json.loads(ended.stdout)
+    return parsed
+
+
+@pytest.fixture
+def parabola(tuner: Tuner) -> subprocess.CompletedProcess[str]:
+    ended = tuner("run", "studies/parabola.toml", *_SMALL)
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
+def test_run_trains_the_budget_and_ends_in_the_report(
+    tuner: Tuner, parabola: subprocess.CompletedProcess[str]
+) -> None:
+    assert "\x1b" not in parabola.stdout + parabola.stderr
+    assert "\r" not in parabola.stdout + parabola.stderr
+    assert parabola.stderr.count("\ntrial ") == 12
+    assert "Use " in parabola.stdout
+    assert "12 of 12" in parabola.stdout
+
+    found = report(tuner, "parabola")
+    assert set(found) >= {
+        "study", "workload", "metric", "direction", "storage", "budget", "counts", "best",
+        "optimizers", "wall_s", "training_s", "trials_per_hour", "steps_per_s",
+    }  # fmt: skip
+    counts = found["counts"]
+    assert isinstance(counts, dict)
+    assert set(counts) == {"complete", "pruned", "diverged", "failed", "running"}
+    assert sum(counts.values()) == 12
+    assert counts["running"] == 0
+    optimizers = found["optimizers"]
+    assert isinstance(optimizers, list)
+    values = [row["best_value"] for row in optimizers if row["best_value"] is not None]
+    assert values == sorted(values)
+    best = found["best"]
+    assert isinstance(best, dict)
+    assert best["value"] == values[0]
+    assert best["optimizer"] == optimizers[0]["optimizer"]
+
+    # The same command again has nothing to do, and says the same.
+    again = tuner("run", "studies/parabola.toml", *_SMALL)
+    assert again.returncode == 0
+    assert report(tuner, "parabola")["best"] == best
+
+    # A larger budget extends the study.
+    extended = tuner("run", "studies/parabola.toml", *_SMALL, "--set", "budget.trials=14")
+    assert "budget of 14 trials" in extended.stderr
+    assert "14 of 14" in extended.stdout
+
+
+def test_every_view_of_a_study_tells_of_it(
+    tuner: Tuner, project: Path, parabola: subprocess.CompletedProcess[str]
+) -> None:
+    listed = json.loads(tuner("study", "list", "--json").stdout)
+    assert [(row["name"], row["started"], row["running"]) for row in listed] == [
+        ("parabola", 12, 0)
+    ]
+    assert "parabola" in tuner("study", "list").stdout
+    shown = json.loads(tuner("study", "show", "parabola", "--json").stdout)
+    assert len(shown["trials"]) == 12
+    assert shown["spec"]["optimizer"]["adam"]["lr"] == {"low": 1e-4, "high": 0.1, "log": True}
+    assert "[optimizer.adam" in tuner("study", "show", "parabola").stdout
+    trial = json.loads(tuner("trial", "show", "parabola", "0", "--json").stdout)
+    assert trial["preset"] == "default"
+    assert trial["params"]["lr"] == 1e-3
+    assert "its own defaults" in tuner("trial", "show", "parabola", "0").stdout
+    missing = tuner("trial", "show", "parabola", "99")
+    assert (missing.returncode, "no trial 99" in missing.stderr) == (2, True)
+
+    markdown = tuner("study", "report", "parabola", "--format", "markdown").stdout
+    assert markdown.startswith("# parabola\n")
+    page = tuner("study", "report", "parabola", "--format", "html", "--output", "report.html")
+    assert page.returncode == 0, page.stderr
+    html = (project / "report.html").read_text()
+    assert html.count('class="plotly-graph-div"') == 4
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", html)
+
+    deleted = tuner("study", "delete", "parabola", "--yes")
+    assert deleted.returncode == 0, deleted.stderr
+    assert json.loads(tuner("study", "list", "--json").stdout) == []
+    assert not any((project / ".tuner").rglob("*.log"))
+
+
+def test_exported_winner_rebuilds_what_the_report_says(
+    tuner: Tuner, project: Path, parabola: subprocess.CompletedProcess[str]
+) -> None:
+    best = report(tuner, "parabola")["best"]
+    assert isinstance(best, dict)
+    exported = tuner("study", "export", "parabola", "--output", "winner.py")
+    assert exported.returncode == 0, exported.stderr
+    by_itself = subprocess.run(
+        [sys.executable, "-I", "winner.py"], capture_output=True, text=True, check=True
+    )
+    assert "lr: first" in by_itself.stdout
+    module = runpy.run_path("winner.py")
+    model = torch.nn.Linear(2, 2)
+    build = module.get("build_optimizer") or module["build_optimizers"]
+    built = build(model)
+    optimizer = built[0] if isinstance(built, list) else built
+    assert optimizer.defaults["lr"] == best["params"]["lr"]
+
+    again = tuner("study", "export", "parabola", "--format", "toml", "--output", "winner.toml")
+    assert again.returncode == 0, again.stderr
+    ran = tuner("run", "winner.toml", "--name", "again")
+    assert ran.returncode == 0, ran.stderr
+    repeated = report(tuner, "again")["best"]
+    assert isinstance(repeated, dict)
+    assert repeated["value"] == best["value"]
+    winner = json.loads(tuner("study", "export", "parabola", "--format", "json").stdout)
+    assert winner["value"] == best["value"]
+
+
+def test_workloads_are_found_and_checked(tuner: Tuner, project: Path) -> None:
+    (project / "models" / "broken.py").write_text(
+        "from models.parabola import Parabola\n\n\n"
+        "class Broken(Parabola):\n"
+        "    def loss(self, model, batch):\n"
+        "        raise ZeroDivisionError('nothing to divide by')\n"
+    )
+    (project / "models" / "mnist.py").unlink()
+    ended = tuner("workloads", "--json")
+    checks = {check["workload"]: check for check in json.loads(ended.stdout)}
+    assert ended.returncode == 1
+    assert checks["models.digits:Digits"]["error"] is None
+    assert checks["models.digits:Digits"]["parameters"] == 64 * 64 + 64 + 64 * 10 + 10
+    assert "nothing to divide by" in checks["models.broken:Broken"]["error"]
+
+
+def test_failed_trial_keeps_its_traceback_and_the_run_tells_why(
+    tuner: Tuner, project: Path
+) -> None:
+    (project / "models" / "late.py").write_text(
+        "import torch\n"
+        "from models.parabola import Parabola\n\n\n"
+        "class Late(Parabola):\n"
+        "    steps = 0\n\n"
+        "    def loss(self, model, batch):\n"
+        "        Late.steps += torch.is_grad_enabled()\n"
+        "        if Late.steps > 3:\n"
+        "            raise ValueError('the data ran out')\n"
+        "        return super().loss(model, batch)\n"
+    )
+    ended = tuner(
+        *("run", "--workload", "models.late:Late", "--optimizers", "sgd,adam"),
+        *("--set", "train.batch_size=32"),
+    )
+    assert ended.returncode == 1
+    assert "all failed alike" in ended.stderr
+    assert "the data ran out" in ended.stderr
+    assert "late.py" in ended.stderr
+    shown = tuner("trial", "show", "late", "0").stdout
+    assert "ValueError: the data ran out" in shown
+    assert report(tuner, "late")["counts"] == {
+        "complete": 0, "pruned": 0, "diverged": 0, "failed": 5, "running": 0,
+    }  # fmt: skip
+
+
+def states(project: Path) -> dict[str, int]:
+    with closing(sqlite3.connect(project / "tuner.db")) as connection:
+        return dict(connection.execute("SELECT state, count(*) FROM trials GROUP BY state"))
+
+
+def wait_for_trials(project: Path, count: int, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if (project / "tuner.db").exists():
+            try:
+                if sum(states(project).values()) >= count:
+                    return
+            except sqlite3.OperationalError:
+                pass
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("the study did not start")
+
+
+def start(project: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuner", *arguments],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def worker_pids(project: Path) -> list[int]:
+    with closing(sqlite3.connect(project / "tuner.db")) as connection:
+        return [pid for (pid,) in connection.execute("SELECT pid FROM tuner_workers")]
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+_DIGITS = (*("studies/digits.toml", "--set", "budget.trials=24", "--set", "budget.steps=300"),)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "parent"])
+def test_study_whose_processes_are_killed_ends_with_exactly_its_budget(
+    tuner: Tuner, project: Path, victim: str
+) -> None:
+    process = start(project, "run", *_DIGITS, "--workers", "3")
+    wait_for_trials(project, 8, process)
+    pids = worker_pids(project)
+    os.kill(process.pid if victim == "parent" else pids[0], signal.SIGKILL)
+    process.communicate(timeout=120)
+    for _ in range(600):
+        if all(has_ended(pid) for pid in pids):
+            break
+        time.sleep(0.05)
+    assert all(has_ended(pid) for pid in pids)
+    again = tuner("run", *_DIGITS, "--workers", "3")
+    assert again.returncode == 0, again.stderr
+    counts = report(tuner, "digits")["counts"]
+    assert isinstance(counts, dict)
+    assert (sum(counts.values()), counts["running"], counts["failed"]) == (24, 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_saves_its_trial_and_a_second_run_continues(
+    tuner: Tuner, project: Path, number: signal.Signals
+) -> None:
+    long = ("studies/digits.toml", "--set", "budget.trials=1", "--set", "budget.steps=8000")
+    process = start(project, "run", *long)
+    wait_for_trials(project, 1, process)
+    time.sleep(0.5)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert "saved" in output
+    saved = list((project / ".tuner").rglob("*.pt"))
+    assert len(saved) == states(project).get("RUNNING", 0)
+    again = tuner("run", *long)
+    assert again.returncode == 0, again.stderr
+    assert states(project).get("RUNNING", 0) == 0
+    assert sum(states(project).values()) == 1
+    if saved:
+        [log] = (project / ".tuner").rglob("worker-0.log")
+        assert "continues at step" in log.read_text()
+
+
+def test_dashboard_shows_the_study_on_loopback_only(tuner: Tuner, project: Path) -> None:
+    assert tuner("study", "create", "studies/parabola.toml").returncode == 0
+    process = start(project, "dashboard", "--port", "0")
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        url = line.split(": ")[1].split()[0]
+        assert url.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(f"{url}api/studies", timeout=30) as answer:  # noqa: S310
+            summaries = json.load(answer)
+        assert [s["study_name"] for s in summaries["study_summaries"]] == ["parabola"]
+        port = int(url.rstrip("/").rpartition(":")[2])
+        for address in other_addresses():
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection((address, port), timeout=5)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+def other_addresses() -> list[str]:
+    """Returns addresses of this machine besides loopback."""
+    found = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None)}
+    return [str(address) for address in found if not str(address).startswith(("127.", "::1"))]

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from tuner.domain.names import check_names, suggest
+
+KNOWN = {"sgd": 1, "momentum": 2, "adam": 3}
+
+
+def test_known_names_are_returned_in_their_order():
+    assert check_names(("adam", "sgd"), KNOWN, "optimizer") == ("adam", "sgd")
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match=r"no optimizer 'adm': did you mean 'adam'\?"):
+        check_names(("sgd", "adm"), KNOWN, "optimizer")
+
+
+def test_a_name_given_twice_is_refused():
+    with pytest.raises(ValueError, match="names one optimizer twice: name each once"):
+        check_names(("sgd", "adam", "sgd"), KNOWN, "optimizer")
+
+
+def test_a_name_near_to_none_lists_them_all():
+    assert suggest("lbfgs", KNOWN) == "choose from sgd, momentum, adam"

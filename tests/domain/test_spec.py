@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from domain_strategies import spec_trees
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tuner.domain.dimensions import Choice, Fixed, Float
+from tuner.domain.hyperparameters import FINE, LR, MAIN
+from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.schedules import SCHEDULES
+from tuner.domain.spec import Budget, StudySpec, evaluation_steps, parse_duration
+from tuner.domain.study_file import parse_spec
+
+STUDY = {"name": "s", "workload": "models.digits:Digits"}
+
+
+def spec_of(**tables: Any) -> StudySpec:
+    return StudySpec.model_validate({"study": STUDY, **tables})
+
+
+def test_what_is_left_out_has_a_default():
+    spec = spec_of()
+    assert (spec.study.metric, spec.study.direction) == ("val_loss", "minimize")
+    assert (spec.budget.trials, spec.budget.epochs, spec.budget.steps) == (60, 10, None)
+    assert (spec.search.sampler, spec.search.pruner, spec.search.seed) == ("tpe", "median", 0)
+    assert spec.space.optimizers == tuple(OPTIMIZERS)
+    assert spec.space.schedules == tuple(SCHEDULES)
+    assert spec.train.batch_size == Fixed(value=128)
+    assert (spec.train.grad_clip, spec.train.precision) == (None, "float32")
+
+
+def test_a_budget_without_a_length_has_ten_epochs():
+    assert Budget(trials=3).epochs == 10
+
+
+@pytest.mark.parametrize("given_lengths", [("steps",), ("epochs",), ("examples",)])
+def test_a_budget_is_counted_in_one_unit(given_lengths: tuple[str, ...]):
+    budget = Budget.model_validate(dict.fromkeys(given_lengths, 7))
+    counted = [n for n in ("steps", "epochs", "examples") if getattr(budget, n) is not None]
+    assert counted == list(given_lengths)
+
+
+@pytest.mark.parametrize(
+    "given_lengths",
+    [("steps", "epochs"), ("steps", "examples"), ("epochs", "examples", "steps")],
+)
+def test_a_budget_counted_in_two_units_is_refused(given_lengths: tuple[str, ...]):
+    with pytest.raises(ValidationError, match="exactly one of steps, epochs and examples"):
+        Budget.model_validate(dict.fromkeys(given_lengths, 7))
+
+
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [
+        ({"steps": 33}, 33),
+        ({"epochs": 2}, 62),
+        ({"epochs": 0.5}, 16),
+        ({"epochs": 0.001}, 1),
+        ({"examples": 3200}, 100),
+        ({"examples": 1}, 1),
+    ],
+)
+def test_a_full_trial_has_the_steps_of_its_length(length: dict[str, Any], steps: int):
+    assert Budget.model_validate(length).full_steps(train_examples=1000, batch_size=32) == steps
+
+
+@settings(deadline=None, max_examples=50)
+@given(spec_trees())
+def test_resolving_twice_changes_nothing(tree: dict[str, Any]):
+    resolved = StudySpec.model_validate(tree).resolve()
+    assert repr(resolved.resolve()) == repr(resolved)
+
+
+@settings(deadline=None, max_examples=50)
+@given(spec_trees())
+def test_a_resolved_spec_survives_json(tree: dict[str, Any]):
+    resolved = StudySpec.model_validate(tree).resolve()
+    stored = json.loads(json.dumps(resolved.to_json()))
+    assert repr(parse_spec(stored, origin="database")) == repr(resolved)
+
+
+@settings(deadline=None, max_examples=50)
+@given(spec_trees())
+def test_an_unresolved_spec_survives_json(tree: dict[str, Any]):
+    spec = StudySpec.model_validate(tree)
+    assert repr(parse_spec(json.loads(json.dumps(spec.to_json())), origin="x")) == repr(spec)
+
+
+@settings(deadline=None, max_examples=50)
+@given(spec_trees())
+def test_a_resolved_spec_has_every_hyperparameter_of_every_choice(tree: dict[str, Any]):
+    resolved = StudySpec.model_validate(tree).resolve()
+    assert tuple(resolved.optimizer) == resolved.space.optimizers
+    assert tuple(resolved.schedule) == resolved.space.schedules
+    for rows, table in ((OPTIMIZERS, resolved.optimizer), (SCHEDULES, resolved.schedule)):
+        for name, axes in table.items():
+            assert all(set(knob.keys) & axes.keys() for knob in rows[name].hyperparameters)
+
+
+@pytest.mark.parametrize(
+    ("trials", "optimizers", "breadth"),
+    [
+        (4, ["adam"], LR),
+        (5, ["adam"], MAIN),
+        (24, ["adam"], MAIN),
+        (25, ["adam"], FINE),
+        (49, ["adam", "sgd"], MAIN),
+        (50, ["adam", "sgd"], FINE),
+    ],
+)
+def test_the_breadth_follows_the_trials_an_optimizer_gets(
+    trials: int, optimizers: list[str], breadth: int
+):
+    spec = spec_of(budget={"trials": trials}, space={"optimizers": optimizers})
+    assert spec.resolve().space.breadth == breadth
+
+
+def test_a_given_breadth_outranks_the_budget_and_the_caller():
+    spec = spec_of(budget={"trials": 1000}, space={"optimizers": ["adam"], "breadth": 1})
+    assert spec.resolve(3).space.breadth == 1
+
+
+def test_the_caller_s_breadth_outranks_the_budget():
+    assert spec_of(budget={"trials": 1}).resolve(3).space.breadth == 3
+
+
+def test_an_override_replaces_the_catalog_s_range():
+    spec = spec_of(optimizer={"adam": {"lr": {"low": 1e-5, "high": 1e-2, "log": True}}})
+    assert spec.resolve().optimizer["adam"]["lr"] == Float(low=1e-5, high=1e-2, log=True)
+
+
+def test_an_override_of_the_value_removes_its_complement_and_its_switch():
+    spec = spec_of(optimizer={"adam": {"beta1": 0.8, "weight_decay": 1e-3}})
+    axes = spec.resolve(FINE).optimizer["adam"]
+    assert axes["beta1"] == Fixed(value=0.8)
+    assert not {"one_minus_beta1", "use_weight_decay"} & axes.keys()
+
+
+def test_a_switch_turned_on_keeps_the_range_of_its_value():
+    spec = spec_of(optimizer={"adam": {"use_weight_decay": True}})
+    axes = spec.resolve(FINE).optimizer["adam"]
+    assert axes["use_weight_decay"] == Fixed(value=True)
+    assert isinstance(axes["weight_decay"], Float)
+
+
+@pytest.mark.parametrize("value", ["yes", 3, 0.5, {"low": 0, "high": 1}, {"choices": [0, 1]}])
+def test_a_switch_takes_true_and_false_alone(value: object):
+    with pytest.raises(ValidationError, match="true or false"):
+        spec_of(optimizer={"adam": {"use_weight_decay": value}})
+
+
+@pytest.mark.parametrize("value", [True, False, {"choices": [False, True]}])
+def test_a_switch_may_be_set(value: object):
+    spec = spec_of(optimizer={"adam": {"use_weight_decay": value}})
+    assert spec.to_json()["optimizer"]["adam"]["use_weight_decay"] == value
+
+
+def test_an_override_as_a_whole_number_is_read_as_a_real_one():
+    spec = spec_of(optimizer={"adam": {"lr": 1}, "sgd": {"lr": {"low": 1, "high": 2}}}).resolve()
+    assert repr(spec.optimizer["adam"]["lr"]) == repr(Fixed(value=1.0))
+    assert repr(spec.optimizer["sgd"]["lr"]) == repr(Float(low=1.0, high=2.0))
+
+
+@pytest.mark.parametrize("table", ["optimizer", "schedule"])
+def test_overrides_of_what_is_not_chosen_are_refused(table: str):
+    name = {"optimizer": "adam", "schedule": "step"}[table]
+    knob = {"optimizer": "lr", "schedule": "gamma"}[table]
+    space = {"optimizers": ["sgd"], "schedules": ["cosine"]}
+    with pytest.raises(ValidationError, match=rf"\[{table}.{name}\] is set, but {name} is not in"):
+        spec_of(space=space, **{table: {name: {knob: 0.1}}})
+
+
+def test_a_value_and_its_complement_together_are_refused():
+    with pytest.raises(ValidationError, match="give beta1 or one_minus_beta1, not both"):
+        spec_of(optimizer={"adam": {"beta1": 0.9, "one_minus_beta1": 0.1}})
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True, "32", {"choices": [32, 0]}, {"choices": [1.0]}])
+def test_a_batch_size_is_a_whole_number_above_zero(size: object):
+    with pytest.raises(ValidationError, match="whole number above 0"):
+        spec_of(train={"batch_size": size})
+
+
+def test_a_batch_size_may_be_a_choice():
+    spec = spec_of(train={"batch_size": {"choices": [32, 64]}})
+    assert spec.train.batch_size == Choice(choices=(32, 64))
+
+
+@settings(deadline=None, max_examples=50)
+@given(spec_trees())
+def test_a_spec_does_not_differ_from_itself(tree: dict[str, Any]):
+    spec = StudySpec.model_validate(tree).resolve()
+    assert spec.differences(StudySpec.model_validate(tree).resolve()) == {}
+
+
+@settings(deadline=None, max_examples=50)
+@given(spec_trees(), spec_trees())
+def test_differences_are_the_same_from_the_other_side(mine: dict[str, Any], theirs: dict[str, Any]):
+    a, b = StudySpec.model_validate(mine).resolve(), StudySpec.model_validate(theirs).resolve()
+    there = {key: (here, there) for key, (there, here) in b.differences(a).items()}
+    assert a.differences(b) == there
+
+
+def test_differences_name_each_key_with_both_values():
+    a = spec_of(budget={"trials": 10}, optimizer={"adam": {"lr": 0.1}})
+    b = spec_of(budget={"trials": 20, "steps": 5}, optimizer={"adam": {"lr": {"choices": [0.2]}}})
+    assert a.differences(b) == {
+        "budget.trials": (10, 20),
+        "budget.epochs": (10, None),
+        "budget.steps": (None, 5),
+        "optimizer.adam.lr": (0.1, {"choices": [0.2]}),
+    }
+
+
+def test_another_budget_leaves_the_rest_as_it_was():
+    spec = spec_of().resolve()
+    assert spec.with_budget(Budget(trials=5)).differences(spec) == {"budget.trials": (5, 60)}
+
+
+@pytest.mark.parametrize(
+    ("raw", "seconds"),
+    [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1.5d", 129_600), (12, 12)],
+)
+def test_a_duration_is_read_in_seconds(raw: object, seconds: float):
+    assert parse_duration(raw) == seconds
+    assert Budget.model_validate({"wall_time": raw}).wall_time == seconds
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.integers(0, 99))
+def test_a_duration_is_the_sum_of_its_parts(days: int, hours: int, minutes: int, seconds: int):
+    text = f"{days}d{hours}h{minutes}m{seconds}s"
+    assert parse_duration(text) == ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+@pytest.mark.parametrize("raw", ["", "90", "1 h", "h", "1h30", "-5m", "1w", "5min"])
+def test_text_that_is_no_duration_is_refused(raw: str):
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(raw)
+
+
+@pytest.mark.parametrize("raw", ["0s", 0, -1, True, float("inf")])
+def test_a_wall_time_is_above_zero_and_finite(raw: object):
+    with pytest.raises(ValidationError, match="wall_time"):
+        Budget.model_validate({"wall_time": raw})
+
+
+@settings(deadline=None, max_examples=100)
+@given(total=st.integers(1, 1_000_000), evaluations=st.integers(1, 200))
+def test_evaluations_rise_to_the_last_step(total: int, evaluations: int):
+    steps = evaluation_steps(total, evaluations)
+    assert steps == sorted(set(steps))
+    assert steps[0] >= 1
+    assert steps[-1] == total
+    assert len(steps) == min(total, evaluations)
+
+
+@settings(deadline=None, max_examples=100)
+@given(total=st.integers(1, 100_000), evaluations=st.integers(1, 200))
+def test_evaluations_are_spread_evenly(total: int, evaluations: int):
+    steps = [0, *evaluation_steps(total, evaluations)]
+    gaps = [later - earlier for earlier, later in zip(steps, steps[1:], strict=False)]
+    assert max(gaps) - min(gaps) <= 1

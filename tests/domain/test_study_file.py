@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner.domain.study_file import apply_settings, parse_spec, read_spec
+from tuner.errors import NotFoundError, SpecError
+
+MINIMAL = '[study]\nworkload = "models.digits:Digits"\n'
+
+
+def refusal(toml: str) -> str:
+    """Returns what is said about a study file with these lines added."""
+    tree = tomllib.loads(toml)
+    study = {"name": "s", "workload": "models.digits:Digits"}
+    if isinstance(tree.get("study", {}), dict):
+        tree["study"] = study | tree.get("study", {})
+    with pytest.raises(SpecError) as caught:
+        parse_spec(tree, origin="x.toml")
+    return str(caught.value)
+
+
+def test_the_stem_of_the_file_names_the_study(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    assert parse_spec(read_spec(path), origin=str(path)).study.name == "mine"
+
+
+def test_a_name_in_the_file_outranks_its_stem(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL + 'name = "other"\n', encoding="utf-8")
+    assert parse_spec(read_spec(path), origin=str(path)).study.name == "other"
+
+
+def test_settings_replace_what_the_file_says(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL + "[budget]\ntrials = 5\n", encoding="utf-8")
+    assert read_spec(path, ["budget.trials=7"])["budget"]["trials"] == 7
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    path = tmp_path / "absent.toml"
+    with pytest.raises(NotFoundError, match="absent.toml: no such file") as caught:
+        read_spec(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[study\n", b"a = ", b"\xff\xfe\x00", b"a = 1\na = 2"])
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes):
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match=r"broken\.toml: not valid TOML"):
+        read_spec(path)
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path):
+    with pytest.raises(SpecError, match="cannot be read"):
+        read_spec(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(Path("studies").glob("*.toml")), ids=lambda p: p.name)
+def test_the_studies_that_are_shipped_are_valid(path: Path):
+    spec = parse_spec(read_spec(path), origin=str(path))
+    assert spec.study.name == path.stem
+    assert spec.resolve().space.breadth in (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("a=1", {"a": 1}),
+        ("a.b.c=1.5", {"a": {"b": {"c": 1.5}}}),
+        ("a=true", {"a": True}),
+        ('a="quoted"', {"a": "quoted"}),
+        ("a=plain text", {"a": "plain text"}),
+        ("a=1h30m", {"a": "1h30m"}),
+        ('a=["x", "y"]', {"a": ["x", "y"]}),
+        ("a={ low = 1e-4, high = 0.1 }", {"a": {"low": 1e-4, "high": 0.1}}),
+        ("a=x=y", {"a": "x=y"}),
+        (" a = 1 ", {"a": 1}),
+        ("a=", {"a": ""}),
+    ],
+)
+def test_a_setting_is_read_as_toml_or_else_as_text(setting: str, expected: dict[str, Any]):
+    assert apply_settings({}, [setting]) == expected
+
+
+@pytest.mark.parametrize("setting", ["a", "", "=1", " =1"])
+def test_a_setting_without_key_and_value_is_refused(setting: str):
+    with pytest.raises(SpecError, match="write key=value"):
+        apply_settings({}, [setting])
+
+
+def test_a_setting_through_a_value_is_refused():
+    with pytest.raises(SpecError, match="--set a.b=1: a is a value, not a table"):
+        apply_settings({"a": 1}, ["a.b=1"])
+
+
+@pytest.mark.parametrize("unit", ["steps", "epochs", "examples"])
+def test_a_length_that_is_set_replaces_the_length_of_the_file(unit: str):
+    tree = {"budget": {"steps": 1, "epochs": 2, "examples": 3, "trials": 4}}
+    assert apply_settings(tree, [f"budget.{unit}=9"])["budget"] == {unit: 9, "trials": 4}
+
+
+def test_the_last_of_two_settings_holds():
+    assert apply_settings({}, ["a.b=1", "a.b=2"]) == {"a": {"b": 2}}
+
+
+@pytest.mark.parametrize(
+    ("toml", "key", "value", "remedy"),
+    [
+        ("[budget]\ntrials = 0", "budget.trials", "0", "greater than or equal to 1"),
+        ('[budget]\ntrials = "ten"', "budget.trials", "'ten'", "valid integer"),
+        ("[budget]\ntrials = 2.5", "budget.trials", "2.5", "integer"),
+        ("[budget]\nevaluations = 201", "budget.evaluations", "201", "less than or equal to 200"),
+        ("[budget]\nsteps = 3\nepochs = 2", "budget", "'steps', 'epochs'", "exactly one of"),
+        ("[budget]\nepochs = inf", "budget.epochs", "inf", "finite"),
+        ('[budget]\nwall_time = "3x"', "budget.wall_time", "'3x'", "1h30m"),
+        ("[budget]\nwall_time = true", "budget.wall_time", "true", "number"),
+        ('[search]\nsampler = "cma"', "search.sampler", "'cma'", "'tpe' or 'random'"),
+        ("[search]\nseed = -1", "search.seed", "-1", "greater than or equal to 0"),
+        ('[study]\nname = "a/b"', "study.name", "'a/b'", "nor hold a slash"),
+        ('[study]\nname = "-a"', "study.name", "'-a'", "must not start with '-'"),
+        ('[study]\nname = ""', "study.name", "''", "at least 1 character"),
+        ('[study]\nworkload = "digits"', "study.workload", "'digits'", "models.digits:Digits"),
+        ('[study]\ndirection = "up"', "study.direction", "'up'", "'minimize' or 'maximize'"),
+        ('[space]\noptimizers = ["adm"]', "space.optimizers", "'adm'", "did you mean 'adam'"),
+        ('[space]\noptimizers = ["sgd", "sgd"]', "space.optimizers", "'sgd'", "name each once"),
+        ("[space]\noptimizers = []", "space.optimizers", "[]", "at least 1 item"),
+        ('[space]\nschedules = ["cosin"]', "space.schedules", "'cosin'", "did you mean 'cosine'"),
+        ("[space]\nbreadth = 4", "space.breadth", "4", "1, 2 or 3"),
+        ("[train]\nbatch_size = 0", "train.batch_size", "0", "whole number above 0"),
+        ("[train]\ngrad_clip = 0", "train.grad_clip", "0", "greater than 0"),
+        ('[train]\nprecision = "half"', "train.precision", "'half'", "'bfloat16'"),
+        ('[optimizer.adam]\nlr = "fast"', "optimizer.adam.lr", "'fast'", "not a number"),
+        ("[optimizer.adam]\nlr = nan", "optimizer.adam.lr", "nan", "finite"),
+        ("[optimizer.adam]\nlr = [1]", "optimizer.adam.lr", "[1]", "choices = [...]"),
+        (
+            "[optimizer.adam]\nlr = { low = 0.2, high = 0.1 }",
+            "optimizer.adam.lr",
+            "low = 0.2",
+            "swap them",
+        ),
+        (
+            "[optimizer.adam]\nlr = { low = 0, high = 0.1, log = true }",
+            "optimizer.adam.lr",
+            "low = 0",
+            "above 0",
+        ),
+        (
+            "[optimizer.adam]\nlr = { choices = [0.1, 0.1] }",
+            "optimizer.adam.lr",
+            "[0.1, 0.1]",
+            "must all be different",
+        ),
+        (
+            "[optimizer.adam]\none_minus_beta1 = 1.5",
+            "optimizer.adam.one_minus_beta1",
+            "1.5",
+            "above 0 and at most at 1",
+        ),
+        (
+            "[schedule.step]\ngamma = true",
+            "schedule.step.gamma",
+            "True",
+            "not a number",
+        ),
+    ],
+)
+def test_an_error_holds_the_file_the_key_the_value_and_the_remedy(
+    toml: str, key: str, value: str, remedy: str
+):
+    said = refusal(toml)
+    assert said.startswith(f"x.toml: {key}")
+    # The key itself may hold digits, so the value is looked for behind it.
+    assert value in said.removeprefix(f"x.toml: {key}")
+    assert remedy in said
+
+
+@pytest.mark.parametrize(
+    ("toml", "key", "nearest"),
+    [
+        ("[budgt]\ntrials = 1", "budgt", "budget"),
+        ("[budget]\ntrils = 1", "budget.trils", "trials"),
+        ("[study]\nmetrik = 'a'", "study.metrik", "metric"),
+        ("[optimizer.adam]\nbeta_1 = 0.9", "beta_1", "beta1"),
+        ("[schedule.cosine]\nfinal = 0.9", "final", "final_ratio"),
+        ("[optimizer.adm]\nlr = 0.9", "adm", "adam"),
+        ("[schedule.stepp]\ngamma = 0.9", "stepp", "step"),
+        ("[optimizer.adam]\nlr = { low = 1, high = 2, lag = true }", "optimizer.adam.lr", "log"),
+        ("[optimizer.adam]\nuse_weight_dekay = true", "use_weight_dekay", "use_weight_decay"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest(toml: str, key: str, nearest: str):
+    said = refusal(toml)
+    assert said.startswith("x.toml: ")
+    assert key in said
+    assert f"did you mean {nearest!r}?" in said
+
+
+def test_a_missing_workload_is_asked_for():
+    with pytest.raises(SpecError, match=r"x\.toml: study\.workload is missing: add it"):
+        parse_spec({"study": {"name": "s"}}, origin="x.toml")
+
+
+def test_an_override_of_what_is_not_chosen_is_named():
+    said = refusal('[space]\noptimizers = ["adam"]\n[optimizer.sgd]\nlr = 0.1')
+    assert said == "x.toml: [optimizer.sgd] is set, but sgd is not in space.optimizers."
+
+
+def test_every_key_that_breaks_a_rule_has_a_line_of_its_own():
+    said = refusal("[budget]\ntrials = 0\nevaluations = 0\n[train]\ngrad_clip = -1")
+    keys = [line.split(": ")[1].split(" = ")[0] for line in said.splitlines()]
+    assert keys == ["budget.trials", "budget.evaluations", "train.grad_clip"]
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        "study = 3",
+        "optimizer = 3",
+        "[optimizer]\nadam = 3",
+        "[optimizer.adam]\nlr = { choices = 3 }",
+        "[optimizer.adam]\nlr = { low = 1, high = [2] }",
+        "[optimizer.adam]\nlr = 1" + 400 * "0",
+        "[optimizer.adam]\nlr = { low = 1, high = 1" + 400 * "0" + " }",
+        "[train]\nbatch_size = { choices = [[1]] }",
+    ],
+    ids=lambda toml: toml[:40],
+)
+def test_a_malformed_table_is_answered_in_one_plain_line(toml: str):
+    said = refusal(toml)
+    assert said.startswith("x.toml: ")
+    assert "\n" not in said
+    assert "pydantic" not in said

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from domain_strategies import is_within, spec_trees
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.hyperparameters import Hyperparameter
+from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.schedules import SCHEDULES
+from tuner.domain.spec import StudySpec, evaluation_steps
+from tuner.domain.trials import (
+    Outcome,
+    Proposal,
+    TrialConfig,
+    TrialRecord,
+    decode,
+    default_proposals,
+    progress_at,
+    walk,
+)
+
+STUDY = {"name": "s", "workload": "models.digits:Digits"}
+
+
+def spec_of(**tables: Any) -> StudySpec:
+    return StudySpec.model_validate({"study": STUDY, **tables}).resolve()
+
+
+def suggest_with(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Callable[..., Value]:
+    def suggest(name: str, axis: Dimension) -> Value:
+        match axis:
+            case Float():
+                return draw(st.floats(axis.low, axis.high))
+            case Int():
+                return draw(st.integers(axis.low, axis.high))
+            case Choice():
+                return draw(st.sampled_from(axis.choices))
+            case Fixed():
+                pytest.fail(f"{name} is fixed, so there is nothing to suggest")
+
+    return suggest
+
+
+def check_value(knob: Hyperparameter, axes: dict[str, Dimension], value: Value, off: bool) -> None:
+    """Checks a decoded value against the axis it was drawn from."""
+    if off:
+        assert value == 0.0
+    elif knob.name in axes:
+        assert is_within(value, axes[knob.name])
+    else:
+        # Rounding in 1 - (1 - x) is absolute, so it can leave a range by an ulp of 1.
+        axis = axes[knob.search_name]
+        assert isinstance(axis, Float)
+        assert axis.low - 1e-15 <= 1 - float(value) <= axis.high + 1e-15
+
+
+@settings(deadline=None, max_examples=100)
+@given(tree=spec_trees(), data=st.data())
+def test_every_point_of_the_space_decodes_to_values_inside_their_ranges(
+    tree: dict[str, Any], data: st.DataObject
+):
+    spec = StudySpec.model_validate(tree).resolve()
+    params = walk(spec, suggest_with(data.draw))
+    config = decode(spec, Proposal(params))
+    assert config.optimizer in spec.space.optimizers
+    assert config.schedule in spec.space.schedules
+    assert is_within(config.batch_size, spec.train.batch_size)
+    for name, values, rows, table in (
+        (config.optimizer, config.optimizer_values, OPTIMIZERS, spec.optimizer),
+        (config.schedule, config.schedule_values, SCHEDULES, spec.schedule),
+    ):
+        for knob in rows[name].hyperparameters:
+            off = params.get(f"{name}.{knob.switch_name}") is False
+            check_value(knob, table[name], values[knob.name], off)
+
+
+@settings(deadline=None, max_examples=100)
+@given(tree=spec_trees(), data=st.data())
+def test_a_walk_draws_what_its_optimizer_and_schedule_search_and_nothing_else(
+    tree: dict[str, Any], data: st.DataObject
+):
+    spec = StudySpec.model_validate(tree).resolve()
+    params = walk(spec, suggest_with(data.draw))
+    expected = {"optimizer", "schedule"}
+    if isinstance(spec.train.batch_size, Choice):
+        expected.add("batch_size")
+    for table, branch in (
+        (spec.optimizer, str(params["optimizer"])),
+        (spec.schedule, str(params["schedule"])),
+    ):
+        axes = table[branch]
+        off = {
+            key.removeprefix("use_")
+            for key in axes
+            if key.startswith("use_") and params.get(f"{branch}.{key}") is False
+        }
+        searched = (key for key, axis in axes.items() if not isinstance(axis, Fixed))
+        expected |= {f"{branch}.{key}" for key in searched if key not in off}
+    assert params.keys() == expected
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        spec_of(space={"optimizers": ["adam"], "breadth": 3}),
+        spec_of(space={"optimizers": ["adam"], "breadth": 3}).resolve(),
+        spec_of(
+            space={"optimizers": ["adam"], "breadth": 3},
+            optimizer={
+                "adam": {
+                    "use_weight_decay": {"choices": [False, True]},
+                    "weight_decay": {"low": 1e-6, "high": 1e-3, "log": True},
+                }
+            },
+        ),
+    ],
+    ids=["as the catalog has it", "resolved twice", "switch and value overridden"],
+)
+def test_the_value_behind_a_switch_is_not_drawn_while_it_is_off(spec: StudySpec):
+    def suggest(name: str, axis: Dimension) -> Value:
+        return axis.choices[0] if isinstance(axis, Choice) else axis.low  # type: ignore[union-attr]
+
+    params = walk(spec, suggest)
+    assert params["adam.use_weight_decay"] is False
+    assert "adam.weight_decay" not in params
+    assert decode(spec, Proposal(params)).optimizer_values["weight_decay"] == 0.0
+
+
+def test_a_fixed_value_is_used_without_being_drawn():
+    spec = spec_of(
+        space={"optimizers": ["adam"], "schedules": ["constant"], "breadth": 1},
+        optimizer={"adam": {"lr": 0.25, "one_minus_beta1": 0.5}},
+    )
+    params = walk(spec, lambda name, axis: axis.choices[0])  # type: ignore[union-attr]
+    assert params == {"optimizer": "adam", "schedule": "constant"}
+    values = decode(spec, Proposal(params)).optimizer_values
+    assert (values["lr"], values["beta1"]) == (0.25, 0.5)
+
+
+def test_a_default_trial_uses_the_optimizer_s_own_defaults_whatever_is_fixed():
+    spec = spec_of(
+        space={"optimizers": ["adam"], "schedules": ["cosine"]},
+        optimizer={"adam": {"lr": 0.25}},
+        schedule={"cosine": {"warmup": 0.1}},
+    )
+    config = decode(spec, default_proposals(spec)[0])
+    assert config.optimizer_values == OPTIMIZERS["adam"].decode({})
+    assert config.schedule_values == SCHEDULES["cosine"].decode({})
+
+
+@settings(deadline=None, max_examples=100)
+@given(spec_trees())
+def test_defaults_take_at_most_a_third_of_the_trials_but_one_always_runs(tree: dict[str, Any]):
+    spec = StudySpec.model_validate(tree).resolve()
+    proposals = default_proposals(spec)
+    assert 1 <= len(proposals) <= max(1, spec.budget.trials // 3)
+    drawn = [proposal.params["optimizer"] for proposal in proposals]
+    assert drawn == list(spec.space.optimizers[: len(drawn)])
+
+
+@settings(deadline=None, max_examples=50)
+@given(spec_trees())
+def test_every_default_decodes(tree: dict[str, Any]):
+    spec = StudySpec.model_validate(tree).resolve()
+    for proposal in default_proposals(spec):
+        config = decode(spec, proposal)
+        assert config.optimizer_values == OPTIMIZERS[config.optimizer].decode({})
+        assert config.batch_size > 0
+
+
+def test_a_default_is_constant_where_that_is_searched():
+    with_constant = spec_of(space={"schedules": ["cosine", "constant"]})
+    without = spec_of(space={"schedules": ["step", "cosine"]})
+    assert default_proposals(with_constant)[0].params["schedule"] == "constant"
+    assert default_proposals(without)[0].params["schedule"] == "step"
+
+
+def test_a_default_trains_with_the_first_batch_size():
+    spec = spec_of(train={"batch_size": {"choices": [64, 32]}})
+    assert decode(spec, default_proposals(spec)[0]).batch_size == 64
+
+
+@settings(deadline=None, max_examples=50)
+@given(total=st.integers(1, 5000), evaluations=st.integers(1, 200))
+def test_progress_is_the_step_where_trials_are_counted_in_steps(total: int, evaluations: int):
+    spec = spec_of(budget={"steps": total, "evaluations": evaluations})
+    steps = evaluation_steps(total, evaluations)
+    assert [progress_at(spec, i, total) for i in range(1, len(steps) + 1)] == steps
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 3}, {"examples": 5000}])
+def test_progress_is_the_evaluation_where_trials_differ_in_steps(budget: dict[str, int]):
+    spec = spec_of(budget=budget)
+    assert [progress_at(spec, i, total_steps=50) for i in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_a_config_shows_its_values_with_the_schedule_s_prefixed():
+    config = TrialConfig("sgd", {"lr": 0.1}, "step", {"warmup": 0.0, "gamma": 0.5}, 32)
+    assert config.to_json() == {"lr": 0.1, "step.warmup": 0.0, "step.gamma": 0.5, "batch_size": 32}
+
+
+def test_a_record_knows_its_optimizer_its_schedule_and_whether_it_is_a_default():
+    params: dict[str, Value] = {"optimizer": "sgd", "schedule": "step"}
+    tuned = TrialRecord(0, Outcome.COMPLETE, Proposal(params))
+    default = TrialRecord(1, Outcome.COMPLETE, Proposal(params, preset="default"))
+    assert (tuned.optimizer, tuned.schedule) == ("sgd", "step")
+    assert (tuned.is_default, default.is_default) == (False, True)

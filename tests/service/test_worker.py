@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import MakeSpec
+from tuner.domain.trials import Outcome, TrialRecord
+from tuner.errors import SpecError, WorkloadError
+from tuner.service.checkpoints import checkpoint_path, study_folder
+from tuner.service.interruption import Interruption
+from tuner.service.worker import Worker
+from tuner.store import Database, Studies, StudyHandle, open_database, read_records
+
+# Workloads that misbehave, written into the project as a user would.
+_WORKLOADS = '''
+import torch
+from models.parabola import Parabola
+
+
+class Raising(Parabola):
+    """Raises in every trial."""
+
+    def loss(self, model, batch):
+        if torch.is_grad_enabled() and Raising.steps > 0:
+            raise ValueError("the scale is off")
+        Raising.steps += 1
+        return super().loss(model, batch)
+
+    steps = 0
+
+
+class Unlucky(Parabola):
+    """Raises in every third trial."""
+
+    models = 0
+
+    def model(self):
+        Unlucky.models += 1
+        if Unlucky.models % 3 == 0:
+            raise OSError("the lights went out")
+        return super().model()
+
+
+class Greedy(Parabola):
+    """Runs out of memory in every trial."""
+
+    models = 0
+
+    def model(self):
+        Greedy.models += 1
+        if Greedy.models > 1:
+            raise torch.OutOfMemoryError("tried to allocate 80 GiB")
+        return super().model()
+
+
+class Cliff(Parabola):
+    """Its loss is no number from the seventh training step of a trial on."""
+
+    def model(self):
+        Cliff.steps = 0
+        return super().model()
+
+    def loss(self, model, batch):
+        loss = super().loss(model, batch)
+        if torch.is_grad_enabled():
+            Cliff.steps += 1
+            if Cliff.steps >= 7:
+                return loss * float("nan")
+        return loss
+'''
+
+
+def work(
+    database: Database, study: StudyHandle, interruption: Interruption | None = None
+) -> list[TrialRecord]:
+    worker = Worker(
+        database=database,
+        study=study,
+        device=torch.device("cpu"),
+        interruption=interruption or Interruption(),
+        started_at=time.time(),
+    )
+    worker.run()
+    return read_records(database, study)
+
+
+@pytest.fixture
+def misbehaving(project: Path) -> None:
+    (project / "misbehaving.py").write_text(_WORKLOADS)
+
+
+def of(make_spec: MakeSpec, workload: str, **tables: Any) -> Any:
+    return make_spec(study={"name": "small", "workload": workload}, **tables)
+
+
+def test_study_ends_with_exactly_its_budget(
+    project: Path, database: Database, study: StudyHandle
+) -> None:
+    records = work(database, study)
+    assert len(records) == study.spec.budget.trials
+    assert all(r.outcome in (Outcome.COMPLETE, Outcome.PRUNED) for r in records)
+    assert all(r.attributes["steps"] <= 20 for r in records)
+    complete = [r for r in records if r.outcome is Outcome.COMPLETE]
+    assert all(list(r.evaluations) == [5, 10, 15, 20] for r in complete)
+    assert all(r.value == r.evaluations[20] for r in complete)
+
+
+def test_same_spec_and_seed_give_the_same_study(
+    project: Path, tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    def outcome(name: str) -> list[tuple[Any, ...]]:
+        database = open_database(f"sqlite:///{tmp_path / name}", create=True)
+        spec = make_spec(budget={"trials": 14, "steps": 20, "evaluations": 4})
+        records = work(database, Studies(database).create(spec))
+        database.close()
+        return [(r.proposal, r.outcome, r.value) for r in records]
+
+    assert outcome("a.db") == outcome("b.db")
+
+
+def test_exception_fails_its_trial_and_the_study_goes_on(
+    misbehaving: None, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(of(make_spec, "misbehaving:Unlucky"))
+    records = work(database, study)
+    assert len(records) == study.spec.budget.trials
+    failed = [r for r in records if r.outcome is Outcome.FAILED]
+    assert 0 < len(failed) < len(records)
+    assert failed[0].attributes["error"] == "OSError: the lights went out"
+    assert "in model" in failed[0].attributes["traceback"]
+
+
+def test_study_stops_when_its_first_five_trials_fail_alike(
+    misbehaving: None, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = of(make_spec, "misbehaving:Raising", budget={"trials": 20, "steps": 20})
+    study = Studies(database).create(spec)
+    with pytest.raises(WorkloadError, match="the scale is off") as raised:
+        work(database, study)
+    assert "in loss" in str(raised.value)
+    assert [r.outcome for r in read_records(database, study)] == [Outcome.FAILED] * 5
+
+
+def test_out_of_memory_is_told_as_such(
+    misbehaving: None, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(of(make_spec, "misbehaving:Greedy"))
+    with pytest.raises(WorkloadError):
+        work(database, study)
+    assert "Out of memory" in read_records(database, study)[0].attributes["error"]
+
+
+def test_diverged_trial_ends_pruned_with_the_step(
+    misbehaving: None, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(of(make_spec, "misbehaving:Cliff"))
+    records = work(database, study)
+    assert {r.outcome for r in records} == {Outcome.DIVERGED}
+    assert {r.attributes["diverged_step"] for r in records} == {7}
+    assert {tuple(r.evaluations) for r in records} == {(5,)}
+
+
+def test_metric_the_workload_does_not_return_starts_no_trial(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    identity = {"name": "small", "workload": "models.parabola:Parabola", "metric": "f1"}
+    study = Studies(database).create(make_spec(study=identity))
+    with pytest.raises(SpecError, match="returns val_loss"):
+        work(database, study)
+    assert read_records(database, study) == []
+
+
+class StopAfter(Interruption):
+    """Asks for a stop when it has been looked at a number of times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._looks = looks
+
+    @property
+    def requested(self) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
+@pytest.mark.parametrize("looks", [2, 6, 7, 13, 19, 21])
+def test_interrupted_trial_is_continued_with_the_same_result(
+    project: Path, database: Database, make_spec: MakeSpec, looks: int
+) -> None:
+    spec = make_spec(budget={"trials": 1, "steps": 20, "evaluations": 4})
+    studies = Studies(database)
+    whole = studies.create(spec)
+    identity = spec.study.model_copy(update={"name": "broken"})
+    broken = studies.create(spec.model_copy(update={"study": identity}))
+    [expected] = work(database, whole)
+    [stopped] = work(database, broken, StopAfter(looks))
+    assert stopped.outcome is (Outcome.RUNNING if looks < 20 else Outcome.COMPLETE)
+    [continued] = work(database, broken)
+    assert continued.outcome is Outcome.COMPLETE
+    assert continued.evaluations == expected.evaluations
+    assert continued.attributes["steps"] == expected.attributes["steps"]
+    assert list(study_folder(database.url, broken).rglob("*.pt")) == []
+
+
+def test_damaged_checkpoint_starts_the_trial_over(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(budget={"trials": 1, "steps": 20, "evaluations": 4})
+    study = Studies(database).create(spec)
+    work(database, study, StopAfter(8))
+    path = checkpoint_path(study_folder(database.url, study), 0)
+    path.write_bytes(path.read_bytes()[:100])
+    [record] = work(database, study)
+    assert record.outcome is Outcome.COMPLETE
+    assert list(record.evaluations) == [5, 10, 15, 20]
+
+
+def test_used_up_wall_time_ends_the_trial_in_training(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(budget={"trials": 1, "steps": 200_000, "evaluations": 200, "wall_time": 1.0})
+    [record] = work(database, Studies(database).create(spec))
+    assert record.outcome is Outcome.PRUNED
+    assert record.attributes["stopped_by"] == "wall_time"
+
+
+def test_maximised_metric_is_ranked_upwards(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    identity = {
+        "name": "small",
+        "workload": "models.digits:Digits",
+        "metric": "val_accuracy",
+        "direction": "maximize",
+    }
+    spec = make_spec(study=identity, budget={"trials": 3, "steps": 30})
+    study = Studies(database).create(spec)
+    records = work(database, study)
+    best = Studies(database).list()[0].best_value
+    assert best == max(r.value for r in records if r.outcome is Outcome.COMPLETE and r.value)
+    assert best is not None
+    assert not math.isnan(best)
+
+
+def test_epochs_are_compared_by_evaluation_when_batch_sizes_differ(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(
+        budget={"trials": 5, "epochs": 2, "evaluations": 4},
+        train={"batch_size": {"choices": [16, 64]}},
+    )
+    study = Studies(database).create(spec)
+    records = work(database, study)
+    complete = [r for r in records if r.outcome is Outcome.COMPLETE]
+    assert {tuple(r.evaluations) for r in complete} == {(1, 2, 3, 4)}
+    assert {r.attributes["steps"] for r in complete} <= {100, 24}

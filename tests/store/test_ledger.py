@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from optuna.trial import TrialState
+
+from tests.conftest import MakeSpec
+from tuner.domain.trials import Outcome
+from tuner.errors import LeaseLostError, NotFoundError
+from tuner.search import Proposer
+from tuner.store import Database, Lease, Ledger, Studies, StudyHandle, open_database, read_records
+from tuner.store.ledger import MAX_ATTEMPTS, WorkerIdentity, read_elapsed_s
+from tuner.store.records import read_record
+
+
+def nobody_died(worker_id: str) -> bool:
+    return False
+
+
+def everybody_died(worker_id: str) -> bool:
+    return True
+
+
+class Bench:
+    """Some workers on one study."""
+
+    def __init__(self, database: Database, study: StudyHandle) -> None:
+        self.database = database
+        self.study = study
+        self.proposer = Proposer(study.spec, seed=0)
+
+    def ledger(self, name: str, lease_s: float = 60) -> Ledger:
+        identity = WorkerIdentity(name, "host", 1, "cpu", "0")
+        ledger = Ledger(self.database, self.study, identity, lease_s)
+        ledger.register(0.0, lambda ordinal: ordinal)
+        return ledger
+
+    def start(self, ledger: Ledger) -> Lease:
+        lease = ledger.start(self.proposer.defaults(), self.proposer.propose())
+        assert lease is not None
+        return lease
+
+
+@pytest.fixture
+def bench(database: Database, study: StudyHandle) -> Bench:
+    return Bench(database, study)
+
+
+def test_defaults_of_every_optimizer_start_first(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    for _ in range(3):
+        bench.start(ledger)
+    records = read_records(bench.database, bench.study)
+    assert [r.proposal.preset for r in records] == ["default", "default", None]
+    assert [r.optimizer for r in records[:2]] == ["sgd", "adam"]
+
+
+def test_budget_is_exact_however_many_workers_start_trials_at_once(
+    database: Database, make_spec: MakeSpec
+) -> None:
+    budget = {"trials": 25, "steps": 20}
+    study = Studies(database).create(make_spec(budget=budget))
+
+    def start_all(index: int) -> list[int]:
+        own = open_database(database.url)
+        ledger = Bench(own, study).ledger(f"w{index}")
+        proposer = Proposer(study.spec, seed=index)
+        numbers = []
+        while (lease := ledger.start(proposer.defaults(), proposer.propose())) is not None:
+            numbers.append(lease.number)
+            ledger.finish(lease, TrialState.COMPLETE, 1.0, {})
+        own.close()
+        return numbers
+
+    with ThreadPoolExecutor(6) as pool:
+        numbers = [number for own in pool.map(start_all, range(6)) for number in own]
+    assert sorted(numbers) == list(range(25))
+    records = read_records(database, study)
+    assert [record.number for record in records] == list(range(25))
+    assert sum(record.is_default for record in records) == 2
+
+
+def test_reports_and_the_end_of_a_trial_are_read_back(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    lease = bench.start(ledger)
+    ledger.report(lease, step=5, progress=5, value=0.5)
+    ledger.report(lease, step=10, progress=10, value=0.25)
+    ledger.finish(lease, TrialState.COMPLETE, 0.25, {"steps": 10})
+    record = read_record(bench.database, bench.study, lease.number)
+    assert record is not None
+    assert record.outcome is Outcome.COMPLETE
+    assert record.value == 0.25
+    assert record.evaluations == {5: 0.5, 10: 0.25}
+    assert record.attributes["steps"] == 10
+
+
+def test_trial_is_finished_once(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    lease = bench.start(ledger)
+    ledger.finish(lease, TrialState.COMPLETE, 1.0, {})
+    with pytest.raises(LeaseLostError):
+        ledger.finish(lease, TrialState.FAIL, None, {"error": "late"})
+    record = read_record(bench.database, bench.study, lease.number)
+    assert record is not None
+    assert record.outcome is Outcome.COMPLETE
+    assert "error" not in record.attributes
+
+
+Write = Callable[[Ledger, Lease], object]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda ledger, lease: ledger.renew(lease, 5),
+        lambda ledger, lease: ledger.report(lease, 5, 5, 0.1),
+        lambda ledger, lease: ledger.finish(lease, TrialState.COMPLETE, 0.1, {"late": True}),
+    ],
+    ids=["renew", "report", "finish"],
+)
+def test_worker_that_lost_its_lease_can_write_nothing(bench: Bench, write: Write) -> None:
+    hung, other = bench.ledger("hung", lease_s=-1), bench.ledger("other")
+    stale = bench.start(hung)
+    taken = other.take_over(nobody_died)
+    assert taken is not None
+    assert taken.number == stale.number
+    with pytest.raises(LeaseLostError):
+        write(hung, stale)
+    other.report(taken, 3, 3, 0.9)
+    record = read_record(bench.database, bench.study, stale.number)
+    assert record is not None
+    assert record.evaluations == {3: 0.9}
+    assert "late" not in record.attributes
+
+
+def test_stale_worker_cannot_release_anothers_trial(bench: Bench) -> None:
+    hung, other = bench.ledger("hung", lease_s=-1), bench.ledger("other")
+    stale = bench.start(hung)
+    taken = other.take_over(nobody_died)
+    assert taken is not None
+    hung.release(stale)
+    other.renew(taken, 1)
+
+
+def test_trial_whose_worker_lives_is_left_alone(bench: Bench) -> None:
+    bench.start(bench.ledger("a"))
+    assert bench.ledger("b").take_over(nobody_died) is None
+
+
+def test_trial_of_a_dead_worker_is_taken_at_once(bench: Bench) -> None:
+    lease = bench.start(bench.ledger("a"))
+    taken = bench.ledger("b").take_over(lambda worker: worker == "a")
+    assert taken is not None
+    assert (taken.number, taken.attempt) == (lease.number, 2)
+
+
+def test_of_two_who_take_over_one_trial_one_gets_it(bench: Bench) -> None:
+    bench.start(bench.ledger("a", lease_s=-1))
+
+    def take(index: int) -> bool:
+        own = open_database(bench.database.url)
+        taken = Bench(own, bench.study).ledger(f"t{index}").take_over(nobody_died)
+        own.close()
+        return taken is not None
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(take, range(4))) == 1
+
+
+def test_released_trial_is_taken_without_counting_an_attempt(bench: Bench) -> None:
+    first = bench.ledger("a")
+    first.release(bench.start(first))
+    taken = bench.ledger("b").take_over(nobody_died)
+    assert taken is not None
+    assert taken.attempt == 1
+
+
+def test_trial_that_kills_every_worker_fails_in_the_end(bench: Bench) -> None:
+    bench.start(bench.ledger("w0"))
+    takers = [bench.ledger(f"w{index}") for index in range(1, MAX_ATTEMPTS + 1)]
+    taken = [taker.take_over(everybody_died) for taker in takers]
+    assert [lease is not None for lease in taken] == [True] * (MAX_ATTEMPTS - 1) + [False]
+    record = read_record(bench.database, bench.study, 0)
+    assert record is not None
+    assert record.outcome is Outcome.FAILED
+    assert "workers died" in record.attributes["error"]
+
+
+def test_progress_between_deaths_keeps_a_trial_alive(bench: Bench) -> None:
+    bench.start(bench.ledger("w0"))
+    for index in range(1, 3 * MAX_ATTEMPTS):
+        ledger = bench.ledger(f"w{index}")
+        lease = ledger.take_over(everybody_died)
+        assert lease is not None
+        ledger.report(lease, step=index, progress=index, value=1.0)
+
+
+def test_failed_write_keeps_the_lease(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    lease = bench.start(ledger)
+    with pytest.raises(TypeError):
+        ledger.finish(lease, TrialState.COMPLETE, 1.0, {"not json": object()})
+    record = read_record(bench.database, bench.study, lease.number)
+    assert record is not None
+    assert record.outcome is Outcome.RUNNING
+    ledger.finish(lease, TrialState.COMPLETE, 1.0, {})
+
+
+def test_study_is_done_when_nothing_is_left_to_start_or_held(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    leases = [bench.start(ledger) for _ in range(bench.study.spec.budget.trials)]
+    assert not ledger.is_done()
+    for lease in leases:
+        ledger.finish(lease, TrialState.PRUNED, None, {})
+    assert ledger.is_done()
+
+
+def test_extended_budget_counts_at_once_for_a_running_worker(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    for _ in range(bench.study.spec.budget.trials):
+        ledger.finish(bench.start(ledger), TrialState.PRUNED, None, {})
+    assert ledger.start([], bench.proposer.propose()) is None
+    budget = bench.study.spec.budget.model_copy(update={"trials": 7})
+    Studies(bench.database).extend(bench.study, budget)
+    assert bench.start(ledger).number == 6
+
+
+def test_used_up_wall_time_starts_nothing_more(database: Database, make_spec: MakeSpec) -> None:
+    study = Studies(database).create(make_spec(budget={"steps": 5, "wall_time": 100.0}))
+    bench = Bench(database, study)
+    ledger = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
+    ledger.register(99.0, lambda ordinal: ordinal)
+    assert not ledger.is_out_of_time()
+    bench.start(ledger)
+    late = Ledger(database, study, WorkerIdentity("b", "host", 1, "cpu", "0"))
+    late.register(101.0, lambda ordinal: ordinal)
+    assert late.is_out_of_time()
+    assert late.start([], bench.proposer.propose()) is None
+
+
+def test_elapsed_time_counts_overlapping_workers_once(
+    database: Database, study: StudyHandle
+) -> None:
+    for name in ("a", "b"):
+        identity = WorkerIdentity(name, "host", 1, "cpu", "0")
+        Ledger(database, study, identity).register(50.0, lambda ordinal: ordinal)
+    wall_s, worker_s = read_elapsed_s(database, study)
+    assert wall_s == pytest.approx(50, abs=2)
+    assert worker_s == pytest.approx(100, abs=2)
+
+
+def test_deleted_study_is_told_to_its_workers(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    lease = bench.start(ledger)
+    Studies(bench.database).delete(bench.study)
+    with pytest.raises(LeaseLostError):
+        ledger.report(lease, 1, 1, 1.0)
+    with pytest.raises(NotFoundError, match="deleted"):
+        ledger.start([], bench.proposer.propose())
+
+
+def test_workers_get_seeds_by_their_order(bench: Bench) -> None:
+    seeds = []
+    for name in ("a", "b", "c"):
+        identity = WorkerIdentity(name, "host", 1, "cpu", "0")
+        ledger = Ledger(bench.database, bench.study, identity)
+        seeds.append(ledger.register(0.0, lambda ordinal: 100 + ordinal))
+    assert seeds == [100, 101, 102]

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy as sa
+
+from tests.conftest import MakeSpec
+from tuner.errors import NotFoundError, SpecError
+from tuner.search import Proposer
+from tuner.store import Database, Studies, StudyHandle, open_database
+from tuner.store.ledger import Ledger, WorkerIdentity
+
+
+def test_study_is_rebuilt_from_its_database_alone(database: Database, make_spec: MakeSpec) -> None:
+    created = Studies(database).create(make_spec())
+    found = Studies(database).find("small")
+    assert found == created
+    assert found.spec.resolve() == make_spec()
+
+
+def test_name_is_taken_once(database: Database, study: StudyHandle, make_spec: MakeSpec) -> None:
+    with pytest.raises(SpecError, match="there is a study 'small' already"):
+        Studies(database).create(make_spec())
+    assert [overview.name for overview in Studies(database).list()] == ["small"]
+
+
+def test_of_two_who_create_one_study_at_once_one_is_refused(
+    tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    url = f"sqlite:///{tmp_path / 'race.db'}"
+    open_database(url, create=True).close()
+
+    def create(_: int) -> bool:
+        database = open_database(url, create=True)
+        try:
+            Studies(database).create(make_spec())
+        except SpecError:
+            return False
+        finally:
+            database.close()
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(create, range(4))) == [False, False, False, True]
+
+
+def test_unknown_study_is_answered_with_the_nearest_name(
+    database: Database, study: StudyHandle
+) -> None:
+    with pytest.raises(NotFoundError, match="did you mean 'small'"):
+        Studies(database).find("smal")
+
+
+def test_study_of_someone_elses_is_not_taken_for_ours(database: Database) -> None:
+    optuna.create_study(study_name="theirs", storage=database.storage)
+    with pytest.raises(NotFoundError, match="not made by tuner"):
+        Studies(database).find("theirs")
+    assert Studies(database).list() == []
+
+
+def test_extended_budget_is_stored(database: Database, study: StudyHandle) -> None:
+    budget = study.spec.budget.model_copy(update={"trials": 50})
+    Studies(database).extend(study, budget)
+    assert Studies(database).find("small").spec.budget.trials == 50
+
+
+def test_deleted_study_leaves_no_row_in_any_table(database: Database, study: StudyHandle) -> None:
+    proposer = Proposer(study.spec, seed=0)
+    ledger = Ledger(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
+    ledger.register(0.0, lambda ordinal: ordinal)
+    lease = ledger.start(proposer.defaults(), proposer.propose())
+    assert lease is not None
+    ledger.report(lease, step=5, progress=5, value=1.0)
+    Studies(database).delete(study)
+    with database.read() as connection:
+        tables = sa.inspect(connection).get_table_names()
+        counts = {
+            name: sa.select(sa.func.count()).select_from(sa.table(name))
+            for name in tables
+            if "version" not in name
+        }
+        left = {name: connection.execute(count).scalar() for name, count in counts.items()}
+    assert {name: count for name, count in left.items() if count} == {}
