@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test lint types contracts clean
+.PHONY: help demo test lint types contracts wheel clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -11,7 +11,7 @@ help: ## Show this help
 demo: .venv/demo.stamp ## Tune eight optimizers on handwritten digits, and report
 	$(BIN)/tuner run studies/digits.toml
 
-test: .venv/dev.stamp lint types contracts ## Check everything: lint, types, layers, tests
+test: .venv/dev.stamp lint types contracts wheel ## Check everything: style, types, layers, wheel, tests
 	$(BIN)/python -m pytest --durations 10
 
 lint: .venv/dev.stamp ## Check style
@@ -23,6 +23,9 @@ types: .venv/dev.stamp ## Check types
 
 contracts: .venv/dev.stamp ## Check that each layer imports only downward
 	$(BIN)/lint-imports
+
+wheel: .venv/dev.stamp ## Build the wheel and run it in a bare environment outside the checkout
+	PYTHON=$(PYTHON) BIN=$(CURDIR)/$(BIN) scripts/check-wheel
 
 clean: ## Remove the environment and what tools left behind
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
