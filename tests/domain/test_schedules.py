@@ -28,7 +28,7 @@ all_rows = pytest.mark.parametrize("row", SCHEDULES.values(), ids=list(SCHEDULES
 
 @all_rows
 class TestEverySchedule:
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=50, derandomize=True)
     @given(data=st.data(), steps=st.integers(1, 2000))
     def test_its_factor_stays_above_zero_and_at_most_at_one(
         self, row: ScheduleRow, data: st.DataObject, steps: int
@@ -36,7 +36,7 @@ class TestEverySchedule:
         factor = row.factor(data.draw(settings_of(row)), steps)
         assert all(0 < factor(step) <= 1 for step in range(steps))
 
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=50, derandomize=True)
     @given(data=st.data(), steps=st.integers(1, 500), warmup=st.floats(0.0, 1.0))
     def test_its_warmup_rises_linearly_to_one(
         self, row: ScheduleRow, data: st.DataObject, steps: int, warmup: float
@@ -46,7 +46,7 @@ class TestEverySchedule:
         rising = [factor(step) for step in range(warm)]
         assert rising == pytest.approx([(step + 1) / warm for step in range(warm)])
 
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=50, derandomize=True)
     @given(data=st.data(), steps=st.integers(1, 500))
     def test_it_never_rises_after_its_warmup(
         self, row: ScheduleRow, data: st.DataObject, steps: int
@@ -56,7 +56,7 @@ class TestEverySchedule:
         after = [factor(step) for step in range(round(float(values["warmup"]) * steps), steps + 1)]
         assert after == sorted(after, reverse=True)
 
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=50, derandomize=True)
     @given(data=st.data(), steps=st.integers(1, 500), beyond=st.integers(0, 100))
     def test_it_keeps_its_last_factor_beyond_the_end(
         self, row: ScheduleRow, data: st.DataObject, steps: int, beyond: int

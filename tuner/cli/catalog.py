@@ -96,7 +96,7 @@ def _print_row(row: Row) -> None:
     out.print(f"{row.equation}\n{row.reference}", style="dim")
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("hyperparameter", "default", "searched as", "range", "prior", "source"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in ("hyperparameter", "searched as"))
     for knob in row.hyperparameters:
         table.add_row(*_cells(knob))
     out.print(table)

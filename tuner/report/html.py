@@ -65,9 +65,18 @@ def _draw(summary: StudySummary, study: optuna.Study) -> list[Figure]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             drawn: Any = plot(study, **arguments)
+        if plot in _OF_VALUES and all(value > 0 for value in _values(summary)):
+            drawn.update_yaxes(type="log")
         drawn.update_layout(title=None, template="plotly_white", margin={"t": 30, "b": 40})
         figures.append(Figure(title, drawn.to_html(full_html=False, include_plotlyjs=False)))
     return figures
+
+
+_OF_VALUES = (visualization.plot_optimization_history, visualization.plot_intermediate_values)
+
+
+def _values(summary: StudySummary) -> list[float]:
+    return [value for record in summary.records for value in record.evaluations.values()]
 
 
 def _top_level(summary: StudySummary) -> dict[str, Any]:
