@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,7 @@ def load_workload(import_string: str) -> Workload:
     module_name, _, attribute = import_string.partition(":")
     where = f"study.workload = {import_string!r}"
     directory = str(Path.cwd())
-    if directory not in sys.path:
-        sys.path.insert(0, directory)
+    _prefer_working_directory(module_name.partition(".")[0])
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
@@ -107,3 +107,17 @@ def load_workload(import_string: str) -> Workload:
         )
     checked: Workload = workload
     return checked
+
+
+def _prefer_working_directory(package: str) -> None:
+    """Has a package found in the working directory before any other of its name."""
+    folder = Path.cwd()
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    here = folder / package
+    is_plain_folder = here.is_dir() and not (here / "__init__.py").exists()
+    if is_plain_folder and package not in sys.modules:
+        # A folder without __init__.py would lose to any installed package of the same name.
+        module = types.ModuleType(package)
+        module.__path__ = [str(here)]
+        sys.modules[package] = module

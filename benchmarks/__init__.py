@@ -1,0 +1,1 @@
+"""What we measure against what users would pick instead."""

@@ -1,1 +1,0 @@
-"""Workloads, one file each."""
