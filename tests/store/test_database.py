@@ -85,6 +85,15 @@ def test_database_of_optuna_alone_has_no_studies_of_ours_until_one_is_created(
     database.close()
 
 
+def test_empty_file_is_a_database_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "empty.db"
+    path.touch()
+    with pytest.raises(NotFoundError, match="without studies of tuner"):
+        open_database(url_of(path))
+    open_database(url_of(path), create=True).close()
+    open_database(url_of(path)).close()
+
+
 def test_failed_write_leaves_nothing_behind(database: Database) -> None:
     def write_and_fail() -> None:
         with database.write() as connection:

@@ -105,12 +105,24 @@ def check_workload(spec: StudySpec, device: str) -> None:
 
 def train(database: Database, study: StudyHandle, *, workers: int, device: str) -> None:
     """Trains a study on local workers, shows how it goes, and prints the report."""
-    from tuner.cli.progress import watch
     from tuner.report.terminal import print_report
+    from tuner.service.summaries import read_summary
+
+    if read_summary(database, study).finished < study.spec.budget.trials:
+        _train_on_workers(database, study, workers, device)
+    print_report(read_summary(database, study), console())
+    click.echo(
+        f"\nMore: tuner study report {study.name} --format html --output report.html, "
+        f"tuner study export {study.name}, tuner dashboard",
+        err=True,
+    )
+
+
+def _train_on_workers(database: Database, study: StudyHandle, workers: int, device: str) -> None:
+    from tuner.cli.progress import watch
     from tuner.service.checkpoints import study_folder
     from tuner.service.interruption import Interruption
     from tuner.service.local_pool import LocalPool
-    from tuner.service.summaries import read_summary
 
     logs = study_folder(database.url, study) / "logs"
     pool = LocalPool(database.url, study.name, workers=workers, device=device, logs=logs)
@@ -126,10 +138,3 @@ def train(database: Database, study: StudyHandle, *, workers: int, device: str) 
         raise WorkloadError(failures[-1].message or f"Every worker died; see {logs}.")
     for failure in failures:
         click.echo(f"Worker {failure.index} died (exit code {failure.code}).", err=True)
-    out = console()
-    print_report(read_summary(database, study), out)
-    click.echo(
-        f"\nMore: tuner study report {study.name} --format html --output report.html, "
-        f"tuner study export {study.name}, tuner dashboard",
-        err=True,
-    )

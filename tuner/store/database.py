@@ -114,6 +114,8 @@ def open_database(url: str, *, create: bool = False) -> Database:
             "pip install 'psycopg[binary]', and write the URL as postgresql+psycopg://…"
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+        if not create and _is_empty(error):
+            raise _no_studies(redact(url)) from None
         raise StorageError(f"{redact(url)}: {_explain(error)}") from error
     return database
 
@@ -190,15 +192,25 @@ def _check_versions(database: Database, create: bool) -> None:
             _migrate(connection)
             ours = _HEAD
     if ours is None:
-        raise NotFoundError(
-            f"{database.name}: an Optuna database without studies of tuner. "
-            "Make one with 'tuner study create'."
-        )
+        raise _no_studies(database.name)
     if ours != _HEAD:
         raise StorageError(
             f"{database.name}: tuner's tables are of version {ours}, this tuner knows {_HEAD}. "
             "Install the newer tuner that made them."
         )
+
+
+def _no_studies(name: str) -> NotFoundError:
+    return NotFoundError(
+        f"{name}: a database without studies of tuner. Make one with 'tuner study create'."
+    )
+
+
+def _is_empty(error: Exception) -> bool:
+    cause = error.__cause__ or error
+    return "version_info" in str(cause) and any(
+        sign in str(cause) for sign in ("no such table", "does not exist")
+    )
 
 
 def _our_revision(connection: sa.Connection) -> str | None:
@@ -240,5 +252,4 @@ _MEANINGS = {
     "database is locked": "another process has held the database for too long",
     "disk is full": "the disk is full: free some space; what was written so far is safe",
     "refused": "nothing listens there: is the database server running?",
-    "no such table": "the database lacks tables",
 }
