@@ -5,11 +5,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int
-from tuner.domain.hyperparameters import FINE, LR, MAIN, Hyperparameter, LogNormalPrior
+from tuner.domain.hyperparameters import (
+    ANYTHING,
+    BELOW_ONE,
+    FINE,
+    FRACTION,
+    LR,
+    MAIN,
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_FRACTION,
+    Bounds,
+    Hyperparameter,
+    LogNormalPrior,
+)
 
 RANGE = Float(low=0.01, high=0.5, log=True)
-PLAIN = Hyperparameter("lr", 0.1, RANGE, "here", LR)
-COMPLEMENT = Hyperparameter("beta1", 0.9, RANGE, "here", MAIN, complement=True)
+PLAIN = Hyperparameter("lr", 0.1, RANGE, "here", LR, bounds=POSITIVE)
+COMPLEMENT = Hyperparameter("beta1", 0.9, RANGE, "here", MAIN, bounds=BELOW_ONE, complement=True)
 SWITCH = Hyperparameter("weight_decay", 0.0, RANGE, "here", FINE, switch=True)
 
 
@@ -113,9 +126,14 @@ def test_a_number_too_large_for_a_float_is_refused_with_a_value_error():
         Choice(choices=(0.1, 2)),
     ],
 )
-def test_a_complement_lies_above_zero_and_at_most_at_one(axis: Dimension):
-    with pytest.raises(ValueError, match="above 0 and at most at 1"):
+def test_a_complement_out_of_bounds_is_refused(axis: Dimension):
+    with pytest.raises(ValueError, match="out of bounds: beta1 is at least 0 and below 1"):
         COMPLEMENT.fit("one_minus_beta1", axis)
+
+
+def test_the_refusal_of_a_complement_says_what_its_value_means():
+    with pytest.raises(ValueError, match=r"1\.5, which is 1 - beta1, is out of bounds"):
+        COMPLEMENT.fit("one_minus_beta1", Fixed(value=1.5))
 
 
 @pytest.mark.parametrize("axis", [Fixed(value=1), Float(low=1e-9, high=1.0), RANGE])
@@ -123,8 +141,42 @@ def test_a_complement_within_its_bounds_is_kept(axis: Dimension):
     assert COMPLEMENT.fit("one_minus_beta1", axis) == axis
 
 
-def test_the_bounds_of_a_complement_do_not_hold_for_torch_s_form():
+def test_in_torch_s_form_the_same_bounds_hold_the_other_way_round():
     assert COMPLEMENT.fit("beta1", Fixed(value=0.0)) == Fixed(value=0.0)
+    with pytest.raises(ValueError, match="1 is out of bounds: beta1 is at least 0 and below 1"):
+        COMPLEMENT.fit("beta1", Fixed(value=1.0))
+
+
+@pytest.mark.parametrize(
+    "axis", [Fixed(value=0), Fixed(value=-0.1), Float(low=0, high=1), Choice(choices=(0.1, -1))]
+)
+def test_a_value_out_of_bounds_is_refused(axis: Dimension):
+    with pytest.raises(ValueError, match="out of bounds: lr is above 0"):
+        PLAIN.fit("lr", axis)
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(st.floats(-2, 2) | st.sampled_from((0.0, 1.0)))
+def test_bounds_hold_what_they_say(value: float):
+    assert value in ANYTHING
+    assert (value in POSITIVE) == (value > 0)
+    assert (value in NOT_NEGATIVE) == (value >= 0)
+    assert (value in BELOW_ONE) == (0 <= value < 1)
+    assert (value in FRACTION) == (0 <= value <= 1)
+    assert (value in POSITIVE_FRACTION) == (0 < value <= 1)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [
+        (POSITIVE, "above 0"),
+        (NOT_NEGATIVE, "at least 0"),
+        (BELOW_ONE, "at least 0 and below 1"),
+        (POSITIVE_FRACTION, "above 0 and at most 1"),
+    ],
+)
+def test_bounds_describe_themselves(bounds: Bounds, text: str):
+    assert bounds.describe() == text
 
 
 def test_a_prior_describes_itself():

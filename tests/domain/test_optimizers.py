@@ -41,6 +41,11 @@ class TestEveryOptimizer:
                 case Fixed():
                     pytest.fail(f"{row.name}.{knob.name} is never searched")
 
+    def test_its_defaults_and_ranges_lie_within_their_bounds(self, row: OptimizerRow):
+        for knob in row.hyperparameters:
+            assert knob.default in knob.bounds
+            assert knob.fit(knob.search_name, knob.dimension) == knob.dimension
+
     def test_it_says_what_it_is_and_where_it_comes_from(self, row: OptimizerRow):
         assert len(row.summary) > 20
         assert row.summary.endswith(".")

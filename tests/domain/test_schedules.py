@@ -70,6 +70,11 @@ class TestEverySchedule:
     def test_a_single_step_trains_at_the_full_rate(self, row: ScheduleRow):
         assert row.factor(row.decode({}), 1)(0) == 1.0
 
+    def test_its_defaults_and_ranges_lie_within_their_bounds(self, row: ScheduleRow):
+        for knob in row.hyperparameters:
+            assert knob.default in knob.bounds
+            assert knob.fit(knob.search_name, knob.dimension) == knob.dimension
+
     def test_it_says_what_it_is_and_how_it_is_searched(self, row: ScheduleRow):
         assert SCHEDULES[row.name] is row
         assert row.summary.endswith(".")

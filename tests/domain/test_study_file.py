@@ -42,6 +42,32 @@ def test_settings_replace_what_the_file_says(tmp_path: Path):
     assert read_spec(path, ["budget.trials=7"])["budget"]["trials"] == 7
 
 
+def test_a_byte_order_mark_is_not_part_of_the_file(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL, encoding="utf-8-sig")
+    assert read_spec(path)["study"]["workload"] == "models.digits:Digits"
+
+
+@pytest.mark.parametrize("name", ["digits", "a b", 'quote"d', "ä 中", "a-b", "[x]", "<x>"])
+def test_a_name_may_hold_what_can_be_shown_and_stored(name: str):
+    tree = {"study": {"name": name, "workload": "models.digits:Digits"}}
+    assert parse_spec(tree, origin="x").study.name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\x1b[31m", "a\x7f", "\x85", " a", "-a", "a\\b", "x" * 201]
+)
+def test_a_name_that_could_act_on_a_terminal_or_a_path_is_refused(name: str):
+    with pytest.raises(SpecError, match=r"study\.name"):
+        parse_spec({"study": {"name": name, "workload": "m:D"}}, origin="x")
+
+
+@pytest.mark.parametrize("metric", ["a b", "a|b", "<b>", 'a"""b', "[red]", "", "a\nb"])
+def test_a_metric_is_an_identifier(metric: str):
+    with pytest.raises(SpecError, match=r"study\.metric"):
+        parse_spec({"study": {"name": "s", "workload": "m:D", "metric": metric}}, origin="x")
+
+
 def test_a_missing_file_is_named(tmp_path: Path):
     path = tmp_path / "absent.toml"
     with pytest.raises(NotFoundError, match=r"absent\.toml: no such file") as caught:
@@ -96,7 +122,7 @@ def test_a_setting_without_key_and_value_is_refused(setting: str):
 
 
 def test_a_setting_through_a_value_is_refused():
-    with pytest.raises(SpecError, match=r"--set a\.b=1: a is a value, not a table"):
+    with pytest.raises(SpecError, match=r"a\.b: a is a value here, not a table: write \[a\]"):
         apply_settings({"a": 1}, ["a.b=1"])
 
 
@@ -127,6 +153,7 @@ def test_the_last_of_two_settings_holds():
         ('[study]\nname = "-a"', "study.name", "'-a'", "must not start with '-'"),
         ('[study]\nname = ""', "study.name", "''", "at least 1 character"),
         ('[study]\nworkload = "digits"', "study.workload", "'digits'", "models.digits:Digits"),
+        ('[study]\nworkload = "m:A.B"', "study.workload", "'m:A.B'", "models.digits:Digits"),
         ('[study]\ndirection = "up"', "study.direction", "'up'", "'minimize' or 'maximize'"),
         ('[space]\noptimizers = ["adm"]', "space.optimizers", "'adm'", "did you mean 'adam'"),
         ('[space]\noptimizers = ["sgd", "sgd"]', "space.optimizers", "'sgd'", "name each once"),
@@ -161,8 +188,9 @@ def test_the_last_of_two_settings_holds():
             "[optimizer.adam]\none_minus_beta1 = 1.5",
             "optimizer.adam.one_minus_beta1",
             "1.5",
-            "above 0 and at most at 1",
+            "out of bounds: beta1 is at least 0 and below 1",
         ),
+        ("[optimizer.adam]\nlr = -0.1", "optimizer.adam.lr", "-0.1", "lr is above 0"),
         (
             "[schedule.step]\ngamma = true",
             "schedule.step.gamma",
@@ -191,7 +219,6 @@ def test_an_error_holds_the_file_the_key_the_value_and_the_remedy(
         ("[schedule.cosine]\nfinal = 0.9", "final", "final_ratio"),
         ("[optimizer.adm]\nlr = 0.9", "adm", "adam"),
         ("[schedule.stepp]\ngamma = 0.9", "stepp", "step"),
-        ("[optimizer.adam]\nlr = { low = 1, high = 2, lag = true }", "optimizer.adam.lr", "log"),
         ("[optimizer.adam]\nuse_weight_dekay = true", "use_weight_dekay", "use_weight_decay"),
     ],
 )
@@ -200,6 +227,11 @@ def test_an_unknown_key_is_answered_with_the_nearest(toml: str, key: str, neares
     assert said.startswith("x.toml: ")
     assert key in said
     assert f"did you mean {nearest!r}?" in said
+
+
+def test_an_unknown_part_of_an_axis_is_to_be_removed():
+    said = refusal("[optimizer.adam]\nlr = { low = 1, high = 2, lag = true }")
+    assert said == "x.toml: optimizer.adam.lr.lag is not a known key: remove it."
 
 
 def test_a_missing_workload_is_asked_for():

@@ -142,15 +142,16 @@ def test_a_fixed_value_is_used_without_being_drawn():
     assert (values["lr"], values["beta1"]) == (0.25, 0.5)
 
 
-def test_a_default_trial_uses_the_optimizer_s_own_defaults_whatever_is_fixed():
+def test_a_default_trial_uses_the_optimizer_s_own_defaults_but_for_what_is_fixed():
     spec = spec_of(
-        space={"optimizers": ["adam"], "schedules": ["cosine"]},
-        optimizer={"adam": {"lr": 0.25}},
+        space={"optimizers": ["adam"], "schedules": ["cosine"], "breadth": 3},
+        optimizer={"adam": {"lr": 0.25, "one_minus_beta2": 0.125}},
         schedule={"cosine": {"warmup": 0.1}},
     )
     config = decode(spec, default_proposals(spec)[0])
-    assert config.optimizer_values == OPTIMIZERS["adam"].decode({})
-    assert config.schedule_values == SCHEDULES["cosine"].decode({})
+    own = {"lr": 0.25, "beta2": 0.875}
+    assert config.optimizer_values == OPTIMIZERS["adam"].decode({}) | own
+    assert config.schedule_values == {"warmup": 0.1, "final_ratio": 0.0}
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
@@ -163,13 +164,25 @@ def test_defaults_take_at_most_a_third_of_the_trials_but_one_always_runs(tree: d
     assert drawn == list(spec.space.optimizers[: len(drawn)])
 
 
+@pytest.mark.parametrize(
+    ("trials", "defaults"), [(1, 1), (2, 1), (5, 1), (6, 2), (11, 3), (12, 4), (100, 4)]
+)
+def test_the_first_optimizers_get_their_defaults_where_not_all_fit(trials: int, defaults: int):
+    space = {"optimizers": ["sgd", "adam", "muon", "adagrad"]}
+    spec = spec_of(budget={"trials": trials}, space=space)
+    drawn = [proposal.params["optimizer"] for proposal in default_proposals(spec)]
+    assert drawn == space["optimizers"][:defaults]
+
+
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(spec_trees())
 def test_every_default_decodes(tree: dict[str, Any]):
     spec = StudySpec.model_validate(tree).resolve()
     for proposal in default_proposals(spec):
         config = decode(spec, proposal)
-        assert config.optimizer_values == OPTIMIZERS[config.optimizer].decode({})
+        axes = spec.optimizer[config.optimizer]
+        fixed = {key: axis.value for key, axis in axes.items() if isinstance(axis, Fixed)}
+        assert config.optimizer_values == OPTIMIZERS[config.optimizer].decode(fixed)
         assert config.batch_size > 0
 
 

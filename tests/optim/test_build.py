@@ -118,6 +118,24 @@ def test_torch_accepts_every_point_of_the_search_space(data: st.DataObject, name
     assert all(p.isfinite().all() for p in model.parameters())
 
 
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(data=st.data(), name=st.sampled_from(list(OPTIMIZERS)))
+def test_torch_accepts_every_value_within_its_bounds(data: st.DataObject, name: str):
+    point: dict[str, Value] = {}
+    for knob in OPTIMIZERS[name].hyperparameters:
+        bounds = knob.bounds
+        point[knob.name] = data.draw(
+            st.floats(
+                bounds.low,
+                min(bounds.high, 100.0),
+                exclude_min=bounds.open_low,
+                exclude_max=bounds.open_high,
+            )
+        )
+    optimizer = build_optimizer(name, OPTIMIZERS[name].decode(point), network())
+    assert optimizer.param_groups[0]["lr"] == point["lr"]
+
+
 @every_optimizer
 def test_a_fused_kernel_follows_the_plain_rule(name: str):
     values = OPTIMIZERS[name].decode({"lr": 0.01, "weight_decay": 0.01})

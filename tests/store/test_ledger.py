@@ -11,7 +11,7 @@ from tuner.domain.trials import Outcome
 from tuner.errors import LeaseLostError, NotFoundError
 from tuner.search import Proposer
 from tuner.store import Database, Lease, Ledger, Studies, StudyHandle, open_database, read_records
-from tuner.store.ledger import MAX_ATTEMPTS, WorkerIdentity, read_elapsed_s
+from tuner.store.ledger import MAX_ATTEMPTS, WorkerIdentity, is_done, read_elapsed_s
 from tuner.store.records import read_record
 
 
@@ -211,10 +211,10 @@ def test_failed_write_keeps_the_lease(bench: Bench) -> None:
 def test_study_is_done_when_nothing_is_left_to_start_or_held(bench: Bench) -> None:
     ledger = bench.ledger("a")
     leases = [bench.start(ledger) for _ in range(bench.study.spec.budget.trials)]
-    assert not ledger.is_done()
+    assert not is_done(bench.database, bench.study)
     for lease in leases:
         ledger.finish(lease, TrialState.PRUNED, None, {})
-    assert ledger.is_done()
+    assert is_done(bench.database, bench.study)
 
 
 def test_extended_budget_counts_at_once_for_a_running_worker(bench: Bench) -> None:

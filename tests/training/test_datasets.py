@@ -14,6 +14,7 @@ from tuner.errors import WorkloadError
 from tuner.training.datasets import data_folder, fetch
 
 CONTENT = bytes(range(256)) * 40
+PACKED = gzip.compress(CONTENT, mtime=0)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 UNREACHABLE = "http://127.0.0.1:1/x"
 
@@ -79,10 +80,10 @@ def test_another_checksum_is_refused_with_the_file_and_the_remedy(folder: Path):
     "damaged",
     [
         b"not compressed",
-        gzip.compress(CONTENT)[:-20],
-        gzip.compress(CONTENT)[:-8] + b"\x00" * 8,
+        PACKED[:-20],
+        PACKED[:-8] + b"\x00" * 8,
         # A block of a kind that deflate does not have.
-        gzip.compress(CONTENT)[:10] + b"\x07" + gzip.compress(CONTENT)[11:],
+        PACKED[:10] + b"\x07" + PACKED[11:],
     ],
     ids=["not gzip", "cut off", "wrong checksum inside", "invalid block"],
 )

@@ -177,19 +177,36 @@ def test_an_interruption_between_evaluations_does_not_change_the_training_loss(p
 
 
 @pytest.mark.parametrize("step", [5, 10, 35, 40])
-def test_a_trial_killed_after_a_checkpoint_is_evaluated_from_there_on(parabola: Bench, step: int):
-    # A worker saves while it hears of a step, before the evaluation that may follow it.
+@pytest.mark.parametrize("call", [0, -1], ids=["after the step", "within the evaluation"])
+def test_a_trial_killed_after_a_checkpoint_is_evaluated_from_there_on(
+    parabola: Bench, step: int, call: int
+):
+    # A worker saves whenever it hears that the trial goes on.
     spec = make_spec()
     trainer = make_trainer(parabola, spec=spec)
-    states: dict[int, Any] = {}
+    states: list[Any] = []
 
     def keep(at: int) -> None:
         if at == step:
-            states[at] = copy.deepcopy(trainer.state_dict())
+            states.append(copy.deepcopy(trainer.state_dict()))
 
     _, whole = run(trainer, Recorder(on_step=keep))
-    _, after = continue_from(states[step], parabola, spec)
-    assert after.metrics == [told for told in whole.metrics if told[1] >= step]
+    _, after = continue_from(states[call], parabola, spec)
+    assert after.evaluations == [told for told in whole.evaluations if told.step >= step]
+
+
+def test_the_reporter_hears_of_every_step(parabola: Bench):
+    _, recorder = run(make_trainer(parabola))
+    assert sorted(set(recorder.steps)) == list(range(1, 41))
+    assert recorder.steps == sorted(recorder.steps)
+
+
+@pytest.mark.parametrize("step", [10, 20])
+def test_an_evaluation_is_not_stopped_halfway(parabola: Bench, step: int):
+    recorder = Recorder(interrupt_at=step)
+    outcome, _ = run(make_trainer(parabola), recorder)
+    assert outcome.ending is Ending.INTERRUPTED
+    assert recorder.evaluations[-1].step == step
 
 
 def test_an_interruption_at_the_last_step_completes_the_trial(parabola: Bench):

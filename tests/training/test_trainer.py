@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from models.digits import Digits
-from tests.training.trials import Recorder, is_same, make_spec, make_trainer, parameters_of, run
+from tests.training.trials import is_same, make_spec, make_trainer, parameters_of, run
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.errors import SpecError, WorkloadError
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
-from tuner.training.trainer import Bench, probe
+from tuner.training.trainer import Bench, prepare_checked, probe
 from tuner.training.workload import Batch, Data
 
 CPU = torch.device("cpu")
@@ -115,6 +115,20 @@ def test_a_trial_restored_from_disk_continues_identically(digits: Bench, name: s
         resumed.step()
     assert torch.equal(parameters_of(straight), parameters_of(resumed))
     assert is_same(straight.state_dict(), resumed.state_dict())
+
+
+def test_dropout_does_not_depend_on_what_the_initialisation_drew():
+    class DrawsMore(Droopy):
+        def model(self) -> nn.Module:
+            model = super().model()
+            torch.rand(17)
+            return model
+
+    plain = make_trainer(bench_of(Droopy()))
+    plain.step()
+    drawing = make_trainer(bench_of(DrawsMore()))
+    drawing.step()
+    assert torch.equal(parameters_of(plain), parameters_of(drawing))
 
 
 def test_dropout_continues_where_it_was():
@@ -351,12 +365,33 @@ def test_data_of_another_kind_is_refused():
         bench_of(workload)
 
 
-def test_data_that_raises_is_a_fault_of_the_workload():
-    def data(self: Line) -> Data:
+class Broken(Line):
+    def data(self) -> Data:
         raise OSError("no such disk")
 
-    with pytest.raises(WorkloadError, match="no such disk"):
-        bench_of(type("Own", (Line,), {"data": data})())
+
+class Wordy(Line):
+    def metrics(self, model: nn.Module, batch: Batch) -> Any:
+        return "good"
+
+
+def test_code_that_raises_is_a_fault_of_the_workload_with_its_place():
+    spec = make_spec(study={"name": "s", "workload": f"{__name__}:Broken"})
+    with pytest.raises(WorkloadError, match=r"does not run: OSError: no such disk") as caught:
+        prepare_checked(spec, CPU)
+    assert f"{Path(__file__).name}:" in str(caught.value)
+    assert "in data" in str(caught.value)
+
+
+def test_a_broken_contract_names_the_workload():
+    spec = make_spec(study={"name": "s", "workload": f"{__name__}:Wordy"})
+    with pytest.raises(SpecError, match=r"study\.workload = '.*:Wordy': metrics\(\) must return"):
+        prepare_checked(spec, CPU)
+
+
+def test_a_workload_that_runs_is_returned_with_its_data():
+    spec = make_spec(study={"name": "s", "workload": f"{__name__}:Line"})
+    assert prepare_checked(spec, CPU).train_examples == Line.train_rows
 
 
 def test_muon_on_a_model_without_matrices_is_a_fault_of_the_workload():
@@ -373,6 +408,11 @@ def test_muon_on_a_model_without_matrices_is_a_fault_of_the_workload():
         make_trainer(bench_of(workload), "muon")
 
 
-def test_a_recorder_hears_of_every_step(parabola: Bench):
-    _, recorder = run(make_trainer(parabola), Recorder())
-    assert recorder.steps == list(range(1, 41))
+def test_a_long_evaluation_calls_back_after_each_part():
+    class Large(Line):
+        val_rows = 5000
+
+    calls = []
+    trainer = make_trainer(bench_of(Large()))
+    trainer.evaluate(lambda: calls.append(1))
+    assert len(calls) == 3

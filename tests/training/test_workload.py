@@ -28,6 +28,10 @@ class Raises(Good):
     def __init__(self):
         raise RuntimeError("no data here")
 
+class Leaves(Good):
+    def __init__(self):
+        raise SystemExit(3)
+
 class Wants(Good):
     def __init__(self, size): ...
 """
@@ -61,6 +65,22 @@ def test_a_workload_of_this_repository_is_found():
     assert type(load_workload("models.parabola:Parabola")).__name__ == "Parabola"
 
 
+def test_a_folder_in_the_working_directory_wins_over_an_installed_package_of_its_name(
+    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+):
+    installed = tmp_path / "site" / "own_models"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").write_text("", encoding="utf-8")
+    (installed / "mine.py").write_text("Good = None", encoding="utf-8")
+    sys.path.insert(0, str(installed.parent))
+    here = tmp_path / "own_models"
+    here.mkdir()
+    (here / "mine.py").write_text(GOOD, encoding="utf-8")
+    for name in ("own_models", "own_models.mine"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert type(load_workload("own_models.mine:Good")).__name__ == "Good"
+
+
 def test_a_module_that_is_missing_is_named_with_the_folder_searched(tmp_path: Path, module: str):
     with pytest.raises(SpecError, match=r"importing absent\.mine failed") as caught:
         load_workload("absent.mine:Model")
@@ -70,7 +90,12 @@ def test_a_module_that_is_missing_is_named_with_the_folder_searched(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("source", "said"),
-    [("1 / 0", "ZeroDivisionError"), ("def", "SyntaxError"), ("import absent_x", "absent_x")],
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("def", "SyntaxError"),
+        ("import absent_x", "absent_x"),
+        ("exit(3)", "SystemExit: 3"),
+    ],
 )
 def test_a_module_that_cannot_be_imported_says_why(
     tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch, source: str, said: str
@@ -98,7 +123,11 @@ def test_what_is_no_workload_at_all_is_refused(module: str):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("Raises", "RuntimeError: no data here"), ("Wants", "TypeError: .*size")],
+    [
+        ("Raises", "RuntimeError: no data here"),
+        ("Wants", "TypeError: .*size"),
+        ("Leaves", "SystemExit: 3"),
+    ],
 )
 def test_a_constructor_that_raises_says_why(module: str, name: str, said: str):
     with pytest.raises(SpecError, match=f"constructing it failed: {said}"):

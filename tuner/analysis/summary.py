@@ -144,7 +144,9 @@ def summarize(
         storage=storage,
         counts={outcome.value: counts.get(outcome.value, 0) for outcome in Outcome},
         best=_describe_best(spec, best) if best else None,
-        optimizers=tuple(sorted(summaries, key=lambda s: _rank(spec, s.best_value))),
+        optimizers=tuple(
+            sorted(summaries, key=lambda s: (_rank(spec, s.best_value), s.best_trial or 0))
+        ),
         records=tuple(sorted(records, key=lambda record: record.number)),
         wall_s=wall_s,
         training_s=_total(records, "train_s"),

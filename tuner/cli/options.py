@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tuner.domain.spec import StudySpec
-from tuner.domain.study_file import apply_settings, parse_spec, read_spec
+from tuner.domain.study_file import apply_settings, parse_spec, read_spec, set_value
 from tuner.errors import SpecError
 
 if TYPE_CHECKING:
@@ -106,17 +106,16 @@ def load_spec(
     if spec is None and workload is None:
         raise SpecError("Give a study file, or --workload: tuner run studies/digits.toml")
     tree: dict[str, Any] = read_spec(Path(spec)) if spec is not None else {}
-    study = tree.setdefault("study", {})
-    if not isinstance(study, dict):
-        raise SpecError(f"{spec}: study must be a table: [study]")
-    if workload is not None:
-        study["workload"] = workload
-    if name is not None:
-        study["name"] = name
-    if spec is None and workload is not None:
-        study.setdefault("name", workload.rpartition(":")[2].lower())
-    if optimizers is not None:
-        tree.setdefault("space", {})["optimizers"] = [o.strip() for o in optimizers.split(",")]
+    if spec is None and workload is not None and name is None:
+        name = workload.rpartition(":")[2].lower()
+    given = {
+        "study.workload": workload,
+        "study.name": name,
+        "space.optimizers": optimizers and [o.strip() for o in optimizers.split(",")],
+    }
+    for key, value in given.items():
+        if value is not None:
+            set_value(tree, key, value)
     return parse_spec(apply_settings(tree, settings), origin=spec or "the options given")
 
 

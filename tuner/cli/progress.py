@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,50 +17,64 @@ from tuner.analysis.summary import best_of
 from tuner.cli.options import console
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.tables import duration
-from tuner.service.interruption import Interruption
+from tuner.service.interruption import GRACE_S, Interruption
 from tuner.service.local_pool import Exit, LocalPool
-from tuner.store import Database, RecordReader, StudyHandle
+from tuner.store import Database, RecordReader, Studies, StudyHandle
 
 _POLL_S = 0.25
 
 
+@dataclass(frozen=True)
+class Watched:
+    """How a pool ended.
+
+    Attributes:
+        failures: The workers that did not end well.
+        lost: Whether workers were killed before they had saved their trials.
+    """
+
+    failures: list[Exit]
+    lost: bool
+
+
 def watch(
     database: Database, study: StudyHandle, pool: LocalPool, interruption: Interruption
-) -> list[Exit]:
-    """Runs a pool to its end and shows how the study goes.
-
-    Returns:
-        The workers that did not end well.
-    """
+) -> Watched:
+    """Runs a pool to its end and shows how the study goes."""
     out = console(stderr=True)
-    scene = Scene(study)
+    scene = Scene(database, study)
     reader = RecordReader(database, study)
     failures: list[Exit] = []
+    lost = False
     display: _Live | _Lines = _Live(out) if out.is_terminal else _Lines(out)
     with display:
         pool.start()
-        stopping = False
+        asked_at: float | None = None
         while pool.alive:
-            interruption.wait(_POLL_S) if not stopping else time.sleep(_POLL_S)
-            if interruption.requested and not stopping:
-                stopping = True
+            time.sleep(_POLL_S)
+            if interruption.requested and asked_at is None:
+                asked_at = time.monotonic()
                 pool.stop()
-                display.say("Saving the trials in training …")
-            if interruption.count > 1:
-                pool.kill()
+                display.say("Saving the trials in training … Ctrl-C again to lose them instead.")
+            if asked_at is not None and not lost:
+                lost = interruption.insisted or time.monotonic() - asked_at > GRACE_S
+                if lost:
+                    pool.kill()
             failures += [ended for ended in pool.reap() if ended.code != 0]
             display.show(scene, scene.add(reader.sync()))
-    return failures
+    return Watched(failures, lost)
 
 
 class Scene:
     """What there is to show of a study in training.
 
     Args:
+        database: Where the study is.
         study: The study.
     """
 
-    def __init__(self, study: StudyHandle) -> None:
+    def __init__(self, database: Database, study: StudyHandle) -> None:
+        self._database = database
         self.study = study
         self.records: dict[int, TrialRecord] = {}
         self._began = time.monotonic()
@@ -69,6 +84,8 @@ class Scene:
         """Takes in news; returns the trials that finished."""
         news = list(records)
         self.records |= {record.number: record for record in news}
+        if len(self.records) > self.study.spec.budget.trials:
+            self.study = Studies(self._database).find(self.study.name)
         finished = [record for record in news if record.outcome is not Outcome.RUNNING]
         if self._finished_before is None:
             self._finished_before = len(finished)
@@ -114,7 +131,7 @@ class _Lines:
         pass
 
     def say(self, text: str) -> None:
-        self._out.print(text, soft_wrap=True)
+        self._out.print(text, soft_wrap=True, markup=False, emoji=False)
 
     def show(self, scene: Scene, finished: list[TrialRecord]) -> None:
         for record in finished:

@@ -61,7 +61,6 @@ def create_or_resume(
     storage: str | None,
     device: str,
     *,
-    must_be_new: bool = False,
     check: bool = True,
 ) -> tuple[Database, StudyHandle]:
     """Creates the study after its workload has been seen to run, or finds it.
@@ -70,7 +69,6 @@ def create_or_resume(
         spec: What the study file says.
         storage: The database's URL, or None for the default one.
         device: Where the workload is tried.
-        must_be_new: Whether an existing study is an error.
         check: Whether to try the workload of a new study.
     """
     from tuner.service.resume import find_study, open_study
@@ -79,7 +77,7 @@ def create_or_resume(
     if check and not existing:
         check_workload(spec, device)
     database = open_storage(storage, create=True)
-    opened = open_study(database, spec, must_be_new=must_be_new)
+    opened = open_study(database, spec)
     budget, study_name = opened.study.spec.budget, opened.study.name
     if opened.created:
         click.echo(f"Created study {study_name!r} in {database.name}", err=True)
@@ -95,12 +93,9 @@ def check_workload(spec: StudySpec, device: str) -> None:
         SpecError: If it does not run as the study says.
     """
     from tuner.training.device import resolve_device
-    from tuner.training.trainer import Bench, probe
-    from tuner.training.workload import load_workload
+    from tuner.training.trainer import prepare_checked
 
-    place = resolve_device(device)
-    bench = Bench.prepare(load_workload(spec.study.workload), place, spec.train.precision)
-    probe(bench, spec)
+    prepare_checked(spec, resolve_device(device))
 
 
 def train(database: Database, study: StudyHandle, *, workers: int, device: str) -> None:
@@ -110,7 +105,10 @@ def train(database: Database, study: StudyHandle, *, workers: int, device: str) 
 
     if read_summary(database, study).finished < study.spec.budget.trials:
         _train_on_workers(database, study, workers, device)
-    print_report(read_summary(database, study), console())
+    summary = read_summary(database, study)
+    print_report(summary, console())
+    if summary.best is None:
+        click.get_current_context().exit(1)
     click.echo(
         f"\nMore: tuner study report {study.name} --format html --output report.html, "
         f"tuner study export {study.name}, tuner dashboard",
@@ -123,18 +121,23 @@ def _train_on_workers(database: Database, study: StudyHandle, workers: int, devi
     from tuner.service.checkpoints import study_folder
     from tuner.service.interruption import Interruption
     from tuner.service.local_pool import LocalPool
+    from tuner.store.ledger import is_done
 
     logs = study_folder(database.url, study) / "logs"
     pool = LocalPool(database.url, study.name, workers=workers, device=device, logs=logs)
     with Interruption() as interruption:
-        failures = watch(database, study, pool, interruption)
+        watched = watch(database, study, pool, interruption)
     if interruption.requested:
+        fate = "lost since their last checkpoints" if watched.lost else "saved"
         click.echo(
-            f"Stopped; unfinished trials are saved. Continue: tuner study run {study.name}",
+            f"Stopped; unfinished trials are {fate}. Continue: tuner study run {study.name}",
             err=True,
         )
         click.get_current_context().exit(INTERRUPTED)
-    if len(failures) == workers:
-        raise WorkloadError(failures[-1].message or f"Every worker died; see {logs}.")
-    for failure in failures:
+    if not is_done(database, study):
+        messages = [failure.message for failure in watched.failures if failure.message]
+        raise WorkloadError(
+            messages[-1] if messages else f"The workers ended before the study was done; see {logs}"
+        )
+    for failure in watched.failures:
         click.echo(f"Worker {failure.index} died (exit code {failure.code}).", err=True)

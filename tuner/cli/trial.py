@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from tuner.cli.options import (
-    console,
     echo_json,
     examples,
     json_option,
@@ -23,7 +22,7 @@ def trial() -> None:
 
 @trial.command(epilog=examples("tuner trial show digits 12", "tuner trial show digits 12 --json"))
 @click.argument("study")
-@click.argument("number", type=click.IntRange(0))
+@click.argument("number", type=click.IntRange(0, 2**31 - 1))
 @storage_option
 @json_option
 def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
@@ -59,19 +58,18 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
     if as_json:
         echo_json(described)
         return
-    out = console()
     value = "" if record.value is None else f", {handle.spec.study.metric} {record.value:.6g}"
-    out.print(f"[bold]Trial {number} of {study}[/bold]: {record.outcome.value}{value}")
     preset = ", its own defaults" if record.is_default else ""
-    out.print(f"{config.optimizer} with the {config.schedule} schedule{preset}")
+    click.secho(f"Trial {number} of {study}: {record.outcome.value}{value}", bold=True)
+    click.echo(f"{config.optimizer} with the {config.schedule} schedule{preset}")
     for key, setting in config.to_json().items():
-        out.print(f"  {key} = {format_value(setting)}")
+        click.echo(f"  {key} = {format_value(setting)}")
     if record.evaluations:
-        out.print(f"{handle.spec.study.metric} by progress:")
+        click.echo(f"{handle.spec.study.metric} by progress:")
         for progress, evaluation in record.evaluations.items():
-            out.print(f"  {progress:>8}  {evaluation:.6g}")
+            click.echo(f"  {progress:>8}  {evaluation:.6g}")
     for key, attribute in record.attributes.items():
         if key not in ("config", "traceback"):
-            out.print(f"{key}: {attribute}", markup=False)
+            click.echo(f"{key}: {attribute}")
     if "traceback" in record.attributes:
-        out.print(str(record.attributes["traceback"]), markup=False)
+        click.echo(f"\n{record.attributes['traceback']}")

@@ -18,11 +18,11 @@ def workloads(workload: str | None, device: str, as_json: bool) -> None:
     """
     from tuner.service.workload_check import check_workload, find_workloads
 
-    names = [workload] if workload else find_workloads()
-    if not names:
+    names, broken = ([workload], []) if workload else find_workloads()
+    if not names and not broken:
         click.echo("There are no workloads in ./models. The README shows how to write one.")
         return
-    checks = [check_workload(name, device) for name in names]
+    checks = [*broken, *(check_workload(name, device) for name in names)]
     if as_json:
         echo_json([check.to_json() for check in checks])
     else:

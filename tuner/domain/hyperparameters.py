@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
@@ -31,6 +32,43 @@ class LogNormalPrior:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """Which values mean anything at all, whatever range is searched.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+        open_low: Whether ``low`` itself is left out.
+        open_high: Whether ``high`` itself is left out.
+    """
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def describe(self) -> str:
+        """Returns the rule as text, such as ``above 0 and at most 1``."""
+        rule = f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        if math.isinf(self.high):
+            return rule
+        return f"{rule} and {'below' if self.open_high else 'at most'} {self.high:g}"
+
+
+ANYTHING = Bounds(-math.inf)
+POSITIVE = Bounds(0, open_low=True)
+NOT_NEGATIVE = Bounds(0)
+BELOW_ONE = Bounds(0, 1, open_high=True)
+FRACTION = Bounds(0, 1)
+POSITIVE_FRACTION = Bounds(0, 1, open_low=True)
+
+
+@dataclass(frozen=True)
 class Hyperparameter:
     """One knob of an optimizer or a schedule.
 
@@ -43,6 +81,7 @@ class Hyperparameter:
         complement: Whether ``1 - value`` is searched instead of the value.
         switch: Whether "off", a value of zero, is a choice of its own.
         prior: A belief about good values, for samplers that use one.
+        bounds: Which values mean anything.
     """
 
     name: str
@@ -53,6 +92,7 @@ class Hyperparameter:
     complement: bool = False
     switch: bool = False
     prior: LogNormalPrior | None = None
+    bounds: Bounds = ANYTHING
 
     @property
     def search_name(self) -> str:
@@ -100,16 +140,21 @@ class Hyperparameter:
             axis: The axis.
 
         Raises:
-            ValueError: If a value has another type than the default, or lies outside what
-                the form ``1 - value`` can mean.
+            ValueError: If a value has another type than the default or is out of bounds.
         """
         for value in _members(axis):
             _check_type(value, self.default)
-        if self.complement and key == self.search_name:
-            numbers = [float(value) for value in _members(axis)]
-            if not (min(numbers) > 0 and max(numbers) <= 1):
-                raise ValueError(f"it is 1 - {self.name}, so it lies above 0 and at most at 1")
+            if not isinstance(value, bool | str):
+                self._check_bounds(key, value)
         return _with_real_numbers(axis) if isinstance(self.default, float) else axis
+
+    def _check_bounds(self, key: str, value: float) -> None:
+        complement = self.complement and key == self.search_name
+        if (1 - value if complement else value) not in self.bounds:
+            meaning = f", which is 1 - {self.name}," if complement else ""
+            raise ValueError(
+                f"{value:g}{meaning} is out of bounds: {self.name} is {self.bounds.describe()}"
+            )
 
 
 def _members(dimension: Dimension) -> tuple[Value, ...]:

@@ -12,7 +12,16 @@ from typing import Any
 
 from tuner.domain.calls import Call
 from tuner.domain.dimensions import Float, Value
-from tuner.domain.hyperparameters import FINE, LR, MAIN, Hyperparameter, LogNormalPrior
+from tuner.domain.hyperparameters import (
+    BELOW_ONE,
+    FINE,
+    LR,
+    MAIN,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Hyperparameter,
+    LogNormalPrior,
+)
 
 
 @dataclass(frozen=True)
@@ -81,13 +90,23 @@ def _log(low: float, high: float) -> Float:
 def _sgd_knobs(mean: float, std: float) -> tuple[Hyperparameter, ...]:
     return (
         Hyperparameter(
-            "lr", 1e-3, _log(1e-3, 1.0), "J; prior SIV", LR, prior=LogNormalPrior(mean, std)
+            "lr",
+            1e-3,
+            _log(1e-3, 1.0),
+            "J; prior SIV",
+            LR,
+            bounds=POSITIVE,
+            prior=LogNormalPrior(mean, std),
         ),
-        Hyperparameter("weight_decay", 0.0, _log(1e-7, 5e-5), "AP", FINE, switch=True),
+        Hyperparameter(
+            "weight_decay", 0.0, _log(1e-7, 5e-5), "AP", FINE, bounds=NOT_NEGATIVE, switch=True
+        ),
     )
 
 
-_MOMENTUM = Hyperparameter("momentum", 0.9, _log(0.005, 0.3), "AP", MAIN, complement=True)
+_MOMENTUM = Hyperparameter(
+    "momentum", 0.9, _log(0.005, 0.3), "AP", MAIN, bounds=BELOW_ONE, complement=True
+)
 
 OPTIMIZERS: dict[str, OptimizerRow] = {
     row.name: row
@@ -130,9 +149,10 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
                     _log(1e-3, 1.0),
                     "J; prior SIV",
                     LR,
+                    bounds=POSITIVE,
                     prior=LogNormalPrior(-2.0, 1.2),
                 ),
-                Hyperparameter("eps", 1e-10, _log(1e-10, 1e-3), "J", FINE),
+                Hyperparameter("eps", 1e-10, _log(1e-10, 1e-3), "J", FINE, bounds=NOT_NEGATIVE),
             ),
         ),
         OptimizerRow(
@@ -142,9 +162,11 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
             "s ← α·s + (1−α)·g²;  p ← p − lr·g/(√s + ε)",
             "Tieleman and Hinton, Neural Networks for Machine Learning, lecture 6.5, 2012",
             (
-                Hyperparameter("lr", 1e-2, _log(1e-4, 0.1), "J", LR),
-                Hyperparameter("alpha", 0.99, _log(1e-3, 0.3), "J", MAIN, complement=True),
-                Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "J", FINE),
+                Hyperparameter("lr", 1e-2, _log(1e-4, 0.1), "J", LR, bounds=POSITIVE),
+                Hyperparameter(
+                    "alpha", 0.99, _log(1e-3, 0.3), "J", MAIN, bounds=BELOW_ONE, complement=True
+                ),
+                Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "J", FINE, bounds=NOT_NEGATIVE),
             ),
         ),
         OptimizerRow(
@@ -160,12 +182,25 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
                     _log(1e-4, 0.1),
                     "J; prior SIV",
                     LR,
+                    bounds=POSITIVE,
                     prior=LogNormalPrior(-2.7, 1.42),
                 ),
-                Hyperparameter("beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, complement=True),
-                Hyperparameter("beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, complement=True),
-                Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "SIV", FINE),
-                Hyperparameter("weight_decay", 0.0, _log(1e-7, 5e-5), "AP", FINE, switch=True),
+                Hyperparameter(
+                    "beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, bounds=BELOW_ONE, complement=True
+                ),
+                Hyperparameter(
+                    "beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, bounds=BELOW_ONE, complement=True
+                ),
+                Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
+                Hyperparameter(
+                    "weight_decay",
+                    0.0,
+                    _log(1e-7, 5e-5),
+                    "AP",
+                    FINE,
+                    bounds=NOT_NEGATIVE,
+                    switch=True,
+                ),
             ),
         ),
         OptimizerRow(
@@ -175,11 +210,19 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
             "as Adam, and p ← p − lr·λ·p",
             "Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019",
             (
-                Hyperparameter("lr", 1e-3, _log(1e-4, 0.1), "AP, widened for small models", LR),
-                Hyperparameter("beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, complement=True),
-                Hyperparameter("weight_decay", 0.01, _log(0.005, 1.0), "AP", MAIN),
-                Hyperparameter("beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, complement=True),
-                Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "SIV", FINE),
+                Hyperparameter(
+                    "lr", 1e-3, _log(1e-4, 0.1), "AP, widened for small models", LR, bounds=POSITIVE
+                ),
+                Hyperparameter(
+                    "beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, bounds=BELOW_ONE, complement=True
+                ),
+                Hyperparameter(
+                    "weight_decay", 0.01, _log(0.005, 1.0), "AP", MAIN, bounds=NOT_NEGATIVE
+                ),
+                Hyperparameter(
+                    "beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, bounds=BELOW_ONE, complement=True
+                ),
+                Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
             ),
         ),
         OptimizerRow(
@@ -189,10 +232,14 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
             "m ← μ·m + (1−μ)·g;  p ← p − lr·NewtonSchulz(g + μ·(m − g))",
             "Jordan et al., Muon, 2024",
             (
-                Hyperparameter("lr", 1e-3, _log(5e-3, 0.1), "MU", LR),
-                Hyperparameter("momentum", 0.95, _log(0.01, 0.3), "J", MAIN, complement=True),
-                Hyperparameter("adamw_lr", 1e-3, _log(1e-4, 3e-3), "MU", MAIN),
-                Hyperparameter("weight_decay", 0.1, _log(1e-3, 0.3), "MU", FINE),
+                Hyperparameter("lr", 1e-3, _log(5e-3, 0.1), "MU", LR, bounds=POSITIVE),
+                Hyperparameter(
+                    "momentum", 0.95, _log(0.01, 0.3), "J", MAIN, bounds=BELOW_ONE, complement=True
+                ),
+                Hyperparameter("adamw_lr", 1e-3, _log(1e-4, 3e-3), "MU", MAIN, bounds=POSITIVE),
+                Hyperparameter(
+                    "weight_decay", 0.1, _log(1e-3, 0.3), "MU", FINE, bounds=NOT_NEGATIVE
+                ),
             ),
             helper="torch.optim.AdamW",
         ),

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuner.domain.dimensions import Choice, Float, Value
-from tuner.domain.hyperparameters import MAIN, Hyperparameter
+from tuner.domain.hyperparameters import FRACTION, MAIN, POSITIVE_FRACTION, Hyperparameter
 
 Factor = Callable[[int], float]
 """What the learning rate is multiplied with at a step, counted from 0."""
 
-_WARMUP = Hyperparameter("warmup", 0.0, Choice(choices=(0.0, 0.02, 0.05, 0.1)), "AP, PB", MAIN)
+_WARMUP = Hyperparameter(
+    "warmup", 0.0, Choice(choices=(0.0, 0.02, 0.05, 0.1)), "AP, PB", MAIN, bounds=FRACTION
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,13 @@ SCHEDULES: dict[str, ScheduleRow] = {
             (
                 _WARMUP,
                 Hyperparameter(
-                    "final_ratio", 0.0, Float(low=1e-3, high=0.1, log=True), "J", MAIN, switch=True
+                    "final_ratio",
+                    0.0,
+                    Float(low=1e-3, high=0.1, log=True),
+                    "J",
+                    MAIN,
+                    bounds=FRACTION,
+                    switch=True,
                 ),
             ),
             _cosine,
@@ -111,8 +119,22 @@ SCHEDULES: dict[str, ScheduleRow] = {
             "He et al., Deep Residual Learning, CVPR 2016",
             (
                 _WARMUP,
-                Hyperparameter("gamma", 0.1, Float(low=0.05, high=0.5, log=True), "J", MAIN),
-                Hyperparameter("period", 0.5, Choice(choices=(0.2, 0.25, 0.5)), "J", MAIN),
+                Hyperparameter(
+                    "gamma",
+                    0.1,
+                    Float(low=0.05, high=0.5, log=True),
+                    "J",
+                    MAIN,
+                    bounds=POSITIVE_FRACTION,
+                ),
+                Hyperparameter(
+                    "period",
+                    0.5,
+                    Choice(choices=(0.2, 0.25, 0.5)),
+                    "J",
+                    MAIN,
+                    bounds=POSITIVE_FRACTION,
+                ),
             ),
             _step,
         ),

@@ -32,6 +32,8 @@ from tuner.domain.schedules import SCHEDULES, ScheduleRow
 Direction = Literal["minimize", "maximize"]
 Precision = Literal["float32", "bfloat16", "float64"]
 
+# No path separators, control characters, or a start that reads as an option.
+_NAME = r"^[^\s/\\\x00-\x1f\x7f-\x9f-][^/\\\x00-\x1f\x7f-\x9f]*$"
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -76,9 +78,9 @@ class Identity(Frozen):
         direction: Whether a smaller or a larger metric is better.
     """
 
-    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\s/\\-][^\n\r\t/\\]*$")
-    workload: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
-    metric: str = "val_loss"
+    name: str = Field(min_length=1, max_length=200, pattern=_NAME)
+    workload: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    metric: str = Field(default="val_loss", pattern=r"^[A-Za-z_][\w./-]*$")
     direction: Direction = "minimize"
 
 
@@ -94,10 +96,10 @@ class Budget(Frozen):
         wall_time: Seconds of work, over all sessions, after which nothing new starts.
     """
 
-    trials: int = Field(default=60, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    epochs: Finite | None = Field(default=None, gt=0)
-    examples: int | None = Field(default=None, ge=1)
+    trials: int = Field(default=60, ge=1, le=10**6)
+    steps: int | None = Field(default=None, ge=1, le=10**10)
+    epochs: Finite | None = Field(default=None, gt=0, le=10**6)
+    examples: int | None = Field(default=None, ge=1, le=10**13)
     evaluations: int = Field(default=10, ge=1, le=200)
     wall_time: Annotated[Finite | None, BeforeValidator(parse_duration)] = Field(default=None, gt=0)
 

@@ -13,6 +13,8 @@ from tuner.domain.names import suggest
 from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError, SpecError
 
+_LENGTHS = {"steps", "epochs", "examples"}
+
 
 def read_spec(path: Path, settings: Iterable[str] = ()) -> dict[str, Any]:
     """Reads a study file into a plain tree, without checking what it says.
@@ -29,7 +31,7 @@ def read_spec(path: Path, settings: Iterable[str] = ()) -> dict[str, Any]:
         SpecError: If it is not TOML.
     """
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise NotFoundError(
             f"{path}: no such file. Give the path of a study file, such as studies/digits.toml."
@@ -53,17 +55,26 @@ def apply_settings(tree: dict[str, Any], settings: Iterable[str]) -> dict[str, A
         key, separator, text = setting.partition("=")
         if not separator or not key.strip():
             raise SpecError(f"--set {setting}: write key=value, such as budget.trials=20.")
-        *tables, leaf = key.strip().split(".")
-        node = tree
-        for table in tables:
-            node = node.setdefault(table, {})
-            if not isinstance(node, dict):
-                raise SpecError(f"--set {setting}: {table} is a value, not a table.")
-        node[leaf] = _parse_value(text.strip())
-        if key.strip() in ("budget.steps", "budget.epochs", "budget.examples"):
-            for other in {"steps", "epochs", "examples"} - {leaf}:
-                node.pop(other, None)
+        set_value(tree, key.strip(), _parse_value(text.strip()))
     return tree
+
+
+def set_value(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a value in a tree by its dotted key; one length of a trial replaces another.
+
+    Raises:
+        SpecError: If the key runs through something that is no table.
+    """
+    *tables, leaf = key.split(".")
+    node = tree
+    for table in tables:
+        node = node.setdefault(table, {})
+        if not isinstance(node, dict):
+            raise SpecError(f"{key}: {table} is a value here, not a table: write [{table}].")
+    node[leaf] = value
+    if tables == ["budget"] and leaf in _LENGTHS:
+        for other in _LENGTHS - {leaf}:
+            node.pop(other, None)
 
 
 def parse_spec(tree: Mapping[str, Any], *, origin: str) -> StudySpec:
@@ -108,18 +119,25 @@ def _explain(problem: Mapping[str, Any]) -> str:
         case "missing":
             return f"{key} is missing: add it."
         case "extra_forbidden":
-            return f"{key} is not a known key: {suggest(location[-1], _keys_at(location[:-1]))}"
+            known = _keys_at(location[:-1])
+            advice = suggest(location[-1], known) if known else "remove it"
+            return f"{key} is not a known key: {advice}"
         case "value_error":
             message = str(problem["ctx"]["error"])
         case "string_pattern_mismatch" if key == "study.workload":
             message = "must be an import string such as models.digits:Digits"
         case "string_pattern_mismatch":
             message = "must not start with '-' or a space, nor hold a slash or a line break"
+        case "tuple_type":
+            message = "must be a list"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            message = "must be a table"
         case _:
             message = problem["msg"][0].lower() + problem["msg"][1:]
     value = problem["input"]
     shown = "" if isinstance(value, dict) and len(location) < 2 else f" = {_show(value)}"
-    return f"{key}{shown}: {message}." if key else f"{message}."
+    text = f"{key}{shown}: {message}" if key else message
+    return text if text.endswith("?") else f"{text}."
 
 
 def _show(value: Any) -> str:

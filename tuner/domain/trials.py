@@ -166,10 +166,9 @@ def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
     params = proposal.params
     optimizer, schedule = str(params["optimizer"]), str(params["schedule"])
     batch_size = params.get("batch_size", getattr(spec.train.batch_size, "value", None))
-    is_default = proposal.preset == DEFAULT
 
     def point(branch: str, axes: Mapping[str, Dimension]) -> dict[str, Value]:
-        fixed = {} if is_default else _fixed_values(axes)
+        fixed = {key: axis.value for key, axis in axes.items() if isinstance(axis, Fixed)}
         prefix = f"{branch}."
         return fixed | {
             key.removeprefix(prefix): value
@@ -184,10 +183,6 @@ def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
         schedule_values=SCHEDULES[schedule].decode(point(schedule, spec.schedule[schedule])),
         batch_size=int(batch_size or 0),
     )
-
-
-def _fixed_values(axes: Mapping[str, Dimension]) -> dict[str, Value]:
-    return {key: axis.value for key, axis in axes.items() if isinstance(axis, Fixed)}
 
 
 def progress_at(spec: StudySpec, evaluation: int, total_steps: int) -> int:

@@ -30,14 +30,13 @@ def to_python(summary: StudySummary) -> str:
     steps = int(best.record.attributes["steps"])
     clip = summary.spec.train.grad_clip
     lines = [
-        f'"""The winner of the tuner study {summary.name!r}: {best.config.optimizer}, '
+        # In comments, what a user named things cannot become code.
+        f"# The winner of the tuner study {summary.name!r}: {best.config.optimizer}, "
         f"{best.config.schedule} schedule.",
-        "",
-        f"Trial {best.record.number} reached {summary.spec.study.metric} = {best.record.value!r}",
-        f"on {summary.spec.study.workload} with batch size {best.config.batch_size}, "
+        f"# Trial {best.record.number} reached {summary.spec.study.metric} = {best.record.value!r}",
+        f"# on {summary.spec.study.workload} with batch size {best.config.batch_size}, "
         f"{summary.spec.train.precision},"
         f" {'no gradient clipping' if clip is None else f'gradients clipped to norm {clip}'}.",
-        '"""',
         "",
         *(["import math", ""] if best.config.schedule == "cosine" else []),
         "import torch",
@@ -76,7 +75,7 @@ def to_toml(summary: StudySummary) -> str:
     config = best.config
     tree = summary.spec.model_dump(mode="json", exclude_none=True)
     tree["study"]["name"] = f"{summary.name}-winner"
-    tree["budget"]["trials"] = 2
+    tree["budget"]["trials"] = 1
     tree["space"] = {"optimizers": [config.optimizer], "schedules": [config.schedule]}
     tree["optimizer"] = {config.optimizer: config.optimizer_values}
     tree["schedule"] = {config.schedule: config.schedule_values}

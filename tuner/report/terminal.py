@@ -31,13 +31,15 @@ def render(summary: StudySummary) -> RenderableType:
 
 def draw(table: TextTable, *, highlight_first: bool = False) -> Table:
     """Returns a table for a console."""
-    drawn = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    drawn = Table(
+        title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold"
+    )
     pairs = len(table.columns) == 2
     for index, column in enumerate(table.columns):
         left = index == 0 or pairs
         drawn.add_column(column, justify="left" if left else "right", no_wrap=index == 0)
     for index, row in enumerate(table.rows):
-        drawn.add_row(*row, style="green" if highlight_first and index == 0 else "")
+        drawn.add_row(*map(Text, row), style="green" if highlight_first and index == 0 else "")
     return drawn
 
 

@@ -62,10 +62,10 @@ class History:
                 trial = self.to_frozen(record)
                 self._ids[record.number] = storage.create_new_trial(study_id, trial)
             else:
-                for progress, value in record.evaluations.items():
+                trial = self.to_frozen(record)
+                for progress, value in trial.intermediate_values.items():
                     storage.set_trial_intermediate_value(known, progress, value)
-                values = None if record.value is None else [record.value]
-                storage.set_trial_state_values(known, _STATES[record.outcome], values)
+                storage.set_trial_state_values(known, trial.state, trial.values)
 
     def to_frozen(self, record: TrialRecord) -> FrozenTrial:
         """Returns a record as Optuna's kind of trial.

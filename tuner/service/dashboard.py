@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from tuner.errors import StorageError
 from tuner.store import Database
 
 _HOST = "127.0.0.1"
+_NAMES = (_HOST, "localhost")
+
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -19,6 +23,21 @@ class _Server(ThreadingMixIn, WSGIServer):
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (as inherited)
         """Says nothing: requests are not worth a line each."""
+
+
+def _only_from_here(application: Application) -> Application:
+    """Refuses requests that a page of another site has a browser send."""
+
+    def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        host = str(environ.get("HTTP_HOST", ""))
+        origin = environ.get("HTTP_ORIGIN")
+        local = host.partition(":")[0] in _NAMES and origin in (None, f"http://{host}")
+        if local:
+            return application(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain")])
+        return [b"The dashboard answers requests to 127.0.0.1 and localhost only.\n"]
+
+    return guarded
 
 
 def serve(database: Database, port: int, on_ready: Callable[[str], None]) -> None:
@@ -37,7 +56,7 @@ def serve(database: Database, port: int, on_ready: Callable[[str], None]) -> Non
     """
     from optuna_dashboard import wsgi  # noqa: PLC0415 (takes a second)
 
-    application = wsgi(database.storage)
+    application = _only_from_here(wsgi(database.storage))
     try:
         server = make_server(_HOST, port, application, server_class=_Server, handler_class=_Quiet)
     except OSError as error:

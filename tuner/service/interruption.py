@@ -6,10 +6,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
+GRACE_S = 30.0
+"""Time to save work after being asked to stop, in seconds."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_MOMENT_S = 1.0
 
 
 class Interruption:
@@ -21,20 +26,25 @@ class Interruption:
 
     Attributes:
         requested: Whether to stop.
-        count: How often that was asked for.
+        insisted: Whether that was asked for again, a moment later.
     """
 
     def __init__(self, *, follow_stdin: bool = False) -> None:
         self.requested = False
-        self.count = 0
+        self.insisted = False
+        self._requested_at = 0.0
         self._event = threading.Event()
         self._follow_stdin = follow_stdin
         self._former: dict[signal.Signals, Any] = {}
 
     def request(self) -> None:
         """Asks for a stop."""
+        now = time.monotonic()
+        if not self.requested:
+            self._requested_at = now
+        # Pressing twice in quick succession is impatience, not a decision to lose work.
+        self.insisted = self.requested and now - self._requested_at > _MOMENT_S
         self.requested = True
-        self.count += 1
         self._event.set()
 
     def wait(self, seconds: float) -> bool:
@@ -65,3 +75,6 @@ class Interruption:
         while os.read(sys.stdin.fileno(), 1024):
             pass
         self.request()
+        time.sleep(GRACE_S)
+        # What hangs in a step sees no flag, and nobody is left to stop this process.
+        os._exit(1)

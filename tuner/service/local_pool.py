@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-
-GRACE_S = 30.0
-"""Time a worker gets to save its trial after being asked to stop, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,14 @@ class LocalPool:
         self._logs = logs
         self._count = workers
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._log_starts: dict[int, int] = {}
 
     def start(self) -> None:
         """Starts the processes."""
         self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         for index in range(self._count):
             with self._log_path(index).open("ab") as log:
+                self._log_starts[index] = log.tell()
                 self._processes[index] = self._spawn(log)
 
     @property
@@ -74,7 +73,7 @@ class LocalPool:
                 del self._processes[index]
                 if process.stdin is not None:
                     process.stdin.close()
-                ended.append(Exit(index, code, self._last_words(index) if code else ""))
+                ended.append(Exit(index, code, self._last_words(index, code) if code else ""))
         return ended
 
     def stop(self) -> None:
@@ -87,22 +86,14 @@ class LocalPool:
         for process in self._processes.values():
             process.kill()
 
-    def wait(self, seconds: float = GRACE_S) -> None:
-        """Waits for every process to end, and kills those that do not in time."""
-        deadline = time.monotonic() + seconds
-        for process in self._processes.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
     def _spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         threads = max(1, (os.cpu_count() or 1) // self._count)
         return subprocess.Popen(
             [
-                *(sys.executable, "-m", "tuner", "worker", "start", self._study),
+                # -P: a tuner.py in the working directory is not the program to run.
+                *(sys.executable, "-P", "-m", "tuner", "worker", "start"),
                 *("--device", self._device, "--threads", str(threads), "--follow-stdin"),
+                *("--", self._study),
             ],
             env=os.environ | {"TUNER_STORAGE": self._url},
             stdin=subprocess.PIPE,
@@ -114,7 +105,14 @@ class LocalPool:
     def _log_path(self, index: int) -> Path:
         return self._logs / f"worker-{index}.log"
 
-    def _last_words(self, index: int) -> str:
-        text = self._log_path(index).read_text(encoding="utf-8", errors="replace")
+    def _last_words(self, index: int, code: int) -> str:
+        if code < 0:
+            return f"Worker {index} was killed by {signal.Signals(-code).name}."
+        try:
+            with self._log_path(index).open("rb") as log:
+                log.seek(self._log_starts[index])
+                text = log.read().decode("utf-8", errors="replace")
+        except OSError:
+            return f"Worker {index} ended with exit code {code}; its log is gone."
         *_, message = re.split(r"^Error: ", text, flags=re.MULTILINE)
         return message.strip()[-5000:]

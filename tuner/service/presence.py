@@ -14,6 +14,8 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
+from tuner.errors import StorageError
+
 
 class Presence:
     """Holds a worker's lock for as long as the process lives.
@@ -27,7 +29,10 @@ class Presence:
         self._lock = FileLock(self._path)
 
     def __enter__(self) -> Presence:
-        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        folder = self._path.parent
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+            raise StorageError(f"{folder} belongs to another user: remove it.")
         self._lock.acquire(timeout=0)
         return self
 

@@ -42,13 +42,12 @@ def find_study(url: str | None, name: str) -> bool:
     return found
 
 
-def open_study(database: Database, spec: StudySpec, *, must_be_new: bool = False) -> Opened:
+def open_study(database: Database, spec: StudySpec) -> Opened:
     """Creates the study a spec describes, or finds it.
 
     Args:
         database: Where it is kept.
         spec: What the study file says, not resolved.
-        must_be_new: Whether an existing study of this name and the same spec is an error.
 
     Returns:
         The study; with another budget of trials or wall time it has been extended.
@@ -58,8 +57,13 @@ def open_study(database: Database, spec: StudySpec, *, must_be_new: bool = False
     """
     studies = Studies(database)
     name = spec.study.name
-    if must_be_new or not studies.exists(name):
-        return Opened(studies.create(spec.resolve()), created=True)
+    if not studies.exists(name):
+        try:
+            return Opened(studies.create(spec.resolve()), created=True)
+        except SpecError:
+            # Another process created it in between; then it is compared like any other.
+            if not studies.exists(name):
+                raise
     study = studies.find(name)
     wanted = spec.resolve(study.spec.space.breadth)
     differences = study.spec.differences(wanted)

@@ -24,15 +24,14 @@ from tuner.service.checkpoints import checkpoint_path, study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.presence import Presence, is_dead
 from tuner.store import Database, Lease, Ledger, RecordReader, StudyHandle
-from tuner.store.ledger import LEASE_S, WorkerIdentity
+from tuner.store.ledger import LEASE_S, WorkerIdentity, is_done
 from tuner.store.records import read_record
 from tuner.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from tuner.training.device import is_out_of_memory
 from tuner.training.loop import Ending, Evaluation, Timing, run_trial
 from tuner.training.loop import Outcome as TrainingOutcome
 from tuner.training.seeds import derive_seed
-from tuner.training.trainer import Bench, Trainer, probe
-from tuner.training.workload import load_workload
+from tuner.training.trainer import Bench, Trainer, prepare_checked
 
 CHECKPOINT_S = 15.0
 """Training time between checkpoints, in seconds; a shorter trial writes none."""
@@ -80,8 +79,7 @@ class Worker:
             StorageError: If the database is gone.
         """
         spec = self.study.spec
-        bench = Bench.prepare(load_workload(spec.study.workload), self.device, spec.train.precision)
-        probe(bench, spec)
+        bench = prepare_checked(spec, self.device)
         self._folder = study_folder(self.database.url, self.study)
         identity = WorkerIdentity(
             worker_id=uuid.uuid4().hex,
@@ -105,12 +103,15 @@ class Worker:
             ledger.touch()
 
     def _work(self, bench: Bench, desk: _Desk) -> None:
+        desk.catch_up()
+        desk.failures_before = sum(_failure_of(r) is not None for r in desk.records.values())
         while not self.interruption.requested:
             desk.catch_up()
+            self._stop_if_all_fail(desk)
             lease = desk.ledger.take_over(is_dead) or desk.start()
             if lease is not None:
                 self._train(bench, desk, lease)
-            elif desk.ledger.is_done():
+            elif is_done(self.database, self.study):
                 return
             else:
                 # Others still train: stay, to take over what they may leave behind.
@@ -121,40 +122,36 @@ class Worker:
         record = read_record(self.database, self.study, lease.number)
         if record is None:
             return
-        checkpoint = checkpoint_path(self._folder, lease.number)
-        task = _Task(self, desk, lease, record, checkpoint)
+        task = _Task(self, desk, lease, record, checkpoint_path(self._folder, lease.number))
         try:
-            trainer = Trainer(
-                bench, self.study.spec, decode(self.study.spec, record.proposal), self._trial_seed
-            )
-            task.resume(trainer)
-            outcome = run_trial(trainer, self.study.spec.study.metric, task, task.timing)
-            task.close(outcome)
+            try:
+                trainer = task.prepare(bench)
+                outcome = run_trial(trainer, self.study.spec.study.metric, task, task.timing)
+            except (LeaseLostError, StorageError):
+                raise
+            except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (recorded)
+                task.fail(error)
+            else:
+                task.close(outcome)
         except LeaseLostError as error:
             self.log(f"{error} It is left to that worker.")
-        except StorageError:
-            raise
-        except Exception as error:  # noqa: BLE001 (a trial's failure is recorded, not hidden)
-            task.fail(error)
-            self._stop_if_all_fail(desk)
-
-    @property
-    def _trial_seed(self) -> int:
-        # All trials of a search share one seed, so that they differ in what is searched alone.
-        return self.study.spec.search.seed
 
     def _stop_if_all_fail(self, desk: _Desk) -> None:
-        desk.catch_up()
         failures = [record for record in desk.records.values() if _failure_of(record)]
-        kinds = {_failure_of(record) for record in failures}
-        if len(failures) < ALIKE_FAILURES or len(kinds) > 1:
+        if len(failures) < ALIKE_FAILURES or len(failures) == desk.failures_before:
             return
-        if all(r.outcome in (Outcome.FAILED, Outcome.RUNNING) for r in desk.records.values()):
-            raise WorkloadError(
-                f"The first {len(failures)} trials all failed alike, so the study has stopped. "
-                "Fix the workload and run it again; failed trials count in the budget.\n\n"
-                f"{failures[-1].attributes.get('traceback', '')}"
-            )
+        ended_otherwise = any(
+            record.outcome not in (Outcome.FAILED, Outcome.RUNNING)
+            for record in desk.records.values()
+        )
+        if ended_otherwise or len({_failure_of(record) for record in failures}) > 1:
+            return
+        last = failures[-1].attributes
+        raise WorkloadError(
+            f"The first {len(failures)} trials all failed alike, so the study has stopped: "
+            f"{last.get('error')}\nFix the workload and run the study again; failed trials "
+            f"count in its budget.\n\n{last.get('traceback', '')}"
+        )
 
 
 @dataclass
@@ -165,6 +162,7 @@ class _Desk:
     reader: RecordReader
     proposer: Proposer
     records: dict[int, TrialRecord] = field(default_factory=dict)
+    failures_before: int = 0
 
     def __post_init__(self) -> None:
         self.defaults = self.proposer.defaults()
@@ -199,21 +197,26 @@ class _Task:
         self._saved_at = self._renewed_at = time.monotonic()
         self.timing = Timing()
 
-    def resume(self, trainer: Trainer) -> None:
-        """Continues from the trial's checkpoint, if there is a good one."""
-        self._trainer = trainer
+    def prepare(self, bench: Bench) -> Trainer:
+        """Builds the trial, at its checkpoint if there is a good one."""
+        # All trials of a search share one seed, so that they differ in what is searched alone.
+        config = decode(self._spec, self._record.proposal)
+        self._trainer = Trainer(bench, self._spec, config, self._spec.search.seed)
         try:
             state = load_checkpoint(self._checkpoint)
-            if state is None:
-                return
-            trainer.load_state_dict(state)
+            if state is not None:
+                self._resume(self._trainer, state)
         except (StorageError, WorkloadError) as error:
             self._worker.log(f"Trial {self._lease.number} starts over: {error}")
             remove_checkpoint(self._checkpoint)
-            return
+            self._trainer = Trainer(bench, self._spec, config, self._spec.search.seed)
+        return self._trainer
+
+    def _resume(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        trainer.load_state_dict(state)
         self.timing = Timing(**state["timing"])
-        reached = [s for s in trainer.evaluation_steps if s <= trainer.step_number]
-        seen = {self._progress(index) for index in range(1, len(reached) + 1)}
+        reached = sum(step <= trainer.step_number for step in trainer.evaluation_steps)
+        seen = {self._progress(index) for index in range(1, reached + 1)}
         self._evaluations = {p: v for p, v in self._record.evaluations.items() if p in seen}
         self._worker.log(f"Trial {self._lease.number} continues at step {trainer.step_number}")
 
@@ -225,7 +228,9 @@ class _Task:
         if now - self._renewed_at > LEASE_S / 4:
             self._desk.ledger.renew(self._lease, step)
             self._renewed_at = now
-        if now - self._saved_at > CHECKPOINT_S:
+        # A checkpoint at an evaluation's step means that it has been reported, so none is
+        # written between the step and the report.
+        if now - self._saved_at > CHECKPOINT_S and not self._awaits_evaluation():
             self._save()
         return True
 
@@ -247,6 +252,7 @@ class _Task:
     def close(self, outcome: TrainingOutcome) -> None:
         """Tells how the trial ended, or gives it back."""
         if outcome.ending is Ending.INTERRUPTED:
+            self._desk.ledger.renew(self._lease, self._step)
             self._save()
             self._desk.ledger.release(self._lease)
             self._worker.log(f"Trial {self._lease.number} saved and released")
@@ -261,7 +267,7 @@ class _Task:
         shown = f"{self._spec.study.metric} {value:.6g}" if value is not None else "no evaluation"
         self._worker.log(f"Trial {self._lease.number} {outcome.ending}: {shown}")
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Records what the workload raised."""
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
@@ -278,7 +284,7 @@ class _Task:
 
     def _finish(self, state: TrialState, value: float | None, attributes: dict[str, Any]) -> None:
         attributes |= {
-            "steps": 0 if self._trainer is None else self._trainer.step_number,
+            "steps": self._step,
             "train_s": round(self.timing.train_s, 6),
             "eval_s": round(self.timing.eval_s, 6),
             "seed": self._spec.search.seed,
@@ -292,6 +298,13 @@ class _Task:
             timing = {"train_s": self.timing.train_s, "eval_s": self.timing.eval_s}
             save_checkpoint(self._checkpoint, {**state, "timing": timing})
             self._saved_at = time.monotonic()
+
+    @property
+    def _step(self) -> int:
+        return 0 if self._trainer is None else self._trainer.step_number
+
+    def _awaits_evaluation(self) -> bool:
+        return self._trainer is not None and self._step in self._trainer.evaluation_steps
 
     def _progress(self, index: int) -> int:
         total = 0 if self._trainer is None else self._trainer.total_steps

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import decode, default_proposals
-from tuner.errors import TunerError
+from tuner.errors import SpecError, TunerError
 from tuner.training.device import resolve_device
 from tuner.training.trainer import Bench, Trainer
-from tuner.training.workload import load_workload
+from tuner.training.workload import import_module, load_workload
 
 _STEPS = 5
 
@@ -61,18 +60,27 @@ class WorkloadCheck:
         )
 
 
-def find_workloads() -> list[str]:
-    """Returns the import strings of the workloads in ``./models``: classes with all methods."""
-    found = []
+def find_workloads() -> tuple[list[str], list[WorkloadCheck]]:
+    """Looks for workloads in ``./models``: classes with all methods of one.
+
+    Returns:
+        Their import strings, and a failed check for every file that cannot be imported.
+    """
+    found, broken = [], []
     for path in sorted(Path("models").glob("*.py")):
         if path.stem.startswith("_"):
             continue
-        module = importlib.import_module(f"models.{path.stem}")
-        for name, member in vars(module).items():
+        name = f"models.{path.stem}"
+        try:
+            module = import_module(name, str(path))
+        except SpecError as error:
+            broken.append(WorkloadCheck(name, error=str(error)))
+            continue
+        for attribute, member in vars(module).items():
             own = isinstance(member, type) and member.__module__ == module.__name__
             if own and all(hasattr(member, m) for m in ("model", "data", "loss", "metrics")):
-                found.append(f"models.{path.stem}:{name}")
-    return found
+                found.append(f"{name}:{attribute}")
+    return found, broken
 
 
 def check_workload(import_string: str, device: str) -> WorkloadCheck:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tuner.errors import NotFoundError, StorageError
 from tuner.store.optuna_tables import SCHEMA_REVISION, Storage
@@ -110,8 +110,8 @@ def open_database(url: str, *, create: bool = False) -> Database:
         _check_versions(database, create)
     except ImportError as error:
         raise StorageError(
-            f"{redact(url)}: its driver is not installed ({error.name}): "
-            "pip install 'psycopg[binary]', and write the URL as postgresql+psycopg://…"
+            f"{redact(url)}: its driver is not installed ({error}). PostgreSQL needs "
+            "pip install 'psycopg[binary]' and a URL such as postgresql+psycopg://…"
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
         if not create and _is_empty(error):
@@ -121,13 +121,13 @@ def open_database(url: str, *, create: bool = False) -> Database:
 
 
 def _check_file(path: Path, url: str, create: bool) -> None:
+    if not path.parent.is_dir():
+        raise StorageError(f"{redact(url)}: the folder {path.parent} does not exist: make it.")
     if not create and not path.exists():
         raise NotFoundError(
             f"{redact(url)}: there is no database yet. Make one with 'tuner study create', "
             "or name another with --storage."
         )
-    if not path.parent.is_dir():
-        raise StorageError(f"{redact(url)}: the folder {path.parent} does not exist: make it.")
 
 
 def _open_storage(url: str, create: bool) -> Storage:
@@ -147,14 +147,7 @@ def _open_storage(url: str, create: bool) -> Storage:
             skip_table_creation=not make_tables,
         )
 
-    with _one_at_a_time:
-        try:
-            storage = connect(make_tables=create)
-        except OperationalError as error:
-            # Two processes that create the tables at once: the second finds them made.
-            if not create or "already exists" not in str(error):
-                raise
-            storage = connect(make_tables=False)
+    storage = _retry_while_others_create(lambda: connect(make_tables=create))
     if is_sqlite:
         event.listen(storage.engine, "connect", _configure_sqlite)
         event.listen(storage.engine, "begin", _begin)
@@ -162,7 +155,26 @@ def _open_storage(url: str, create: bool) -> Storage:
     return storage
 
 
-_one_at_a_time = threading.Lock()
+def _retry_while_others_create(open_storage: Callable[[], Storage]) -> Storage:
+    """Opens a database that another process may be creating at this moment."""
+    for attempt in range(_CREATION_RETRIES):
+        try:
+            return open_storage()
+        except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
+            text = f"{error} {error.__cause__}"
+            if not any(sign in text for sign in _SIGNS_OF_CREATION):
+                raise
+            time.sleep(0.05 * (attempt + 1))
+    return open_storage()
+
+
+_CREATION_RETRIES = 10
+_SIGNS_OF_CREATION = (
+    "already exists",
+    "UNIQUE constraint failed: alembic_version",
+    "UNIQUE constraint failed: version_info",
+    "database is locked",
+)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
@@ -186,11 +198,13 @@ def _check_versions(database: Database, create: bool) -> None:
             f"{database.name}: Optuna's tables are of version {revision}, this tuner knows "
             f"{SCHEMA_REVISION}. Install the versions of tuner and Optuna that made them."
         )
-    with database.write() as connection:
+    with database.read() as connection:
         ours = _our_revision(connection)
-        if ours is None and create:
-            _migrate(connection)
-            ours = _HEAD
+    if ours is None and create:
+        with database.write() as connection:
+            if _our_revision(connection) is None:
+                _migrate(connection)
+        ours = _HEAD
     if ours is None:
         raise _no_studies(database.name)
     if ours != _HEAD:

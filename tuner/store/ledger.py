@@ -8,7 +8,6 @@ from the trials themselves in the transaction that starts one.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.errors import LeaseLostError, NotFoundError
 from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
-from tuner.store.studies import SPEC, StudyHandle
+from tuner.store.studies import SPEC, UUID, StudyHandle, read_attributes
 from tuner.store.tables import DatabaseClock, leases, workers
 
-LEASE_S = 120.0
+LEASE_S = 300.0
 """How long a lease counts without being renewed, in seconds."""
 
 MAX_ATTEMPTS = 3
@@ -135,7 +134,7 @@ class Ledger:
             NotFoundError: If the study has been deleted.
         """
         with self._database.write() as connection:
-            budget = self._locked_budget(connection)
+            budget = _locked_budget(connection, self._study)
             if ot.count_trials(connection, self._study.study_id) >= budget["trials"]:
                 return None
             if _elapsed_s(connection, self._study.uuid) >= budget.get("wall_time", float("inf")):
@@ -187,6 +186,7 @@ class Ledger:
             released = row.worker_id is None
             attempt = row.attempts if released else row.attempts + 1
             token = uuid.uuid4().hex
+            _locked_budget(connection, self._study)
             taken = connection.execute(
                 sa.update(leases)
                 .where(*self._is(row.number, row.token))
@@ -267,38 +267,11 @@ class Ledger:
         with self._database.write() as connection:
             self._touch(connection)
 
-    def is_done(self) -> bool:
-        """Tells whether nothing is left to start, and nothing is held by anyone."""
-        with self._database.write() as connection:
-            budget = self._locked_budget(connection)
-            used_up = ot.count_trials(connection, self._study.study_id) >= budget["trials"]
-            elapsed = _elapsed_s(connection, self._study.uuid)
-            held = connection.execute(
-                sa.select(sa.func.count())
-                .select_from(leases)
-                .where(leases.c.study_uuid == self._study.uuid)
-            ).scalar_one()
-        return not held and (used_up or elapsed >= budget.get("wall_time", float("inf")))
-
     def is_out_of_time(self) -> bool:
         """Tells whether the study's wall time is used up."""
-        wall_time = self._study.spec.budget.wall_time
-        if wall_time is None:
-            return False
         with self._database.read() as connection:
-            return _elapsed_s(connection, self._study.uuid) >= wall_time
-
-    def _locked_budget(self, connection: sa.Connection) -> dict[str, Any]:
-        if not ot.lock_study(connection, self._study.study_id):
-            raise NotFoundError(f"The study {self._study.name!r} has been deleted.")
-        stored = connection.execute(
-            sa.select(ot.study_attributes.c.value_json).where(
-                ot.study_attributes.c.study_id == self._study.study_id,
-                ot.study_attributes.c.key == SPEC,
-            )
-        ).scalar_one()
-        budget: dict[str, Any] = json.loads(stored)["budget"]
-        return budget
+            wall_time = _budget(connection, self._study).get("wall_time")
+            return wall_time is not None and _elapsed_s(connection, self._study.uuid) >= wall_time
 
     def _renew(self, connection: sa.Connection, lease: Lease, step: int) -> None:
         further = leases.c.step < step
@@ -344,6 +317,22 @@ class Ledger:
         )
 
 
+def is_done(database: Database, study: StudyHandle) -> bool:
+    """Tells whether nothing is left to start, and nothing is held by anyone.
+
+    Raises:
+        NotFoundError: If the study has been deleted.
+    """
+    with database.read() as connection:
+        budget = _budget(connection, study)
+        used_up = ot.count_trials(connection, study.study_id) >= budget["trials"]
+        out_of_time = _elapsed_s(connection, study.uuid) >= budget.get("wall_time", float("inf"))
+        held = connection.execute(
+            sa.select(sa.func.count()).select_from(leases).where(leases.c.study_uuid == study.uuid)
+        ).scalar_one()
+    return not held and (used_up or out_of_time)
+
+
 def read_elapsed_s(database: Database, study: StudyHandle) -> tuple[float, float]:
     """Returns how long a study has been worked on.
 
@@ -353,6 +342,20 @@ def read_elapsed_s(database: Database, study: StudyHandle) -> tuple[float, float
     with database.read() as connection:
         spans = _spans(connection, study.uuid)
     return _union_s(spans), sum(end - start for start, end in spans)
+
+
+def _locked_budget(connection: sa.Connection, study: StudyHandle) -> dict[str, Any]:
+    ot.lock_study(connection, study.study_id)
+    return _budget(connection, study)
+
+
+def _budget(connection: sa.Connection, study: StudyHandle) -> dict[str, Any]:
+    # SQLite gives a deleted study's id to the next one, so the UUID is what counts.
+    attributes = read_attributes(connection, study.study_id)
+    if attributes.get(UUID) != study.uuid:
+        raise NotFoundError(f"The study {study.name!r} has been deleted.")
+    budget: dict[str, Any] = attributes[SPEC]["budget"]
+    return budget
 
 
 def _elapsed_s(connection: sa.Connection, study_uuid: str) -> float:

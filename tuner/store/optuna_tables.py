@@ -89,16 +89,15 @@ def delete_study(connection: sa.Connection, study_id: int) -> None:
     connection.execute(sa.delete(studies).where(studies.c.study_id == study_id))
 
 
-def lock_study(connection: sa.Connection, study_id: int) -> bool:
-    """Holds back other writers to a study until the transaction ends; False if it is gone.
+def lock_study(connection: sa.Connection, study_id: int) -> None:
+    """Holds back other writers to a study until the transaction ends.
 
     SQLite has no row locks and needs none: our write transactions there begin with its one
     write lock in hand.
     """
-    row = connection.execute(
+    connection.execute(
         sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update()
-    ).one_or_none()
-    return row is not None
+    )
 
 
 def count_trials(connection: sa.Connection, study_id: int) -> int:

@@ -119,7 +119,7 @@ class Studies:
                     f"{self._database.name} has no study {name!r}"
                     + (f": {suggest(name, names)}" if names else ": it has none at all.")
                 )
-            attributes = _attributes(connection, study_id)
+            attributes = read_attributes(connection, study_id)
         if SPEC not in attributes:
             raise NotFoundError(
                 f"The study {name!r} was not made by tuner; see it with 'tuner dashboard'."
@@ -157,7 +157,8 @@ class Studies:
         return [overview for overview in overviews if overview is not None]
 
 
-def _attributes(connection: sa.Connection, study_id: int) -> dict[str, Any]:
+def read_attributes(connection: sa.Connection, study_id: int) -> dict[str, Any]:
+    """Returns a study's attributes, empty if there is no such study."""
     rows = connection.execute(
         sa.select(ot.study_attributes.c.key, ot.study_attributes.c.value_json).where(
             ot.study_attributes.c.study_id == study_id
@@ -167,7 +168,7 @@ def _attributes(connection: sa.Connection, study_id: int) -> dict[str, Any]:
 
 
 def _overview(connection: sa.Connection, study_id: int, name: str) -> StudyOverview | None:
-    attributes = _attributes(connection, study_id)
+    attributes = read_attributes(connection, study_id)
     if SPEC not in attributes:
         return None
     spec = attributes[SPEC]

@@ -27,7 +27,7 @@ def parse_url(url: str) -> sqlalchemy.URL:
     """
     try:
         parsed = sqlalchemy.make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         remedy = f"sqlite:///{url}" if "/" not in url and url else _DEFAULT
         raise SpecError(f"--storage is no database URL: write it as {remedy}.") from None
     if parsed.get_backend_name() not in _BACKENDS:
@@ -35,6 +35,8 @@ def parse_url(url: str) -> sqlalchemy.URL:
             f"--storage {redact(url)}: tuner runs on {' and '.join(_BACKENDS)}, "
             f"not on {parsed.get_backend_name()}."
         )
+    if parsed.get_backend_name() == "sqlite" and parsed.query:
+        raise SpecError("--storage: a SQLite URL takes no options: write sqlite:///tuner.db.")
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise SpecError(f"--storage {url}: workers cannot share memory; name a file: {_DEFAULT}.")
     return parsed
@@ -54,6 +56,8 @@ def redact(url: str) -> str:
     'postgresql://ann:***@db/tuner'
     """
     try:
-        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+        parsed = sqlalchemy.make_url(url)
+    except (ArgumentError, ValueError):
         return "(not a database URL)"
+    secrets = {key: "***" for key in parsed.query if "pass" in key.lower()}
+    return parsed.update_query_dict(secrets).render_as_string(hide_password=True)

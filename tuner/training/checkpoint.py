@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except Exception as error:  # a damaged file makes the unpickler raise anything
         raise StorageError(f"The checkpoint {path} cannot be read: {error}") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise StorageError(f"The checkpoint {path} is not of this version of tuner.")

@@ -69,7 +69,10 @@ class Reporter(Protocol):
         """Takes an evaluation with finite metrics; returns whether the trial goes on."""
 
     def advance(self, step: int) -> bool:
-        """Hears that a step was taken; returns False if the trial must stop where it is."""
+        """Hears that the trial goes on; returns False if it is to stop where it is.
+
+        Called after every step, and between the parts of an evaluation, which is not stopped.
+        """
 
 
 def run_trial(
@@ -105,7 +108,7 @@ def run_trial(
         if interrupted and trainer.step_number < boundary:
             return Outcome(Ending.INTERRUPTED, metrics, None, timing)
         began = time.perf_counter()
-        metrics = trainer.evaluate()
+        metrics = trainer.evaluate(lambda: reporter.advance(trainer.step_number))
         timing.eval_s += time.perf_counter() - began
         if not math.isfinite(metrics[metric]):
             return Outcome(Ending.DIVERGED, metrics, boundary, timing)

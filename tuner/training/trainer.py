@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 from tuner.domain.spec import StudySpec, evaluation_steps
 from tuner.domain.trials import TrialConfig
-from tuner.errors import SpecError, WorkloadError
+from tuner.errors import SpecError, TunerError, WorkloadError
 from tuner.optim import build_optimizer, build_schedule
 from tuner.training.device import autocast, dtype_of
 from tuner.training.seeds import BatchOrder, derive_seed
-from tuner.training.workload import Batch, Data, Workload
+from tuner.training.workload import Batch, Data, Workload, load_workload
 
 _EVALUATION_ROWS = 2048
 _LOSSES_KEPT = 1024
@@ -68,8 +69,14 @@ class Bench:
             raise SpecError(f"model() returned {type(model).__name__}: return a torch nn.Module.")
         return model.to(self.device, dtype_of(self.precision, self.device))
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(
+        self, model: nn.Module, on_chunk: Callable[[], object] = lambda: None
+    ) -> dict[str, float]:
         """Returns the workload's metrics over the whole validation set, means over examples.
+
+        Args:
+            model: The model.
+            on_chunk: Called after each part of the validation set.
 
         Raises:
             SpecError: If ``metrics()`` returns something else than scalars by name.
@@ -81,8 +88,9 @@ class Bench:
             for chunk in zip(*(t.split(_EVALUATION_ROWS) for t in self.data.val), strict=True):
                 share = len(chunk[0]) / rows
                 for name, value in _check_metrics(self.workload.metrics(model, chunk)).items():
-                    weighted = value.detach().double() * share
+                    weighted = value.detach().reshape(()).double() * share
                     totals[name] = totals[name] + weighted if name in totals else weighted
+                on_chunk()
         model.train()
         values = torch.stack(list(totals.values())).tolist()
         return dict(zip(totals, values, strict=True))
@@ -139,20 +147,23 @@ class Trainer:
         self.schedule.step()
         self._losses.append(loss.detach())
         self.step_number += 1
-        if len(self._losses) >= _LOSSES_KEPT:
-            self._losses = [torch.stack(self._losses).flatten()]
+        if len(self._losses) > _LOSSES_KEPT:
+            self._losses = [self._joined_losses()]
 
     def collect_losses(self) -> list[float]:
         """Returns the training losses since the last call, waiting for the device once."""
         if not self._losses:
             return []
-        losses: list[float] = torch.cat([loss.reshape(-1) for loss in self._losses]).tolist()
+        losses: list[float] = self._joined_losses().tolist()
         self._losses = []
         return losses
 
-    def evaluate(self) -> dict[str, float]:
-        """Returns the metrics of the model as it is now."""
-        return self.bench.evaluate(self.model)
+    def _joined_losses(self) -> Tensor:
+        return torch.cat([loss.reshape(-1) for loss in self._losses] or [torch.empty(0)])
+
+    def evaluate(self, on_chunk: Callable[[], object] = lambda: None) -> dict[str, float]:
+        """Returns the metrics of the model as it is now; see :meth:`Bench.evaluate`."""
+        return self.bench.evaluate(self.model, on_chunk)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that continuing needs: model, optimizer, schedule, seed, step, randomness."""
@@ -164,7 +175,7 @@ class Trainer:
             "seed": self.seed,
             "step": self.step_number,
             "total_steps": self.total_steps,
-            "losses": torch.cat([loss.reshape(-1) for loss in self._losses] or [torch.empty(0)]),
+            "losses": self._joined_losses(),
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(self.bench.device) if cuda else None,
         }
@@ -188,6 +199,38 @@ class Trainer:
         torch.set_rng_state(state["rng"].cpu())
         if state["device_rng"] is not None and self.bench.device.type == "cuda":
             torch.cuda.set_rng_state(state["device_rng"].cpu(), self.bench.device)
+
+
+def prepare_checked(spec: StudySpec, device: torch.device) -> Bench:
+    """Loads a study's workload and sees it run: one forward and backward pass, one evaluation.
+
+    Args:
+        spec: The study.
+        device: Where.
+
+    Returns:
+        The workload with its data on the device.
+
+    Raises:
+        SpecError: If the workload cannot be loaded, breaks its contract, or lacks the metric.
+        WorkloadError: If its code raises.
+    """
+    where = f"study.workload = {spec.study.workload!r}"
+    workload = load_workload(spec.study.workload)
+    try:
+        bench = Bench.prepare(workload, device, spec.train.precision)
+        probe(bench, spec)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error
+    except TunerError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise WorkloadError(
+            f"{where} does not run: {type(error).__name__}: {error} "
+            f"({frame.filename}:{frame.lineno}, in {frame.name})."
+        ) from error
+    return bench
 
 
 def probe(bench: Bench, spec: StudySpec) -> dict[str, float]:

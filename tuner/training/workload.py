@@ -78,15 +78,7 @@ def load_workload(import_string: str) -> Workload:
     """
     module_name, _, attribute = import_string.partition(":")
     where = f"study.workload = {import_string!r}"
-    directory = str(Path.cwd())
-    _prefer_working_directory(module_name.partition(".")[0])
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise SpecError(
-            f"{where}: importing {module_name} failed: {type(error).__name__}: {error}. "
-            f"It is looked for in the working directory ({directory}) and among installed packages."
-        ) from error
+    module = import_module(module_name, where)
     target = getattr(module, attribute, None)
     if target is None:
         raise SpecError(
@@ -94,7 +86,7 @@ def load_workload(import_string: str) -> Workload:
         )
     try:
         workload = target() if isinstance(target, type) else target
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpecError(
             f"{where}: constructing it failed: {type(error).__name__}: {error}. "
             "A workload is constructed without arguments."
@@ -107,6 +99,26 @@ def load_workload(import_string: str) -> Workload:
         )
     checked: Workload = workload
     return checked
+
+
+def import_module(name: str, where: str) -> types.ModuleType:
+    """Imports a module, looking in the working directory first.
+
+    Args:
+        name: Its dotted name.
+        where: What asks for it, for messages.
+
+    Raises:
+        SpecError: If it does not exist or raises.
+    """
+    _prefer_working_directory(name.partition(".")[0])
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise SpecError(
+            f"{where}: importing {name} failed: {type(error).__name__}: {error}. It is looked "
+            f"for in the working directory ({Path.cwd()}) and among installed packages."
+        ) from error
 
 
 def _prefer_working_directory(package: str) -> None:

@@ -1,0 +1,84 @@
+"""Summaries to report on, made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from tuner.analysis.summary import StudySummary, summarize
+from tuner.domain.dimensions import Value
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import Outcome, Proposal, TrialRecord
+
+STEPS = 40
+START = datetime.fromisoformat("2026-01-01T00:00:00")
+
+
+def make_spec(
+    name: str = "some_study", metric: str = "val_loss", direction: str = "minimize", **tables: Any
+) -> StudySpec:
+    tree: dict[str, Any] = {
+        "study": {
+            "name": name,
+            "workload": "models.digits:Digits",
+            "metric": metric,
+            "direction": direction,
+        },
+        "budget": {"trials": 20, "steps": STEPS, "evaluations": 4},
+        "space": {"breadth": 3},
+    }
+    return StudySpec.model_validate(tree | tables).resolve()
+
+
+def trial(
+    number: int,
+    optimizer: str = "adam",
+    value: float | None = None,
+    outcome: Outcome = Outcome.COMPLETE,
+    preset: str | None = None,
+    schedule: str = "constant",
+    params: Mapping[str, Value] | None = None,
+) -> TrialRecord:
+    point = {"optimizer": optimizer, "schedule": schedule} | dict(params or {})
+    return TrialRecord(
+        number,
+        outcome,
+        Proposal(point, preset),
+        value=value,
+        evaluations={} if value is None else {10: value + 1, 20: value + 0.5, STEPS: value},
+        attributes={
+            "steps": STEPS,
+            "train_s": 2.0,
+            "eval_s": 0.5,
+            "metrics": {"val_loss": value, "val_accuracy": 0.9},
+        },
+        started_at=START + timedelta(seconds=number),
+        finished_at=START + timedelta(seconds=number + 3),
+    )
+
+
+def summary_of(*records: TrialRecord, spec: StudySpec | None = None) -> StudySummary:
+    spec = spec or make_spec()
+    return summarize(
+        spec.study.name,
+        spec,
+        records,
+        storage="sqlite:///tuner_study.db",
+        wall_s=100.0,
+        worker_s=150.0,
+    )
+
+
+def mixed_summary(spec: StudySpec | None = None) -> StudySummary:
+    """Returns a study in which something of everything happened."""
+    return summary_of(
+        trial(0, "sgd", 0.8, preset="default"),
+        trial(1, "adam", 0.5, preset="default"),
+        trial(2, "adam", 0.25, schedule="cosine", params={"adam.lr": 0.1}),
+        trial(3, "adam", 0.9, Outcome.PRUNED),
+        trial(4, "muon", outcome=Outcome.DIVERGED),
+        trial(5, "muon", outcome=Outcome.FAILED),
+        trial(6, "sgd", outcome=Outcome.RUNNING),
+        spec=spec,
+    )

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.report.summaries import make_spec, mixed_summary, summary_of, trial
+from tuner.domain.trials import Outcome
+from tuner.report.json import to_json
+
+KEYS = {
+    "study",
+    "workload",
+    "metric",
+    "direction",
+    "storage",
+    "budget",
+    "counts",
+    "best",
+    "optimizers",
+    "wall_s",
+    "training_s",
+    "evaluation_s",
+    "worker_s",
+    "overhead",
+    "trials_per_hour",
+    "steps",
+    "steps_per_s",
+}
+
+
+@pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.FAILED),), (trial(0, value=1),)])
+def test_a_report_has_the_same_keys_whatever_happened(records: tuple):
+    assert to_json(summary_of(*records)).keys() == KEYS
+
+
+def test_a_report_survives_json():
+    report = to_json(mixed_summary())
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_a_report_says_what_was_studied_and_what_it_may_cost():
+    report = to_json(mixed_summary())
+    assert (report["study"], report["workload"]) == ("some_study", "models.digits:Digits")
+    assert (report["metric"], report["direction"]) == ("val_loss", "minimize")
+    assert report["storage"] == "sqlite:///tuner_study.db"
+    assert report["budget"] == {"trials": 20, "steps": 40, "evaluations": 4}
+
+
+def test_a_report_describes_the_best_trial():
+    best = to_json(mixed_summary())["best"]
+    assert (best["trial"], best["value"]) == (2, 0.25)
+    assert (best["optimizer"], best["schedule"]) == ("adam", "cosine")
+    assert best["params"]["lr"] == 0.1
+    assert best["params"]["cosine.final_ratio"] == 0.0
+    assert best["metrics"] == {"val_loss": 0.25, "val_accuracy": 0.9}
+    assert best["at_edge"] == ["adam.lr"]
+
+
+def test_a_report_without_a_winner_says_null():
+    assert to_json(summary_of())["best"] is None
+
+
+def test_a_report_counts_trials_and_costs():
+    report = to_json(mixed_summary())
+    assert report["counts"] == {
+        "running": 1,
+        "complete": 3,
+        "pruned": 1,
+        "diverged": 1,
+        "failed": 1,
+    }
+    assert (report["wall_s"], report["training_s"], report["evaluation_s"]) == (100.0, 14.0, 3.5)
+    assert (report["steps"], report["steps_per_s"]) == (280, 2.8)
+    assert report["trials_per_hour"] == 6 * 36
+
+
+def test_a_report_ranks_the_optimizers():
+    report = to_json(mixed_summary(make_spec(space={"optimizers": ["sgd", "muon", "adam"]})))
+    rows = report["optimizers"]
+    assert [row["optimizer"] for row in rows] == ["adam", "sgd", "muon"]
+    assert rows[0]["best_value"] == 0.25
+    assert rows[0]["default_value"] == 0.5
+    assert rows[2]["best_value"] is None

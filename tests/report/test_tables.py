@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.report.summaries import mixed_summary, summary_of, trial
+from tuner.domain.trials import Outcome
+from tuner.report.tables import TextTable, duration, facts, number, ranking, settings
+
+
+def column(table: TextTable, name: str) -> list[str]:
+    return [row[table.columns.index(name)] for row in table.rows]
+
+
+def fact(table: TextTable, name: str) -> str:
+    return dict(row[:2] for row in table.rows)[name]
+
+
+def test_every_row_has_a_cell_for_every_column():
+    summary = mixed_summary()
+    for table in (ranking(summary), settings(summary), facts(summary)):
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+
+
+def test_optimizers_are_ranked_with_what_is_known_of_them():
+    table = ranking(mixed_summary())
+    assert table.rows[0] == ("adam", "0.25", "2", "cosine", "0.5", "3", "1", "0", "0")
+    assert column(table, "optimizer")[:2] == ["adam", "sgd"]
+    assert "–" in column(table, "best")
+
+
+def test_only_endings_that_happened_have_a_column():
+    assert ranking(mixed_summary()).columns[-3:] == ("pruned", "diverged", "failed")
+    assert ranking(summary_of(trial(0, "adam", 0.5))).columns[-1] == "trials"
+
+
+def test_the_settings_are_the_best_trial_s():
+    table = settings(mixed_summary())
+    assert table.title == "Best trial: 2"
+    assert fact(table, "lr") == "0.1"
+    assert fact(table, "cosine.final_ratio") == "0"
+    assert fact(table, "batch_size") == "128"
+
+
+def test_without_a_best_trial_there_are_no_settings():
+    table = settings(summary_of())
+    assert (table.title, table.rows) == ("Best trial: none yet", ())
+
+
+def test_the_costs_count_every_trial():
+    table = facts(mixed_summary())
+    expected = "7 of 20: 1 running, 3 complete, 1 pruned, 1 diverged, 1 failed"
+    assert fact(table, "trials") == expected
+    assert fact(table, "wall time") == "1 min 40 s"
+    assert fact(table, "outside both") == "88.3% of the workers' time"
+
+
+def test_running_trials_are_left_out_once_there_are_none():
+    assert "running" not in fact(facts(summary_of(trial(0, outcome=Outcome.FAILED))), "trials")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0.123456, "0.1235"), (1e-9, "1e-09"), (12345.6, "1.235e+04")]
+)
+def test_a_metric_has_four_digits(value: float | None, text: str):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (59.4, "59.4 s"),
+        (59.96, "1 min 0 s"),
+        (60, "1 min 0 s"),
+        (119.6, "2 min 0 s"),
+        (3599.7, "1 h 0 min"),
+        (86_400, "24 h 0 min"),
+    ],
+)
+def test_a_duration_is_said_in_the_units_that_fit(seconds: float, text: str):
+    assert duration(seconds) == text

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from optuna.trial import TrialState
+
+from tests.search.studies import make_spec, record_of
+from tuner.domain.trials import Outcome, TrialRecord
+from tuner.search import History
+
+ENDINGS = [
+    (Outcome.COMPLETE, 0.5, TrialState.COMPLETE),
+    (Outcome.PRUNED, 0.5, TrialState.PRUNED),
+    (Outcome.DIVERGED, 0.5, TrialState.PRUNED),
+    (Outcome.DIVERGED, None, TrialState.PRUNED),
+    (Outcome.FAILED, None, TrialState.FAIL),
+]
+CURVE = {20: 0.9, 40: 0.5}
+
+
+@pytest.mark.parametrize(("outcome", "value", "state"), ENDINGS)
+def test_a_finished_trial_is_seen_as_optuna_sees_it(
+    outcome: Outcome, value: float | None, state: TrialState
+):
+    history = History(make_spec())
+    history.add([record_of(0, outcome, value, CURVE)])
+    (trial,) = history.study.trials
+    assert trial.state == state
+    assert trial.params == {"optimizer": "sgd", "schedule": "constant", "sgd.lr": 0.01}
+    assert {step: trial.intermediate_values[step] for step in CURVE} == CURVE
+    assert trial.value == value
+
+
+@pytest.mark.parametrize(("outcome", "value", "state"), ENDINGS)
+def test_a_trial_that_was_seen_running_ends_as_one_that_was_not(
+    outcome: Outcome, value: float | None, state: TrialState
+):
+    finished = record_of(0, outcome, value, CURVE)
+    watched, late = History(make_spec()), History(make_spec())
+    watched.add([record_of(0, Outcome.RUNNING)])
+    watched.add([finished])
+    late.add([finished])
+    (a,), (b,) = watched.study.trials, late.study.trials
+    assert (a.state, a.values, a.params) == (b.state, b.values, b.params)
+    assert str(a.intermediate_values) == str(b.intermediate_values)
+
+
+def test_a_running_trial_gains_evaluations():
+    history = History(make_spec())
+    history.add([record_of(0, Outcome.RUNNING)])
+    history.add([record_of(0, Outcome.RUNNING, evaluations={20: 0.9})])
+    history.add([record_of(0, Outcome.RUNNING, evaluations=CURVE)])
+    (trial,) = history.study.trials
+    assert trial.state == TrialState.RUNNING
+    assert trial.intermediate_values == CURVE
+
+
+def test_a_diverged_trial_ends_in_a_nan_behind_its_last_evaluation():
+    history = History(make_spec())
+    history.add([record_of(0, Outcome.DIVERGED, 0.5, CURVE), record_of(1, Outcome.DIVERGED)])
+    curves = [trial.intermediate_values for trial in history.study.trials]
+    assert list(curves[0]) == [20, 40, 41]
+    assert math.isnan(curves[0][41])
+    assert math.isnan(curves[1][1])
+
+
+def test_every_trial_is_counted_once():
+    history = History(make_spec())
+    assert history.count == 0
+    history.add([record_of(0, Outcome.RUNNING), record_of(1, Outcome.RUNNING)])
+    history.add([record_of(1, Outcome.COMPLETE, 0.5), record_of(2, Outcome.FAILED)])
+    assert history.count == len(history.study.trials) == 3
+
+
+def test_trials_may_arrive_in_any_order():
+    history = History(make_spec())
+    history.add([record_of(5, Outcome.COMPLETE, 0.5), record_of(2, Outcome.RUNNING)])
+    history.add([record_of(2, Outcome.COMPLETE, 0.25)])
+    assert sorted(trial.value for trial in history.study.trials) == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_the_direction_is_the_study_s(direction: str):
+    spec = make_spec(study={"name": "s", "workload": "a:B", "direction": direction})
+    history = History(spec)
+    history.add([record_of(0, value=1.0), record_of(1, value=2.0)])
+    assert history.study.best_value == {"minimize": 1.0, "maximize": 2.0}[direction]
+
+
+def test_a_record_is_not_changed_by_being_added():
+    record = record_of(0, Outcome.DIVERGED, 0.5, dict(CURVE))
+    copy: TrialRecord = dataclasses.replace(record, evaluations=dict(CURVE))
+    History(make_spec()).add([record])
+    assert record == copy

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from tests.search.studies import make_spec, record_of, search
+from tuner.domain.dimensions import Choice, Fixed
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import Outcome, default_proposals
+from tuner.search import Proposer
+
+both_samplers = pytest.mark.parametrize("sampler", ["tpe", "random"])
+
+
+def spec_with(sampler: str, **tables: Any) -> StudySpec:
+    return make_spec(search={"sampler": sampler}, **tables)
+
+
+def propose(spec: StudySpec, seed: int, trials: int) -> list[dict[str, Any]]:
+    proposer, drawn = Proposer(spec, seed), []
+    for number in range(trials):
+        trial = proposer.propose()
+        drawn.append(trial.params)
+        value = float(sum(v for v in trial.params.values() if isinstance(v, float)))
+        proposer.history.add([record_of(number, value=value, params=trial.params)])
+    return drawn
+
+
+def check_point(spec: StudySpec, params: dict[str, Any]) -> None:
+    """Checks a point against the space: its values, and that its conditions hold."""
+    tables = {"optimizer": spec.optimizer, "schedule": spec.schedule}
+    expected = {"optimizer", "schedule"}
+    for table, branches in tables.items():
+        branch = params[table]
+        for key, axis in branches[branch].items():
+            name = f"{branch}.{key}"
+            if isinstance(axis, Fixed) or params.get(f"{branch}.use_{key}") is False:
+                continue
+            expected.add(name)
+            if isinstance(axis, Choice):
+                assert params[name] in axis.choices
+            else:
+                assert axis.low <= params[name] <= axis.high
+    assert params.keys() == expected
+
+
+@both_samplers
+def test_the_same_seed_proposes_the_same_trials(sampler: str):
+    spec = spec_with(sampler)
+    assert propose(spec, 7, 16) == propose(spec, 7, 16)
+
+
+@both_samplers
+def test_another_seed_proposes_other_trials(sampler: str):
+    spec = spec_with(sampler)
+    assert propose(spec, 7, 3) != propose(spec, 8, 3)
+
+
+@both_samplers
+def test_a_seed_may_be_as_large_as_derived_ones_are(sampler: str):
+    spec = spec_with(sampler)
+    assert propose(spec, 2**63 - 1, 2) == propose(spec, 2**63 - 1, 2)
+
+
+@both_samplers
+@pytest.mark.parametrize("breadth", [1, 2, 3])
+def test_proposals_stay_within_their_ranges_and_follow_the_conditions(sampler: str, breadth: int):
+    space = {"optimizers": ["sgd", "adam", "muon"], "breadth": breadth}
+    spec = spec_with(sampler, space=space)
+    for params in propose(spec, 1, 30):
+        check_point(spec, params)
+
+
+def test_every_optimizer_and_schedule_is_proposed():
+    drawn = propose(spec_with("random"), 0, 40)
+    assert {params["optimizer"] for params in drawn} == {"sgd", "adam", "muon"}
+    assert {params["schedule"] for params in drawn} == {"constant", "cosine", "step"}
+
+
+@both_samplers
+def test_a_proposal_is_a_trial_to_start_with_its_settings_attached(sampler: str):
+    trial: FrozenTrial = Proposer(spec_with(sampler), 0).propose()
+    assert trial.state == TrialState.RUNNING
+    assert trial.params.keys() == trial.distributions.keys()
+    assert trial.user_attrs["config"]["batch_size"] == 128
+    assert "preset" not in trial.user_attrs
+
+
+def test_the_defaults_of_every_optimizer_come_with_their_settings_and_their_mark():
+    spec = make_spec()
+    trials = Proposer(spec, 0).defaults()
+    assert [t.params["optimizer"] for t in trials] == list(spec.space.optimizers)
+    assert [dict(p.params) for p in default_proposals(spec)] == [t.params for t in trials]
+    assert {t.user_attrs["preset"] for t in trials} == {"default"}
+    assert trials[1].user_attrs["config"] == {
+        "lr": 1e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+        "constant.warmup": 0.0,
+        "batch_size": 128,
+    }
+
+
+def test_asking_leaves_no_trial_behind_that_counts():
+    proposer = Proposer(make_spec(), 0)
+    for _ in range(3):
+        proposer.propose()
+    assert proposer.history.count == 0
+    assert {trial.state for trial in proposer.history.study.trials} == {TrialState.FAIL}
+
+
+@pytest.mark.parametrize("all_diverged", [False, True])
+def test_diverged_and_failed_trials_do_not_break_tpe(all_diverged: bool):
+    spec = spec_with("tpe")
+    proposer = Proposer(spec, 0)
+    for number in range(30):
+        params = proposer.propose().params
+        check_point(spec, params)
+        kind = 0 if all_diverged else number % 4
+        record = (
+            record_of(number, Outcome.DIVERGED, params=params),
+            record_of(number, Outcome.DIVERGED, 0.5, {20: 0.5}, params=params),
+            record_of(number, Outcome.FAILED, params=params),
+            record_of(number, Outcome.COMPLETE, 0.5, {20: 0.5}, params=params),
+        )[kind]
+        proposer.history.add([record_of(number, Outcome.RUNNING, params=params)])
+        proposer.history.add([record])
+    check_point(spec, proposer.propose().params)
+
+
+def test_default_trials_do_not_break_tpe():
+    # A default has no lr among its parameters: torch's own may lie outside the range.
+    spec = spec_with("tpe")
+    proposer = Proposer(spec, 0)
+    for number, trial in enumerate(proposer.defaults() * 5):
+        params = {k: v for k, v in trial.params.items() if k != "sgd.lr"}
+        proposer.history.add([record_of(number, value=1.0, params=params, preset="default")])
+    check_point(spec, proposer.propose().params)
+
+
+def test_tpe_turns_away_from_what_diverges_after_a_good_start():
+    spec = spec_with("tpe", space={"optimizers": ["sgd"], "schedules": ["constant"], "breadth": 1})
+    proposer = Proposer(spec, 0)
+    diverged = []
+    for number in range(60):
+        params = proposer.propose().params
+        rate = params["sgd.lr"]
+        diverged.append(rate > 0.1)
+        proposer.history.add([record_of(number, Outcome.RUNNING, params=params)])
+        if diverged[-1]:
+            record = record_of(number, Outcome.DIVERGED, evaluations={20: 1e-9}, params=params)
+        else:
+            value = abs(math.log10(rate) + 2)
+            record = record_of(number, Outcome.COMPLETE, value, {20: 1.0, 100: value}, params)
+        proposer.history.add([record])
+    assert sum(diverged[-20:]) < sum(diverged[:20])
+
+
+def test_tpe_searches_better_than_chance():
+    ends: dict[str, list[float]] = {"tpe": [], "random": []}
+    for sampler, found in ends.items():
+        for seed in range(3):
+            values = search(Proposer(spec_with(sampler), seed), 50)
+            found.append(statistics.mean(values[-15:]))
+    assert statistics.mean(ends["tpe"]) < 0.5 * statistics.mean(ends["random"])

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.search.studies import make_spec, record_of
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import Outcome, progress_at
+from tuner.search import History, Pruner
+from tuner.search.pruner import STARTUP_TRIALS
+
+STEPS = (20, 40, 60, 80, 100)
+MAXIMIZE = {"study": {"name": "s", "workload": "a:B", "direction": "maximize"}}
+RUNNING = record_of(99, Outcome.RUNNING)
+
+
+def pruner_after(trials: int, spec: StudySpec | None = None, **tables: Any) -> Pruner:
+    """Returns the pruner of a study with some trials complete, the n-th at a level of n."""
+    spec = spec or make_spec(**tables)
+    progress = [progress_at(spec, index, spec.budget.steps or 0) for index in range(1, 6)]
+    history = History(spec)
+    history.add(
+        record_of(number, value=float(number), evaluations=dict.fromkeys(progress, float(number)))
+        for number in range(trials)
+    )
+    return Pruner(spec, history)
+
+
+def curve(level: float, points: int) -> dict[int, float]:
+    return dict.fromkeys(STEPS[:points], level)
+
+
+@pytest.mark.parametrize("points", [2, 3, 4])
+def test_a_trial_clearly_worse_than_the_others_is_stopped(points: int):
+    assert pruner_after(STARTUP_TRIALS).should_prune(RUNNING, curve(100.0, points))
+
+
+@pytest.mark.parametrize("points", [2, 3, 4])
+def test_a_trial_better_than_the_others_goes_on(points: int):
+    assert not pruner_after(STARTUP_TRIALS).should_prune(RUNNING, curve(-1.0, points))
+
+
+def test_the_bar_is_the_median():
+    pruner = pruner_after(STARTUP_TRIALS)
+    assert not pruner.should_prune(RUNNING, curve(2.0, 2))
+    assert pruner.should_prune(RUNNING, curve(2.1, 2))
+
+
+def test_where_more_is_better_the_lower_is_stopped():
+    pruner = pruner_after(STARTUP_TRIALS, **MAXIMIZE)
+    assert pruner.should_prune(RUNNING, curve(-1.0, 2))
+    assert not pruner.should_prune(RUNNING, curve(100.0, 2))
+
+
+@pytest.mark.parametrize("points", range(1, 6))
+def test_a_default_is_never_stopped(points: int):
+    default = record_of(99, Outcome.RUNNING, preset="default")
+    assert not pruner_after(20).should_prune(default, curve(1e9, points))
+
+
+def test_nobody_is_stopped_before_enough_trials_are_complete():
+    assert not pruner_after(STARTUP_TRIALS - 1).should_prune(RUNNING, curve(100.0, 4))
+
+
+def test_trials_that_did_not_complete_do_not_count():
+    spec = make_spec()
+    history = History(spec)
+    endings = (Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED, Outcome.RUNNING)
+    history.add(record_of(n, endings[n % 4], evaluations=curve(0.0, 4)) for n in range(40))
+    assert not Pruner(spec, history).should_prune(RUNNING, curve(100.0, 4))
+
+
+@pytest.mark.parametrize(
+    ("length", "first", "second"),
+    [({"steps": 100}, 20, 40), ({"steps": 101}, 21, 41), ({"epochs": 5}, 1, 2)],
+)
+def test_a_trial_is_judged_from_its_second_evaluation_on(
+    length: dict[str, int], first: int, second: int
+):
+    spec = make_spec(budget={"trials": 60, "evaluations": 5, **length})
+    pruner = pruner_after(20, spec)
+    assert not pruner.should_prune(RUNNING, {first: 1e9})
+    assert pruner.should_prune(RUNNING, {first: 1e9, second: 1e9})
+
+
+def test_without_a_pruner_nobody_is_stopped():
+    pruner = pruner_after(20, search={"pruner": "none"})
+    assert not pruner.should_prune(RUNNING, curve(1e9, 4))
+
+
+def test_judging_a_trial_does_not_enter_it_into_the_history():
+    spec = make_spec()
+    history = History(spec)
+    history.add(record_of(n, value=1.0, evaluations=curve(1.0, 5)) for n in range(6))
+    Pruner(spec, history).should_prune(RUNNING, curve(100.0, 3))
+    assert history.count == len(history.study.trials) == 6
+
+
+def test_a_trial_that_finishes_later_moves_the_bar():
+    spec = make_spec()
+    history = History(spec)
+    history.add(record_of(n, value=10.0, evaluations=curve(10.0, 5)) for n in range(5))
+    pruner = Pruner(spec, history)
+    assert not pruner.should_prune(RUNNING, curve(5.0, 2))
+    history.add(record_of(n, value=1.0, evaluations=curve(1.0, 5)) for n in range(5, 15))
+    assert pruner.should_prune(RUNNING, curve(5.0, 2))
