@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import closing
@@ -185,6 +186,43 @@ def test_failed_trial_keeps_its_traceback_and_the_run_tells_why(
     }  # fmt: skip
 
 
+def test_program_of_tuners_name_in_the_working_directory_is_not_run(
+    tuner: Tuner, project: Path
+) -> None:
+    (project / "tuner.py").write_text("raise SystemExit('the wrong program')\n")
+    command = [sys.executable, "-P", "-m", "tuner", "run", "studies/parabola.toml", *_SMALL]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "12 of 12" in ended.stdout
+
+
+def test_what_a_user_named_things_never_becomes_code(tuner: Tuner, project: Path) -> None:
+    name = 'x"""+__import__("os").system("touch owned")+"""[red]'
+    ran = tuner("run", "studies/parabola.toml", "--name", name, *_SMALL)
+    assert ran.returncode == 0, ran.stderr
+    assert name in ran.stdout
+    exported = tuner("study", "export", name, "--output", "winner.py")
+    assert exported.returncode == 0, exported.stderr
+    runpy.run_path("winner.py")
+    assert not (project / "owned").exists()
+
+
+def test_workload_that_ends_its_process_is_not_a_success(tuner: Tuner, project: Path) -> None:
+    (project / "models" / "exit.py").write_text(
+        "import os\nfrom models.parabola import Parabola\n\n\n"
+        "class Exit(Parabola):\n"
+        "    models = 0\n\n"
+        "    def model(self):\n"
+        "        Exit.models += 1\n"
+        "        if Exit.models > 1:\n"
+        "            os._exit(0)\n"
+        "        return super().model()\n"
+    )
+    ended = tuner("run", "--workload", "models.exit:Exit", "--set", "train.batch_size=32")
+    assert ended.returncode == 1
+    assert "ended before the study was done" in ended.stderr
+
+
 def states(project: Path) -> dict[str, int]:
     with closing(sqlite3.connect(project / "tuner.db")) as connection:
         return dict(connection.execute("SELECT state, count(*) FROM trials GROUP BY state"))
@@ -288,6 +326,12 @@ def test_dashboard_shows_the_study_on_loopback_only(tuner: Tuner, project: Path)
         with urllib.request.urlopen(f"{url}api/studies", timeout=30) as answer:  # noqa: S310
             summaries = json.load(answer)
         assert [s["study_name"] for s in summaries["study_summaries"]] == ["parabola"]
+        for header, value in (("Host", "evil.example"), ("Origin", "http://evil.example")):
+            request = urllib.request.Request(  # noqa: S310
+                f"{url}api/studies/1", method="DELETE", headers={header: value}
+            )
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(request, timeout=30)  # noqa: S310
         port = int(url.rstrip("/").rpartition(":")[2])
         for address in other_addresses():
             with pytest.raises(OSError, match="refused"):

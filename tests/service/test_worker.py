@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import MakeSpec
 from tuner.domain.trials import Outcome, TrialRecord
-from tuner.errors import SpecError, WorkloadError
+from tuner.errors import NotFoundError, SpecError, WorkloadError
 from tuner.service.checkpoints import checkpoint_path, study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.worker import Worker
@@ -55,6 +55,18 @@ class Greedy(Parabola):
         Greedy.models += 1
         if Greedy.models > 1:
             raise torch.OutOfMemoryError("tried to allocate 80 GiB")
+        return super().model()
+
+
+class Quitter(Parabola):
+    """Asks the interpreter to end, in every trial after the first look."""
+
+    models = 0
+
+    def model(self):
+        Quitter.models += 1
+        if Quitter.models > 1:
+            raise SystemExit(0)
         return super().model()
 
 
@@ -192,7 +204,7 @@ class StopAfter(Interruption):
         pass
 
 
-@pytest.mark.parametrize("looks", [2, 6, 7, 13, 19, 21])
+@pytest.mark.parametrize("looks", [2, 6, 7, 13, 19, 40])
 def test_interrupted_trial_is_continued_with_the_same_result(
     project: Path, database: Database, make_spec: MakeSpec, looks: int
 ) -> None:
@@ -203,7 +215,7 @@ def test_interrupted_trial_is_continued_with_the_same_result(
     broken = studies.create(spec.model_copy(update={"study": identity}))
     [expected] = work(database, whole)
     [stopped] = work(database, broken, StopAfter(looks))
-    assert stopped.outcome is (Outcome.RUNNING if looks < 20 else Outcome.COMPLETE)
+    assert stopped.outcome is (Outcome.RUNNING if looks < 40 else Outcome.COMPLETE)
     [continued] = work(database, broken)
     assert continued.outcome is Outcome.COMPLETE
     assert continued.evaluations == expected.evaluations
@@ -263,3 +275,28 @@ def test_epochs_are_compared_by_evaluation_when_batch_sizes_differ(
     complete = [r for r in records if r.outcome is Outcome.COMPLETE]
     assert {tuple(r.evaluations) for r in complete} == {(1, 2, 3, 4)}
     assert {r.attributes["steps"] for r in complete} <= {100, 24}
+
+
+def test_workload_that_asks_the_interpreter_to_end_fails_its_trial(
+    misbehaving: None, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(of(make_spec, "misbehaving:Quitter"))
+    with pytest.raises(WorkloadError, match="SystemExit"):
+        work(database, study)
+
+
+def test_long_intervals_between_evaluations_train_to_the_end(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(budget={"trials": 1, "steps": 5000, "evaluations": 2})
+    [record] = work(database, Studies(database).create(spec))
+    assert (record.outcome, list(record.evaluations)) == (Outcome.COMPLETE, [2500, 5000])
+
+
+def test_worker_stops_when_its_study_is_deleted(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(make_spec())
+    Studies(database).delete(study)
+    with pytest.raises(NotFoundError, match="deleted"):
+        work(database, study)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
@@ -121,6 +123,8 @@ def test_clock_of_the_database_runs_in_seconds_since_1970(database: Database) ->
         ("mysql://root@localhost/x", "not on mysql"),
         ("sqlite://", "cannot share memory"),
         ("", "sqlite:///tuner.db"),
+        ("sqlite:///a.db?mode=ro&uri=true", "takes no options"),
+        ("postgresql://ann:p/w@host:port/db", "no database URL"),
     ],
 )
 def test_url_that_is_none_of_ours_is_refused_with_the_remedy(url: str, message: str) -> None:
@@ -131,3 +135,27 @@ def test_url_that_is_none_of_ours_is_refused_with_the_remedy(url: str, message: 
 def test_password_is_never_shown() -> None:
     assert "hunter2" not in redact("postgresql+psycopg://ann:hunter2@db.example/tuner")
     assert "hunter2" not in redact("not a url with hunter2")
+    assert "hunter2" not in redact("postgresql://db/tuner?user=ann&password=hunter2")
+    assert "hunter2" not in redact("postgresql://ann:hunter2@db:port/tuner")
+
+
+_CREATE = """
+import sys
+from tuner.store import open_database
+sys.stdin.readline()
+open_database(sys.argv[1], create=True).close()
+"""
+
+
+def test_processes_that_create_one_database_at_once_all_succeed(tmp_path: Path) -> None:
+    for attempt in range(2):
+        command = [sys.executable, "-c", _CREATE, url_of(tmp_path / f"{attempt}.db")]
+        processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(4)
+        ]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [process.communicate(timeout=60)[1] for process in processes] == [""] * 4

@@ -23,6 +23,12 @@ def everybody_died(worker_id: str) -> bool:
     return True
 
 
+def ledger_of(database: Database, study: StudyHandle, name: str, lease_s: float = 60) -> Ledger:
+    ledger = Ledger(database, study, WorkerIdentity(name, "host", 1, "cpu", "0"), lease_s)
+    ledger.register(0.0, lambda ordinal: ordinal)
+    return ledger
+
+
 class Bench:
     """Some workers on one study."""
 
@@ -32,10 +38,7 @@ class Bench:
         self.proposer = Proposer(study.spec, seed=0)
 
     def ledger(self, name: str, lease_s: float = 60) -> Ledger:
-        identity = WorkerIdentity(name, "host", 1, "cpu", "0")
-        ledger = Ledger(self.database, self.study, identity, lease_s)
-        ledger.register(0.0, lambda ordinal: ordinal)
-        return ledger
+        return ledger_of(self.database, self.study, name, lease_s)
 
     def start(self, ledger: Ledger) -> Lease:
         lease = ledger.start(self.proposer.defaults(), self.proposer.propose())
@@ -62,11 +65,12 @@ def test_budget_is_exact_however_many_workers_start_trials_at_once(
 ) -> None:
     budget = {"trials": 25, "steps": 20}
     study = Studies(database).create(make_spec(budget=budget))
+    proposers = [Proposer(study.spec, seed=index) for index in range(6)]
 
     def start_all(index: int) -> list[int]:
         own = open_database(database.url)
-        ledger = Bench(own, study).ledger(f"w{index}")
-        proposer = Proposer(study.spec, seed=index)
+        ledger = ledger_of(own, study, f"w{index}")
+        proposer = proposers[index]
         numbers = []
         while (lease := ledger.start(proposer.defaults(), proposer.propose())) is not None:
             numbers.append(lease.number)
@@ -161,7 +165,7 @@ def test_of_two_who_take_over_one_trial_one_gets_it(bench: Bench) -> None:
 
     def take(index: int) -> bool:
         own = open_database(bench.database.url)
-        taken = Bench(own, bench.study).ledger(f"t{index}").take_over(nobody_died)
+        taken = ledger_of(own, bench.study, f"t{index}").take_over(nobody_died)
         own.close()
         return taken is not None
 
@@ -268,3 +272,29 @@ def test_workers_get_seeds_by_their_order(bench: Bench) -> None:
         ledger = Ledger(bench.database, bench.study, identity)
         seeds.append(ledger.register(0.0, lambda ordinal: 100 + ordinal))
     assert seeds == [100, 101, 102]
+
+
+def test_worker_of_a_deleted_study_leaves_the_next_one_alone(
+    bench: Bench, make_spec: MakeSpec
+) -> None:
+    ledger = bench.ledger("a")
+    Studies(bench.database).delete(bench.study)
+    following = Studies(bench.database).create(make_spec())
+    assert following.study_id == bench.study.study_id
+    with pytest.raises(NotFoundError, match="deleted"):
+        ledger.start([], bench.proposer.propose())
+    with pytest.raises(NotFoundError, match="deleted"):
+        is_done(bench.database, bench.study)
+    assert read_records(bench.database, following) == []
+
+
+def test_extended_wall_time_counts_at_once_for_a_running_worker(
+    database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(make_spec(budget={"steps": 5, "wall_time": 100.0}))
+    ledger = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
+    ledger.register(101.0, lambda ordinal: ordinal)
+    assert ledger.is_out_of_time()
+    budget = study.spec.budget.model_copy(update={"wall_time": 500.0})
+    Studies(database).extend(study, budget)
+    assert not ledger.is_out_of_time()

@@ -66,6 +66,7 @@ def test_the_training_loss_is_the_mean_since_the_last_evaluation(parabola: Bench
         for _ in range(5):
             trainer.step()
         losses = trainer.collect_losses()
+        trainer.forget_losses()
         assert evaluation.train_loss == pytest.approx(sum(losses) / 5, rel=1e-12)
 
 

@@ -162,7 +162,7 @@ def test_the_state_of_another_model_or_optimizer_is_refused(digits: Bench):
         make_trainer(digits, "muon").load_state_dict(state)
 
 
-def test_losses_are_collected_once_in_the_order_of_their_steps(parabola: Bench):
+def test_losses_are_kept_in_the_order_of_their_steps_until_forgotten(parabola: Bench):
     trainer, single = make_trainer(parabola), make_trainer(parabola)
     for _ in range(5):
         trainer.step()
@@ -170,7 +170,10 @@ def test_losses_are_collected_once_in_the_order_of_their_steps(parabola: Bench):
     for _ in range(5):
         single.step()
         one_by_one += single.collect_losses()
+        single.forget_losses()
     assert trainer.collect_losses() == one_by_one
+    assert trainer.collect_losses() == one_by_one
+    trainer.forget_losses()
     assert trainer.collect_losses() == []
 
 

@@ -85,6 +85,9 @@ class Choice(Frozen):
     def _check_distinct(self) -> Choice:
         if len({(type(choice), choice) for choice in self.choices}) < len(self.choices):
             raise ValueError(f"choices {list(self.choices)} must all be different")
+        for choice in self.choices:
+            if isinstance(choice, float):
+                _check_finite(choice)
         return self
 
     def describe(self) -> str:

@@ -174,13 +174,33 @@ def _check_type(value: Value, default: Value) -> None:
         raise ValueError(f"{value!r} is not {kind}, as in the default {default!r}")
 
 
+def fit_switch(axis: Dimension) -> Dimension:
+    """Returns an axis set by a user for a switch.
+
+    Raises:
+        ValueError: If it is anything but true, false or a choice of both.
+    """
+    if not all(isinstance(value, bool) for value in _members(axis)):
+        raise ValueError(
+            "a switch is true or false, or { choices = [false, true] } where it is searched"
+        )
+    return axis
+
+
 def _with_real_numbers(axis: Dimension) -> Dimension:
     match axis:
         case Fixed():
-            return Fixed(value=float(axis.value))
+            return Fixed(value=_real(axis.value))
         case Choice():
-            return Choice(choices=tuple(float(choice) for choice in axis.choices))
+            return Choice(choices=tuple(map(_real, axis.choices)))
         case Int():
-            return Float(low=axis.low, high=axis.high, log=axis.log)
+            return Float(low=_real(axis.low), high=_real(axis.high), log=axis.log)
         case Float():
             return axis
+
+
+def _real(value: Value) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number is too large") from None

@@ -24,7 +24,7 @@ from tuner.domain.dimensions import (
     dump_dimension,
     parse_dimension,
 )
-from tuner.domain.hyperparameters import FINE, LR, MAIN, Hyperparameter
+from tuner.domain.hyperparameters import FINE, LR, MAIN, Hyperparameter, fit_switch
 from tuner.domain.names import check_names, suggest
 from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.schedules import SCHEDULES, ScheduleRow
@@ -290,8 +290,12 @@ def _merge(
 ) -> dict[str, Dimension]:
     axes: dict[str, Dimension] = {}
     for knob in row.hyperparameters:
-        keys = (*knob.keys, knob.switch_name)
-        axes |= {k: overrides[k] for k in keys if k in overrides} or knob.axes(breadth)
+        # The switch comes first: a draw looks at it before the value behind it.
+        keys = (knob.switch_name, *knob.keys)
+        own = {key: overrides[key] for key in keys if key in overrides}
+        if own.keys() == {knob.switch_name}:
+            own[knob.search_name] = knob.dimension
+        axes |= own or knob.axes(breadth)
     return axes
 
 
@@ -303,9 +307,9 @@ def _fit_axes(
     fitted: dict[str, Dimension] = {}
     for key, axis in axes.items():
         if key not in known and key not in switches:
-            raise ValueError(f"{where} has no {key!r}: {suggest(key, known)}")
+            raise ValueError(f"{where} has no {key!r}: {suggest(key, [*known, *switches])}")
         try:
-            fitted[key] = known[key].fit(key, axis) if key in known else axis
+            fitted[key] = known[key].fit(key, axis) if key in known else fit_switch(axis)
         except ValueError as error:
             raise ValueError(f"{where}.{key}: {error}") from None
     for knob in knobs:

@@ -55,7 +55,10 @@ def apply_settings(tree: dict[str, Any], settings: Iterable[str]) -> dict[str, A
         key, separator, text = setting.partition("=")
         if not separator or not key.strip():
             raise SpecError(f"--set {setting}: write key=value, such as budget.trials=20.")
-        set_value(tree, key.strip(), _parse_value(text.strip()))
+        try:
+            set_value(tree, key.strip(), _parse_value(text.strip()))
+        except SpecError as error:
+            raise SpecError(f"--set {setting}: {error}") from None
     return tree
 
 
@@ -105,17 +108,22 @@ def _parse_value(text: str) -> Any:
 
 
 def _distinct(problems: Iterable[Any]) -> list[Any]:
-    """Keeps one problem a key: a union reports every branch that did not fit."""
-    seen: dict[tuple[Any, ...], Any] = {}
+    """Keeps one problem a value: a union reports every branch, a list its items and itself."""
+    kept: dict[tuple[Any, ...], Any] = {}
     for problem in problems:
-        seen.setdefault(problem["loc"][:3], problem)
-    return list(seen.values())
+        location = problem["loc"][:3]
+        if not any(location == known[: len(location)] for known in kept):
+            kept[location] = problem
+    return list(kept.values())
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     match problem["type"]:
+        case _ if "choices" in location[1:]:
+            del location[location.index("choices") + 1 :]
+            message = "each choice is a number, a text, true or false"
         case "missing":
             return f"{key} is missing: add it."
         case "extra_forbidden":
@@ -130,6 +138,8 @@ def _explain(problem: Mapping[str, Any]) -> str:
             message = "must not start with '-' or a space, nor hold a slash or a line break"
         case "tuple_type":
             message = "must be a list"
+        case "too_short":
+            message = "must hold at least 1 item"
         case "dict_type" | "model_type" | "model_attributes_type":
             message = "must be a table"
         case _:
@@ -149,8 +159,10 @@ def _show(value: Any) -> str:
 
 
 def _keys_at(location: list[str]) -> list[str]:
+    """Returns the keys known in a table, by its path; an axis knows those of every form."""
+    if location[:1] in (["optimizer"], ["schedule"]) or location == ["train", "batch_size"]:
+        return ["low", "high", "log", "choices"]
     model: Any = StudySpec
     for part in location:
-        annotation = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
-        model = annotation
-    return list(getattr(model, "model_fields", {}))
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

@@ -74,7 +74,7 @@ def to_toml(summary: StudySummary) -> str:
     best = _best(summary)
     config = best.config
     tree = summary.spec.model_dump(mode="json", exclude_none=True)
-    tree["study"]["name"] = f"{summary.name}-winner"
+    tree["study"]["name"] = f"{summary.name[:190]}-winner"
     tree["budget"]["trials"] = 1
     tree["space"] = {"optimizers": [config.optimizer], "schedules": [config.schedule]}
     tree["optimizer"] = {config.optimizer: config.optimizer_values}
@@ -130,13 +130,16 @@ def _optimizer_lines(calls: tuple[Call, ...]) -> list[str]:
         ]
     lines = [
         "def build_optimizers(model):",
-        '    """Returns the optimizers: one for the matrices, one for the rest; step both."""',
+        '    """Returns the optimizers: for the matrices, and for the rest if any; step all."""',
+        "    optimizers = []",
     ]
     for call in calls:
-        lines.append(f"    {call.parameters} = {_SELECTIONS[call.parameters]}")
-    lines.append("    return [")
-    lines += [f"        {_constructor(call, call.parameters)}," for call in calls]
-    return [*lines, "    ]"]
+        lines += [
+            f"    {call.parameters} = {_SELECTIONS[call.parameters]}",
+            f"    if {call.parameters}:",
+            f"        optimizers.append({_constructor(call, call.parameters)})",
+        ]
+    return [*lines, "    return optimizers"]
 
 
 def _constructor(call: Call, parameters: str) -> str:

@@ -68,6 +68,8 @@ def _compare(other: float | None, leader: float | None) -> str:
     """Returns how another value compares to the leader's, where a ratio means something."""
     if other is None or leader is None or min(other, leader) <= 0:
         return ""
+    if other == leader:
+        return ", the same"
     ratio = other / leader
     if not 0.5 < ratio < 2:
         return f", {ratio:.3g} times the value"

@@ -27,7 +27,7 @@ def to_markdown(summary: StudySummary) -> str:
 
 def _draw(table: TextTable) -> str:
     lines = [
-        f"## {table.title}\n",
+        f"## {_escape(table.title)}\n",
         _row(table.columns),
         _row("---" if index == 0 else "---:" for index in range(len(table.columns))),
         *(_row(map(_escape, row)) for row in table.rows),

@@ -215,8 +215,7 @@ class _Task:
     def _resume(self, trainer: Trainer, state: dict[str, Any]) -> None:
         trainer.load_state_dict(state)
         self.timing = Timing(**state["timing"])
-        reached = sum(step <= trainer.step_number for step in trainer.evaluation_steps)
-        seen = {self._progress(index) for index in range(1, reached + 1)}
+        seen = {self._progress(index) for index in range(1, trainer.evaluated + 1)}
         self._evaluations = {p: v for p, v in self._record.evaluations.items() if p in seen}
         self._worker.log(f"Trial {self._lease.number} continues at step {trainer.step_number}")
 
@@ -228,9 +227,7 @@ class _Task:
         if now - self._renewed_at > LEASE_S / 4:
             self._desk.ledger.renew(self._lease, step)
             self._renewed_at = now
-        # A checkpoint at an evaluation's step means that it has been reported, so none is
-        # written between the step and the report.
-        if now - self._saved_at > CHECKPOINT_S and not self._awaits_evaluation():
+        if now - self._saved_at > CHECKPOINT_S:
             self._save()
         return True
 
@@ -302,9 +299,6 @@ class _Task:
     @property
     def _step(self) -> int:
         return 0 if self._trainer is None else self._trainer.step_number
-
-    def _awaits_evaluation(self) -> bool:
-        return self._trainer is not None and self._step in self._trainer.evaluation_steps
 
     def _progress(self, index: int) -> int:
         total = 0 if self._trainer is None else self._trainer.total_steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        _check_whole(path)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise anything
         raise StorageError(f"The checkpoint {path} cannot be read: {error}") from error
@@ -64,3 +66,11 @@ def remove_checkpoint(path: Path) -> None:
     """Deletes a checkpoint, if there is one."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
+
+
+def _check_whole(path: Path) -> None:
+    # torch reads tensors without looking at the checksums it wrote.
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} is damaged")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import zlib
 from pathlib import Path
 
 from tuner.errors import WorkloadError
@@ -36,11 +37,11 @@ def fetch(name: str, *, url: str, sha256: str) -> bytes:
     """
     path = data_folder() / name
     if not path.exists():
-        _download(url, path)
+        _download(url, path, name)
     try:
         raw = path.read_bytes()
         content = gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise WorkloadError(
             f"{path} cannot be read: {error}. Delete it to have it fetched again."
         ) from error
@@ -53,7 +54,7 @@ def fetch(name: str, *, url: str, sha256: str) -> bytes:
     return content
 
 
-def _download(url: str, path: Path) -> None:
+def _download(url: str, path: Path, name: str) -> None:
     import pooch
     import requests
 
@@ -63,5 +64,5 @@ def _download(url: str, path: Path) -> None:
         raise WorkloadError(
             f"{path} is missing and {url} cannot be downloaded "
             f"({type(error).__name__}). Put the file there, or set TUNER_DATA to a folder "
-            f"that holds {path.parent.name}/{path.name}."
+            f"that holds {name}."
         ) from error

@@ -91,31 +91,34 @@ def run_trial(
     """
     timing = timing or Timing()
     metrics: dict[str, float] = {}
-    start = trainer.step_number
     for index, boundary in enumerate(trainer.evaluation_steps, start=1):
-        if boundary <= start:
+        if index <= trainer.evaluated:
             continue
         began = time.perf_counter()
-        interrupted = False
-        while trainer.step_number < boundary and not interrupted:
+        goes_on = True
+        while trainer.step_number < boundary and goes_on:
             trainer.step()
-            interrupted = not reporter.advance(trainer.step_number)
+            goes_on = reporter.advance(trainer.step_number)
+        if trainer.step_number < boundary:
+            timing.train_s += time.perf_counter() - began
+            return Outcome(Ending.INTERRUPTED, metrics, None, timing)
         losses = trainer.collect_losses()
         timing.train_s += time.perf_counter() - began
         diverged_step = _first_bad_step(losses, trainer.step_number)
         if diverged_step is not None:
             return Outcome(Ending.DIVERGED, metrics, diverged_step, timing)
-        if interrupted and trainer.step_number < boundary:
-            return Outcome(Ending.INTERRUPTED, metrics, None, timing)
         began = time.perf_counter()
         metrics = trainer.evaluate(lambda: reporter.advance(trainer.step_number))
         timing.eval_s += time.perf_counter() - began
         if not math.isfinite(metrics[metric]):
             return Outcome(Ending.DIVERGED, metrics, boundary, timing)
         train_loss = math.fsum(losses) / len(losses)
-        if not reporter.report(Evaluation(index, boundary, metrics, train_loss)):
+        keep = reporter.report(Evaluation(index, boundary, metrics, train_loss))
+        trainer.evaluated = index
+        trainer.forget_losses()
+        if not keep:
             return Outcome(Ending.PRUNED, metrics, None, timing)
-        if interrupted and boundary < trainer.total_steps:
+        if not goes_on and boundary < trainer.total_steps:
             return Outcome(Ending.INTERRUPTED, metrics, None, timing)
     return Outcome(Ending.COMPLETE, metrics, None, timing)
 

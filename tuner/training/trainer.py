@@ -43,8 +43,8 @@ class Bench:
         """Loads the data and moves it to the device once.
 
         Raises:
-            SpecError: If the workload returns something else than :class:`Data`.
-            WorkloadError: If loading the data raises.
+            SpecError: If the workload returns something else than :class:`Data`, or the device
+                cannot compute in this precision.
         """
         dtype = dtype_of(precision, device)
         data = workload.data()
@@ -105,6 +105,12 @@ class Trainer:
         config: What this trial trains with.
         seed: The seed of initialisation, data order and dropout.
 
+    Attributes:
+        step_number: Steps taken.
+        total_steps: Steps of a full trial.
+        evaluation_steps: The steps after which it is evaluated.
+        evaluated: How many of these evaluations have been reported.
+
     Raises:
         SpecError: If the batch size exceeds the training set.
         WorkloadError: If the optimizer cannot train this model.
@@ -119,6 +125,7 @@ class Trainer:
         self.bench = bench
         self.seed = seed
         self.step_number = 0
+        self.evaluated = 0
         self.total_steps = spec.budget.full_steps(bench.train_examples, config.batch_size)
         self.evaluation_steps = evaluation_steps(self.total_steps, spec.budget.evaluations)
         self.model = bench.build_model(seed)
@@ -151,12 +158,17 @@ class Trainer:
             self._losses = [self._joined_losses()]
 
     def collect_losses(self) -> list[float]:
-        """Returns the training losses since the last call, waiting for the device once."""
-        if not self._losses:
-            return []
+        """Returns the training losses since the last evaluation, waiting for the device once.
+
+        They are kept until :meth:`forget_losses`, so that a checkpoint written before the
+        evaluation has been reported still holds them.
+        """
         losses: list[float] = self._joined_losses().tolist()
-        self._losses = []
         return losses
+
+    def forget_losses(self) -> None:
+        """Starts a new interval, after an evaluation has been reported."""
+        self._losses = []
 
     def _joined_losses(self) -> Tensor:
         return torch.cat([loss.reshape(-1) for loss in self._losses] or [torch.empty(0)])
@@ -175,6 +187,7 @@ class Trainer:
             "seed": self.seed,
             "step": self.step_number,
             "total_steps": self.total_steps,
+            "evaluated": self.evaluated,
             "losses": self._joined_losses(),
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(self.bench.device) if cuda else None,
@@ -195,6 +208,7 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError) as error:
             raise WorkloadError(f"The checkpoint is of another model: {error}") from error
         self.step_number = int(state["step"])
+        self.evaluated = int(state["evaluated"])
         self._losses = [state["losses"].to(self.bench.device)]
         torch.set_rng_state(state["rng"].cpu())
         if state["device_rng"] is not None and self.bench.device.type == "cuda":
