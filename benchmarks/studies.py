@@ -1,7 +1,9 @@
 """Whole studies, start to end: tuner against the Optuna script a user would write.
 
 Both train the same workload with the same plain loop, one process, TPE with median pruning, on a
-SQLite file. Runs alternate, and ratios are taken within a pair, since machines drift.
+SQLite file. Their samplers draw differently and so stop different trials; what is compared is
+wall time a thousand optimizer steps, start-up and storage included. Runs alternate, and ratios are
+taken within a pair, since machines drift.
 
     python -m benchmarks.studies --workload digits --trials 60 --pairs 3
 """
@@ -37,7 +39,11 @@ data = workload.data()
 steps, batch = int(steps), int(batch)
 
 
+taken = 0
+
+
 def objective(trial):
+    global taken
     lr = trial.suggest_float("lr", 1e-4, 1e-1, log=True)
     beta1 = 1 - trial.suggest_float("one_minus_beta1", 0.02, 0.5, log=True)
     torch.manual_seed(0)
@@ -54,6 +60,7 @@ def objective(trial):
         loss.backward()
         optimizer.step()
         scheduler.step()
+        taken += 1
         if (step + 1) % (steps // 10) == 0:
             with torch.no_grad():
                 value = workload.metrics(model, data.val)["val_loss"].item()
@@ -67,6 +74,7 @@ study = optuna.create_study(
     storage=url, sampler=optuna.samplers.TPESampler(seed=0), pruner=optuna.pruners.MedianPruner()
 )
 study.optimize(objective, n_trials=int(trials))
+print(taken)
 """
 
 
@@ -81,35 +89,39 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for _ in range(arguments.pairs):
-        plain_s = time_plain(arguments)
-        ours_s, overhead = time_ours(arguments)
-        rows.append({"plain_s": plain_s, "tuner_s": ours_s, "outside": overhead})
-    ratio = statistics.median(row["plain_s"] / row["tuner_s"] for row in rows)
+        plain_s, plain_steps = time_plain(arguments)
+        ours_s, ours_steps, overhead = time_ours(arguments)
+        plain, ours = 1000 * plain_s / plain_steps, 1000 * ours_s / ours_steps
+        rows.append({"plain_s": plain, "tuner_s": ours, "ratio": plain / ours, "outside": overhead})
+    ratio = statistics.median(row["ratio"] for row in rows)
     if arguments.json:
         print(json.dumps({"workload": arguments.workload, "runs": rows, "ratio": ratio}))
         return
-    print(f"{arguments.workload}, {arguments.trials} trials of {STEPS[arguments.workload]} steps, ")
-    print(f"one process, {arguments.threads} thread(s), start-up included")
+    print(
+        f"{arguments.workload}, {arguments.trials} trials of up to {STEPS[arguments.workload]} steps,"
+    )
+    print(f"one process, {arguments.threads} thread(s); seconds a thousand steps")
     print(f"{'Optuna script':>15} {'tuner':>10} {'ratio':>7} {'outside training':>18}")
     for row in rows:
         print(
-            f"{row['plain_s']:>13.1f} s {row['tuner_s']:>8.1f} s "
-            f"{row['plain_s'] / row['tuner_s']:>7.2f} {row['outside']:>17.1%}"
+            f"{row['plain_s']:>13.2f} s {row['tuner_s']:>8.2f} s "
+            f"{row['ratio']:>7.2f} {row['outside']:>17.1%}"
         )
     print(f"median ratio {ratio:.2f}")
 
 
-def time_plain(arguments: argparse.Namespace) -> float:
-    """Returns the seconds of the script, start to end."""
+def time_plain(arguments: argparse.Namespace) -> tuple[float, int]:
+    """Returns the seconds of the script, start to end, and the steps it took."""
     name = arguments.workload
     with tempfile.TemporaryDirectory() as folder:
         values = (name, arguments.trials, STEPS[name], BATCH[name], f"sqlite:///{folder}/o.db")
         command = [sys.executable, "-c", SCRIPT, *map(str, values), str(arguments.threads)]
-        return run(command, os.environ.copy())
+        seconds, output = run(command, os.environ.copy())
+        return seconds, int(output)
 
 
-def time_ours(arguments: argparse.Namespace) -> tuple[float, float]:
-    """Returns the seconds of a worker on a study like the script's, and its overhead."""
+def time_ours(arguments: argparse.Namespace) -> tuple[float, int, float]:
+    """Returns the seconds of a worker on a study like the script's, its steps and overhead."""
     name = arguments.workload
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"TUNER_STORAGE": f"sqlite:///{folder}/t.db"}
@@ -127,21 +139,21 @@ def time_ours(arguments: argparse.Namespace) -> tuple[float, float]:
         workload = f"models.{name}:{name.capitalize()}"
         create = [*tuner, "study", "create", "--no-check", "--workload", workload]
         run([*create, "--name", name, "--optimizers", "adam", *options], environment)
-        seconds = run(
+        seconds, _ = run(
             [*tuner, "worker", "start", name, "--threads", str(arguments.threads)], environment
         )
-        report = subprocess.run(
-            [*tuner, "study", "report", name, "--json"],
-            env=environment, cwd=ROOT, capture_output=True, check=True,
-        )  # fmt: skip
-        return seconds, float(json.loads(report.stdout)["overhead"])
+        _, report = run([*tuner, "study", "report", name, "--json"], environment)
+        found = json.loads(report)
+        return seconds, int(found["steps"]), float(found["overhead"])
 
 
-def run(command: list[str], environment: dict[str, str]) -> float:
-    """Returns the seconds a command takes."""
+def run(command: list[str], environment: dict[str, str]) -> tuple[float, str]:
+    """Returns the seconds a command takes, and what it prints."""
     began = time.perf_counter()
-    subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    ended = subprocess.run(
+        command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return time.perf_counter() - began, ended.stdout
 
 
 if __name__ == "__main__":
