@@ -31,7 +31,8 @@ class ScheduleRow:
         equation: Its factor after warmup; x is the fraction of the remaining steps taken.
         reference: Where it was published.
         hyperparameters: Its knobs; ``warmup`` is the fraction of all steps warmed up linearly.
-        shape: The factor after warmup, from the knobs' values and x in [0, 1].
+        shape: The factor after warmup, from the knobs' values and x in [0, 1]; it uses nothing
+            but its arguments and ``math``, since its source is exported.
     """
 
     name: str
@@ -57,8 +58,7 @@ class ScheduleRow:
         [0.25, 0.5, 0.75, 1.0, 1.0, 0.854, 0.5, 0.146]
         """
         numbers = {name: float(value) for name, value in values.items()}
-        warmup = round(numbers["warmup"] * steps)
-        rest = max(1, steps - warmup)
+        warmup, rest = split_steps(numbers["warmup"], steps)
 
         def factor(step: int) -> float:
             if step < warmup:
@@ -68,16 +68,26 @@ class ScheduleRow:
         return factor
 
 
-def _constant(values: dict[str, float], x: float) -> float:
+def split_steps(warmup: float, steps: int) -> tuple[int, int]:
+    """Returns the steps of a trial's warmup and those after it, the latter at least 1."""
+    first = round(warmup * steps)
+    return first, max(1, steps - first)
+
+
+# The source of these functions is what `tuner study export` prints, so each stands alone.
+def constant_shape(values: dict[str, float], x: float) -> float:
+    """Returns 1."""
     return 1.0
 
 
-def _cosine(values: dict[str, float], x: float) -> float:
+def cosine_shape(values: dict[str, float], x: float) -> float:
+    """Returns half a cosine wave from 1 to final_ratio."""
     final = values["final_ratio"]
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * x))
 
 
-def _step(values: dict[str, float], x: float) -> float:
+def step_shape(values: dict[str, float], x: float) -> float:
+    """Returns gamma to the number of periods that have passed."""
     # The small addition keeps a boundary such as 3 * 0.2 from falling one step late.
     return values["gamma"] ** math.floor(x / values["period"] + 1e-9)
 
@@ -91,7 +101,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
             "1",
             "–",
             (_WARMUP,),
-            _constant,
+            constant_shape,
         ),
         ScheduleRow(
             "cosine",
@@ -110,7 +120,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
                     switch=True,
                 ),
             ),
-            _cosine,
+            cosine_shape,
         ),
         ScheduleRow(
             "step",
@@ -136,7 +146,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
                     bounds=POSITIVE_FRACTION,
                 ),
             ),
-            _step,
+            step_shape,
         ),
     )
 }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import tomli_w
 
 from tuner.analysis.summary import BestTrial, StudySummary
 from tuner.domain.calls import Call
-from tuner.domain.dimensions import Value
 from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.schedules import SCHEDULES, split_steps
 from tuner.errors import NotFoundError
 
 _SELECTIONS = {
@@ -38,7 +39,7 @@ def to_python(summary: StudySummary) -> str:
         f"{summary.spec.train.precision},"
         f" {'no gradient clipping' if clip is None else f'gradients clipped to norm {clip}'}.",
         "",
-        *(["import math", ""] if best.config.schedule == "cosine" else []),
+        *(["import math", ""] if "math." in _shape_source(best) else []),
         "import torch",
         "from torch.optim.lr_scheduler import LambdaLR",
         "",
@@ -148,31 +149,27 @@ def _constructor(call: Call, parameters: str) -> str:
 
 
 def _schedule_lines(best: BestTrial, steps: int) -> list[str]:
-    values = best.config.schedule_values
-    warmup = round(float(values["warmup"]) * steps)
-    rest = max(1, steps - warmup)
-    lines = ["def lr_factor(step):", '    """Returns what the learning rate is multiplied with."""']
+    row = SCHEDULES[best.config.schedule]
+    values = {name: float(value) for name, value in best.config.schedule_values.items()}
+    warmup, rest = split_steps(values.pop("warmup"), steps)
+    lines = [
+        f"SCHEDULE = {values!r}",
+        "",
+        "",
+        *_shape_source(best).splitlines(),
+        "",
+        "",
+        "def lr_factor(step):",
+        '    """Returns what the learning rate is multiplied with."""',
+    ]
     if warmup:
         lines += [f"    if step < {warmup}:", f"        return (step + 1) / {warmup}"]
-    progress = f"min(1.0, (step - {warmup}) / {rest})" if warmup else f"min(1.0, step / {rest})"
-    return lines + _shape_lines(best.config.schedule, values, progress)
+    progress = f"min(1.0, (step - {warmup}) / {rest})"
+    return [*lines, f"    return {row.shape.__name__}(SCHEDULE, {progress})"]
 
 
-def _shape_lines(schedule: str, values: dict[str, Value], progress: str) -> list[str]:
-    match schedule:
-        case "cosine":
-            final = float(values["final_ratio"])
-            return [
-                f"    progress = {progress}",
-                f"    return {final!r} + {1 - final!r} * 0.5 * (1 + math.cos(math.pi * progress))",
-            ]
-        case "step":
-            return [
-                f"    progress = {progress}",
-                f"    return {values['gamma']!r} ** int(progress / {values['period']!r} + 1e-9)",
-            ]
-        case _:
-            return ["    return 1.0"]
+def _shape_source(best: BestTrial) -> str:
+    return inspect.getsource(SCHEDULES[best.config.schedule].shape).rstrip()
 
 
 def _demonstration(several: bool) -> list[str]:
