@@ -97,9 +97,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"workload": arguments.workload, "runs": rows, "ratio": ratio}))
         return
-    print(
-        f"{arguments.workload}, {arguments.trials} trials of up to {STEPS[arguments.workload]} steps,"
-    )
+    steps = STEPS[arguments.workload]
+    print(f"{arguments.workload}, {arguments.trials} trials of up to {steps} steps,")
     print(f"one process, {arguments.threads} thread(s); seconds a thousand steps")
     print(f"{'Optuna script':>15} {'tuner':>10} {'ratio':>7} {'outside training':>18}")
     for row in rows:
