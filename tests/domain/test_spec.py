@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from tests.domain.domain_strategies import spec_trees
 from tuner.domain.dimensions import Choice, Fixed, Float
 from tuner.domain.hyperparameters import FINE, LR, MAIN
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES
+from tuner.domain.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS
+from tuner.domain.schedules import SCHEDULES, USUAL_SCHEDULES
 from tuner.domain.spec import Budget, StudySpec, evaluation_steps, parse_duration
 from tuner.domain.study_file import parse_spec
 
@@ -29,8 +29,8 @@ def test_what_is_left_out_has_a_default():
     assert (spec.study.metric, spec.study.direction) == ("val_loss", "minimize")
     assert (spec.budget.trials, spec.budget.epochs, spec.budget.steps) == (60, 10, None)
     assert (spec.search.sampler, spec.search.pruner, spec.search.seed) == ("tpe", "median", 0)
-    assert spec.space.optimizers == tuple(OPTIMIZERS)
-    assert spec.space.schedules == tuple(SCHEDULES)
+    assert spec.space.optimizers == USUAL_OPTIMIZERS
+    assert spec.space.schedules == USUAL_SCHEDULES
     assert spec.train.batch_size == Fixed(value=128)
     assert (spec.train.grad_clip, spec.train.precision) == (None, "float32")
 

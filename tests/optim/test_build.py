@@ -20,7 +20,15 @@ from tuner.optim.build import instantiate, select_parameters
 every_optimizer = pytest.mark.parametrize("name", list(OPTIMIZERS))
 
 # What an optimizer must reach on the quadratic below in 200 steps, from its defaults but for lr.
-LEARNING_RATES = {"sgd": 0.1, "momentum": 0.03, "nesterov": 0.03, "adagrad": 0.5, "muon": 0.02}
+LEARNING_RATES = {
+    "adafactor": 0.5,
+    "adadelta": 10.0,
+    "sgd": 0.1,
+    "momentum": 0.03,
+    "nesterov": 0.03,
+    "adagrad": 0.5,
+    "muon": 0.02,
+}
 
 
 def network(dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -8,6 +8,8 @@ from typing import Any
 
 from tuner.analysis.summary import StudySummary, summarize
 from tuner.domain.dimensions import Value
+from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.schedules import SCHEDULES
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord
 
@@ -26,7 +28,11 @@ def make_spec(
             "direction": direction,
         },
         "budget": {"trials": 20, "steps": STEPS, "evaluations": 4},
-        "space": {"breadth": 3},
+        "space": {
+            "breadth": 3,
+            "optimizers": list(OPTIMIZERS),
+            "schedules": list(SCHEDULES),
+        },
     }
     return StudySpec.model_validate(tree | tables).resolve()
 

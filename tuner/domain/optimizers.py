@@ -19,6 +19,7 @@ from tuner.domain.hyperparameters import (
     MAIN,
     NOT_NEGATIVE,
     POSITIVE,
+    Bounds,
     Hyperparameter,
     LogNormalPrior,
 )
@@ -64,22 +65,28 @@ class OptimizerRow:
         {'lr': 0.01, 'eps': 1e-08, 'weight_decay': 0.0, 'betas': (0.9, 0.999)}
         """
         if self.helper is None:
-            return (Call(self.target, _pair_betas(values) | self.arguments),)
+            return (Call(self.target, _with_tuples(values) | self.arguments),)
         prefix = self.helper.rpartition(".")[2].lower() + "_"
         own_values = {k: v for k, v in values.items() if not k.startswith(prefix)}
         helper_values = {
             k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)
         }
         return (
-            Call(self.target, _pair_betas(own_values) | self.arguments, parameters="matrices"),
-            Call(self.helper, _pair_betas(helper_values), parameters="others"),
+            Call(self.target, _with_tuples(own_values) | self.arguments, parameters="matrices"),
+            Call(self.helper, _with_tuples(helper_values), parameters="others"),
         )
 
 
-def _pair_betas(values: dict[str, Value]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {k: v for k, v in values.items() if k not in ("beta1", "beta2")}
-    if "beta1" in values:
-        arguments["betas"] = (values["beta1"], values["beta2"])
+# Arguments that torch takes as one tuple are searched one by one.
+_TUPLES = {"betas": ("beta1", "beta2"), "etas": ("etaminus", "etaplus")}
+
+
+def _with_tuples(values: dict[str, Value]) -> dict[str, Any]:
+    parts = {part for members in _TUPLES.values() for part in members}
+    arguments: dict[str, Any] = {k: v for k, v in values.items() if k not in parts}
+    for name, members in _TUPLES.items():
+        if members[0] in values:
+            arguments[name] = tuple(values[member] for member in members)
     return arguments
 
 
@@ -107,6 +114,32 @@ def _sgd_knobs(mean: float, std: float) -> tuple[Hyperparameter, ...]:
 _MOMENTUM = Hyperparameter(
     "momentum", 0.9, _log(0.005, 0.3), "AP", MAIN, bounds=BELOW_ONE, complement=True
 )
+
+
+def _adam_knobs(lr: float, *others: Hyperparameter) -> tuple[Hyperparameter, ...]:
+    return (
+        Hyperparameter(
+            "lr",
+            lr,
+            _log(1e-4, 0.1),
+            "J; prior SIV",
+            LR,
+            bounds=POSITIVE,
+            prior=LogNormalPrior(-2.7, 1.42),
+        ),
+        Hyperparameter(
+            "beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, bounds=BELOW_ONE, complement=True
+        ),
+        Hyperparameter(
+            "beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, bounds=BELOW_ONE, complement=True
+        ),
+        Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
+        Hyperparameter(
+            "weight_decay", 0.0, _log(1e-7, 5e-5), "AP", FINE, bounds=NOT_NEGATIVE, switch=True
+        ),
+        *others,
+    )
+
 
 OPTIMIZERS: dict[str, OptimizerRow] = {
     row.name: row
@@ -175,33 +208,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
             "The usual first try: works over a wide band of learning rates.",
             "m ← β₁m + (1−β₁)g;  s ← β₂s + (1−β₂)g²;  p ← p − lr·m̂/(√ŝ + ε)",
             "Kingma and Ba, Adam, ICLR 2015",
-            (
-                Hyperparameter(
-                    "lr",
-                    1e-3,
-                    _log(1e-4, 0.1),
-                    "J; prior SIV",
-                    LR,
-                    bounds=POSITIVE,
-                    prior=LogNormalPrior(-2.7, 1.42),
-                ),
-                Hyperparameter(
-                    "beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, bounds=BELOW_ONE, complement=True
-                ),
-                Hyperparameter(
-                    "beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, bounds=BELOW_ONE, complement=True
-                ),
-                Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
-                Hyperparameter(
-                    "weight_decay",
-                    0.0,
-                    _log(1e-7, 5e-5),
-                    "AP",
-                    FINE,
-                    bounds=NOT_NEGATIVE,
-                    switch=True,
-                ),
-            ),
+            _adam_knobs(1e-3),
         ),
         OptimizerRow(
             "adamw",
@@ -243,5 +250,120 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
             ),
             helper="torch.optim.AdamW",
         ),
+        OptimizerRow(
+            "adamax",
+            "torch.optim.Adamax",
+            "As Adam where rare large gradients would shrink its steps, as in embeddings.",
+            "m ← β₁m + (1−β₁)g;  u ← max(β₂u, |g| + ε);  p ← p − lr·m̂/u",
+            "Kingma and Ba, Adam, ICLR 2015",
+            _adam_knobs(2e-3),
+        ),
+        OptimizerRow(
+            "nadam",
+            "torch.optim.NAdam",
+            "As Adam, with Nesterov's look ahead in place of plain momentum.",
+            "as Adam, with μ_t growing towards β₁ and a step along μ_{t+1}m̂ + (1−μ_t)ĝ",
+            "Dozat, Incorporating Nesterov Momentum into Adam, ICLR workshop 2016",
+            _adam_knobs(
+                2e-3,
+                Hyperparameter(
+                    "momentum_decay", 4e-3, _log(1e-4, 1e-1), "J", FINE, bounds=NOT_NEGATIVE
+                ),
+            ),
+        ),
+        OptimizerRow(
+            "radam",
+            "torch.optim.RAdam",
+            "As Adam without a warmup: its first steps wait until the variance is known.",
+            "as Adam, the adaptive step scaled by r_t once it is defined",
+            "Liu et al., On the Variance of the Adaptive Learning Rate and Beyond, ICLR 2020",
+            _adam_knobs(1e-3),
+        ),
+        OptimizerRow(
+            "adafactor",
+            "torch.optim.Adafactor",
+            "Large matrices in little memory: second moments are kept by row and column.",
+            "s ≈ row(s)·col(s)/mean(s);  p ← p − lr·max(ε₂, rms(p))·clip(g/√s)",
+            "Shazeer and Stern, Adafactor, ICML 2018",
+            (
+                Hyperparameter("lr", 1e-2, _log(1e-4, 1e-2), "AP", LR, bounds=POSITIVE),
+                Hyperparameter(
+                    "weight_decay",
+                    0.0,
+                    _log(1e-3, 1.0),
+                    "AP",
+                    FINE,
+                    bounds=NOT_NEGATIVE,
+                    switch=True,
+                ),
+            ),
+        ),
+        OptimizerRow(
+            "adadelta",
+            "torch.optim.Adadelta",
+            "When no learning rate is known at all: steps take the units of past updates.",
+            "s ← ρs + (1−ρ)g²;  Δ = g·√(d+ε)/√(s+ε);  d ← ρd + (1−ρ)Δ²;  p ← p − lr·Δ",
+            "Zeiler, ADADELTA, 2012",
+            (
+                Hyperparameter("lr", 1.0, _log(1e-2, 10.0), "J", LR, bounds=POSITIVE),
+                Hyperparameter(
+                    "rho", 0.9, _log(1e-3, 0.5), "J", MAIN, bounds=BELOW_ONE, complement=True
+                ),
+                Hyperparameter("eps", 1e-6, _log(1e-8, 1e-4), "J", FINE, bounds=NOT_NEGATIVE),
+            ),
+        ),
+        OptimizerRow(
+            "asgd",
+            "torch.optim.ASGD",
+            "Convex problems to high precision: a decaying rate beside an averaged iterate.",
+            "p ← p·(1 − λη_t) − η_t·g;  η_t = lr/(1 + λ·lr·t)^α",
+            "Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992",
+            (
+                Hyperparameter(
+                    "lr",
+                    1e-2,
+                    _log(1e-3, 1.0),
+                    "J; prior SIV",
+                    LR,
+                    bounds=POSITIVE,
+                    prior=LogNormalPrior(-2.10, 1.31),
+                ),
+                Hyperparameter("lambd", 1e-4, _log(1e-6, 1e-2), "J", MAIN, bounds=NOT_NEGATIVE),
+                Hyperparameter(
+                    "alpha", 0.75, Float(low=0.5, high=1.0), "J", FINE, bounds=NOT_NEGATIVE
+                ),
+            ),
+        ),
+        OptimizerRow(
+            "rprop",
+            "torch.optim.Rprop",
+            "Full batches only: it uses the signs of gradients and suffers from their noise.",
+            "Δ ← Δ·(η⁺ if signs agree else η⁻);  p ← p − sign(g)·Δ",
+            "Riedmiller and Braun, RPROP, ICNN 1993",
+            (
+                Hyperparameter("lr", 1e-2, _log(1e-4, 0.1), "J", LR, bounds=POSITIVE),
+                Hyperparameter(
+                    "etaminus",
+                    0.5,
+                    Float(low=0.3, high=0.7),
+                    "J",
+                    MAIN,
+                    bounds=Bounds(0, 1, open_low=True, open_high=True),
+                ),
+                Hyperparameter(
+                    "etaplus",
+                    1.2,
+                    Float(low=1.05, high=1.5),
+                    "J",
+                    MAIN,
+                    bounds=Bounds(1, open_low=True),
+                ),
+            ),
+        ),
     )
 }
+
+USUAL_OPTIMIZERS = (
+    "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon",
+)  # fmt: skip
+"""What a study searches whose file names no optimizers."""

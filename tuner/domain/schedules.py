@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuner.domain.dimensions import Choice, Float, Value
-from tuner.domain.hyperparameters import FRACTION, MAIN, POSITIVE_FRACTION, Hyperparameter
+from tuner.domain.hyperparameters import FRACTION, MAIN, POSITIVE, POSITIVE_FRACTION, Hyperparameter
 
 Factor = Callable[[int], float]
 """What the learning rate is multiplied with at a step, counted from 0."""
@@ -92,6 +92,46 @@ def step_shape(values: dict[str, float], x: float) -> float:
     return values["gamma"] ** math.floor(x / values["period"] + 1e-9)
 
 
+def linear_shape(values: dict[str, float], x: float) -> float:
+    """Returns a straight line from 1 to final_ratio."""
+    return 1 - x * (1 - values["final_ratio"])
+
+
+def polynomial_shape(values: dict[str, float], x: float) -> float:
+    """Returns a power of what is left, from 1 to final_ratio."""
+    final = values["final_ratio"]
+    return final + (1 - final) * math.pow(1 - x, values["power"])
+
+
+def exponential_shape(values: dict[str, float], x: float) -> float:
+    """Returns the same shrinkage every step, from 1 to final_ratio."""
+    return math.pow(values["final_ratio"], x)
+
+
+def multistep_shape(values: dict[str, float], x: float) -> float:
+    """Returns gamma to the number of milestones that have passed."""
+    return values["gamma"] ** ((x >= values["first"]) + (x >= values["second"]))
+
+
+def inverse_sqrt_shape(values: dict[str, float], x: float) -> float:
+    """Returns one over the square root of time, counted in timescales."""
+    return math.sqrt(values["timescale"] / (values["timescale"] + x))
+
+
+def stable_decay_shape(values: dict[str, float], x: float) -> float:
+    """Returns 1 until the cooldown, then a straight line to 0."""
+    return min(1.0, (1 - x) / values["cooldown"])
+
+
+def _final_ratio(default: float) -> Hyperparameter:
+    axis = Choice(choices=(1e-3, 1e-2))
+    return Hyperparameter("final_ratio", default, axis, "AP", MAIN, bounds=FRACTION)
+
+
+_GAMMA = Hyperparameter(
+    "gamma", 0.1, Float(low=0.05, high=0.5, log=True), "J", MAIN, bounds=POSITIVE_FRACTION
+)
+
 SCHEDULES: dict[str, ScheduleRow] = {
     row.name: row
     for row in (
@@ -129,14 +169,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
             "He et al., Deep Residual Learning, CVPR 2016",
             (
                 _WARMUP,
-                Hyperparameter(
-                    "gamma",
-                    0.1,
-                    Float(low=0.05, high=0.5, log=True),
-                    "J",
-                    MAIN,
-                    bounds=POSITIVE_FRACTION,
-                ),
+                _GAMMA,
                 Hyperparameter(
                     "period",
                     0.5,
@@ -148,5 +181,101 @@ SCHEDULES: dict[str, ScheduleRow] = {
             ),
             step_shape,
         ),
+        ScheduleRow(
+            "linear",
+            "The simplest decay when the number of steps is known; common for transformers.",
+            "1 − (1 − r)·x",
+            "Goyal et al., Accurate, Large Minibatch SGD, 2017",
+            (_WARMUP, _final_ratio(1e-3)),
+            linear_shape,
+        ),
+        ScheduleRow(
+            "polynomial",
+            "Between linear and a sharp drop: a power below 1 decays late, above 1 early.",
+            "r + (1 − r)·(1 − x)^power",
+            "Chen et al., DeepLab, TPAMI 2018",
+            (
+                _WARMUP,
+                _final_ratio(1e-3),
+                Hyperparameter(
+                    "power", 1.0, Float(low=0.5, high=5.0), "SIV", MAIN, bounds=POSITIVE
+                ),
+            ),
+            polynomial_shape,
+        ),
+        ScheduleRow(
+            "exponential",
+            "Steady decay by the same share each step, with no end in sight.",
+            "r^x",
+            "Li and Arora, An Exponential Learning Rate Schedule for Deep Learning, ICLR 2020",
+            (
+                _WARMUP,
+                Hyperparameter(
+                    "final_ratio",
+                    0.1,
+                    Float(low=1e-3, high=1.0, log=True),
+                    "J",
+                    MAIN,
+                    bounds=POSITIVE_FRACTION,
+                ),
+            ),
+            exponential_shape,
+        ),
+        ScheduleRow(
+            "multistep",
+            "As step, with two cuts late in training: the classic recipe of image networks.",
+            "γ^(milestones passed)",
+            "He et al., Deep Residual Learning, CVPR 2016",
+            (
+                _WARMUP,
+                _GAMMA,
+                Hyperparameter(
+                    "first", 0.5, Choice(choices=(0.5, 0.6)), "J", MAIN, bounds=FRACTION
+                ),
+                Hyperparameter(
+                    "second", 0.75, Choice(choices=(0.75, 0.85)), "J", MAIN, bounds=FRACTION
+                ),
+            ),
+            multistep_shape,
+        ),
+        ScheduleRow(
+            "inverse_sqrt",
+            "Runs whose end is not known: it keeps falling, ever more slowly.",
+            "√(t/(t + x)), t being the timescale",
+            "Vaswani et al., Attention Is All You Need, NeurIPS 2017",
+            (
+                _WARMUP,
+                Hyperparameter(
+                    "timescale",
+                    0.1,
+                    Choice(choices=(0.02, 0.05, 0.1, 0.2)),
+                    "J",
+                    MAIN,
+                    bounds=POSITIVE_FRACTION,
+                ),
+            ),
+            inverse_sqrt_shape,
+        ),
+        ScheduleRow(
+            "stable_decay",
+            "Warmup-stable-decay: a constant rate that can be extended, then a short cooldown.",
+            "min(1, (1 − x)/cooldown)",
+            "Hu et al., MiniCPM, COLM 2024",
+            (
+                _WARMUP,
+                Hyperparameter(
+                    "cooldown",
+                    0.2,
+                    Float(low=0.1, high=0.5),
+                    "J",
+                    MAIN,
+                    bounds=POSITIVE_FRACTION,
+                ),
+            ),
+            stable_decay_shape,
+        ),
     )
 }
+
+USUAL_SCHEDULES = ("constant", "cosine", "step")
+"""What a study searches whose file names no schedules."""

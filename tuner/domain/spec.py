@@ -26,8 +26,8 @@ from tuner.domain.dimensions import (
 )
 from tuner.domain.hyperparameters import FINE, LR, MAIN, Hyperparameter, fit_switch
 from tuner.domain.names import check_names, suggest
-from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
-from tuner.domain.schedules import SCHEDULES, ScheduleRow
+from tuner.domain.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS, OptimizerRow
+from tuner.domain.schedules import SCHEDULES, USUAL_SCHEDULES, ScheduleRow
 
 Direction = Literal["minimize", "maximize"]
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -149,14 +149,14 @@ class Space(Frozen):
     """Which optimizers and schedules compete: the ``[space]`` table.
 
     Attributes:
-        optimizers: Names from the catalog.
-        schedules: Names from the catalog.
+        optimizers: Names from the catalog; left out, the eight that are tried most.
+        schedules: Names from the catalog; left out, constant, cosine and step.
         breadth: 1 searches learning rates alone, 2 the usual few hyperparameters, 3 all;
             left out, it follows the number of trials an optimizer gets.
     """
 
-    optimizers: tuple[str, ...] = Field(default=tuple(OPTIMIZERS), min_length=1, strict=False)
-    schedules: tuple[str, ...] = Field(default=tuple(SCHEDULES), min_length=1, strict=False)
+    optimizers: tuple[str, ...] = Field(default=USUAL_OPTIMIZERS, min_length=1, strict=False)
+    schedules: tuple[str, ...] = Field(default=USUAL_SCHEDULES, min_length=1, strict=False)
     breadth: Literal[1, 2, 3] | None = None
 
     @field_validator("optimizers")

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tuner.domain.imports import import_module
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import decode, default_proposals
 from tuner.errors import SpecError, TunerError
 from tuner.training.device import resolve_device
 from tuner.training.trainer import Bench, Trainer
-from tuner.training.workload import import_module, load_workload
+from tuner.training.workload import load_workload
 
 _STEPS = 5
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from tuner.domain.imports import import_attribute
 from tuner.errors import SpecError
 
 Batch = tuple[Tensor, ...]
@@ -76,14 +73,8 @@ def load_workload(import_string: str) -> Workload:
     Raises:
         SpecError: If it cannot be imported or constructed, or misses a method.
     """
-    module_name, _, attribute = import_string.partition(":")
     where = f"study.workload = {import_string!r}"
-    module = import_module(module_name, where)
-    target = getattr(module, attribute, None)
-    if target is None:
-        raise SpecError(
-            f"{where}: {module_name} has no {attribute!r}. Name a class or object in it."
-        )
+    target = import_attribute(import_string, where)
     try:
         workload = target() if isinstance(target, type) else target
     except (Exception, SystemExit) as error:
@@ -99,37 +90,3 @@ def load_workload(import_string: str) -> Workload:
         )
     checked: Workload = workload
     return checked
-
-
-def import_module(name: str, where: str) -> types.ModuleType:
-    """Imports a module, looking in the working directory first.
-
-    Args:
-        name: Its dotted name.
-        where: What asks for it, for messages.
-
-    Raises:
-        SpecError: If it does not exist or raises.
-    """
-    _prefer_working_directory(name.partition(".")[0])
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        raise SpecError(
-            f"{where}: importing {name} failed: {type(error).__name__}: {error}. It is looked "
-            f"for in the working directory ({Path.cwd()}) and among installed packages."
-        ) from error
-
-
-def _prefer_working_directory(package: str) -> None:
-    """Has a package found in the working directory before any other of its name."""
-    folder = Path.cwd()
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    here = folder / package
-    is_plain_folder = here.is_dir() and not (here / "__init__.py").exists()
-    if is_plain_folder and package not in sys.modules:
-        # A folder without __init__.py would lose to any installed package of the same name.
-        module = types.ModuleType(package)
-        module.__path__ = [str(here)]
-        sys.modules[package] = module
