@@ -1,0 +1,197 @@
+"""From a catalog row and its values to a torch learning-rate scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from tuner.domain.dimensions import Value
+from tuner.domain.schedules import SCHEDULES, Course, as_numbers, count_epochs, count_patience
+from tuner.domain.shapes import set_momentum
+from tuner.optim.joint import JointOptimizer
+
+Direction = Literal["minimize", "maximize"]
+
+
+def build_schedule(
+    name: str,
+    values: dict[str, Value],
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    *,
+    clock: Callable[[], int] | None = None,
+    epoch_steps: int | None = None,
+    evaluations: int = 10,
+    direction: Direction = "minimize",
+) -> Schedule:
+    """Builds one of the catalog's schedules over an optimizer.
+
+    Args:
+        name: Its name in the catalog.
+        values: Its hyperparameters, as the row's ``decode`` gives them.
+        optimizer: The optimizer whose learning rates it multiplies, group by group.
+        total_steps: Steps of a full trial, at least 1.
+        clock: Tells the steps taken so far; left out, calls of ``step()`` are counted.
+        epoch_steps: Steps of an epoch, at least 1, for a schedule that changes only from epoch to
+            epoch; left out, it changes with every step.
+        evaluations: Evaluations of a full trial, at least 1, in which patience is measured.
+        direction: Whether a lower or a higher metric is better.
+
+    Returns:
+        A torch scheduler, to be stepped after optimizer steps.
+
+    >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
+    >>> schedule = build_schedule("linear", {"warmup": 0.0, "final_ratio": 0.0}, optimizer, 4)
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     schedule.step()
+    >>> schedule.get_last_lr()
+    [0.125]
+    """
+    row, epoch_steps = SCHEDULES[name], epoch_steps or 1
+    length = count_epochs(total_steps, epoch_steps)
+    plateau = None
+    if row.follows_metric:
+        numbers = as_numbers(values)
+        plateau = _Plateau(numbers["factor"], count_patience(numbers, evaluations), direction)
+    return Schedule(
+        optimizer,
+        total_steps,
+        row.factor(values, length),
+        row.momentum(values, length),
+        plateau,
+        clock=clock,
+        epoch_steps=epoch_steps,
+    )
+
+
+class Schedule(LRScheduler):
+    """A torch scheduler that follows a course: a factor on every group's initial learning rate.
+
+    Groups that join the optimizer in mid-run follow as well, from the rate they were added with;
+    those frozen until some part of the run join through it.
+
+    Args:
+        optimizer: The optimizer.
+        total_steps: Steps of a full trial.
+        factor: The factor by step, or by epoch.
+        momentum: The momentum by step, or by epoch; None leaves it alone.
+        plateau: What lowers the rate when the metric stops improving, if anything.
+        clock: Tells the steps taken so far; None counts calls of :meth:`step`.
+        epoch_steps: Steps by which the courses advance by one.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        total_steps: int,
+        factor: Course,
+        momentum: Course | None = None,
+        plateau: _Plateau | None = None,
+        *,
+        clock: Callable[[], int] | None = None,
+        epoch_steps: int = 1,
+    ) -> None:
+        self._total_steps = total_steps
+        self._factor = factor
+        self._momentum = momentum
+        self._plateau = plateau
+        self._clock = clock
+        self._epoch_steps = epoch_steps
+        super().__init__(optimizer)
+
+    def step(self, epoch: int | None = None) -> None:
+        """Moves on to the step that comes next.
+
+        With a clock, it is the clock's; this may then be called after every step or only now and
+        then. Without one, it is one more than the last, as with every scheduler of torch.
+
+        Args:
+            epoch: Torch's deprecated argument; without it.
+        """
+        if self._clock is None:
+            super().step(epoch)  # It warns where the order of calls skips the first step.
+        else:
+            self.last_epoch = self._clock()
+        if isinstance(self.optimizer, JointOptimizer):
+            self.optimizer.thaw(self.last_epoch / self._total_steps)
+        self.adopt()
+
+    def observe(self, value: float) -> None:
+        """Takes an evaluation's metric; a schedule that follows it may lower the rate at once.
+
+        Args:
+            value: The metric; one that is not a number is no improvement.
+        """
+        if self._plateau is not None:
+            self._plateau.observe(value)
+            self.adopt()
+
+    def adopt(self) -> None:
+        """Sets every group's learning rate and momentum, new groups' too, to those due now."""
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+        if self._momentum is not None:
+            set_momentum(self.optimizer.param_groups, self._momentum(self._position()))
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Returns every group's learning rate where the schedule stands."""
+        factor = self._factor(self._position())
+        if self._plateau is not None:
+            factor *= self._plateau.scale
+        groups = self.optimizer.param_groups
+        return [group.setdefault("initial_lr", group["lr"]) * factor for group in groups]
+
+    def get_last_lr(self) -> list[float | Tensor]:
+        """Returns every group's learning rate."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns where the schedule stands, as plain values."""
+        plateau = None if self._plateau is None else self._plateau.state_dict()
+        return {"last_epoch": self.last_epoch, "plateau": plateau}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continues from what :meth:`state_dict` gave; the optimizer's own state comes first.
+
+        Raises:
+            KeyError: If the state is of another kind of scheduler.
+        """
+        self.last_epoch = state_dict["last_epoch"]
+        if self._plateau is not None:
+            self._plateau.load_state_dict(state_dict["plateau"])
+        self.adopt()
+
+    def _position(self) -> int:
+        return self.last_epoch // self._epoch_steps
+
+
+class _Plateau:
+    """Torch's ReduceLROnPlateau over a stand-in whose learning rate is a scale on everyone's."""
+
+    def __init__(self, factor: float, patience: int, direction: Direction) -> None:
+        mode: Literal["min", "max"] = "min" if direction == "minimize" else "max"
+        self._stand_in = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        self._rule = ReduceLROnPlateau(self._stand_in, mode, factor, patience, eps=0.0)
+
+    @property
+    def scale(self) -> float:
+        """What learning rates are multiplied with."""
+        return float(self._stand_in.param_groups[0]["lr"])
+
+    def observe(self, value: float) -> None:
+        """Counts an evaluation."""
+        self._rule.step(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the scale and what the rule remembers."""
+        return {"scale": self.scale, "rule": self._rule.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from what :meth:`state_dict` gave."""
+        self._stand_in.param_groups[0]["lr"] = state["scale"]
+        self._rule.load_state_dict(state["rule"])
