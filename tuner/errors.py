@@ -19,6 +19,10 @@ class StorageError(TunerError):
     """A database that cannot be reached, read or written, or is of another version."""
 
 
+class UnavailableError(StorageError):
+    """A database that cannot be reached right now; the same may well work in a while."""
+
+
 class LeaseLostError(StorageError):
     """A trial that now belongs to another worker: whatever its former owner writes is refused."""
 

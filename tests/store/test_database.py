@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,19 +10,24 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from tuner.errors import NotFoundError, SpecError, StorageError
-from tuner.store import Database, open_database
+from tests.conftest import PASSWORD, MakeSpec, run_on
+from tuner.errors import NotFoundError, StorageError
+from tuner.store import Database, Studies, file_systems, open_database
+from tuner.store.database import upgrade_database
+from tuner.store.optuna_tables import studies
 from tuner.store.tables import metadata
-from tuner.store.urls import redact
+from tuner.store.urls import sqlite_path
 
 
 def url_of(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def test_new_database_is_in_wal_mode(database: Database) -> None:
+def test_new_sqlite_database_is_in_wal_mode(tmp_path: Path) -> None:
+    database = open_database(url_of(tmp_path / "a.db"), create=True)
     with database.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    database.close()
 
 
 def test_migrations_make_exactly_the_tables_the_code_declares(database: Database) -> None:
@@ -60,40 +64,40 @@ def test_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["tuner_alembic_version", "alembic_version"])
-def test_database_of_a_newer_version_is_refused(tmp_path: Path, table: str) -> None:
-    path = tmp_path / "newer.db"
-    open_database(url_of(path), create=True).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"UPDATE {table} SET version_num = '9999'")  # noqa: S608 (a constant)
-    connection.close()
+def test_database_of_a_newer_version_is_refused(database: Database, table: str) -> None:
+    with database.write() as connection:
+        connection.exec_driver_sql(f"UPDATE {table} SET version_num = '9999'")  # noqa: S608
+    for create in (False, True):
+        with pytest.raises(StorageError, match="9999"):
+            open_database(database.url, create=create)
     with pytest.raises(StorageError, match="9999"):
-        open_database(url_of(path))
+        upgrade_database(database.url)
 
 
 def test_database_of_optuna_alone_has_no_studies_of_ours_until_one_is_created(
-    tmp_path: Path,
+    database_url: str,
 ) -> None:
-    path = tmp_path / "optuna.db"
-    storage = optuna.storages.RDBStorage(url_of(path))
+    storage = optuna.storages.RDBStorage(database_url)
     optuna.create_study(study_name="theirs", storage=storage)
     storage.remove_session()
     storage.engine.dispose()
     with pytest.raises(NotFoundError, match="without studies of tuner"):
-        open_database(url_of(path))
-    database = open_database(url_of(path), create=True)
+        open_database(database_url)
+    database = open_database(database_url, create=True)
     with database.read() as connection:
         assert sa.inspect(connection).has_table("tuner_leases")
     assert optuna.load_study(study_name="theirs", storage=database.storage).trials == []
     database.close()
 
 
-def test_empty_file_is_a_database_to_be(tmp_path: Path) -> None:
-    path = tmp_path / "empty.db"
-    path.touch()
+def test_empty_database_is_a_database_to_be(database_url: str) -> None:
+    path = sqlite_path(database_url)
+    if path is not None:
+        path.touch()
     with pytest.raises(NotFoundError, match="without studies of tuner"):
-        open_database(url_of(path))
-    open_database(url_of(path), create=True).close()
-    open_database(url_of(path)).close()
+        open_database(database_url)
+    open_database(database_url, create=True).close()
+    open_database(database_url).close()
 
 
 def test_failed_write_leaves_nothing_behind(database: Database) -> None:
@@ -116,27 +120,58 @@ def test_clock_of_the_database_runs_in_seconds_since_1970(database: Database) ->
     assert database.clock_s() >= first
 
 
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("tuner.db", "sqlite:///tuner.db"),
-        ("mysql://root@localhost/x", "not on mysql"),
-        ("sqlite://", "cannot share memory"),
-        ("", "sqlite:///tuner.db"),
-        ("sqlite:///a.db?mode=ro&uri=true", "takes no options"),
-        ("postgresql://ann:p/w@host:port/db", "no database URL"),
-    ],
-)
-def test_url_that_is_none_of_ours_is_refused_with_the_remedy(url: str, message: str) -> None:
-    with pytest.raises(SpecError, match=message):
-        open_database(url)
+def test_one_state_of_the_database_is_read(database: Database, make_spec: MakeSpec) -> None:
+    count = sa.select(sa.func.count()).select_from(studies)
+    with database.read() as connection:
+        before = connection.execute(count).scalar()
+        Studies(database).create(make_spec())
+        assert connection.execute(count).scalar() == before
+    with database.read() as connection:
+        assert connection.execute(count).scalar() == 1
 
 
-def test_password_is_never_shown() -> None:
-    assert "hunter2" not in redact("postgresql+psycopg://ann:hunter2@db.example/tuner")
-    assert "hunter2" not in redact("not a url with hunter2")
-    assert "hunter2" not in redact("postgresql://db/tuner?user=ann&password=hunter2")
-    assert "hunter2" not in redact("postgresql://ann:hunter2@db:port/tuner")
+def test_password_of_any_characters_opens_a_database(
+    postgres_server: str, postgres_url: str
+) -> None:
+    url = sa.make_url(postgres_url).set(username="locked", password=PASSWORD)
+    run_on(postgres_server, f"ALTER DATABASE {url.database} OWNER TO locked")
+    database = open_database(url.render_as_string(hide_password=False), create=True)
+    assert PASSWORD not in database.name
+    assert database.clock_s() > 0
+    database.close()
+
+
+def test_path_of_any_characters_opens_a_database(tmp_path: Path) -> None:
+    open_database(url_of(tmp_path / "my {study} 50%.db"), create=True).close()
+    assert (tmp_path / "my {study} 50%.db").exists()
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_postgresql_is_reached_by_every_spelling(postgres_url: str, scheme: str) -> None:
+    database = open_database(f"{scheme}://{postgres_url.partition('://')[2]}", create=True)
+    with database.read() as connection:
+        name = connection.exec_driver_sql("SHOW application_name").scalar()
+        idle = connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar()
+    assert (name, idle) == ("tuner", "1min")
+    database.close()
+
+
+def test_options_in_the_url_come_before_ours(postgres_url: str) -> None:
+    database = open_database(f"{postgres_url}&application_name=mine", create=True)
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SHOW application_name").scalar() == "mine"
+    database.close()
+
+
+def test_sqlite_file_on_a_network_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"1 0 0:1 / {tmp_path} rw - nfs4 server:/data rw\n")
+    monkeypatch.setattr(file_systems, "_MOUNTS", mounts)
+    with pytest.raises(StorageError, match=r"nfs4.*use PostgreSQL"):
+        open_database(url_of(tmp_path / "a.db"), create=True)
+    assert not (tmp_path / "a.db").exists()
 
 
 _CREATE = """
@@ -147,15 +182,18 @@ open_database(sys.argv[1], create=True).close()
 """
 
 
-def test_processes_that_create_one_database_at_once_all_succeed(tmp_path: Path) -> None:
-    for attempt in range(2):
-        command = [sys.executable, "-c", _CREATE, url_of(tmp_path / f"{attempt}.db")]
-        processes = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            for _ in range(4)
-        ]
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        assert [process.communicate(timeout=60)[1] for process in processes] == [""] * 4
+def test_processes_that_create_one_database_at_once_all_succeed(database_url: str) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _CREATE, database_url],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=60)[1] for process in processes] == [""] * 4

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import optuna
 import pytest
@@ -11,7 +10,8 @@ from tests.conftest import MakeSpec
 from tuner.errors import NotFoundError, SpecError
 from tuner.search import Proposer
 from tuner.store import Database, Studies, StudyHandle, open_database
-from tuner.store.ledger import Ledger, WorkerIdentity
+from tuner.store.ledger import Ledger
+from tuner.store.workers import WorkerIdentity
 
 
 def test_study_is_rebuilt_from_its_database_alone(database: Database, make_spec: MakeSpec) -> None:
@@ -28,13 +28,12 @@ def test_name_is_taken_once(database: Database, study: StudyHandle, make_spec: M
 
 
 def test_of_two_who_create_one_study_at_once_one_is_refused(
-    tmp_path: Path, make_spec: MakeSpec
+    database_url: str, make_spec: MakeSpec
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'race.db'}"
-    open_database(url, create=True).close()
+    open_database(database_url, create=True).close()
 
     def create(_: int) -> bool:
-        database = open_database(url, create=True)
+        database = open_database(database_url)
         try:
             Studies(database).create(make_spec())
         except SpecError:
@@ -73,7 +72,7 @@ def test_deleted_study_leaves_no_row_in_any_table(database: Database, study: Stu
     ledger.register(0.0, lambda ordinal: ordinal)
     lease = ledger.start(proposer.defaults(), proposer.propose())
     assert lease is not None
-    ledger.report(lease, step=5, progress=5, value=1.0)
+    ledger.report(lease, step=5, progress=5, value=1.0, logged=[(5, "loss", 1.0)])
     Studies(database).delete(study)
     with database.read() as connection:
         tables = sa.inspect(connection).get_table_names()

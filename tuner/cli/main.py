@@ -11,6 +11,7 @@ import click
 
 from tuner.cli.catalog import optimizers, schedules
 from tuner.cli.dashboard import dashboard
+from tuner.cli.db import db
 from tuner.cli.run import run
 from tuner.cli.study import study
 from tuner.cli.trial import trial
@@ -56,7 +57,7 @@ def cli(debug: bool) -> None:
     """Find the optimizer, its settings and its schedule that train a model best."""
 
 
-for command in (run, study, trial, worker, optimizers, schedules, workloads, dashboard):
+for command in (run, study, trial, worker, optimizers, schedules, workloads, dashboard, db):
     cli.add_command(command)
 
 

@@ -6,23 +6,25 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import optuna
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.errors import NotFoundError, StorageError
-from tuner.store.optuna_tables import SCHEMA_REVISION, Storage
+from tuner.store import versions
+from tuner.store.engines import IMMEDIATE, configure, engine_options, for_reading
+from tuner.store.faults import cause_to_show, is_created_meanwhile, is_missing_table, translate
+from tuner.store.file_systems import find_network_file_system
+from tuner.store.optuna_tables import Storage
 from tuner.store.tables import DatabaseClock
 from tuner.store.urls import parse_url, redact, sqlite_path
 
-_VERSION_TABLE = "tuner_alembic_version"
-_HEAD = "0001"
-_BUSY_TIMEOUT_S = 60
-_IMMEDIATE = "tuner_immediate"
+T = TypeVar("T")
+
+_CREATION_RETRIES = 10
+_FAULTS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
 
 class Database:
@@ -48,10 +50,12 @@ class Database:
         """A transaction that writes: all of it happens, or nothing.
 
         Raises:
+            UnavailableError: If the database cannot be reached right now. Where the connection is
+                lost while it commits, all of it may have happened nevertheless.
             StorageError: If the database cannot be written.
         """
-        with self._translated(), self.engine.connect() as plain:
-            connection = plain.execution_options(**{_IMMEDIATE: True})
+        with translated(self.url), self.engine.connect() as plain:
+            connection = plain.execution_options(**{IMMEDIATE: True})
             with connection.begin():
                 yield connection
 
@@ -60,10 +64,11 @@ class Database:
         """A connection that sees one state of the database.
 
         Raises:
+            UnavailableError: If the database cannot be reached right now.
             StorageError: If the database cannot be read.
         """
-        with self._translated(), self.engine.connect() as connection:
-            yield connection
+        with translated(self.url), self.engine.connect() as connection:
+            yield for_reading(connection)
 
     def clock_s(self) -> float:
         """Returns seconds since 1970 by the database's clock."""
@@ -75,12 +80,24 @@ class Database:
         self.storage.remove_session()
         self.engine.dispose()
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise StorageError(f"{self.name}: {_explain(error)}") from error
+
+@contextlib.contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turns what SQLAlchemy and Optuna raise into errors a person can act on.
+
+    Raises:
+        UnavailableError: If the database cannot be reached right now.
+        StorageError: If anything else is wrong with it, such as a driver not installed.
+    """
+    try:
+        yield
+    except _FAULTS as error:
+        raise translate(error, url) from cause_to_show(error, url)
+    except ImportError as error:
+        raise StorageError(
+            f"{redact(url)}: its driver is not installed ({error}): "
+            "pip install 'tuner[postgres]', or 'psycopg[binary]'."
+        ) from error
 
 
 def open_database(url: str, *, create: bool = False) -> Database:
@@ -96,33 +113,78 @@ def open_database(url: str, *, create: bool = False) -> Database:
     Raises:
         SpecError: If the URL is none of ours.
         NotFoundError: If there is no database and it is not to be created.
-        StorageError: If it cannot be reached, or is of another version.
+        UnavailableError: If it cannot be reached right now.
+        StorageError: If it is of another version, or a SQLite file on a network file system.
     """
-    parse_url(url)
-    path = sqlite_path(url)
-    if path is not None:
-        _check_file(path, url, create)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    check_place(url, create=create)
+    database = _connect(url, create=create)
     try:
-        storage = _open_storage(url, create)
-        database = Database(url, storage)
-        _check_versions(database, create)
-    except ImportError as error:
-        raise StorageError(
-            f"{redact(url)}: its driver is not installed ({error}). PostgreSQL needs "
-            "pip install 'psycopg[binary]' and a URL such as postgresql+psycopg://…"
-        ) from error
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
-        if not create and _is_empty(error):
-            raise _no_studies(redact(url)) from None
-        raise StorageError(f"{redact(url)}: {_explain(error)}") from error
+        with database.read() as connection:
+            optuna_revision = versions.read_optuna_revision(connection)
+            revision = versions.read_revision(connection)
+        if create and revision is None:
+            revision = _migrate(database)
+        versions.check_versions(database.name, optuna_revision, revision)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
-def _check_file(path: Path, url: str, create: bool) -> None:
+def upgrade_database(url: str) -> tuple[str | None, str]:
+    """Brings a database's tables up to date, and makes them in an empty database.
+
+    Args:
+        url: Its URL.
+
+    Returns:
+        The version of our tables before, None if there were none, and after.
+
+    Raises:
+        SpecError: If the URL is none of ours.
+        UnavailableError: If it cannot be reached right now.
+        StorageError: If it was made by a newer tuner, or by another version of Optuna.
+    """
+    check_place(url, create=True)
+    database = _connect(url, create=True)
+    try:
+        with database.read() as connection:
+            optuna_revision = versions.read_optuna_revision(connection)
+            before = versions.read_revision(connection)
+        outdated = before is None or versions.is_older(before)
+        versions.check_versions(
+            database.name, optuna_revision, versions.HEAD if outdated else before
+        )
+        after = _migrate(database) if outdated else versions.HEAD
+    finally:
+        database.close()
+    return before, after
+
+
+def check_place(url: str, *, create: bool) -> None:
+    """Refuses a URL whose database cannot be there.
+
+    Args:
+        url: The database's URL.
+        create: Whether a SQLite file may be missing.
+
+    Raises:
+        SpecError: If the URL is none of ours.
+        NotFoundError: If a SQLite file is missing and is not to be created.
+        StorageError: If its folder is missing or lies on a network file system.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        return
     if not path.parent.is_dir():
         raise StorageError(f"{redact(url)}: the folder {path.parent} does not exist: make it.")
+    network = find_network_file_system(path)
+    if network is not None:
+        raise StorageError(
+            f"{redact(url)}: the file lies on {network}, a network file system, where SQLite "
+            "loses data. Name a file on a local disk, or use PostgreSQL: "
+            "--storage postgresql+psycopg://user:password@host/database"
+        )
     if not create and not path.exists():
         raise NotFoundError(
             f"{redact(url)}: there is no database yet. Make one with 'tuner study create', "
@@ -130,140 +192,52 @@ def _check_file(path: Path, url: str, create: bool) -> None:
         )
 
 
-def _open_storage(url: str, create: bool) -> Storage:
-    # Without a transaction of its own, the sqlite3 driver leaves BEGIN to us (see _begin).
-    is_sqlite = parse_url(url).get_backend_name() == "sqlite"
-    connect_args: dict[str, Any] = (
-        {"isolation_level": None, "timeout": _BUSY_TIMEOUT_S} if is_sqlite else {}
-    )
-    engine_kwargs: dict[str, Any] = {"connect_args": connect_args, "pool_pre_ping": not is_sqlite}
+def _connect(url: str, *, create: bool) -> Database:
+    parsed = parse_url(url)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    is_postgresql = parsed.get_backend_name() == "postgresql"
+    plain = parsed.render_as_string(hide_password=False) if is_postgresql else url
 
-    def connect(*, make_tables: bool) -> Storage:
+    def connect() -> Storage:
         # Versions are checked by us, for both sets of tables alike.
         return Storage(
-            url,
-            engine_kwargs=engine_kwargs,
+            plain.replace("{", "{{").replace("}", "}}"),  # Optuna formats it
+            engine_kwargs=engine_options(parsed),
             skip_compatibility_check=True,
-            skip_table_creation=not make_tables,
+            skip_table_creation=not create,
         )
 
-    storage = _retry_while_others_create(lambda: connect(make_tables=create))
-    if is_sqlite:
-        event.listen(storage.engine, "connect", _configure_sqlite)
-        event.listen(storage.engine, "begin", _begin)
-        storage.engine.dispose()
-    return storage
+    with translated(url):
+        try:
+            storage = _retry_while_others_create(connect)
+        except _FAULTS as error:
+            if not create and is_missing_table(error):
+                raise versions.no_studies(redact(url)) from None
+            raise
+        configure(storage.engine)
+    return Database(url, storage)
 
 
-def _retry_while_others_create(open_storage: Callable[[], Storage]) -> Storage:
-    """Opens a database that another process may be creating at this moment."""
+def _migrate(database: Database) -> str:
+    def migrate() -> str:
+        with database.engine.connect() as plain:
+            connection = plain.execution_options(**{IMMEDIATE: True})
+            with connection.begin():
+                versions.migrate(connection)
+        return versions.HEAD
+
+    with translated(database.url):
+        return _retry_while_others_create(migrate)
+
+
+def _retry_while_others_create(create: Callable[[], T]) -> T:
+    """Creates what another process may be creating at this moment."""
     for attempt in range(_CREATION_RETRIES):
         try:
-            return open_storage()
-        except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
-            text = f"{error} {error.__cause__}"
-            if not any(sign in text for sign in _SIGNS_OF_CREATION):
+            return create()
+        except _FAULTS as error:
+            if not is_created_meanwhile(error):
                 raise
             time.sleep(0.05 * (attempt + 1))
-    return open_storage()
-
-
-_CREATION_RETRIES = 10
-_SIGNS_OF_CREATION = (
-    "already exists",
-    "UNIQUE constraint failed: alembic_version",
-    "UNIQUE constraint failed: version_info",
-    "database is locked",
-)
-
-
-def _configure_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
-
-
-def _begin(connection: sa.Connection) -> None:
-    # A transaction that starts by reading and then writes can be refused at once by SQLite when
-    # another has written in between; one that takes the write lock first waits its turn.
-    immediate = connection.get_execution_options().get(_IMMEDIATE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-
-def _check_versions(database: Database, create: bool) -> None:
-    revision = database.storage.get_current_version()
-    if revision != SCHEMA_REVISION:
-        raise StorageError(
-            f"{database.name}: Optuna's tables are of version {revision}, this tuner knows "
-            f"{SCHEMA_REVISION}. Install the versions of tuner and Optuna that made them."
-        )
-    with database.read() as connection:
-        ours = _our_revision(connection)
-    if ours is None and create:
-        with database.write() as connection:
-            if _our_revision(connection) is None:
-                _migrate(connection)
-        ours = _HEAD
-    if ours is None:
-        raise _no_studies(database.name)
-    if ours != _HEAD:
-        raise StorageError(
-            f"{database.name}: tuner's tables are of version {ours}, this tuner knows {_HEAD}. "
-            "Install the newer tuner that made them."
-        )
-
-
-def _no_studies(name: str) -> NotFoundError:
-    return NotFoundError(
-        f"{name}: a database without studies of tuner. Make one with 'tuner study create'."
-    )
-
-
-def _is_empty(error: Exception) -> bool:
-    cause = error.__cause__ or error
-    return "version_info" in str(cause) and any(
-        sign in str(cause) for sign in ("no such table", "does not exist")
-    )
-
-
-def _our_revision(connection: sa.Connection) -> str | None:
-    if not sa.inspect(connection).has_table(_VERSION_TABLE):
-        return None
-    return connection.execute(
-        sa.select(sa.column("version_num")).select_from(sa.table(_VERSION_TABLE))
-    ).scalar_one_or_none()
-
-
-def _migrate(connection: sa.Connection) -> None:
-    from alembic import command  # noqa: PLC0415 (slow to import, seldom needed)
-    from alembic.config import Config  # noqa: PLC0415
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    config.attributes["version_table"] = _VERSION_TABLE
-    command.upgrade(config, "head")
-
-
-def _explain(error: Exception) -> str:
-    """Returns a database error without the statement and parameters around it."""
-    cause: BaseException = error
-    while isinstance(cause, optuna.exceptions.StorageInternalError) and cause.__cause__:
-        cause = cause.__cause__
-    text = str(cause.orig if isinstance(cause, DBAPIError) and cause.orig else cause).strip()
-    first = text.splitlines()[0] if text else type(cause).__name__
-    for sign, meaning in _MEANINGS.items():
-        if sign in text:
-            return f"{meaning} ({first})."
-    return f"{first}."
-
-
-_MEANINGS = {
-    "file is not a database": "the file is something else than a SQLite database",
-    "unable to open database file": "the file cannot be opened: check its folder and your rights",
-    "readonly database": "the database is read-only: check your rights on the file",
-    "database is locked": "another process has held the database for too long",
-    "disk is full": "the disk is full: free some space; what was written so far is safe",
-    "refused": "nothing listens there: is the database server running?",
-}
+    return create()

@@ -9,18 +9,38 @@ from the trials themselves in the transaction that starts one.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.domain.dimensions import Value
 from tuner.errors import LeaseLostError, NotFoundError
 from tuner.store import optuna_tables as ot
+from tuner.store.curves import insert_points
 from tuner.store.database import Database
 from tuner.store.studies import SPEC, UUID, StudyHandle, read_attributes
-from tuner.store.tables import DatabaseClock, leases, workers
+from tuner.store.tables import DatabaseClock, leases
+from tuner.store.workers import (
+    WorkerIdentity,
+    elapsed_s,
+    enter,
+    refuse_second_machine,
+    touch,
+)
+
+__all__ = [
+    "LEASE_S",
+    "MAX_ATTEMPTS",
+    "Lease",
+    "Ledger",
+    "WorkerIdentity",
+    "is_done",
+    "read_elapsed_s",
+]
 
 LEASE_S = 300.0
 """How long a lease counts without being renewed, in seconds."""
@@ -46,25 +66,6 @@ class Lease:
     attempt: int
 
 
-@dataclass(frozen=True)
-class WorkerIdentity:
-    """A worker as the database knows it.
-
-    Attributes:
-        worker_id: Unique for all time.
-        host: Its machine's name.
-        pid: Its process.
-        device: Where it trains.
-        version: Its tuner's version.
-    """
-
-    worker_id: str
-    host: str
-    pid: int
-    device: str
-    version: str
-
-
 class Ledger:
     """The leases of one worker on one study.
 
@@ -86,6 +87,7 @@ class Ledger:
         self._study = study
         self._worker = worker
         self._lease_s = lease_s
+        self._held: set[str] = set()
 
     def register(self, age_s: float, derive: Callable[[int], int]) -> int:
         """Enters the worker in the database.
@@ -96,29 +98,15 @@ class Ledger:
 
         Returns:
             The seed.
+
+        Raises:
+            NotFoundError: If the study has been deleted.
+            StorageError: If the database is SQLite and another machine works on it.
         """
         with self._database.write() as connection:
-            ordinal = connection.execute(
-                sa.select(sa.func.count())
-                .select_from(workers)
-                .where(workers.c.study_uuid == self._study.uuid)
-            ).scalar_one()
-            seed = derive(ordinal)
-            connection.execute(
-                sa.insert(workers).values(
-                    worker_id=self._worker.worker_id,
-                    study_uuid=self._study.uuid,
-                    ordinal=ordinal,
-                    host=self._worker.host,
-                    pid=self._worker.pid,
-                    device=self._worker.device,
-                    version=self._worker.version,
-                    seed=str(seed),
-                    started_at=DatabaseClock() - age_s,
-                    last_seen=DatabaseClock(),
-                )
-            )
-        return seed
+            _locked_budget(connection, self._study)
+            refuse_second_machine(connection, self._worker, self._lease_s)
+            return enter(connection, self._study.uuid, self._worker, age_s, derive)
 
     def start(self, defaults: Sequence[FrozenTrial], proposal: FrozenTrial) -> Lease | None:
         """Starts a trial if the budget allows one more.
@@ -137,7 +125,7 @@ class Ledger:
             budget = _locked_budget(connection, self._study)
             if ot.count_trials(connection, self._study.study_id) >= budget["trials"]:
                 return None
-            if _elapsed_s(connection, self._study.uuid) >= budget.get("wall_time", float("inf")):
+            if elapsed_s(connection, self._study.uuid)[0] >= budget.get("wall_time", float("inf")):
                 return None
             begun = ot.count_attribute(connection, self._study.study_id, "preset")
             template = defaults[begun] if begun < len(defaults) else proposal
@@ -154,12 +142,14 @@ class Ledger:
                     attempts=1,
                 )
             )
-            self._touch(connection)
+            touch(connection, self._worker)
+        self._held.add(token)
         return Lease(number, trial_id, token, 1)
 
     def take_over(self, is_dead: Callable[[str], bool]) -> Lease | None:
         """Takes a trial that nobody works on any more: released, expired, or its worker dead.
 
+        So is one that this worker started without hearing of it, since the connection was lost.
         A trial that was tried :data:`MAX_ATTEMPTS` times without getting further is failed.
 
         Args:
@@ -175,16 +165,21 @@ class Ledger:
                 .order_by(leases.c.number)
             ).all()
         for row in held:
-            if row.worker_id is None or row.expired or is_dead(row.worker_id):
+            if self._is_unheard_of(row) or row.expired or is_dead(row.worker_id):
                 lease = self._take(row)
                 if lease is not None:
+                    self._held.add(lease.token)
                     return lease
         return None
 
+    def _is_unheard_of(self, row: sa.Row[Any]) -> bool:
+        """Tells whether nobody has worked on it: it was released, or its start was not heard."""
+        own = row.worker_id == self._worker.worker_id
+        return row.worker_id is None or (own and row.token not in self._held)
+
     def _take(self, row: sa.Row[Any]) -> Lease | None:
         with self._database.write() as connection:
-            released = row.worker_id is None
-            attempt = row.attempts if released else row.attempts + 1
+            attempt = row.attempts if self._is_unheard_of(row) else row.attempts + 1
             token = uuid.uuid4().hex
             _locked_budget(connection, self._study)
             taken = connection.execute(
@@ -207,7 +202,7 @@ class Ledger:
             ).scalar_one()
             lease = Lease(row.number, trial_id, token, attempt)
             if attempt <= MAX_ATTEMPTS:
-                self._touch(connection)
+                touch(connection, self._worker)
                 return lease
             error = f"WorkerDied: {MAX_ATTEMPTS} workers died or hung on it at step {row.step}"
             self._end(connection, lease, TrialState.FAIL, None, {"error": error})
@@ -222,14 +217,22 @@ class Ledger:
         with self._database.write() as connection:
             self._renew(connection, lease, step)
 
-    def report(self, lease: Lease, step: int, progress: int, value: float) -> None:
-        """Records an evaluation.
+    def report(
+        self,
+        lease: Lease,
+        step: int,
+        progress: int,
+        value: float,
+        logged: Sequence[tuple[int, str, float]] = (),
+    ) -> None:
+        """Records an evaluation, and what was logged since the last one.
 
         Args:
             lease: The right to.
             step: Optimizer steps taken.
             progress: Where the evaluation stands on the axis trials are compared along.
             value: The metric.
+            logged: (step, name, value) triples; see :mod:`tuner.store.curves`.
 
         Raises:
             LeaseLostError: If the trial belongs to another worker by now.
@@ -237,6 +240,42 @@ class Ledger:
         with self._database.write() as connection:
             self._renew(connection, lease, step)
             ot.insert_reports(connection, [(lease.trial_id, progress, value)])
+            insert_points(connection, self._study.uuid, lease.number, logged)
+
+    def log(self, lease: Lease, step: int, logged: Sequence[tuple[int, str, float]]) -> None:
+        """Records what was logged between evaluations.
+
+        Args:
+            lease: The right to.
+            step: Optimizer steps taken.
+            logged: (step, name, value) triples; see :mod:`tuner.store.curves`.
+
+        Raises:
+            LeaseLostError: If the trial belongs to another worker by now.
+        """
+        with self._database.write() as connection:
+            self._renew(connection, lease, step)
+            insert_points(connection, self._study.uuid, lease.number, logged)
+
+    def add_parameters(
+        self,
+        lease: Lease,
+        params: Mapping[str, Value],
+        distributions: Mapping[str, BaseDistribution],
+    ) -> None:
+        """Records parameters that were chosen while the trial trains.
+
+        Args:
+            lease: The right to.
+            params: Values by name; a parameter the trial has already stays as it is.
+            distributions: Where each value comes from, by name.
+
+        Raises:
+            LeaseLostError: If the trial belongs to another worker by now.
+        """
+        with self._database.write() as connection:
+            self._renew(connection, lease, step=0)
+            ot.insert_params(connection, lease.trial_id, params, distributions)
 
     def finish(
         self,
@@ -252,7 +291,8 @@ class Ledger:
         """
         with self._database.write() as connection:
             self._end(connection, lease, state, value, attributes)
-            self._touch(connection)
+            touch(connection, self._worker)
+        self._held.discard(lease.token)
 
     def release(self, lease: Lease) -> None:
         """Gives a trial back unfinished, for whoever asks next."""
@@ -260,18 +300,19 @@ class Ledger:
             connection.execute(
                 sa.update(leases).where(*self._is(lease.number, lease.token)).values(worker_id=None)
             )
-            self._touch(connection)
+            touch(connection, self._worker)
+        self._held.discard(lease.token)
 
     def touch(self) -> None:
         """Says that the worker is alive."""
         with self._database.write() as connection:
-            self._touch(connection)
+            touch(connection, self._worker)
 
     def is_out_of_time(self) -> bool:
         """Tells whether the study's wall time is used up."""
         with self._database.read() as connection:
             wall_time = _budget(connection, self._study).get("wall_time")
-            return wall_time is not None and _elapsed_s(connection, self._study.uuid) >= wall_time
+            return wall_time is not None and elapsed_s(connection, self._study.uuid)[0] >= wall_time
 
     def _renew(self, connection: sa.Connection, lease: Lease, step: int) -> None:
         further = leases.c.step < step
@@ -286,7 +327,7 @@ class Ledger:
         )
         if renewed.rowcount != 1:
             raise LeaseLostError(f"Trial {lease.number} belongs to another worker by now.")
-        self._touch(connection)
+        touch(connection, self._worker)
 
     def _end(
         self,
@@ -309,13 +350,6 @@ class Ledger:
             leases.c.token == token,
         )
 
-    def _touch(self, connection: sa.Connection) -> None:
-        connection.execute(
-            sa.update(workers)
-            .where(workers.c.worker_id == self._worker.worker_id)
-            .values(last_seen=DatabaseClock())
-        )
-
 
 def is_done(database: Database, study: StudyHandle) -> bool:
     """Tells whether nothing is left to start, and nothing is held by anyone.
@@ -326,7 +360,7 @@ def is_done(database: Database, study: StudyHandle) -> bool:
     with database.read() as connection:
         budget = _budget(connection, study)
         used_up = ot.count_trials(connection, study.study_id) >= budget["trials"]
-        out_of_time = _elapsed_s(connection, study.uuid) >= budget.get("wall_time", float("inf"))
+        out_of_time = elapsed_s(connection, study.uuid)[0] >= budget.get("wall_time", float("inf"))
         held = connection.execute(
             sa.select(sa.func.count()).select_from(leases).where(leases.c.study_uuid == study.uuid)
         ).scalar_one()
@@ -340,8 +374,7 @@ def read_elapsed_s(database: Database, study: StudyHandle) -> tuple[float, float
         Seconds during which at least one worker lived, and the seconds of all workers added up.
     """
     with database.read() as connection:
-        spans = _spans(connection, study.uuid)
-    return _union_s(spans), sum(end - start for start, end in spans)
+        return elapsed_s(connection, study.uuid)
 
 
 def _locked_budget(connection: sa.Connection, study: StudyHandle) -> dict[str, Any]:
@@ -356,24 +389,3 @@ def _budget(connection: sa.Connection, study: StudyHandle) -> dict[str, Any]:
         raise NotFoundError(f"The study {study.name!r} has been deleted.")
     budget: dict[str, Any] = attributes[SPEC]["budget"]
     return budget
-
-
-def _elapsed_s(connection: sa.Connection, study_uuid: str) -> float:
-    return _union_s(_spans(connection, study_uuid))
-
-
-def _spans(connection: sa.Connection, study_uuid: str) -> list[tuple[float, float]]:
-    rows = connection.execute(
-        sa.select(workers.c.started_at, workers.c.last_seen).where(
-            workers.c.study_uuid == study_uuid
-        )
-    )
-    return [(row.started_at, max(row.started_at, row.last_seen)) for row in rows]
-
-
-def _union_s(spans: Iterable[tuple[float, float]]) -> float:
-    total, reached = 0.0, float("-inf")
-    for start, end in sorted(spans):
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return total

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
@@ -47,7 +47,20 @@ _REPORT_TYPE = models.TrialIntermediateValueModel.TrialIntermediateValueType
 
 
 class Storage(RDBStorage):
-    """Optuna's own storage on a database of ours, configured by the engine it is opened with."""
+    """Optuna's own storage on a database of ours; what cannot be opened leaves no connection.
+
+    Args:
+        url: The database's URL, as Optuna formats it: braces are doubled.
+        options: What else Optuna's storage takes.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        try:
+            super().__init__(url, **options)
+        except BaseException:
+            if hasattr(self, "engine"):
+                self.engine.dispose()
+            raise
 
 
 def insert_study(
@@ -146,20 +159,27 @@ def insert_trials(
         trial_id = int(result.inserted_primary_key[0])  # type: ignore[index]
         started.append((trial_id, number))
         number += 1
-        params += [
-            {
-                "trial_id": trial_id,
-                "param_name": name,
-                "param_value": template.distributions[name].to_internal_repr(value),
-                "distribution_json": distribution_to_json(template.distributions[name]),
-            }
-            for name, value in template.params.items()
-        ]
+        params += _param_rows(trial_id, template.params, template.distributions)
         attributes += [(trial_id, key, value) for key, value in template.user_attrs.items()]
     if params:
         connection.execute(sa.insert(trial_params), params)
     set_attributes(connection, attributes)
     return started
+
+
+def insert_params(
+    connection: sa.Connection,
+    trial_id: int,
+    params: Mapping[str, Any],
+    distributions: Mapping[str, BaseDistribution],
+) -> None:
+    """Adds parameters to a trial; one it has already is left as it is."""
+    rows = _param_rows(trial_id, params, distributions)
+    if rows:
+        statement = insert_into(connection, trial_params).on_conflict_do_nothing(
+            index_elements=["trial_id", "param_name"]
+        )
+        connection.execute(statement, rows)
 
 
 def insert_reports(connection: sa.Connection, reports: Sequence[tuple[int, int, float]]) -> None:
@@ -174,7 +194,7 @@ def insert_reports(connection: sa.Connection, reports: Sequence[tuple[int, int, 
         for trial_id, step, value in reports
         if math.isfinite(value)
     ]
-    _upsert(connection, trial_reports, rows, ("trial_id", "step"))
+    upsert(connection, trial_reports, rows, ("trial_id", "step"))
 
 
 def set_attributes(connection: sa.Connection, attributes: Sequence[tuple[int, str, Any]]) -> None:
@@ -183,7 +203,7 @@ def set_attributes(connection: sa.Connection, attributes: Sequence[tuple[int, st
         {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
         for trial_id, key, value in attributes
     ]
-    _upsert(connection, trial_attributes, rows, ("trial_id", "key"))
+    upsert(connection, trial_attributes, rows, ("trial_id", "key"))
 
 
 def finish_trials(
@@ -210,17 +230,40 @@ def finish_trials(
         )
 
 
-def _upsert(
-    connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], keys: tuple[str, ...]
+def upsert(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, Any]],
+    keys: Sequence[str],
 ) -> None:
+    """Inserts rows; one whose keys are there already replaces the rest of it."""
     if not rows:
         return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement: Any = dialect.insert(table)
+    statement = insert_into(connection, table)
     changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
     connection.execute(
         statement.on_conflict_do_update(index_elements=list(keys), set_=changed), rows
     )
+
+
+def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
+    """Returns an INSERT of the database's own dialect, which can say what to do on a conflict."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table)
+
+
+def _param_rows(
+    trial_id: int, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "trial_id": trial_id,
+            "param_name": name,
+            "param_value": distributions[name].to_internal_repr(value),
+            "distribution_json": distribution_to_json(distributions[name]),
+        }
+        for name, value in params.items()
+    ]
 
 
 def _utc_now() -> datetime:

@@ -19,7 +19,7 @@ from tuner.domain.study_file import parse_spec
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
-from tuner.store.tables import leases, workers
+from tuner.store.tables import curves, leases, workers
 
 SPEC, UUID, CREATED = "tuner:spec", "tuner:uuid", "tuner:created_at"
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
@@ -145,7 +145,8 @@ class Studies:
     def delete(self, study: StudyHandle) -> None:
         """Deletes a study and everything recorded of it."""
         with self._database.write() as connection:
-            for table in (leases, workers):
+            ot.lock_study(connection, study.study_id)
+            for table in (leases, workers, curves):
                 connection.execute(sa.delete(table).where(table.c.study_uuid == study.uuid))
             ot.delete_study(connection, study.study_id)
 

@@ -1,4 +1,4 @@
-"""Our own tables, beside Optuna's: who works, and who holds which trial.
+"""Our own tables, beside Optuna's: who works, who holds which trial, and what trials log.
 
 A study is tied to them by a UUID kept in an attribute of the Optuna study, and a trial by its
 number, since renaming a study in Optuna Dashboard changes every id of Optuna's.
@@ -26,6 +26,7 @@ workers = Table(
     Column("seed", String(20), nullable=False),
     Column("started_at", Float(53), nullable=False),
     Column("last_seen", Float(53), nullable=False),
+    Column("machine", String(255), nullable=False, server_default=""),
     Index("ix_tuner_workers_study", "study_uuid"),
 )
 """Every process that ever worked on a study; times are seconds since 1970 by the database."""
@@ -42,6 +43,17 @@ leases = Table(
     Column("attempts", Integer, nullable=False),
 )
 """Every unfinished trial: its holder (none once released), and how far it came."""
+
+curves = Table(
+    "tuner_curves",
+    metadata,
+    Column("study_uuid", String(32), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("value", Float(53), nullable=False),
+)
+"""Numbers a trial logs by step, apart from its evaluations: dense, and never read to judge it."""
 
 
 class DatabaseClock(FunctionElement[float]):

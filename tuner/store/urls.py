@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError
@@ -12,6 +13,9 @@ from tuner.errors import SpecError
 
 _DEFAULT = "sqlite:///tuner.db"
 _BACKENDS = ("sqlite", "postgresql")
+_POSTGRESQL = "postgresql+psycopg"
+_SPELLINGS = ("postgres", "postgresql", _POSTGRESQL)
+_UNREADABLE = "(not a database URL)"
 
 
 def default_url() -> str:
@@ -20,7 +24,10 @@ def default_url() -> str:
 
 
 def parse_url(url: str) -> sqlalchemy.URL:
-    """Returns a checked database URL.
+    """Returns a checked database URL; one of PostgreSQL names the driver tuner uses, psycopg 3.
+
+    >>> parse_url("postgresql://db/tuner").drivername
+    'postgresql+psycopg'
 
     Raises:
         SpecError: If it is no URL, or of a database tuner does not run on.
@@ -30,16 +37,37 @@ def parse_url(url: str) -> sqlalchemy.URL:
     except (ArgumentError, ValueError):
         remedy = f"sqlite:///{url}" if "/" not in url and url else _DEFAULT
         raise SpecError(f"--storage is no database URL: write it as {remedy}.") from None
-    if parsed.get_backend_name() not in _BACKENDS:
+    if parsed.drivername in _SPELLINGS:
+        return _parse_postgresql(url, parsed)
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
         raise SpecError(
-            f"--storage {redact(url)}: tuner runs on {' and '.join(_BACKENDS)}, "
-            f"not on {parsed.get_backend_name()}."
+            f"--storage {redact(url)}: tuner talks to PostgreSQL through psycopg 3: "
+            f"write {_POSTGRESQL}://…"
         )
-    if parsed.get_backend_name() == "sqlite" and parsed.query:
+    if backend != "sqlite":
+        raise SpecError(
+            f"--storage {redact(url)}: tuner runs on {' and '.join(_BACKENDS)}, not on {backend}."
+        )
+    if parsed.query:
         raise SpecError("--storage: a SQLite URL takes no options: write sqlite:///tuner.db.")
-    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+    if parsed.database in (None, "", ":memory:"):
         raise SpecError(f"--storage {url}: workers cannot share memory; name a file: {_DEFAULT}.")
     return parsed
+
+
+def _parse_postgresql(url: str, parsed: sqlalchemy.URL) -> sqlalchemy.URL:
+    if _is_torn(parsed):
+        raise SpecError(
+            "--storage: an @ or / in the URL's user or password is taken for something else: "
+            "write @ as %40, / as %2F, : as %3A and % as %25 there."
+        )
+    return parsed.set(drivername=_POSTGRESQL)
+
+
+def _is_torn(parsed: sqlalchemy.URL) -> bool:
+    """Tells whether a part of the password ended up where it would be shown."""
+    return "@" in f"{parsed.host or ''}{parsed.database or ''}"
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -58,6 +86,30 @@ def redact(url: str) -> str:
     try:
         parsed = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
-        return "(not a database URL)"
-    secrets = {key: "***" for key in parsed.query if "pass" in key.lower()}
+        return _UNREADABLE
+    if parsed.get_backend_name() != "sqlite" and _is_torn(parsed):
+        return _UNREADABLE
+    secrets = {key: "***" for key in parsed.query if _is_secret(key)}
     return parsed.update_query_dict(secrets).render_as_string(hide_password=True)
+
+
+def hide_secrets(text: str, url: str) -> str:
+    """Returns a text, such as a driver's error, without the secrets of a URL.
+
+    >>> hide_secrets("password=hunter2 host=db", "postgresql://ann:hunter2@db/tuner")
+    'password=*** host=db'
+    """
+    parsed = sqlalchemy.make_url(url)
+    secrets = [str(parsed.password)] if parsed.password else []
+    for key, value in parsed.query.items():
+        if _is_secret(key):
+            secrets += [value] if isinstance(value, str) else list(value)
+    spellings = {form for secret in secrets for form in (secret, quote(secret), quote_plus(secret))}
+    # The longest first: one may be a part of another.
+    for spelling in sorted(spellings - {""}, key=len, reverse=True):
+        text = text.replace(spelling, "***")
+    return text
+
+
+def _is_secret(key: str) -> bool:
+    return "pass" in key.lower() or "secret" in key.lower()

@@ -1,0 +1,70 @@
+"""``tuner db``: the database itself: what it is, and bringing its tables up to date."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from tuner.cli.options import echo_json, examples, json_option, storage_option
+
+
+@click.group()
+def db() -> None:
+    """The database: its state and the version of its tables."""
+
+
+@db.command(
+    epilog=examples(
+        "tuner db status",
+        "tuner db status --storage postgresql+psycopg://ann@db.example/tuner --json",
+    )
+)
+@storage_option
+@json_option
+def status(storage: str | None, as_json: bool) -> None:
+    """Show which database is in use, what it holds, and whether it needs an upgrade."""
+    from tuner.store import default_url
+    from tuner.store.status import read_status
+
+    found = read_status(storage or default_url())
+    if as_json:
+        echo_json(dataclasses.asdict(found))
+        return
+    rows = {
+        "database": found.storage,
+        "server": f"{found.backend} {found.server_version}",
+        "Optuna's tables": f"{found.optuna_revision or 'none'} (known: {found.optuna_known})",
+        "tuner's tables": f"{found.revision or 'none'} (known: {found.known})",
+        "studies": f"{found.studies} with {found.trials} trials",
+        "upgrade": "run 'tuner db upgrade'" if found.needs_upgrade else "not needed",
+    }
+    width = max(map(len, rows))
+    for label, value in rows.items():
+        click.echo(f"{label:<{width}}  {value}")
+
+
+@db.command(
+    epilog=examples(
+        "tuner db upgrade",
+        "tuner db upgrade --storage postgresql+psycopg://ann@db.example/tuner",
+    )
+)
+@storage_option
+def upgrade(storage: str | None) -> None:
+    """Bring the database's tables up to date; in an empty database, make them.
+
+    Nothing recorded is lost. An older tuner does not open the database any more afterwards.
+    """
+    from tuner.store import default_url, redact
+    from tuner.store.database import upgrade_database
+
+    url = storage or default_url()
+    before, after = upgrade_database(url)
+    if before == after:
+        done = f"is at version {after} already"
+    elif before is None:
+        done = f"has its tables now, of version {after}"
+    else:
+        done = f"went from version {before} to {after}"
+    click.echo(f"{redact(url)} {done}.")

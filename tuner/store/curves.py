@@ -1,0 +1,69 @@
+"""Numbers a trial logs by step, such as its training loss: for people to look at.
+
+They are not evaluations: nothing is judged by them. NaN and infinities are dropped, as they are for
+evaluations, so that whoever reads a curve can draw it; a divergence is told by the trial itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from tuner.errors import SpecError
+from tuner.store.database import Database
+from tuner.store.optuna_tables import upsert
+from tuner.store.studies import StudyHandle
+from tuner.store.tables import curves
+
+NAME_LENGTH = 255
+"""Characters that the name of a curve may have."""
+
+
+def insert_points(
+    connection: sa.Connection,
+    study_uuid: str,
+    number: int,
+    logged: Sequence[tuple[int, str, float]],
+) -> None:
+    """Records (step, name, value) triples of a trial; a step logged again is replaced.
+
+    Raises:
+        SpecError: If a name is empty, too long, or holds what a database cannot.
+    """
+    for name in {name for _, name, _ in logged}:
+        _check(name)
+    points = {(name, step): value for step, name, value in logged if math.isfinite(value)}
+    rows = [
+        {"study_uuid": study_uuid, "number": number, "name": name, "step": step, "value": value}
+        for (name, step), value in points.items()
+    ]
+    upsert(connection, curves, rows, ("study_uuid", "number", "name", "step"))
+
+
+def read_curves(database: Database, study: StudyHandle, number: int) -> dict[str, dict[int, float]]:
+    """Returns what a trial logged.
+
+    Returns:
+        Finite values by step, in the order of steps, by name; empty if it logged nothing.
+    """
+    with database.read() as connection:
+        rows = connection.execute(
+            sa.select(curves.c.name, curves.c.step, curves.c.value)
+            .where(curves.c.study_uuid == study.uuid, curves.c.number == number)
+            .order_by(curves.c.step, curves.c.name)
+        ).all()
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for name, step, value in rows:
+        found[name][step] = value
+    return dict(found)
+
+
+def _check(name: str) -> None:
+    if not name or len(name) > NAME_LENGTH or "\0" in name:
+        raise SpecError(
+            f"{name[:40]!r} cannot name a logged number: use 1 to {NAME_LENGTH} characters, "
+            "such as train_loss."
+        )

@@ -1,0 +1,78 @@
+"""How tuner connects: options of each driver and pool, and what each connection starts with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+IMMEDIATE = "tuner_immediate"
+"""The execution option of a transaction that is going to write."""
+
+_BUSY_TIMEOUT_S = 60
+_IDLE_IN_TRANSACTION_S = 60
+
+_POSTGRESQL: dict[str, Any] = {
+    "connect_timeout": 5,  # seconds, for each address of the host
+    "keepalives": 1,  # without them a server that vanished is waited for for hours:
+    "keepalives_idle": 30,  # seconds of silence before the first question
+    "keepalives_interval": 10,  # seconds between questions
+    "keepalives_count": 3,  # questions before the connection is given up
+    "tcp_user_timeout": 30_000,  # milliseconds that something sent may stay unacknowledged
+    "application_name": "tuner",  # in pg_stat_activity
+}
+_POSTGRESQL_POOL: dict[str, Any] = {
+    "pool_size": 1,  # a worker does one thing at a time, and servers take a hundred connections
+    "max_overflow": 4,  # the dashboard's threads; closed as soon as they are given back
+    "pool_pre_ping": True,  # a server that was restarted costs a round trip, not an error
+    "pool_recycle": 1800,  # seconds; firewalls and proxies drop what is older without a word
+}
+
+
+def engine_options(url: sa.URL) -> dict[str, Any]:
+    """Returns SQLAlchemy's arguments for an engine; options in the URL come before ours."""
+    if url.get_backend_name() == "sqlite":
+        # Without a transaction of its own, the driver leaves BEGIN to us (see _begin).
+        return {"connect_args": {"isolation_level": None, "timeout": _BUSY_TIMEOUT_S}}
+    ours = {key: value for key, value in _POSTGRESQL.items() if key not in url.query}
+    return {"connect_args": ours, **_POSTGRESQL_POOL}
+
+
+def configure(engine: sa.Engine) -> None:
+    """Sets up every connection from here on; closes those that were opened before."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin)
+    else:
+        event.listen(engine, "connect", _configure_postgresql)
+    engine.dispose()
+
+
+def for_reading(connection: sa.Connection) -> sa.Connection:
+    """Has every statement of a transaction see one state of the database, as SQLite does anyway."""
+    if connection.dialect.name == "postgresql":
+        return connection.execution_options(isolation_level="REPEATABLE READ")
+    return connection
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _configure_postgresql(connection: Any, _record: Any) -> None:
+    # A process that is stopped in the middle of a transaction holds its locks until this has
+    # passed. Set by a statement: as an option of the connection, poolers refuse it.
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_IN_TRANSACTION_S}s'")
+    connection.commit()
+
+
+def _begin(connection: sa.Connection) -> None:
+    # A transaction that starts by reading and then writes can be refused at once by SQLite when
+    # another has written in between; one that takes the write lock first waits its turn.
+    immediate = connection.get_execution_options().get(IMMEDIATE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

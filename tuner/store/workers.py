@@ -1,0 +1,142 @@
+"""Who works on a study, and for how long: one row a process that ever did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from tuner.errors import StorageError
+from tuner.store.machine import this_machine
+from tuner.store.tables import DatabaseClock, workers
+
+
+@dataclass(frozen=True)
+class WorkerIdentity:
+    """A worker as the database knows it.
+
+    Attributes:
+        worker_id: Unique for all time.
+        host: Its machine's name.
+        pid: Its process.
+        device: Where it trains.
+        version: Its tuner's version.
+        machine: Its machine, as :func:`tuner.store.machine.this_machine` tells it.
+    """
+
+    worker_id: str
+    host: str
+    pid: int
+    device: str
+    version: str
+    machine: str = field(default_factory=this_machine)
+
+
+def enter(
+    connection: sa.Connection,
+    study_uuid: str,
+    worker: WorkerIdentity,
+    age_s: float,
+    derive: Callable[[int], int],
+) -> int:
+    """Enters a worker; the study must be locked.
+
+    Args:
+        connection: In a transaction.
+        study_uuid: The study.
+        worker: The worker.
+        age_s: Seconds since the worker's process started.
+        derive: Gives the worker's seed from its ordinal, the number of workers before it.
+
+    Returns:
+        The seed.
+    """
+    ordinal = connection.execute(
+        sa.select(sa.func.count()).select_from(workers).where(workers.c.study_uuid == study_uuid)
+    ).scalar_one()
+    seed = derive(ordinal)
+    connection.execute(
+        sa.insert(workers).values(
+            worker_id=worker.worker_id,
+            study_uuid=study_uuid,
+            ordinal=ordinal,
+            host=worker.host,
+            pid=worker.pid,
+            device=worker.device,
+            version=worker.version,
+            machine=worker.machine,
+            seed=str(seed),
+            started_at=DatabaseClock() - age_s,
+            last_seen=DatabaseClock(),
+        )
+    )
+    return seed
+
+
+def touch(connection: sa.Connection, worker: WorkerIdentity) -> None:
+    """Says that a worker is alive."""
+    connection.execute(
+        sa.update(workers)
+        .where(workers.c.worker_id == worker.worker_id)
+        .values(last_seen=DatabaseClock())
+    )
+
+
+def refuse_second_machine(
+    connection: sa.Connection, worker: WorkerIdentity, within_s: float
+) -> None:
+    """Refuses a SQLite database that another machine works on.
+
+    The processes of a SQLite database in WAL mode share memory; from two machines they would
+    overwrite each other. A machine of the same name is this one before it was started anew.
+
+    Args:
+        connection: In a transaction.
+        worker: Who is about to work.
+        within_s: Seconds for which a worker seen counts as working.
+
+    Raises:
+        StorageError: If a worker of another machine was seen, with the remedy.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    other = connection.execute(
+        sa.select(workers.c.host)
+        .where(
+            workers.c.machine.not_in([worker.machine, ""]),
+            workers.c.host != worker.host,
+            workers.c.last_seen > DatabaseClock() - within_s,
+        )
+        .limit(1)
+    ).scalar_one_or_none()
+    if other is not None:
+        raise StorageError(
+            f"{other} works on this SQLite database, and {worker.host} cannot at the same time: "
+            "a SQLite file cannot be shared between machines. Use PostgreSQL for that "
+            "(--storage postgresql+psycopg://user:password@host/database); if no worker is left "
+            f"there, wait {within_s:.0f} s."
+        )
+
+
+def elapsed_s(connection: sa.Connection, study_uuid: str) -> tuple[float, float]:
+    """Returns how long a study has been worked on.
+
+    Returns:
+        Seconds during which at least one worker lived, and the seconds of all workers added up.
+    """
+    rows = connection.execute(
+        sa.select(workers.c.started_at, workers.c.last_seen).where(
+            workers.c.study_uuid == study_uuid
+        )
+    )
+    spans = [(row.started_at, max(row.started_at, row.last_seen)) for row in rows]
+    return _union_s(spans), sum(end - start for start, end in spans)
+
+
+def _union_s(spans: Iterable[tuple[float, float]]) -> float:
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
