@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tests.report.summaries import STEPS, make_spec, mixed_summary, summary_of, trial
 from tuner.analysis.summary import StudySummary
@@ -34,13 +35,27 @@ POINT: dict[str, Value] = {
     "final_ratio": 0.03,
     "gamma": 0.3,
     "period": 0.2,
+    "pct_start": 0.25,
+    "cycles": 2,
+    "T_mult": 2,
+    "half_cycle": 0.25,
+    "base_ratio": 0.2,
+    "factor": 0.3,
+    "patience": 0.2,
 }
 # How torch computes, not what: tuner takes the fused kernel where there is one.
-KERNELS = {"params", "fused", "foreach"}
+KERNELS = {"params", "name", "fused", "foreach"}
+METRICS = [3.0, 2.0, 2.5, 2.5, 2.5, 1.9, float("nan"), 1.95, 1.95, 5.0]
 
 
-def winner(optimizer: str, schedule: str, warmup: float, **tables: Any) -> StudySummary:
-    params: dict[str, Value] = {f"{schedule}.warmup": warmup}
+def winner(
+    optimizer: str,
+    schedule: str,
+    warmup: float,
+    attributes: dict[str, Any] | None = None,
+    **tables: Any,
+) -> StudySummary:
+    params: dict[str, Value] = {} if schedule == "one_cycle" else {f"{schedule}.warmup": warmup}
     for branch, row in ((optimizer, OPTIMIZERS[optimizer]), (schedule, SCHEDULES[schedule])):
         for knob in row.hyperparameters:
             if knob.search_name in POINT:
@@ -48,12 +63,30 @@ def winner(optimizer: str, schedule: str, warmup: float, **tables: Any) -> Study
             if knob.switch:
                 params[f"{branch}.{knob.switch_name}"] = True
     record = trial(3, optimizer, 0.25, schedule=schedule, params=params)
+    record.attributes.update(attributes or {})
     return summary_of(record, spec=make_spec(**tables))
 
 
-def network(*, bias: bool = True) -> nn.Module:
+def network(optimizer: str = "adam", *, bias: bool = True) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 3, bias=bias), nn.Linear(3, 2, bias=bias))
+    sparse = OPTIMIZERS[optimizer].takes == "sparse"
+    return nn.Sequential(nn.Embedding(5, 4, sparse=sparse), nn.Linear(4, 2, bias=bias))
+
+
+class Loss:
+    """A model's loss on a batch, to be called as a closure, and how often it was."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.batch = torch.empty(0)
+        self.calls = 0
+
+    def __call__(self) -> Tensor:
+        self.calls += 1
+        self.model.zero_grad()
+        loss = (self.model(self.batch) - 1).square().mean()
+        loss.backward()
+        return loss
 
 
 def run_exported(source: str, folder: Path, run_name: str = "winner") -> dict[str, Any]:
@@ -68,10 +101,47 @@ def optimizers_of(namespace: dict[str, Any], model: nn.Module) -> list[torch.opt
     return [namespace["build_optimizer"](model)]
 
 
-def schedules_of(namespace: dict[str, Any], optimizers: list[torch.optim.Optimizer]) -> list[Any]:
-    if "build_schedules" in namespace:
-        return list(namespace["build_schedules"](optimizers))
-    return [namespace["build_schedule"](optimizer) for optimizer in optimizers]
+class Exported:
+    """An exported module's optimizers and schedules, used as its docstrings say."""
+
+    def __init__(self, source: str, folder: Path, model: nn.Module) -> None:
+        self.namespace = run_exported(source, folder)
+        self.optimizers = optimizers_of(self.namespace, model)
+        warm = self.namespace.get("build_warmup")
+        warmups = [warm(optimizer) for optimizer in self.optimizers] if warm else []
+        build = self.namespace["build_schedule"]
+        schedules = [build(optimizer) for optimizer in self.optimizers]
+        follows = isinstance(schedules[0], ReduceLROnPlateau)
+        self.stepped = warmups if follows else schedules
+        self.observing = schedules if follows else []
+        self.steps = 0
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def step(self, closure: Any = None) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step(closure)
+        self.steps += 1
+        if self.steps % self.namespace.get("EPOCH_STEPS", 1) == 0:
+            for schedule in self.stepped:
+                schedule.step()
+
+    def observe(self, value: float) -> None:
+        for schedule in self.observing:
+            schedule.step(value)
+
+
+def standing(groups: list[dict[str, Any]]) -> list[tuple[float, Any, Any]]:
+    return [(group["lr"], group.get("momentum"), group.get("betas")) for group in groups]
+
+
+def assert_same_standing(own: list[dict[str, Any]], exported: list[dict[str, Any]]) -> None:
+    mine, theirs = standing(own), standing(exported)
+    # Torch's reduction multiplies a rate that it has already multiplied: the last bits differ.
+    assert [lr for lr, *_ in theirs] == pytest.approx([lr for lr, *_ in mine], rel=1e-12)
+    assert [rest for _, *rest in theirs] == [rest for _, *rest in mine]
 
 
 def parts_of(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
@@ -84,14 +154,11 @@ def test_the_exported_code_rebuilds_what_was_trained(
 ):
     summary = winner(optimizer, schedule, warmup)
     assert summary.best is not None
-    config, model = summary.best.config, network()
+    config, model = summary.best.config, network(optimizer)
     own = build_optimizer(optimizer, config.optimizer_values, model)
-    own_schedule = build_schedule(schedule, config.schedule_values, own, STEPS)
     namespace = run_exported(to_python(summary), tmp_path)
-    exported = optimizers_of(namespace, model)
-    exported_schedules = schedules_of(namespace, exported)
 
-    for mine, theirs in zip(parts_of(own), exported, strict=True):
+    for mine, theirs in zip(parts_of(own), optimizers_of(namespace, model), strict=True):
         assert type(mine) is type(theirs)
         for a, b in zip(mine.param_groups, theirs.param_groups, strict=True):
             assert list(map(id, a["params"])) == list(map(id, b["params"]))
@@ -99,41 +166,115 @@ def test_the_exported_code_rebuilds_what_was_trained(
                 k: v for k, v in b.items() if k not in KERNELS
             }
     assert namespace["STEPS"] == STEPS
-    for _ in range(STEPS):
-        own_rates = [group["lr"] for group in own.param_groups]
-        rates = [group["lr"] for theirs in exported for group in theirs.param_groups]
-        assert rates == own_rates
-        own.step()
-        own_schedule.step()
-        for theirs, their_schedule in zip(exported, exported_schedules, strict=True):
-            theirs.step()
-            their_schedule.step()
 
 
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_the_exported_code_trains_as_the_winner_did(tmp_path: Path, optimizer: str):
-    summary = winner(optimizer, "cosine", 0.1)
+def follow_both(summary: StudySummary, folder: Path, epoch_steps: int | None = None) -> None:
+    """Compares the exported schedule with the trained one at every step."""
     assert summary.best is not None
     config = summary.best.config
-    mine, theirs = network().double(), network().double()
+    model = network(config.optimizer)
+    own = build_optimizer(config.optimizer, config.optimizer_values, model)
+    taken = 0
+
+    def closure() -> float:
+        nonlocal taken
+        taken += 1
+        return 0.0
+
+    counts = OPTIMIZERS[config.optimizer].closure
+    schedule = build_schedule(
+        config.schedule,
+        config.schedule_values,
+        own,
+        STEPS,
+        clock=lambda: taken,
+        epoch_steps=epoch_steps,
+        evaluations=summary.spec.budget.evaluations,
+        direction=summary.spec.study.direction,
+    )
+    exported = Exported(to_python(summary), folder, model)
+    for step in range(STEPS):
+        assert_same_standing(own.param_groups, exported.param_groups)
+        own.step(closure)
+        taken = taken if counts else step + 1
+        schedule.step()
+        exported.step(lambda: 0.0)
+        if (step + 1) % 4 == 0:
+            metric = METRICS[step // 4]
+            schedule.observe(metric)
+            exported.observe(metric)
+    assert_same_standing(own.param_groups, exported.param_groups)
+
+
+@pytest.mark.parametrize(("optimizer", "schedule", "warmup"), COMBINATIONS)
+def test_the_exported_schedule_is_followed_as_in_training(
+    tmp_path: Path, optimizer: str, schedule: str, warmup: float
+):
+    follow_both(winner(optimizer, schedule, warmup), tmp_path)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw", "muon", "lbfgs"])
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+@pytest.mark.parametrize("warmup", [0.0, 0.5])
+def test_the_exported_schedule_is_stepped_by_epoch_where_training_did(
+    tmp_path: Path, optimizer: str, schedule: str, warmup: float
+):
+    summary = winner(
+        optimizer, schedule, warmup, {"epoch_steps": 7}, train={"schedule_by": "epoch"}
+    )
+    assert ("EPOCH_STEPS = 7" in to_python(summary)) or schedule == "plateau"
+    follow_both(summary, tmp_path, epoch_steps=7)
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_the_exported_plateau_cuts_the_rate_when_the_metric_says_so(tmp_path: Path, direction: str):
+    summary = winner(
+        "momentum",
+        "plateau",
+        0.1,
+        study={"name": "s", "workload": "a:b", "metric": "val_loss", "direction": direction},
+    )
+    follow_both(summary, tmp_path)
+    exported = Exported(to_python(summary), tmp_path, network())
+    for _ in range(STEPS):
+        exported.step()
+    top = exported.param_groups[0]["lr"]
+    for _ in range(4):
+        exported.observe(1.0)
+    assert exported.param_groups[0]["lr"] < top
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_the_exported_code_trains_as_the_winner_did(tmp_path: Path, optimizer: str, schedule: str):
+    summary = winner(optimizer, schedule, 0.1)
+    assert summary.best is not None
+    config = summary.best.config
+    mine, theirs = network(optimizer).double(), network(optimizer).double()
     own = build_optimizer(optimizer, config.optimizer_values, mine)
-    own_schedule = build_schedule("cosine", config.schedule_values, own, STEPS)
-    namespace = run_exported(to_python(summary), tmp_path)
-    exported = optimizers_of(namespace, theirs)
-    schedules = schedules_of(namespace, exported)
+    counted = Loss(mine)
+    counts = OPTIMIZERS[optimizer].closure
+    own_schedule = build_schedule(
+        schedule,
+        config.schedule_values,
+        own,
+        STEPS,
+        clock=(lambda: counted.calls) if counts else None,
+    )
+    exported = Exported(to_python(summary), tmp_path, theirs)
+    following = Loss(theirs)
     generator = torch.Generator().manual_seed(0)
     for _ in range(STEPS):
-        x = torch.randn(8, 4, dtype=torch.float64, generator=generator)
-        for model, optimizers, following in (
-            (mine, [own], [own_schedule]),
-            (theirs, exported, schedules),
-        ):
-            model.zero_grad()
-            (model(x) - 1).square().mean().backward()
-            for one in optimizers:
-                one.step()
-            for one in following:
-                one.step()
+        counted.batch = following.batch = torch.randint(0, 5, (8,), generator=generator)
+        if counts:
+            own.step(counted)
+            exported.step(following)
+        else:
+            counted()
+            own.step()
+            following()
+            exported.step()
+        own_schedule.step()
     for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
@@ -146,6 +287,23 @@ def test_the_exported_code_runs_on_its_own(
     printed = capsys.readouterr().out
     assert OPTIMIZERS[optimizer].target.rpartition(".")[2] in printed
     assert "lr: first 0.00308642, top 0.0123457" in printed
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "muon", "lbfgs"])
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+@pytest.mark.parametrize("schedule_by", ["step", "epoch"])
+def test_every_exported_schedule_runs_on_its_own(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    optimizer: str,
+    schedule: str,
+    schedule_by: str,
+):
+    train = {"schedule_by": schedule_by}
+    source = to_python(winner(optimizer, schedule, 0.5, {"epoch_steps": 7}, train=train))
+    run_exported(source, tmp_path, "__main__")
+    assert "lr: first 0.0" in capsys.readouterr().out
+    assert max(len(line) for line in source.splitlines() if "torch.optim." not in line) <= 100
 
 
 def test_the_exported_code_leaves_frozen_parameters_out(tmp_path: Path):
@@ -211,7 +369,8 @@ def test_the_exported_study_keeps_how_trials_are_trained():
         trial(0, "sgd", 0.5, params={"batch_size": 32}), spec=make_spec(train=train)
     )
     spec = parse_spec(tomllib.loads(to_toml(summary)), origin="winner.toml")
-    assert spec.to_json()["train"] == {"batch_size": 32, "grad_clip": 0.5, "precision": "float64"}
+    kept = {"batch_size": 32, "grad_clip": 0.5, "precision": "float64"}
+    assert spec.to_json()["train"].items() >= kept.items()
 
 
 @pytest.mark.parametrize("name", ["x" * 200, 'a"b', "ä 中"])

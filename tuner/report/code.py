@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import tomli_w
@@ -10,13 +9,17 @@ import tomli_w
 from tuner.analysis.summary import BestTrial, StudySummary
 from tuner.domain.calls import Call
 from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES, split_steps
 from tuner.errors import NotFoundError
+from tuner.report.schedule_code import ScheduleCode
 
 _SELECTIONS = {
     "all": "[p for p in model.parameters() if p.requires_grad]",
     "matrices": "[p for p in model.parameters() if p.requires_grad and p.ndim == 2]",
     "others": "[p for p in model.parameters() if p.requires_grad and p.ndim != 2]",
+    "sparse": "[m.weight for m in model.modules()"
+    " if isinstance(m, (torch.nn.Embedding, torch.nn.EmbeddingBag)) and m.sparse]",
+    "dense": "[p for p in model.parameters()"
+    " if p.requires_grad and all(p is not weight for weight in sparse)]",
 }
 
 
@@ -28,8 +31,20 @@ def to_python(summary: StudySummary) -> str:
     """
     best = _best(summary)
     calls = OPTIMIZERS[best.config.optimizer].calls(best.config.optimizer_values)
-    steps = int(best.record.attributes["steps"])
+    schedule = ScheduleCode.of(best, summary.spec)
     clip = summary.spec.train.grad_clip
+    body = [
+        *schedule.constants,
+        "",
+        "",
+        *_optimizer_lines(calls),
+        "",
+        "",
+        *schedule.definitions,
+        "",
+        "",
+        *_demonstration(calls, schedule),
+    ]
     lines = [
         # In comments, what a user named things cannot become code.
         f"# The winner of the tuner study {summary.name!r}: {best.config.optimizer}, "
@@ -39,30 +54,10 @@ def to_python(summary: StudySummary) -> str:
         f"{summary.spec.train.precision},"
         f" {'no gradient clipping' if clip is None else f'gradients clipped to norm {clip}'}.",
         "",
-        *(["import math", ""] if "math." in _shape_source(best) else []),
-        "import torch",
-        "from torch.optim.lr_scheduler import LambdaLR",
+        *_imports("\n".join(body)),
         "",
-        f"STEPS = {steps}  # of a full trial: the schedule's length",
-        "",
-        "",
-        *_optimizer_lines(calls),
-        "",
-        "",
-        *_schedule_lines(best, steps),
-        "",
-        "",
-        "def build_schedule(optimizer):",
-        '    """Returns the schedule; call its step() after every optimizer.step()."""',
-        "    return LambdaLR(optimizer, lr_factor)",
+        *body,
     ]
-    if len(calls) > 1:
-        lines[-3:] = [
-            "def build_schedules(optimizers):",
-            '    """Returns one schedule an optimizer; step each after its optimizer."""',
-            "    return [LambdaLR(optimizer, lr_factor) for optimizer in optimizers]",
-        ]
-    lines += ["", "", *_demonstration(len(calls) > 1)]
     return "\n".join(lines) + "\n"
 
 
@@ -148,44 +143,35 @@ def _constructor(call: Call, parameters: str) -> str:
     return f"{call.target}({parameters}{arguments})"
 
 
-def _schedule_lines(best: BestTrial, steps: int) -> list[str]:
-    row = SCHEDULES[best.config.schedule]
-    values = {name: float(value) for name, value in best.config.schedule_values.items()}
-    warmup, rest = split_steps(values.pop("warmup"), steps)
-    lines = [
-        f"SCHEDULE = {values!r}",
-        "",
-        "",
-        *_shape_source(best).splitlines(),
-        "",
-        "",
-        "def lr_factor(step):",
-        '    """Returns what the learning rate is multiplied with."""',
-    ]
-    if warmup:
-        lines += [f"    if step < {warmup}:", f"        return (step + 1) / {warmup}"]
-    progress = f"min(1.0, (step - {warmup}) / {rest})"
-    return [*lines, f"    return {row.shape.__name__}(SCHEDULE, {progress})"]
-
-
-def _shape_source(best: BestTrial) -> str:
-    return inspect.getsource(SCHEDULES[best.config.schedule].shape).rstrip()
-
-
-def _demonstration(several: bool) -> list[str]:
-    build = "build_optimizers(model)" if several else "[build_optimizer(model)]"
-    schedules = "build_schedules(optimizers)" if several else "[build_schedule(optimizers[0])]"
+def _demonstration(calls: tuple[Call, ...], schedule: ScheduleCode) -> list[str]:
+    sparse = calls[0].parameters == "sparse"
+    model = "torch.nn.Embedding(3, 2, sparse=True)" if sparse else "torch.nn.Linear(2, 2)"
+    build = "build_optimizers(model)" if len(calls) > 1 else "[build_optimizer(model)]"
+    step = "optimizer.step(lambda: 0.0)" if schedule.closure else "optimizer.step()"
     return [
         'if __name__ == "__main__":',
-        "    model = torch.nn.Linear(2, 2)",
-        f"    optimizers = {build}",
-        f"    schedules = {schedules}",
-        "    print(optimizers)",
-        "    for optimizer, schedule in zip(optimizers, schedules):",
+        f"    model = {model}",
+        f"    for optimizer in {build}:",
+        "        print(optimizer)",
+        *(f"        {line}" for line in schedule.setup),
         "        rates = []",
         "        for step in range(STEPS):",
         '            rates.append(optimizer.param_groups[0]["lr"])',
-        "            optimizer.step()",
-        "            schedule.step()",
+        f"            {step}",
+        *(f"            {line}" for line in schedule.use),
         '        print(f"lr: first {rates[0]:.6g}, top {max(rates):.6g}, last {rates[-1]:.6g}")',
+    ]
+
+
+def _imports(body: str) -> list[str]:
+    """Returns the imports of a module with this body."""
+    standard = [("math.", "import math"), ("Any]", "from typing import Any")]
+    lines = [line for used, line in standard if used in body]
+    schedulers = ("LambdaLR", "MultiplicativeLR", "ReduceLROnPlateau")
+    used = ", ".join(name for name in schedulers if name in body)
+    return [
+        *lines,
+        *([""] if lines else []),
+        "import torch",
+        f"from torch.optim.lr_scheduler import {used}",
     ]
