@@ -7,18 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.errors import TunerError
+    from tuner.service.winner import Winner, best
     from tuner.training.datasets import data_folder, fetch
+    from tuner.training.reporting import Pruned
+    from tuner.training.run import Run
     from tuner.training.workload import Batch, Data, Workload
 
-__all__ = ["Batch", "Data", "TunerError", "Workload", "__version__", "data_folder", "fetch"]
+__all__ = [
+    "Batch",
+    "Data",
+    "Pruned",
+    "Run",
+    "TunerError",
+    "Winner",
+    "Workload",
+    "__version__",
+    "best",
+    "data_folder",
+    "fetch",
+]
 
 __version__ = version("tuner")
 
 _HOMES = {
     "Batch": "tuner.training.workload",
     "Data": "tuner.training.workload",
+    "Pruned": "tuner.training.reporting",
+    "Run": "tuner.training.run",
     "TunerError": "tuner.errors",
+    "Winner": "tuner.service.winner",
     "Workload": "tuner.training.workload",
+    "best": "tuner.service.winner",
     "data_folder": "tuner.training.datasets",
     "fetch": "tuner.training.datasets",
 }

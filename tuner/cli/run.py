@@ -93,9 +93,9 @@ def check_workload(spec: StudySpec, device: str) -> None:
         SpecError: If it does not run as the study says.
     """
     from tuner.training.device import resolve_device
-    from tuner.training.trainer import prepare_checked
+    from tuner.training.prepare import prepare_checked
 
-    prepare_checked(spec, resolve_device(device))
+    prepare_checked(spec.resolve(), resolve_device(device))
 
 
 def train(database: Database, study: StudyHandle, *, workers: int, device: str) -> None:

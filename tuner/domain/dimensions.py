@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 Value = bool | int | float | str
 """What a hyperparameter can be; a fraction, a count, a switch or a name."""
@@ -150,6 +158,16 @@ def dump_dimension(dimension: Dimension) -> Any:
         return dimension.value
     dumped = dimension.model_dump(mode="json")
     return dumped if dumped.get("log", True) else {k: v for k, v in dumped.items() if k != "log"}
+
+
+def _parse_axis(raw: Any) -> Any:
+    return parse_dimension(raw)
+
+
+Axis = Annotated[
+    Dimension, BeforeValidator(_parse_axis), PlainSerializer(dump_dimension, when_used="always")
+]
+"""An axis as a field of a study file."""
 
 
 def format_value(value: Value) -> str:

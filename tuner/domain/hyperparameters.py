@@ -65,6 +65,7 @@ POSITIVE = Bounds(0, open_low=True)
 NOT_NEGATIVE = Bounds(0)
 BELOW_ONE = Bounds(0, 1, open_high=True)
 FRACTION = Bounds(0, 1)
+COUNT = Bounds(1)
 POSITIVE_FRACTION = Bounds(0, 1, open_low=True)
 
 
@@ -169,8 +170,17 @@ def _members(dimension: Dimension) -> tuple[Value, ...]:
 
 def _check_type(value: Value, default: Value) -> None:
     expects_switch, expects_text = isinstance(default, bool), isinstance(default, str)
-    if isinstance(value, bool) != expects_switch or isinstance(value, str) != expects_text:
-        kind = "true or false" if expects_switch else "text" if expects_text else "a number"
+    kind = (
+        "true or false"
+        if expects_switch
+        else "text"
+        if expects_text
+        else "a whole number"
+        if isinstance(default, int)
+        else "a number"
+    )
+    fits = isinstance(value, bool) == expects_switch and isinstance(value, str) == expects_text
+    if not fits or (kind == "a whole number" and isinstance(value, float)):
         raise ValueError(f"{value!r} is not {kind}, as in the default {default!r}")
 
 

@@ -8,12 +8,13 @@ priors of Sivaprasad et al., "Optimizer Benchmarking Needs to Account for Hyperp
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from tuner.domain.calls import Call
-from tuner.domain.dimensions import Float, Value
+from tuner.domain.calls import OTHERS, Call
+from tuner.domain.dimensions import Choice, Float, Value
 from tuner.domain.hyperparameters import (
     BELOW_ONE,
+    COUNT,
     FINE,
     LR,
     MAIN,
@@ -37,9 +38,11 @@ class OptimizerRow:
         reference: Where it was published.
         hyperparameters: Its knobs.
         arguments: Arguments of the torch class that are the same in every trial.
-        helper: Import path of the optimizer for whatever is not a matrix, for an optimizer
-            that takes matrices only; its arguments are the hyperparameters prefixed with its
-            lower-case class name.
+        takes: Which parameters it can train.
+        helper: Import path of the optimizer for the parameters it cannot train; its arguments
+            are the hyperparameters prefixed with its lower-case class name.
+        closure: Whether a step computes the loss several times, through a closure.
+        groups: Whether it trains parameter groups.
     """
 
     name: str
@@ -49,7 +52,10 @@ class OptimizerRow:
     reference: str
     hyperparameters: tuple[Hyperparameter, ...]
     arguments: dict[str, Any] = field(default_factory=dict)
+    takes: Literal["all", "matrices", "sparse"] = "all"
     helper: str | None = None
+    closure: bool = False
+    groups: bool = True
 
     def decode(self, point: dict[str, Value]) -> dict[str, Value]:
         """Returns every hyperparameter in torch's form, defaults filled in."""
@@ -64,26 +70,31 @@ class OptimizerRow:
         >>> OPTIMIZERS["adam"].calls(OPTIMIZERS["adam"].decode({"lr": 0.01}))[0].arguments
         {'lr': 0.01, 'eps': 1e-08, 'weight_decay': 0.0, 'betas': (0.9, 0.999)}
         """
-        if self.helper is None:
-            return (Call(self.target, _with_tuples(values) | self.arguments),)
+        if self.takes == "all" or self.helper is None:
+            return (Call(self.target, _to_arguments(values) | self.arguments),)
         prefix = self.helper.rpartition(".")[2].lower() + "_"
         own_values = {k: v for k, v in values.items() if not k.startswith(prefix)}
         helper_values = {
             k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)
         }
         return (
-            Call(self.target, _with_tuples(own_values) | self.arguments, parameters="matrices"),
-            Call(self.helper, _with_tuples(helper_values), parameters="others"),
+            Call(self.target, _to_arguments(own_values) | self.arguments, parameters=self.takes),
+            Call(self.helper, _to_arguments(helper_values), parameters=OTHERS[self.takes]),
         )
 
+
+NONE = "none"
+"""How a study file spells torch's None."""
 
 # Arguments that torch takes as one tuple are searched one by one.
 _TUPLES = {"betas": ("beta1", "beta2"), "etas": ("etaminus", "etaplus")}
 
 
-def _with_tuples(values: dict[str, Value]) -> dict[str, Any]:
+def _to_arguments(values: dict[str, Value]) -> dict[str, Any]:
     parts = {part for members in _TUPLES.values() for part in members}
-    arguments: dict[str, Any] = {k: v for k, v in values.items() if k not in parts}
+    arguments: dict[str, Any] = {
+        k: None if v == NONE else v for k, v in values.items() if k not in parts
+    }
     for name, members in _TUPLES.items():
         if members[0] in values:
             arguments[name] = tuple(values[member] for member in members)
@@ -248,6 +259,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
                     "weight_decay", 0.1, _log(1e-3, 0.3), "MU", FINE, bounds=NOT_NEGATIVE
                 ),
             ),
+            takes="matrices",
             helper="torch.optim.AdamW",
         ),
         OptimizerRow(
@@ -359,6 +371,56 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
                     bounds=Bounds(1, open_low=True),
                 ),
             ),
+        ),
+        OptimizerRow(
+            "lbfgs",
+            "torch.optim.LBFGS",
+            "Small smooth problems in large batches; each of its steps costs many gradients.",
+            "p ← p − lr·H·g, H from the last differences of p and g",
+            "Liu and Nocedal, On the limited memory BFGS method, Mathematical Programming 1989",
+            (
+                Hyperparameter("lr", 1.0, _log(0.1, 1.0), "J", LR, bounds=POSITIVE),
+                Hyperparameter(
+                    "line_search_fn", NONE, Choice(choices=(NONE, "strong_wolfe")), "J", MAIN
+                ),
+                Hyperparameter(
+                    "max_iter", 20, Choice(choices=(4, 10, 20)), "J", MAIN, bounds=COUNT
+                ),
+                Hyperparameter(
+                    "history_size", 100, Choice(choices=(5, 10, 20, 100)), "J", FINE, bounds=COUNT
+                ),
+            ),
+            closure=True,
+            groups=False,
+        ),
+        OptimizerRow(
+            "sparse_adam",
+            "torch.optim.SparseAdam",
+            "Large embeddings with sparse gradients, of which a batch touches few rows; Adam "
+            "trains the rest.",
+            "as Adam, on the rows that a batch touches",
+            "Kingma and Ba, Adam, ICLR 2015",
+            (
+                Hyperparameter(
+                    "lr",
+                    1e-3,
+                    _log(1e-4, 0.1),
+                    "J; prior SIV",
+                    LR,
+                    bounds=POSITIVE,
+                    prior=LogNormalPrior(-2.7, 1.42),
+                ),
+                Hyperparameter(
+                    "beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, bounds=BELOW_ONE, complement=True
+                ),
+                Hyperparameter("adam_lr", 1e-3, _log(1e-4, 0.1), "J", MAIN, bounds=POSITIVE),
+                Hyperparameter(
+                    "beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, bounds=BELOW_ONE, complement=True
+                ),
+                Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "SIV", FINE, bounds=POSITIVE),
+            ),
+            takes="sparse",
+            helper="torch.optim.Adam",
         ),
     )
 }

@@ -7,26 +7,21 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tuner.domain.dimensions import (
+    Axis,
     Choice,
     Dimension,
     Finite,
     Fixed,
     Frozen,
-    dump_dimension,
-    parse_dimension,
 )
+from tuner.domain.groups import Group
 from tuner.domain.hyperparameters import FINE, LR, MAIN, Hyperparameter, fit_switch
 from tuner.domain.names import check_names, suggest
 from tuner.domain.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS, OptimizerRow
+from tuner.domain.samplers import PRUNERS, SAMPLERS, check_space
 from tuner.domain.schedules import SCHEDULES, USUAL_SCHEDULES, ScheduleRow
 
 Direction = Literal["minimize", "maximize"]
@@ -34,6 +29,7 @@ Precision = Literal["float32", "bfloat16", "float64"]
 
 # No path separators, control characters, or a start that reads as an option.
 _NAME = r"^[^\s/\\\x00-\x1f\x7f-\x9f-][^/\\\x00-\x1f\x7f-\x9f]*$"
+_IMPORT_STRING = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -59,15 +55,6 @@ def parse_duration(raw: Any) -> Any:
     )
 
 
-def _parse_axis(raw: Any) -> Any:
-    return parse_dimension(raw)
-
-
-Axis = Annotated[
-    Dimension, BeforeValidator(_parse_axis), PlainSerializer(dump_dimension, when_used="always")
-]
-
-
 class Identity(Frozen):
     """What is tuned: the ``[study]`` table.
 
@@ -79,7 +66,7 @@ class Identity(Frozen):
     """
 
     name: str = Field(min_length=1, max_length=200, pattern=_NAME)
-    workload: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    workload: str = Field(pattern=_IMPORT_STRING)
     metric: str = Field(default="val_loss", pattern=r"^[A-Za-z_][\w./-]*$")
     direction: Direction = "minimize"
 
@@ -117,32 +104,47 @@ class Budget(Frozen):
             raise ValueError(f"give exactly one of steps, epochs and examples, not {given}")
         return self
 
-    def full_steps(self, train_examples: int, batch_size: int) -> int:
+    def full_steps(self, epoch_steps: int, batch_size: int) -> int:
         """Returns the optimizer steps of a full trial, at least 1.
 
         Args:
-            train_examples: Size of the training set.
+            epoch_steps: Steps of a pass over the training data.
             batch_size: Examples a step.
         """
         if self.steps is not None:
             return self.steps
         if self.examples is not None:
             return max(1, round(self.examples / batch_size))
-        return max(1, round((self.epochs or 0) * (train_examples // batch_size)))
+        return max(1, round((self.epochs or 0) * epoch_steps))
 
 
 class Search(Frozen):
     """How configurations are proposed and stopped: the ``[search]`` table.
 
     Attributes:
-        sampler: ``tpe`` learns from finished trials; ``random`` does not.
-        pruner: ``median`` stops a trial worse than the median at the same point; ``none``.
+        sampler: ``tpe``, ``gp`` and ``cmaes`` learn from finished trials, ``random`` and ``qmc``
+            do not; or the import string of a callable that takes ``seed`` and returns an Optuna
+            sampler.
+        pruner: ``median`` stops a trial worse than the median at the same point, ``asha`` and
+            ``hyperband`` all but the best third at a few points, ``none`` nobody; or the import
+            string of a callable that returns an Optuna pruner.
         seed: The seed from which every random draw of the study is derived.
     """
 
-    sampler: Literal["tpe", "random"] = "tpe"
-    pruner: Literal["median", "none"] = "median"
+    sampler: str = "tpe"
+    pruner: str = "median"
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("sampler", "pruner")
+    @classmethod
+    def _check_name(cls, name: str, field: ValidationInfo) -> str:
+        known = SAMPLERS if field.field_name == "sampler" else PRUNERS
+        if name not in known and not re.fullmatch(_IMPORT_STRING, name):
+            raise ValueError(
+                f"neither an import string such as mysearch:build nor one of "
+                f"{', '.join(known)}: {suggest(name, known)}"
+            )
+        return name
 
 
 class Space(Frozen):
@@ -178,11 +180,27 @@ class Train(Frozen):
         grad_clip: Largest gradient norm, above 0; left out, gradients are not clipped.
         precision: Arithmetic of the forward pass: ``float32``, ``bfloat16`` (autocast) or
             ``float64``.
+        schedule_by: Whether the learning rate may change every ``step`` or every ``epoch``.
+        no_decay_on_biases_and_norms: Whether parameters with fewer than two dimensions are
+            spared from weight decay.
+        groups: Parameters that train otherwise than the rest; the first group that matches a
+            parameter takes it.
     """
 
     batch_size: Axis = Fixed(value=128)
     grad_clip: Finite | None = Field(default=None, gt=0)
     precision: Precision = "float32"
+    schedule_by: Literal["step", "epoch"] = "step"
+    no_decay_on_biases_and_norms: bool = False
+    groups: tuple[Group, ...] = Field(default=(), strict=False)
+
+    @field_validator("groups")
+    @classmethod
+    def _check_groups(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+        names = [group.name for group in groups]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two groups share a name among {names}: give each its own")
+        return groups
 
     @field_validator("batch_size")
     @classmethod
@@ -224,6 +242,18 @@ class StudySpec(Frozen):
         self._fitted("schedule")
         return self
 
+    @model_validator(mode="after")
+    def _check_groups(self) -> StudySpec:
+        if self.train.groups or self.train.no_decay_on_biases_and_norms:
+            for name in self.space.optimizers:
+                if not OPTIMIZERS[name].groups:
+                    raise ValueError(
+                        f"{name} takes all parameters as one group: leave it out of "
+                        "space.optimizers, or leave out [[train.groups]] and "
+                        "no_decay_on_biases_and_norms"
+                    )
+        return self
+
     def _fitted(self, table: Literal["optimizer", "schedule"]) -> Overrides:
         """Returns a table of overrides checked against the catalog."""
         rows: Mapping[str, OptimizerRow | ScheduleRow]
@@ -244,10 +274,13 @@ class StudySpec(Frozen):
 
         Args:
             breadth: The breadth of search where the spec itself gives none.
+
+        Raises:
+            SpecError: If the sampler cannot model the search space.
         """
         breadth = self.space.breadth or breadth or _choose_breadth(self.budget, self.space)
         optimizers, schedules = self._fitted("optimizer"), self._fitted("schedule")
-        return self.model_copy(
+        resolved = self.model_copy(
             update={
                 "space": self.space.model_copy(update={"breadth": breadth}),
                 "optimizer": {
@@ -260,6 +293,20 @@ class StudySpec(Frozen):
                 },
             }
         )
+        check_space(
+            self.search.sampler, resolved._root(), resolved.optimizer, resolved.schedule
+        )
+        return resolved
+
+    def _root(self) -> dict[str, Dimension]:
+        axes: dict[str, Dimension] = {
+            "optimizer": Choice(choices=self.space.optimizers),
+            "schedule": Choice(choices=self.space.schedules),
+            "batch_size": self.train.batch_size,
+        }
+        for group in self.train.groups:
+            axes |= group.axes()
+        return axes
 
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as plain values, as the database keeps it."""

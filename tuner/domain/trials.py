@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
+from tuner.domain.groups import GroupValues, decode_group
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.schedules import SCHEDULES
 from tuner.domain.spec import StudySpec, evaluation_steps
@@ -50,6 +51,8 @@ class TrialConfig:
         schedule: Name of the schedule.
         schedule_values: Its hyperparameters.
         batch_size: Examples a step.
+        groups: Parameters that train otherwise than the rest.
+        own: Hyperparameters the workload itself asks for, by name.
     """
 
     optimizer: str
@@ -57,14 +60,19 @@ class TrialConfig:
     schedule: str
     schedule_values: dict[str, Value]
     batch_size: int
+    groups: tuple[GroupValues, ...] = ()
+    own: dict[str, Value] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values as a report shows them: the schedule's prefixed with its name."""
-        return {
+        settings: dict[str, Any] = {
             **self.optimizer_values,
             **{f"{self.schedule}.{key}": value for key, value in self.schedule_values.items()},
             "batch_size": self.batch_size,
         }
+        for group in self.groups:
+            settings |= group.to_json()
+        return settings | self.own
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,7 @@ class TrialRecord:
         attributes: What else was recorded, by name.
         started_at: When it started, naive UTC.
         finished_at: When it finished, naive UTC.
+        own_axes: Where its workload's own hyperparameters were searched, by name.
     """
 
     number: int
@@ -90,6 +99,7 @@ class TrialRecord:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    own_axes: Mapping[str, Dimension] = field(default_factory=dict)
 
     @property
     def optimizer(self) -> str:
@@ -141,6 +151,17 @@ def root_axes(spec: StudySpec) -> dict[str, Dimension]:
     }
     if isinstance(spec.train.batch_size, Choice):
         axes["batch_size"] = spec.train.batch_size
+    for group in spec.train.groups:
+        axes |= {n: axis for n, axis in group.axes().items() if not isinstance(axis, Fixed)}
+    return axes
+
+
+def known_axes(spec: StudySpec) -> dict[str, Dimension]:
+    """Returns every axis of the search space, by the name it is searched under."""
+    axes = root_axes(spec)
+    for table in (spec.optimizer, spec.schedule):
+        for branch, branch_axes in table.items():
+            axes |= {f"{branch}.{key}": axis for key, axis in branch_axes.items()}
     return axes
 
 
@@ -167,6 +188,8 @@ def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
     optimizer, schedule = str(params["optimizer"]), str(params["schedule"])
     batch_size = params.get("batch_size", getattr(spec.train.batch_size, "value", None))
 
+    known = known_axes(spec)
+
     def point(branch: str, axes: Mapping[str, Dimension]) -> dict[str, Value]:
         fixed = {key: axis.value for key, axis in axes.items() if isinstance(axis, Fixed)}
         prefix = f"{branch}."
@@ -182,6 +205,8 @@ def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
         schedule=schedule,
         schedule_values=SCHEDULES[schedule].decode(point(schedule, spec.schedule[schedule])),
         batch_size=int(batch_size or 0),
+        groups=tuple(decode_group(group, params) for group in spec.train.groups),
+        own={name: value for name, value in params.items() if name not in known},
     )
 
 

@@ -1,4 +1,4 @@
-"""From a catalog row and its values to a torch optimizer and its schedule."""
+"""From a catalog row and its values to a torch optimizer."""
 
 from __future__ import annotations
 
@@ -9,89 +9,117 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
-from tuner.domain.calls import Call, Parameters
+from tuner.domain.calls import Call
 from tuner.domain.dimensions import Value
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES
+from tuner.domain.groups import GroupValues
+from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.errors import WorkloadError
-from tuner.optim.joint import JointOptimizer
+from tuner.optim.groups import (
+    Block,
+    group_settings,
+    select_parameters,
+    sparse_parameters,
+    split_model,
+)
+from tuner.optim.joint import FrozenGroup, JointOptimizer
 
 
-def build_optimizer(name: str, values: dict[str, Value], model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(
+    name: str,
+    values: dict[str, Value],
+    model: nn.Module,
+    groups: Sequence[GroupValues] = (),
+    *,
+    spare_vectors: bool = False,
+) -> torch.optim.Optimizer:
     """Builds one of the catalog's optimizers for a model.
 
     Args:
         name: Its name in the catalog.
         values: Every hyperparameter in torch's form, as the row's ``decode`` gives them.
         model: The model whose trainable parameters it updates.
+        groups: Parameters that train otherwise than the rest; those of a frozen group do not
+            train until the optimizer's ``thaw`` is told so, which a schedule of ours does.
+        spare_vectors: Whether parameters with fewer than two dimensions are spared from weight
+            decay.
 
     Returns:
         A torch optimizer; a :class:`JointOptimizer` where the row names a helper and the model
-        has parameters for both.
+        has parameters for both, or a group is frozen.
 
     Raises:
-        WorkloadError: If the model has no parameter the optimizer can take.
+        WorkloadError: If the model has no parameter the optimizer can take, or a group none.
 
     >>> model = nn.Linear(2, 1)
     >>> build_optimizer("adam", OPTIMIZERS["adam"].decode({"lr": 0.01}), model).defaults["lr"]
     0.01
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise WorkloadError("The model has no trainable parameters: nothing to optimize.")
-    calls = OPTIMIZERS[name].calls(values)
-    if calls[0].parameters == "matrices" and not select_parameters("matrices", parameters):
-        raise WorkloadError(
-            f"{name} updates matrices, but the model has no parameter with two dimensions: "
-            f"leave {name} out of space.optimizers."
-        )
-    parts = [
-        instantiate(call, selected)
-        for call in calls
-        if (selected := select_parameters(call.parameters, parameters))
-    ]
-    return parts[0] if len(parts) == 1 else JointOptimizer(parts)
+    row = OPTIMIZERS[name]
+    blocks = split_model(model, groups, spare_vectors=spare_vectors)
+    _check_fit(row, [p for block in blocks for p in block.parameters], model)
+    sparse = {id(p) for p in sparse_parameters(model)}
+    parts: list[torch.optim.Optimizer] = []
+    frozen: list[FrozenGroup] = []
+    for call in row.calls(values):
+        own = [
+            (block, selected)
+            for block in blocks
+            if (selected := select_parameters(call.parameters, block.parameters, model))
+        ]
+        if own and row.groups:
+            parts.append(_instantiate(call, own, sparse))
+            frozen += [FrozenGroup(parts[-1], group) for group in _freeze(parts[-1])]
+        elif own:
+            parts.append(_constructor(call)([p for _, ps in own for p in ps], **call.arguments))
+    if len(parts) == 1 and not frozen:
+        return parts[0]
+    return JointOptimizer(parts, frozen)
 
 
-def build_schedule(
-    name: str, values: dict[str, Value], optimizer: torch.optim.Optimizer, total_steps: int
-) -> LambdaLR:
-    """Builds one of the catalog's schedules over an optimizer.
-
-    Args:
-        name: Its name in the catalog.
-        values: Its hyperparameters, as the row's ``decode`` gives them.
-        optimizer: The optimizer whose learning rates it multiplies, group by group.
-        total_steps: Steps of a full trial, at least 1.
-
-    Returns:
-        A torch scheduler, to be stepped after every optimizer step.
-    """
-    return LambdaLR(optimizer, SCHEDULES[name].factor(values, total_steps))
+def _check_fit(row: OptimizerRow, parameters: Sequence[Tensor], model: nn.Module) -> None:
+    if row.takes == "all" or select_parameters(row.takes, parameters, model):
+        return
+    kind = "with two dimensions" if row.takes == "matrices" else "whose gradients are sparse"
+    raise WorkloadError(
+        f"{row.name} trains parameters {kind}, but the model has none: "
+        f"leave {row.name} out of space.optimizers."
+    )
 
 
-def select_parameters(which: Parameters, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Returns the parameters a call takes: all, the two-dimensional ones, or the others."""
-    if which == "all":
-        return list(parameters)
-    return [p for p in parameters if (p.ndim == 2) == (which == "matrices")]
-
-
-def instantiate(call: Call, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-    """Builds the optimizer a call describes, over these parameters.
+def _instantiate(
+    call: Call, blocks: Sequence[tuple[Block, list[Tensor]]], sparse: set[int]
+) -> torch.optim.Optimizer:
+    """Builds the optimizer a call describes, a parameter group a block.
 
     Where torch has a fused kernel for it, that one is used: the same rule in one pass.
     """
-    module, _, attribute = call.target.rpartition(".")
-    constructor: Any = getattr(importlib.import_module(module), attribute)
-    faster = {"fused": True} if _has_fused_kernel(constructor, parameters) else {}
-    optimizer: torch.optim.Optimizer = constructor(parameters, **call.arguments, **faster)
+    constructor = _constructor(call)
+    accepted = inspect.signature(constructor).parameters
+    groups = [
+        {"params": parameters, **group_settings(call, block, accepted)}
+        for block, parameters in blocks
+    ]
+    fusable = "fused" in accepted and all(
+        p.device.type in ("cpu", "cuda") and p.is_floating_point() and id(p) not in sparse
+        for _, parameters in blocks
+        for p in parameters
+    )
+    faster = {"fused": True} if fusable else {}
+    optimizer: torch.optim.Optimizer = constructor(groups, **call.arguments, **faster)
     return optimizer
 
 
-def _has_fused_kernel(constructor: Any, parameters: Sequence[Tensor]) -> bool:
-    if "fused" not in inspect.signature(constructor).parameters:
-        return False
-    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+def _constructor(call: Call) -> Any:
+    module, _, attribute = call.target.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _freeze(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Takes the groups to be frozen out of an optimizer, and has their parameters not train."""
+    frozen = [group for group in optimizer.param_groups if group.get("frozen_until")]
+    optimizer.param_groups = [g for g in optimizer.param_groups if not g.get("frozen_until")]
+    for group in frozen:
+        for parameter in group["params"]:
+            parameter.requires_grad_(False)
+    return frozen

@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+
+@dataclass(frozen=True)
+class FrozenGroup:
+    """A parameter group that does not train yet.
+
+    Attributes:
+        part: The optimizer that will train it.
+        group: The group, with ``frozen_until``, a fraction of a full trial; 1 is for good.
+    """
+
+    part: torch.optim.Optimizer
+    group: dict[str, Any]
+
+    @property
+    def until(self) -> float:
+        """The fraction of a full trial until which it is frozen."""
+        return float(self.group["frozen_until"])
 
 
 class JointOptimizer(torch.optim.Optimizer):
@@ -16,21 +35,52 @@ class JointOptimizer(torch.optim.Optimizer):
 
     Args:
         parts: The optimizers, at least one, no parameter in two of them.
+        frozen: Groups of theirs that do not train yet.
 
     Raises:
         ValueError: If there are no parts or two of them share a parameter.
     """
 
-    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+    def __init__(
+        self, parts: Sequence[torch.optim.Optimizer], frozen: Sequence[FrozenGroup] = ()
+    ) -> None:
         if not parts:
             raise ValueError("JointOptimizer needs at least one optimizer, got none.")
         self.parts = tuple(parts)
+        self.frozen = sorted(frozen, key=lambda waiting: waiting.until)
+        self._thawed = 0
         owned = [id(p) for part in parts for group in part.param_groups for p in group["params"]]
         if len(set(owned)) < len(owned):
             raise ValueError("A parameter belongs to two optimizers: give each to one.")
         groups = [group for part in parts for group in part.param_groups]
-        super().__init__([{"params": group["params"]} for group in groups], {})
+        known = [{"params": g["params"]} for g in groups] or [{"params": [torch.empty(0)]}]
+        super().__init__(known, {})
         self.param_groups = groups
+
+    def thaw(self, progress: float) -> bool:
+        """Has frozen groups train whose time has come.
+
+        Args:
+            progress: The fraction of a full trial that is done, in [0, 1].
+
+        Returns:
+            Whether there were any.
+        """
+        due = [waiting for waiting in self.frozen if waiting.until <= progress < 1]
+        self._add(len(due))
+        return bool(due)
+
+    def _add(self, count: int) -> None:
+        for waiting in self.frozen[:count]:
+            for parameter in waiting.group["params"]:
+                parameter.requires_grad_(True)
+            waiting.part.add_param_group(waiting.group)
+        self.frozen = self.frozen[count:]
+        self._thawed += count
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Updates every part once.
@@ -53,7 +103,7 @@ class JointOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of every part, in order."""
-        return {"parts": [part.state_dict() for part in self.parts]}
+        return {"parts": [part.state_dict() for part in self.parts], "thawed": self._thawed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave.
@@ -64,10 +114,11 @@ class JointOptimizer(torch.optim.Optimizer):
         states = state_dict["parts"]
         if len(states) != len(self.parts):
             raise ValueError(f"The state has {len(states)} parts, not {len(self.parts)}.")
+        self._add(int(state_dict["thawed"]) - self._thawed)
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
         # Loading replaces the parts' groups, so the shared view of them is taken anew.
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+        self._share_groups()
 
     def __repr__(self) -> str:
         return f"JointOptimizer({', '.join(type(part).__name__ for part in self.parts)})"

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import inspect
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tuner.domain.imports import import_module
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import decode, default_proposals
 from tuner.errors import SpecError, TunerError
+from tuner.training.bench import Bench
 from tuner.training.device import resolve_device
-from tuner.training.trainer import Bench, Trainer
-from tuner.training.workload import load_workload
+from tuner.training.loop import run_trial, train_workload
+from tuner.training.prepare import Rehearsal, prepare, rehearse
+from tuner.training.run import Run
+from tuner.training.workload import load_workload, missing_methods
 
 _STEPS = 5
 
@@ -62,7 +68,7 @@ class WorkloadCheck:
 
 
 def find_workloads() -> tuple[list[str], list[WorkloadCheck]]:
-    """Looks for workloads in ``./models``: classes with all methods of one.
+    """Looks for workloads in ``./models``: classes with all methods of one, and training loops.
 
     Returns:
         Their import strings, and a failed check for every file that cannot be imported.
@@ -78,17 +84,23 @@ def find_workloads() -> tuple[list[str], list[WorkloadCheck]]:
             broken.append(WorkloadCheck(name, error=str(error)))
             continue
         for attribute, member in vars(module).items():
-            own = isinstance(member, type) and member.__module__ == module.__name__
-            if own and all(hasattr(member, m) for m in ("model", "data", "loss", "metrics")):
+            if getattr(member, "__module__", None) == module.__name__ and _is_trainable(member):
                 found.append(f"{name}:{attribute}")
     return found, broken
+
+
+def _is_trainable(member: object) -> bool:
+    """Tells whether something is a workload's class, or a loop: a function of a ``run``."""
+    if inspect.isfunction(member):
+        return list(inspect.signature(member).parameters) == ["run"]
+    return isinstance(member, type) and not missing_methods(member)
 
 
 def check_workload(import_string: str, device: str) -> WorkloadCheck:
     """Trains a workload for a few steps with Adam and evaluates it.
 
     Args:
-        import_string: The workload.
+        import_string: The workload; a training loop is run whole, for a few steps.
         device: Where to train, as ``--device`` takes it.
 
     Raises:
@@ -96,26 +108,41 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
     """
     place = resolve_device(device)
     try:
-        bench = Bench.prepare(load_workload(import_string), place, "float32")
-        spec = _spec_for(import_string, min(32, bench.train_examples))
-        trainer = Trainer(bench, spec, decode(spec, default_proposals(spec)[0]), seed=0)
-        trainer.step()
-        began = time.perf_counter()
-        for _ in range(_STEPS):
-            trainer.step()
-        trainer.collect_losses()
-        step_s = (time.perf_counter() - began) / _STEPS
-        metrics = trainer.evaluate()
+        target = load_workload(import_string)
+        if missing_methods(target):
+            return _check_loop(import_string, place)
+        return _check_class(import_string, target, place)
     except TunerError as error:
         return WorkloadCheck(import_string, error=str(error))
     except Exception as error:  # noqa: BLE001 (what a workload raises is what is asked for)
         return WorkloadCheck(import_string, error=f"{type(error).__name__}: {error}")
+
+
+def _check_class(import_string: str, workload: Any, device: torch.device) -> WorkloadCheck:
+    bench = Bench.prepare(workload, device, "float32")
+    spec = _spec_for(import_string, min(32, bench.train_examples))
+    config = decode(spec, default_proposals(spec)[0])
+    reporter = Rehearsal()
+    run = Run(spec, config, device=device, reporter=reporter)
+    run_trial(partial(train_workload, bench=bench), run)
     return WorkloadCheck(
         import_string,
-        parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        parameters=run.parameters,
         train_examples=bench.train_examples,
         val_examples=len(bench.data.val[0]),
-        step_s=step_s,
+        step_s=run.timing.train_s / _STEPS,
+        metrics=reporter.evaluations[-1].metrics if reporter.evaluations else {},
+    )
+
+
+def _check_loop(import_string: str, device: torch.device) -> WorkloadCheck:
+    spec = _spec_for(import_string, 32)
+    train = prepare(spec, device)
+    metrics, run = rehearse(train, spec, decode(spec, default_proposals(spec)[0]), device)
+    return WorkloadCheck(
+        import_string,
+        parameters=run.parameters,
+        step_s=run.timing.train_s / max(1, run.taken),
         metrics=metrics,
     )
 
@@ -123,7 +150,7 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
 def _spec_for(import_string: str, batch_size: int) -> StudySpec:
     tree = {
         "study": {"name": "check", "workload": import_string},
-        "budget": {"steps": _STEPS + 1, "trials": 1},
+        "budget": {"steps": _STEPS, "trials": 1, "evaluations": 1},
         "space": {"optimizers": ["adam"], "schedules": ["constant"]},
         "train": {"batch_size": batch_size},
     }

@@ -1,18 +1,33 @@
-"""The loop of one trial: step, evaluate where the budget says, report, stop when told to."""
+"""The loop of one trial: a workload's own, or ours over a workload class, run to an ending."""
 
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass, field
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any
 
-from tuner.training.trainer import Trainer
+import torch
+from torch import Tensor, nn
+
+from tuner.domain.optimizers import OPTIMIZERS
+from tuner.errors import SpecError, WorkloadError
+from tuner.training.bench import Bench
+from tuner.training.device import autocast
+from tuner.training.reporting import Diverged, Interrupted, Pruned
+from tuner.training.run import Run
+from tuner.training.seeds import BatchOrder, derive_seed
+
+Train = Callable[[Run], Any]
+"""A training loop: takes a run, returns the study's metric, or None for the last one reported."""
+
+_LOSSES_KEPT = 1024
 
 
 class Ending(StrEnum):
-    """Why a trial left the loop."""
+    """Why a trial left its loop."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -20,112 +35,190 @@ class Ending(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-@dataclass
-class Timing:
-    """Where a trial's time went, in seconds."""
-
-    train_s: float = 0.0
-    eval_s: float = 0.0
-
-
 @dataclass(frozen=True)
-class Evaluation:
-    """A point where a trial reports.
-
-    Attributes:
-        index: Which evaluation of the trial, from 1.
-        step: Optimizer steps taken.
-        metrics: The workload's metrics.
-        train_loss: Mean training loss since the last evaluation.
-    """
-
-    index: int
-    step: int
-    metrics: dict[str, float]
-    train_loss: float
-
-
-@dataclass
 class Outcome:
-    """How a trial left the loop.
+    """How a trial left its loop.
 
     Attributes:
         ending: Why.
-        metrics: The last evaluation's metrics, empty if there was none.
-        diverged_step: The first step with a non-finite loss, or None.
-        timing: Where the time went, over all attempts.
+        value: What the loop returned, or None.
+        diverged_step: The first step known to be infinite or NaN, or None.
     """
 
     ending: Ending
-    metrics: dict[str, float] = field(default_factory=dict)
+    value: float | None = None
     diverged_step: int | None = None
-    timing: Timing = field(default_factory=Timing)
 
 
-class Reporter(Protocol):
-    """Whom the loop reports to: a worker, or a test."""
-
-    def report(self, evaluation: Evaluation) -> bool:
-        """Takes an evaluation with finite metrics; returns whether the trial goes on."""
-
-    def advance(self, step: int) -> bool:
-        """Hears that the trial goes on; returns False if it is to stop where it is.
-
-        Called after every step, and between the parts of an evaluation, which is not stopped.
-        """
-
-
-def run_trial(
-    trainer: Trainer, metric: str, reporter: Reporter, timing: Timing | None = None
-) -> Outcome:
+def run_trial(train: Train, run: Run) -> Outcome:
     """Trains a trial from where it stands to its end.
 
     Args:
-        trainer: The trial; a resumed one stands at its checkpoint.
-        metric: The metric that ranks trials; where it is not finite the trial has diverged.
-        reporter: Whom to report to.
-        timing: Time spent by earlier attempts, added to in place.
+        train: The training loop.
+        run: The trial; an interrupted one can be continued from its ``state_dict()``.
 
     Returns:
-        How it ended; an interrupted trial can be continued from ``trainer.state_dict()``.
+        How it ended.
+
+    Raises:
+        WorkloadError: If the loop returns something else than a number.
     """
-    timing = timing or Timing()
-    metrics: dict[str, float] = {}
-    for index, boundary in enumerate(trainer.evaluation_steps, start=1):
-        if index <= trainer.evaluated:
-            continue
-        began = time.perf_counter()
-        goes_on = True
-        while trainer.step_number < boundary and goes_on:
-            trainer.step()
-            goes_on = reporter.advance(trainer.step_number)
-        if trainer.step_number < boundary:
-            timing.train_s += time.perf_counter() - began
-            return Outcome(Ending.INTERRUPTED, metrics, None, timing)
-        losses = trainer.collect_losses()
-        timing.train_s += time.perf_counter() - began
-        diverged_step = _first_bad_step(losses, trainer.step_number)
-        if diverged_step is not None:
-            return Outcome(Ending.DIVERGED, metrics, diverged_step, timing)
-        began = time.perf_counter()
-        metrics = trainer.evaluate(lambda: reporter.advance(trainer.step_number))
-        timing.eval_s += time.perf_counter() - began
-        if not math.isfinite(metrics[metric]):
-            return Outcome(Ending.DIVERGED, metrics, boundary, timing)
-        train_loss = math.fsum(losses) / len(losses)
-        keep = reporter.report(Evaluation(index, boundary, metrics, train_loss))
-        trainer.evaluated = index
-        trainer.forget_losses()
-        if not keep:
-            return Outcome(Ending.PRUNED, metrics, None, timing)
-        if not goes_on and boundary < trainer.total_steps:
-            return Outcome(Ending.INTERRUPTED, metrics, None, timing)
-    return Outcome(Ending.COMPLETE, metrics, None, timing)
+    try:
+        value = _to_value(train(run))
+        if run.over is not None:
+            # The loop has caught what was to end it; it is over all the same.
+            raise run.over
+        if value is not None and not math.isfinite(value):
+            run.diverge(run.taken)
+    except Diverged as ending:
+        return Outcome(Ending.DIVERGED, diverged_step=ending.step)
+    except Pruned:
+        return Outcome(Ending.PRUNED)
+    except Interrupted:
+        return Outcome(Ending.INTERRUPTED)
+    return Outcome(Ending.COMPLETE, value)
 
 
-def _first_bad_step(losses: list[float], last: int) -> int | None:
-    """Returns the first step with a non-finite loss, the losses being those up to step ``last``."""
-    for offset, loss in enumerate(losses, start=1):
-        if not math.isfinite(loss):
-            return last - len(losses) + offset
-    return None
+def train_workload(run: Run, bench: Bench) -> None:
+    """Trains a workload class: the one definition of what a step is.
+
+    Args:
+        run: The trial.
+        bench: The workload on its device.
+
+    Raises:
+        SpecError: If the batch size exceeds the training set.
+        WorkloadError: If the optimizer cannot train this model.
+    """
+    if run.batch_size > bench.train_examples:
+        raise SpecError(
+            f"train.batch_size = {run.batch_size}: the workload has only "
+            f"{bench.train_examples} training examples; use a smaller batch."
+        )
+    run.measure(bench.train_examples // run.batch_size)
+    model = bench.build_model(run.seed)
+    optimizer = run.optimizer(model)
+    schedule = run.schedule(optimizer)
+    step = Step(run, bench, model, optimizer)
+    losses = Losses(run.device)
+    run.checkpoint(losses=losses)
+    order = BatchOrder(bench.train_examples, run.batch_size, run.seed, run.device)
+    torch.manual_seed(derive_seed(run.seed, "train"))
+    model.train()
+    for number in run.steps():
+        losses.add(step(bench.batch(order(run.turns))))
+        schedule.step()
+        if run.due(number):
+            _evaluate(run, bench, model, number, losses)
+
+
+def _evaluate(run: Run, bench: Bench, model: nn.Module, number: int, losses: Losses) -> None:
+    """Reports an evaluation, unless the losses since the last one show that it is pointless."""
+    history = losses.read()
+    bad = next((i for i, loss in enumerate(history) if not math.isfinite(loss)), None)
+    if bad is not None:
+        # The losses end with this step's; a step that cost several counts as its last.
+        run.diverge(run.taken - (len(history) - 1 - bad))
+    run.log(train_loss=math.fsum(history) / len(history))
+    with run.evaluation() as alive:
+        metrics = bench.evaluate(model, alive)
+    run.report(number, **metrics)
+    losses.forget()
+
+
+class Step:
+    """Trains one batch; nothing waits for the device.
+
+    Args:
+        run: The trial.
+        bench: The workload on its device.
+        model: The model.
+        optimizer: Its optimizer.
+    """
+
+    def __init__(
+        self, run: Run, bench: Bench, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self._bench = bench
+        self._model = model
+        self._optimizer = optimizer
+        self._run = run
+        self._grad_clip = run.train.grad_clip
+        self._repeats = OPTIMIZERS[run.config.optimizer].closure
+
+    def __call__(self, batch: tuple[Tensor, ...]) -> Tensor:
+        """Returns the loss before the step, a scalar."""
+        if not self._repeats:
+            loss = self._differentiate(batch)
+            self._optimizer.step()
+            return loss
+        self._cap_cost()
+        first: Tensor = self._optimizer.step(lambda: self._differentiate(batch))  # type: ignore[arg-type, return-value, assignment]
+        return first.detach()
+
+    def _cap_cost(self) -> None:
+        """Keeps the last step from costing more than is left of the budget."""
+        left = self._run.total_steps - self._run.taken + 1
+        for group in self._optimizer.param_groups:
+            group["max_eval"] = min(group["max_iter"] * 5 // 4, left)
+
+    def _differentiate(self, batch: tuple[Tensor, ...]) -> Tensor:
+        with autocast(self._bench.precision, self._bench.device):
+            loss = self._bench.workload.loss(self._model, batch)
+        self._optimizer.zero_grad()
+        loss.backward()
+        if self._grad_clip is not None:
+            groups = self._optimizer.param_groups
+            nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], self._grad_clip)
+        return loss.detach()
+
+
+class Losses:
+    """Training losses since the last evaluation, kept on the device until they are read.
+
+    Args:
+        device: Where they are kept.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._parts: list[Tensor] = []
+
+    def add(self, loss: Tensor) -> None:
+        """Takes a step's loss."""
+        self._parts.append(loss)
+        if len(self._parts) > _LOSSES_KEPT:
+            self._parts = [self._joined()]
+
+    def read(self) -> list[float]:
+        """Returns them all, waiting for the device once."""
+        losses: list[float] = self._joined().tolist()
+        return losses
+
+    def forget(self) -> None:
+        """Starts a new interval."""
+        self._parts = []
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns them for a checkpoint."""
+        return {"losses": self._joined()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continues from what :meth:`state_dict` gave."""
+        self._parts = [state["losses"].to(self._device)]
+
+    def _joined(self) -> Tensor:
+        return torch.cat([loss.reshape(-1) for loss in self._parts] or [torch.empty(0)])
+
+
+def _to_value(returned: Any) -> float | None:
+    if isinstance(returned, Tensor) and returned.numel() == 1:
+        return float(returned)
+    if returned is None:
+        return None
+    if isinstance(returned, numbers.Real):
+        return float(returned)
+    raise WorkloadError(
+        f"The training loop returned {returned!r:.80}: return the study's metric as a number, "
+        "or nothing to have the last one reported count."
+    )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -56,3 +59,33 @@ class BatchOrder:
             self._batches = order.split(self.batch_size)
             self._epoch = epoch
         return self._batches[position]
+
+
+def seed_all(seed: int) -> None:
+    """Seeds every source of randomness that training code draws from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Returns the state of every source of randomness as plain data and tensors."""
+    cuda = device.type == "cuda"
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "device": torch.cuda.get_rng_state(device) if cuda else None,
+        "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Continues from what :func:`random_state` gave."""
+    torch.set_rng_state(state["torch"].cpu())
+    if state["device"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["device"].cpu(), device)
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -60,18 +60,18 @@ class Workload(Protocol):
         """Returns means over a batch of validation data, scalars by name."""
 
 
-def load_workload(import_string: str) -> Workload:
+def load_workload(import_string: str) -> Workload | Callable[..., Any]:
     """Imports a workload, looking in the working directory first, and constructs it.
 
     Args:
         import_string: ``module:attribute``, such as ``models.digits:Digits``; a class is
-            constructed, an object is used as it is.
+            constructed, an object or a training loop, a function of a run, is used as it is.
 
     Returns:
-        The workload.
+        The workload or the training loop.
 
     Raises:
-        SpecError: If it cannot be imported or constructed, or misses a method.
+        SpecError: If it cannot be imported or constructed, or is neither.
     """
     where = f"study.workload = {import_string!r}"
     target = import_attribute(import_string, where)
@@ -82,11 +82,16 @@ def load_workload(import_string: str) -> Workload:
             f"{where}: constructing it failed: {type(error).__name__}: {error}. "
             "A workload is constructed without arguments."
         ) from error
-    missing = [m for m in ("model", "data", "loss", "metrics") if not hasattr(workload, m)]
-    if missing:
+    missing = missing_methods(workload)
+    if missing and (isinstance(target, type) or not callable(workload)):
         raise SpecError(
-            f"{where}: not a workload: it has no {', '.join(missing)}. "
-            "A workload has the methods model, data, loss and metrics."
+            f"{where}: not a workload: it has no {', '.join(missing)}. A workload has the "
+            "methods model, data, loss and metrics, or is a function that takes a tuner.Run."
         )
-    checked: Workload = workload
+    checked: Workload | Callable[..., Any] = workload
     return checked
+
+
+def missing_methods(candidate: Any) -> list[str]:
+    """Returns which methods of a workload an object or class lacks."""
+    return [m for m in ("model", "data", "loss", "metrics") if not hasattr(candidate, m)]

@@ -1,0 +1,104 @@
+"""The samplers and pruners a study file may name, and which search spaces each sampler can model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tuner.domain.dimensions import Choice, Dimension, Float, Int
+from tuner.errors import SpecError
+
+SAMPLERS = ("tpe", "random", "qmc", "gp", "cmaes")
+PRUNERS = ("median", "asha", "hyperband", "none")
+
+JOINT_SAMPLERS = ("qmc", "gp", "cmaes")
+"""Samplers that model one space, the same for every trial."""
+
+Branches = Mapping[str, Mapping[str, Dimension]]
+
+
+def check_space(
+    sampler: str, root: Mapping[str, Dimension], optimizers: Branches, schedules: Branches
+) -> None:
+    """Checks that a sampler models every axis of a search space.
+
+    A hyperparameter that some trials lack, since they use another optimizer or have it switched
+    off, would be drawn at random by a sampler that models one space for all trials, and CMA-ES
+    would so draw every choice: the study would look searched and would not be.
+
+    Args:
+        sampler: Its name.
+        root: The axes every trial has, by name.
+        optimizers: The axes of each optimizer.
+        schedules: The axes of each schedule.
+
+    Raises:
+        SpecError: With the axes that it cannot model.
+    """
+    if sampler not in JOINT_SAMPLERS:
+        return
+    remedies = []
+    names = []
+    for table, branches in (("optimizer", optimizers), ("schedule", schedules)):
+        by_branch = list(_behind_branches(branches))
+        if by_branch:
+            names += by_branch
+            remedies.append(f"name one {table} in space.{table}s")
+        for switch, name in _behind_switches(branches):
+            names += [] if name in by_branch else [name]
+            remedies.append(f"fix {table}.{switch} to true or false")
+    if names:
+        raise SpecError(
+            f"search.sampler = {sampler!r} models only hyperparameters that every trial has, and "
+            f"not every trial has {_listed(names)}: {', '.join(remedies)}, "
+            'or take search.sampler = "tpe".'
+        )
+    if sampler == "cmaes":
+        _check_numerical(dict(root) | dict(_named(optimizers)) | dict(_named(schedules)))
+
+
+def _check_numerical(axes: Mapping[str, Dimension]) -> None:
+    choices = [n for n, axis in axes.items() if isinstance(axis, Choice) and len(axis.choices) > 1]
+    if choices:
+        raise SpecError(
+            f"search.sampler = 'cmaes' models numbers, not choices such as {_listed(choices)}: "
+            "fix each to one value or, where it is a number, search { low, high }, "
+            'or take search.sampler = "gp".'
+        )
+    ranges = [
+        n for n, axis in axes.items() if isinstance(axis, Float | Int) and axis.low < axis.high
+    ]
+    if len(ranges) < 2:
+        raise SpecError(
+            f"search.sampler = 'cmaes' needs at least two ranges to search, and there is "
+            f"{_listed(ranges) if ranges else 'none'}: search more hyperparameters, such as by "
+            'space.breadth = 3, or take search.sampler = "gp".'
+        )
+
+
+def _behind_branches(branches: Branches) -> Iterator[str]:
+    """Yields the searched axes of a table that several optimizers or schedules compete in."""
+    if len(branches) > 1:
+        for name, axis in _named(branches):
+            if isinstance(axis, Choice | Float | Int):
+                yield name
+
+
+def _behind_switches(branches: Branches) -> Iterator[tuple[str, str]]:
+    """Yields each searched switch with the axis behind it."""
+    for branch, axes in branches.items():
+        for switch, axis in axes.items():
+            key = switch.removeprefix("use_")
+            searched = isinstance(axis, Choice) and len(axis.choices) > 1
+            if key != switch and key in axes and searched:
+                yield f"{branch}.{switch}", f"{branch}.{key}"
+
+
+def _named(branches: Branches) -> Iterator[tuple[str, Dimension]]:
+    for branch, axes in branches.items():
+        for key, axis in axes.items():
+            yield f"{branch}.{key}", axis
+
+
+def _listed(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

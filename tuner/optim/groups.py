@@ -1,0 +1,135 @@
+"""A model's parameters, split as its optimizer's parameter groups need them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuner.domain.calls import Call, Parameters
+from tuner.domain.groups import REST, GroupValues, assign_group, unmatched
+from tuner.errors import WorkloadError
+from tuner.optim.joint import JointOptimizer
+
+
+@dataclass(frozen=True)
+class Block:
+    """Parameters that train alike.
+
+    Attributes:
+        name: The group's name.
+        parameters: Its parameters, as the model holds them.
+        values: How they train otherwise than the rest.
+        spared: Whether they are spared from weight decay.
+    """
+
+    name: str
+    parameters: tuple[Tensor, ...]
+    values: GroupValues
+    spared: bool = False
+
+
+def split_model(
+    model: nn.Module, groups: Sequence[GroupValues], *, spare_vectors: bool
+) -> list[Block]:
+    """Splits a model's trainable parameters into blocks that train alike.
+
+    Args:
+        model: The model.
+        groups: Its parameter groups; the first that matches a parameter takes it.
+        spare_vectors: Whether parameters with fewer than two dimensions, such as biases and
+            the scales of norms, are spared from weight decay.
+
+    Raises:
+        WorkloadError: If the model has no trainable parameter, or a group takes none.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        raise WorkloadError("The model has no trainable parameters: nothing to optimize.")
+    names = [name for name, _ in named]
+    for group in unmatched(names, groups):
+        raise WorkloadError(
+            f"train.groups {group.name!r}: match = {group.match!r} takes no parameter that is "
+            f"left; the model has {', '.join(names[:20])}{' …' if len(names) > 20 else ''}."
+        )
+    matches = [(group.name, group.match) for group in groups]
+    blocks: list[Block] = []
+    for values in (*groups, GroupValues(REST, "*")):
+        own = [p for name, p in named if assign_group(name, matches) == values.name]
+        if spare_vectors:
+            vectors = tuple(p for p in own if p.ndim < 2)
+            own = [p for p in own if p.ndim >= 2]
+            blocks.append(Block(f"{values.name} (no decay)", vectors, values, spared=True))
+        blocks.append(Block(values.name, tuple(own), values))
+    return [block for block in blocks if block.parameters]
+
+
+def select_parameters(
+    which: Parameters, parameters: Sequence[Tensor], model: nn.Module
+) -> list[Tensor]:
+    """Returns those of a model's parameters that a call takes.
+
+    Args:
+        which: All; the two-dimensional ones (``matrices``) or the ``others``; those whose
+            gradients are ``sparse`` or the ``dense`` ones.
+        parameters: Parameters to choose from.
+        model: The model they belong to.
+    """
+    if which == "all":
+        return list(parameters)
+    if which in ("matrices", "others"):
+        return [p for p in parameters if (p.ndim == 2) == (which == "matrices")]
+    sparse = {id(p) for p in sparse_parameters(model)}
+    return [p for p in parameters if (id(p) in sparse) == (which == "sparse")]
+
+
+def sparse_parameters(model: nn.Module) -> list[Tensor]:
+    """Returns a model's parameters whose gradients are sparse: those of sparse embeddings."""
+    return [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
+    ]
+
+
+def group_settings(call: Call, block: Block, accepted: Container[str]) -> dict[str, Any]:
+    """Returns what a block changes in the arguments of an optimizer.
+
+    A weight decay or momentum of its own applies where the optimizer has one.
+
+    Args:
+        call: The optimizer.
+        block: The block.
+        accepted: The arguments the optimizer knows.
+    """
+    arguments, values = call.arguments, block.values
+    settings: dict[str, Any] = {"name": block.name, "lr": arguments["lr"] * values.lr_multiplier}
+    decay = 0.0 if block.spared else values.weight_decay
+    if decay is not None and "weight_decay" in accepted:
+        settings["weight_decay"] = decay
+    if values.momentum is not None and "betas" in arguments:
+        settings["betas"] = (values.momentum, *arguments["betas"][1:])
+    elif values.momentum is not None and "momentum" in arguments:
+        settings["momentum"] = values.momentum
+    if values.frozen_until:
+        settings["frozen_until"] = values.frozen_until
+    return settings
+
+
+def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Returns the effective settings of an optimizer's groups, frozen ones too, as plain values."""
+    frozen = optimizer.frozen if isinstance(optimizer, JointOptimizer) else []
+    return [
+        {
+            "name": group.get("name", REST),
+            "parameters": sum(p.numel() for p in group["params"]),
+            "lr": float(group.get("initial_lr", group["lr"])),
+            "weight_decay": group.get("weight_decay"),
+            "momentum": group["betas"][0] if "betas" in group else group.get("momentum"),
+            "frozen_until": group.get("frozen_until", 0.0),
+        }
+        for group in (*optimizer.param_groups, *(waiting.group for waiting in frozen))
+    ]

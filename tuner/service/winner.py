@@ -1,0 +1,119 @@
+"""A study's winner, for use outside it: its optimizer and schedule in one line each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tuner.domain.spec import Direction
+from tuner.domain.trials import TrialConfig
+from tuner.errors import NotFoundError
+from tuner.optim import Schedule, build_optimizer, build_schedule
+from tuner.service.summaries import read_summary
+from tuner.store import Studies, default_url, open_database
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best complete trial of a study.
+
+    Attributes:
+        study: The study's name.
+        trial: The trial's number.
+        value: Its metric.
+        config: What it trained with.
+        steps: Steps of a full trial.
+        spare_vectors: Whether it spared biases and norms from weight decay.
+        epoch_steps: Steps of an epoch, if its schedule changed by epoch.
+        evaluations: Evaluations of a full trial, in which a schedule may measure its patience.
+        direction: Whether a lower or a higher metric is better.
+    """
+
+    study: str
+    trial: int
+    value: float
+    config: TrialConfig
+    steps: int
+    spare_vectors: bool = False
+    epoch_steps: int | None = None
+    evaluations: int = 10
+    direction: Direction = "minimize"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Every hyperparameter by name, in torch's form."""
+        return self.config.to_json()
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Returns the winner's optimizer over a model, parameter groups included.
+
+        Args:
+            model: The model, on its device.
+
+        Raises:
+            WorkloadError: If the optimizer cannot train this model.
+        """
+        return build_optimizer(
+            self.config.optimizer,
+            self.config.optimizer_values,
+            model,
+            self.config.groups,
+            spare_vectors=self.spare_vectors,
+        )
+
+    def schedule(self, optimizer: torch.optim.Optimizer, steps: int | None = None) -> Schedule:
+        """Returns the winner's schedule over an optimizer; call its ``step()`` after each step.
+
+        Args:
+            optimizer: The optimizer.
+            steps: How many steps there will be; left out, as many as in the study.
+        """
+        return build_schedule(
+            self.config.schedule,
+            self.config.schedule_values,
+            optimizer,
+            steps or self.steps,
+            epoch_steps=self.epoch_steps,
+            evaluations=self.evaluations,
+            direction=self.direction,
+        )
+
+
+def best(name: str, storage: str | None = None) -> Winner:
+    """Returns a study's winner.
+
+    Args:
+        name: The study's name.
+        storage: The database's URL; left out, ``TUNER_STORAGE``, else ``sqlite:///tuner.db``.
+
+    Raises:
+        NotFoundError: If there is no such study, or no trial of it is complete.
+        StorageError: If the database cannot be read.
+    """
+    database = open_database(storage or default_url())
+    try:
+        summary = read_summary(database, Studies(database).find(name))
+    finally:
+        database.close()
+    best_trial = summary.best
+    value = best_trial.record.value if best_trial else None
+    if best_trial is None or value is None:
+        raise NotFoundError(
+            f"The study {name!r} has no complete trial yet, so there is no winner: "
+            f"run it with 'tuner study run {name}'."
+        )
+    record, spec = best_trial.record, summary.spec
+    return Winner(
+        study=name,
+        trial=record.number,
+        value=value,
+        config=best_trial.config,
+        steps=int(record.attributes["steps"]),
+        spare_vectors=spec.train.no_decay_on_biases_and_norms,
+        epoch_steps=record.attributes.get("epoch_steps"),
+        evaluations=spec.budget.evaluations,
+        direction=spec.study.direction,
+    )

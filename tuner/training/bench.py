@@ -1,0 +1,107 @@
+"""A workload on a device: its data placed once, its model built, its metrics measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tuner.errors import SpecError
+from tuner.training.device import autocast, dtype_of
+from tuner.training.seeds import derive_seed
+from tuner.training.workload import Batch, Data, Workload
+
+_EVALUATION_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A workload with its data on a device, shared by all trials of a worker.
+
+    Attributes:
+        workload: The workload.
+        data: Its data, on the device and in the study's precision.
+        device: Where trials train.
+        precision: The study's ``train.precision``.
+    """
+
+    workload: Workload
+    data: Data
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def prepare(cls, workload: Workload, device: torch.device, precision: str) -> Bench:
+        """Loads the data and moves it to the device once.
+
+        Raises:
+            SpecError: If the workload returns something else than :class:`Data`, or the device
+                cannot compute in this precision.
+        """
+        dtype = dtype_of(precision, device)
+        data = workload.data()
+        if not isinstance(data, Data):
+            raise SpecError(f"data() returned {type(data).__name__}: return tuner.Data.")
+
+        def place(batch: Batch) -> Batch:
+            return tuple(t.to(device, dtype if t.is_floating_point() else t.dtype) for t in batch)
+
+        return cls(workload, Data(train=place(data.train), val=place(data.val)), device, precision)
+
+    @property
+    def train_examples(self) -> int:
+        """Size of the training set."""
+        return len(self.data.train[0])
+
+    def build_model(self, seed: int) -> nn.Module:
+        """Returns a new model on the device, initialised from the study's seed."""
+        torch.manual_seed(derive_seed(seed, "init"))
+        model = self.workload.model()
+        if not isinstance(model, nn.Module):
+            raise SpecError(f"model() returned {type(model).__name__}: return a torch nn.Module.")
+        return model.to(self.device, dtype_of(self.precision, self.device))
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Returns some rows of the training data.
+
+        Args:
+            indices: Which, int64 of shape (rows,).
+        """
+        return tuple(tensor.index_select(0, indices) for tensor in self.data.train)
+
+    def evaluate(
+        self, model: nn.Module, on_chunk: Callable[[], object] = lambda: None
+    ) -> dict[str, float]:
+        """Returns the workload's metrics over the whole validation set, means over examples.
+
+        Args:
+            model: The model.
+            on_chunk: Called after each part of the validation set.
+
+        Raises:
+            SpecError: If ``metrics()`` returns something else than scalars by name.
+        """
+        model.eval()
+        totals: dict[str, Tensor] = {}
+        rows = len(self.data.val[0])
+        with torch.no_grad(), autocast(self.precision, self.device):
+            for chunk in zip(*(t.split(_EVALUATION_ROWS) for t in self.data.val), strict=True):
+                share = len(chunk[0]) / rows
+                for name, value in _check_metrics(self.workload.metrics(model, chunk)).items():
+                    weighted = value.detach().reshape(()).double() * share
+                    totals[name] = totals[name] + weighted if name in totals else weighted
+                on_chunk()
+        model.train()
+        values = torch.stack(list(totals.values())).tolist()
+        return dict(zip(totals, values, strict=True))
+
+
+def _check_metrics(metrics: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if not isinstance(metrics, Mapping) or not metrics:
+        raise SpecError("metrics() must return a mapping from names to scalar tensors.")
+    for name, value in metrics.items():
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise SpecError(f"metrics()[{name!r}] must be a scalar tensor.")
+    return metrics

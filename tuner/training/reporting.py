@@ -1,0 +1,75 @@
+"""What passes between a trial's loop and whoever watches it: reports one way, a stop the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuner.domain.dimensions import Dimension, Value
+from tuner.errors import WorkloadError
+
+
+class Pruned(Exception):  # noqa: N818 (it is no error)
+    """The trial is behind and stops; raised by :meth:`Run.report`."""
+
+
+class Diverged(Pruned):
+    """The trial's loss or metric is infinite or NaN.
+
+    Args:
+        step: The first step, from 1, of which that is known.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"not finite at step {step}")
+        self.step = step
+
+
+class Interrupted(BaseException):
+    """Training stops here, to go on later from a checkpoint."""
+
+
+class StaleCheckpointError(WorkloadError):
+    """A checkpoint that does not fit what the loop builds: of another model or other settings."""
+
+
+@dataclass
+class Timing:
+    """Where a trial's time went, in seconds."""
+
+    train_s: float = 0.0
+    eval_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A point where a trial reports.
+
+    Attributes:
+        index: Which of the budgeted evaluations, from 1.
+        step: Steps taken.
+        metrics: What was measured, by name.
+    """
+
+    index: int
+    step: int
+    metrics: dict[str, float]
+
+
+class Reporter(Protocol):
+    """Whom a run reports to: a worker, or a test."""
+
+    def report(self, evaluation: Evaluation) -> bool:
+        """Takes an evaluation with a finite metric; returns whether the trial goes on."""
+
+    def advance(self, step: int) -> bool:
+        """Hears that the trial goes on; returns False if it is to stop where it is.
+
+        Called after every step, and between the parts of an evaluation, which is not stopped.
+        """
+
+    def suggest(self, name: str, axis: Dimension) -> Value:
+        """Returns a value for a hyperparameter of the workload's own."""
+
+    def save(self) -> None:
+        """Writes a checkpoint of the run now."""

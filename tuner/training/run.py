@@ -1,0 +1,494 @@
+"""What a training loop sees of its trial: its optimizer, its steps, and whom it reports to."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, overload
+
+import torch
+from torch import nn
+
+from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
+from tuner.domain.spec import Budget, StudySpec, Train, evaluation_steps
+from tuner.domain.trials import TrialConfig, known_axes, root_axes
+from tuner.errors import SpecError, WorkloadError
+from tuner.optim import Schedule, build_optimizer, build_schedule
+from tuner.optim.groups import describe_groups
+from tuner.training.loader import ResumableLoader, length_of
+from tuner.training.reporting import (
+    Diverged,
+    Evaluation,
+    Interrupted,
+    Pruned,
+    Reporter,
+    StaleCheckpointError,
+    Timing,
+)
+from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
+
+
+class Run:
+    """One trial, as a training loop sees it.
+
+    A loop takes its optimizer, schedule and steps from here and reports to it. A step is one
+    turn of the loop over :meth:`steps`; where an optimizer calls a closure several times a
+    turn, as L-BFGS does, it costs as many steps, so that every trial's budget buys as many
+    gradients.
+
+    Args:
+        spec: The study, resolved.
+        config: What this trial trains with.
+        device: Where it trains.
+        reporter: Whom to report to.
+        state: What :meth:`state_dict` of an earlier attempt gave, to continue from.
+        at_most: Steps to cut a full trial to, for a rehearsal.
+
+    Attributes:
+        seed: The study's seed; every source of randomness has been seeded from it.
+        device: Where to train.
+        budget: What the study may spend: the ``[budget]`` table.
+        train: How to train: the ``[train]`` table, for the loop to apply.
+        batch_size: Examples a step.
+        config: What this trial trains with.
+        timing: Seconds spent, over all attempts.
+        over: Why the trial is over, once it is to stop early.
+    """
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        config: TrialConfig,
+        *,
+        device: torch.device,
+        reporter: Reporter,
+        state: Mapping[str, Any] | None = None,
+        at_most: int | None = None,
+    ) -> None:
+        self._spec = spec
+        self._at_most = at_most
+        self._reporter = reporter
+        self._state = state
+        self.config = config
+        self.device = device
+        self.seed = spec.search.seed
+        self.budget: Budget = spec.budget
+        self.train: Train = spec.train
+        self.batch_size = config.batch_size
+        self.timing = Timing()
+        self.over: Pruned | Interrupted | None = None
+        self._own = dict(config.own)
+        self._models: list[nn.Module] = []
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._schedules: list[Schedule] = []
+        self._objects: dict[str, Any] = {}
+        self._logged: list[tuple[int, str, float | torch.Tensor]] = []
+        self._total_steps: int | None = None
+        self._boundaries: list[int] = []
+        self._epoch_steps: int | None = None
+        self._step = 0
+        self._turns = 0
+        self._calls = 0
+        self._evaluated = 0
+        self._started = False
+        self._inside = False
+        self._save_asked = False
+        self._marked_at: float | None = None
+        seed_all(derive_seed(self.seed, "init"))
+        if spec.budget.steps is not None:
+            self._set_length(spec.budget.steps)
+        if state is not None:
+            self._restore_counts(state)
+
+    # What the loop builds.
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Returns this trial's optimizer over a model, parameter groups included.
+
+        When the trial continues from a checkpoint, model and optimizer are where they were.
+
+        Args:
+            model: The model, on :attr:`device`.
+
+        Raises:
+            WorkloadError: If this optimizer cannot train this model.
+        """
+        optimizer = build_optimizer(
+            self.config.optimizer,
+            self.config.optimizer_values,
+            model,
+            self.config.groups,
+            spare_vectors=self.train.no_decay_on_biases_and_norms,
+        )
+        index = len(self._models)
+        self._restore("models", index, model)
+        self._restore("optimizers", index, optimizer)
+        optimizer.register_step_pre_hook(self._count_calls)
+        self._models.append(model)
+        self._optimizers.append(optimizer)
+        return optimizer
+
+    def schedule(self, optimizer: torch.optim.Optimizer, loader: Any = None) -> Schedule:
+        """Returns this trial's schedule over an optimizer.
+
+        Call its ``step()`` after every step, or after every epoch: it follows the steps of the
+        run, however often it is called.
+
+        Args:
+            optimizer: The optimizer, from :meth:`optimizer`.
+            loader: What :meth:`steps` will iterate over, where the budget counts epochs.
+
+        Raises:
+            SpecError: If the length of a full trial is not known.
+        """
+        if loader is not None:
+            self.measure(length_of(loader))
+        by_epoch = self.train.schedule_by == "epoch"
+        schedule = build_schedule(
+            self.config.schedule,
+            self.config.schedule_values,
+            optimizer,
+            self.total_steps,
+            clock=lambda: self.taken,
+            epoch_steps=self.epoch_steps if by_epoch else None,
+            evaluations=self.budget.evaluations,
+            direction=self._spec.study.direction,
+        )
+        self._restore("schedules", len(self._schedules), schedule)
+        if self._state is not None and optimizer in self._optimizers:
+            # A new schedule sets the first step's learning rate; the optimizer has a later one.
+            self._restore("optimizers", self._optimizers.index(optimizer), optimizer)
+        self._schedules.append(schedule)
+        return schedule
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Returns a hyperparameter of the loop's own, searched in [low, high].
+
+        Args:
+            name: Its name.
+            low: Smallest value.
+            high: Largest value.
+            log: Whether to search its logarithm.
+        """
+        return float(self._suggest(name, Float(low=float(low), high=float(high), log=log)))
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """Returns a whole number of the loop's own, searched in [low, high]."""
+        return int(self._suggest(name, Int(low=low, high=high, log=log)))
+
+    def suggest_categorical(self, name: str, choices: list[Any] | tuple[Any, ...]) -> Any:
+        """Returns one of several numbers, texts or switches."""
+        return self._suggest(name, Choice(choices=tuple(choices)))
+
+    def checkpoint(self, **objects: Any) -> None:
+        """Includes objects in this trial's checkpoints, or asks for one now.
+
+        Model, optimizer, schedule, step and randomness are included by themselves.
+
+        Args:
+            objects: What else to keep, by name, such as a gradient scaler: anything with
+                ``state_dict`` and ``load_state_dict``. When the trial continues from a
+                checkpoint, each is restored at once. Without any, a checkpoint is written when
+                the present step is over.
+        """
+        for name, target in objects.items():
+            self._objects[name] = target
+            if self._state is not None and name in self._state["objects"]:
+                self._load(target, self._state["objects"][name])
+        self._save_asked = self._save_asked or not objects
+
+    # What the loop does.
+
+    @overload
+    def steps(self) -> Iterator[int]: ...
+    @overload
+    def steps(self, loader: Any) -> Iterator[tuple[int, Any]]: ...
+    def steps(self, loader: Any = None) -> Iterator[Any]:
+        """Iterates over the steps of a full trial, from where a checkpoint left off.
+
+        Args:
+            loader: Batches to go through, epoch after epoch, such as a DataLoader: something
+                with a length. Its order is seeded by the study's seed and the epoch.
+
+        Yields:
+            The step, from 0; with a loader, the step and a batch.
+
+        Raises:
+            SpecError: If the length of a full trial is not known.
+        """
+        if loader is not None:
+            self.measure(length_of(loader))
+        total = self.total_steps
+        self._check_thawing()
+        batches = None if loader is None else ResumableLoader(loader, self.seed, self._turns)
+        if self._state is not None:
+            restore_random_state(self._state["rng"], self.device)
+        self._started = True
+        self._marked_at = time.perf_counter()
+        while self._step < total:
+            if self.over is not None:
+                raise self.over
+            self._inside = True
+            yield self._step if batches is None else (self._step, next(batches))
+            self._mark()
+            self._step, self._turns = self.taken, self._turns + 1
+            self._inside, self._calls = False, 0
+            if self._save_asked:
+                self._save_asked = False
+                self._reporter.save()
+            if not self._reporter.advance(self._step) and self._step < total:
+                self.over = Interrupted()
+
+    def due(self, step: int) -> bool:
+        """Tells whether the budget asks for an evaluation after this step.
+
+        Args:
+            step: The step, as :meth:`steps` gave it.
+        """
+        return self._evaluations_by(self._taken_at(step)) > self._evaluated
+
+    def report(self, step: int, **metrics: float | torch.Tensor) -> None:
+        """Reports an evaluation; the study's metric must be among its metrics.
+
+        Reporting at every step is cheap: between the points where the budget asks for an
+        evaluation nothing is written, and nobody is stopped.
+
+        Args:
+            step: The step, as :meth:`steps` gave it.
+            metrics: What was measured, by name.
+
+        Raises:
+            Pruned: If the trial is to stop because it is behind, or its metric is not finite.
+            WorkloadError: If the study's metric is missing.
+        """
+        if self.over is not None:
+            raise self.over
+        taken = self._taken_at(step)
+        index = self._evaluations_by(taken)
+        metric = self._spec.study.metric
+        if metric not in metrics:
+            raise WorkloadError(
+                f"run.report() was given {', '.join(metrics) or 'nothing'}, but study.metric is "
+                f"{metric!r}: report it too, or name one of these in the study file."
+            )
+        if index <= self._evaluated and not isinstance(metrics[metric], float | int):
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(values[metric]):
+            self.diverge(taken)
+        if index <= self._evaluated:
+            return
+        self._mark()
+        goes_on = self._reporter.report(Evaluation(index, taken, values))
+        self._evaluated = index
+        for schedule in self._schedules:
+            schedule.observe(values[metric])
+        if not goes_on:
+            self.over = Pruned(f"behind at step {taken}")
+            raise self.over
+        if not self._started and not self._reporter.advance(taken):
+            self.over = Interrupted()
+            raise self.over
+
+    def log(self, **values: float | torch.Tensor) -> None:
+        """Keeps numbers beside the trial, by name; they rank nothing.
+
+        A tensor is read when numbers are next written, so that nothing waits for the device.
+        """
+        for name, value in values.items():
+            kept = value.detach().clone() if isinstance(value, torch.Tensor) else float(value)
+            self._logged.append((self.taken, name, kept))
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[Callable[[], object]]:
+        """Counts the time within as evaluation, not as training.
+
+        Yields:
+            A function to call now and then in a long evaluation: it says that the trial lives.
+        """
+        self._mark()
+        began = time.perf_counter()
+        try:
+            yield lambda: self._reporter.advance(self.taken)
+        finally:
+            self._marked_at = time.perf_counter()
+            self.timing.eval_s += self._marked_at - began
+
+    # What a worker asks.
+
+    @property
+    def taken(self) -> int:
+        """Steps taken, the present one included once its optimizer has stepped."""
+        return self._step + (max(1, self._calls) if self._inside else 0)
+
+    @property
+    def turns(self) -> int:
+        """Turns of the loop that are over: steps, but for optimizers with closures."""
+        return self._turns
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of a full trial.
+
+        Raises:
+            SpecError: If the budget counts epochs or examples, and no epoch's length is known.
+        """
+        if self._total_steps is None:
+            raise SpecError(
+                "budget.epochs and budget.examples need to know an epoch's length: use "
+                "run.schedule(optimizer, loader) and run.steps(loader), or set budget.steps."
+            )
+        return self._total_steps
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of an epoch.
+
+        Raises:
+            SpecError: If it is not known.
+        """
+        if self._epoch_steps is None:
+            raise SpecError(
+                'train.schedule_by = "epoch" needs to know an epoch\'s length: use '
+                'run.schedule(optimizer, loader), or schedule_by = "step".'
+            )
+        return self._epoch_steps
+
+    @property
+    def evaluated(self) -> int:
+        """How many of the budgeted evaluations have been reported."""
+        return self._evaluated
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a checkpoint would let the trial continue."""
+        return self._started and bool(self._optimizers)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the models train."""
+        return sum(p.numel() for m in self._models for p in m.parameters() if p.requires_grad)
+
+    def measure(self, epoch_steps: int) -> None:
+        """Learns how many steps an epoch has.
+
+        Raises:
+            StaleCheckpointError: If the checkpoint is of a trial of another length.
+        """
+        self._epoch_steps = epoch_steps
+        self._set_length(self.budget.full_steps(epoch_steps, self.batch_size))
+        if self._state is not None and self._state["total_steps"] != self._total_steps:
+            raise StaleCheckpointError("The checkpoint is of a trial of another length.")
+
+    def diverge(self, step: int) -> None:
+        """Ends the trial because something is infinite or NaN.
+
+        Raises:
+            Diverged: Always.
+        """
+        self.over = Diverged(step)
+        raise self.over
+
+    def take_logged(self) -> list[tuple[int, str, float]]:
+        """Returns (step, name, value) of what was logged since the last call.
+
+        This waits for the device.
+        """
+        logged, self._logged = self._logged, []
+        return [(step, name, float(value)) for step, name, value in logged]
+
+    def describe_groups(self) -> list[dict[str, Any]]:
+        """Returns the effective settings of every parameter group."""
+        return [group for optimizer in self._optimizers for group in describe_groups(optimizer)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns all that continuing needs, between two steps."""
+        return {
+            "models": [model.state_dict() for model in self._models],
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "schedules": [schedule.state_dict() for schedule in self._schedules],
+            "objects": {name: target.state_dict() for name, target in self._objects.items()},
+            "own": self._own,
+            "seed": self.seed,
+            "step": self._step,
+            "turns": self._turns,
+            "total_steps": self._total_steps,
+            "evaluated": self._evaluated,
+            "rng": random_state(self.device),
+            "timing": {"train_s": self.timing.train_s, "eval_s": self.timing.eval_s},
+        }
+
+    def _restore_counts(self, state: Mapping[str, Any]) -> None:
+        known = self._total_steps in (None, state["total_steps"])
+        if state["seed"] != self.seed or not known:
+            raise StaleCheckpointError("The checkpoint is of a trial of another seed or length.")
+        self._step, self._turns = int(state["step"]), int(state["turns"])
+        self._evaluated = int(state["evaluated"])
+        self._own |= state["own"]
+        self.timing = Timing(**state["timing"])
+
+    def _restore(self, kind: str, index: int, target: Any) -> None:
+        if self._state is None:
+            return
+        if index >= len(self._state[kind]):
+            raise StaleCheckpointError(f"The checkpoint has fewer {kind} than the loop builds.")
+        self._load(target, self._state[kind][index])
+
+    def _load(self, target: Any, state: Any) -> None:
+        try:
+            target.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise StaleCheckpointError(
+                f"The checkpoint does not fit {type(target).__name__}: {error}"
+            ) from error
+
+    def _suggest(self, name: str, axis: Dimension) -> Value:
+        if not name.isidentifier() or name in known_axes(self._spec):
+            raise WorkloadError(
+                f"run.suggest was given the name {name!r}: use a plain word, and none of "
+                f"{', '.join(root_axes(self._spec))}."
+            )
+        if name not in self._own:
+            self._own[name] = self._reporter.suggest(name, axis)
+        return self._own[name]
+
+    def _count_calls(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
+        """Wraps the closure handed to an optimizer's step, to count how often it is called."""
+        closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
+        if closure is None:
+            return None
+
+        def counted() -> Any:
+            self._calls += 1
+            return closure()
+
+        return (args[0], counted), {k: v for k, v in kwargs.items() if k != "closure"}
+
+    def _check_thawing(self) -> None:
+        waiting = [o for o in self._optimizers if getattr(o, "frozen", None)]
+        if waiting and not self._schedules:
+            raise SpecError(
+                "train.groups: a group with frozen_until is thawed by the schedule: call "
+                "run.schedule(optimizer), and its step() after every step."
+            )
+
+    def _taken_at(self, step: int) -> int:
+        # A loop that does not iterate over steps() counts its steps itself.
+        return self.taken if self._started else step + 1
+
+    def _evaluations_by(self, taken: int) -> int:
+        return bisect.bisect_right(self._boundaries, taken)
+
+    def _set_length(self, total_steps: int) -> None:
+        self._total_steps = min(total_steps, self._at_most or total_steps)
+        self._boundaries = evaluation_steps(self._total_steps, self.budget.evaluations)
+
+    def _mark(self) -> None:
+        """Counts the time since the last mark as training."""
+        if self._marked_at is not None:
+            now = time.perf_counter()
+            self.timing.train_s += now - self._marked_at
+            self._marked_at = now
