@@ -298,6 +298,12 @@ def test_workers_that_enter_at_once_get_different_seeds(bench: Bench) -> None:
         assert sorted(pool.map(enter, range(6))) == list(range(6))
 
 
+def test_worker_that_enters_again_keeps_its_seed(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    bench.ledger("b")
+    assert ledger.register(0.0, lambda ordinal: 100 + ordinal) == 0
+
+
 def test_evaluation_reported_again_replaces_the_former(bench: Bench) -> None:
     ledger = bench.ledger("a")
     lease = bench.start(ledger)

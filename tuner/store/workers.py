@@ -40,7 +40,7 @@ def enter(
     age_s: float,
     derive: Callable[[int], int],
 ) -> int:
-    """Enters a worker; the study must be locked.
+    """Enters a worker, unless it is there already; the study must be locked.
 
     Args:
         connection: In a transaction.
@@ -52,6 +52,11 @@ def enter(
     Returns:
         The seed.
     """
+    known = connection.execute(
+        sa.select(workers.c.seed).where(workers.c.worker_id == worker.worker_id)
+    ).scalar_one_or_none()
+    if known is not None:
+        return int(known)
     ordinal = connection.execute(
         sa.select(sa.func.count()).select_from(workers).where(workers.c.study_uuid == study_uuid)
     ).scalar_one()
