@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test lint types contracts wheel clean
+.PHONY: help demo test lint types contracts wheel docs clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ contracts: .venv/dev.stamp ## Check that each layer imports only downward
 
 wheel: .venv/dev.stamp ## Build the wheel and run it in a bare environment outside the checkout
 	PYTHON=$(PYTHON) BIN=$(CURDIR)/$(BIN) scripts/check-wheel
+
+docs: .venv/dev.stamp ## Write the catalog's page and pictures
+	$(BIN)/python scripts/write-catalog
 
 clean: ## Remove the environment and what tools left behind
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

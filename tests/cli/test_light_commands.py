@@ -11,6 +11,7 @@ import pytest
 
 from tuner.cli.main import cli
 from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.schedules import SCHEDULES
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -93,6 +94,23 @@ def test_one_optimizer_is_shown_with_its_ranges(tuner: Tuner) -> None:
     shown = tuner("optimizers", "adam").stdout
     assert "one_minus_beta1" in shown
     assert "Kingma" in shown
+
+
+def test_one_schedule_is_shown_with_its_course_over_a_trial(tuner: Tuner) -> None:
+    shown = tuner("schedules", "step").stdout
+    assert f"lr        {'█' * 20}{'▂' * 20}\n" in shown
+    assert "momentum" not in shown
+    cycling = tuner("schedules", "one_cycle").stdout
+    assert "0.85 to 0.95, set by it" in cycling
+    assert "final_div_factor" in cycling
+    assert "stalls twice" in tuner("schedules", "plateau").stdout
+
+
+def test_schedules_are_listed_for_programs(tuner: Tuner) -> None:
+    listed = {row["name"]: row for row in json.loads(tuner("schedules", "--json").stdout)}
+    assert list(listed) == list(SCHEDULES)
+    assert [name for name in listed if listed[name]["cycles_momentum"]] == ["one_cycle", "cyclic"]
+    assert [name for name in listed if listed[name]["follows_metric"]] == ["plateau"]
 
 
 def test_unknown_optimizer_gets_the_nearest_name(tuner: Tuner) -> None:

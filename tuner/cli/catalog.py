@@ -8,14 +8,22 @@ from typing import Any
 import click
 
 from tuner.cli.options import console, echo_json, examples, json_option
-from tuner.domain.dimensions import dump_dimension, format_value
-from tuner.domain.hyperparameters import Hyperparameter
+from tuner.domain.dimensions import Fixed, dump_dimension
 from tuner.domain.names import suggest
 from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.schedules import SCHEDULES, ScheduleRow
 from tuner.errors import NotFoundError
+from tuner.report.catalog import (
+    COLUMNS,
+    describe_knob,
+    sample_factor,
+    sample_momentum,
+    to_sparkline,
+)
 
 Row = OptimizerRow | ScheduleRow
+
+_POINTS = 40
 
 
 @click.command(
@@ -69,6 +77,9 @@ def _describe(row: Row) -> dict[str, Any]:
     }
     if isinstance(row, OptimizerRow):
         described["torch"] = row.target
+    else:
+        described["cycles_momentum"] = row.momentum_shape is not None
+        described["follows_metric"] = row.follows_metric
     return described
 
 
@@ -81,7 +92,8 @@ def _print_list(rows: Mapping[str, Row], kind: str) -> None:
     table.add_column("searched")
     table.add_column("when to use it")
     for row in rows.values():
-        table.add_row(row.name, ", ".join(k.name for k in row.hyperparameters), row.summary)
+        searched = [k.name for k in row.hyperparameters if not isinstance(k.dimension, Fixed)]
+        table.add_row(row.name, ", ".join(searched), row.summary)
     console().print(table)
     click.echo(f"Show one with its ranges: tuner {kind}s {next(iter(rows))}")
 
@@ -94,21 +106,26 @@ def _print_row(row: Row) -> None:
     out = console()
     out.print(f"[bold]{row.name}[/bold]{torch_name}: {row.summary}")
     out.print(f"{row.equation}\n{row.reference}", style="dim")
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("hyperparameter", "default", "searched as", "range", "prior", "source"):
-        table.add_column(column, no_wrap=column in ("hyperparameter", "searched as"))
-    for knob in row.hyperparameters:
-        table.add_row(*_cells(knob))
+    if isinstance(row, ScheduleRow):
+        _draw_course(row)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    columns = zip(COLUMNS, *map(describe_knob, row.hyperparameters), strict=True)
+    # The breadth has no room beside the ranges; --json and docs/optimizers.md have it.
+    told = [c for c in columns if c[0] != "breadth" and any(cell != "–" for cell in c[1:])]
+    for name, *_ in told:
+        wide = name in ("range", "prior", "source")
+        table.add_column(name, no_wrap=not wide, min_width=11 if wide else None)
+    for line in zip(*(cells for _, *cells in told), strict=True):
+        table.add_row(*line)
     out.print(table)
 
 
-def _cells(knob: Hyperparameter) -> tuple[str, ...]:
-    off = " or off" if knob.switch else ""
-    return (
-        knob.name,
-        format_value(knob.default),
-        knob.search_name,
-        knob.dimension.describe() + off,
-        knob.prior.describe() if knob.prior else "–",
-        knob.source,
-    )
+def _draw_course(row: ScheduleRow) -> None:
+    """Draws a trial from left to right, from the schedule's defaults."""
+    example = "  if the metric stalls twice" if row.follows_metric else ""
+    click.echo(f"lr        {to_sparkline(sample_factor(row, _POINTS))}{example}")
+    momentum = sample_momentum(row, _POINTS)
+    if momentum is not None:
+        low, high = min(momentum), max(momentum)
+        line = to_sparkline((value - low) / (high - low) for value in momentum)
+        click.echo(f"momentum  {line}  {low:.2g} to {high:.2g}, set by it")

@@ -298,8 +298,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
         ),
         ScheduleRow(
             "one_cycle",
-            "Short budgets at high rates: one rise, a long fall, and momentum against them; "
-            "the optimizer's own momentum or beta1 has no effect.",
+            "Short budgets at high rates: one rise, a long fall, and momentum against them.",
             "x < p: a + (1 − a)·(1 − cos πx/p)/2; then z + (1 − z)·(1 + cos π(x − p)/(1 − p))/2; "
             "p = pct_start, a = 1/div_factor, z = a/final_div_factor",
             "Smith and Topin, Super-Convergence, SPIE 2019",
@@ -321,8 +320,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
         ),
         ScheduleRow(
             "cyclic",
-            "When a good rate is not known: it sweeps a range of them, and momentum against it; "
-            "the optimizer's own momentum or beta1 has no effect.",
+            "When a good rate is not known: it sweeps a range of them, and momentum against it.",
             "b + (1 − b)·(1 − |x/h mod 2 − 1|), b = base_ratio, h = half_cycle",
             "Smith, Cyclical Learning Rates for Training Neural Networks, WACV 2017",
             (

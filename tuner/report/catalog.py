@@ -1,0 +1,226 @@
+"""The catalog as a page: every optimizer and schedule with its ranges, and the schedules drawn."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+from tuner.domain.dimensions import Fixed, format_value
+from tuner.domain.hyperparameters import Hyperparameter
+from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
+from tuner.domain.schedules import SCHEDULES, ScheduleRow
+
+COLUMNS = ("hyperparameter", "default", "searched as", "range", "prior", "source", "breadth")
+
+SOURCES = {
+    "AP": "the search spaces of MLCommons' algorithmic-efficiency baselines",
+    "SIV": "priors of Sivaprasad et al., *Optimizer Benchmarking Needs to Account for "
+    "Hyperparameter Tuning*, ICML 2020",
+    "PB": "Google's deep learning tuning playbook",
+    "MU": "Jordan's Muon",
+    "torch": "the default of PyTorch",
+    "J": "our judgement",
+}
+"""What the sources of ranges stand for."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+# Where a metric might stop improving, so that a schedule that follows it can be drawn.
+_STALLS = (0.4, 0.7)
+
+
+def describe_knob(knob: Hyperparameter) -> tuple[str, ...]:
+    """Returns a hyperparameter's cells under :data:`COLUMNS`."""
+    searched = knob.dimension.describe() + (" or off" if knob.switch else "")
+    return (
+        knob.name,
+        format_value(knob.default),
+        knob.search_name,
+        "fixed" if isinstance(knob.dimension, Fixed) else searched,
+        knob.prior.describe() if knob.prior else "–",
+        knob.source,
+        str(knob.breadth),
+    )
+
+
+def sample_factor(row: ScheduleRow, points: int) -> list[float]:
+    """Returns a schedule's factor, from its defaults, at every step of a trial.
+
+    Args:
+        row: The schedule; one that follows the metric is drawn as if it stopped improving twice.
+        points: Steps of the trial, at least 1.
+    """
+    values = row.decode({})
+    factor = row.factor(values, points)
+    course = [factor(step) for step in range(points)]
+    if row.follows_metric:
+        cut = float(values["factor"])
+        stalls = [stall * points for stall in _STALLS]
+        course = [
+            value * cut ** sum(step >= stall for stall in stalls)
+            for step, value in enumerate(course)
+        ]
+    return course
+
+
+def sample_momentum(row: ScheduleRow, points: int) -> list[float] | None:
+    """Returns the momentum likewise, or None where the schedule leaves it alone."""
+    momentum = row.momentum(row.decode({}), points)
+    return momentum and [momentum(step) for step in range(points)]
+
+
+def to_sparkline(course: Iterable[float]) -> str:
+    """Returns a course between 0 and 1 as a line of bars.
+
+    >>> to_sparkline([0.0, 0.3, 0.5, 1.0])
+    '▁▃▅█'
+    """
+    top = len(_BARS) - 1
+    return "".join(_BARS[min(top, max(0, int(value * top + 0.5)))] for value in course)
+
+
+def to_markdown() -> str:
+    """Returns the page ``docs/optimizers.md``."""
+    sources = "; ".join(f"**{key}** {meaning}" for key, meaning in SOURCES.items())
+    lines = [
+        "# Optimizers and schedules",
+        "",
+        "<!-- Written by `make docs` from the catalog; a test fails where the two differ. -->",
+        "",
+        "What `tuner` can search, with the equation, the reference, and the range of every "
+        "hyperparameter. `tuner optimizers NAME` and `tuner schedules NAME` show the same in a "
+        "terminal, and a study file can replace any range or fix any value.",
+        "",
+        "**Reading the tables.** Hyperparameters are spelled as torch spells them, `betas` as "
+        "`beta1` and `beta2`; what is *searched as* `one_minus_beta1` is 1 − beta1 on a "
+        "logarithmic scale. `log[a, b]` is a logarithmic range, `{a, b}` a choice, *or off* adds "
+        "a switch, and `10^N(m, s)` says that the decimal logarithm of good values is believed to "
+        "be normal with that mean and deviation. *Breadth* is the smallest breadth of search that "
+        "includes the hyperparameter: 1 for learning rates alone, 2 for the usual few, 3 for "
+        "everything; what is not searched keeps its default.",
+        "",
+        f"**Sources of ranges.** {sources}.",
+        "",
+        f"Optimizers: {_links(OPTIMIZERS)}",
+        "",
+        f"Schedules: {_links(SCHEDULES)}",
+        "",
+        "## Optimizers",
+        "",
+        "p is a parameter, g its gradient, λ the weight decay.",
+        "",
+    ]
+    for optimizer in OPTIMIZERS.values():
+        lines += [*_section(optimizer, _optimizer_notes(optimizer)), ""]
+    lines += [
+        "## Schedules",
+        "",
+        "A schedule is a factor on the learning rate of every parameter group, here over a trial "
+        "from its defaults; `plateau` as if the metric stopped improving twice. Dashed: the "
+        "momentum, or Adam's beta1, that it sets where the optimizer has one above 0.",
+        "",
+        "![The factor of every schedule over a trial](images/schedules.svg)",
+        "",
+        "Durations are fractions of a full trial, so a pruned trial has followed the schedule of a "
+        "full one. In the equations x is the fraction of the steps after warmup taken. During "
+        "warmup the factor rises linearly to where the schedule starts. Stepped by epoch "
+        "(`train.schedule_by`), time is counted in epochs instead of steps, and a warmup shorter "
+        "than two epochs does nothing.",
+        "",
+    ]
+    for schedule in SCHEDULES.values():
+        lines += [*_section(schedule, _schedule_notes(schedule)), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_svg() -> str:
+    """Returns the picture ``docs/images/schedules.svg``: a small graph a schedule."""
+    columns, width, height = 4, 190, 120
+    rows = -(-len(SCHEDULES) // columns)
+    panels = [
+        f'<g transform="translate({index % columns * width} {index // columns * height})">'
+        f"{_panel(row, width, height)}</g>"
+        for index, row in enumerate(SCHEDULES.values())
+    ]
+    size = f'width="{columns * width}" height="{rows * height}"'
+    box = f'viewBox="0 0 {columns * width} {rows * height}"'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} {box} font-family="sans-serif">',
+            "<title>The factor of every schedule over a trial</title>",
+            "<style>",
+            "text { font-size: 12px; fill: #1f2328 } path { fill: none; stroke-width: 2 }",
+            ".frame { stroke: #afb8c1; stroke-width: 1 } .factor { stroke: #0969da }",
+            ".momentum { stroke: #bc4c00; stroke-width: 1.5; stroke-dasharray: 4 3 }",
+            "@media (prefers-color-scheme: dark) {",
+            "text { fill: #e6edf3 } .frame { stroke: #57606a } .factor { stroke: #58a6ff }",
+            ".momentum { stroke: #f0883e } }",
+            "</style>",
+            *panels,
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def _links(names: Iterable[str]) -> str:
+    return " · ".join(f"[{name}](#{name})" for name in names)
+
+
+def _section(row: OptimizerRow | ScheduleRow, notes: list[str]) -> list[str]:
+    rules = ["---" for _ in COLUMNS]
+    cells = [
+        (f"`{name}`", default, f"`{searched}`", *rest)
+        for name, default, searched, *rest in map(describe_knob, row.hyperparameters)
+    ]
+    table = [f"| {' | '.join(line)} |" for line in (COLUMNS, rules, *cells)]
+    return [
+        f"### {row.name}",
+        "",
+        " ".join([row.summary, *notes]),
+        "",
+        f"`{row.equation}`",
+        "",
+        *([] if row.reference == "–" else [row.reference, ""]),
+        *table,
+    ]
+
+
+def _optimizer_notes(row: OptimizerRow) -> list[str]:
+    arguments = "".join(f", `{name}={value}`" for name, value in row.arguments.items())
+    notes = [f"`{row.target}`{arguments}."]
+    if row.helper is not None:
+        notes.append(f"With `{row.helper}` for the parameters it does not take.")
+    if row.closure:
+        notes.append("Budgets and schedules count each computation of the loss as a step.")
+    return notes
+
+
+def _schedule_notes(row: ScheduleRow) -> list[str]:
+    if row.follows_metric:
+        return ["It needs the metric after every evaluation."]
+    if row.momentum_shape is not None:
+        return ["It sets the momentum or beta1, so the optimizer's own has no effect."]
+    return []
+
+
+def _panel(row: ScheduleRow, width: int, height: int) -> str:
+    left, top, right, bottom = 14, 26, width - 14, height - 12
+
+    def line(course: list[float], kind: str) -> str:
+        step = (right - left) / (len(course) - 1)
+        points = [
+            f"{left + at * step:.1f} {bottom - value * (bottom - top):.1f}"
+            for at, value in enumerate(course)
+        ]
+        return f'<path class="{kind}" d="M{" L".join(points)}"/>'
+
+    points = 2 * (right - left) + 1
+    momentum = sample_momentum(row, points)
+    return "".join(
+        [
+            f'<text x="{left}" y="{top - 10}">{html.escape(row.name)}</text>',
+            f'<path class="frame" d="M{left} {top} V{bottom} H{right}"/>',
+            line(momentum, "momentum") if momentum else "",
+            line(sample_factor(row, points), "factor"),
+        ]
+    )
