@@ -12,6 +12,7 @@ import click
 from tuner.cli.catalog import optimizers, schedules
 from tuner.cli.dashboard import dashboard
 from tuner.cli.db import db
+from tuner.cli.init import init
 from tuner.cli.run import run
 from tuner.cli.study import study
 from tuner.cli.trial import trial
@@ -57,7 +58,10 @@ def cli(debug: bool) -> None:
     """Find the optimizer, its settings and its schedule that train a model best."""
 
 
-for command in (run, study, trial, worker, optimizers, schedules, workloads, dashboard, db):
+for command in (
+    *(init, run, study, trial, worker, workloads),
+    *(optimizers, schedules, dashboard, db),
+):
     cli.add_command(command)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from tuner.cli.options import (
+    console,
     echo_json,
     examples,
     json_option,
@@ -12,7 +15,11 @@ from tuner.cli.options import (
     storage_option,
 )
 from tuner.domain.dimensions import format_value
+from tuner.domain.trials import TrialRecord, decode
 from tuner.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from tuner.store import StudyHandle
 
 
 @click.group()
@@ -27,8 +34,8 @@ def trial() -> None:
 @json_option
 def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
     """Show trial NUMBER of STUDY: its settings, its curve, how it ended, and why it failed."""
-    from tuner.domain.trials import decode
     from tuner.store import Studies
+    from tuner.store.curves import read_curves
     from tuner.store.records import read_record
 
     database = open_storage(storage)
@@ -39,9 +46,19 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
             f"The study {study!r} has no trial {number}; "
             f"see what it has with 'tuner study show {study}'."
         )
-    config = decode(handle.spec, record.proposal)
-    described = {
-        "study": study,
+    curves = read_curves(database, handle, number)
+    if as_json:
+        echo_json(_describe(handle, record, curves))
+    else:
+        _print(handle, record, curves)
+
+
+def _describe(
+    study: StudyHandle, record: TrialRecord, curves: dict[str, dict[int, float]]
+) -> dict[str, Any]:
+    config = decode(study.spec, record.proposal)
+    return {
+        "study": study.name,
         "trial": record.number,
         "outcome": record.outcome.value,
         "value": record.value,
@@ -51,25 +68,36 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
         "params": config.to_json(),
         "searched": record.proposal.params,
         "evaluations": {str(k): v for k, v in record.evaluations.items()},
+        "curves": curves,
         "started_at": record.started_at and f"{record.started_at.isoformat()}Z",
         "finished_at": record.finished_at and f"{record.finished_at.isoformat()}Z",
         "attributes": {k: v for k, v in record.attributes.items() if k != "config"},
     }
-    if as_json:
-        echo_json(described)
-        return
-    value = "" if record.value is None else f", {handle.spec.study.metric} {record.value:.6g}"
+
+
+def _print(study: StudyHandle, record: TrialRecord, curves: dict[str, dict[int, float]]) -> None:
+    from tuner.report.tables import groups
+    from tuner.report.terminal import draw
+
+    config, metric = decode(study.spec, record.proposal), study.spec.study.metric
+    value = "" if record.value is None else f", {metric} {record.value:.6g}"
     preset = ", its own defaults" if record.is_default else ""
-    click.secho(f"Trial {number} of {study}: {record.outcome.value}{value}", bold=True)
+    click.secho(f"Trial {record.number} of {study.name}: {record.outcome.value}{value}", bold=True)
     click.echo(f"{config.optimizer} with the {config.schedule} schedule{preset}")
     for key, setting in config.to_json().items():
         click.echo(f"  {key} = {format_value(setting)}")
+    if record.attributes.get("groups"):
+        console().print(draw(groups(record.attributes["groups"])))
     if record.evaluations:
-        click.echo(f"{handle.spec.study.metric} by progress:")
+        click.echo(f"{metric} by progress:")
         for progress, evaluation in record.evaluations.items():
             click.echo(f"  {progress:>8}  {evaluation:.6g}")
+    for name, curve in curves.items():
+        if name != metric:
+            last = max(curve)
+            click.echo(f"{name}: {curve[last]:.6g} at step {last}, {len(curve)} logged")
     for key, attribute in record.attributes.items():
-        if key not in ("config", "traceback"):
+        if key not in ("config", "traceback", "groups", "metrics"):
             click.echo(f"{key}: {attribute}")
     if "traceback" in record.attributes:
         click.echo(f"\n{record.attributes['traceback']}")

@@ -14,7 +14,7 @@ from tuner.cli.options import console, device_option, echo_json, examples, json_
 def workloads(workload: str | None, device: str, as_json: bool) -> None:
     """Check that workloads run: one, or every one in ./models.
 
-    Each is trained for a few steps with Adam and evaluated once.
+    Each is trained for a few steps with SGD and evaluated once.
     """
     from tuner.service.workload_check import check_workload, find_workloads
 
@@ -29,7 +29,7 @@ def workloads(workload: str | None, device: str, as_json: bool) -> None:
         from tuner.report.tables import TextTable
         from tuner.report.terminal import draw
 
-        columns = ("workload", "runs", "parameters", "train", "val", "step", "metrics")
+        columns = ("workload", "runs", "parameters", "examples", "step", "metrics")
         rows = tuple(check.cells() for check in checks)
         console().print(draw(TextTable("Workloads", columns, rows)))
         for check in checks:

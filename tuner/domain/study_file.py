@@ -9,11 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tuner.domain.groups import Group
 from tuner.domain.names import suggest
 from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError, SpecError
 
 _LENGTHS = {"steps", "epochs", "examples"}
+_AXIS_KEYS = ["low", "high", "log", "choices"]
 
 
 def read_spec(path: Path, settings: Iterable[str] = ()) -> dict[str, Any]:
@@ -161,7 +163,9 @@ def _show(value: Any) -> str:
 def _keys_at(location: list[str]) -> list[str]:
     """Returns the keys known in a table, by its path; an axis knows those of every form."""
     if location[:1] in (["optimizer"], ["schedule"]) or location == ["train", "batch_size"]:
-        return ["low", "high", "log", "choices"]
+        return _AXIS_KEYS
+    if location[:2] == ["train", "groups"]:
+        return _AXIS_KEYS if len(location) > 3 else list(Group.model_fields)
     model: Any = StudySpec
     for part in location:
         model = model.model_fields[part].annotation

@@ -145,15 +145,7 @@ def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[st
 
 def root_axes(spec: StudySpec) -> dict[str, Dimension]:
     """Returns the axes every trial has."""
-    axes: dict[str, Dimension] = {
-        "optimizer": Choice(choices=spec.space.optimizers),
-        "schedule": Choice(choices=spec.space.schedules),
-    }
-    if isinstance(spec.train.batch_size, Choice):
-        axes["batch_size"] = spec.train.batch_size
-    for group in spec.train.groups:
-        axes |= {n: axis for n, axis in group.axes().items() if not isinstance(axis, Fixed)}
-    return axes
+    return spec.root_axes()
 
 
 def known_axes(spec: StudySpec) -> dict[str, Dimension]:

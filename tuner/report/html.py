@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome
 from tuner.report.conclusion import conclude
-from tuner.report.tables import facts, ranking, settings
+from tuner.report.tables import best_tables, facts, ranking
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def to_html(summary: StudySummary, study: optuna.Study) -> str:
         verdict=verdict,
         doubts=doubts,
         ranked=table.title,
-        tables=[table, *([settings(summary)] if summary.best else []), facts(summary)],
+        tables=[table, *best_tables(summary), facts(summary)],
         plotly_js=get_plotlyjs(),
         figures=_draw(summary, study) if summary.counts[Outcome.COMPLETE] else [],
     )

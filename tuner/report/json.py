@@ -27,6 +27,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
             "schedule": best.config.schedule,
             "params": best.config.to_json(),
             "metrics": best.record.attributes.get("metrics", {}),
+            "groups": best.record.attributes.get("groups", []),
             "at_edge": list(best.edges),
         },
         "optimizers": [dataclasses.asdict(optimizer) for optimizer in summary.optimizers],

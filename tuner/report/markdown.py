@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from tuner.analysis.summary import StudySummary
 from tuner.report.conclusion import conclude
-from tuner.report.tables import TextTable, facts, ranking, settings
+from tuner.report.tables import TextTable, best_tables, facts, ranking
 
 
 def to_markdown(summary: StudySummary) -> str:
     """Returns the report."""
     spec = summary.spec
     verdict, *doubts = conclude(summary)
-    tables = [ranking(summary), *([settings(summary)] if summary.best else []), facts(summary)]
+    tables = [ranking(summary), *best_tables(summary), facts(summary)]
     return "\n\n".join(
         [
             f"# {_escape(summary.name)}",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tuner.analysis.summary import StudySummary
 from tuner.domain.dimensions import format_value
@@ -57,6 +59,35 @@ def settings(summary: StudySummary) -> TextTable:
         ("setting", "value"),
         tuple((key, format_value(value)) for key, value in values.items()),
     )
+
+
+def groups(described: Sequence[Mapping[str, Any]]) -> TextTable:
+    """Returns the effective settings of a trial's parameter groups.
+
+    Args:
+        described: What the trial recorded of its groups: plain values by name.
+    """
+    return TextTable(
+        "Parameter groups, as they trained",
+        ("group", "parameters", "lr", "weight decay", "momentum", "frozen until"),
+        tuple(
+            (
+                group["name"],
+                f"{group['parameters']:,}",
+                *(number(group[key]) for key in ("lr", "weight_decay", "momentum")),
+                f"{group['frozen_until']:.0%}" if group["frozen_until"] else "–",
+            )
+            for group in described
+        ),
+    )
+
+
+def best_tables(summary: StudySummary) -> list[TextTable]:
+    """Returns what there is to tell of the best trial: its settings, and its parameter groups."""
+    if summary.best is None:
+        return []
+    described = summary.best.record.attributes.get("groups")
+    return [settings(summary), *([groups(described)] if described else [])]
 
 
 def facts(summary: StudySummary) -> TextTable:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tuner.analysis.summary import StudySummary
 from tuner.report.conclusion import conclude
-from tuner.report.tables import TextTable, facts, ranking, settings
+from tuner.report.tables import TextTable, best_tables, facts, ranking
 
 
 def render(summary: StudySummary) -> RenderableType:
@@ -24,8 +24,7 @@ def render(summary: StudySummary) -> RenderableType:
     for sentence in doubts:
         words.append(f"\n{sentence}", "default")
     tables = [draw(ranking(summary), highlight_first=summary.best is not None)]
-    if summary.best is not None:
-        tables.append(draw(settings(summary)))
+    tables += [draw(table) for table in best_tables(summary)]
     return Group(head, *tables, draw(facts(summary)), words)
 
 

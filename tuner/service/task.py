@@ -151,7 +151,7 @@ class Task:
         if not delivered:
             self._log(f"Trial {self._lease.number}: the database is away; training goes on")
             return True
-        return evaluation.index >= self._spec.budget.evaluations or self._goes_on()
+        return step >= run.total_steps or self._goes_on()
 
     def _goes_on(self) -> bool:
         try:
@@ -189,9 +189,10 @@ class Task:
 
     def save(self) -> None:
         """Writes a checkpoint; a disk that refuses it costs safety, not the trial."""
-        self._saved_at = time.monotonic()
         if self._run is None or not self._run.resumable:
             return
+        self._saved_at = time.monotonic()
+        self._tell_logged()
         try:
             save_checkpoint(self._checkpoint, self._run.state_dict())
         except StorageError as error:
@@ -252,14 +253,17 @@ class Task:
         attributes["seed"] = self._spec.search.seed
         if run is not None:
             attributes |= _costs(run, self._config.optimizer)
-            step, logged = run.taken, run.take_logged()
-            if logged:
-                self._outbox.put(lambda: self._desk.ledger.log(self._lease, step, logged))
+            self._tell_logged()
         self._outbox.flush(self._desk.patience)
         self._desk.patience.run(
             lambda: self._desk.ledger.finish(self._lease, state, value, attributes)
         )
         remove_checkpoint(self._checkpoint)
+
+    def _tell_logged(self) -> None:
+        step, logged = self._present.taken, self._present.take_logged()
+        if logged:
+            self._outbox.put(lambda: self._desk.ledger.log(self._lease, step, logged))
 
     @property
     def _present(self) -> Run:
@@ -282,7 +286,7 @@ def _costs(run: Run, optimizer: str) -> dict[str, Any]:
         costs["optimizer_steps"] = run.turns
     if run.config.groups or run.train.no_decay_on_biases_and_norms:
         costs["groups"] = run.describe_groups()
-    if run.train.schedule_by == "epoch":
+    if run.train.schedule_by == "epoch" and run.epoch_steps is not None:
         costs["epoch_steps"] = run.epoch_steps
     return costs
 

@@ -55,13 +55,12 @@ class WorkloadCheck:
     def cells(self) -> tuple[str, ...]:
         """Returns it as a row of text."""
         if self.error:
-            return (self.workload, "no", *("–",) * 5)
+            return (self.workload, "no", *("–",) * 4)
         return (
             self.workload,
             "yes",
             f"{self.parameters:,}",
-            f"{self.train_examples:,}",
-            f"{self.val_examples:,}",
+            f"{self.train_examples:,} + {self.val_examples:,}" if self.train_examples else "–",
             f"{self.step_s * 1000:.2f} ms",
             ", ".join(self.metrics),
         )
@@ -97,7 +96,7 @@ def _is_trainable(member: object) -> bool:
 
 
 def check_workload(import_string: str, device: str) -> WorkloadCheck:
-    """Trains a workload for a few steps with Adam and evaluates it.
+    """Trains a workload for a few steps with SGD and evaluates it.
 
     Args:
         import_string: The workload; a training loop is run whole, for a few steps.
@@ -151,7 +150,7 @@ def _spec_for(import_string: str, batch_size: int) -> StudySpec:
     tree = {
         "study": {"name": "check", "workload": import_string},
         "budget": {"steps": _STEPS, "trials": 1, "evaluations": 1},
-        "space": {"optimizers": ["adam"], "schedules": ["constant"]},
+        "space": {"optimizers": ["sgd"], "schedules": ["constant"]},
         "train": {"batch_size": batch_size},
     }
     return parse_spec(tree, origin="workload check").resolve()

@@ -13,7 +13,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 NETWORK = frozenset(
     {
-        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ncpfs", "davfs", "coda"),
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ncpfs", "davfs", "coda"),
         *("lustre", "ceph", "gpfs", "beegfs", "glusterfs", "orangefs", "pvfs2", "panfs"),
         *("wekafs", "ocfs2", "gfs2", "fuse.sshfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.rclone"),
         *("fuse.glusterfs", "fuse.juicefs", "fuse.gcsfuse", "fuse.s3fs", "fuse.mount-s3"),
