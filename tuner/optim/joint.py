@@ -109,12 +109,15 @@ class JointOptimizer(torch.optim.Optimizer):
         """Restores what :meth:`state_dict` gave.
 
         Raises:
-            ValueError: If the state is of another number of parts.
+            ValueError: If the state is of another number of parts, or of groups that train.
         """
         states = state_dict["parts"]
         if len(states) != len(self.parts):
             raise ValueError(f"The state has {len(states)} parts, not {len(self.parts)}.")
-        self._add(int(state_dict["thawed"]) - self._thawed)
+        count = int(state_dict["thawed"]) - self._thawed
+        if not 0 <= count <= len(self.frozen):
+            raise ValueError("The state has other groups frozen than this optimizer.")
+        self._add(count)
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
         # Loading replaces the parts' groups, so the shared view of them is taken anew.

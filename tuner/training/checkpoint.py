@@ -13,7 +13,7 @@ import torch
 
 from tuner.errors import StorageError
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

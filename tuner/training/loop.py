@@ -142,7 +142,6 @@ class Step:
         self._bench = bench
         self._model = model
         self._optimizer = optimizer
-        self._run = run
         self._grad_clip = run.train.grad_clip
         self._repeats = OPTIMIZERS[run.config.optimizer].closure
 
@@ -152,15 +151,8 @@ class Step:
             loss = self._differentiate(batch)
             self._optimizer.step()
             return loss
-        self._cap_cost()
         first: Tensor = self._optimizer.step(lambda: self._differentiate(batch))  # type: ignore[arg-type, return-value, assignment]
         return first.detach()
-
-    def _cap_cost(self) -> None:
-        """Keeps the last step from costing more than is left of the budget."""
-        left = self._run.total_steps - self._run.taken + 1
-        for group in self._optimizer.param_groups:
-            group["max_eval"] = min(group["max_iter"] * 5 // 4, left)
 
     def _differentiate(self, batch: tuple[Tensor, ...]) -> Tensor:
         with autocast(self._bench.precision, self._bench.device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -26,9 +27,14 @@ _REHEARSAL_STEPS = 2
 
 
 class Rehearsal:
-    """Takes a run's reports where no study is: nothing is kept, nobody is stopped."""
+    """Takes a run's reports where no study is, and keeps them.
 
-    def __init__(self) -> None:
+    Args:
+        at_most: The step from which on a loop that counts its steps itself is stopped.
+    """
+
+    def __init__(self, at_most: float = math.inf) -> None:
+        self._at_most = at_most
         self.evaluations: list[Evaluation] = []
 
     def report(self, evaluation: Evaluation) -> bool:
@@ -37,8 +43,8 @@ class Rehearsal:
         return True
 
     def advance(self, step: int) -> bool:
-        """Goes on."""
-        return True
+        """Goes on, up to a point."""
+        return step < self._at_most
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         """Returns the first value of a hyperparameter."""
@@ -136,7 +142,7 @@ def rehearse(
         SpecError: If it neither reports nor returns the study's metric.
         WorkloadError: If the optimizer needs a closure and the loop gives none.
     """
-    reporter = Rehearsal()
+    reporter = Rehearsal(_REHEARSAL_STEPS)
     run = Run(spec, config, device=device, reporter=reporter, at_most=_REHEARSAL_STEPS)
     try:
         outcome = run_trial(train, run)

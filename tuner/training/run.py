@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, overload
 
@@ -13,8 +15,9 @@ import torch
 from torch import nn
 
 from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
+from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import Budget, StudySpec, Train, evaluation_steps
-from tuner.domain.trials import TrialConfig, known_axes, root_axes
+from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.groups import describe_groups
@@ -29,6 +32,8 @@ from tuner.training.reporting import (
     Timing,
 )
 from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
+
+_boundaries = functools.lru_cache(evaluation_steps)
 
 
 class Run:
@@ -87,11 +92,10 @@ class Run:
         self._objects: dict[str, Any] = {}
         self._logged: list[tuple[int, str, float | torch.Tensor]] = []
         self._total_steps: int | None = None
-        self._boundaries: list[int] = []
         self._epoch_steps: int | None = None
         self._step = 0
         self._turns = 0
-        self._calls = 0
+        self._calls: Counter[torch.optim.Optimizer] = Counter()
         self._evaluated = 0
         self._started = False
         self._inside = False
@@ -147,12 +151,17 @@ class Run:
         if loader is not None:
             self.measure(length_of(loader))
         by_epoch = self.train.schedule_by == "epoch"
+        if by_epoch and self.epoch_steps is None:
+            raise SpecError(
+                'train.schedule_by = "epoch" needs to know an epoch\'s length: use '
+                'run.schedule(optimizer, loader), or schedule_by = "step".'
+            )
         schedule = build_schedule(
             self.config.schedule,
             self.config.schedule_values,
             optimizer,
             self.total_steps,
-            clock=lambda: self.taken,
+            clock=lambda: self.taken if self._started else self._calls[optimizer],
             epoch_steps=self.epoch_steps if by_epoch else None,
             evaluations=self.budget.evaluations,
             direction=self._spec.study.direction,
@@ -224,9 +233,10 @@ class Run:
         total = self.total_steps
         self._check_thawing()
         batches = None if loader is None else ResumableLoader(loader, self.seed, self._turns)
-        if self._state is not None:
+        if self._state is not None and not self._started:
             restore_random_state(self._state["rng"], self.device)
         self._started = True
+        self._calls.clear()
         self._marked_at = time.perf_counter()
         while self._step < total:
             if self.over is not None:
@@ -235,7 +245,8 @@ class Run:
             yield self._step if batches is None else (self._step, next(batches))
             self._mark()
             self._step, self._turns = self.taken, self._turns + 1
-            self._inside, self._calls = False, 0
+            self._inside = False
+            self._calls.clear()
             if self._save_asked:
                 self._save_asked = False
                 self._reporter.save()
@@ -321,8 +332,9 @@ class Run:
 
     @property
     def taken(self) -> int:
-        """Steps taken, the present one included once its optimizer has stepped."""
-        return self._step + (max(1, self._calls) if self._inside else 0)
+        """Steps taken, the present one included; without :meth:`steps`, those of an optimizer."""
+        calls = max(self._calls.values(), default=0)
+        return self._step + (max(1, calls) if self._inside else calls)
 
     @property
     def turns(self) -> int:
@@ -344,17 +356,8 @@ class Run:
         return self._total_steps
 
     @property
-    def epoch_steps(self) -> int:
-        """Steps of an epoch.
-
-        Raises:
-            SpecError: If it is not known.
-        """
-        if self._epoch_steps is None:
-            raise SpecError(
-                'train.schedule_by = "epoch" needs to know an epoch\'s length: use '
-                'run.schedule(optimizer, loader), or schedule_by = "step".'
-            )
+    def epoch_steps(self) -> int | None:
+        """Steps of an epoch, or None if it is not known."""
         return self._epoch_steps
 
     @property
@@ -364,8 +367,8 @@ class Run:
 
     @property
     def resumable(self) -> bool:
-        """Whether a checkpoint would let the trial continue."""
-        return self._started and bool(self._optimizers)
+        """Whether a checkpoint, written now, would let the trial continue: not within a step."""
+        return self._started and not self._inside and bool(self._optimizers)
 
     @property
     def parameters(self) -> int:
@@ -446,26 +449,43 @@ class Run:
             ) from error
 
     def _suggest(self, name: str, axis: Dimension) -> Value:
-        if not name.isidentifier() or name in known_axes(self._spec):
+        names = self._names()
+        if not name.isidentifier() or name in names:
             raise WorkloadError(
                 f"run.suggest was given the name {name!r}: use a plain word, and none of "
-                f"{', '.join(root_axes(self._spec))}."
+                f"{', '.join(sorted(names))}."
             )
         if name not in self._own:
             self._own[name] = self._reporter.suggest(name, axis)
         return self._own[name]
 
+    def _names(self) -> set[str]:
+        """Returns what reports show of a trial anyway."""
+        rows = [OPTIMIZERS[name] for name in self._spec.space.optimizers]
+        knobs = {knob.name for row in rows for knob in row.hyperparameters}
+        return {"optimizer", "schedule", "batch_size", *knobs}
+
     def _count_calls(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
         """Wraps the closure handed to an optimizer's step, to count how often it is called."""
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
         if closure is None:
+            # A turn of steps() costs one, however many such steps it takes.
+            self._calls[optimizer] += not self._started
             return None
+        self._cap_cost(optimizer)
 
         def counted() -> Any:
-            self._calls += 1
+            self._calls[optimizer] += 1
             return closure()
 
         return (args[0], counted), {k: v for k, v in kwargs.items() if k != "closure"}
+
+    def _cap_cost(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keeps the last step of L-BFGS from costing more than is left of the budget."""
+        for group in optimizer.param_groups:
+            if "max_eval" in group:
+                left = self.total_steps - self._step - self._calls[optimizer]
+                group["max_eval"] = max(1, min(group["max_iter"] * 5 // 4, left))
 
     def _check_thawing(self) -> None:
         waiting = [o for o in self._optimizers if getattr(o, "frozen", None)]
@@ -480,11 +500,11 @@ class Run:
         return self.taken if self._started else step + 1
 
     def _evaluations_by(self, taken: int) -> int:
-        return bisect.bisect_right(self._boundaries, taken)
+        boundaries = _boundaries(self.total_steps, self.budget.evaluations)
+        return bisect.bisect_right(boundaries, taken)
 
     def _set_length(self, total_steps: int) -> None:
         self._total_steps = min(total_steps, self._at_most or total_steps)
-        self._boundaries = evaluation_steps(self._total_steps, self.budget.evaluations)
 
     def _mark(self) -> None:
         """Counts the time since the last mark as training."""
