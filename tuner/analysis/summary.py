@@ -58,6 +58,12 @@ class BestTrial:
     config: TrialConfig
     edges: tuple[str, ...]
 
+    @property
+    def full_steps(self) -> int:
+        """Steps of a full trial: the schedule's length, whenever its loop returned."""
+        attributes = self.record.attributes
+        return int(attributes.get("total_steps", attributes["steps"]))
+
 
 @dataclass(frozen=True)
 class StudySummary:

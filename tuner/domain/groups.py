@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field, field_validator
 
+from tuner.domain.calls import Call
 from tuner.domain.dimensions import Axis, Dimension, Finite, Fixed, Frozen, Value
 from tuner.domain.hyperparameters import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Hyperparameter
 
@@ -118,3 +119,37 @@ def unmatched(names: Iterable[str], groups: Sequence[GroupValues]) -> list[Group
     matches = [(group.name, group.match) for group in groups]
     taken = {assign_group(name, matches) for name in names}
     return [group for group in groups if group.name not in taken]
+
+
+def group_settings(
+    call: Call,
+    values: GroupValues,
+    *,
+    spared: bool = False,
+    accepted: Container[str] | None = None,
+) -> dict[str, Any]:
+    """Returns what a parameter group changes in the arguments of an optimizer.
+
+    A weight decay or momentum of its own applies where the optimizer has one.
+
+    Args:
+        call: The optimizer.
+        values: The group.
+        spared: Whether its parameters are spared from weight decay.
+        accepted: The arguments the optimizer knows; left out, any.
+    """
+    arguments = call.arguments
+    settings: dict[str, Any] = {
+        "name": f"{values.name} (no decay)" if spared else values.name,
+        "lr": arguments["lr"] * values.lr_multiplier,
+    }
+    decay = 0.0 if spared else values.weight_decay
+    if decay is not None and (accepted is None or "weight_decay" in accepted):
+        settings["weight_decay"] = decay
+    if values.momentum is not None and "betas" in arguments:
+        settings["betas"] = (values.momentum, *arguments["betas"][1:])
+    elif values.momentum is not None and "momentum" in arguments:
+        settings["momentum"] = values.momentum
+    if values.frozen_until:
+        settings["frozen_until"] = values.frozen_until
+    return settings

@@ -14,6 +14,8 @@ from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.schedules import SCHEDULES
 from tuner.domain.spec import StudySpec, evaluation_steps
 
+_MOMENTA = ("momentum", "one_minus_momentum", "beta1", "one_minus_beta1")
+
 DEFAULT = "default"
 """The preset of a trial that runs an optimizer's own defaults."""
 
@@ -128,10 +130,12 @@ def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[st
         Searched values by name.
     """
     params = {name: suggest(name, axis) for name, axis in root_axes(spec).items()}
+    # A schedule that cycles the momentum leaves none to search.
+    cycled = set(_MOMENTA) if SCHEDULES[str(params["schedule"])].momentum_shape else set()
     for table in (spec.optimizer, spec.schedule):
         branch = str(params["optimizer" if table is spec.optimizer else "schedule"])
         axes = table[branch]
-        switched_off: set[str] = set()
+        switched_off = cycled if table is spec.optimizer else set()
         for key, axis in axes.items():
             if key in switched_off:
                 continue

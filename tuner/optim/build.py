@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from tuner.domain.calls import Call
 from tuner.domain.dimensions import Value
-from tuner.domain.groups import GroupValues
+from tuner.domain.groups import GroupValues, group_settings
 from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.errors import WorkloadError
 from tuner.optim.groups import (
     Block,
-    group_settings,
     select_parameters,
     sparse_parameters,
     split_model,
@@ -97,7 +96,10 @@ def _instantiate(
     constructor = _constructor(call)
     accepted = inspect.signature(constructor).parameters
     groups = [
-        {"params": parameters, **group_settings(call, block, accepted)}
+        {
+            "params": parameters,
+            **group_settings(call, block.values, spared=block.spared, accepted=accepted),
+        }
         for block, parameters in blocks
     ]
     fusable = "fused" in accepted and all(

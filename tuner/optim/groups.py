@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tuner.domain.calls import Call, Parameters
+from tuner.domain.calls import Parameters
 from tuner.domain.groups import REST, GroupValues, assign_group, unmatched
 from tuner.errors import WorkloadError
 from tuner.optim.joint import JointOptimizer
@@ -20,13 +20,11 @@ class Block:
     """Parameters that train alike.
 
     Attributes:
-        name: The group's name.
         parameters: Its parameters, as the model holds them.
         values: How they train otherwise than the rest.
         spared: Whether they are spared from weight decay.
     """
 
-    name: str
     parameters: tuple[Tensor, ...]
     values: GroupValues
     spared: bool = False
@@ -62,8 +60,8 @@ def split_model(
         if spare_vectors:
             vectors = tuple(p for p in own if p.ndim < 2)
             own = [p for p in own if p.ndim >= 2]
-            blocks.append(Block(f"{values.name} (no decay)", vectors, values, spared=True))
-        blocks.append(Block(values.name, tuple(own), values))
+            blocks.append(Block(vectors, values, spared=True))
+        blocks.append(Block(tuple(own), values))
     return [block for block in blocks if block.parameters]
 
 
@@ -93,30 +91,6 @@ def sparse_parameters(model: nn.Module) -> list[Tensor]:
         for module in model.modules()
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
     ]
-
-
-def group_settings(call: Call, block: Block, accepted: Container[str]) -> dict[str, Any]:
-    """Returns what a block changes in the arguments of an optimizer.
-
-    A weight decay or momentum of its own applies where the optimizer has one.
-
-    Args:
-        call: The optimizer.
-        block: The block.
-        accepted: The arguments the optimizer knows.
-    """
-    arguments, values = call.arguments, block.values
-    settings: dict[str, Any] = {"name": block.name, "lr": arguments["lr"] * values.lr_multiplier}
-    decay = 0.0 if block.spared else values.weight_decay
-    if decay is not None and "weight_decay" in accepted:
-        settings["weight_decay"] = decay
-    if values.momentum is not None and "betas" in arguments:
-        settings["betas"] = (values.momentum, *arguments["betas"][1:])
-    elif values.momentum is not None and "momentum" in arguments:
-        settings["momentum"] = values.momentum
-    if values.frozen_until:
-        settings["frozen_until"] = values.frozen_until
-    return settings
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import tomli_w
 
 from tuner.analysis.summary import BestTrial, StudySummary
-from tuner.domain.calls import Call
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.errors import NotFoundError
+from tuner.report.optimizer_code import OptimizerCode
 from tuner.report.schedule_code import ScheduleCode
-
-_SELECTIONS = {
-    "all": "[p for p in model.parameters() if p.requires_grad]",
-    "matrices": "[p for p in model.parameters() if p.requires_grad and p.ndim == 2]",
-    "others": "[p for p in model.parameters() if p.requires_grad and p.ndim != 2]",
-    "sparse": "[m.weight for m in model.modules()"
-    " if isinstance(m, (torch.nn.Embedding, torch.nn.EmbeddingBag)) and m.sparse]",
-    "dense": "[p for p in model.parameters()"
-    " if p.requires_grad and all(p is not weight for weight in sparse)]",
-}
 
 
 def to_python(summary: StudySummary) -> str:
@@ -30,20 +21,21 @@ def to_python(summary: StudySummary) -> str:
         NotFoundError: If no trial is complete.
     """
     best = _best(summary)
-    calls = OPTIMIZERS[best.config.optimizer].calls(best.config.optimizer_values)
+    optimizer = OptimizerCode.of(best, summary.spec)
     schedule = ScheduleCode.of(best, summary.spec)
     clip = summary.spec.train.grad_clip
     body = [
         *schedule.constants,
+        *optimizer.constants,
         "",
         "",
-        *_optimizer_lines(calls),
+        *optimizer.definitions,
         "",
         "",
         *schedule.definitions,
         "",
         "",
-        *_demonstration(calls, schedule),
+        *_demonstration(optimizer, schedule),
     ]
     lines = [
         # In comments, what a user named things cannot become code.
@@ -76,7 +68,14 @@ def to_toml(summary: StudySummary) -> str:
     tree["optimizer"] = {config.optimizer: config.optimizer_values}
     tree["schedule"] = {config.schedule: config.schedule_values}
     tree["train"]["batch_size"] = config.batch_size
+    for table, group in zip(tree["train"].get("groups", []), config.groups, strict=True):
+        fixed = (("weight_decay", group.weight_decay), ("momentum", group.momentum))
+        table |= {"lr_multiplier": group.lr_multiplier}
+        table |= {key: value for key, value in fixed if value is not None}
+    own = "".join(f"# {name} = {value!r}\n" for name, value in config.own.items())
     head = f"# The winner of {summary.name}: trial {best.record.number}, {best.record.value!r}.\n"
+    if own:
+        head += f"# The workload's own hyperparameters are searched again; they were:\n{own}"
     return head + tomli_w.dumps(tree)
 
 
@@ -100,7 +99,10 @@ def to_winner(summary: StudySummary) -> dict[str, Any]:
         ],
         "schedule": best.config.schedule,
         "schedule_values": best.config.schedule_values,
-        "steps": best.record.attributes["steps"],
+        "groups": [dataclasses.asdict(group) for group in best.config.groups],
+        "no_decay_on_biases_and_norms": summary.spec.train.no_decay_on_biases_and_norms,
+        "own": best.config.own,
+        "steps": best.full_steps,
         "batch_size": best.config.batch_size,
         "grad_clip": summary.spec.train.grad_clip,
         "precision": summary.spec.train.precision,
@@ -116,37 +118,10 @@ def _best(summary: StudySummary) -> BestTrial:
     return summary.best
 
 
-def _optimizer_lines(calls: tuple[Call, ...]) -> list[str]:
-    if len(calls) == 1:
-        return [
-            "def build_optimizer(model):",
-            '    """Returns the optimizer."""',
-            f"    parameters = {_SELECTIONS[calls[0].parameters]}",
-            f"    return {_constructor(calls[0], 'parameters')}",
-        ]
-    lines = [
-        "def build_optimizers(model):",
-        '    """Returns the optimizers: for the matrices, and for the rest if any; step all."""',
-        "    optimizers = []",
-    ]
-    for call in calls:
-        lines += [
-            f"    {call.parameters} = {_SELECTIONS[call.parameters]}",
-            f"    if {call.parameters}:",
-            f"        optimizers.append({_constructor(call, call.parameters)})",
-        ]
-    return [*lines, "    return optimizers"]
-
-
-def _constructor(call: Call, parameters: str) -> str:
-    arguments = "".join(f", {key}={value!r}" for key, value in call.arguments.items())
-    return f"{call.target}({parameters}{arguments})"
-
-
-def _demonstration(calls: tuple[Call, ...], schedule: ScheduleCode) -> list[str]:
-    sparse = calls[0].parameters == "sparse"
+def _demonstration(optimizer: OptimizerCode, schedule: ScheduleCode) -> list[str]:
+    sparse = optimizer.calls[0].parameters == "sparse"
     model = "torch.nn.Embedding(3, 2, sparse=True)" if sparse else "torch.nn.Linear(2, 2)"
-    build = "build_optimizers(model)" if len(calls) > 1 else "[build_optimizer(model)]"
+    build = "build_optimizers(model)" if optimizer.several else "[build_optimizer(model)]"
     step = "optimizer.step(lambda: 0.0)" if schedule.closure else "optimizer.step()"
     return [
         'if __name__ == "__main__":',
@@ -157,6 +132,7 @@ def _demonstration(calls: tuple[Call, ...], schedule: ScheduleCode) -> list[str]
         "        rates = []",
         "        for step in range(STEPS):",
         '            rates.append(optimizer.param_groups[0]["lr"])',
+        *(["            freeze(model, step)"] if optimizer.freezes else []),
         f"            {step}",
         *(f"            {line}" for line in schedule.use),
         '        print(f"lr: first {rates[0]:.6g}, top {max(rates):.6g}, last {rates[-1]:.6g}")',
@@ -165,7 +141,12 @@ def _demonstration(calls: tuple[Call, ...], schedule: ScheduleCode) -> list[str]
 
 def _imports(body: str) -> list[str]:
     """Returns the imports of a module with this body."""
-    standard = [("math.", "import math"), ("Any]", "from typing import Any")]
+    standard = [
+        ("fnmatch.", "import fnmatch"),
+        ("math.", "import math"),
+        ("Sequence[", "from collections.abc import Sequence"),
+        ("Any]", "from typing import Any"),
+    ]
     lines = [line for used, line in standard if used in body]
     schedulers = ("LambdaLR", "MultiplicativeLR", "ReduceLROnPlateau")
     used = ", ".join(name for name in schedulers if name in body)

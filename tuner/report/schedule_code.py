@@ -52,7 +52,7 @@ class ScheduleCode:
         return cls(
             SCHEDULES[best.config.schedule],
             as_numbers(best.config.schedule_values),
-            int(attributes["steps"]),
+            best.full_steps,
             int(attributes["epoch_steps"]) if by_epoch else None,
             spec.budget.evaluations,
             "min" if spec.study.direction == "minimize" else "max",

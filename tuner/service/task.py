@@ -282,6 +282,8 @@ def _costs(run: Run, optimizer: str) -> dict[str, Any]:
         "train_s": round(run.timing.train_s, 6),
         "eval_s": round(run.timing.eval_s, 6),
     }
+    if run.length not in (None, run.taken):
+        costs["total_steps"] = run.length
     if OPTIMIZERS[optimizer].closure:
         costs["optimizer_steps"] = run.turns
     if run.config.groups or run.train.no_decay_on_biases_and_norms:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections import defaultdict
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    json_to_distribution,
+)
 from optuna.trial import TrialState
 
-from tuner.domain.trials import Outcome, Proposal, TrialRecord
+from tuner.domain.dimensions import Choice, Dimension, Float, Int
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import Outcome, Proposal, TrialRecord, known_axes
 from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
 from tuner.store.studies import StudyHandle
@@ -31,19 +40,25 @@ class RecordReader:
     Args:
         database: Where the study is.
         study: The study.
+        follow_running: Whether running trials are returned at each new evaluation.
     """
 
-    def __init__(self, database: Database, study: StudyHandle) -> None:
+    def __init__(
+        self, database: Database, study: StudyHandle, follow_running: bool = False
+    ) -> None:
         self._database = database
         self._study = study
+        self._follow_running = follow_running
         self._finished: set[int] = set()
-        self._seen_running: set[int] = set()
+        self._running: dict[int, TrialRecord] = {}
         self._all_finished_below = -1
 
     def sync(self) -> list[TrialRecord]:
         """Returns the trials that started or finished since the last call, by number.
 
-        A running trial is returned once, with its parameters, and again when it has finished.
+        A running trial is returned once, with its parameters, and again when it has finished;
+        where running trials are followed, also when it has been evaluated since, for one more
+        query.
         """
         with self._database.read() as connection:
             rows = connection.execute(
@@ -55,25 +70,44 @@ class RecordReader:
                 .order_by(ot.trials.c.trial_id)
             ).all()
             fresh = [row for row in rows if self._is_news(row)]
-            records = _build(connection, fresh) if fresh else []
-        self._remember(rows)
-        return records
+            records = _build(connection, fresh, self._study.spec) if fresh else []
+            evaluated = self._read_evaluated(connection, rows) if self._follow_running else {}
+        self._remember(rows, records)
+        self._running |= evaluated
+        return sorted([*records, *evaluated.values()], key=lambda record: record.number)
+
+    def _read_evaluated(self, connection: sa.Connection, rows: Any) -> dict[int, TrialRecord]:
+        """Returns running trials that were known already and have other evaluations by now."""
+        ids = [
+            row.trial_id
+            for row in rows
+            if row.trial_id in self._running and not row.state.is_finished()
+        ]
+        reports = _read_reports(connection, ids)
+        return {
+            trial_id: dataclasses.replace(self._running[trial_id], evaluations=evaluations)
+            for trial_id, evaluations in reports.items()
+            if evaluations != self._running[trial_id].evaluations
+        }
 
     def _is_news(self, row: sa.Row[Any]) -> bool:
         if row.state.is_finished():
             return row.trial_id not in self._finished
-        return row.trial_id not in self._seen_running
+        return row.trial_id not in self._running
 
-    def _remember(self, rows: Any) -> None:
+    def _remember(self, rows: Any, records: list[TrialRecord]) -> None:
+        by_number = {record.number: record for record in records}
         prefix = True
         for row in rows:
             if row.state.is_finished():
                 self._finished.add(row.trial_id)
+                self._running.pop(row.trial_id, None)
                 if prefix:
                     self._all_finished_below = row.trial_id
             else:
                 prefix = False
-                self._seen_running.add(row.trial_id)
+                if row.number in by_number:
+                    self._running[row.trial_id] = by_number[row.number]
 
 
 def read_records(database: Database, study: StudyHandle) -> list[TrialRecord]:
@@ -89,23 +123,24 @@ def read_record(database: Database, study: StudyHandle, number: int) -> TrialRec
                 ot.trials.c.study_id == study.study_id, ot.trials.c.number == number
             )
         ).all()
-        return _build(connection, rows)[0] if rows else None
+        return _build(connection, rows, study.spec)[0] if rows else None
 
 
-def _build(connection: sa.Connection, rows: Any) -> list[TrialRecord]:
+def _build(connection: sa.Connection, rows: Any, spec: StudySpec) -> list[TrialRecord]:
     ids = [row.trial_id for row in rows]
+    known = known_axes(spec)
     params: dict[int, dict[str, Any]] = defaultdict(dict)
+    own_axes: dict[int, dict[str, Dimension]] = defaultdict(dict)
     for row in _of(connection, ot.trial_params, ids, ot.trial_params.c.param_id):
         distribution = _distribution(row.distribution_json)
         params[row.trial_id][row.param_name] = distribution.to_external_repr(row.param_value)
+        if row.param_name not in known:
+            own_axes[row.trial_id][row.param_name] = _to_axis(distribution)
     attributes: dict[int, dict[str, Any]] = defaultdict(dict)
     for row in _of(connection, ot.trial_attributes, ids):
         attributes[row.trial_id][row.key] = json.loads(row.value_json)
     values = {row.trial_id: row.value for row in _of(connection, ot.trial_values, ids)}
-    reports: dict[int, dict[int, float]] = defaultdict(dict)
-    for row in _of(connection, ot.trial_reports, ids, ot.trial_reports.c.step):
-        if row.intermediate_value is not None:
-            reports[row.trial_id][row.step] = row.intermediate_value
+    reports = _read_reports(connection, ids)
     return [
         TrialRecord(
             number=row.number,
@@ -118,9 +153,18 @@ def _build(connection: sa.Connection, rows: Any) -> list[TrialRecord]:
             attributes=attributes[row.trial_id],
             started_at=row.datetime_start,
             finished_at=row.datetime_complete,
+            own_axes=own_axes[row.trial_id],
         )
         for row in rows
     ]
+
+
+def _read_reports(connection: sa.Connection, ids: list[int]) -> dict[int, dict[int, float]]:
+    reports: dict[int, dict[int, float]] = defaultdict(dict)
+    for row in _of(connection, ot.trial_reports, ids, ot.trial_reports.c.step):
+        if row.intermediate_value is not None:
+            reports[row.trial_id][row.step] = row.intermediate_value
+    return reports
 
 
 def _of(
@@ -138,6 +182,18 @@ def _of(
 @functools.lru_cache(maxsize=4096)
 def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
+
+
+def _to_axis(distribution: BaseDistribution) -> Dimension:
+    match distribution:
+        case FloatDistribution():
+            return Float(low=distribution.low, high=distribution.high, log=distribution.log)
+        case IntDistribution():
+            return Int(low=distribution.low, high=distribution.high, log=distribution.log)
+        case CategoricalDistribution():
+            return Choice.model_validate({"choices": distribution.choices})
+        case _:
+            raise TypeError(f"Optuna has a distribution unknown to tuner: {distribution}")
 
 
 def _outcome(state: TrialState, attributes: dict[str, Any]) -> Outcome:

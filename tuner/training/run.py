@@ -342,6 +342,11 @@ class Run:
         return self._turns
 
     @property
+    def length(self) -> int | None:
+        """Steps of a full trial, or None while they are not known."""
+        return self._total_steps
+
+    @property
     def total_steps(self) -> int:
         """Steps of a full trial.
 

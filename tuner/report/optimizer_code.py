@@ -1,0 +1,142 @@
+"""The winner's optimizer as Python that needs only torch."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+from tuner.analysis.summary import BestTrial
+from tuner.domain.calls import Call
+from tuner.domain.groups import REST, GroupValues, assign_group, group_settings
+from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.spec import StudySpec
+
+_SELECTIONS = {
+    "all": "[p for p in model.parameters() if p.requires_grad]",
+    "matrices": "[p for p in model.parameters() if p.requires_grad and p.ndim == 2]",
+    "others": "[p for p in model.parameters() if p.requires_grad and p.ndim != 2]",
+    "sparse": "[m.weight for m in model.modules()"
+    " if isinstance(m, (torch.nn.Embedding, torch.nn.EmbeddingBag)) and m.sparse]",
+    "dense": "[p for p in model.parameters()"
+    " if p.requires_grad and all(p is not weight for weight in sparse)]",
+}
+
+
+@dataclass(frozen=True)
+class OptimizerCode:
+    """Lines of Python that build an optimizer, or two over parts of a model, as it was trained.
+
+    Attributes:
+        calls: The constructors that make it up.
+        groups: Its parameter groups.
+        spare_vectors: Whether biases and norms are spared from weight decay.
+    """
+
+    calls: tuple[Call, ...]
+    groups: tuple[GroupValues, ...]
+    spare_vectors: bool
+
+    @classmethod
+    def of(cls, best: BestTrial, spec: StudySpec) -> OptimizerCode:
+        """Returns the code of a trial's optimizer."""
+        config = best.config
+        calls = OPTIMIZERS[config.optimizer].calls(config.optimizer_values)
+        return cls(calls, config.groups, spec.train.no_decay_on_biases_and_norms)
+
+    @property
+    def several(self) -> bool:
+        """Whether there are two optimizers."""
+        return len(self.calls) > 1
+
+    @property
+    def freezes(self) -> bool:
+        """Whether a group is frozen for a while."""
+        return any(group.frozen_until for group in self.groups)
+
+    @property
+    def constants(self) -> list[str]:
+        """The lines that say which parameters belong to which group."""
+        if not self._grouped:
+            return []
+        frozen = {group.name: group.frozen_until for group in self.groups if group.frozen_until}
+        return [
+            f"MATCHES = {[(group.name, group.match) for group in self.groups]!r}",
+            *([f"FROZEN_UNTIL = {frozen!r}  # a fraction of STEPS"] if frozen else []),
+        ]
+
+    @property
+    def definitions(self) -> list[str]:
+        """The lines that define ``build_optimizer``, or ``build_optimizers`` where it is two."""
+        parts = [self._several() if self.several else self._single()]
+        if self._grouped:
+            parts = [inspect.getsource(assign_group).rstrip(), self._split(), *parts]
+        if self.freezes:
+            parts += [_FREEZE]
+        return "\n\n\n".join(parts).splitlines()
+
+    @property
+    def _grouped(self) -> bool:
+        return bool(self.groups) or self.spare_vectors
+
+    def _single(self) -> str:
+        [call] = self.calls
+        return f'''def build_optimizer(model):
+    """Returns the optimizer."""
+    parameters = {_SELECTIONS[call.parameters]}
+    return {self._constructor(call, "parameters")}'''
+
+    def _several(self) -> str:
+        lines = [
+            "def build_optimizers(model):",
+            '    """Returns the optimizers: for a part, and for the rest if any; step all."""',
+            "    optimizers = []",
+        ]
+        for call in self.calls:
+            lines += [
+                f"    {call.parameters} = {_SELECTIONS[call.parameters]}",
+                f"    if {call.parameters}:",
+                f"        optimizers.append({self._constructor(call, call.parameters)})",
+            ]
+        return "\n".join([*lines, "    return optimizers"])
+
+    def _constructor(self, call: Call, parameters: str) -> str:
+        arguments = "".join(f", {key}={value!r}" for key, value in call.arguments.items())
+        if self._grouped:
+            parameters = f"split(model, {parameters}, {self._settings(call)})"
+        return f"{call.target}({parameters}{arguments})"
+
+    def _settings(self, call: Call) -> str:
+        """Returns what each group changes, as a literal."""
+        lines = []
+        for values in (*self.groups, GroupValues(REST, "*")):
+            for spared in (False, True) if self.spare_vectors else (False,):
+                settings = group_settings(call, values, spared=spared)
+                name = settings.pop("name")
+                settings.pop("frozen_until", None)
+                lines.append(f"        {name!r}: {settings!r},\n")
+        return "{\n" + "".join(lines) + "    }"
+
+    def _split(self) -> str:
+        spare = (
+            """            if parameter.ndim < 2:
+                group += " (no decay)"
+"""
+            if self.spare_vectors
+            else ""
+        )
+        return f'''def split(model, parameters, settings):
+    """Returns parameter groups of those parameters, each with its own settings."""
+    groups = {{}}
+    for name, parameter in model.named_parameters():
+        if any(parameter is p for p in parameters):
+            group = assign_group(name, MATCHES)
+{spare}            groups.setdefault(group, []).append(parameter)
+    return [{{"params": own, "name": name, **settings[name]}} for name, own in groups.items()]'''
+
+
+_FREEZE = '''def freeze(model, step):
+    """Freezes and thaws groups; call it before every step, once the optimizers are built."""
+    for name, parameter in model.named_parameters():
+        until = FROZEN_UNTIL.get(assign_group(name, MATCHES))
+        if until is not None:
+            parameter.requires_grad_(until < 1 and step >= until * STEPS)'''
