@@ -5,7 +5,8 @@ import torch
 
 from models.digits import Digits
 from models.parabola import Parabola
-from tuner.training.trainer import Bench
+from tests.training.trials import bench_of
+from tuner.training.bench import Bench
 
 # On tensors this small, waking a second thread costs more than it computes.
 torch.set_num_threads(1)
@@ -14,10 +15,10 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def digits() -> Bench:
     """Returns the workload with a network large enough to be worth training."""
-    return Bench.prepare(Digits(), torch.device("cpu"), "float32")
+    return bench_of(Digits())
 
 
 @pytest.fixture(scope="session")
 def parabola() -> Bench:
     """Returns the quickest workload."""
-    return Bench.prepare(Parabola(), torch.device("cpu"), "float32")
+    return bench_of(Parabola())

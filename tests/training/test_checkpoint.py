@@ -159,7 +159,7 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(path: Path, legacy: bo
     path.parent.mkdir()
     folder = path.parent / "made-by-the-intruder"
     torch.save(
-        {"format": 1, "model": Intruder(folder)},
+        {"format": 2, "model": Intruder(folder)},
         path,
         _use_new_zipfile_serialization=not legacy,
     )
@@ -171,13 +171,13 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(path: Path, legacy: bo
 def test_code_in_a_bare_pickle_is_refused_and_does_not_run(path: Path):
     path.parent.mkdir()
     folder = path.parent / "made-by-the-intruder"
-    path.write_bytes(pickle.dumps({"format": 1, "model": Intruder(folder)}, protocol=2))
+    path.write_bytes(pickle.dumps({"format": 2, "model": Intruder(folder)}, protocol=2))
     with pytest.raises(StorageError, match="cannot be read"):
         load_checkpoint(path)
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("state", [{"format": 2, "step": 1}, {"step": 1}, [1, 2], 3])
+@pytest.mark.parametrize("state", [{"format": 1, "step": 1}, {"step": 1}, [1, 2], 3])
 def test_another_format_is_refused(path: Path, state: object):
     path.parent.mkdir()
     torch.save(state, path)

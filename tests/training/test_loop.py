@@ -1,6 +1,9 @@
+"""The loop over a workload class, and how any loop ends."""
+
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +11,33 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from models.digits import Digits
 from models.parabola import Parabola
-from tests.training.trials import Recorder, make_spec, make_trainer, parameters_of, run
-from tuner.domain.spec import StudySpec
-from tuner.training.loop import Ending, Timing, run_trial
+from tests.training.trials import (
+    CPU,
+    Droopy,
+    Line,
+    Recorder,
+    bench_of,
+    check_continued,
+    make_config,
+    make_spec,
+    parameters_of,
+    stop_and_go,
+    train,
+)
+from tuner.domain.optimizers import OPTIMIZERS
+from tuner.errors import SpecError, WorkloadError
+from tuner.training.bench import Bench
+from tuner.training.loop import Ending, Losses
+from tuner.training.reporting import StaleCheckpointError
+from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
-from tuner.training.trainer import Bench, Trainer
 from tuner.training.workload import Batch
+
+EXPLODING = make_config("sgd", schedule="constant", warmup=0.0, lr=1e4)
 
 
 def first_bad_step(bench: Bench, lr: float, steps: int) -> int:
@@ -34,10 +56,6 @@ def first_bad_step(bench: Bench, lr: float, steps: int) -> int:
     pytest.fail("the loop did not diverge")
 
 
-def exploding(bench: Bench, spec: StudySpec) -> Trainer:
-    return make_trainer(bench, "sgd", spec, schedule="constant", warmup=0.0, lr=1e4)
-
-
 class Unranked(Parabola):
     """A parabola whose metric stops being a number while its loss stays one."""
 
@@ -51,186 +69,356 @@ class Unranked(Parabola):
         return {"val_loss": value, "other": torch.tensor(math.nan)}
 
 
+class Watching(Digits):
+    """Digits that remember the parameters they began with and the types they were computed in."""
+
+    def __init__(self) -> None:
+        self.start: Tensor | None = None
+        self.seen: set[torch.dtype] = set()
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        if self.start is None:
+            self.start = nn.utils.parameters_to_vector(model.parameters()).detach()
+        logits = model(batch[0])
+        self.seen.add(logits.dtype)
+        return cross_entropy(logits, batch[1])
+
+
+# Where it reports.
+
+
 def test_a_trial_is_evaluated_where_the_budget_says(parabola: Bench):
-    outcome, recorder = run(make_trainer(parabola, spec=make_spec(10, 4)))
-    assert outcome.ending is Ending.COMPLETE
-    assert [(e.index, e.step) for e in recorder.evaluations] == [(1, 3), (2, 5), (3, 8), (4, 10)]
-    assert outcome.metrics == recorder.evaluations[-1].metrics
+    trial = train(parabola, make_spec(10, 4))
+    assert trial.outcome.ending is Ending.COMPLETE
+    assert [(e.index, e.step) for e in trial.evaluations] == [(1, 3), (2, 5), (3, 8), (4, 10)]
+
+
+@pytest.mark.parametrize(("length", "steps"), [({"epochs": 0.5}, 3), ({"examples": 200}, 6)])
+def test_a_budget_of_epochs_or_examples_is_counted_in_batches(length: Any, steps: int):
+    trial = train(bench_of(Line()), make_spec(budget=length | {"evaluations": 1}))
+    assert trial.run.taken == trial.run.total_steps == trial.steps_evaluated[-1] == steps
 
 
 def test_the_training_loss_is_the_mean_since_the_last_evaluation(parabola: Bench):
-    spec = make_spec(10, 2)
-    _, recorder = run(make_trainer(parabola, spec=spec))
-    trainer = make_trainer(parabola, spec=spec)
-    for evaluation in recorder.evaluations:
-        for _ in range(5):
-            trainer.step()
-        losses = trainer.collect_losses()
-        trainer.forget_losses()
-        assert evaluation.train_loss == pytest.approx(sum(losses) / 5, rel=1e-12)
+    means = train(parabola, make_spec(10, 2)).run.take_logged()
+    every = train(parabola, make_spec(10, 10)).run.take_logged()
+    assert [(step, name) for step, name, _ in means] == [(5, "train_loss"), (10, "train_loss")]
+    losses = [value for _, _, value in every]
+    expected = [sum(losses[:5]) / 5, sum(losses[5:]) / 5]
+    assert [value for _, _, value in means] == pytest.approx(expected, rel=1e-12)
 
 
 def test_training_improves_the_metric(parabola: Bench):
-    _, recorder = run(make_trainer(parabola, spec=make_spec(200, 4), lr=0.01))
-    values = [e.metrics["val_loss"] for e in recorder.evaluations]
+    values = train(parabola, make_spec(200, 4), make_config(lr=0.01)).values
     assert values[-1] < 0.5 * values[0]
 
 
+def test_a_trial_with_one_evaluation_runs_through(parabola: Bench):
+    trial = train(parabola, make_spec(2500, 1), make_config("sgd"))
+    assert trial.outcome.ending is Ending.COMPLETE
+    assert trial.steps_evaluated == [2500]
+
+
+def test_the_reporter_hears_of_every_step(parabola: Bench):
+    heard = train(parabola).recorder.steps
+    assert sorted(set(heard)) == list(range(1, 41))
+    assert heard == sorted(heard)
+
+
+# What makes a trial the same trial.
+
+
+def test_another_seed_gives_another_trial(digits: Bench):
+    first, second = (train(digits, make_spec(search={"seed": seed})) for seed in (0, 1))
+    assert not torch.equal(first.parameters, second.parameters)
+
+
+def test_a_trial_does_not_depend_on_what_ran_before_it():
+    bench = bench_of(Droopy())
+    first = train(bench)
+    torch.rand(17)
+    assert torch.equal(first.parameters, train(bench).parameters)
+
+
+def test_every_optimizer_starts_from_the_same_parameters():
+    starts = []
+    for name in (n for n, row in OPTIMIZERS.items() if row.takes != "sparse"):
+        workload = Watching()
+        train(bench_of(workload), make_spec(1, 1), make_config(name))
+        assert workload.start is not None
+        starts.append(workload.start)
+    assert all(torch.equal(start, starts[0]) for start in starts)
+
+
+def test_dropout_does_not_depend_on_what_the_initialisation_drew():
+    class DrawsMore(Droopy):
+        def model(self) -> nn.Module:
+            model = super().model()
+            torch.rand(17)
+            return model
+
+    plain, drawing = train(bench_of(Droopy())), train(bench_of(DrawsMore()))
+    assert torch.equal(plain.parameters, drawing.parameters)
+
+
+def test_an_evaluation_does_not_change_the_training_that_follows():
+    bench = bench_of(Droopy())
+    rarely, often = (train(bench, make_spec(40, evaluations)) for evaluations in (1, 40))
+    assert torch.equal(rarely.parameters, often.parameters)
+
+
+# How it trains.
+
+
+@pytest.mark.parametrize("clip", [0.01, 0.5])
+def test_clipping_bounds_the_update(parabola: Bench, clip: float):
+    seen: list[Tensor] = []
+    train(
+        parabola,
+        make_spec(5, 1, train={"grad_clip": clip}),
+        make_config("sgd", schedule="constant", warmup=0.0, lr=1.0),
+        Recorder(on_step=lambda run, step: seen.append(parameters_of(run))),
+    )
+    moved = [(after - before).norm() for before, after in itertools.pairwise(seen)]
+    assert len(moved) >= 4
+    assert max(moved) <= clip * (1 + 1e-5)
+
+
+def test_without_clipping_the_same_update_is_larger(parabola: Bench):
+    config = make_config("sgd", schedule="constant", warmup=0.0, lr=1.0)
+    free, clipped = (
+        train(parabola, make_spec(1, 1, train=table), config).parameters
+        for table in ({}, {"grad_clip": 0.01})
+    )
+    start = nn.utils.parameters_to_vector(parabola.build_model(0).parameters())
+    assert (free - start).norm() > 1.1 * (clipped - start).norm()
+
+
+def test_gradients_below_the_bound_are_left_alone(parabola: Bench):
+    config = make_config("sgd")
+    free = train(parabola, make_spec(5, 1), config)
+    clipped = train(parabola, make_spec(5, 1, train={"grad_clip": 1e6}), config)
+    torch.testing.assert_close(free.parameters, clipped.parameters, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kept", "computed"),
+    [
+        ("float32", torch.float32, torch.float32),
+        ("bfloat16", torch.float32, torch.bfloat16),
+        ("float64", torch.float64, torch.float64),
+    ],
+)
+def test_a_precision_decides_the_types_of_parameters_and_products(
+    precision: str, kept: torch.dtype, computed: torch.dtype
+):
+    workload = Watching()
+    bench = bench_of(workload, precision)
+    trial = train(bench, make_spec(train={"precision": precision}), make_config(lr=0.01))
+    assert trial.parameters.dtype == kept
+    assert workload.seen == {computed}
+    assert bench.data.train[0].dtype == kept
+    assert bench.data.train[1].dtype == torch.int64
+    assert trial.values[-1] < 0.7 * trial.values[0]
+
+
+def test_the_schedule_drives_the_learning_rate(parabola: Bench):
+    rates: dict[int, float] = {}
+
+    def keep(run: Run, step: int) -> None:
+        rates[step] = run.state_dict()["optimizers"][0]["param_groups"][0]["lr"]
+
+    train(parabola, make_spec(20), make_config("sgd", lr=1.0), Recorder(on_step=keep))
+    course = [rates[step] for step in range(1, 20)]
+    assert course[:2] == pytest.approx([1.0, 1.0])
+    assert course[1:] == sorted(course[1:], reverse=True)
+    assert 0 < course[-1] < 0.02
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(
+        SpecError, match=r"train\.batch_size = 201: the workload has only 200 training examples"
+    ):
+        train(bench_of(Line()), config=make_config(batch_size=201))
+
+
+def test_muon_on_a_model_without_matrices_is_a_fault_of_the_workload():
+    workload = type("Own", (Line,), {"model": lambda self: nn.LayerNorm(2)})()
+    with pytest.raises(WorkloadError, match="leave muon out"):
+        train(bench_of(workload), config=make_config("muon"))
+
+
+# What L-BFGS costs.
+
+
+class Counting(Parabola):
+    """A parabola that counts how often its loss is differentiated."""
+
+    calls = 0
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        self.calls += torch.is_grad_enabled()
+        return super().loss(model, batch)
+
+
+@pytest.mark.parametrize("steps", [1, 15, 33])
+@pytest.mark.parametrize("max_iter", [4, 20])
+def test_an_optimizer_with_closures_pays_a_step_a_gradient(steps: int, max_iter: int):
+    workload = Counting()
+    config = make_config("lbfgs", schedule="constant", warmup=0.0, lr=0.1, max_iter=max_iter)
+    trial = train(bench_of(workload), make_spec(steps, 1), config)
+    assert trial.run.taken == workload.calls == steps
+    assert trial.run.turns == math.ceil(steps / max_iter)
+    assert trial.steps_evaluated == [steps]
+
+
+# How it ends.
+
+
 def test_a_rate_far_too_high_diverges_at_the_first_bad_step(parabola: Bench):
-    expected = first_bad_step(parabola, 1e4, 40)
-    outcome, recorder = run(exploding(parabola, make_spec(40, 2)))
-    assert outcome.ending is Ending.DIVERGED
-    assert outcome.diverged_step == expected
-    assert recorder.evaluations == []
+    trial = train(parabola, make_spec(40, 2), EXPLODING)
+    assert trial.outcome.ending is Ending.DIVERGED
+    assert trial.outcome.diverged_step == first_bad_step(parabola, 1e4, 40)
+    assert trial.evaluations == []
 
 
 def test_a_trial_that_diverges_stops_at_the_next_evaluation(parabola: Bench):
-    _, recorder = run(exploding(parabola, make_spec(40, 8)))
-    assert recorder.steps[-1] < 40
-    assert recorder.steps[-1] % 5 == 0
+    trial = train(parabola, make_spec(40, 8), EXPLODING)
+    bad = first_bad_step(parabola, 1e4, 40)
+    assert trial.run.taken == math.ceil(bad / 5) * 5 < 40
 
 
 def test_a_trial_resumed_after_the_bad_step_still_names_it(parabola: Bench):
     spec = make_spec(60, 2)
     bad = first_bad_step(parabola, 1e4, 60)
-    trainer = exploding(parabola, spec)
-    states: dict[int, Any] = {}
-
-    def keep(step: int) -> None:
-        states[step] = copy.deepcopy(trainer.state_dict())
-
-    run(trainer, Recorder(on_step=keep))
     for step in (bad + 1, bad + 2):
-        resumed = exploding(parabola, spec)
-        resumed.load_state_dict(states[step])
-        outcome, _ = run(resumed)
-        assert (outcome.ending, outcome.diverged_step) == (Ending.DIVERGED, bad)
+        _, continued = stop_and_go(parabola, step, spec, EXPLODING)
+        assert continued.outcome.diverged_step == bad
 
 
-def test_a_late_divergence_keeps_the_metrics_of_the_last_evaluation(parabola: Bench):
-    spec = make_spec(40, 4)
-    trainer = make_trainer(parabola, "sgd", spec, schedule="constant", lr=0.01)
-
-    def poison(step: int) -> None:
+def test_a_late_divergence_keeps_the_evaluations_before_it(parabola: Bench):
+    def poison(run: Run, step: int) -> None:
         if step == 25:
-            with torch.no_grad():
-                next(trainer.model.parameters()).fill_(math.inf)
+            next(iter(run.state_dict()["models"][0].values())).fill_(math.inf)
 
-    outcome, recorder = run(trainer, Recorder(on_step=poison))
-    assert (outcome.ending, outcome.diverged_step) == (Ending.DIVERGED, 26)
-    assert [e.step for e in recorder.evaluations] == [10, 20]
-    assert outcome.metrics == recorder.evaluations[-1].metrics
+    trial = train(parabola, recorder=Recorder(on_step=poison))
+    assert (trial.outcome.ending, trial.outcome.diverged_step) == (Ending.DIVERGED, 26)
+    assert trial.steps_evaluated == [10, 20]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_metric_that_is_no_number_is_a_divergence(value: float):
-    bench = Bench.prepare(Unranked(value), torch.device("cpu"), "float32")
-    outcome, recorder = run(make_trainer(bench, spec=make_spec(40, 4)))
-    assert (outcome.ending, outcome.diverged_step) == (Ending.DIVERGED, 30)
-    assert [e.step for e in recorder.evaluations] == [10, 20]
+    trial = train(bench_of(Unranked(value)))
+    assert (trial.outcome.ending, trial.outcome.diverged_step) == (Ending.DIVERGED, 30)
+    assert trial.steps_evaluated == [10, 20]
 
 
 def test_another_metric_may_be_no_number():
-    bench = Bench.prepare(Unranked(1.0), torch.device("cpu"), "float32")
-    outcome, _ = run(make_trainer(bench))
-    assert outcome.ending is Ending.COMPLETE
+    assert train(bench_of(Unranked(1.0))).outcome.ending is Ending.COMPLETE
 
 
 @pytest.mark.parametrize("step", [10, 20, 30])
 def test_a_pruned_trial_stops_at_that_evaluation(parabola: Bench, step: int):
-    trainer = make_trainer(parabola)
-    outcome, recorder = run(trainer, Recorder(prune_at=step))
-    assert outcome.ending is Ending.PRUNED
-    assert trainer.step_number == recorder.steps[-1] == recorder.evaluations[-1].step == step
-    assert outcome.metrics == recorder.evaluations[-1].metrics
-
-
-def continue_from(state: Any, bench: Bench, spec: StudySpec) -> tuple[Trainer, Recorder]:
-    trainer = make_trainer(bench, spec=spec)
-    trainer.load_state_dict(state)
-    outcome, recorder = run(trainer)
-    assert outcome.ending is Ending.COMPLETE
-    return trainer, recorder
-
-
-@pytest.mark.parametrize("step", [1, 9, 10, 11, 25, 39])
-def test_an_interrupted_trial_continues_as_if_nothing_had_been(parabola: Bench, step: int):
-    spec = make_spec()
-    whole = make_trainer(parabola, spec=spec)
-    _, expected = run(whole)
-    first = make_trainer(parabola, spec=spec)
-    outcome, before = run(first, Recorder(interrupt_at=step))
-    assert outcome.ending is Ending.INTERRUPTED
-    assert first.step_number == step
-    second, after = continue_from(copy.deepcopy(first.state_dict()), parabola, spec)
-    assert torch.equal(parameters_of(second), parameters_of(whole))
-    assert before.metrics + after.metrics == expected.metrics
-
-
-def test_an_interruption_between_evaluations_does_not_change_the_training_loss(parabola: Bench):
-    spec = make_spec()
-    _, expected = run(make_trainer(parabola, spec=spec))
-    first = make_trainer(parabola, spec=spec)
-    _, before = run(first, Recorder(interrupt_at=15))
-    _, after = continue_from(copy.deepcopy(first.state_dict()), parabola, spec)
-    continued = [e.train_loss for e in before.evaluations + after.evaluations]
-    assert continued == pytest.approx([e.train_loss for e in expected.evaluations], rel=1e-12)
-
-
-@pytest.mark.parametrize("step", [5, 10, 35, 40])
-@pytest.mark.parametrize("call", [0, -1], ids=["after the step", "within the evaluation"])
-def test_a_trial_killed_after_a_checkpoint_is_evaluated_from_there_on(
-    parabola: Bench, step: int, call: int
-):
-    # A worker saves whenever it hears that the trial goes on.
-    spec = make_spec()
-    trainer = make_trainer(parabola, spec=spec)
-    states: list[Any] = []
-
-    def keep(at: int) -> None:
-        if at == step:
-            states.append(copy.deepcopy(trainer.state_dict()))
-
-    _, whole = run(trainer, Recorder(on_step=keep))
-    _, after = continue_from(states[call], parabola, spec)
-    assert after.evaluations == [told for told in whole.evaluations if told.step >= step]
-
-
-def test_the_reporter_hears_of_every_step(parabola: Bench):
-    _, recorder = run(make_trainer(parabola))
-    assert sorted(set(recorder.steps)) == list(range(1, 41))
-    assert recorder.steps == sorted(recorder.steps)
-
-
-@pytest.mark.parametrize("step", [10, 20])
-def test_an_evaluation_is_not_stopped_halfway(parabola: Bench, step: int):
-    recorder = Recorder(interrupt_at=step)
-    outcome, _ = run(make_trainer(parabola), recorder)
-    assert outcome.ending is Ending.INTERRUPTED
-    assert recorder.evaluations[-1].step == step
+    trial = train(parabola, recorder=Recorder(prune_at=step))
+    assert trial.outcome.ending is Ending.PRUNED
+    assert trial.run.taken == trial.recorder.steps[-1] == trial.steps_evaluated[-1] == step
 
 
 def test_an_interruption_at_the_last_step_completes_the_trial(parabola: Bench):
-    outcome, recorder = run(make_trainer(parabola), Recorder(interrupt_at=40))
-    assert outcome.ending is Ending.COMPLETE
-    assert recorder.evaluations[-1].step == 40
+    trial = train(parabola, recorder=Recorder(interrupt_at=40))
+    assert trial.outcome.ending is Ending.COMPLETE
+    assert trial.steps_evaluated[-1] == 40
 
 
 def test_an_interruption_at_an_evaluation_still_reports_it(parabola: Bench):
-    outcome, recorder = run(make_trainer(parabola), Recorder(interrupt_at=20))
-    assert outcome.ending is Ending.INTERRUPTED
-    assert [e.step for e in recorder.evaluations] == [10, 20]
+    trial = train(parabola, recorder=Recorder(interrupt_at=20))
+    assert trial.outcome.ending is Ending.INTERRUPTED
+    assert trial.steps_evaluated == [10, 20]
 
 
-def test_a_trial_with_one_evaluation_runs_through(parabola: Bench):
-    outcome, recorder = run(make_trainer(parabola, "sgd", make_spec(2500, 1)))
-    assert outcome.ending is Ending.COMPLETE
-    assert [e.step for e in recorder.evaluations] == [2500]
+# How it goes on.
+
+
+@pytest.mark.parametrize("step", [1, 9, 10, 11, 25, 39])
+def test_an_interrupted_trial_continues_as_if_nothing_had_been(step: int):
+    bench = bench_of(Droopy())
+    check_continued(train(bench), *stop_and_go(bench, step))
+
+
+def test_an_interruption_between_evaluations_does_not_change_the_training_loss(parabola: Bench):
+    whole, (stopped, continued) = train(parabola), stop_and_go(parabola, 15)
+    logged = stopped.run.take_logged() + continued.run.take_logged()
+    assert logged == whole.run.take_logged()
+
+
+@pytest.mark.parametrize("step", [5, 10, 35, 39])
+def test_a_trial_killed_after_a_checkpoint_is_evaluated_from_there_on(parabola: Bench, step: int):
+    # A worker saves when it hears that the trial goes on, if that is of any use.
+    states: dict[int, Any] = {}
+
+    def keep(run: Run, at: int) -> None:
+        if run.resumable:
+            assert at not in states
+            states[at] = copy.deepcopy(run.state_dict())
+
+    whole = train(parabola, recorder=Recorder(on_step=keep))
+    continued = train(parabola, state=states[step])
+    assert continued.evaluations == [told for told in whole.evaluations if told.step > step]
+    assert torch.equal(continued.parameters, whole.parameters)
+
+
+def test_within_an_evaluation_nothing_is_saved(parabola: Bench):
+    heard: list[tuple[int, bool]] = []
+    train(parabola, recorder=Recorder(on_step=lambda run, at: heard.append((at, run.resumable))))
+    assert [saved for at, saved in heard if at == 10] == [False, True]
+    assert [saved for at, saved in heard if at == 11] == [True]
 
 
 def test_the_time_of_earlier_attempts_is_added_to(parabola: Bench):
-    timing = Timing(train_s=100.0, eval_s=10.0)
-    outcome = run_trial(make_trainer(parabola), "val_loss", Recorder(), timing)
-    assert outcome.timing is timing
+    stopped = train(parabola, recorder=Recorder(interrupt_at=20))
+    state = stopped.run.state_dict() | {"timing": {"train_s": 100.0, "eval_s": 10.0}}
+    timing = train(parabola, state=state).run.timing
     assert 100 < timing.train_s < 160
     assert 10 < timing.eval_s < 70
+
+
+@pytest.mark.parametrize(
+    ("bench", "spec", "config"),
+    [
+        (Digits(), make_spec(search={"seed": 1}), make_config()),
+        (Digits(), make_spec(41), make_config()),
+        (Digits(), make_spec(budget={"epochs": 3}), make_config()),
+        (Line(), make_spec(), make_config()),
+        (Digits(), make_spec(), make_config("muon")),
+        (Digits(), make_spec(), make_config(schedule="plateau")),
+    ],
+    ids=["seed", "length", "epochs", "model", "optimizer", "schedule"],
+)
+def test_the_checkpoint_of_another_trial_is_stale(
+    digits: Bench, bench: Any, spec: Any, config: Any
+):
+    state = train(digits, recorder=Recorder(interrupt_at=20)).run.state_dict()
+    with pytest.raises(StaleCheckpointError):
+        train(bench_of(bench), spec, config, state=state)
+
+
+# Losses between evaluations.
+
+
+def test_losses_are_kept_in_the_order_of_their_steps_until_forgotten():
+    losses = Losses(CPU)
+    for value in (1.0, 2.0, 3.0):
+        losses.add(torch.tensor(value))
+    assert losses.read() == losses.read() == [1.0, 2.0, 3.0]
+    losses.forget()
+    assert losses.read() == []
+
+
+def test_thousands_of_losses_are_kept_also_over_a_checkpoint():
+    losses, continued = Losses(CPU), Losses(CPU)
+    for value in range(2500):
+        losses.add(torch.tensor(float(value)))
+    continued.load_state_dict(losses.state_dict())
+    for value in range(2500, 4000):
+        continued.add(torch.tensor(float(value)))
+    assert continued.read() == [float(value) for value in range(4000)]

@@ -17,7 +17,7 @@ from tuner.errors import SpecError, WorkloadError
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
 from tuner.training.reporting import Diverged, Interrupted, Pruned
-from tuner.training.run import Run
+from tuner.training.run import Run, to_float
 from tuner.training.seeds import BatchOrder, derive_seed
 
 Train = Callable[[Run], Any]
@@ -205,7 +205,7 @@ class Losses:
 
 def _to_value(returned: Any) -> float | None:
     if isinstance(returned, Tensor) and returned.numel() == 1:
-        return float(returned)
+        return to_float(returned)
     if returned is None:
         return None
     if isinstance(returned, numbers.Real):

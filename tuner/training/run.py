@@ -287,7 +287,7 @@ class Run:
             )
         if index <= self._evaluated and not isinstance(metrics[metric], float | int):
             return
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: to_float(value) for name, value in metrics.items()}
         if not math.isfinite(values[metric]):
             self.diverge(taken)
         if index <= self._evaluated:
@@ -477,7 +477,8 @@ class Run:
             # A turn of steps() costs one, however many such steps it takes.
             self._calls[optimizer] += not self._started
             return None
-        self._cap_cost(optimizer)
+        if OPTIMIZERS[self.config.optimizer].closure:
+            self._cap_cost(optimizer)
 
         def counted() -> Any:
             self._calls[optimizer] += 1
@@ -487,10 +488,10 @@ class Run:
 
     def _cap_cost(self, optimizer: torch.optim.Optimizer) -> None:
         """Keeps the last step of L-BFGS from costing more than is left of the budget."""
+        left = max(1, self.total_steps - self._step - self._calls[optimizer])
         for group in optimizer.param_groups:
-            if "max_eval" in group:
-                left = self.total_steps - self._step - self._calls[optimizer]
-                group["max_eval"] = max(1, min(group["max_iter"] * 5 // 4, left))
+            for limit in group.keys() & {"max_iter", "max_eval"}:
+                group[limit] = min(group[limit], left)
 
     def _check_thawing(self) -> None:
         waiting = [o for o in self._optimizers if getattr(o, "frozen", None)]
@@ -517,3 +518,8 @@ class Run:
             now = time.perf_counter()
             self.timing.train_s += now - self._marked_at
             self._marked_at = now
+
+
+def to_float(value: float | torch.Tensor) -> float:
+    """Returns a number, waiting for the device where it is a tensor's."""
+    return float(value.detach() if isinstance(value, torch.Tensor) else value)

@@ -1,0 +1,64 @@
+"""Every optimizer and schedule of the catalog trains, and survives a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from models.digits import Digits
+from models.sparse_digits import SparseDigits
+from tests.training.trials import (
+    bench_of,
+    check_continued,
+    make_config,
+    make_spec,
+    stop_and_go,
+    train,
+)
+from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.schedules import SCHEDULES
+from tuner.training.bench import Bench
+
+STEPS, STOPPED_AT = 50, 23
+
+# One that keeps a momentum and one that keeps betas, as cycles of momentum tell them apart.
+EVERY_ROW = [(name, "cosine") for name in OPTIMIZERS] + [
+    (optimizer, schedule) for optimizer in ("momentum", "adam") for schedule in SCHEDULES
+]
+
+
+@pytest.fixture(scope="module")
+def benches() -> dict[str, Bench]:
+    """Returns digits by what an optimizer takes."""
+    dense, sparse = bench_of(Digits()), bench_of(SparseDigits())
+    return {"all": dense, "matrices": dense, "sparse": sparse}
+
+
+@pytest.mark.parametrize(("optimizer", "schedule"), EVERY_ROW)
+def test_a_trial_restored_from_disk_continues_identically(
+    benches: dict[str, Bench], optimizer: str, schedule: str
+):
+    bench = benches[OPTIMIZERS[optimizer].takes]
+    setting: Any = (make_spec(STEPS, 5), make_config(optimizer, schedule=schedule))
+    whole = train(bench, *setting)
+    assert whole.outcome.ending == "complete"
+    assert whole.run.taken == whole.steps_evaluated[-1] == STEPS
+    check_continued(whole, *stop_and_go(bench, STOPPED_AT, *setting))
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_digits_are_learned_from_the_defaults(benches: dict[str, Bench], optimizer: str):
+    bench = benches[OPTIMIZERS[optimizer].takes]
+    untrained = bench.evaluate(bench.build_model(0))["val_loss"]
+    trial = train(bench, make_spec(STEPS, 1), make_config(optimizer, schedule="constant"))
+    assert trial.values[-1] < untrained
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon", "sparse_adam", "lbfgs"])
+def test_the_same_spec_and_seed_give_the_same_trial(benches: dict[str, Bench], optimizer: str):
+    bench = benches[OPTIMIZERS[optimizer].takes]
+    first, second = (train(bench, config=make_config(optimizer)) for _ in range(2))
+    assert torch.equal(first.parameters, second.parameters)
+    assert first.evaluations == second.evaluations

@@ -1,0 +1,481 @@
+"""What a training loop may do with its run, rightly and wrongly."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tuner
+from tests.training.loops import Net, batches_of, by_step, over_loader
+from tests.training.trials import (
+    CPU,
+    Recorder,
+    Trial,
+    make_config,
+    make_spec,
+    stop_and_go,
+    train,
+)
+from tuner.domain.dimensions import Choice, Float, Int
+from tuner.errors import SpecError, WorkloadError
+from tuner.training.reporting import StaleCheckpointError
+from tuner.training.run import Run
+
+SPEC = make_spec(20, 4)
+"""Evaluated after 5, 10, 15 and 20 steps."""
+
+
+def train_with(body: Callable[[Run, int], Any], recorder: Recorder | None = None) -> Trial:
+    """Trains by a loop that does nothing but this at every step."""
+
+    def loop(run: Run) -> None:
+        optimizer = run.optimizer(nn.Linear(1, 1))
+        for step in run.steps():
+            optimizer.step()
+            body(run, step)
+
+    return train(loop, SPEC, recorder=recorder)
+
+
+# What it knows.
+
+
+def test_it_knows_what_to_train_with():
+    seen: list[Any] = []
+
+    def loop(run: Run) -> float:
+        seen.extend((run.seed, run.device, run.batch_size, run.budget.steps, run.train.grad_clip))
+        return 1.0
+
+    train(loop, make_spec(33, search={"seed": 5}, train={"grad_clip": 0.5}))
+    assert seen == [5, CPU, 32, 33, 0.5]
+
+
+def test_every_source_of_randomness_is_seeded():
+    draws: list[Any] = []
+
+    def loop(run: Run) -> float:
+        import random
+
+        draws.append((random.random(), np.random.rand(), torch.rand(()).item()))  # noqa: S311
+        return 1.0
+
+    for seed in (0, 0, 1):
+        train(loop, make_spec(search={"seed": seed}))
+    assert draws[0] == draws[1]
+    assert len({value for draw in draws[1:] for value in draw}) == 6
+
+
+# Steps and reports.
+
+
+def test_steps_count_from_zero():
+    seen: list[int] = []
+    train_with(lambda run, step: seen.append(step))
+    assert seen == list(range(20))
+
+
+def test_steps_go_on_where_a_checkpoint_left_off():
+    seen: list[int] = []
+
+    def loop(run: Run) -> None:
+        run.optimizer(nn.Linear(1, 1))
+        seen.extend(run.steps())
+
+    _, continued = stop_and_go(loop, 7, SPEC)
+    assert seen == [*range(7), *range(7, 20)]
+    assert continued.run.taken == 20
+
+
+def test_due_tells_where_the_budget_asks_for_an_evaluation():
+    due: list[int] = []
+
+    def body(run: Run, step: int) -> None:
+        if run.due(step):
+            due.append(step)
+            run.report(step, val_loss=1.0)
+
+    assert train_with(body).steps_evaluated == [5, 10, 15, 20]
+    assert due == [4, 9, 14, 19]
+
+
+def test_an_evaluation_is_due_until_it_has_been_reported():
+    trial = train_with(lambda run, step: step in (6, 12) and run.report(step, val_loss=step))
+    assert [(e.index, e.step) for e in trial.evaluations] == [(1, 7), (2, 13)]
+
+
+def test_reporting_at_every_step_counts_where_it_is_due():
+    trial = train_with(lambda run, step: run.report(step, val_loss=step))
+    assert trial.steps_evaluated == [5, 10, 15, 20]
+    assert trial.values == [4.0, 9.0, 14.0, 19.0]
+
+
+def test_a_metric_may_be_a_tensor_or_numpy_s():
+    values = (torch.tensor(2.0, requires_grad=True), np.float32(2.0), np.float64(2.0), 2)
+    for value in values:
+        trial = train_with(lambda run, step, value=value: run.report(step, val_loss=value))
+        assert trial.values == [2.0] * 4
+
+
+def test_other_metrics_go_along():
+    trial = train_with(lambda run, step: run.report(step, val_loss=1.0, accuracy=0.5))
+    assert trial.evaluations[0].metrics == {"val_loss": 1.0, "accuracy": 0.5}
+
+
+@pytest.mark.parametrize("metrics", [{"loss": 1.0}, {}])
+def test_a_report_without_the_study_s_metric_is_refused(metrics: dict[str, float]):
+    with pytest.raises(WorkloadError, match=r"study\.metric is 'val_loss': report it too"):
+        train_with(lambda run, step: run.report(step, **metrics))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, torch.tensor(math.nan)])
+def test_a_metric_that_is_no_number_ends_the_trial(value: Any):
+    trial = train_with(lambda run, step: run.report(step, val_loss=value if step > 11 else 1.0))
+    # A number is looked at whenever it is given; to look at a tensor means to wait for the device.
+    expected = 15 if isinstance(value, torch.Tensor) else 13
+    assert (trial.outcome.ending, trial.outcome.diverged_step) == ("diverged", expected)
+
+
+# Loops that count their steps themselves.
+
+
+def own_count(run: Run) -> None:
+    optimizer = run.optimizer(nn.Linear(1, 1))
+    schedule = run.schedule(optimizer)
+    for step in range(20):
+        optimizer.step()
+        schedule.step()
+        run.log(lr=schedule.get_last_lr()[0])
+        run.report(step, val_loss=step)
+
+
+def test_a_loop_may_count_its_steps_itself():
+    trial = train(own_count, SPEC)
+    assert trial.outcome.ending == "complete"
+    assert trial.steps_evaluated == [5, 10, 15, 20]
+    assert trial.run.taken == 20
+
+
+def test_its_schedule_follows_its_own_steps():
+    def counted(run: Run) -> None:
+        optimizer = run.optimizer(nn.Linear(1, 1))
+        schedule = run.schedule(optimizer)
+        for step in run.steps():
+            optimizer.step()
+            schedule.step()
+            run.log(lr=schedule.get_last_lr()[0])
+            run.report(step, val_loss=step)
+
+    own, theirs = (train(loop, SPEC).run.take_logged() for loop in (own_count, counted))
+    assert own == theirs
+    assert len({rate for _, _, rate in own}) > 15
+
+
+@pytest.mark.parametrize(
+    ("stop", "ending"), [("prune_at", "pruned"), ("interrupt_at", "interrupted")]
+)
+def test_it_is_stopped_at_a_report(stop: str, ending: str):
+    trial = train(own_count, SPEC, recorder=Recorder(**{stop: 10}))
+    assert trial.outcome.ending == ending
+    assert trial.run.taken == 10
+    assert not trial.run.resumable
+
+
+def test_it_needs_a_budget_of_steps():
+    spec = make_spec(budget={"epochs": 2})
+
+    def reporting(run: Run) -> None:
+        run.report(0, val_loss=1.0)
+
+    for loop in (own_count, reporting, by_step):
+        with pytest.raises(SpecError, match=r"need to know an epoch's length"):
+            train(loop, spec)
+
+
+# How a loop ends.
+
+
+def test_an_early_return_completes_the_trial():
+    def loop(run: Run) -> float | None:
+        for step in run.steps():
+            run.report(step, val_loss=step)
+            if step == 11:
+                return 0.25
+        return None
+
+    trial = train(loop, SPEC)
+    assert (trial.outcome.ending, trial.outcome.value) == ("complete", 0.25)
+    assert trial.run.taken == 12
+
+
+@pytest.mark.parametrize(
+    "value", [0.5, np.float32(0.5), torch.tensor([0.5], requires_grad=True), None]
+)
+def test_a_loop_returns_a_number_or_nothing(value: Any):
+    trial = train(lambda run: value, SPEC)
+    assert trial.outcome.value == (None if value is None else 0.5)
+
+
+@pytest.mark.parametrize("value", ["0.5", [0.5], {"val_loss": 0.5}, torch.zeros(2), 1j])
+def test_anything_else_is_refused(value: Any):
+    with pytest.raises(WorkloadError, match="return the study's metric as a number"):
+        train(lambda run: value, SPEC)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, torch.tensor(math.nan)])
+def test_returning_no_number_is_a_divergence(value: Any):
+    def loop(run: Run) -> Any:
+        list(run.steps())
+        return value
+
+    outcome = train(loop, SPEC).outcome
+    assert (outcome.ending, outcome.diverged_step, outcome.value) == ("diverged", 20, None)
+
+
+@pytest.mark.parametrize("caught", [tuner.Pruned, Exception])
+def test_a_loop_that_catches_its_pruning_is_over_at_the_next_step(caught: type[Exception]):
+    after: list[int] = []
+
+    def body(run: Run, step: int) -> None:
+        try:
+            run.report(step, val_loss=1.0)
+        except caught:
+            after.append(step)
+
+    trial = train_with(body, Recorder(prune_at=10))
+    assert (trial.outcome.ending, trial.run.taken) == ("pruned", 10)
+    assert after == [9]
+
+
+def test_a_loop_that_returns_after_its_pruning_is_pruned():
+    def loop(run: Run) -> float:
+        with contextlib.suppress(tuner.Pruned):
+            by_step(run)
+        return 0.1
+
+    outcome = train(loop, SPEC, recorder=Recorder(prune_at=10)).outcome
+    assert (outcome.ending, outcome.value) == ("pruned", None)
+
+
+def test_a_loop_may_tidy_up_when_it_is_pruned():
+    tidied: list[bool] = []
+
+    def loop(run: Run) -> None:
+        try:
+            by_step(run)
+        finally:
+            tidied.append(True)
+
+    assert train(loop, SPEC, recorder=Recorder(prune_at=10)).outcome.ending == "pruned"
+    assert tidied == [True]
+
+
+def test_an_interruption_passes_a_loop_that_catches_every_exception():
+    def body(run: Run, step: int) -> None:
+        try:
+            run.report(step, val_loss=1.0)
+        except Exception:  # noqa: BLE001 (as users do)
+            return
+
+    trial = train_with(body, Recorder(interrupt_at=7))
+    assert (trial.outcome.ending, trial.run.taken) == ("interrupted", 7)
+    assert trial.run.resumable
+
+
+def test_what_a_loop_raises_comes_through():
+    with pytest.raises(ZeroDivisionError):
+        train_with(lambda run, step: 1 / 0)
+
+
+# What it keeps.
+
+
+def test_what_is_logged_is_kept_with_its_step_and_read_once():
+    value = torch.zeros(())
+
+    def body(run: Run, step: int) -> None:
+        if step < 2:
+            run.log(a=value, b=step)
+            value.add_(1.0)  # the same tensor, reused
+
+    run = train_with(body).run
+    assert run.take_logged() == [(1, "a", 0.0), (1, "b", 0.0), (2, "a", 1.0), (2, "b", 1.0)]
+    assert run.take_logged() == []
+
+
+def test_a_checkpoint_on_demand_is_written_when_the_step_is_over():
+    trial = train_with(lambda run, step: step == 6 and run.checkpoint())
+    assert trial.recorder.saved_at == [7]
+
+
+class Notes:
+    """Something with a state of its own."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "seen" not in state:
+            raise KeyError("seen")
+        self.seen = state["seen"]
+
+
+def noting(run: Run) -> None:
+    notes = Notes()
+    run.checkpoint(notes=notes)
+    optimizer = run.optimizer(nn.Linear(1, 1))
+    for step in run.steps():
+        optimizer.step()
+        notes.seen.append(step)
+        run.report(step, val_loss=len(notes.seen))
+
+
+def test_an_object_of_the_loop_s_own_is_kept_over_an_interruption():
+    stopped, continued = stop_and_go(noting, 7, SPEC)
+    assert stopped.recorder.saved_at == []  # naming objects asks for no checkpoint
+    assert continued.values[-1] == 20
+
+
+def test_an_object_that_cannot_take_its_state_back_makes_the_checkpoint_stale():
+    state = train(noting, SPEC, recorder=Recorder(interrupt_at=7)).run.state_dict()
+    state["objects"]["notes"] = {}
+    with pytest.raises(StaleCheckpointError, match="does not fit Notes"):
+        train(noting, SPEC, state=state)
+
+
+def test_a_loop_that_builds_more_than_its_checkpoint_holds_makes_it_stale():
+    def two(run: Run) -> None:
+        for _ in range(2):
+            run.optimizer(Net())
+        list(run.steps())
+
+    def one(run: Run) -> None:
+        run.optimizer(Net())
+        list(run.steps())
+
+    state = train(one, SPEC, recorder=Recorder(interrupt_at=7)).run.state_dict()
+    with pytest.raises(StaleCheckpointError, match="fewer models"):
+        train(two, SPEC, state=state)
+
+
+def test_the_time_within_an_evaluation_is_no_training():
+    alive: list[int] = []
+
+    def body(run: Run, step: int) -> None:
+        with run.evaluation() as tell:
+            tell()
+        alive.append(run.taken)
+
+    trial = train_with(body)
+    assert trial.run.timing.eval_s > 0
+    assert trial.recorder.steps == sorted([*alive, *range(1, 21)])
+
+
+# Hyperparameters of its own.
+
+
+def test_what_it_asks_for_is_drawn_once_and_kept_over_an_interruption():
+    def loop(run: Run) -> None:
+        optimizer = run.optimizer(nn.Linear(1, 1))
+        for step in run.steps():
+            optimizer.step()
+            values = (
+                run.suggest_float("width", 1, 9, log=True),
+                run.suggest_int("depth", 1, 4),
+                run.suggest_categorical("kind", ["a", "b"]),
+            )
+            run.report(step, val_loss=sum(map(ord, str(values))))
+            seen.append(values)
+
+    seen: list[Any] = []
+    drawn = {"width": 3.0, "depth": 2, "kind": "b"}
+    recorder = Recorder(interrupt_at=7, values=dict(drawn))
+    stopped = train(loop, SPEC, recorder=recorder)
+    assert recorder.suggested == {
+        "width": Float(low=1.0, high=9.0, log=True),
+        "depth": Int(low=1, high=4),
+        "kind": Choice(choices=("a", "b")),
+    }
+    continued = train(loop, SPEC, state=stopped.run.state_dict())
+    assert continued.recorder.suggested == {}
+    assert set(seen) == {(3.0, 2, "b")}
+
+
+def test_what_was_stored_with_the_trial_is_not_drawn_again():
+    from dataclasses import replace
+
+    def loop(run: Run) -> float:
+        return run.suggest_float("width", 1, 9)
+
+    config = replace(make_config(), own={"width": 4.5})
+    assert train(loop, SPEC, config).outcome.value == 4.5
+
+
+@pytest.mark.parametrize("name", ["optimizer", "schedule", "batch_size", "lr", "beta1", "adam.lr"])
+def test_a_name_that_means_something_else_is_refused(name: str):
+    with pytest.raises(WorkloadError, match=rf"given the name '{name}': use a plain word"):
+        train(lambda run: run.suggest_float(name, 0, 1), SPEC)
+
+
+def test_a_hyperparameter_of_an_optimizer_not_searched_is_free():
+    spec = make_spec(space={"optimizers": ["sgd"]})
+    recorder = Recorder(values={"beta1": 0.5})
+    trial = train(lambda run: run.suggest_float("beta1", 0, 1), spec, make_config("sgd"), recorder)
+    assert trial.outcome.value == 0.5
+
+
+# Schedules and loaders.
+
+
+def test_a_schedule_by_epoch_needs_to_know_what_an_epoch_is():
+    spec = make_spec(train={"schedule_by": "epoch"})
+    with pytest.raises(SpecError, match=r"schedule_by = .epoch. needs to know an epoch's length"):
+        train(by_step, spec)
+    assert train(over_loader, spec).outcome.ending == "complete"
+
+
+@pytest.mark.parametrize("loader", [iter([1]), []])
+def test_a_loader_without_a_length_is_refused(loader: Any):
+    def loop(run: Run) -> None:
+        list(run.steps(loader))
+
+    with pytest.raises(SpecError, match=r"no length: iterate over it yourself|without batches"):
+        train(loop, SPEC)
+
+
+def test_a_frozen_group_needs_a_schedule():
+    from tuner.domain.groups import GroupValues
+
+    def unscheduled(run: Run) -> None:
+        run.optimizer(Net())
+        list(run.steps(batches_of()))
+
+    config = make_config(groups=(GroupValues("body", "body.*", frozen_until=0.5),))
+    with pytest.raises(SpecError, match=r"thawed by the schedule: call run\.schedule"):
+        train(unscheduled, SPEC, config)
+
+
+def test_a_rehearsal_is_cut_short():
+    trial = train(by_step, SPEC, at_most=2)
+    assert (trial.run.taken, trial.steps_evaluated) == (2, [1, 2])
+
+
+def test_it_counts_the_parameters_it_trains():
+    def loop(run: Run) -> None:
+        model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
+        model[0].bias.requires_grad_(False)
+        run.optimizer(model)
+        list(run.steps())
+
+    trial = train(loop, SPEC)
+    assert trial.run.parameters == 12 + 4 + 1
