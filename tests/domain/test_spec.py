@@ -13,9 +13,11 @@ from tests.domain.domain_strategies import spec_trees
 from tuner.domain.dimensions import Choice, Fixed, Float
 from tuner.domain.hyperparameters import FINE, LR, MAIN
 from tuner.domain.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS
+from tuner.domain.samplers import JOINT_SAMPLERS, PRUNERS, SAMPLERS
 from tuner.domain.schedules import SCHEDULES, USUAL_SCHEDULES
 from tuner.domain.spec import Budget, StudySpec, evaluation_steps, parse_duration
 from tuner.domain.study_file import parse_spec
+from tuner.errors import SpecError
 
 STUDY = {"name": "s", "workload": "models.digits:Digits"}
 
@@ -267,3 +269,91 @@ def test_evaluations_are_spread_evenly(total: int, evaluations: int):
     steps = [0, *evaluation_steps(total, evaluations)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(steps)]
     assert max(gaps) - min(gaps) <= 1
+
+
+# Samplers and pruners
+
+JOINT: dict[str, Any] = {
+    "space": {"optimizers": ["momentum"], "schedules": ["constant"], "breadth": 3},
+    "optimizer": {"momentum": {"use_weight_decay": True}},
+    "schedule": {"constant": {"warmup": 0.0}},
+}
+SWITCHED = JOINT | {"optimizer": {}}
+CHOSEN = JOINT | {"schedule": {"constant": {"warmup": {"choices": [0.0, 0.1]}}}}
+
+
+def sampled(sampler: str, **tables: Any) -> StudySpec:
+    return spec_of(search={"sampler": sampler}, **tables)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_takes_a_space_that_all_trials_share(sampler: str):
+    assert sampled(sampler, **JOINT).resolve().search.sampler == sampler
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "optuna.samplers:GPSampler"])
+@pytest.mark.parametrize("tables", [{}, SWITCHED, CHOSEN])
+def test_a_sampler_that_takes_conditions_takes_every_space(sampler: str, tables: dict[str, Any]):
+    assert sampled(sampler, **tables).resolve().search.sampler == sampler
+
+
+@pytest.mark.parametrize("sampler", JOINT_SAMPLERS)
+@pytest.mark.parametrize(
+    ("space", "axis", "remedy"),
+    [
+        ({"optimizers": ["sgd", "momentum"]}, "sgd.lr", "one optimizer in space.optimizers"),
+        ({"schedules": ["constant", "step"]}, "constant.warmup", "one schedule in space.schedules"),
+    ],
+)
+def test_a_sampler_of_one_space_refuses_several_branches(
+    sampler: str, space: dict[str, Any], axis: str, remedy: str
+):
+    optimizers = {"optimizers": ["momentum"], "schedules": ["constant"], "breadth": 3} | space
+    with pytest.raises(SpecError, match=remedy) as refusal:
+        sampled(sampler, space=optimizers).resolve()
+    assert axis in str(refusal.value)
+    assert f"search.sampler = {sampler!r}" in str(refusal.value)
+
+
+@pytest.mark.parametrize("sampler", JOINT_SAMPLERS)
+def test_a_sampler_of_one_space_refuses_a_searched_switch(sampler: str):
+    with pytest.raises(SpecError, match=r"fix optimizer\.momentum\.use_weight_decay to"):
+        sampled(sampler, **SWITCHED).resolve()
+
+
+@pytest.mark.parametrize("use", [True, False])
+@pytest.mark.parametrize("sampler", JOINT_SAMPLERS)
+def test_a_switch_that_is_fixed_is_no_condition(sampler: str, use: bool):
+    tables = JOINT | {"optimizer": {"momentum": {"use_weight_decay": use}}}
+    assert sampled(sampler, **tables).resolve().search.sampler == sampler
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "gp"])
+def test_schedules_without_anything_to_search_are_a_choice_like_any_other(sampler: str):
+    space = {"optimizers": ["momentum"], "schedules": ["constant", "cosine"], "breadth": 1}
+    assert sampled(sampler, space=space).resolve().search.sampler == sampler
+
+
+def test_cma_es_refuses_choices():
+    with pytest.raises(SpecError, match=r"not choices such as constant\.warmup"):
+        sampled("cmaes", **CHOSEN).resolve()
+    batches = JOINT | {"train": {"batch_size": {"choices": [32, 64]}}}
+    with pytest.raises(SpecError, match="not choices such as batch_size"):
+        sampled("cmaes", **batches).resolve()
+
+
+def test_cma_es_needs_two_ranges():
+    space = {"optimizers": ["momentum"], "schedules": ["constant"], "breadth": 1}
+    with pytest.raises(
+        SpecError, match=r"at least two ranges to search, and there is momentum\.lr"
+    ):
+        sampled("cmaes", space=space).resolve()
+
+
+@pytest.mark.parametrize(("key", "names"), [("sampler", SAMPLERS), ("pruner", PRUNERS)])
+def test_samplers_and_pruners_are_named_or_imported(key: str, names: tuple[str, ...]):
+    for name in (*names, "mysearch:build", "optuna.samplers:TPESampler"):
+        assert getattr(spec_of(search={key: name}).search, key) == name
+    for name in ("", "anything", "mysearch:", ":build", "my search:build"):
+        with pytest.raises(ValidationError, match="neither an import string"):
+            spec_of(search={key: name})

@@ -7,6 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.search.studies import make_spec, record_of
+from tuner.domain.dimensions import Int
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.search import History
 
@@ -94,3 +95,22 @@ def test_a_record_is_not_changed_by_being_added():
     copy: TrialRecord = dataclasses.replace(record, evaluations=dict(CURVE))
     History(make_spec()).add([record])
     assert record == copy
+
+
+def test_a_hyperparameter_asked_for_while_a_trial_runs_is_taken_in():
+    history = History(make_spec())
+    history.add([record_of(0, Outcome.RUNNING)])
+    ended = dataclasses.replace(
+        record_of(0, Outcome.COMPLETE, 0.5, CURVE, {"width": 3}),
+        own_axes={"width": Int(low=1, high=9)},
+    )
+    history.add([ended])
+    for study in (history.study, history.asked):
+        assert study.trials[0].params["width"] == 3
+
+
+def test_what_a_sampler_noted_with_a_trial_is_given_back_to_it():
+    history = History(make_spec())
+    record = record_of(0, value=0.5)
+    history.add([dataclasses.replace(record, attributes={"sampler": {"generation": 4}})])
+    assert history.asked.trials[0].system_attrs == {"generation": 4}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from tests.search.studies import make_spec, record_of
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, progress_at
-from tuner.search import History, Pruner
+from tuner.errors import SpecError
+from tuner.search import History, Pruner, needs_running
 from tuner.search.pruner import STARTUP_TRIALS
 
 STEPS = (20, 40, 60, 80, 100)
@@ -105,3 +107,58 @@ def test_a_trial_that_finishes_later_moves_the_bar():
     assert not pruner.should_prune(RUNNING, curve(5.0, 2))
     history.add(record_of(n, value=1.0, evaluations=curve(1.0, 5)) for n in range(5, 15))
     assert pruner.should_prune(RUNNING, curve(5.0, 2))
+
+
+def test_a_pruner_of_the_user_s_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "mypruners.py").write_text(
+        "import optuna\n\ndef build():\n    return optuna.pruners.ThresholdPruner(upper=1.0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    pruner = pruner_after(0, search={"pruner": "mypruners:build"})
+    assert pruner.should_prune(RUNNING, curve(1.1, 1))
+    assert not pruner.should_prune(RUNNING, curve(0.9, 1))
+
+
+def test_a_pruner_of_optuna_s_that_notes_its_rungs_judges():
+    spec = make_spec(search={"pruner": "optuna.pruners:SuccessiveHalvingPruner"})
+    history = History(spec)
+    history.add(
+        [record_of(9, value=5.0, evaluations=curve(5.0, 5))]
+    )  # tells it how long trials are
+    history.add(record_of(n, Outcome.RUNNING) for n in range(4))
+    pruner = Pruner(spec, history)
+    stopped = [
+        pruner.should_prune(record_of(n, Outcome.RUNNING), {1: float(n), 5: float(n)})
+        for n in range(4)
+    ]
+    assert stopped[0] is False
+    assert stopped[-1] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("optuna.pruners:PercentilePruner", "Name a callable that takes no arguments"),
+        ("optuna.samplers:RandomSampler", "is no Optuna BasePruner"),
+        ("optuna.pruners:Absent", "has no 'Absent'"),
+    ],
+)
+def test_what_is_no_pruner_is_refused(name: str, said: str):
+    with pytest.raises(SpecError, match=said) as refusal:
+        pruner_after(0, search={"pruner": name})
+    assert str(refusal.value).startswith("search.pruner")
+
+
+@pytest.mark.parametrize(
+    ("pruner", "expected"),
+    [
+        ("none", False),
+        ("median", False),
+        ("asha", True),
+        ("hyperband", True),
+        ("optuna.pruners:NopPruner", True),
+    ],
+)
+def test_who_compares_running_trials_says_so(pruner: str, expected: bool):
+    assert needs_running(make_spec(search={"pruner": pruner})) is expected

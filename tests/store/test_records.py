@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import optuna
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tuner.domain.trials import Outcome
@@ -74,3 +77,49 @@ def test_trial_pruned_with_a_step_of_divergence_has_diverged(
     record = read_records(database, study)[lease.number]
     assert record.outcome is Outcome.DIVERGED
     assert record.value is None
+
+
+def test_reader_that_follows_running_trials_returns_them_at_each_new_evaluation(
+    database: Database, study: StudyHandle
+) -> None:
+    reader, plain = (
+        RecordReader(database, study, follow_running=True),
+        RecordReader(database, study),
+    )
+    ledger = fill(database, study)
+    assert [r.number for r in reader.sync()] == [r.number for r in plain.sync()] == [0, 1, 2, 3]
+    assert reader.sync() == []
+    lease = ledger.take_over(lambda worker: True)
+    assert lease is not None
+    ledger.report(lease, 10, 10, 0.25)
+    [news] = reader.sync()
+    assert (news.number, news.outcome) == (3, Outcome.RUNNING)
+    assert dict(news.evaluations) == {5: 3.5, 10: 0.25}
+    assert news.proposal.params["optimizer"] in ("sgd", "adam")
+    assert reader.sync() == plain.sync() == []
+    ledger.report(lease, 10, 10, 0.125)
+    [news] = reader.sync()
+    assert news.evaluations[10] == 0.125
+    ledger.finish(lease, TrialState.COMPLETE, 0.125, {})
+    assert [r.outcome for r in reader.sync()] == [Outcome.COMPLETE]
+    assert reader.sync() == []
+
+
+def test_following_running_trials_costs_one_query(database: Database, study: StudyHandle) -> None:
+    fill(database, study)
+    counts = {}
+    for follow in (False, True):
+        reader = RecordReader(database, study, follow_running=follow)
+        reader.sync()
+        statements: list[str] = []
+        with database.read() as connection:
+            engine = connection.engine
+
+        def count(*arguments: Any, seen: list[str] = statements) -> None:
+            seen.append(arguments[2])
+
+        sa.event.listen(engine, "before_cursor_execute", count)
+        reader.sync()
+        sa.event.remove(engine, "before_cursor_execute", count)
+        counts[follow] = sum(statement.startswith("SELECT") for statement in statements)
+    assert counts[True] == counts[False] + 1

@@ -1,4 +1,4 @@
-"""The samplers and pruners a study file may name, and which search spaces each sampler can model."""
+"""Samplers and pruners a study file may name, and which search spaces a sampler can model."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ def check_space(
     """
     if sampler not in JOINT_SAMPLERS:
         return
-    remedies = []
-    names = []
+    remedies: list[str] = []
+    names: list[str] = []
+    switches: list[str] = []
     for table, branches in (("optimizer", optimizers), ("schedule", schedules)):
         by_branch = list(_behind_branches(branches))
         if by_branch:
@@ -45,7 +46,9 @@ def check_space(
             remedies.append(f"name one {table} in space.{table}s")
         for switch, name in _behind_switches(branches):
             names += [] if name in by_branch else [name]
-            remedies.append(f"fix {table}.{switch} to true or false")
+            switches.append(f"{table}.{switch}")
+    if switches:
+        remedies.append(f"fix {_listed(switches)} to true or false")
     if names:
         raise SpecError(
             f"search.sampler = {sampler!r} models only hyperparameters that every trial has, and "

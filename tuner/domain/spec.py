@@ -293,19 +293,20 @@ class StudySpec(Frozen):
                 },
             }
         )
-        check_space(
-            self.search.sampler, resolved._root(), resolved.optimizer, resolved.schedule
-        )
+        sampler, root = self.search.sampler, self.root_axes()
+        check_space(sampler, root, resolved.optimizer, resolved.schedule)
         return resolved
 
-    def _root(self) -> dict[str, Dimension]:
+    def root_axes(self) -> dict[str, Dimension]:
+        """Returns the axes every trial has."""
         axes: dict[str, Dimension] = {
             "optimizer": Choice(choices=self.space.optimizers),
             "schedule": Choice(choices=self.space.schedules),
-            "batch_size": self.train.batch_size,
         }
+        if isinstance(self.train.batch_size, Choice):
+            axes["batch_size"] = self.train.batch_size
         for group in self.train.groups:
-            axes |= group.axes()
+            axes |= {n: axis for n, axis in group.axes().items() if not isinstance(axis, Fixed)}
         return axes
 
     def to_json(self) -> dict[str, Any]:

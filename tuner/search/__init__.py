@@ -2,6 +2,15 @@
 
 from tuner.search.history import History
 from tuner.search.proposer import Proposer, template_of
-from tuner.search.pruner import Pruner
+from tuner.search.pruner import Pruner, build_pruner, needs_running
+from tuner.search.samplers import build_sampler
 
-__all__ = ["History", "Proposer", "Pruner", "template_of"]
+__all__ = [
+    "History",
+    "Proposer",
+    "Pruner",
+    "build_pruner",
+    "build_sampler",
+    "needs_running",
+    "template_of",
+]

@@ -13,7 +13,7 @@ from optuna.distributions import (
 
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import root_axes
+from tuner.domain.trials import known_axes, walk
 
 
 def to_distribution(axis: Dimension) -> BaseDistribution:
@@ -29,15 +29,37 @@ def to_distribution(axis: Dimension) -> BaseDistribution:
             return CategoricalDistribution((axis.value,))
 
 
-def distributions_of(spec: StudySpec, params: Mapping[str, Value]) -> dict[str, BaseDistribution]:
+def distributions_of(
+    spec: StudySpec, params: Mapping[str, Value], own_axes: Mapping[str, Dimension] | None = None
+) -> dict[str, BaseDistribution]:
     """Returns the distribution of each parameter of a trial.
 
     Args:
         spec: The resolved spec the trial was proposed from.
         params: The trial's parameters by name.
+        own_axes: Where its workload's own hyperparameters were searched.
     """
-    axes = dict(root_axes(spec))
-    for table in (spec.optimizer, spec.schedule):
-        for branch, branch_axes in table.items():
-            axes |= {f"{branch}.{key}": axis for key, axis in branch_axes.items()}
+    axes = {**(own_axes or {}), **known_axes(spec)}
     return {name: to_distribution(axes[name]) for name in params if name in axes}
+
+
+def joint_space(spec: StudySpec) -> dict[str, BaseDistribution]:
+    """Returns the distributions of a space in which every trial has the same parameters.
+
+    Args:
+        spec: A resolved spec without conditions; what has a single value is left out.
+    """
+    space: dict[str, BaseDistribution] = {}
+
+    def visit(name: str, axis: Dimension) -> Value:
+        space[name] = to_distribution(axis)
+        match axis:
+            case Float() | Int():
+                return axis.low
+            case Choice():
+                return axis.choices[0]
+            case Fixed():
+                return axis.value
+
+    walk(spec, visit)
+    return {name: axis for name, axis in sorted(space.items()) if not axis.single()}

@@ -16,6 +16,9 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.search.distributions import distributions_of
 
+SAMPLER_STATE = "sampler"
+"""The attribute of a trial under which the sampler that proposed it keeps what it must know."""
+
 _STATES = {
     Outcome.RUNNING: TrialState.RUNNING,
     Outcome.COMPLETE: TrialState.COMPLETE,
@@ -33,39 +36,33 @@ class History:
         sampler: Optuna's sampler, if the history is to be asked for proposals.
 
     Attributes:
-        study: Optuna's view of it.
-        count: How many trials have started.
+        study: Every trial that has started, as pruners are to see them.
+        asked: Where the sampler is asked: the trials that have the parameters it models, and
+            its questions, which have failed as far as it can tell.
     """
 
     def __init__(self, spec: StudySpec, sampler: optuna.samplers.BaseSampler | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spec = spec
-        self._ids: dict[int, int] = {}
-        self.study = optuna.create_study(
-            direction=spec.study.direction,
-            sampler=sampler,
-            pruner=optuna.pruners.NopPruner(),
-            storage=optuna.storages.InMemoryStorage(),
-        )
+        self._started = _Mirror(spec)
+        self._asked = _Mirror(spec, sampler)
+        self.study = self._started.study
+        self.asked = self._asked.study
 
     @property
     def count(self) -> int:
         """How many trials have started."""
-        return len(self._ids)
+        return len(self._started.ids)
 
     def add(self, records: Iterable[TrialRecord]) -> None:
-        """Takes in trials that started or finished."""
-        storage, study_id = self.study._storage, self.study._study_id  # noqa: SLF001
+        """Takes in trials that started, were evaluated or finished."""
         for record in records:
-            known = self._ids.get(record.number)
-            if known is None:
-                trial = self.to_frozen(record)
-                self._ids[record.number] = storage.create_new_trial(study_id, trial)
-            else:
-                trial = self.to_frozen(record)
-                for progress, value in trial.intermediate_values.items():
-                    storage.set_trial_intermediate_value(known, progress, value)
-                storage.set_trial_state_values(known, trial.state, trial.values)
+            trial = self.to_frozen(record)
+            self._started.add(record.number, trial)
+            # A default has no parameters but its optimizer and schedule. TPE in groups takes it
+            # for what it is; other samplers would from then on model these two alone.
+            if not record.is_default or self._spec.search.sampler == "tpe":
+                self._asked.add(record.number, trial)
 
     def to_frozen(self, record: TrialRecord) -> FrozenTrial:
         """Returns a record as Optuna's kind of trial.
@@ -76,16 +73,51 @@ class History:
         if record.outcome is Outcome.DIVERGED:
             evaluations[max(evaluations, default=0) + 1] = math.nan
         state = _STATES[record.outcome]
+        distributions = distributions_of(self._spec, record.proposal.params, record.own_axes)
         return FrozenTrial(
             number=record.number,
             state=state,
             value=record.value if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
             datetime_start=record.started_at,
             datetime_complete=record.finished_at,
-            params=dict(record.proposal.params),
-            distributions=distributions_of(self._spec, record.proposal.params),
-            user_attrs={},
-            system_attrs={},
+            params={name: record.proposal.params[name] for name in distributions},
+            distributions=distributions,
+            user_attrs={"number": record.number},
+            system_attrs=dict(record.attributes.get(SAMPLER_STATE, {})),
             intermediate_values=evaluations,
-            trial_id=-1,
+            trial_id=self._started.ids.get(record.number, -1),
         )
+
+
+class _Mirror:
+    """A study in memory that follows records."""
+
+    def __init__(self, spec: StudySpec, sampler: optuna.samplers.BaseSampler | None = None) -> None:
+        self.ids: dict[int, int] = {}
+        self.study = optuna.create_study(
+            direction=spec.study.direction,
+            sampler=sampler,
+            pruner=optuna.pruners.NopPruner(),
+            storage=optuna.storages.InMemoryStorage(),
+        )
+
+    def add(self, number: int, trial: FrozenTrial) -> None:
+        """Takes in a trial, or how it stands by now."""
+        storage = self.study._storage  # noqa: SLF001
+        known = self.ids.get(number)
+        if known is None:
+            self.ids[number] = storage.create_new_trial(self.study._study_id, trial)  # noqa: SLF001
+            return
+        # A training loop may ask for hyperparameters of its own while it runs.
+        for name in trial.params.keys() - storage.get_trial(known).params.keys():
+            axis = trial.distributions[name]
+            storage.set_trial_param(known, name, axis.to_internal_repr(trial.params[name]), axis)
+        for progress, value in trial.intermediate_values.items():
+            storage.set_trial_intermediate_value(known, progress, value)
+        storage.set_trial_state_values(known, trial.state, trial.values)
+
+
+def number_of(trial: FrozenTrial) -> int:
+    """Returns a mirrored trial's number in the database; in memory it may have another."""
+    number: int = trial.user_attrs["number"]
+    return number

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.samplers import JOINT_SAMPLERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Proposal, decode, default_proposals, walk
-from tuner.search.distributions import distributions_of
-from tuner.search.history import History
+from tuner.errors import SpecError
+from tuner.search.distributions import distributions_of, to_distribution
+from tuner.search.history import SAMPLER_STATE, History
+from tuner.search.samplers import build_sampler
 
 
 class Proposer:
@@ -24,11 +28,15 @@ class Proposer:
 
     Attributes:
         history: The past it learns from; whoever asks keeps it up to date.
+
+    Raises:
+        SpecError: If the user's own sampler cannot be built.
     """
 
     def __init__(self, spec: StudySpec, seed: int) -> None:
         self._spec = spec
         self.history = History(spec, build_sampler(spec, seed))
+        self._question: optuna.Trial | None = None
 
     def defaults(self) -> list[FrozenTrial]:
         """Returns the trials the study starts with."""
@@ -36,47 +44,71 @@ class Proposer:
 
     def propose(self) -> FrozenTrial:
         """Returns a trial for the store to start, with parameters and attributes."""
-        study = self.history.study
-        trial = study.ask()
+        question = self._ask()
+        proposal = Proposal(walk(self._spec, self._suggest))
+        asked = self.history.asked.get_trials(deepcopy=False)[question.number]
+        # TPE notes its draw there, which the trial says anyway.
+        state = {} if self._spec.search.sampler == "tpe" else asked.system_attrs
+        return template_of(self._spec, proposal, state)
 
-        def suggest(name: str, axis: Dimension) -> Value:
-            match axis:
-                case Float():
-                    return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
-                case Int():
-                    return trial.suggest_int(name, axis.low, axis.high, log=axis.log)
-                case Choice():
-                    return cast("Value", trial.suggest_categorical(name, axis.choices))
-                case Fixed():
-                    return axis.value
+    def suggest(self, name: str, axis: Dimension) -> tuple[Value, BaseDistribution]:
+        """Returns a hyperparameter that a training loop asks for, drawn with the last proposal.
 
-        params = walk(self._spec, suggest)
-        # The trial enters the history when it comes back from the database; this one was only
-        # the question, and a failed trial is one that samplers do not look at.
-        study.tell(trial, state=TrialState.FAIL)
-        return template_of(self._spec, Proposal(params))
+        Args:
+            name: Its name.
+            axis: Where it is searched.
+
+        Raises:
+            SpecError: If the sampler models only what the study file names.
+        """
+        sampler = self._spec.search.sampler
+        if sampler in JOINT_SAMPLERS:
+            raise SpecError(
+                f"search.sampler = {sampler!r} models the hyperparameters that the study file "
+                f"names, and {name!r} is asked for by the training loop, so it would be drawn at "
+                'random: take search.sampler = "tpe" or "random".'
+            )
+        if self._question is None:
+            self._ask()
+        return self._suggest(name, axis), to_distribution(axis)
+
+    def _ask(self) -> optuna.Trial:
+        if self._question is not None:
+            # A trial enters the history when it comes back from the database; this one was only
+            # the question, and a failed trial is one that samplers do not look at.
+            self.history.asked.tell(self._question, state=TrialState.FAIL)
+        self._question = self.history.asked.ask()
+        return self._question
+
+    def _suggest(self, name: str, axis: Dimension) -> Value:
+        trial = cast("optuna.Trial", self._question)
+        match axis:
+            case Float():
+                return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
+            case Int():
+                return trial.suggest_int(name, axis.low, axis.high, log=axis.log)
+            case Choice():
+                return cast("Value", trial.suggest_categorical(name, axis.choices))
+            case Fixed():
+                return axis.value
 
 
-def build_sampler(spec: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
-    """Returns Optuna's sampler for a study.
+def template_of(
+    spec: StudySpec, proposal: Proposal, sampler_state: Mapping[str, Any] | None = None
+) -> FrozenTrial:
+    """Returns a proposal as a trial to start; its torch-form values go along as an attribute.
 
-    TPE models all hyperparameters of one optimizer jointly, which the default would sample
-    independently, since the space depends on the optimizer.
+    Args:
+        spec: The resolved spec.
+        proposal: Where the trial lies.
+        sampler_state: What the sampler wants to find with the trial later, as JSON can hold it.
     """
-    seed %= 2**32
-    if spec.search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-
-
-def template_of(spec: StudySpec, proposal: Proposal) -> FrozenTrial:
-    """Returns a proposal as a trial to start; its torch-form values go along as an attribute."""
     config = decode(spec, proposal)
     attributes: dict[str, object] = {"config": config.to_json()}
     if proposal.preset is not None:
         attributes["preset"] = proposal.preset
+    if sampler_state:
+        attributes[SAMPLER_STATE] = dict(sampler_state)
     return create_trial(
         state=TrialState.RUNNING,
         params=dict(proposal.params),

@@ -9,10 +9,12 @@ import optuna
 
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
+from tuner.search.halving import AshaPruner, HyperbandPruner
 from tuner.search.history import History
+from tuner.search.plugins import build_plugin
 
 STARTUP_TRIALS = 5
-"""Complete trials before anything is stopped."""
+"""Complete trials before the median pruner stops anything."""
 
 
 class Pruner:
@@ -24,6 +26,9 @@ class Pruner:
     Args:
         spec: The resolved spec.
         history: The past; whoever asks keeps it up to date.
+
+    Raises:
+        SpecError: If the user's own pruner cannot be built.
     """
 
     def __init__(self, spec: StudySpec, history: History) -> None:
@@ -44,10 +49,36 @@ class Pruner:
 
 
 def build_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
-    """Returns Optuna's pruner for a study; nobody is judged at the first evaluation."""
-    if spec.search.pruner == "none":
-        return optuna.pruners.NopPruner()
-    first = 1
-    if spec.budget.steps is not None:
-        first = -(-spec.budget.steps // spec.budget.evaluations)
-    return optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=first + 1)
+    """Returns the pruner of a study.
+
+    Raises:
+        SpecError: If the user's own pruner cannot be built.
+    """
+    evaluations = spec.budget.evaluations
+    match spec.search.pruner:
+        case "none":
+            return optuna.pruners.NopPruner()
+        case "median":
+            # Nobody is judged at the first evaluation.
+            steps = spec.budget.steps
+            first = 1 if steps is None else -(-steps // evaluations)
+            return optuna.pruners.MedianPruner(
+                n_startup_trials=STARTUP_TRIALS, n_warmup_steps=first + 1
+            )
+        case "asha":
+            return AshaPruner(evaluations)
+        case "hyperband":
+            return HyperbandPruner(evaluations)
+        case own:
+            pruner: optuna.pruners.BasePruner = build_plugin(
+                own, optuna.pruners.BasePruner, "search.pruner"
+            )
+            return pruner
+
+
+def needs_running(spec: StudySpec) -> bool:
+    """Tells whether the pruner looks at evaluations of trials that still run elsewhere.
+
+    Successive halving does; the median is that of complete trials. The user's own may.
+    """
+    return spec.search.pruner not in ("median", "none")

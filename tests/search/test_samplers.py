@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.exceptions import ExperimentalWarning
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from scipy.stats.qmc import discrepancy
+
+from tests.search.studies import make_spec, record_of
+from tuner.domain.dimensions import Float
+from tuner.domain.samplers import JOINT_SAMPLERS
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import Outcome, TrialRecord
+from tuner.errors import SpecError
+from tuner.search import History, Proposer, build_sampler
+from tuner.search.cube import UnitCube
+from tuner.search.distributions import joint_space
+from tuner.search.samplers import capped_costs, ranks
+
+RATE, MOMENTUM = "momentum.lr", "momentum.one_minus_momentum"
+AXES = {
+    "lr": {"low": 1e-4, "high": 1.0, "log": True},
+    "one_minus_momentum": {"low": 0.01, "high": 1.0, "log": True},
+}
+joint_samplers = pytest.mark.parametrize("sampler", JOINT_SAMPLERS)
+
+
+def joint_spec(sampler: str, direction: str = "minimize", **tables: Any) -> StudySpec:
+    tree: dict[str, Any] = {
+        "study": {"name": "s", "workload": "a:B", "direction": direction},
+        "search": {"sampler": sampler},
+        "space": {"optimizers": ["momentum"], "schedules": ["constant"], "breadth": 1},
+        "optimizer": {"momentum": AXES},
+    }
+    return make_spec(**(tree | tables))
+
+
+def off(params: dict[str, Any]) -> float:
+    """Returns how far a point is off the best one, a rate of 0.01 and a momentum of 0.9."""
+    return (math.log10(params[RATE]) + 2) ** 2 + (math.log10(params[MOMENTUM]) + 1) ** 2
+
+
+class Search:
+    """Some workers on a study, whose records go through JSON as through a database."""
+
+    def __init__(self, spec: StudySpec, workers: int = 1, seed: int = 0) -> None:
+        self.spec = spec
+        self.records: list[TrialRecord] = []
+        self.join(workers, seed)
+
+    def join(self, workers: int, seed: int) -> None:
+        """Has other workers, who know the records alone, go on."""
+        self.workers = [Proposer(self.spec, seed * 1000 + n) for n in range(workers)]
+        for worker in self.workers:
+            worker.history.add(self.records)
+
+    def add(self, record: TrialRecord) -> None:
+        self.records = [r for r in self.records if r.number != record.number] + [record]
+        for worker in self.workers:
+            worker.history.add([record])
+
+    def run_defaults(self) -> None:
+        for trial in self.workers[0].defaults():
+            params = dict(trial.params)
+            number = len(self.records)
+            start = record_of(number, value=3.0, params=params, preset="default")
+            del start.proposal.params["sgd.lr"]
+            self.add(start)
+
+    def start(self, worker: int) -> TrialRecord:
+        trial = self.workers[worker].propose()
+        record = TrialRecord(
+            len(self.records),
+            Outcome.RUNNING,
+            record_of(0, params=trial.params).proposal,
+            attributes=json.loads(json.dumps(trial.user_attrs)),
+        )
+        del record.proposal.params["sgd.lr"]
+        self.add(record)
+        return record
+
+    def finish(self, record: TrialRecord, outcome: Outcome = Outcome.COMPLETE) -> None:
+        value = off(record.proposal.params)
+        if self.spec.study.direction == "maximize":
+            value = -value
+        ended = outcome is not Outcome.FAILED and outcome is not Outcome.DIVERGED
+        self.add(
+            TrialRecord(
+                record.number,
+                outcome,
+                record.proposal,
+                value if ended else None,
+                {20: value} if ended else {},
+                record.attributes,
+            )
+        )
+
+    def run(self, trials: int) -> list[float]:
+        """Runs trials, which finish in no order; returns how far each is off, by number."""
+        draw, running, found = np.random.default_rng(0), [], []
+        while trials or running:
+            while trials and len(running) < len(self.workers):
+                running.append(self.start(len(running)))
+                trials -= 1
+            record = running.pop(draw.integers(len(running)))
+            self.finish(record)
+            found.append((record.number, off(record.proposal.params)))
+        return [value for _, value in sorted(found)]
+
+
+def points_of(search: Search) -> np.ndarray:
+    cube = UnitCube(joint_space(search.spec))
+    mine = [r for r in search.records if not r.is_default]
+    return np.array([cube.to_point(r.proposal.params) for r in mine])
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize(("sampler", "trials"), [("cmaes", 60), ("gp", 26)])
+def test_a_model_draws_near_the_best_point(sampler: str, trials: int, direction: str, workers: int):
+    ends = {}
+    for name in (sampler, "random"):
+        search = Search(joint_spec(name, direction), workers)
+        search.run_defaults()
+        ends[name] = statistics.median(search.run(trials)[-10:])
+    assert ends[sampler] < 0.25 * ends["random"]
+
+
+def test_cma_es_goes_on_where_other_workers_left():
+    search = Search(joint_spec("cmaes"), 2)
+    for session in range(6):
+        search.run(10)
+        search.join(2, seed=session + 1)
+    records = sorted(search.records, key=lambda record: record.number)
+    generations = [record.attributes["sampler"]["generation"] for record in records]
+    assert generations == sorted(generations)
+    assert generations[-1] >= 7
+    assert statistics.median(search.run(10)) < 0.2
+
+
+def test_a_pruned_trial_counts_in_its_generation_as_worse_than_complete_ones():
+    search = Search(joint_spec("cmaes"))
+    for _ in range(90):
+        record = search.start(0)
+        good = off(record.proposal.params) < 1.0
+        search.finish(record, Outcome.COMPLETE if good else Outcome.PRUNED)
+    assert search.start(0).attributes["sampler"]["generation"] == 15
+    assert statistics.median(off(r.proposal.params) for r in search.records[-10:]) < 0.2
+
+
+def test_failed_and_running_trials_do_not_fill_a_generation():
+    search = Search(joint_spec("cmaes"))
+    for outcome in (Outcome.FAILED, Outcome.RUNNING):
+        for _ in range(10):
+            search.finish(search.start(0), outcome)
+    assert search.start(0).attributes["sampler"]["generation"] == 0
+
+
+@pytest.mark.parametrize("sampler", ["cmaes", "gp"])
+def test_a_model_turns_away_from_what_diverges(sampler: str):
+    search = Search(joint_spec(sampler))
+    diverged = []
+    for _ in range(40 if sampler == "cmaes" else 26):
+        record = search.start(0)
+        diverged.append(record.proposal.params[RATE] > 0.05)
+        search.finish(record, Outcome.DIVERGED if diverged[-1] else Outcome.COMPLETE)
+    assert sum(diverged[-10:]) < sum(diverged[:10])
+
+
+def test_a_gaussian_process_draws_elsewhere_while_a_point_is_tried():
+    search = Search(joint_spec("gp"), 2)
+    search.run(16)
+    first, second = search.start(0), search.start(1)
+    points = UnitCube(joint_space(search.spec))
+    apart = points.to_point(first.proposal.params) - points.to_point(second.proposal.params)
+    assert np.abs(apart).max() > 1e-3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sobol_sequence_is_spread_more_evenly_than_random_points(seed: int):
+    spread = {}
+    for sampler in ("qmc", "random"):
+        search = Search(joint_spec(sampler), seed=seed)
+        search.run_defaults()
+        search.run(32)
+        spread[sampler] = discrepancy(points_of(search))
+    assert spread["qmc"] < 0.3 * spread["random"]
+
+
+def test_a_dropped_proposal_leaves_no_hole_in_the_sequence():
+    search = Search(joint_spec("qmc"))
+    search.workers[0].propose()  # the study's default started in its place
+    search.run(16)
+    # Each of the sixteen equal parts of each axis holds exactly one point of a Sobol sequence.
+    for axis in points_of(search).T:
+        assert sorted((axis * 16).astype(int)) == list(range(16))
+
+
+def test_workers_draw_other_points_of_sobol_sequences():
+    search = Search(joint_spec("qmc"), 4)
+    search.run(32)
+    search.join(4, seed=1)
+    search.run(32)
+    points = points_of(search)
+    assert len(np.unique(points.round(6), axis=0)) == 64
+    assert discrepancy(points) < discrepancy(np.random.default_rng(0).random((64, 2)))
+
+
+def test_a_sobol_sequence_draws_every_choice_equally_often():
+    train = {"batch_size": {"choices": [32, 64, 128, 256]}}
+    search = Search(joint_spec("qmc", train=train))
+    search.run(16)
+    sizes = [r.proposal.params["batch_size"] for r in search.records]
+    assert {size: sizes.count(size) for size in sizes} == {32: 4, 64: 4, 128: 4, 256: 4}
+
+
+@joint_samplers
+def test_defaults_are_kept_from_samplers_that_model_one_space(sampler: str):
+    history = History(joint_spec(sampler))
+    history.add([record_of(0, value=1.0, preset="default")])
+    assert (len(history.study.trials), len(history.asked.trials)) == (1, 0)
+
+
+def test_defaults_are_shown_to_tpe():
+    history = History(make_spec())
+    history.add([record_of(0, value=1.0, preset="default")])
+    assert (len(history.study.trials), len(history.asked.trials)) == (1, 1)
+
+
+@joint_samplers
+def test_the_same_seed_proposes_the_same_trials_in_one_space(sampler: str):
+    trials = 12 if sampler == "gp" else 24
+    assert Search(joint_spec(sampler)).run(trials) == Search(joint_spec(sampler)).run(trials)
+
+
+@joint_samplers
+def test_a_space_of_one_point_can_be_searched_by_all_but_cma_es(sampler: str):
+    fixed = {"momentum": {"lr": 0.1, "momentum": 0.9}}
+    if sampler == "cmaes":
+        with pytest.raises(SpecError, match="at least two ranges"):
+            joint_spec(sampler, optimizer=fixed)
+        return
+    params = Proposer(joint_spec(sampler, optimizer=fixed), 0).propose().params
+    assert params == {"optimizer": "momentum", "schedule": "constant"}
+
+
+@joint_samplers
+def test_what_a_training_loop_asks_for_is_refused_by_samplers_of_one_space(sampler: str):
+    proposer = Proposer(joint_spec(sampler), 0)
+    with pytest.raises(SpecError, match="'width' is asked for by the training loop"):
+        proposer.suggest("width", Float(low=1.0, high=2.0))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", *JOINT_SAMPLERS])
+def test_no_sampler_warns(sampler: str):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Search(joint_spec(sampler)).run(3)
+
+
+# Places and costs of finished trials
+
+
+def finished(outcome: Outcome, value: float | None, points: int = 1) -> FrozenTrial:
+    evaluations = {} if value is None else dict.fromkeys(range(1, points + 1), value)
+    return History(make_spec()).to_frozen(record_of(0, outcome, value, evaluations))
+
+
+def test_complete_trials_rank_before_pruned_before_diverged_ones():
+    trials = [
+        finished(Outcome.DIVERGED, 0.0),
+        finished(Outcome.PRUNED, 0.1, points=1),
+        finished(Outcome.PRUNED, 5.0, points=3),
+        finished(Outcome.COMPLETE, 9.0),
+        finished(Outcome.COMPLETE, 8.0),
+        finished(Outcome.DIVERGED, None),
+    ]
+    assert ranks(trials, StudyDirection.MINIMIZE) == [4.5, 3, 2, 1, 0, 4.5]
+    assert ranks(trials, StudyDirection.MAXIMIZE) == [4.5, 3, 2, 0, 1, 4.5]
+
+
+def test_a_cost_is_cut_off_where_it_is_just_bad():
+    levels = [1.0, 2.0, 3.0, 4.0, 1e6]
+    trials = [finished(Outcome.COMPLETE, level) for level in levels]
+    trials.append(finished(Outcome.DIVERGED, 0.0))
+    assert capped_costs(trials, StudyDirection.MINIMIZE) == [1.0, 2.0, 3.0, 4.0, 7.0, 7.0]
+
+
+def test_where_all_diverged_all_cost_the_same():
+    assert capped_costs([finished(Outcome.DIVERGED, 1.0)] * 2, StudyDirection.MINIMIZE) == [0, 0]
+
+
+# The user's own
+
+OWN = """
+import optuna
+
+class Fixed(optuna.samplers.BaseSampler):
+    def __init__(self, seed):
+        self.seed = seed
+        self.seen = []
+
+    def infer_relative_search_space(self, study, trial):
+        return {}
+
+    def sample_relative(self, study, trial, search_space):
+        done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        self.seen.append([t.system_attrs for t in done])
+        study._storage.set_trial_system_attr(trial._trial_id, "turn", len(done))
+        return {}
+
+    def sample_independent(self, study, trial, name, distribution):
+        if hasattr(distribution, "choices"):
+            return distribution.choices[0]
+        return distribution.low
+
+def build(seed):
+    return Fixed(seed)
+
+def nothing(seed):
+    return None
+
+def broken(seed):
+    raise RuntimeError("out of ideas")
+
+def pruner():
+    return optuna.pruners.ThresholdPruner(upper=1.0)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "mysearch.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mysearch", raising=False)
+    return "mysearch"
+
+
+def test_a_sampler_of_the_user_s_proposes(own: str):
+    proposer = Proposer(make_spec(search={"sampler": f"{own}:build"}), 5)
+    assert proposer.propose().params["sgd.lr"] == 1e-3
+
+
+def test_what_a_sampler_of_the_user_s_notes_with_a_trial_comes_back(own: str):
+    search = Search(joint_spec(f"{own}:build"))
+    search.run(2)
+    search.join(1, seed=1)
+    search.start(0)
+    [seen] = search.workers[0].history.asked.sampler.seen
+    assert seen == [{"turn": 0}, {"turn": 1}]
+
+
+@pytest.mark.parametrize(
+    "name", ["TPESampler", "RandomSampler", "CmaEsSampler", "NSGAIISampler", "GPSampler"]
+)
+def test_a_class_of_optuna_s_works_by_name(name: str):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        search = Search(joint_spec(f"optuna.samplers:{name}"))
+    search.run_defaults()
+    assert len(search.run(12)) == 12
+
+
+def test_optuna_s_own_cma_es_keeps_its_state_with_the_trials():
+    search = Search(joint_spec("optuna.samplers:CmaEsSampler"))
+    search.run_defaults()
+    for session in range(5):
+        search.run(12)
+        search.join(1, seed=session + 1)
+    generations = [r.attributes["sampler"].get("cma:generation", 0) for r in search.records[2:]]
+    assert max(generations) > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mysearch:nothing", "returned None, which is no Optuna BaseSampler"),
+        ("mysearch:broken", "RuntimeError: out of ideas"),
+        ("mysearch:pruner", "Name a callable that takes seed"),
+        ("mysearch:absent", "has no 'absent'"),
+        ("nowhere_to_be_found:build", "importing nowhere_to_be_found failed"),
+    ],
+)
+def test_what_is_no_sampler_is_refused(own: str, name: str, said: str):
+    with pytest.raises(SpecError, match=said) as refusal:
+        build_sampler(make_spec(search={"sampler": name}), 0)
+    assert str(refusal.value).startswith("search.sampler")

@@ -1,0 +1,71 @@
+"""Points of a search space as points of the unit cube, where samplers that know geometry work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+Vector = npt.NDArray[np.float64]
+
+
+class UnitCube:
+    """A search space stretched to [0, 1] along every axis.
+
+    A logarithmic range is stretched in its logarithm; of n whole numbers or choices each takes
+    a stretch of 1/n (in the logarithm, where whole numbers are searched so).
+
+    Args:
+        space: The distributions by name.
+    """
+
+    def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
+        self._space = dict(space)
+
+    def to_point(self, params: Mapping[str, Any]) -> Vector:
+        """Returns where parameters lie in the cube."""
+        return np.array([_to_unit(axis, params[name]) for name, axis in self._space.items()])
+
+    def to_params(self, point: Vector) -> dict[str, Any]:
+        """Returns the parameters at a point of the cube."""
+        return {
+            name: _from_unit(axis, float(coordinate))
+            for (name, axis), coordinate in zip(self._space.items(), point, strict=True)
+        }
+
+
+def _to_unit(axis: BaseDistribution, value: Any) -> float:
+    if isinstance(axis, CategoricalDistribution):
+        return (axis.to_internal_repr(value) + 0.5) / len(axis.choices)
+    low, high, log = _edges(axis)
+    x = math.log(value) if log else value
+    return float((x - low) / (high - low))
+
+
+def _from_unit(axis: BaseDistribution, coordinate: float) -> Any:
+    if isinstance(axis, CategoricalDistribution):
+        return axis.choices[min(int(coordinate * len(axis.choices)), len(axis.choices) - 1)]
+    low, high, log = _edges(axis)
+    x = low + coordinate * (high - low)
+    value = math.exp(x) if log else x
+    if isinstance(axis, IntDistribution):
+        value = round(value)
+    return min(max(value, axis.low), axis.high)  # type: ignore[attr-defined]
+
+
+def _edges(axis: BaseDistribution) -> tuple[float, float, bool]:
+    """Returns an axis's ends as they are stretched; a whole number reaches half a step around."""
+    if not isinstance(axis, FloatDistribution | IntDistribution):
+        raise TypeError(f"{axis} is no range")
+    margin = 0.5 if isinstance(axis, IntDistribution) else 0.0
+    low, high = axis.low - margin, axis.high + margin
+    return (math.log(low), math.log(high), True) if axis.log else (low, high, False)
