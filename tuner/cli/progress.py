@@ -16,6 +16,7 @@ from rich.text import Text
 from tuner.analysis.summary import best_of
 from tuner.cli.options import console
 from tuner.domain.trials import Outcome, TrialRecord
+from tuner.errors import UnavailableError
 from tuner.report.tables import duration
 from tuner.service.interruption import GRACE_S, Interruption
 from tuner.service.local_pool import Exit, LocalPool
@@ -50,6 +51,7 @@ def watch(
     with display:
         pool.start()
         asked_at: float | None = None
+        away = False
         while pool.alive:
             time.sleep(_POLL_S)
             if interruption.requested and asked_at is None:
@@ -61,7 +63,14 @@ def watch(
                 if lost:
                     pool.kill()
             failures += [ended for ended in pool.reap() if ended.code != 0]
-            display.show(scene, scene.add(reader.sync()))
+            try:
+                display.show(scene, scene.add(reader.sync()))
+                away = False
+            except UnavailableError as error:
+                # The workers keep what they have to tell, so this only has nothing to show.
+                if not away:
+                    display.say(f"{error} Training goes on; reports are kept until it is back.")
+                away = True
     return Watched(failures, lost)
 
 

@@ -75,21 +75,38 @@ def open_study(database: Database, spec: StudySpec) -> Opened:
 
 
 def _describe(name: str, differences: dict[str, tuple[object, object]]) -> str:
+    fixed = {key: pair for key, pair in differences.items() if key not in _EXTENDABLE}
+    # What joins or leaves brings its own hyperparameters along: those go without saying.
+    telling = {key: pair for key, pair in fixed.items() if not _follows(key, fixed)}
     lines = [
         f"The study {name!r} exists and differs:",
         *(
             f"  {key}: {_show(stored)} in the database, {_show(given)} now"
-            for key, (stored, given) in differences.items()
-            if key not in _EXTENDABLE
+            for key, (stored, given) in telling.items()
         ),
     ]
-    if any(key.startswith("budget.") for key in differences.keys() - _EXTENDABLE):
+    if any(key.startswith("budget.") for key in fixed):
         lines.append("Trials of different lengths cannot be ranked against each other.")
+    if any(key.startswith("space.") for key in fixed):
+        lines.append(
+            "The study was searched for what it names: what joins late has had fewer trials, and "
+            "a ranking of both would not be fair."
+        )
     lines.append(
         "Only budget.trials and budget.wall_time can change in an existing study. "
         f"Give the new one another --name, or delete the old one: tuner study delete {name}"
     )
     return "\n".join(lines)
+
+
+def _follows(key: str, differences: dict[str, tuple[object, object]]) -> bool:
+    """Tells whether a difference follows from an optimizer or schedule that joins or leaves."""
+    table, _, rest = key.partition(".")
+    chosen = differences.get(f"space.{table}s")
+    if chosen is None:
+        return False
+    branch = rest.partition(".")[0]
+    return not all(isinstance(names, list) and branch in names for names in chosen)
 
 
 def _show(value: object) -> str:
