@@ -43,7 +43,8 @@ class TestEveryOptimizer:
 
     def test_its_defaults_and_ranges_lie_within_their_bounds(self, row: OptimizerRow):
         for knob in row.hyperparameters:
-            assert knob.default in knob.bounds
+            if not isinstance(knob.default, str):
+                assert knob.default in knob.bounds
             assert knob.fit(knob.search_name, knob.dimension) == knob.dimension
 
     def test_it_says_what_it_is_and_where_it_comes_from(self, row: OptimizerRow):
@@ -96,3 +97,26 @@ def test_betas_are_given_as_a_pair():
     (call,) = OPTIMIZERS["adam"].calls(OPTIMIZERS["adam"].decode({"one_minus_beta1": 0.25}))
     assert call.arguments["betas"] == (0.75, 0.999)
     assert not {"beta1", "beta2"} & call.arguments.keys()
+
+
+def test_an_optimizer_of_sparse_gradients_leaves_the_rest_to_its_helper():
+    row = OPTIMIZERS["sparse_adam"]
+    sparse, dense = row.calls(row.decode({"lr": 0.02, "adam_lr": 0.003}))
+    assert (sparse.parameters, dense.parameters) == ("sparse", "dense")
+    assert (sparse.target, dense.target) == ("torch.optim.SparseAdam", "torch.optim.Adam")
+    assert sparse.arguments["lr"] == 0.02
+    assert dense.arguments == {"lr": 0.003}
+
+
+def test_torch_s_none_is_spelled_as_text():
+    row = OPTIMIZERS["lbfgs"]
+    searched = [
+        row.calls(row.decode({"line_search_fn": name})) for name in ("none", "strong_wolfe")
+    ]
+    given = [call.arguments["line_search_fn"] for (call,) in searched]
+    assert given == [None, "strong_wolfe"]
+
+
+def test_lbfgs_alone_needs_a_closure_and_takes_no_groups():
+    assert [row.name for row in OPTIMIZERS.values() if row.closure] == ["lbfgs"]
+    assert [row.name for row in OPTIMIZERS.values() if not row.groups] == ["lbfgs"]

@@ -35,6 +35,8 @@ def test_what_is_left_out_has_a_default():
     assert spec.space.schedules == USUAL_SCHEDULES
     assert spec.train.batch_size == Fixed(value=128)
     assert (spec.train.grad_clip, spec.train.precision) == (None, "float32")
+    assert (spec.train.groups, spec.train.no_decay_on_biases_and_norms) == ((), False)
+    assert spec.train.schedule_by == "step"
 
 
 def test_a_budget_without_a_length_has_ten_epochs():
@@ -69,7 +71,7 @@ def test_a_budget_counted_in_two_units_is_refused(given_lengths: tuple[str, ...]
     ],
 )
 def test_a_full_trial_has_the_steps_of_its_length(length: dict[str, Any], steps: int):
-    assert Budget.model_validate(length).full_steps(train_examples=1000, batch_size=32) == steps
+    assert Budget.model_validate(length).full_steps(epoch_steps=31, batch_size=32) == steps
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
@@ -357,3 +359,33 @@ def test_samplers_and_pruners_are_named_or_imported(key: str, names: tuple[str, 
     for name in ("", "anything", "mysearch:", ":build", "my search:build"):
         with pytest.raises(ValidationError, match="neither an import string"):
             spec_of(search={key: name})
+
+
+# Parameter groups
+
+BODY = {"name": "body", "match": "body.*", "lr_multiplier": {"low": 0.01, "high": 1, "log": True}}
+HEAD = {"name": "head", "match": "head.*", "weight_decay": 0.1}
+
+
+def test_what_a_group_searches_is_an_axis_of_every_trial():
+    spec = spec_of(train={"groups": [BODY, HEAD]}).resolve()
+    assert set(spec.root_axes()) == {"optimizer", "schedule", "groups.body.lr_multiplier"}
+    assert parse_spec(json.loads(json.dumps(spec.to_json())), origin="database") == spec
+
+
+def test_two_groups_of_one_name_are_refused():
+    with pytest.raises(ValidationError, match="two groups share a name"):
+        spec_of(train={"groups": [BODY, BODY]})
+
+
+@pytest.mark.parametrize("train", [{"groups": [HEAD]}, {"no_decay_on_biases_and_norms": True}])
+def test_an_optimizer_without_groups_is_refused_where_there_are_some(train: dict[str, Any]):
+    with pytest.raises(ValidationError, match="lbfgs takes all parameters as one group: leave it"):
+        spec_of(train=train, space={"optimizers": ["adam", "lbfgs"]})
+    assert spec_of(train=train, space={"optimizers": ["adam", "muon"]}).train.groups is not None
+
+
+def test_a_schedule_changes_by_step_or_by_epoch():
+    assert spec_of(train={"schedule_by": "epoch"}).train.schedule_by == "epoch"
+    with pytest.raises(ValidationError, match="'step' or 'epoch'"):
+        spec_of(train={"schedule_by": "batch"})

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.domain.domain_strategies import is_within, spec_trees
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.groups import GroupValues
 from tuner.domain.hyperparameters import Hyperparameter
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.schedules import SCHEDULES
@@ -223,3 +224,24 @@ def test_a_record_knows_its_optimizer_its_schedule_and_whether_it_is_a_default()
     default = TrialRecord(1, Outcome.COMPLETE, Proposal(params, preset="default"))
     assert (tuned.optimizer, tuned.schedule) == ("sgd", "step")
     assert (tuned.is_default, default.is_default) == (False, True)
+
+
+def test_groups_and_own_hyperparameters_are_decoded_and_shown():
+    group = {"name": "body", "match": "body.*", "lr_multiplier": {"low": 0.01, "high": 1}}
+    spec = spec_of(
+        space={"optimizers": ["sgd"], "schedules": ["constant"], "breadth": 1},
+        train={"groups": [group], "batch_size": 32},
+    )
+    params: dict[str, Value] = {
+        "optimizer": "sgd",
+        "schedule": "constant",
+        "sgd.lr": 0.5,
+        "groups.body.lr_multiplier": 0.25,
+        "dropout": 0.1,
+    }
+    config = decode(spec, Proposal(params))
+    assert config.groups == (GroupValues("body", "body.*", lr_multiplier=0.25),)
+    assert config.own == {"dropout": 0.1}
+    shown = config.to_json()
+    assert shown["groups.body.lr_multiplier"] == 0.25
+    assert (shown["dropout"], shown["lr"]) == (0.1, 0.5)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 import pytest
@@ -9,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tuner.domain.calls import Call
-from tuner.domain.dimensions import Float, Value
+from tests.optim.networks import Words, network, train
+from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.schedules import SCHEDULES
 from tuner.errors import WorkloadError
 from tuner.optim import JointOptimizer, build_optimizer, build_schedule
-from tuner.optim.build import instantiate, select_parameters
+from tuner.optim.groups import select_parameters
 
 every_optimizer = pytest.mark.parametrize("name", list(OPTIMIZERS))
 
@@ -31,22 +32,20 @@ LEARNING_RATES = {
 }
 
 
-def network(dtype: torch.dtype = torch.float32) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).to(dtype)
+def network_for(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Returns a model that an optimizer can train."""
+    return (Words().to(dtype)) if OPTIMIZERS[name].takes == "sparse" else network(dtype)
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    dtype = next(model.parameters()).dtype
-    loss = torch.empty(0)
-    for _ in range(steps):
-        x = torch.randn(16, 4, generator=generator, dtype=torch.float64).to(dtype)
-        loss = (model(x) - x[:, :3].square()).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return loss
+def value_within(draw: st.DataObject, axis: Dimension) -> Value:
+    match axis:
+        case Float():
+            return draw.draw(st.floats(axis.low, axis.high))
+        case Int():
+            return draw.draw(st.integers(axis.low, axis.high))
+        case Choice():
+            return draw.draw(st.sampled_from(axis.choices))
+    pytest.fail(f"{axis} is not searched")
 
 
 def without_fused_kernels(name: str, values: dict[str, Value], model: nn.Module) -> Any:
@@ -54,31 +53,32 @@ def without_fused_kernels(name: str, values: dict[str, Value], model: nn.Module)
     for call in OPTIMIZERS[name].calls(values):
         module, _, attribute = call.target.rpartition(".")
         constructor = getattr(importlib.import_module(module), attribute)
-        selected = select_parameters(call.parameters, list(model.parameters()))
+        selected = select_parameters(call.parameters, list(model.parameters()), model)
         # foreach=False is the plain loop over parameters, the reference of every faster kernel.
-        plain = {} if attribute == "Muon" else {"foreach": False}
+        accepted = inspect.signature(constructor).parameters
+        plain = {"foreach": False} if "foreach" in accepted else {}
         parts.append(constructor(selected, **call.arguments, **plain))
-    return JointOptimizer(parts)
+    return parts[0] if len(parts) == 1 else JointOptimizer(parts)
 
 
 @every_optimizer
 def test_it_builds_from_its_defaults_and_changes_every_parameter(name: str):
-    model = network()
+    model = network_for(name)
     before = [p.detach().clone() for p in model.parameters()]
-    train(model, build_optimizer(name, OPTIMIZERS[name].decode({}), model), 1)
+    train(model, build_optimizer(name, OPTIMIZERS[name].decode({}), model), 2)
     assert not any(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 @every_optimizer
 def test_it_holds_every_trainable_parameter_once(name: str):
-    model = network()
-    model[0].bias.requires_grad_(False)
+    model = network_for(name)
+    next(p for p in model.parameters() if p.ndim == 1).requires_grad_(False)
     optimizer = build_optimizer(name, OPTIMIZERS[name].decode({}), model)
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
 
-@every_optimizer
+@pytest.mark.parametrize("name", [n for n in OPTIMIZERS if OPTIMIZERS[n].takes != "sparse"])
 def test_it_minimises_a_quadratic(name: str):
     target = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
     model = nn.Linear(3, 4).double()
@@ -88,11 +88,15 @@ def test_it_minimises_a_quadratic(name: str):
         {"adamw_lr": 0.05} if name == "muon" else {}
     )
     optimizer = build_optimizer(name, values, model)
-    for _ in range(200):
+
+    def closure() -> Tensor:
         loss = (model.weight - target).square().sum() + model.bias.square().sum()
         optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        return loss
+
+    for _ in range(200):
+        loss = optimizer.step(closure)
     start = float(target.square().sum() + 4)
     assert loss.item() < 0.01 * start
 
@@ -100,14 +104,14 @@ def test_it_minimises_a_quadratic(name: str):
 @every_optimizer
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_it_keeps_the_dtype_of_parameters(name: str, dtype: torch.dtype):
-    model = network(dtype)
+    model = network_for(name, dtype)
     train(model, build_optimizer(name, OPTIMIZERS[name].decode({}), model), 3)
     assert {p.dtype for p in model.parameters()} == {dtype}
 
 
 @every_optimizer
 def test_it_has_the_hyperparameters_of_its_catalog_row(name: str):
-    model = network()
+    model = network_for(name)
     values = OPTIMIZERS[name].decode({"lr": 0.0123})
     optimizer = build_optimizer(name, values, model)
     for group, call in zip(optimizer.param_groups, OPTIMIZERS[name].calls(values), strict=True):
@@ -119,9 +123,8 @@ def test_it_has_the_hyperparameters_of_its_catalog_row(name: str):
 def test_torch_accepts_every_point_of_the_search_space(data: st.DataObject, name: str):
     point: dict[str, Value] = {}
     for knob in OPTIMIZERS[name].hyperparameters:
-        assert isinstance(knob.dimension, Float)
-        point[knob.search_name] = data.draw(st.floats(knob.dimension.low, knob.dimension.high))
-    model = network()
+        point[knob.search_name] = value_within(data, knob.dimension)
+    model = network_for(name)
     train(model, build_optimizer(name, OPTIMIZERS[name].decode(point), model), 2)
     assert all(p.isfinite().all() for p in model.parameters())
 
@@ -132,6 +135,9 @@ def test_torch_accepts_every_value_within_its_bounds(data: st.DataObject, name: 
     point: dict[str, Value] = {}
     for knob in OPTIMIZERS[name].hyperparameters:
         bounds = knob.bounds
+        if isinstance(knob.dimension, Choice):
+            point[knob.name] = value_within(data, knob.dimension)
+            continue
         point[knob.name] = data.draw(
             st.floats(
                 bounds.low,
@@ -140,14 +146,14 @@ def test_torch_accepts_every_value_within_its_bounds(data: st.DataObject, name: 
                 exclude_max=bounds.open_high,
             )
         )
-    optimizer = build_optimizer(name, OPTIMIZERS[name].decode(point), network())
+    optimizer = build_optimizer(name, OPTIMIZERS[name].decode(point), network_for(name))
     assert optimizer.param_groups[0]["lr"] == point["lr"]
 
 
 @every_optimizer
 def test_a_fused_kernel_follows_the_plain_rule(name: str):
     values = OPTIMIZERS[name].decode({"lr": 0.01, "weight_decay": 0.01})
-    fast, plain = network(torch.float64), network(torch.float64)
+    fast, plain = network_for(name, torch.float64), network_for(name, torch.float64)
     train(fast, build_optimizer(name, values, fast), 20)
     train(plain, without_fused_kernels(name, values, plain), 20)
     for a, b in zip(fast.parameters(), plain.parameters(), strict=True):
@@ -161,8 +167,8 @@ def test_the_fused_kernel_is_used_where_torch_has_one(name: str):
 
 
 def test_a_parameter_that_is_not_real_gets_the_plain_kernel():
-    parameter = nn.Parameter(torch.zeros(3, dtype=torch.complex64))
-    optimizer = instantiate(Call("torch.optim.Adam", {"lr": 0.1}), [parameter])
+    model = nn.ParameterList([torch.zeros(3, dtype=torch.complex64)])
+    optimizer = build_optimizer("adam", OPTIMIZERS["adam"].decode({}), model)
     assert not optimizer.param_groups[0]["fused"]
 
 
@@ -184,14 +190,16 @@ def test_muon_alone_trains_a_model_of_matrices():
 
 
 def test_muon_refuses_a_model_without_matrices():
-    with pytest.raises(WorkloadError, match=r"no parameter with two dimensions: leave muon out"):
+    with pytest.raises(
+        WorkloadError, match=r"with two dimensions, but the model has none: leave muon out"
+    ):
         build_optimizer("muon", OPTIMIZERS["muon"].decode({}), nn.LayerNorm(4))
 
 
 def test_muon_refuses_a_model_whose_matrices_are_frozen():
     model = nn.Linear(3, 2)
     model.weight.requires_grad_(False)
-    with pytest.raises(WorkloadError, match="no parameter with two dimensions"):
+    with pytest.raises(WorkloadError, match="with two dimensions, but the model has none"):
         build_optimizer("muon", OPTIMIZERS["muon"].decode({}), model)
 
 
@@ -219,12 +227,21 @@ def test_a_schedule_multiplies_every_learning_rate(name: str, optimizer_name: st
         schedule.step()
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=8))
-@settings(deadline=None, max_examples=50, derandomize=True)
-def test_matrices_and_others_share_the_parameters_between_them(ranks: list[int]):
-    parameters = [torch.zeros((2,) * rank) for rank in ranks]
-    matrices = select_parameters("matrices", parameters)
-    others = select_parameters("others", parameters)
-    assert all(p.ndim == 2 for p in matrices)
-    assert sorted(map(id, matrices + others)) == sorted(map(id, parameters))
-    assert list(map(id, select_parameters("all", parameters))) == list(map(id, parameters))
+def test_sparse_adam_takes_the_sparse_embeddings_and_adam_the_rest():
+    model = Words()
+    optimizer = build_optimizer("sparse_adam", OPTIMIZERS["sparse_adam"].decode({}), model)
+    assert isinstance(optimizer, JointOptimizer)
+    sparse, adam = optimizer.parts
+    assert (type(sparse), type(adam)) == (torch.optim.SparseAdam, torch.optim.Adam)
+    assert [p is model.words.weight for p in sparse.param_groups[0]["params"]] == [True]
+    assert len(adam.param_groups[0]["params"]) == 2
+
+
+def test_a_sparse_embedding_gets_no_fused_kernel():
+    optimizer = build_optimizer("adagrad", OPTIMIZERS["adagrad"].decode({}), Words())
+    assert not optimizer.param_groups[0].get("fused")
+
+
+def test_sparse_adam_refuses_a_model_without_sparse_gradients():
+    with pytest.raises(WorkloadError, match=r"gradients are sparse.*leave sparse_adam out"):
+        build_optimizer("sparse_adam", OPTIMIZERS["sparse_adam"].decode({}), network())

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from tuner.optim import JointOptimizer
+from tuner.optim.joint import FrozenGroup
 
 
 def network() -> nn.Linear:
@@ -135,3 +136,53 @@ def test_the_state_of_another_number_of_parts_is_refused():
 
 def test_it_shows_its_parts():
     assert repr(joint(network())) == "JointOptimizer(SGD, Adam)"
+
+
+def with_frozen(model: nn.Linear) -> JointOptimizer:
+    optimizer = torch.optim.SGD([model.weight], lr=0.1, momentum=0.9)
+    group = {**optimizer.param_groups[0], "params": [model.bias], "frozen_until": 0.5}
+    model.bias.requires_grad_(False)
+    return JointOptimizer([optimizer], [FrozenGroup(optimizer, group)])
+
+
+@pytest.mark.parametrize("thawed", [False, True])
+def test_a_restored_state_thaws_what_had_thawed(thawed: bool):
+    straight, resumed = network(), network()
+    optimizer, continued = with_frozen(straight), with_frozen(resumed)
+    train(straight, optimizer, range(3))
+    if thawed:
+        optimizer.thaw(0.5)
+        train(straight, optimizer, range(3, 6))
+    saved = copy.deepcopy(optimizer.state_dict())
+    resumed.load_state_dict(straight.state_dict())
+    continued.load_state_dict(saved)
+    for model, trained in ((straight, optimizer), (resumed, continued)):
+        trained.thaw(0.6)
+        train(model, trained, range(6, 9))
+    assert torch.equal(straight.weight, resumed.weight)
+    assert torch.equal(straight.bias, resumed.bias)
+
+
+def test_the_state_of_before_a_thaw_is_refused_afterwards():
+    optimizer = with_frozen(network())
+    before = optimizer.state_dict()
+    optimizer.thaw(0.5)
+    with pytest.raises(ValueError, match="other groups frozen"):
+        optimizer.load_state_dict(before)
+
+
+def test_the_state_of_more_groups_than_there_are_is_refused():
+    optimizer = joint(network())
+    with pytest.raises(ValueError, match="other groups frozen"):
+        optimizer.load_state_dict(optimizer.state_dict() | {"thawed": 1})
+
+
+def test_a_frozen_parameter_does_not_change():
+    model = network()
+    optimizer = with_frozen(model)
+    bias = model.bias.clone()
+    train(model, optimizer, range(3))
+    assert torch.equal(model.bias, bias)
+    optimizer.thaw(0.5)
+    train(model, optimizer, range(3, 6))
+    assert not torch.equal(model.bias, bias)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from tuner.domain.calls import Call
+from tuner.domain.calls import OTHERS, Call
 from tuner.domain.dimensions import Axis, Dimension, Finite, Fixed, Frozen, Value
 from tuner.domain.hyperparameters import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Hyperparameter
 
@@ -24,6 +24,9 @@ _KNOBS = {
         Hyperparameter("momentum", 0.0, Fixed(value=0.0), "", bounds=BELOW_ONE),
     )
 }
+
+# What trains the parameters that a row cannot is of Adam's family; its call leaves these to torch.
+_HELPER_BETAS = (0.9, 0.999)
 
 
 class Group(Frozen):
@@ -146,8 +149,9 @@ def group_settings(
     decay = 0.0 if spared else values.weight_decay
     if decay is not None and (accepted is None or "weight_decay" in accepted):
         settings["weight_decay"] = decay
-    if values.momentum is not None and "betas" in arguments:
-        settings["betas"] = (values.momentum, *arguments["betas"][1:])
+    betas = arguments.get("betas", _HELPER_BETAS if call.parameters in OTHERS.values() else None)
+    if values.momentum is not None and betas is not None:
+        settings["betas"] = (values.momentum, *betas[1:])
     elif values.momentum is not None and "momentum" in arguments:
         settings["momentum"] = values.momentum
     if values.frozen_until:
