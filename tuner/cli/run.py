@@ -87,15 +87,20 @@ def create_or_resume(
 
 
 def check_workload(spec: StudySpec, device: str) -> None:
-    """Trains a workload for one step and evaluates it once, before anything is created.
+    """Trains a workload for a step and evaluates it once, before anything is created.
 
     Raises:
-        SpecError: If it does not run as the study says.
+        SpecError: If it does not run as the study says, or a sampler or pruner of the user's own
+            cannot be built.
     """
+    from tuner.search import build_pruner, build_sampler
     from tuner.training.device import resolve_device
     from tuner.training.prepare import prepare_checked
 
-    prepare_checked(spec.resolve(), resolve_device(device))
+    resolved = spec.resolve()
+    build_sampler(resolved, seed=0)
+    build_pruner(resolved)
+    prepare_checked(resolved, resolve_device(device))
 
 
 def train(database: Database, study: StudyHandle, *, workers: int, device: str) -> None:

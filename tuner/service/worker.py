@@ -15,7 +15,7 @@ import torch
 import tuner
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError, StorageError, WorkloadError
-from tuner.search import Proposer
+from tuner.search import Proposer, needs_running
 from tuner.service.checkpoints import checkpoint_path, study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.presence import Presence, is_dead
@@ -92,7 +92,7 @@ class Worker:
             )
             desk = Desk(
                 ledger=ledger,
-                reader=RecordReader(self.database, self.study),
+                reader=RecordReader(self.database, self.study, follow_running=needs_running(spec)),
                 proposer=Proposer(spec, seed),
                 patience=patience,
                 seed=seed,
