@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import torch
 
+from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
-from tuner.training.trainer import Bench, Trainer
+from tuner.training.bench import Bench
+from tuner.training.loop import run_trial, train_workload
+from tuner.training.prepare import Rehearsal
+from tuner.training.run import Run
 from tuner.training.workload import Workload
 
 
@@ -16,12 +20,17 @@ def prepare(workload: Workload) -> Bench:
     return Bench.prepare(workload, torch.device("cpu"), "float32")
 
 
-def learn(bench: Bench, steps: int, lr: float = 0.01) -> dict[str, Any]:
-    """Returns the metrics after some steps of Adam."""
-    tree = {"study": {"name": "s", "workload": "a:B"}, "budget": {"steps": steps}}
+def learn(bench: Bench, steps: int, lr: float = 0.01, optimizer: str = "adam") -> dict[str, float]:
+    """Returns the metrics after some steps."""
+    tree = {
+        "study": {"name": "s", "workload": "a:B"},
+        "budget": {"steps": steps, "evaluations": 1},
+        "space": {"optimizers": [optimizer]},
+    }
     spec = StudySpec.model_validate(tree).resolve()
-    values = {"lr": lr, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
-    trainer = Trainer(bench, spec, TrialConfig("adam", values, "constant", {"warmup": 0.0}, 64), 0)
-    for _ in range(steps):
-        trainer.step()
-    return trainer.evaluate()
+    values = OPTIMIZERS[optimizer].decode({"lr": lr})
+    config = TrialConfig(optimizer, values, "constant", {"warmup": 0.0}, 64)
+    reporter = Rehearsal()
+    run = Run(spec, config, device=bench.device, reporter=reporter)
+    run_trial(partial(train_workload, bench=bench), run)
+    return reporter.evaluations[-1].metrics

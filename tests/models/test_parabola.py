@@ -5,7 +5,7 @@ import torch
 
 from models.parabola import Parabola
 from tests.models.learning import learn, prepare
-from tuner.training.trainer import Bench
+from tuner.training.bench import Bench
 
 
 @pytest.fixture(scope="module")
