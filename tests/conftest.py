@@ -141,10 +141,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def tuner(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Returns the command line, run as a user runs it, in the project."""
 
-    def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, timeout: float = 120, cwd: Path = project
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-W", "error::DeprecationWarning:tuner", "-m", "tuner", *arguments],
-            cwd=project,
+            cwd=cwd,
             env=os.environ | {"COLUMNS": "100"},
             capture_output=True,
             text=True,
