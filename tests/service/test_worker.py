@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import pytest
 import torch
 
 from tests.conftest import MakeSpec
+from tests.service.desks import Counted
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import NotFoundError, SpecError, WorkloadError
 from tuner.service.checkpoints import checkpoint_path, study_folder
 from tuner.service.interruption import Interruption
-from tuner.service.worker import Worker
+from tuner.service.worker import Log, Worker
 from tuner.store import Database, Studies, StudyHandle, open_database, read_records
 
 # Workloads that misbehave, written into the project as a user would.
@@ -86,9 +88,40 @@ class Cliff(Parabola):
         return loss
 '''
 
+_OWN_LOOP = '''
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+WIDTH = 4
+
+
+def train(run):
+    """Learns the sum of two numbers, in an order of its own each epoch."""
+    x = torch.rand(64, 2, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), run.batch_size, shuffle=True)
+    dropout = run.suggest_float("dropout", 0.0, 0.3)
+    model = nn.Sequential(nn.Linear(2, WIDTH), nn.Dropout(dropout), nn.Linear(WIDTH, 1))
+    optimizer = run.optimizer(model)
+    schedule = run.schedule(optimizer, loader)
+    for step, (inputs, targets) in run.steps(loader):
+        loss = nn.functional.mse_loss(model(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        try:
+            run.report(step, val_loss=loss)
+        except Exception:  # as careless loops do
+            pass
+'''
+
 
 def work(
-    database: Database, study: StudyHandle, interruption: Interruption | None = None
+    database: Database,
+    study: StudyHandle,
+    interruption: Interruption | None = None,
+    log: Log = lambda line: None,
 ) -> list[TrialRecord]:
     worker = Worker(
         database=database,
@@ -96,6 +129,7 @@ def work(
         device=torch.device("cpu"),
         interruption=interruption or Interruption(),
         started_at=time.time(),
+        log=log,
     )
     worker.run()
     return read_records(database, study)
@@ -187,23 +221,6 @@ def test_metric_the_workload_does_not_return_starts_no_trial(
     assert read_records(database, study) == []
 
 
-class StopAfter(Interruption):
-    """Asks for a stop when it has been looked at a number of times."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self._looks = looks
-
-    @property
-    def requested(self) -> bool:
-        self._looks -= 1
-        return self._looks < 0
-
-    @requested.setter
-    def requested(self, value: bool) -> None:
-        pass
-
-
 @pytest.mark.parametrize("looks", [2, 6, 7, 13, 19, 40])
 def test_interrupted_trial_is_continued_with_the_same_result(
     project: Path, database: Database, make_spec: MakeSpec, looks: int
@@ -214,7 +231,7 @@ def test_interrupted_trial_is_continued_with_the_same_result(
     identity = spec.study.model_copy(update={"name": "broken"})
     broken = studies.create(spec.model_copy(update={"study": identity}))
     [expected] = work(database, whole)
-    [stopped] = work(database, broken, StopAfter(looks))
+    [stopped] = work(database, broken, Counted(looks))
     assert stopped.outcome is (Outcome.RUNNING if looks < 40 else Outcome.COMPLETE)
     [continued] = work(database, broken)
     assert continued.outcome is Outcome.COMPLETE
@@ -228,7 +245,7 @@ def test_damaged_checkpoint_starts_the_trial_over(
 ) -> None:
     spec = make_spec(budget={"trials": 1, "steps": 20, "evaluations": 4})
     study = Studies(database).create(spec)
-    work(database, study, StopAfter(8))
+    work(database, study, Counted(8))
     path = checkpoint_path(study_folder(database.url, study), 0)
     path.write_bytes(path.read_bytes()[:100])
     [record] = work(database, study)
@@ -300,3 +317,54 @@ def test_worker_stops_when_its_study_is_deleted(
     Studies(database).delete(study)
     with pytest.raises(NotFoundError, match="deleted"):
         work(database, study)
+
+
+class TestOwnLoop:
+    """A training loop goes through a worker as a workload class does."""
+
+    @pytest.fixture
+    def loop(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+        (project / "own_training.py").write_text(_OWN_LOOP, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, "own_training", raising=False)
+        monkeypatch.setattr(sys, "path", sys.path.copy())
+        return "own_training:train"
+
+    def test_its_study_ends_with_exactly_its_budget(
+        self, loop: str, database: Database, make_spec: MakeSpec
+    ) -> None:
+        spec = of(make_spec, loop, budget={"trials": 12, "epochs": 4, "evaluations": 4})
+        records = work(database, Studies(database).create(spec))
+        assert len(records) == 12
+        assert {r.outcome for r in records} <= {Outcome.COMPLETE, Outcome.PRUNED}
+        complete = [r for r in records if r.outcome is Outcome.COMPLETE]
+        assert {tuple(r.evaluations) for r in complete} == {(1, 2, 3, 4)}
+        assert {r.attributes["steps"] for r in complete} == {8}
+        assert len({r.proposal.params["dropout"] for r in records}) == 12
+
+    @pytest.mark.parametrize("looks", [3, 6, 11])
+    def test_interrupted_it_continues_with_the_same_result(
+        self, loop: str, database: Database, make_spec: MakeSpec, looks: int
+    ) -> None:
+        spec = of(make_spec, loop, budget={"trials": 1, "steps": 20, "evaluations": 4})
+        studies = Studies(database)
+        [expected] = work(database, studies.create(spec))
+        identity = spec.study.model_copy(update={"name": "broken"})
+        broken = studies.create(spec.model_copy(update={"study": identity}))
+        [stopped] = work(database, broken, Counted(looks))
+        assert stopped.outcome is Outcome.RUNNING
+        [continued] = work(database, broken)
+        assert continued.evaluations == expected.evaluations
+        assert continued.proposal.params == expected.proposal.params
+        assert continued.attributes["steps"] == expected.attributes["steps"]
+
+    def test_another_model_than_in_the_checkpoint_starts_the_trial_over(
+        self, loop: str, database: Database, make_spec: MakeSpec
+    ) -> None:
+        spec = of(make_spec, loop, budget={"trials": 1, "steps": 20, "evaluations": 4})
+        study = Studies(database).create(spec)
+        work(database, study, Counted(8))
+        sys.modules["own_training"].WIDTH = 5  # type: ignore[attr-defined]
+        said: list[str] = []
+        [record] = work(database, study, log=said.append)
+        assert (record.outcome, list(record.evaluations)) == (Outcome.COMPLETE, [5, 10, 15, 20])
+        assert any("starts over: The checkpoint does not fit Sequential" in line for line in said)

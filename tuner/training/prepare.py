@@ -61,14 +61,14 @@ class Rehearsal:
 
 
 def prepare(spec: StudySpec, device: torch.device) -> Train:
-    """Loads a study's workload as a training loop.
+    """Loads a study's workload as a training loop; a class is seen to keep its contract.
 
     Args:
         spec: The study, resolved.
         device: Where it trains.
 
     Raises:
-        SpecError: If the workload cannot be loaded or breaks its contract.
+        SpecError: If the workload cannot be loaded, breaks its contract, or lacks the metric.
         WorkloadError: If its code raises.
     """
     return _explained(spec, lambda: _prepare(spec, device, check=False))
@@ -95,8 +95,7 @@ def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> Train:
     if not missing_methods(target):
         workload: Any = target
         bench = Bench.prepare(workload, device, spec.train.precision)
-        if check:
-            probe(bench, spec)
+        probe(bench, spec, optimizers=check)
         return partial(train_workload, bench=bench)
     train: Any = target
     if check:
@@ -165,12 +164,13 @@ def rehearse(
     return metrics, run
 
 
-def probe(bench: Bench, spec: StudySpec) -> dict[str, float]:
-    """Runs a workload class: a step with every optimizer, and one evaluation.
+def probe(bench: Bench, spec: StudySpec, *, optimizers: bool = True) -> dict[str, float]:
+    """Runs a workload class: a loss, an evaluation, and a step with every optimizer.
 
     Args:
         bench: The workload on its device.
         spec: The study it is to train in, resolved.
+        optimizers: Whether to step the optimizers too.
 
     Returns:
         The metrics of the untrained model.
@@ -199,7 +199,7 @@ def probe(bench: Bench, spec: StudySpec) -> dict[str, float]:
             f"study.metric = {spec.study.metric!r}: the workload returns "
             f"{', '.join(sorted(metrics))}; name one of these."
         )
-    for config in _defaults(spec):
+    for config in _defaults(spec) if optimizers else []:
         _try_optimizer(bench, spec, config, batch)
     return metrics
 

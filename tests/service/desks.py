@@ -1,0 +1,110 @@
+"""A worker's desk, and trials trained on it by loops of a test's own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tests.conftest import MakeSpec
+from tuner.domain.trials import TrialRecord
+from tuner.search import Proposer
+from tuner.service.interruption import Interruption
+from tuner.service.task import Desk, Task
+from tuner.store import Database, Ledger, Patience, RecordReader, Studies, WorkerIdentity
+from tuner.store.records import read_record
+from tuner.training.loop import Train, run_trial
+from tuner.training.run import Run
+
+CPU = torch.device("cpu")
+
+
+class Counted(Interruption):
+    """Asks for a stop when it has been looked at a number of times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._looks = looks
+
+    @property
+    def requested(self) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
+class Bureau:
+    """A study of own loops, and one worker on it.
+
+    Attributes:
+        said: What the worker logged.
+    """
+
+    def __init__(
+        self, database: Database, make_spec: MakeSpec, folder: Path, **tables: Any
+    ) -> None:
+        self.database = database
+        self.study = Studies(database).create(make_spec(**tables))
+        self.said: list[str] = []
+        self._folder = folder
+        self._desk = self._open_desk("a")
+
+    def train(
+        self, loop: Train, stop_after: int = 10**9, device: torch.device = CPU
+    ) -> TrialRecord:
+        """Takes the trial that was left, else a new one, and trains it with a loop."""
+        desk = self._desk
+        desk.catch_up()
+        lease = desk.ledger.take_over(lambda worker: False) or desk.start()
+        assert lease is not None
+        record = read_record(self.database, self.study, lease.number)
+        assert record is not None
+        task = Task(
+            self.study.spec,
+            desk,
+            lease,
+            record,
+            self.checkpoint(lease.number),
+            Counted(stop_after),
+            self.said.append,
+        )
+        task.close(run_trial(loop, task.begin(device)))
+        trained = read_record(self.database, self.study, lease.number)
+        assert trained is not None
+        return trained
+
+    def checkpoint(self, number: int) -> Path:
+        return self._folder / f"trial-{number}.pt"
+
+    def _open_desk(self, worker: str) -> Desk:
+        identity = WorkerIdentity(worker, "host", 1, "cpu", "0")
+        ledger = Ledger(self.database, self.study, identity)
+        seed = ledger.register(0.0, lambda ordinal: ordinal)
+        patience = Patience(limit_s=60.0, wait=threading.Event().wait, seed=0)
+        reader = RecordReader(self.database, self.study)
+        return Desk(ledger, reader, Proposer(self.study.spec, seed), patience, seed)
+
+
+def loop_of(at_step: Callable[[Run, int], object]) -> Train:
+    """Returns a loop that trains a line, does something at every step, and reports the step."""
+
+    def loop(run: Run) -> None:
+        model = nn.Linear(2, 1)
+        optimizer = run.optimizer(model)
+        schedule = run.schedule(optimizer)
+        for step in run.steps():
+            optimizer.zero_grad()
+            model(torch.ones(4, 2)).square().sum().backward()
+            optimizer.step()
+            schedule.step()
+            at_step(run, step)
+            run.report(step, val_loss=float(step))
+
+    return loop

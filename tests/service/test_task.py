@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+
+from tests.conftest import MakeSpec, away
+from tests.service.desks import Bureau, loop_of
+from tuner.domain.dimensions import Float, Int
+from tuner.domain.trials import Outcome
+from tuner.errors import LeaseLostError
+from tuner.store import Database, open_database, read_curves
+from tuner.training.run import Run
+
+MakeBureau = Callable[..., Bureau]
+
+idle = loop_of(lambda run, step: None)
+
+
+@pytest.fixture
+def make_bureau(database: Database, make_spec: MakeSpec, tmp_path: Path) -> MakeBureau:
+    return lambda **tables: Bureau(database, make_spec, tmp_path, **tables)
+
+
+@pytest.fixture
+def bureau(make_bureau: MakeBureau) -> Bureau:
+    return make_bureau()
+
+
+def test_reports_and_costs_of_a_trial_are_recorded(bureau: Bureau) -> None:
+    record = bureau.train(idle)
+    assert record.outcome is Outcome.COMPLETE
+    assert record.evaluations == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
+    assert record.value == 19.0
+    assert record.attributes["steps"] == 20
+    assert record.attributes["metrics"] == {"val_loss": 19.0}
+    assert record.attributes["train_s"] > 0
+
+
+def test_what_a_loop_returns_is_its_value(bureau: Bureau) -> None:
+    def loop(run: Run) -> float:
+        idle(run)
+        return 0.125
+
+    record = bureau.train(loop)
+    assert (record.value, record.evaluations[20]) == (0.125, 19.0)
+
+
+def test_a_loop_that_tells_nothing_fails(bureau: Bureau) -> None:
+    record = bureau.train(lambda run: None)
+    assert record.outcome is Outcome.FAILED
+    assert "neither reported nor returned val_loss" in record.attributes["error"]
+
+
+def test_a_loop_that_returns_no_number_has_diverged(bureau: Bureau) -> None:
+    record = bureau.train(lambda run: float("nan"))
+    assert (record.outcome, record.value) == (Outcome.DIVERGED, None)
+
+
+def test_what_is_logged_becomes_a_curve(bureau: Bureau) -> None:
+    def log(run: Run, step: int) -> None:
+        run.log(twice=torch.tensor(2.0 * step))
+
+    record = bureau.train(loop_of(log))
+    curves = read_curves(bureau.database, bureau.study, record.number)
+    assert curves["twice"] == {step + 1: 2.0 * step for step in range(20)}
+    assert curves["val_loss"] == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
+
+
+def test_what_was_logged_before_an_interruption_is_kept(bureau: Bureau) -> None:
+    loop = loop_of(lambda run, step: run.log(step=step))
+    bureau.train(loop, stop_after=7)
+    record = bureau.train(loop)
+    curves = read_curves(bureau.database, bureau.study, record.number)
+    assert list(curves["step"]) == list(range(1, 21))
+
+
+def test_an_interrupted_loop_goes_on_with_what_it_had(bureau: Bureau) -> None:
+    seen: list[int] = []
+    loop = loop_of(lambda run, step: seen.append(step))
+    stopped = bureau.train(loop, stop_after=7)
+    assert stopped.outcome is Outcome.RUNNING
+    assert bureau.checkpoint(0).exists()
+    record = bureau.train(loop)
+    assert seen == list(range(20))
+    assert record.evaluations == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
+    assert not bureau.checkpoint(0).exists()
+
+
+def test_a_loop_that_counts_its_own_steps_starts_over(bureau: Bureau) -> None:
+    seen: list[int] = []
+
+    def loop(run: Run) -> None:
+        optimizer = run.optimizer(torch.nn.Linear(1, 1))
+        for step in range(20):
+            seen.append(step)
+            optimizer.step()
+            run.report(step, val_loss=float(step))
+
+    stopped = bureau.train(loop, stop_after=1)
+    assert (stopped.outcome, stopped.evaluations) == (Outcome.RUNNING, {5: 4.0, 10: 9.0})
+    record = bureau.train(loop)
+    assert seen == [*range(10), *range(20)]
+    assert (record.outcome, record.attributes["steps"]) == (Outcome.COMPLETE, 20)
+
+
+def test_a_checkpoint_on_demand_lies_on_disk_after_the_step(bureau: Bureau) -> None:
+    there: list[bool] = []
+
+    def ask(run: Run, step: int) -> None:
+        there.append(bureau.checkpoint(0).exists())
+        if step == 3:
+            run.checkpoint()
+
+    bureau.train(loop_of(ask))
+    assert there == [False] * 4 + [True] * 16
+
+
+def test_costs_are_told_also_of_a_loop_that_never_knew_its_epochs(make_bureau: MakeBureau) -> None:
+    bureau = make_bureau(train={"batch_size": 32, "schedule_by": "epoch"})
+    record = bureau.train(lambda run: 0.5)
+    assert (record.outcome, record.value) == (Outcome.COMPLETE, 0.5)
+    assert "epoch_steps" not in record.attributes
+
+
+def test_effective_groups_are_recorded(make_bureau: MakeBureau) -> None:
+    group = {"name": "slope", "match": "weight", "lr_multiplier": 0.5, "frozen_until": 0.5}
+    bureau = make_bureau(train={"batch_size": 32, "groups": [group]})
+    groups = bureau.train(idle).attributes["groups"]
+    shown = {group["name"]: (group["parameters"], group["frozen_until"]) for group in groups}
+    assert shown == {"slope": (2, 0.5), "rest": (1, 0.0)}
+    rates = {group["name"]: group["lr"] for group in groups}
+    assert rates["slope"] == pytest.approx(rates["rest"] / 2)
+
+
+def stop_everything() -> optuna.pruners.BasePruner:
+    return optuna.pruners.ThresholdPruner(upper=-1.0)
+
+
+@pytest.mark.parametrize(("steps", "outcome"), [(1, Outcome.COMPLETE), (20, Outcome.PRUNED)])
+def test_a_trial_at_its_last_step_is_not_pruned(
+    make_bureau: MakeBureau, steps: int, outcome: Outcome
+) -> None:
+    bureau = make_bureau(
+        budget={"trials": 3, "steps": steps, "evaluations": 10},
+        search={"pruner": f"{__name__}:stop_everything"},
+    )
+    bureau.train(idle)  # a default, which is never pruned
+    assert bureau.train(idle).outcome is outcome
+
+
+class TestOwnHyperparameters:
+    def test_they_are_stored_with_where_they_were_searched(self, bureau: Bureau) -> None:
+        def loop(run: Run) -> float:
+            return run.suggest_float("width", 0.5, 2.0, log=True) + run.suggest_int("depth", 1, 3)
+
+        for _ in range(3):
+            record = bureau.train(loop)
+            width, depth = record.proposal.params["width"], record.proposal.params["depth"]
+            assert record.value == pytest.approx(float(width) + float(depth))
+            assert record.own_axes == {
+                "width": Float(low=0.5, high=2.0, log=True),
+                "depth": Int(low=1, high=3),
+            }
+
+    def test_they_are_drawn_anew_for_every_trial(self, bureau: Bureau) -> None:
+        drawn = [bureau.train(lambda run: run.suggest_float("width", 0, 1)).value for _ in range(4)]
+        assert len(set(drawn)) == 4
+
+    def test_an_interrupted_trial_keeps_its_own(self, bureau: Bureau) -> None:
+        drawn: list[float] = []
+        loop = loop_of(lambda run, step: drawn.append(run.suggest_float("width", 0, 1)))
+        bureau.train(loop, stop_after=7)
+        bureau.checkpoint(0).unlink()  # they do not depend on the checkpoint
+        bureau.train(loop)
+        assert len(drawn) == 28
+        assert len(set(drawn)) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
+def test_a_checkpoint_that_cannot_be_used_starts_the_trial_over(
+    bureau: Bureau, damage: str
+) -> None:
+    seen: list[int] = []
+    loop = loop_of(lambda run, step: seen.append(step))
+    bureau.train(loop, stop_after=7)
+    path = bureau.checkpoint(0)
+    if damage == "other":
+        state = torch.load(path, weights_only=True)
+        torch.save(state | {"seed": 12345}, path)
+    else:
+        path.write_bytes(path.read_bytes()[:100] if damage == "cut" else b"")
+    record = bureau.train(loop)
+    assert seen == [*range(8), *range(20)]
+    assert list(record.evaluations) == [5, 10, 15, 20]
+    assert any("starts over" in line for line in bureau.said)
+
+
+class TestDatabaseAway:
+    @pytest.fixture
+    def database_url(self, postgres_url: str) -> str:
+        return postgres_url
+
+    @pytest.mark.parametrize(("leaves", "returns"), [(3, 8), (3, 17), (12, 19)])
+    def test_training_goes_on_and_reports_are_delivered(
+        self, bureau: Bureau, postgres_server: str, leaves: int, returns: int
+    ) -> None:
+        stack = contextlib.ExitStack()
+
+        def come_and_go(run: Run, step: int) -> None:
+            run.log(step=step)
+            if step == leaves:
+                stack.enter_context(away(postgres_server, bureau.database.url))
+            if step == returns:
+                stack.close()
+
+        record = bureau.train(loop_of(come_and_go))
+        assert record.outcome is Outcome.COMPLETE
+        assert record.evaluations == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
+        curves = read_curves(bureau.database, bureau.study, record.number)
+        assert curves["step"] == {step + 1: step for step in range(20)}
+        assert any("the database is away; training goes on" in line for line in bureau.said)
+
+    def test_own_hyperparameters_drawn_meanwhile_are_delivered(
+        self, bureau: Bureau, postgres_server: str
+    ) -> None:
+        def loop(run: Run) -> Any:
+            with away(postgres_server, bureau.database.url):
+                return run.suggest_float("width", 0, 1)
+
+        record = bureau.train(loop)
+        assert record.proposal.params["width"] == record.value
+
+
+def test_a_trial_taken_by_another_worker_is_told_nothing(
+    bureau: Bureau, database: Database
+) -> None:
+    def lose(run: Run, step: int) -> None:
+        if step == 6:
+            other = open_database(database.url)
+            with other.write() as connection:
+                connection.exec_driver_sql("UPDATE tuner_leases SET token = 'of another'")
+            other.close()
+
+    with pytest.raises(LeaseLostError):
+        bureau.train(loop_of(lose))

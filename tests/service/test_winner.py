@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import tuner
+from tests.conftest import MakeSpec
+from tuner.errors import NotFoundError
+from tuner.service.interruption import Interruption
+from tuner.service.worker import Worker
+from tuner.store import Database, Studies
+
+
+@pytest.fixture
+def finish(project: Path, database: Database, make_spec: MakeSpec) -> Any:
+    """Returns what runs a study to its end."""
+
+    def run(**tables: Any) -> None:
+        study = Studies(database).create(make_spec(**tables))
+        Worker(database, study, torch.device("cpu"), Interruption(), time.time()).run()
+
+    return run
+
+
+def train(winner: tuner.Winner, steps: int) -> list[tuple[float, ...]]:
+    """Returns every group's learning rate at each step of a training outside the study."""
+    model = nn.Sequential(nn.Linear(1, 10), nn.ReLU(), nn.Linear(10, 1))
+    optimizer = winner.optimizer(model)
+    schedule = winner.schedule(optimizer, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(tuple(group["lr"] for group in optimizer.param_groups))
+        optimizer.zero_grad()
+        model(torch.ones(4, 1)).square().sum().backward()
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def test_the_winner_is_the_best_complete_trial(finish: Any, database: Database) -> None:
+    finish()
+    winner = tuner.best("small", database.url)
+    assert winner.value == Studies(database).list()[0].best_value
+    assert (winner.study, winner.steps, winner.direction) == ("small", 20, "minimize")
+    assert winner.params["lr"] == winner.config.optimizer_values["lr"]
+
+
+def test_its_optimizer_and_schedule_train_as_they_did(finish: Any, database: Database) -> None:
+    space = {"optimizers": ["adam"], "schedules": ["linear"]}
+    overrides = {"adam": {"lr": 0.25}}
+    finish(space=space, optimizer=overrides, schedule={"linear": {"warmup": 0, "final_ratio": 0}})
+    winner = tuner.best("small", database.url)
+    for steps in (20, 50):
+        [first], *_, [last] = train(winner, steps)
+        assert (first, last) == pytest.approx((0.25, 0.25 / steps))
+    assert winner.schedule(winner.optimizer(nn.Linear(1, 1))).get_last_lr() == [0.25]
+
+
+def test_its_groups_come_along(finish: Any, database: Database) -> None:
+    group = {"name": "first", "match": "0.*", "lr_multiplier": 0.5, "frozen_until": 0.5}
+    finish(
+        space={"optimizers": ["sgd"], "schedules": ["constant"]},
+        optimizer={"sgd": {"lr": 0.01}},
+        schedule={"constant": {"warmup": 0}},
+        train={"batch_size": 32, "groups": [group], "no_decay_on_biases_and_norms": True},
+    )
+    rates = train(tuner.best("small", database.url), 10)
+    assert [len(step) for step in rates] == [2] * 5 + [4] * 5
+    assert rates[-1] == pytest.approx((0.01, 0.01, 0.005, 0.005))
+
+
+def test_the_database_is_found_as_the_commands_find_it(
+    finish: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish()
+    monkeypatch.setenv("TUNER_STORAGE", database.url)
+    assert tuner.best("small").study == "small"
+
+
+def test_a_study_without_a_complete_trial_has_no_winner(
+    database: Database, make_spec: MakeSpec
+) -> None:
+    Studies(database).create(make_spec())
+    with pytest.raises(NotFoundError, match=r"no complete trial yet.*tuner study run small"):
+        tuner.best("small", database.url)
+
+
+def test_a_study_that_does_not_exist_is_said_not_to(database: Database) -> None:
+    with pytest.raises(NotFoundError, match="smal"):
+        tuner.best("smal", database.url)
