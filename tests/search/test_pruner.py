@@ -10,7 +10,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, progress_at
 from tuner.errors import SpecError
 from tuner.search import History, Pruner, needs_running
-from tuner.search.pruner import STARTUP_TRIALS
+from tuner.search.pruner import OWN_TRIALS, STARTUP_TRIALS
 
 STEPS = (20, 40, 60, 80, 100)
 MAXIMIZE = {"study": {"name": "s", "workload": "a:B", "direction": "maximize"}}
@@ -162,3 +162,15 @@ def test_what_is_no_pruner_is_refused(name: str, said: str):
 )
 def test_who_compares_running_trials_says_so(pruner: str, expected: bool):
     assert needs_running(make_spec(search={"pruner": pruner})) is expected
+
+
+@pytest.mark.parametrize("complete", [0, 1, 2, 3])
+def test_an_optimizer_is_stopped_once_enough_of_its_own_trials_are_complete(complete: int):
+    pruner = pruner_after(20)
+    adam = {"optimizer": "adam", "adam.lr": 0.1}
+    pruner._history.add(
+        record_of(n, value=9.0, evaluations=curve(9.0, 5), params=adam)
+        for n in range(30, 30 + complete)
+    )
+    trial = record_of(99, Outcome.RUNNING, params=adam)
+    assert pruner.should_prune(trial, curve(100.0, 3)) is (complete >= OWN_TRIALS)

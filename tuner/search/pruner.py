@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 
 import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
@@ -15,6 +17,11 @@ from tuner.search.plugins import build_plugin
 
 STARTUP_TRIALS = 5
 """Complete trials before the median pruner stops anything."""
+
+OWN_TRIALS = 2
+"""Complete trials of an optimizer, its default one of them, before the median stops its others.
+
+An optimizer that learns slowly at first would otherwise be known by its default alone."""
 
 
 class Pruner:
@@ -45,7 +52,18 @@ class Pruner:
         if record.is_default:
             return False
         running = dataclasses.replace(record, outcome=Outcome.RUNNING, evaluations=evaluations)
-        return self._pruner.prune(self._history.study, self._history.to_frozen(running))
+        trial = self._history.to_frozen(running)
+        return bool(self._pruner.prune(self._history.study, trial))
+
+
+class MedianPruner(optuna.pruners.MedianPruner):
+    """Optuna's, which stops a trial behind the median of all, but gives each optimizer a start."""
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Tells whether a trial should stop."""
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        own = [t for t in complete if t.params["optimizer"] == trial.params["optimizer"]]
+        return len(own) >= OWN_TRIALS and super().prune(study, trial)
 
 
 def build_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
@@ -62,9 +80,7 @@ def build_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
             # Nobody is judged at the first evaluation.
             steps = spec.budget.steps
             first = 1 if steps is None else -(-steps // evaluations)
-            return optuna.pruners.MedianPruner(
-                n_startup_trials=STARTUP_TRIALS, n_warmup_steps=first + 1
-            )
+            return MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=first + 1)
         case "asha":
             return AshaPruner(evaluations)
         case "hyperband":
