@@ -57,7 +57,10 @@ class Bureau:
         self._desk = self._open_desk("a")
 
     def train(
-        self, loop: Train, stop_after: int = 10**9, device: torch.device = CPU
+        self,
+        loop: Train,
+        stop_after: int = 10**9,
+        interruption: Interruption | None = None,
     ) -> TrialRecord:
         """Takes the trial that was left, else a new one, and trains it with a loop."""
         desk = self._desk
@@ -72,10 +75,10 @@ class Bureau:
             lease,
             record,
             self.checkpoint(lease.number),
-            Counted(stop_after),
+            interruption or Counted(stop_after),
             self.said.append,
         )
-        task.close(run_trial(loop, task.begin(device)))
+        task.close(run_trial(loop, task.begin(CPU)))
         trained = read_record(self.database, self.study, lease.number)
         assert trained is not None
         return trained

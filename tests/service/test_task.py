@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from tests.service.desks import Bureau, loop_of
 from tuner.domain.dimensions import Float, Int
 from tuner.domain.trials import Outcome
 from tuner.errors import LeaseLostError
+from tuner.service.interruption import Interruption
 from tuner.store import Database, open_database, read_curves
 from tuner.training.run import Run
 
@@ -90,6 +93,22 @@ def test_an_interrupted_loop_goes_on_with_what_it_had(bureau: Bureau) -> None:
     assert seen == list(range(20))
     assert record.evaluations == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
     assert not bureau.checkpoint(0).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_trial_when_the_step_is_over(
+    bureau: Bureau, number: signal.Signals
+) -> None:
+    def press(run: Run, step: int) -> None:
+        if step == 6:
+            os.kill(os.getpid(), number)
+
+    with Interruption() as interruption:
+        stopped = bureau.train(loop_of(press), interruption=interruption)
+    assert (stopped.outcome, stopped.evaluations) == (Outcome.RUNNING, {5: 4.0})
+    assert bureau.said[-1] == "Trial 0 saved and released"
+    assert bureau.train(idle).evaluations == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
+    assert bureau.said[-2] == "Trial 0 continues at step 7"
 
 
 def test_a_loop_that_counts_its_own_steps_starts_over(bureau: Bureau) -> None:
