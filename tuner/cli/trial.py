@@ -97,7 +97,7 @@ def _print(study: StudyHandle, record: TrialRecord, curves: dict[str, dict[int, 
             last = max(curve)
             click.echo(f"{name}: {curve[last]:.6g} at step {last}, {len(curve)} logged")
     for key, attribute in record.attributes.items():
-        if key not in ("config", "traceback", "groups", "metrics"):
+        if key not in ("config", "traceback", "groups", "metrics", "sampler"):
             click.echo(f"{key}: {attribute}")
     if "traceback" in record.attributes:
         click.echo(f"\n{record.attributes['traceback']}")
