@@ -70,7 +70,7 @@ def test_other_optimizers_and_schedules_continue_as_well(optimizer: str, schedul
 @pytest.mark.parametrize(
     "loop", ["over_loader", "scheduled_by_epoch", "adversarial", "with_scaler"]
 )
-@pytest.mark.parametrize("step", [3, 10, 14, 17])
+@pytest.mark.parametrize("step", [3, 10, 13, 14, 17])
 def test_a_frozen_group_thaws_on_time_after_any_interruption(loop: str, step: int):
     # With 28 steps it thaws at step 14, or at the end of the epoch that ends there.
     groups = (GroupValues("body", "*ight", lr_multiplier=0.5, frozen_until=0.45),)

@@ -437,6 +437,26 @@ def test_a_hyperparameter_of_an_optimizer_not_searched_is_free():
 # Schedules and loaders.
 
 
+@pytest.mark.parametrize(("direction", "falls"), [("minimize", True), ("maximize", False)])
+def test_a_schedule_that_follows_the_metric_hears_of_it(direction: str, falls: bool):
+    def loop(run: Run) -> None:
+        optimizer = run.optimizer(nn.Linear(1, 1))
+        schedule = run.schedule(optimizer)
+        for step in run.steps():
+            optimizer.step()
+            schedule.step()
+            run.report(step, val_loss=float(step))
+            run.log(lr=optimizer.param_groups[0]["lr"])
+
+    spec = make_spec(
+        20, 20, study={"name": "s", "workload": "models.digits:Digits", "direction": direction}
+    )
+    config = make_config(schedule="plateau", warmup=0.0, lr=0.5)
+    rates = [rate for _, _, rate in train(loop, spec, config).run.take_logged()]
+    assert rates[0] == 0.5
+    assert (rates[-1] < 0.5) == falls
+
+
 def test_a_schedule_by_epoch_needs_to_know_what_an_epoch_is():
     spec = make_spec(train={"schedule_by": "epoch"})
     with pytest.raises(SpecError, match=r"schedule_by = .epoch. needs to know an epoch's length"):
