@@ -33,14 +33,6 @@ class StaleCheckpointError(WorkloadError):
     """A checkpoint that does not fit what the loop builds: of another model or other settings."""
 
 
-@dataclass
-class Timing:
-    """Where a trial's time went, in seconds."""
-
-    train_s: float = 0.0
-    eval_s: float = 0.0
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """A point where a trial reports.

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
-import functools
 import math
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, overload
 
@@ -16,7 +12,7 @@ from torch import nn
 
 from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.spec import Budget, StudySpec, Train, evaluation_steps
+from tuner.domain.spec import Budget, StudySpec, Train
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
@@ -28,12 +24,13 @@ from tuner.training.reporting import (
     Interrupted,
     Pruned,
     Reporter,
-    StaleCheckpointError,
-    Timing,
 )
 from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
+from tuner.training.snapshot import Snapshot
+from tuner.training.steps import Steps
+from tuner.training.timing import Timing
 
-_boundaries = functools.lru_cache(evaluation_steps)
+_LONGEST_NAME = 255
 
 
 class Run:
@@ -74,9 +71,8 @@ class Run:
         at_most: int | None = None,
     ) -> None:
         self._spec = spec
-        self._at_most = at_most
         self._reporter = reporter
-        self._state = state
+        self._snapshot = Snapshot(state)
         self.config = config
         self.device = device
         self.seed = spec.search.seed
@@ -91,21 +87,17 @@ class Run:
         self._schedules: list[Schedule] = []
         self._objects: dict[str, Any] = {}
         self._logged: list[tuple[int, str, float | torch.Tensor]] = []
-        self._total_steps: int | None = None
-        self._epoch_steps: int | None = None
-        self._step = 0
-        self._turns = 0
-        self._calls: Counter[torch.optim.Optimizer] = Counter()
+        self._steps = Steps(
+            spec.budget,
+            config.batch_size,
+            at_most,
+            capped=OPTIMIZERS[config.optimizer].closure,
+        )
         self._evaluated = 0
-        self._started = False
-        self._inside = False
         self._save_asked = False
-        self._marked_at: float | None = None
         seed_all(derive_seed(self.seed, "init"))
-        if spec.budget.steps is not None:
-            self._set_length(spec.budget.steps)
-        if state is not None:
-            self._restore_counts(state)
+        if self._snapshot:
+            self._restore_counts(self._snapshot)
 
     # What the loop builds.
 
@@ -128,9 +120,9 @@ class Run:
             spare_vectors=self.train.no_decay_on_biases_and_norms,
         )
         index = len(self._models)
-        self._restore("models", index, model)
-        self._restore("optimizers", index, optimizer)
-        optimizer.register_step_pre_hook(self._count_calls)
+        self._snapshot.restore("models", index, model)
+        self._snapshot.restore("optimizers", index, optimizer)
+        self._steps.watch(optimizer)
         self._models.append(model)
         self._optimizers.append(optimizer)
         return optimizer
@@ -161,15 +153,15 @@ class Run:
             self.config.schedule_values,
             optimizer,
             self.total_steps,
-            clock=lambda: self.taken if self._started else self._calls[optimizer],
+            clock=lambda: self._steps.of(optimizer),
             epoch_steps=self.epoch_steps if by_epoch else None,
             evaluations=self.budget.evaluations,
             direction=self._spec.study.direction,
         )
-        self._restore("schedules", len(self._schedules), schedule)
-        if self._state is not None and optimizer in self._optimizers:
+        self._snapshot.restore("schedules", len(self._schedules), schedule)
+        if optimizer in self._optimizers:
             # A new schedule sets the first step's learning rate; the optimizer has a later one.
-            self._restore("optimizers", self._optimizers.index(optimizer), optimizer)
+            self._snapshot.restore("optimizers", self._optimizers.index(optimizer), optimizer)
         self._schedules.append(schedule)
         return schedule
 
@@ -205,8 +197,7 @@ class Run:
         """
         for name, target in objects.items():
             self._objects[name] = target
-            if self._state is not None and name in self._state["objects"]:
-                self._load(target, self._state["objects"][name])
+            self._snapshot.restore_object(name, target)
         self._save_asked = self._save_asked or not objects
 
     # What the loop does.
@@ -230,27 +221,24 @@ class Run:
         """
         if loader is not None:
             self.measure(length_of(loader))
-        total = self.total_steps
+        steps = self._steps
         self._check_thawing()
-        batches = None if loader is None else ResumableLoader(loader, self.seed, self._turns)
-        if self._state is not None and not self._started:
-            restore_random_state(self._state["rng"], self.device)
-        self._started = True
-        self._calls.clear()
-        self._marked_at = time.perf_counter()
-        while self._step < total:
+        batches = None if loader is None else ResumableLoader(loader, self.seed, steps.turns)
+        if self._snapshot and not steps.begun:
+            restore_random_state(self._snapshot["rng"], self.device)
+        steps.begin()
+        self.timing.begin()
+        while not steps.is_over:
             if self.over is not None:
                 raise self.over
-            self._inside = True
-            yield self._step if batches is None else (self._step, next(batches))
-            self._mark()
-            self._step, self._turns = self.taken, self._turns + 1
-            self._inside = False
-            self._calls.clear()
+            step = steps.enter()
+            yield step if batches is None else (step, next(batches))
+            self.timing.mark()
+            steps.leave()
             if self._save_asked:
                 self._save_asked = False
                 self._reporter.save()
-            if not self._reporter.advance(self._step) and self._step < total:
+            if not self._reporter.advance(steps.taken) and not steps.is_over:
                 self.over = Interrupted()
 
     def due(self, step: int) -> bool:
@@ -259,7 +247,7 @@ class Run:
         Args:
             step: The step, as :meth:`steps` gave it.
         """
-        return self._evaluations_by(self._taken_at(step)) > self._evaluated
+        return self._steps.evaluations_by(self._steps.at(step)) > self._evaluated
 
     def report(self, step: int, **metrics: float | torch.Tensor) -> None:
         """Reports an evaluation; the study's metric must be among its metrics.
@@ -277,8 +265,8 @@ class Run:
         """
         if self.over is not None:
             raise self.over
-        taken = self._taken_at(step)
-        index = self._evaluations_by(taken)
+        taken = self._steps.at(step)
+        index = self._steps.evaluations_by(taken)
         metric = self._spec.study.metric
         if metric not in metrics:
             raise WorkloadError(
@@ -292,7 +280,7 @@ class Run:
             self.diverge(taken)
         if index <= self._evaluated:
             return
-        self._mark()
+        self.timing.mark()
         goes_on = self._reporter.report(Evaluation(index, taken, values))
         self._evaluated = index
         for schedule in self._schedules:
@@ -300,7 +288,7 @@ class Run:
         if not goes_on:
             self.over = Pruned(f"behind at step {taken}")
             raise self.over
-        if not self._started and not self._reporter.advance(taken):
+        if not self._steps.begun and not self._reporter.advance(taken):
             self.over = Interrupted()
             raise self.over
 
@@ -310,6 +298,10 @@ class Run:
         A tensor is read when numbers are next written, so that nothing waits for the device.
         """
         for name, value in values.items():
+            if len(name) > _LONGEST_NAME:
+                raise WorkloadError(
+                    f"run.log was given the name {name[:40]}…: use at most {_LONGEST_NAME} letters."
+                )
             kept = value.detach().clone() if isinstance(value, torch.Tensor) else float(value)
             self._logged.append((self.taken, name, kept))
 
@@ -320,31 +312,25 @@ class Run:
         Yields:
             A function to call now and then in a long evaluation: it says that the trial lives.
         """
-        self._mark()
-        began = time.perf_counter()
-        try:
+        with self.timing.evaluation():
             yield lambda: self._reporter.advance(self.taken)
-        finally:
-            self._marked_at = time.perf_counter()
-            self.timing.eval_s += self._marked_at - began
 
     # What a worker asks.
 
     @property
     def taken(self) -> int:
         """Steps taken, the present one included; without :meth:`steps`, those of an optimizer."""
-        calls = max(self._calls.values(), default=0)
-        return self._step + (max(1, calls) if self._inside else calls)
+        return self._steps.taken
 
     @property
     def turns(self) -> int:
         """Turns of the loop that are over: steps, but for optimizers with closures."""
-        return self._turns
+        return self._steps.turns
 
     @property
     def length(self) -> int | None:
         """Steps of a full trial, or None while they are not known."""
-        return self._total_steps
+        return self._steps.length
 
     @property
     def total_steps(self) -> int:
@@ -353,17 +339,12 @@ class Run:
         Raises:
             SpecError: If the budget counts epochs or examples, and no epoch's length is known.
         """
-        if self._total_steps is None:
-            raise SpecError(
-                "budget.epochs and budget.examples need to know an epoch's length: use "
-                "run.schedule(optimizer, loader) and run.steps(loader), or set budget.steps."
-            )
-        return self._total_steps
+        return self._steps.total
 
     @property
     def epoch_steps(self) -> int | None:
         """Steps of an epoch, or None if it is not known."""
-        return self._epoch_steps
+        return self._steps.epoch_steps
 
     @property
     def evaluated(self) -> int:
@@ -373,7 +354,7 @@ class Run:
     @property
     def resumable(self) -> bool:
         """Whether a checkpoint, written now, would let the trial continue: not within a step."""
-        return self._started and not self._inside and bool(self._optimizers)
+        return self._steps.begun and not self._steps.inside and bool(self._optimizers)
 
     @property
     def parameters(self) -> int:
@@ -386,10 +367,8 @@ class Run:
         Raises:
             StaleCheckpointError: If the checkpoint is of a trial of another length.
         """
-        self._epoch_steps = epoch_steps
-        self._set_length(self.budget.full_steps(epoch_steps, self.batch_size))
-        if self._state is not None and self._state["total_steps"] != self._total_steps:
-            raise StaleCheckpointError("The checkpoint is of a trial of another length.")
+        self._steps.measure(epoch_steps)
+        self._snapshot.check(self.seed, self.length)
 
     def diverge(self, step: int) -> None:
         """Ends the trial because something is infinite or NaN.
@@ -421,37 +400,18 @@ class Run:
             "objects": {name: target.state_dict() for name, target in self._objects.items()},
             "own": self._own,
             "seed": self.seed,
-            "step": self._step,
-            "turns": self._turns,
-            "total_steps": self._total_steps,
+            "steps": self._steps.state_dict(),
             "evaluated": self._evaluated,
             "rng": random_state(self.device),
-            "timing": {"train_s": self.timing.train_s, "eval_s": self.timing.eval_s},
+            "timing": self.timing.state_dict(),
         }
 
-    def _restore_counts(self, state: Mapping[str, Any]) -> None:
-        known = self._total_steps in (None, state["total_steps"])
-        if state["seed"] != self.seed or not known:
-            raise StaleCheckpointError("The checkpoint is of a trial of another seed or length.")
-        self._step, self._turns = int(state["step"]), int(state["turns"])
-        self._evaluated = int(state["evaluated"])
-        self._own |= state["own"]
-        self.timing = Timing(**state["timing"])
-
-    def _restore(self, kind: str, index: int, target: Any) -> None:
-        if self._state is None:
-            return
-        if index >= len(self._state[kind]):
-            raise StaleCheckpointError(f"The checkpoint has fewer {kind} than the loop builds.")
-        self._load(target, self._state[kind][index])
-
-    def _load(self, target: Any, state: Any) -> None:
-        try:
-            target.load_state_dict(state)
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise StaleCheckpointError(
-                f"The checkpoint does not fit {type(target).__name__}: {error}"
-            ) from error
+    def _restore_counts(self, snapshot: Snapshot) -> None:
+        snapshot.check(self.seed, self.length)
+        self._steps.load_state_dict(snapshot["steps"])
+        self._evaluated = int(snapshot["evaluated"])
+        self._own |= snapshot["own"]
+        self.timing = Timing(**snapshot["timing"])
 
     def _suggest(self, name: str, axis: Dimension) -> Value:
         names = self._names()
@@ -470,29 +430,6 @@ class Run:
         knobs = {knob.name for row in rows for knob in row.hyperparameters}
         return {"optimizer", "schedule", "batch_size", *knobs}
 
-    def _count_calls(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
-        """Wraps the closure handed to an optimizer's step, to count how often it is called."""
-        closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
-        if closure is None:
-            # A turn of steps() costs one, however many such steps it takes.
-            self._calls[optimizer] += not self._started
-            return None
-        if OPTIMIZERS[self.config.optimizer].closure:
-            self._cap_cost(optimizer)
-
-        def counted() -> Any:
-            self._calls[optimizer] += 1
-            return closure()
-
-        return (args[0], counted), {k: v for k, v in kwargs.items() if k != "closure"}
-
-    def _cap_cost(self, optimizer: torch.optim.Optimizer) -> None:
-        """Keeps the last step of L-BFGS from costing more than is left of the budget."""
-        left = max(1, self.total_steps - self._step - self._calls[optimizer])
-        for group in optimizer.param_groups:
-            for limit in group.keys() & {"max_iter", "max_eval"}:
-                group[limit] = min(group[limit], left)
-
     def _check_thawing(self) -> None:
         waiting = [o for o in self._optimizers if getattr(o, "frozen", None)]
         if waiting and not self._schedules:
@@ -500,24 +437,6 @@ class Run:
                 "train.groups: a group with frozen_until is thawed by the schedule: call "
                 "run.schedule(optimizer), and its step() after every step."
             )
-
-    def _taken_at(self, step: int) -> int:
-        # A loop that does not iterate over steps() counts its steps itself.
-        return self.taken if self._started else step + 1
-
-    def _evaluations_by(self, taken: int) -> int:
-        boundaries = _boundaries(self.total_steps, self.budget.evaluations)
-        return bisect.bisect_right(boundaries, taken)
-
-    def _set_length(self, total_steps: int) -> None:
-        self._total_steps = min(total_steps, self._at_most or total_steps)
-
-    def _mark(self) -> None:
-        """Counts the time since the last mark as training."""
-        if self._marked_at is not None:
-            now = time.perf_counter()
-            self.timing.train_s += now - self._marked_at
-            self._marked_at = now
 
 
 def to_float(value: float | torch.Tensor) -> float:

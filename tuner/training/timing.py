@@ -1,0 +1,50 @@
+"""Where a trial's time goes: training, or evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass
+class Timing:
+    """Seconds a trial has spent, over all attempts.
+
+    Attributes:
+        train_s: Seconds in training.
+        eval_s: Seconds in evaluation.
+    """
+
+    train_s: float = 0.0
+    eval_s: float = 0.0
+    _marked_at: float | None = field(default=None, repr=False, compare=False)
+
+    def begin(self) -> None:
+        """Starts counting."""
+        self._marked_at = time.perf_counter()
+
+    def mark(self) -> None:
+        """Counts the time since the last mark as training."""
+        if self._marked_at is not None:
+            now = time.perf_counter()
+            self.train_s += now - self._marked_at
+            self._marked_at = now
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Counts the time within as evaluation."""
+        self.mark()
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            ended = time.perf_counter()
+            self.eval_s += ended - began
+            if self._marked_at is not None:
+                self._marked_at = ended
+
+    def state_dict(self) -> dict[str, float]:
+        """Returns the seconds spent."""
+        return {key: value for key, value in asdict(self).items() if not key.startswith("_")}
