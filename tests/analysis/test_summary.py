@@ -276,3 +276,14 @@ def test_costs_are_added_up_over_all_trials():
 
 def test_the_overhead_is_never_below_zero():
     assert summary_of(trial(0, value=0.5, train_s=50.0)).overhead == 0.0
+
+
+def test_what_the_study_file_fixes_is_not_called_an_optimizer_s_own_default():
+    def default_of(optimizer: dict[str, Any]) -> float | None:
+        spec = make_spec(optimizer=optimizer)
+        summary = summary_of(trial(0, "adam", 0.5, preset="default"), spec=spec)
+        return next(o for o in summary.optimizers if o.optimizer == "adam").default_value
+
+    assert default_of({}) == 0.5
+    assert default_of({"adam": {"lr": 0.001}}) == 0.5
+    assert default_of({"adam": {"lr": 0.02}}) is None

@@ -245,3 +245,13 @@ def test_groups_and_own_hyperparameters_are_decoded_and_shown():
     shown = config.to_json()
     assert shown["groups.body.lr_multiplier"] == 0.25
     assert (shown["dropout"], shown["lr"]) == (0.1, 0.5)
+
+
+@pytest.mark.parametrize(("schedule", "searched"), [("constant", True), ("one_cycle", False)])
+def test_momentum_is_not_searched_where_the_schedule_cycles_it(schedule: str, searched: bool):
+    space = {"optimizers": ["adam"], "schedules": [schedule], "breadth": 3}
+    params = walk(
+        spec_of(space=space), lambda _, axis: getattr(axis, "low", None) or axis.choices[0]
+    )
+    assert ("adam.one_minus_beta1" in params) == searched
+    assert "adam.lr" in params

@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial
 from scipy.stats.qmc import discrepancy
 
 from tests.search.studies import make_spec, record_of
-from tuner.domain.dimensions import Float
 from tuner.domain.samplers import JOINT_SAMPLERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
@@ -253,13 +252,6 @@ def test_a_space_of_one_point_can_be_searched_by_all_but_cma_es(sampler: str):
     assert params == {"optimizer": "momentum", "schedule": "constant"}
 
 
-@joint_samplers
-def test_what_a_training_loop_asks_for_is_refused_by_samplers_of_one_space(sampler: str):
-    proposer = Proposer(joint_spec(sampler), 0)
-    with pytest.raises(SpecError, match="'width' is asked for by the training loop"):
-        proposer.suggest("width", Float(low=1.0, high=2.0))
-
-
 @pytest.mark.parametrize("sampler", ["tpe", "random", *JOINT_SAMPLERS])
 def test_no_sampler_warns(sampler: str):
     with warnings.catch_warnings():
@@ -326,6 +318,10 @@ class Fixed(optuna.samplers.BaseSampler):
 def build(seed):
     return Fixed(seed)
 
+class Raising(Fixed):
+    def sample_independent(self, study, trial, name, distribution):
+        raise ZeroDivisionError("mine")
+
 def nothing(seed):
     return None
 
@@ -358,6 +354,12 @@ def test_what_a_sampler_of_the_user_s_notes_with_a_trial_comes_back(own: str):
     search.start(0)
     [seen] = search.workers[0].history.asked.sampler.seen
     assert seen == [{"turn": 0}, {"turn": 1}]
+
+
+def test_what_a_sampler_of_the_user_s_raises_is_said_to_be_theirs(own: str):
+    proposer = Proposer(make_spec(search={"sampler": f"{own}:Raising"}), 5)
+    with pytest.raises(SpecError, match="mysearch:Raising' raised ZeroDivisionError: mine"):
+        proposer.propose()
 
 
 @pytest.mark.parametrize(

@@ -93,3 +93,29 @@ def test_a_study_without_a_complete_trial_has_no_winner(
 def test_a_study_that_does_not_exist_is_said_not_to(database: Database) -> None:
     with pytest.raises(NotFoundError, match="smal"):
         tuner.best("smal", database.url)
+
+
+def test_the_schedule_of_lbfgs_follows_what_its_closure_costs(
+    finish: Any, database: Database
+) -> None:
+    space = {"optimizers": ["lbfgs"], "schedules": ["linear"]}
+    finish(space=space, schedule={"linear": {"warmup": 0, "final_ratio": 0}})
+    winner = tuner.best("small", database.url)
+    model = nn.Linear(1, 1)
+    optimizer = winner.optimizer(model)
+    schedule = winner.schedule(optimizer, 100)
+    calls = 0
+
+    def closure() -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        optimizer.zero_grad()
+        loss = (model(torch.tensor([[0.0], [1.0], [2.0]])) - 3.0).square().mean()
+        loss.backward()
+        return loss
+
+    base = optimizer.param_groups[0]["lr"]
+    optimizer.step(closure)  # type: ignore[arg-type]
+    schedule.step()
+    assert calls > 1
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(base * (1 - calls / 100))

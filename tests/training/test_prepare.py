@@ -94,6 +94,12 @@ def test_probing_refuses_a_dense_optimizer_of_sparse_gradients():
         probe(bench_of(Words()), make_spec(space={"optimizers": ["adamw"]}))
 
 
+def test_probing_refuses_a_group_that_takes_nothing():
+    spec = make_spec(train={"groups": [{"name": "tail", "match": "tail.*"}]})
+    with pytest.raises(WorkloadError, match=r"'tail': match = 'tail\.\*' takes no parameter"):
+        probe(bench_of(Line()), spec)
+
+
 class Broken(Line):
     def data(self) -> Data:
         raise OSError("no such disk")
@@ -142,6 +148,11 @@ def counting(run: Run) -> None:
     for step in range(10**9):
         optimizer.step()
         run.report(step, val_loss=1.0)
+
+
+def matrixless(run: Run) -> float:
+    run.optimizer(nn.LayerNorm(3))
+    return 0.5
 
 
 def silent(run: Run) -> None:
@@ -204,6 +215,12 @@ def test_an_optimizer_that_needs_a_closure_asks_for_one():
     with pytest.raises(
         WorkloadError, match=r"lbfgs needs a closure: call optimizer\.step\(closure"
     ):
+        prepare_checked(spec, CPU)
+
+
+def test_an_optimizer_that_takes_matrices_alone_is_rehearsed_too():
+    spec = spec_of("matrixless", space={"optimizers": ["sgd", "muon"]})
+    with pytest.raises(WorkloadError, match="leave muon out"):
         prepare_checked(spec, CPU)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuner.domain.dimensions import Choice, Fixed
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, decode
+from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, decode, ran_own_defaults
 
 _EDGE = 0.05
 
@@ -173,7 +173,7 @@ def _summarize_optimizer(
 ) -> OptimizerSummary:
     own = [record for record in records if record.optimizer == optimizer]
     best = best_of(spec, own)
-    default = best_of(spec, [record for record in own if record.is_default])
+    default = best_of(spec, [record for record in own if ran_own_defaults(spec, record)])
     outcomes = Counter(record.outcome for record in own)
     return OptimizerSummary(
         optimizer=optimizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -17,4 +18,4 @@ def init(folder: Path) -> None:
 
     files = write_project(folder)
     click.echo(f"Wrote {len(files)} files to {folder}. Next:")
-    click.echo(f"  cd {folder}\n  tuner run studies/digits.toml")
+    click.echo(f"  cd {shlex.quote(str(folder))}\n  tuner run studies/digits.toml")

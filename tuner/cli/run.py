@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -93,12 +94,12 @@ def check_workload(spec: StudySpec, device: str) -> None:
         SpecError: If it does not run as the study says, or a sampler or pruner of the user's own
             cannot be built.
     """
-    from tuner.search import build_pruner, build_sampler
+    from tuner.search import Proposer, build_pruner
     from tuner.training.device import resolve_device
     from tuner.training.prepare import prepare_checked
 
     resolved = spec.resolve()
-    build_sampler(resolved, seed=0)
+    Proposer(resolved, seed=0).propose()
     build_pruner(resolved)
     prepare_checked(resolved, resolve_device(device))
 
@@ -114,9 +115,10 @@ def train(database: Database, study: StudyHandle, *, workers: int, device: str) 
     print_report(summary, console())
     if summary.best is None:
         click.get_current_context().exit(1)
+    name = shlex.quote(study.name)
     click.echo(
-        f"\nMore: tuner study report {study.name} --format html --output report.html, "
-        f"tuner study export {study.name}, tuner dashboard",
+        f"\nMore: tuner study report {name} --format html --output report.html, "
+        f"tuner study export {name}, tuner dashboard",
         err=True,
     )
 
@@ -134,9 +136,9 @@ def _train_on_workers(database: Database, study: StudyHandle, workers: int, devi
         watched = watch(database, study, pool, interruption)
     if interruption.requested:
         fate = "lost since their last checkpoints" if watched.lost else "saved"
+        name = shlex.quote(study.name)
         click.echo(
-            f"Stopped; unfinished trials are {fate}. Continue: tuner study run {study.name}",
-            err=True,
+            f"Stopped; unfinished trials are {fate}. Continue: tuner study run {name}", err=True
         )
         click.get_current_context().exit(INTERRUPTED)
     if not is_done(database, study):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,7 @@ def create(
     if as_json:
         echo_json({"study": handle.name, "storage": database.name, "spec": handle.spec.to_json()})
     else:
-        click.echo(f"Train it: tuner study run {handle.name}")
+        click.echo(f"Train it: tuner study run {shlex.quote(handle.name)}")
 
 
 @study.command("list", epilog=examples("tuner study list", "tuner study list --json"))

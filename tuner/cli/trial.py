@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +16,7 @@ from tuner.cli.options import (
     storage_option,
 )
 from tuner.domain.dimensions import format_value
-from tuner.domain.trials import TrialRecord, decode
+from tuner.domain.trials import TrialRecord, decode, ran_own_defaults
 from tuner.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
     if record is None:
         raise NotFoundError(
             f"The study {study!r} has no trial {number}; "
-            f"see what it has with 'tuner study show {study}'."
+            f"see what it has with 'tuner study show {shlex.quote(study)}'."
         )
     curves = read_curves(database, handle, number)
     if as_json:
@@ -81,7 +82,7 @@ def _print(study: StudyHandle, record: TrialRecord, curves: dict[str, dict[int, 
 
     config, metric = decode(study.spec, record.proposal), study.spec.study.metric
     value = "" if record.value is None else f", {metric} {record.value:.6g}"
-    preset = ", its own defaults" if record.is_default else ""
+    preset = ", its own defaults" if ran_own_defaults(study.spec, record) else ""
     click.secho(f"Trial {record.number} of {study.name}: {record.outcome.value}{value}", bold=True)
     click.echo(f"{config.optimizer} with the {config.schedule} schedule{preset}")
     for key, setting in config.to_json().items():

@@ -16,6 +16,20 @@ JOINT_SAMPLERS = ("qmc", "gp", "cmaes")
 Branches = Mapping[str, Mapping[str, Dimension]]
 
 
+def check_own(sampler: str, name: str) -> None:
+    """Checks that a sampler can model a hyperparameter that a training loop asks for.
+
+    Raises:
+        SpecError: If it models only what the study file names.
+    """
+    if sampler in JOINT_SAMPLERS:
+        raise SpecError(
+            f"search.sampler = {sampler!r} models the hyperparameters that the study file "
+            f"names, and {name!r} is asked for by the training loop, so it would be drawn at "
+            'random: take search.sampler = "tpe" or "random".'
+        )
+
+
 def check_space(
     sampler: str, root: Mapping[str, Dimension], optimizers: Branches, schedules: Branches
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.groups import GroupValues, decode_group
 from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.samplers import JOINT_SAMPLERS
 from tuner.domain.schedules import SCHEDULES
 from tuner.domain.spec import StudySpec, evaluation_steps
 
@@ -115,7 +116,7 @@ class TrialRecord:
 
     @property
     def is_default(self) -> bool:
-        """Whether it ran its optimizer's own defaults."""
+        """Whether it started from its optimizer's own defaults, but for what the file fixes."""
         return self.proposal.preset == DEFAULT
 
 
@@ -130,8 +131,10 @@ def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[st
         Searched values by name.
     """
     params = {name: suggest(name, axis) for name, axis in root_axes(spec).items()}
-    # A schedule that cycles the momentum leaves none to search.
-    cycled = set(_MOMENTA) if SCHEDULES[str(params["schedule"])].momentum_shape else set()
+    # A schedule that cycles the momentum leaves none to search; a sampler of one space for all
+    # trials draws it all the same.
+    cycles = SCHEDULES[str(params["schedule"])].momentum_shape is not None
+    cycled = set(_MOMENTA) if cycles and spec.search.sampler not in JOINT_SAMPLERS else set()
     for table in (spec.optimizer, spec.schedule):
         branch = str(params["optimizer" if table is spec.optimizer else "schedule"])
         axes = table[branch]
@@ -150,6 +153,13 @@ def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[st
 def root_axes(spec: StudySpec) -> dict[str, Dimension]:
     """Returns the axes every trial has."""
     return spec.root_axes()
+
+
+def ran_own_defaults(spec: StudySpec, record: TrialRecord) -> bool:
+    """Tells whether a trial ran its optimizer's own defaults, and nothing the study file fixes."""
+    row = OPTIMIZERS[record.optimizer]
+    values = decode(spec, record.proposal).optimizer_values
+    return record.is_default and values == row.decode({})
 
 
 def known_axes(spec: StudySpec) -> dict[str, Dimension]:

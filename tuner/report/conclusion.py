@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from tuner.analysis.summary import OptimizerSummary, StudySummary
 from tuner.domain.dimensions import format_value
 from tuner.domain.trials import Outcome
@@ -39,7 +41,8 @@ def _explain_nothing(summary: StudySummary) -> str:
     if not summary.finished:
         return "No trial has finished yet."
     failed = summary.counts[Outcome.FAILED]
-    remedy = f": see one with 'tuner trial show {summary.name} NUMBER'" if failed else ""
+    command = f"tuner trial show {shlex.quote(summary.name)} NUMBER"
+    remedy = f": see one with '{command}'" if failed else ""
     return f"No trial was trained to its end ({failed} failed{remedy})."
 
 

@@ -26,7 +26,7 @@ def build_plugin(import_string: str, kind: type[Any], key: str, **arguments: Any
     call = f"{import_string.partition(':')[2]}({given})"
     try:
         built = build(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpecError(
             f"{where}: the call {call} failed: {type(error).__name__}: {error}. "
             f"Name a callable that takes {' and '.join(arguments) or 'no arguments'} "

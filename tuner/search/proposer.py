@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import optuna
@@ -10,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
-from tuner.domain.samplers import JOINT_SAMPLERS
+from tuner.domain.samplers import SAMPLERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Proposal, decode, default_proposals, walk
 from tuner.errors import SpecError
@@ -57,17 +58,7 @@ class Proposer:
         Args:
             name: Its name.
             axis: Where it is searched.
-
-        Raises:
-            SpecError: If the sampler models only what the study file names.
         """
-        sampler = self._spec.search.sampler
-        if sampler in JOINT_SAMPLERS:
-            raise SpecError(
-                f"search.sampler = {sampler!r} models the hyperparameters that the study file "
-                f"names, and {name!r} is asked for by the training loop, so it would be drawn at "
-                'random: take search.sampler = "tpe" or "random".'
-            )
         if self._question is None:
             self._ask()
         return self._suggest(name, axis), to_distribution(axis)
@@ -77,11 +68,30 @@ class Proposer:
             # A trial enters the history when it comes back from the database; this one was only
             # the question, and a failed trial is one that samplers do not look at.
             self.history.asked.tell(self._question, state=TrialState.FAIL)
-        self._question = self.history.asked.ask()
+        with self._explained():
+            self._question = self.history.asked.ask()
         return self._question
 
     def _suggest(self, name: str, axis: Dimension) -> Value:
-        trial = cast("optuna.Trial", self._question)
+        with self._explained():
+            return self._draw(cast("optuna.Trial", self._question), name, axis)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Says of what a sampler of the user's own raises that it is theirs."""
+        sampler = self._spec.search.sampler
+        try:
+            yield
+        except Exception as error:
+            if sampler in SAMPLERS:
+                raise
+            raise SpecError(
+                f"search.sampler = {sampler!r} raised {type(error).__name__}: {error}. "
+                "Mend it, or take one of " + ", ".join(SAMPLERS) + "."
+            ) from error
+
+    @staticmethod
+    def _draw(trial: optuna.Trial, name: str, axis: Dimension) -> Value:
         match axis:
             case Float():
                 return trial.suggest_float(name, axis.low, axis.high, log=axis.log)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 from tuner.errors import NotFoundError, SpecError, StorageError
@@ -22,21 +24,30 @@ def write_project(folder: Path) -> list[Path]:
 
     Raises:
         SpecError: If one of them exists already; nothing is written then.
-        StorageError: If the folder cannot be written.
+        StorageError: If the folder cannot be written; what was written is removed.
     """
     files = _template_files()
-    existing = [str(name) for name in files if (folder / name).exists()]
+    existing = [str(name) for name in files if os.path.lexists(folder / name)]
     if existing:
         raise SpecError(
             f"{folder}: {', '.join(existing)} already there: nothing has been written. "
             "Choose an empty folder."
         )
     try:
-        for name, source in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, folder / name)
+        with ExitStack() as undo:
+            for name, source in files.items():
+                target = folder / name
+                for parent in reversed(target.parents):
+                    if not parent.is_dir():
+                        parent.mkdir()
+                        undo.callback(parent.rmdir)
+                undo.callback(target.unlink, missing_ok=True)
+                shutil.copyfile(source, target)
+            undo.pop_all()
     except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error.strerror}.") from error
+        raise StorageError(
+            f"{error.filename or folder}: cannot be written: {error.strerror}. Nothing is left there."
+        ) from error
     return list(files)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from tuner.domain.spec import StudySpec
@@ -93,8 +94,8 @@ def _describe(name: str, differences: dict[str, tuple[object, object]]) -> str:
             "a ranking of both would not be fair."
         )
     lines.append(
-        "Only budget.trials and budget.wall_time can change in an existing study. "
-        f"Give the new one another --name, or delete the old one: tuner study delete {name}"
+        "Only budget.trials and budget.wall_time can change in an existing study. Give the new "
+        f"one another --name, or delete the old one: tuner study delete {shlex.quote(name)}"
     )
     return "\n".join(lines)
 

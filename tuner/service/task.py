@@ -225,7 +225,7 @@ class Task:
         """Records what the workload raised."""
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-        text = f"{type(error).__name__}: {error}"
+        text = _describe(error)
         if is_out_of_memory(error):
             text = f"Out of memory ({text}). Use a smaller batch or model, or a larger device."
         attributes = {
@@ -295,3 +295,11 @@ def _costs(run: Run, optimizer: str) -> dict[str, Any]:
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _describe(error: BaseException) -> str:
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {error}"
+    except Exception as second:  # noqa: BLE001 (an exception of the user's may break when shown)
+        return f"{kind}: its message cannot be read, since that raises {type(second).__name__}"

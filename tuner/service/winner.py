@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import Direction
 from tuner.domain.trials import TrialConfig
 from tuner.errors import NotFoundError
@@ -67,6 +70,8 @@ class Winner:
     def schedule(self, optimizer: torch.optim.Optimizer, steps: int | None = None) -> Schedule:
         """Returns the winner's schedule over an optimizer; call its ``step()`` after each step.
 
+        For ``plateau``, hand its ``observe`` the metric after each evaluation as well.
+
         Args:
             optimizer: The optimizer.
             steps: How many steps there will be; left out, as many as in the study.
@@ -76,10 +81,17 @@ class Winner:
             self.config.schedule_values,
             optimizer,
             steps or self.steps,
+            clock=_count_losses(optimizer) if OPTIMIZERS[self.config.optimizer].closure else None,
             epoch_steps=self.epoch_steps,
             evaluations=self.evaluations,
             direction=self.direction,
         )
+
+
+def _count_losses(optimizer: torch.optim.Optimizer) -> Callable[[], int]:
+    """Returns what L-BFGS's schedule follows: how often its closure was called, by its state."""
+    first = optimizer.param_groups[0]["params"][0]
+    return lambda: int(optimizer.state[first].get("func_evals", 0))
 
 
 def best(name: str, storage: str | None = None) -> Winner:
@@ -103,7 +115,7 @@ def best(name: str, storage: str | None = None) -> Winner:
     if best_trial is None or value is None:
         raise NotFoundError(
             f"The study {name!r} has no complete trial yet, so there is no winner: "
-            f"run it with 'tuner study run {name}'."
+            f"run it with 'tuner study run {shlex.quote(name)}'."
         )
     record, spec = best_trial.record, summary.spec
     return Winner(

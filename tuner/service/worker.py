@@ -135,12 +135,11 @@ class Worker:
                     outcome = run_trial(train, task.begin(self.device))
                 except StaleCheckpointError as error:
                     outcome = run_trial(train, task.begin_again(self.device, error))
+                task.close(outcome)
             except (LeaseLostError, StorageError):
                 raise
             except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (recorded)
                 task.fail(error)
-            else:
-                task.close(outcome)
         except LeaseLostError as error:
             self.log(f"{error} It is left to that worker.")
 

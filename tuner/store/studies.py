@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,7 +99,7 @@ class Studies:
             if isinstance(error.__cause__, IntegrityError):
                 raise SpecError(
                     f"{self._database.name}: there is a study {name!r} already. Choose another "
-                    f"--name, or delete it with 'tuner study delete {name}'."
+                    f"--name, or delete it with 'tuner study delete {shlex.quote(name)}'."
                 ) from None
             raise
         return StudyHandle(name, study_id, identity, spec)

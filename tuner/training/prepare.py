@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig, decode, default_proposals
 from tuner.errors import SpecError, TunerError, WorkloadError
@@ -100,10 +100,16 @@ def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> Train:
     train: Any = target
     if check:
         first, *others = _defaults(spec)
-        # Only an optimizer that needs a closure asks something of the loop that others do not.
-        for config in (first, *(o for o in others if OPTIMIZERS[o.optimizer].closure)):
+        # Others ask nothing of the loop or its model that the first does not.
+        demanding = [o for o in others if _is_demanding(OPTIMIZERS[o.optimizer])]
+        for config in (first, *demanding):
             rehearse(train, spec, config, device)
     return train  # type: ignore[no-any-return]
+
+
+def _is_demanding(row: OptimizerRow) -> bool:
+    """Tells whether an optimizer needs closures, or parameters of a kind a model may lack."""
+    return row.closure or row.takes != "all"
 
 
 def _explained(spec: StudySpec, load: Callable[[], Train]) -> Train:
@@ -115,7 +121,7 @@ def _explained(spec: StudySpec, load: Callable[[], Train]) -> Train:
         raise SpecError(text if text.startswith(where) else f"{where}: {text}") from error
     except TunerError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise WorkloadError(
             f"{where} does not run: {type(error).__name__}: {error} "
@@ -211,6 +217,7 @@ def _try_optimizer(
     run.measure(max(1, bench.train_examples // config.batch_size))
     model = bench.build_model(spec.search.seed)
     optimizer = run.optimizer(model)
+    run.check_groups()
     try:
         Step(run, bench, model, optimizer)(batch)
     except RuntimeError as error:

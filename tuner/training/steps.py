@@ -91,11 +91,12 @@ class Steps:
         self.inside = True
         return self._done
 
-    def leave(self) -> None:
-        """Ends a turn."""
+    def leave(self) -> bool:
+        """Ends a turn; returns whether it was the last."""
         self._done, self.turns = self.taken, self.turns + 1
         self.inside = False
         self._calls.clear()
+        return self.is_over
 
     def at(self, step: int) -> int:
         """Returns the steps taken at the end of a step, as the loop counts it from 0."""
