@@ -112,6 +112,23 @@ def over_own_batches(run: Run) -> None:
     over_loader(run, Batches())  # type: ignore[arg-type]
 
 
+def over_shuffled_batches(run: Run) -> None:
+    """An order may come from any source of randomness."""
+
+    class Batches:
+        def __len__(self) -> int:
+            return EPOCH
+
+        def __iter__(self) -> Iterator[Any]:
+            order = list(range(EXAMPLES))
+            random.shuffle(order)
+            np.random.shuffle(order)
+            parts = torch.tensor(order).split(BATCH)
+            return (tuple(t[part] for t in points()) for part in parts)
+
+    over_loader(run, Batches())  # type: ignore[arg-type]
+
+
 def scheduled_by_epoch(run: Run) -> None:
     """Steps its schedule at the end of each epoch alone."""
     model, loader = Net(), batches_of()
@@ -209,6 +226,7 @@ LOOPS: dict[str, Callable[[Run], Any]] = {
         over_loader,
         over_noisy_loader,
         over_own_batches,
+        over_shuffled_batches,
         scheduled_by_epoch,
         unscheduled,
         accumulating,

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import datetime as dt
 import os
 import pickle
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -50,6 +54,14 @@ def largest_file(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def assert_older_alone(path: Path) -> None:
+    """Checks that what was saved first, a step of 1, is still there and nothing else is."""
+    loaded = load_checkpoint(path)
+    assert loaded is not None
+    assert loaded["step"] == 1
+    assert list(path.parent.iterdir()) == [path]
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints" / "trial-0.pt"
@@ -84,10 +96,91 @@ def test_a_full_disk_leaves_the_older_checkpoint_as_it_was(path: Path):
     save_checkpoint(path, {"step": 1})
     with largest_file(4096), pytest.raises(StorageError, match="cannot be written"):
         save_checkpoint(path, {"step": 2, "model": torch.zeros(100_000)})
+    assert_older_alone(path)
+
+
+class Raising:
+    """An object that raises where it is pickled."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise self.error
+
+
+UNPICKLABLE = {
+    "function": lambda: 1,
+    "iterator": (n for n in range(3)),
+    "lock": threading.Lock(),
+    "raising": Raising(ZeroDivisionError),
+}
+
+
+@pytest.mark.parametrize("name", list(UNPICKLABLE))
+def test_a_state_that_cannot_be_pickled_leaves_the_older_checkpoint_as_it_was(
+    path: Path, name: str
+):
+    save_checkpoint(path, {"step": 1})
+    with pytest.raises(StorageError, match="cannot be written"):
+        save_checkpoint(path, STATE | {"objects": {"own": UNPICKLABLE[name]}})
+    assert_older_alone(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("numpy.ndarray", np.zeros(3)),
+        ("numpy.dtype", np.float64(1.0)),
+        ("datetime.date", dt.date(2024, 1, 1)),
+        ("fractions.Fraction", Fraction(1, 3)),
+        ("builtins.frozenset", frozenset({1})),
+    ],
+)
+def test_a_state_that_would_not_be_loaded_is_refused_by_name(path: Path, name: str, value: Any):
+    save_checkpoint(path, {"step": 1})
+    with pytest.raises(StorageError, match=rf"the state holds .*{name}.*Let state_dict\(\) give"):
+        save_checkpoint(path, STATE | {"objects": {"own": {"value": value}}})
+    assert_older_alone(path)
+
+
+def test_an_interrupted_save_leaves_nothing_beside_the_older_checkpoint(path: Path):
+    save_checkpoint(path, {"step": 1})
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, {"step": 2, "own": Raising(KeyboardInterrupt)})
+    assert_older_alone(path)
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(min_size=1)
+    | st.complex_numbers(allow_nan=False),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+        | st.sets(st.integers())
+    ),
+    max_leaves=10,
+)
+
+
+@settings(
+    deadline=None,
+    max_examples=100,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(state=plain)
+def test_plain_data_is_saved_and_loaded(path: Path, state: Any):
+    save_checkpoint(path, {"own": state})
     loaded = load_checkpoint(path)
     assert loaded is not None
-    assert loaded["step"] == 1
-    assert list(path.parent.iterdir()) == [path]
+    assert loaded["own"] == state
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from tuner.training.loader import ResumableLoader, length_of
+from tests.training.trials import CPU
+from tuner.errors import WorkloadError
+from tuner.training.loader import length_of, resume_batches
 
 EXAMPLES = 10
 
@@ -21,8 +24,36 @@ def loader_of(batch_size: int = 3) -> DataLoader[Any]:
 
 
 def take(count: int, seed: int = 0, taken: int = 0, batch_size: int = 3) -> list[list[int]]:
-    batches = ResumableLoader(loader_of(batch_size), seed, taken)
+    batches = resume_batches(loader_of(batch_size), seed, taken, CPU)
     return [batch.tolist() for batch in itertools.islice(batches, count)]
+
+
+class Own:
+    """A loader of one's own: of a length, and with an iterator."""
+
+    def __init__(self, length: int, iterate: Callable[[], Iterator[Any]]) -> None:
+        self._length = length
+        self._iterate = iterate
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._iterate()
+
+
+def shuffled_by(shuffle: Callable[[Any], None], *, late: bool) -> Own:
+    """Returns a loader whose order is drawn when it begins, or with its first batch."""
+
+    def drawn() -> list[int]:
+        order = list(range(EXAMPLES))
+        shuffle(order)
+        return order
+
+    def draw_late() -> Iterator[int]:
+        yield from drawn()
+
+    return Own(EXAMPLES, draw_late if late else lambda: iter(drawn()))
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
@@ -64,3 +95,56 @@ def test_what_a_dataset_draws_in_passing_is_left_to_the_generators():
 @pytest.mark.parametrize("loader", [loader_of(), [1, 2, 3], {"a": 1}])
 def test_anything_with_batches_has_a_length(loader: Any):
     assert length_of(loader) == len(loader)
+
+
+@pytest.mark.parametrize("shuffle", [random.shuffle, np.random.shuffle])
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("taken", [3, EXAMPLES, EXAMPLES + 4])
+def test_an_order_from_any_source_is_repeated(
+    shuffle: Callable[[Any], None], late: bool, taken: int
+):
+    def take_own(count: int, taken: int) -> list[int]:
+        batches = resume_batches(shuffled_by(shuffle, late=late), 0, taken, CPU)
+        return list(itertools.islice(batches, count))
+
+    straight = take_own(3 * EXAMPLES, 0)
+    assert take_own(EXAMPLES, taken) == straight[taken : taken + EXAMPLES]
+    assert straight[:EXAMPLES] != straight[EXAMPLES : 2 * EXAMPLES]
+
+
+def test_a_loader_that_raises_leaves_the_generators_alone():
+    def fail() -> Iterator[Any]:
+        random.random()  # noqa: S311
+        raise ZeroDivisionError
+
+    before = random.getstate()
+    with pytest.raises(ZeroDivisionError):
+        next(resume_batches(Own(3, fail), 0, 0, CPU))
+    assert random.getstate() == before
+
+
+def once() -> Own:
+    stored = iter(range(4))
+    return Own(4, lambda: stored)
+
+
+@pytest.mark.parametrize(
+    ("loader", "whole", "gave"),
+    [
+        (once(), 4, "gave 0 batches in epoch 2"),
+        (Own(4, lambda: iter(range(3))), 3, "gave 3 batches in epoch 1"),
+        (Own(4, lambda: iter(())), 0, "gave 0 batches in epoch 1"),
+        (Own(4, itertools.count), 4, "gave more in epoch 1"),
+    ],
+    ids=["once", "short", "empty", "endless"],
+)
+def test_a_loader_that_does_not_keep_to_its_length_is_refused(loader: Own, whole: int, gave: str):
+    batches = resume_batches(loader, 0, 0, CPU)
+    assert list(itertools.islice(batches, whole)) == list(range(whole))
+    with pytest.raises(WorkloadError, match=rf"Own of length 4, which {gave}: every iter"):
+        next(batches)
+
+
+def test_a_loader_that_is_too_short_to_resume_is_refused():
+    with pytest.raises(WorkloadError, match="of length 4, which gave 2 batches in epoch 6"):
+        resume_batches(Own(4, lambda: iter(range(2))), 0, 23, CPU)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -346,6 +346,24 @@ def test_an_object_of_the_loop_s_own_is_kept_over_an_interruption():
     assert continued.values[-1] == 20
 
 
+class Unrestorable:
+    """Something whose state goes one way."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("given", [5, None, torch.zeros(2), Unrestorable()])
+def test_an_object_without_a_state_is_refused_at_once(given: Any):
+    def loop(run: Run) -> None:
+        run.checkpoint(best=given)
+
+    with pytest.raises(
+        WorkloadError, match=r"given best, a \w+: what it keeps needs state_dict\(\)"
+    ):
+        train(loop, SPEC)
+
+
 def test_an_object_that_cannot_take_its_state_back_makes_the_checkpoint_stale():
     state = train(noting, SPEC, recorder=Recorder(interrupt_at=7)).run.state_dict()
     state["objects"]["notes"] = {}
@@ -471,6 +489,27 @@ def test_a_loader_without_a_length_is_refused(loader: Any):
 
     with pytest.raises(SpecError, match=r"no length: iterate over it yourself|without batches"):
         train(loop, SPEC)
+
+
+def test_a_loader_that_can_be_iterated_once_is_refused_where_a_second_epoch_begins():
+    class Once:
+        def __init__(self) -> None:
+            self._batches = iter(range(8))
+
+        def __len__(self) -> int:
+            return 8
+
+        def __iter__(self) -> Iterator[int]:
+            return self._batches
+
+    seen: list[int] = []
+
+    def loop(run: Run) -> None:
+        seen.extend(step for step, _ in run.steps(Once()))
+
+    with pytest.raises(WorkloadError, match=r"Once of length 8, which gave 0 batches in epoch 2"):
+        train(loop, SPEC)
+    assert seen == list(range(8))
 
 
 def test_a_frozen_group_needs_a_schedule():

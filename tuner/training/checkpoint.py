@@ -24,17 +24,20 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         state: Tensors, numbers, text and containers of them.
 
     Raises:
-        StorageError: If the file cannot be written; an older checkpoint is left as it was.
+        StorageError: If the file cannot be written, or :func:`load_checkpoint` would refuse what
+            it holds; an older checkpoint is left as it was.
     """
     temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         torch.save({"format": _FORMAT, **state}, temporary)
+        _check_plain(temporary)
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # a state that cannot be pickled raises anything
+        raise StorageError(f"The checkpoint {path} cannot be written: {error}") from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise StorageError(f"The checkpoint {path} cannot be written: {error}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -66,6 +69,16 @@ def remove_checkpoint(path: Path) -> None:
     """Deletes a checkpoint, if there is one."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
+
+
+def _check_plain(path: Path) -> None:
+    # What names a class is refused when it is read, which would be too late to learn of it.
+    refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    if refused:
+        raise ValueError(
+            f"the state holds {', '.join(sorted(refused))}, which cannot be read back without "
+            "running code. Let state_dict() give tensors, numbers, text and containers of them."
+        )
 
 
 def _check_whole(path: Path) -> None:

@@ -3,58 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, count, islice
 from typing import Any
 
 import torch
 
-from tuner.errors import SpecError
-from tuner.training.seeds import derive_seed
+from tuner.errors import SpecError, WorkloadError
+from tuner.training.seeds import derive_seed, seeded
 
 
-class ResumableLoader:
-    """An endless iterator over a loader's batches, from any point on.
+def resume_batches(loader: Any, seed: int, taken: int, device: torch.device) -> Iterator[Any]:
+    """Returns an endless iterator over a loader's batches, from any point on.
 
-    Before each epoch torch's global generator, from which a DataLoader draws its order, is
-    seeded by the study's seed and the epoch, and put back afterwards. A loader with a generator
-    of its own keeps its own order, which a resumed trial cannot repeat.
+    An epoch begins with every source of randomness seeded by the study's seed and the epoch, and
+    put back after its first batch: the order a loader draws when it begins is repeated. A loader
+    with a generator of its own, or one that draws its order batch by batch, keeps its own order,
+    which a resumed trial cannot repeat.
 
     Args:
         loader: Batches, with a length.
         seed: The study's seed.
-        taken: Batches taken by earlier attempts.
+        taken: Batches taken by earlier attempts; those of the present epoch are drawn at once.
+        device: Where the loader may draw from, besides the CPU.
+
+    Raises:
+        SpecError: If the loader has no length, or none at all.
+        WorkloadError: If an epoch gives another number of batches than the loader's length; the
+            iterator raises it where it comes to that.
     """
-
-    def __init__(self, loader: Any, seed: int, taken: int) -> None:
-        self._loader = loader
-        self._seed = seed
-        self._epoch, skipped = divmod(taken, length_of(loader))
-        self._batches: Iterator[Any] | None = None
-        if skipped:
-            self._batches = self._open()
-            for _ in range(skipped):
-                next(self._batches)
-
-    def __iter__(self) -> ResumableLoader:
-        return self
-
-    def __next__(self) -> Any:
-        if self._batches is None:
-            self._batches = self._open()
-        try:
-            return next(self._batches)
-        except StopIteration:
-            self._epoch += 1
-            self._batches = self._open()
-            return next(self._batches)
-
-    def _open(self) -> Iterator[Any]:
-        before = torch.get_rng_state()
-        torch.manual_seed(derive_seed(self._seed, "data", self._epoch))
-        batches = iter(self._loader)
-        # A sampler draws its order when it is first asked.
-        first = next(batches)
-        torch.set_rng_state(before)
-        return _prepend(first, batches)
+    epoch, skipped = divmod(taken, length_of(loader))
+    batches = _batches_from(epoch, loader, seed, device)
+    for _ in range(skipped):
+        next(batches)
+    return batches
 
 
 def length_of(loader: Any) -> int:
@@ -75,6 +56,23 @@ def length_of(loader: Any) -> int:
     return length
 
 
-def _prepend(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
+def _batches_from(epoch: int, loader: Any, seed: int, device: torch.device) -> Iterator[Any]:
+    length = length_of(loader)
+    for present in count(epoch):
+        with seeded(derive_seed(seed, "data", present), device):
+            batches = iter(loader)
+            # A sampler draws its order when it is first asked.
+            first = list(islice(batches, 1))
+        given = 0
+        for given, batch in enumerate(chain(first, batches), 1):
+            if given > length:
+                break
+            yield batch
+        if given != length:
+            amount = f"{given} batches" if given < length else "more"
+            raise WorkloadError(
+                f"run.steps() was given a {type(loader).__name__} of length {length}, which gave "
+                f"{amount} in epoch {present + 1}: every iter(loader) must begin anew and give "
+                "len(loader) batches. Correct its __iter__ or __len__, or iterate over it "
+                "yourself within 'for step in run.steps():', with budget.steps."
+            )

@@ -17,7 +17,7 @@ from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.groups import describe_groups
-from tuner.training.loader import ResumableLoader, length_of
+from tuner.training.loader import length_of, resume_batches
 from tuner.training.reporting import (
     Diverged,
     Evaluation,
@@ -194,8 +194,17 @@ class Run:
                 ``state_dict`` and ``load_state_dict``. When the trial continues from a
                 checkpoint, each is restored at once. Without any, a checkpoint is written when
                 the present step is over.
+
+        Raises:
+            WorkloadError: If an object has no state to keep.
         """
         for name, target in objects.items():
+            if not (hasattr(target, "state_dict") and hasattr(target, "load_state_dict")):
+                raise WorkloadError(
+                    f"run.checkpoint was given {name}, a {type(target).__name__}: what it keeps "
+                    "needs state_dict() and load_state_dict(). Keep a plain value in a class "
+                    "that has both."
+                )
             self._objects[name] = target
             self._snapshot.restore_object(name, target)
         self._save_asked = self._save_asked or not objects
@@ -223,7 +232,9 @@ class Run:
             self.measure(length_of(loader))
         steps = self._steps
         self._check_thawing()
-        batches = None if loader is None else ResumableLoader(loader, self.seed, steps.turns)
+        batches: Iterator[Any] | None = None
+        if loader is not None:
+            batches = resume_batches(loader, self.seed, steps.turns, self.device)
         if self._snapshot and not steps.begun:
             restore_random_state(self._snapshot["rng"], self.device)
         steps.begin()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,22 @@ def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds every source of randomness for a while, and puts all of them back.
+
+    Args:
+        seed: The seed.
+        device: Whose generator to put back, besides those of the CPU.
+    """
+    before = random_state(device)
+    seed_all(seed)
+    try:
+        yield
+    finally:
+        restore_random_state(before, device)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
