@@ -31,6 +31,19 @@ def test_init_writes_a_project_and_never_over_one(tuner: Tuner, started: Path) -
     assert (started / "models" / "digits.py").read_text() == "mine"
 
 
+@pytest.mark.parametrize("obstacle", ["models", "studies"])
+def test_an_init_that_fails_leaves_nothing_behind(
+    tuner: Tuner, tmp_path: Path, obstacle: str
+) -> None:
+    file = tmp_path / "half" / obstacle
+    file.parent.mkdir()
+    file.write_text("a file")
+    ended = tuner("init", "half", cwd=tmp_path)
+    assert ended.returncode != 0
+    assert f"{Path('half', obstacle)}: cannot be written: File exists" in ended.stderr
+    assert list(file.parent.rglob("*")) == [file]
+
+
 def test_an_own_loop_is_tuned_reported_and_exported(
     tuner: Tuner, started: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

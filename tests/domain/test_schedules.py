@@ -222,6 +222,14 @@ def test_restarts_fall_exactly_between_the_cycles(cycles: int, longer: int, star
     assert [step for step in range(1, steps) if factor(step) == 1.0] == starts
 
 
+@pytest.mark.parametrize("longer", [1, 2, 1000])
+def test_any_number_of_restarts_can_be_followed(longer: int):
+    values: dict[str, Value] = {"final_ratio": 0.1, "cycles": 1000, "T_mult": longer}
+    factor = SCHEDULES["cosine_restarts"].factor(values, 3000)
+    assert all(0.1 <= factor(step) <= 1 for step in range(0, 3001, 300))
+    assert factor(3000) == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("peak", [0.1, 0.3, 0.5])
 def test_one_cycle_peaks_where_it_is_told_to(peak: float):
     row = SCHEDULES["one_cycle"]

@@ -16,7 +16,7 @@ from tuner.domain.groups import GroupValues
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.errors import WorkloadError
 from tuner.optim import JointOptimizer, build_optimizer
-from tuner.optim.groups import describe_groups, select_parameters, split_model
+from tuner.optim.groups import check_groups, describe_groups, select_parameters, split_model
 
 GROUPED = [name for name, row in OPTIMIZERS.items() if row.groups and row.takes == "all"]
 PATTERNS = ("*", "0.*", "2.*", "*.weight", "*.bias", "2.weight", "?.bias", "[02].*", "none.*")
@@ -48,10 +48,6 @@ def test_a_model_is_split_by_the_first_match_and_nothing_is_left_out(
     first = {
         n: next((i for i, m in enumerate(matches) if fnmatch.fnmatch(n, m)), -1) for n in named
     }
-    if set(range(len(matches))) - set(first.values()):
-        with pytest.raises(WorkloadError, match="takes no parameter that is left"):
-            split_model(model, groups_of(*matches), spare_vectors=spare_vectors)
-        return
     blocks = split_model(model, groups_of(*matches), spare_vectors=spare_vectors)
     split = {id(p): block for block in blocks for p in block.parameters}
     assert sum(len(block.parameters) for block in blocks) == len(named)
@@ -62,8 +58,9 @@ def test_a_model_is_split_by_the_first_match_and_nothing_is_left_out(
 
 
 def test_a_group_that_takes_nothing_names_what_there_is():
-    with pytest.raises(WorkloadError, match=r"'g0': match = 'head\.\*' takes no .*0\.weight, 0\."):
-        split_model(network(), groups_of("head.*"), spare_vectors=False)
+    check_groups(["0.weight", "0.bias"], groups_of("*.bias", "*"))
+    with pytest.raises(WorkloadError, match=r"'g1': match = '\*\.bias' takes no .*0\.weight, 0\."):
+        check_groups(["0.weight", "0.bias"], groups_of("*", "*.bias"))
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
@@ -180,7 +177,7 @@ def test_groups_thaw_one_after_the_other():
     optimizer = build(
         "adam",
         network(),
-        GroupValues("late", "0.*", frozen_until=0.7),
+        GroupValues("late", "0.weight", frozen_until=0.7),
         GroupValues("early", "2.weight", frozen_until=0.3),
         GroupValues("never", "2.bias", frozen_until=1.0),
     )
@@ -188,4 +185,14 @@ def test_groups_thaw_one_after_the_other():
     for progress in (0.0, 0.3, 0.7, 1.0):
         optimizer.thaw(progress)
         names.append([group["name"] for group in optimizer.param_groups])
-    assert names == [[], ["early"], ["early", "late"], ["early", "late"]]
+    early, late = ["rest", "early"], ["rest", "early", "late"]
+    assert names == [["rest"], early, late, late]
+
+
+@pytest.mark.parametrize("until", [0.5, 1.0])
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_freezing_everything_is_refused_and_changes_nothing(name: str, until: float):
+    model = network()
+    with pytest.raises(WorkloadError, match=r"train\.groups freezes every parameter.*leave out"):
+        build(name, model, *groups_of("0.*", "*", frozen_until=until))
+    assert all(p.requires_grad for p in model.parameters())

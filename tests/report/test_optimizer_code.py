@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from tests.report.summaries import STEPS, make_spec, summary_of, trial
 from tests.report.test_code import optimizers_of, run_exported
 from tuner.analysis.summary import StudySummary
 from tuner.domain.dimensions import Value
+from tuner.domain.groups import GroupValues
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.trials import decode
 from tuner.optim import JointOptimizer, build_optimizer, build_schedule
 from tuner.report.code import to_python, to_toml
 from tuner.report.json import to_json
+from tuner.report.optimizer_code import OptimizerCode
 
 GROUPED = [name for name, row in OPTIMIZERS.items() if row.groups and row.takes != "sparse"]
 TRAIN: dict[str, Any] = {
@@ -91,7 +97,7 @@ def test_an_exported_frozen_group_trains_as_ours_does(tmp_path: Path) -> None:
     before = ours[0].weight.detach().clone()
     for step in range(STEPS):
         batch = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
-        namespace["freeze"](theirs, step)
+        namespace["freeze"](exported, step)
         for model, stepped in ((ours, optimizer), (theirs, exported)):
             stepped.zero_grad()
             model(batch).square().mean().backward()
@@ -103,6 +109,65 @@ def test_an_exported_frozen_group_trains_as_ours_does(tmp_path: Path) -> None:
     assert not torch.equal(ours[0].weight, before)
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(hundredths=st.integers(1, 100), steps=st.integers(1, 1000))
+@example(hundredths=55, steps=100)  # 0.55 * 100 is above 55
+def test_an_exported_group_thaws_at_the_very_step(hundredths: int, steps: int) -> None:
+    ours, theirs, until = network(), network(), hundredths / 100
+    groups = (GroupValues("first", "0.*", frozen_until=until),)
+    values = OPTIMIZERS["sgd"].decode({})
+    optimizer = build_optimizer("sgd", values, ours, groups)
+    now = 0
+    schedule = build_schedule("constant", {}, optimizer, steps, clock=lambda: now)
+    code = OptimizerCode(OPTIMIZERS["sgd"].calls(values), groups, spare_vectors=False)
+    known = {"torch": torch, "fnmatch": fnmatch, "Sequence": Sequence, "STEPS": steps}
+    exec("\n".join([*code.constants, *code.definitions]), known)  # noqa: S102
+    exported = known["build_optimizer"](theirs)
+    middle = hundredths * steps // 100
+    for now in sorted({0, middle - 1, middle, middle + 1, steps - 1} & set(range(steps))):
+        schedule.step()
+        known["freeze"](exported, now)
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert mine.requires_grad == other.requires_grad
+
+
+def test_what_is_frozen_for_good_stays_so_in_an_exported_group(tmp_path: Path) -> None:
+    group = {"name": "first", "match": "0.*", "frozen_until": 0.5}
+    namespace = run_exported(to_python(winner("adam", {"groups": [group]})), tmp_path)
+    model = network()
+    model[0].bias.requires_grad_(False)
+    [exported] = optimizers_of(namespace, model)
+    for step in range(STEPS):
+        namespace["freeze"](exported, step)
+        assert not model[0].bias.requires_grad
+    assert model[0].weight.requires_grad
+
+
+def test_exported_sparse_adam_takes_what_the_trained_one_took(tmp_path: Path) -> None:
+    space = {"optimizers": ["sparse_adam"], "schedules": ["cosine"]}
+    record = trial(1, "sparse_adam", 0.5, schedule="cosine")
+    summary = summary_of(record, spec=make_spec(space=space))
+    model = nn.Sequential(
+        nn.Embedding(5, 4, sparse=True),
+        nn.Embedding(5, 4, sparse=True),
+        nn.EmbeddingBag(5, 4, sparse=True),
+        nn.Linear(4, 4),
+        nn.Linear(4, 4),
+    )
+    model[1].weight = model[0].weight
+    model[4].weight = model[3].weight
+    model[2].weight.requires_grad_(False)
+    model[3].bias.requires_grad_(False)
+    ours = trained(summary, model)
+    assert isinstance(ours, JointOptimizer)
+    exported = optimizers_of(run_exported(to_python(summary), tmp_path), model)
+    held = [
+        [id(p) for group in part.param_groups for p in group["params"]]
+        for part in (*ours.parts, *exported)
+    ]
+    assert held[:2] == held[2:]
 
 
 def test_the_exported_study_fixes_each_group(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tests.training.trials import (
     train,
 )
 from tuner.domain.dimensions import Choice, Float, Int
+from tuner.domain.groups import GroupValues
 from tuner.errors import SpecError, WorkloadError
 from tuner.training.reporting import StaleCheckpointError
 from tuner.training.run import Run
@@ -513,8 +514,6 @@ def test_a_loader_that_can_be_iterated_once_is_refused_where_a_second_epoch_begi
 
 
 def test_a_frozen_group_needs_a_schedule():
-    from tuner.domain.groups import GroupValues
-
     def unscheduled(run: Run) -> None:
         run.optimizer(Net())
         list(run.steps(batches_of()))
@@ -522,6 +521,26 @@ def test_a_frozen_group_needs_a_schedule():
     config = make_config(groups=(GroupValues("body", "body.*", frozen_until=0.5),))
     with pytest.raises(SpecError, match=r"thawed by the schedule: call run\.schedule"):
         train(unscheduled, SPEC, config)
+
+
+def of_two_models(run: Run) -> None:
+    for name in ("body", "head"):
+        run.optimizer(nn.ModuleDict({name: nn.Linear(1, 1)}))
+    list(run.steps())
+
+
+def of_a_count_of_its_own(run: Run) -> None:
+    run.optimizer(Net())
+    for step in range(20):
+        run.report(step, val_loss=1.0)
+
+
+@pytest.mark.parametrize("loop", [of_two_models, of_a_count_of_its_own])
+def test_a_group_must_take_a_parameter_of_some_model(loop: Any):
+    groups = [GroupValues(name, f"{name}.*", lr_multiplier=0.5) for name in ("body", "tail")]
+    assert train(loop, SPEC, make_config(groups=tuple(groups[:1]))).outcome.ending == "complete"
+    with pytest.raises(WorkloadError, match=r"'tail': match = 'tail\.\*' takes no .* head\.weight"):
+        train(loop, SPEC, make_config(groups=tuple(groups)))
 
 
 def test_a_rehearsal_is_cut_short():

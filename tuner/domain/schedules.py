@@ -138,6 +138,8 @@ def _momentum(name: str, default: float, source: str) -> Hyperparameter:
 
 _BETWEEN = Bounds(0, 1, open_low=True, open_high=True)
 
+_CYCLES = Bounds(1, 1000)
+
 _COSINE_FINAL = Hyperparameter(
     "final_ratio",
     0.0,
@@ -291,7 +293,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
             (
                 _WARMUP,
                 _COSINE_FINAL,
-                Hyperparameter("cycles", 3, Choice(choices=(2, 3, 4)), "J", MAIN, bounds=COUNT),
+                Hyperparameter("cycles", 3, Choice(choices=(2, 3, 4)), "J", MAIN, bounds=_CYCLES),
                 Hyperparameter("T_mult", 2, Choice(choices=(1, 2)), "J", MAIN, bounds=COUNT),
             ),
             shapes.cosine_restarts_shape,

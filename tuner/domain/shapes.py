@@ -60,7 +60,9 @@ def stable_decay_shape(values: dict[str, float], x: float) -> float:
 
 def cosine_restarts_shape(values: dict[str, float], x: float) -> float:
     """Returns cosine waves from 1 to final_ratio, each T_mult times as long as the one before."""
-    lengths = [values["T_mult"] ** cycle for cycle in range(int(values["cycles"]))]
+    cycles = int(values["cycles"])
+    # Counted in lengths of the last cycle, the longest, which no number of cycles overflows.
+    lengths = [values["T_mult"] ** (cycle + 1 - cycles) for cycle in range(cycles)]
     passed = x * sum(lengths)
     # The small addition keeps a restart from coming one step late; the last cycle has none.
     while len(lengths) > 1 and passed + 1e-9 >= lengths[0]:

@@ -48,7 +48,7 @@ def build_optimizer(
         has parameters for both, or a group is frozen.
 
     Raises:
-        WorkloadError: If the model has no parameter the optimizer can take, or a group none.
+        WorkloadError: If the model has no parameter the optimizer can take, or all are frozen.
 
     >>> model = nn.Linear(2, 1)
     >>> build_optimizer("adam", OPTIMIZERS["adam"].decode({"lr": 0.01}), model).defaults["lr"]
@@ -57,6 +57,11 @@ def build_optimizer(
     row = OPTIMIZERS[name]
     blocks = split_model(model, groups, spare_vectors=spare_vectors)
     _check_fit(row, [p for block in blocks for p in block.parameters], model)
+    if row.groups and all(block.values.frozen_until for block in blocks):
+        raise WorkloadError(
+            "train.groups freezes every parameter of the model, so that nothing would train: "
+            "narrow a group's match, or leave out its frozen_until."
+        )
     sparse = {id(p) for p in sparse_parameters(model)}
     parts: list[torch.optim.Optimizer] = []
     frozen: list[FrozenGroup] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,27 +42,45 @@ def split_model(
             the scales of norms, are spared from weight decay.
 
     Raises:
-        WorkloadError: If the model has no trainable parameter, or a group takes none.
+        WorkloadError: If the model has no trainable parameter.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    named = trainable(model)
     if not named:
         raise WorkloadError("The model has no trainable parameters: nothing to optimize.")
-    names = [name for name, _ in named]
-    for group in unmatched(names, groups):
-        raise WorkloadError(
-            f"train.groups {group.name!r}: match = {group.match!r} takes no parameter that is "
-            f"left; the model has {', '.join(names[:20])}{' …' if len(names) > 20 else ''}."
-        )
     matches = [(group.name, group.match) for group in groups]
     blocks: list[Block] = []
     for values in (*groups, GroupValues(REST, "*")):
-        own = [p for name, p in named if assign_group(name, matches) == values.name]
+        own = [p for name, p in named.items() if assign_group(name, matches) == values.name]
         if spare_vectors:
             vectors = tuple(p for p in own if p.ndim < 2)
             own = [p for p in own if p.ndim >= 2]
             blocks.append(Block(vectors, values, spared=True))
         blocks.append(Block(tuple(own), values))
     return [block for block in blocks if block.parameters]
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a model's parameters that train, by name; each once, however often it is used."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def check_groups(names: Iterable[str], groups: Sequence[GroupValues]) -> None:
+    """Sees that every group takes a parameter; which of several models it is in is all the same.
+
+    Args:
+        names: What the models call their trainable parameters.
+        groups: The parameter groups.
+
+    Raises:
+        WorkloadError: If a group takes none.
+    """
+    names = list(dict.fromkeys(names))
+    for group in unmatched(names, groups):
+        raise WorkloadError(
+            f"train.groups {group.name!r}: match = {group.match!r} takes no parameter that is "
+            f"left of {', '.join(names[:20])}{' …' if len(names) > 20 else ''}: correct the "
+            "match, or leave the group out."
+        )
 
 
 def select_parameters(

@@ -35,10 +35,10 @@ class JointOptimizer(torch.optim.Optimizer):
 
     Args:
         parts: The optimizers, at least one, no parameter in two of them.
-        frozen: Groups of theirs that do not train yet.
+        frozen: Groups of theirs that do not train yet; not all of them.
 
     Raises:
-        ValueError: If there are no parts or two of them share a parameter.
+        ValueError: If there are no parts, no group trains, or two of them share a parameter.
     """
 
     def __init__(
@@ -53,8 +53,7 @@ class JointOptimizer(torch.optim.Optimizer):
         if len(set(owned)) < len(owned):
             raise ValueError("A parameter belongs to two optimizers: give each to one.")
         groups = [group for part in parts for group in part.param_groups]
-        known = [{"params": g["params"]} for g in groups] or [{"params": [torch.empty(0)]}]
-        super().__init__(known, {})
+        super().__init__([{"params": group["params"]} for group in groups], {})
         self.param_groups = groups
 
     def thaw(self, progress: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import Any
 
 import tomli_w
@@ -113,7 +114,7 @@ def _best(summary: StudySummary) -> BestTrial:
     if summary.best is None:
         raise NotFoundError(
             f"The study {summary.name!r} has no complete trial yet, so there is no winner: "
-            f"run it with 'tuner study run {summary.name}'."
+            f"run it with 'tuner study run {shlex.quote(summary.name)}'."
         )
     return summary.best
 
@@ -132,7 +133,7 @@ def _demonstration(optimizer: OptimizerCode, schedule: ScheduleCode) -> list[str
         "        rates = []",
         "        for step in range(STEPS):",
         '            rates.append(optimizer.param_groups[0]["lr"])',
-        *(["            freeze(model, step)"] if optimizer.freezes else []),
+        *(["            freeze(optimizer, step)"] if optimizer.freezes else []),
         f"            {step}",
         *(f"            {line}" for line in schedule.use),
         '        print(f"lr: first {rates[0]:.6g}, top {max(rates):.6g}, last {rates[-1]:.6g}")',

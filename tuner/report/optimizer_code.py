@@ -15,8 +15,16 @@ _SELECTIONS = {
     "all": "[p for p in model.parameters() if p.requires_grad]",
     "matrices": "[p for p in model.parameters() if p.requires_grad and p.ndim == 2]",
     "others": "[p for p in model.parameters() if p.requires_grad and p.ndim != 2]",
-    "sparse": "[m.weight for m in model.modules()"
-    " if isinstance(m, (torch.nn.Embedding, torch.nn.EmbeddingBag)) and m.sparse]",
+    "sparse": """[
+        p
+        for p in model.parameters()
+        if p.requires_grad
+        and any(
+            p is m.weight
+            for m in model.modules()
+            if isinstance(m, (torch.nn.Embedding, torch.nn.EmbeddingBag)) and m.sparse
+        )
+    ]""",
     "dense": "[p for p in model.parameters()"
     " if p.requires_grad and all(p is not weight for weight in sparse)]",
 }
@@ -58,11 +66,7 @@ class OptimizerCode:
         """The lines that say which parameters belong to which group."""
         if not self._grouped:
             return []
-        frozen = {group.name: group.frozen_until for group in self.groups if group.frozen_until}
-        return [
-            f"MATCHES = {[(group.name, group.match) for group in self.groups]!r}",
-            *([f"FROZEN_UNTIL = {frozen!r}  # a fraction of STEPS"] if frozen else []),
-        ]
+        return [f"MATCHES = {[(group.name, group.match) for group in self.groups]!r}"]
 
     @property
     def definitions(self) -> list[str]:
@@ -112,7 +116,6 @@ class OptimizerCode:
             for spared in (False, True) if self.spare_vectors else (False,):
                 settings = group_settings(call, values, spared=spared)
                 name = settings.pop("name")
-                settings.pop("frozen_until", None)
                 lines.append(f"        {name!r}: {settings!r},\n")
         return "{\n" + "".join(lines) + "    }"
 
@@ -134,9 +137,9 @@ class OptimizerCode:
     return [{{"params": own, "name": name, **settings[name]}} for name, own in groups.items()]'''
 
 
-_FREEZE = '''def freeze(model, step):
-    """Freezes and thaws groups; call it before every step, once the optimizers are built."""
-    for name, parameter in model.named_parameters():
-        until = FROZEN_UNTIL.get(assign_group(name, MATCHES))
-        if until is not None:
-            parameter.requires_grad_(until < 1 and step >= until * STEPS)'''
+_FREEZE = '''def freeze(optimizer, step):
+    """Freezes and thaws an optimizer's groups; call it at the start of every step, from 0."""
+    for group in optimizer.param_groups:
+        if until := group.get("frozen_until"):
+            for parameter in group["params"]:
+                parameter.requires_grad_(until < 1 and step / STEPS >= until)'''

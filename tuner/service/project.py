@@ -45,8 +45,9 @@ def write_project(folder: Path) -> list[Path]:
                 shutil.copyfile(source, target)
             undo.pop_all()
     except OSError as error:
+        where = error.filename or folder
         raise StorageError(
-            f"{error.filename or folder}: cannot be written: {error.strerror}. Nothing is left there."
+            f"{where}: cannot be written: {error.strerror}. Nothing has been left there."
         ) from error
     return list(files)
 

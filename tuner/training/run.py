@@ -16,7 +16,7 @@ from tuner.domain.spec import Budget, StudySpec, Train
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
-from tuner.optim.groups import describe_groups
+from tuner.optim.groups import check_groups, describe_groups, trainable
 from tuner.training.loader import length_of, resume_batches
 from tuner.training.reporting import (
     Diverged,
@@ -83,6 +83,7 @@ class Run:
         self.over: Pruned | Interrupted | None = None
         self._own = dict(config.own)
         self._models: list[nn.Module] = []
+        self._trainable: list[str] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._schedules: list[Schedule] = []
         self._objects: dict[str, Any] = {}
@@ -112,6 +113,7 @@ class Run:
         Raises:
             WorkloadError: If this optimizer cannot train this model.
         """
+        self._trainable += trainable(model)
         optimizer = build_optimizer(
             self.config.optimizer,
             self.config.optimizer_values,
@@ -227,10 +229,12 @@ class Run:
 
         Raises:
             SpecError: If the length of a full trial is not known.
+            WorkloadError: If a parameter group takes nothing.
         """
         if loader is not None:
             self.measure(length_of(loader))
         steps = self._steps
+        self.check_groups()
         self._check_thawing()
         batches: Iterator[Any] | None = None
         if loader is not None:
@@ -272,7 +276,7 @@ class Run:
 
         Raises:
             Pruned: If the trial is to stop because it is behind, or its metric is not finite.
-            WorkloadError: If the study's metric is missing.
+            WorkloadError: If the study's metric is missing, or a parameter group takes nothing.
         """
         if self.over is not None:
             raise self.over
@@ -291,6 +295,8 @@ class Run:
             self.diverge(taken)
         if index <= self._evaluated:
             return
+        if not self._evaluated:
+            self.check_groups()
         self.timing.mark()
         goes_on = self._reporter.report(Evaluation(index, taken, values))
         self._evaluated = index
@@ -380,6 +386,15 @@ class Run:
         """
         self._steps.measure(epoch_steps)
         self._snapshot.check(self.seed, self.length)
+
+    def check_groups(self) -> None:
+        """Sees, once the optimizers are built, that every parameter group takes a parameter.
+
+        Raises:
+            WorkloadError: If a group takes none of any model.
+        """
+        if self._models:
+            check_groups(self._trainable, self.config.groups)
 
     def diverge(self, step: int) -> None:
         """Ends the trial because something is infinite or NaN.
