@@ -397,7 +397,7 @@ def test_the_time_within_an_evaluation_is_no_training():
 
     trial = train_with(body)
     assert trial.run.timing.eval_s > 0
-    assert trial.recorder.steps == sorted([*alive, *range(1, 21)])
+    assert trial.recorder.steps == sorted([*alive, *range(1, 20)])
 
 
 # Hyperparameters of its own.
@@ -444,6 +444,16 @@ def test_what_was_stored_with_the_trial_is_not_drawn_again():
 def test_a_name_that_means_something_else_is_refused(name: str):
     with pytest.raises(WorkloadError, match=rf"given the name '{name}': use a plain word"):
         train(lambda run: run.suggest_float(name, 0, 1), SPEC)
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "gp", "cmaes"])
+def test_what_a_loop_asks_for_is_refused_by_samplers_of_one_space(sampler: str):
+    one = {"optimizers": ["momentum"], "schedules": ["constant"], "breadth": 2}
+    fixed = {"momentum": {"weight_decay": 0.0}}
+    warmup = {"constant": {"warmup": 0.0}}
+    spec = make_spec(search={"sampler": sampler}, space=one, optimizer=fixed, schedule=warmup)
+    with pytest.raises(SpecError, match="'width' is asked for by the training loop"):
+        train(lambda run: run.suggest_float("width", 1, 2), spec, make_config("momentum"))
 
 
 def test_a_hyperparameter_of_an_optimizer_not_searched_is_free():
@@ -557,3 +567,29 @@ def test_it_counts_the_parameters_it_trains():
 
     trial = train(loop, SPEC)
     assert trial.run.parameters == 12 + 4 + 1
+
+
+def test_only_single_numbers_are_logged():
+    with pytest.raises(WorkloadError, match=r"given grad of shape \(20,\)"):
+        train(lambda run: run.log(grad=torch.randn(20)), SPEC)
+
+
+def test_nothing_is_saved_after_the_last_step():
+    class Keen(Recorder):
+        def advance(self, step: int) -> bool:
+            kept.append(step)
+            return super().advance(step)
+
+    def loop(run: Run) -> float:
+        optimizer = run.optimizer(nn.Linear(1, 1))
+        for _ in run.steps():
+            optimizer.step()
+            run.checkpoint()
+        resumable.append(run.resumable)
+        return 0.0
+
+    kept: list[int] = []
+    resumable: list[bool] = []
+    train(loop, SPEC, recorder=Keen())
+    assert kept == list(range(1, 20))
+    assert resumable == [False]

@@ -10,7 +10,6 @@ from typing import Any, overload
 import torch
 from torch import nn
 
-from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import Budget, StudySpec, Train
 from tuner.domain.trials import TrialConfig
@@ -28,12 +27,13 @@ from tuner.training.reporting import (
 from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
 from tuner.training.snapshot import Snapshot
 from tuner.training.steps import Steps
+from tuner.training.suggestions import Suggestions
 from tuner.training.timing import Timing
 
 _LONGEST_NAME = 255
 
 
-class Run:
+class Run(Suggestions):
     """One trial, as a training loop sees it.
 
     A loop takes its optimizer, schedule and steps from here and reports to it. A step is one
@@ -70,6 +70,7 @@ class Run:
         state: Mapping[str, Any] | None = None,
         at_most: int | None = None,
     ) -> None:
+        super().__init__(spec, config.own, reporter)
         self._spec = spec
         self._reporter = reporter
         self._snapshot = Snapshot(state)
@@ -81,7 +82,6 @@ class Run:
         self.batch_size = config.batch_size
         self.timing = Timing()
         self.over: Pruned | Interrupted | None = None
-        self._own = dict(config.own)
         self._models: list[nn.Module] = []
         self._trainable: list[str] = []
         self._optimizers: list[torch.optim.Optimizer] = []
@@ -167,25 +167,6 @@ class Run:
         self._schedules.append(schedule)
         return schedule
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Returns a hyperparameter of the loop's own, searched in [low, high].
-
-        Args:
-            name: Its name.
-            low: Smallest value.
-            high: Largest value.
-            log: Whether to search its logarithm.
-        """
-        return float(self._suggest(name, Float(low=float(low), high=float(high), log=log)))
-
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """Returns a whole number of the loop's own, searched in [low, high]."""
-        return int(self._suggest(name, Int(low=low, high=high, log=log)))
-
-    def suggest_categorical(self, name: str, choices: list[Any] | tuple[Any, ...]) -> Any:
-        """Returns one of several numbers, texts or switches."""
-        return self._suggest(name, Choice(choices=tuple(choices)))
-
     def checkpoint(self, **objects: Any) -> None:
         """Includes objects in this trial's checkpoints, or asks for one now.
 
@@ -229,7 +210,8 @@ class Run:
 
         Raises:
             SpecError: If the length of a full trial is not known.
-            WorkloadError: If a parameter group takes nothing.
+            WorkloadError: If a parameter group takes nothing, or an epoch gives another number of
+                batches than the loader's length.
         """
         if loader is not None:
             self.measure(length_of(loader))
@@ -249,11 +231,14 @@ class Run:
             step = steps.enter()
             yield step if batches is None else (step, next(batches))
             self.timing.mark()
-            steps.leave()
+            if steps.leave():
+                # What remains is the loop's return; a checkpoint here would leave it no step to
+                # find its value in.
+                break
             if self._save_asked:
                 self._save_asked = False
                 self._reporter.save()
-            if not self._reporter.advance(steps.taken) and not steps.is_over:
+            if not self._reporter.advance(steps.taken):
                 self.over = Interrupted()
 
     def due(self, step: int) -> bool:
@@ -319,6 +304,11 @@ class Run:
                 raise WorkloadError(
                     f"run.log was given the name {name[:40]}…: use at most {_LONGEST_NAME} letters."
                 )
+            if isinstance(value, torch.Tensor) and value.numel() != 1:
+                raise WorkloadError(
+                    f"run.log was given {name} of shape {tuple(value.shape)}: log a single number, "
+                    "such as its mean or norm."
+                )
             kept = value.detach().clone() if isinstance(value, torch.Tensor) else float(value)
             self._logged.append((self.taken, name, kept))
 
@@ -370,8 +360,10 @@ class Run:
 
     @property
     def resumable(self) -> bool:
-        """Whether a checkpoint, written now, would let the trial continue: not within a step."""
-        return self._steps.begun and not self._steps.inside and bool(self._optimizers)
+        """Whether a checkpoint, written now, would let it go on: not in a step or after all."""
+        steps = self._steps
+        within = steps.inside or (steps.begun and steps.is_over)
+        return steps.begun and not within and bool(self._optimizers)
 
     @property
     def parameters(self) -> int:
@@ -424,7 +416,7 @@ class Run:
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "schedules": [schedule.state_dict() for schedule in self._schedules],
             "objects": {name: target.state_dict() for name, target in self._objects.items()},
-            "own": self._own,
+            "own": self.own,
             "seed": self.seed,
             "steps": self._steps.state_dict(),
             "evaluated": self._evaluated,
@@ -436,25 +428,8 @@ class Run:
         snapshot.check(self.seed, self.length)
         self._steps.load_state_dict(snapshot["steps"])
         self._evaluated = int(snapshot["evaluated"])
-        self._own |= snapshot["own"]
+        self.own |= snapshot["own"]
         self.timing = Timing(**snapshot["timing"])
-
-    def _suggest(self, name: str, axis: Dimension) -> Value:
-        names = self._names()
-        if not name.isidentifier() or name in names:
-            raise WorkloadError(
-                f"run.suggest was given the name {name!r}: use a plain word, and none of "
-                f"{', '.join(sorted(names))}."
-            )
-        if name not in self._own:
-            self._own[name] = self._reporter.suggest(name, axis)
-        return self._own[name]
-
-    def _names(self) -> set[str]:
-        """Returns what reports show of a trial anyway."""
-        rows = [OPTIMIZERS[name] for name in self._spec.space.optimizers]
-        knobs = {knob.name for row in rows for knob in row.hyperparameters}
-        return {"optimizer", "schedule", "batch_size", *knobs}
 
     def _check_thawing(self) -> None:
         waiting = [o for o in self._optimizers if getattr(o, "frozen", None)]
