@@ -211,12 +211,12 @@ def test_workload_that_ends_its_process_is_not_a_success(tuner: Tuner, project: 
     (project / "models" / "exit.py").write_text(
         "import os\nfrom models.parabola import Parabola\n\n\n"
         "class Exit(Parabola):\n"
-        "    models = 0\n\n"
-        "    def model(self):\n"
-        "        Exit.models += 1\n"
-        "        if Exit.models > 1:\n"
+        "    steps = 0\n\n"
+        "    def loss(self, model, batch):\n"
+        "        Exit.steps += 1\n"
+        "        if Exit.steps > 60:\n"  # later than what the rehearsal takes
         "            os._exit(0)\n"
-        "        return super().model()\n"
+        "        return super().loss(model, batch)\n"
     )
     ended = tuner("run", "--workload", "models.exit:Exit", "--set", "train.batch_size=32")
     assert ended.returncode == 1
