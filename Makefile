@@ -12,7 +12,7 @@ demo: .venv/demo.stamp ## Tune eight optimizers on handwritten digits, and repor
 	$(BIN)/tuner run studies/digits.toml
 
 test: .venv/dev.stamp lint types contracts wheel ## Check everything: style, types, layers, wheel, tests
-	$(BIN)/python -m pytest --durations 10
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10
 
 lint: .venv/dev.stamp ## Check style
 	$(BIN)/ruff check .

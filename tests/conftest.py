@@ -11,6 +11,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ PASSWORD = "hun{ter}2/@:%?"  # noqa: S105 (of a server that lives as long as the
 """What a URL, a format string or a configuration file may take for something else."""
 
 MakeSpec = Callable[..., StudySpec]
+
+
+def pytest_configure() -> None:
+    """Lets every process compute on one thread, before torch is loaded.
+
+    On tensors this small, waking a second thread costs more than it computes.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture
@@ -127,10 +136,7 @@ def study(database: Database, make_spec: MakeSpec) -> StudyHandle:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Returns a user's project, the working directory: models/, studies/, no database."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    for name in ("models", "studies"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = copy_project(tmp_path / "project")
     monkeypatch.chdir(folder)
     monkeypatch.delenv("TUNER_STORAGE", raising=False)
     monkeypatch.delenv("TUNER_HOME", raising=False)
@@ -140,18 +146,24 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def tuner(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Returns the command line, run as a user runs it, in the project."""
+    return partial(run_tuner, cwd=project)
 
-    def run(
-        *arguments: str, timeout: float = 120, cwd: Path = project
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-W", "error::DeprecationWarning:tuner", "-m", "tuner", *arguments],
-            cwd=cwd,
-            env=os.environ | {"COLUMNS": "100"},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
 
-    return run
+def copy_project(folder: Path) -> Path:
+    """Makes a user's project: the workloads and study files of this one."""
+    for name in ("models", "studies"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def run_tuner(*arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a folder, and waits for its end."""
+    return subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:tuner", "-m", "tuner", *arguments],
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import socket
 import sqlite3
@@ -21,6 +22,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import copy_project, run_tuner
+
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
 _SMALL = ("--set", "budget.trials=12", "--set", "budget.epochs=2")
@@ -33,10 +36,23 @@ def report(tuner: Tuner, name: str) -> dict[str, object]:
     return parsed
 
 
-@pytest.fixture
-def parabola(tuner: Tuner) -> subprocess.CompletedProcess[str]:
-    ended = tuner("run", "studies/parabola.toml", *_SMALL)
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Returns a project in which a study was run, once for all who only look at it."""
+    folder = copy_project(tmp_path_factory.mktemp("trained") / "project")
+    ended = run_tuner("run", "studies/parabola.toml", *_SMALL, cwd=folder)
     assert ended.returncode == 0, ended.stderr
+    return folder, ended
+
+
+@pytest.fixture
+def parabola(
+    project: Path, trained: tuple[Path, subprocess.CompletedProcess[str]]
+) -> subprocess.CompletedProcess[str]:
+    folder, ended = trained
+    shutil.copytree(folder, project, dirs_exist_ok=True)
     return ended
 
 

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from models.digits import Digits
 from models.parabola import Parabola
 from tests.training.trials import bench_of
 from tuner.training.bench import Bench
-
-# On tensors this small, waking a second thread costs more than it computes.
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,11 @@ INTERRUPTED = 130
 @spec_options
 @storage_option
 @click.option(
-    "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes."
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Processes; they share the cores, unless OMP_NUM_THREADS says how many each takes.",
 )
 @device_option
 def run(

@@ -87,12 +87,13 @@ class LocalPool:
             process.kill()
 
     def _spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        threads = max(1, (os.cpu_count() or 1) // self._count)
+        share = max(1, (os.cpu_count() or 1) // self._count)
+        threads = [] if "OMP_NUM_THREADS" in os.environ else ["--threads", str(share)]
         return subprocess.Popen(
             [
                 # -P: a tuner.py in the working directory is not the program to run.
                 *(sys.executable, "-P", "-m", "tuner", "worker", "start"),
-                *("--device", self._device, "--threads", str(threads), "--follow-stdin"),
+                *("--device", self._device, *threads, "--follow-stdin"),
                 *("--", self._study),
             ],
             env=os.environ | {"TUNER_STORAGE": self._url},
