@@ -6,7 +6,7 @@ number, since renaming a study in Optuna Dashboard changes every id of Optuna's.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table
+from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
@@ -27,9 +27,14 @@ workers = Table(
     Column("started_at", Float(53), nullable=False),
     Column("last_seen", Float(53), nullable=False),
     Column("machine", String(255), nullable=False, server_default=""),
+    Column("software", String(255), nullable=False, server_default=""),
+    Column("leaving", Integer, nullable=False, server_default="0"),
     Index("ix_tuner_workers_study", "study_uuid"),
 )
-"""Every process that ever worked on a study; times are seconds since 1970 by the database."""
+"""Every process that ever worked on a study; times are seconds since 1970 by the database.
+
+``leaving`` is 1 once a worker has been asked to end.
+"""
 
 leases = Table(
     "tuner_leases",
@@ -41,8 +46,12 @@ leases = Table(
     Column("expires_at", Float(53), nullable=False),
     Column("step", Integer, nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("checkpoint", String(32)),
 )
-"""Every unfinished trial: its holder (none once released), and how far it came."""
+"""Every unfinished trial: its holder (none once released), and how far it came.
+
+``checkpoint`` is the token of the holder whose checkpoint counts, none before the first.
+"""
 
 curves = Table(
     "tuner_curves",
@@ -54,6 +63,21 @@ curves = Table(
     Column("value", Float(53), nullable=False),
 )
 """Numbers a trial logs by step, apart from its evaluations: dense, and never read to judge it."""
+
+
+events = Table(
+    "tuner_events",
+    metadata,
+    Column("event_id", Integer, primary_key=True),
+    Column("study_uuid", String(32), nullable=False),
+    Column("number", Integer),
+    Column("worker_id", String(32)),
+    Column("at", Float(53), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("detail", Text, nullable=False, server_default=""),
+    Index("ix_tuner_events_study", "study_uuid", "number"),
+)
+"""What happened to a study, or to one of its trials, beyond plain training."""
 
 
 class DatabaseClock(FunctionElement[float]):

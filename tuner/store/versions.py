@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from tuner.errors import NotFoundError, StorageError
 from tuner.store.optuna_tables import SCHEMA_REVISION
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every version of our tables, oldest first; the files of ``migrations/versions``."""
 
 HEAD = REVISIONS[-1]
