@@ -104,7 +104,7 @@ def test_failed_write_leaves_nothing_behind(database: Database) -> None:
     def write_and_fail() -> None:
         with database.write() as connection:
             connection.exec_driver_sql(
-                "INSERT INTO tuner_leases VALUES ('u', 1, 't', NULL, 0, 0, 0)"
+                "INSERT INTO tuner_leases VALUES ('u', 1, 't', NULL, 0, 0, 0, NULL)"
             )
             raise ZeroDivisionError
 

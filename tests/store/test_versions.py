@@ -71,7 +71,12 @@ def test_upgrade_keeps_what_was_recorded(first: str) -> None:
     study = Studies(database).find("small")
     with database.read() as connection:
         [worker] = connection.execute(sa.select(metadata.tables["tuner_workers"])).all()
-    assert worker._asdict() == OLD_WORKER | {"study_uuid": study.uuid, "machine": ""}
+    assert worker._asdict() == OLD_WORKER | {
+        "study_uuid": study.uuid,
+        "machine": "",
+        "software": "",
+        "leaving": 0,
+    }
     database.close()
     assert upgrade_database(first) == (versions.HEAD, versions.HEAD)
     assert not read_status(first).needs_upgrade

@@ -2,7 +2,7 @@
 
 from tuner.store.curves import read_curves
 from tuner.store.database import Database, open_database
-from tuner.store.ledger import Lease, Ledger
+from tuner.store.ledger import Lease, Ledger, Orders
 from tuner.store.outbox import Outbox
 from tuner.store.records import RecordReader, read_records
 from tuner.store.retries import Patience
@@ -14,6 +14,7 @@ __all__ = [
     "Database",
     "Lease",
     "Ledger",
+    "Orders",
     "Outbox",
     "Patience",
     "RecordReader",

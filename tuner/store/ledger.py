@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,12 +18,13 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.domain.dimensions import Value
+from tuner.domain.states import StudyState
 from tuner.errors import LeaseLostError, NotFoundError
 from tuner.store import optuna_tables as ot
 from tuner.store.curves import insert_points
 from tuner.store.database import Database
-from tuner.store.studies import SPEC, UUID, StudyHandle, read_attributes
-from tuner.store.tables import DatabaseClock, leases
+from tuner.store.studies import SPEC, STATE, UUID, StudyHandle, read_attributes
+from tuner.store.tables import DatabaseClock, leases, workers
 from tuner.store.workers import (
     WorkerIdentity,
     elapsed_s,
@@ -37,6 +38,7 @@ __all__ = [
     "MAX_ATTEMPTS",
     "Lease",
     "Ledger",
+    "Orders",
     "WorkerIdentity",
     "is_done",
     "read_elapsed_s",
@@ -58,12 +60,29 @@ class Lease:
         trial_id: Its id in Optuna's tables.
         token: What every write about it must show.
         attempt: Which attempt this is since it last got further, from 1.
+        checkpoint: The token of the holder whose checkpoint counts, None before the first.
     """
 
     number: int
     trial_id: int
     token: str
     attempt: int
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker is asked to do.
+
+    Attributes:
+        state: Whether the study goes on.
+        out_of_time: Whether its wall time is used up.
+        leaving: Whether this worker was asked to end.
+    """
+
+    state: StudyState
+    out_of_time: bool
+    leaving: bool
 
 
 class Ledger:
@@ -200,7 +219,7 @@ class Ledger:
                     ot.trials.c.number == row.number,
                 )
             ).scalar_one()
-            lease = Lease(row.number, trial_id, token, attempt)
+            lease = Lease(row.number, trial_id, token, attempt, row.checkpoint)
             if attempt <= MAX_ATTEMPTS:
                 touch(connection, self._worker)
                 return lease
@@ -307,6 +326,47 @@ class Ledger:
         """Says that the worker is alive."""
         with self._database.write() as connection:
             touch(connection, self._worker)
+
+    def saved(self, lease: Lease, step: int) -> Lease:
+        """Says that the holder's own checkpoint, named after its token, counts from now on.
+
+        Args:
+            lease: The right to.
+            step: Optimizer steps taken when it was written.
+
+        Returns:
+            The lease, with its checkpoint.
+
+        Raises:
+            LeaseLostError: If the trial belongs to another worker by now.
+        """
+        with self._database.write() as connection:
+            self._renew(connection, lease, step)
+            connection.execute(
+                sa.update(leases)
+                .where(*self._is(lease.number, lease.token))
+                .values(checkpoint=lease.token)
+            )
+        return replace(lease, checkpoint=lease.token)
+
+    def orders(self) -> Orders:
+        """Returns what the worker is asked to do; cheap enough to ask at every evaluation.
+
+        Raises:
+            NotFoundError: If the study has been deleted.
+        """
+        with self._database.read() as connection:
+            budget = _budget(connection, self._study)
+            state = read_attributes(connection, self._study.study_id).get(STATE)
+            wall_time = budget.get("wall_time", float("inf"))
+            leaving = connection.execute(
+                sa.select(workers.c.leaving).where(workers.c.worker_id == self._worker.worker_id)
+            ).scalar_one_or_none()
+            return Orders(
+                StudyState(state or StudyState.RUNNING),
+                elapsed_s(connection, self._study.uuid)[0] >= wall_time,
+                bool(leaving),
+            )
 
     def is_out_of_time(self) -> bool:
         """Tells whether the study's wall time is used up."""

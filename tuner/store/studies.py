@@ -22,7 +22,7 @@ from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
 from tuner.store.tables import curves, leases, workers
 
-SPEC, UUID, CREATED = "tuner:spec", "tuner:uuid", "tuner:created_at"
+SPEC, UUID, CREATED, STATE = "tuner:spec", "tuner:uuid", "tuner:created_at", "tuner:state"
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
 
 

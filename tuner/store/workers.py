@@ -23,6 +23,7 @@ class WorkerIdentity:
         device: Where it trains.
         version: Its tuner's version.
         machine: Its machine, as :func:`tuner.store.machine.this_machine` tells it.
+        software: The versions of what it computes with, such as "Python 3.12.1, torch 2.13.0".
     """
 
     worker_id: str
@@ -31,6 +32,7 @@ class WorkerIdentity:
     device: str
     version: str
     machine: str = field(default_factory=this_machine)
+    software: str = ""
 
 
 def enter(
@@ -71,6 +73,7 @@ def enter(
             device=worker.device,
             version=worker.version,
             machine=worker.machine,
+            software=worker.software,
             seed=str(seed),
             started_at=DatabaseClock() - age_s,
             last_seen=DatabaseClock(),
