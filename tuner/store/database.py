@@ -14,12 +14,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.errors import NotFoundError, StorageError
 from tuner.store import versions
-from tuner.store.engines import IMMEDIATE, configure, engine_options, for_reading
+from tuner.store.engines import begin_writing, for_reading
 from tuner.store.faults import cause_to_show, is_created_meanwhile, is_missing_table, translate
 from tuner.store.file_systems import find_network_file_system
-from tuner.store.optuna_tables import Storage
+from tuner.store.storage import Storage
 from tuner.store.tables import DatabaseClock
-from tuner.store.urls import parse_url, redact, sqlite_path
+from tuner.store.urls import redact, sqlite_path
 
 T = TypeVar("T")
 
@@ -54,10 +54,8 @@ class Database:
                 lost while it commits, all of it may have happened nevertheless.
             StorageError: If the database cannot be written.
         """
-        with translated(self.url), self.engine.connect() as plain:
-            connection = plain.execution_options(**{IMMEDIATE: True})
-            with connection.begin():
-                yield connection
+        with translated(self.url), begin_writing(self.engine) as connection:
+            yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -120,11 +118,10 @@ def open_database(url: str, *, create: bool = False) -> Database:
     database = _connect(url, create=create)
     try:
         with database.read() as connection:
-            optuna_revision = versions.read_optuna_revision(connection)
             revision = versions.read_revision(connection)
         if create and revision is None:
             revision = _migrate(database)
-        versions.check_versions(database.name, optuna_revision, revision)
+        versions.check_version(database.name, revision)
     except BaseException:
         database.close()
         raise
@@ -149,12 +146,9 @@ def upgrade_database(url: str) -> tuple[str | None, str]:
     database = _connect(url, create=True)
     try:
         with database.read() as connection:
-            optuna_revision = versions.read_optuna_revision(connection)
             before = versions.read_revision(connection)
         outdated = before is None or versions.is_older(before)
-        versions.check_versions(
-            database.name, optuna_revision, versions.HEAD if outdated else before
-        )
+        versions.check_version(database.name, versions.HEAD if outdated else before)
         after = _migrate(database) if outdated else versions.HEAD
     finally:
         database.close()
@@ -193,38 +187,22 @@ def check_place(url: str, *, create: bool) -> None:
 
 
 def _connect(url: str, *, create: bool) -> Database:
-    parsed = parse_url(url)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    is_postgresql = parsed.get_backend_name() == "postgresql"
-    plain = parsed.render_as_string(hide_password=False) if is_postgresql else url
-
-    def connect() -> Storage:
-        # Versions are checked by us, for both sets of tables alike.
-        return Storage(
-            plain.replace("{", "{{").replace("}", "}}"),  # Optuna formats it
-            engine_kwargs=engine_options(parsed),
-            skip_compatibility_check=True,
-            skip_table_creation=not create,
-        )
-
     with translated(url):
         try:
-            storage = _retry_while_others_create(connect)
+            storage = _retry_while_others_create(lambda: Storage(url, create=create))
         except _FAULTS as error:
             if not create and is_missing_table(error):
                 raise versions.no_studies(redact(url)) from None
             raise
-        configure(storage.engine)
     return Database(url, storage)
 
 
 def _migrate(database: Database) -> str:
     def migrate() -> str:
-        with database.engine.connect() as plain:
-            connection = plain.execution_options(**{IMMEDIATE: True})
-            with connection.begin():
-                versions.migrate(connection)
+        with begin_writing(database.engine) as connection:
+            versions.migrate(connection)
         return versions.HEAD
 
     with translated(database.url):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -47,6 +49,15 @@ def configure(engine: sa.Engine) -> None:
     else:
         event.listen(engine, "connect", _configure_postgresql)
     engine.dispose()
+
+
+@contextlib.contextmanager
+def begin_writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that writes: all of it happens, or nothing."""
+    with engine.connect() as plain:
+        connection = plain.execution_options(**{IMMEDIATE: True})
+        with connection.begin():
+            yield connection
 
 
 def for_reading(connection: sa.Connection) -> sa.Connection:

@@ -1,25 +1,35 @@
-"""Optuna's storage, with group operations written straight into its tables.
+"""Writes for many trials at once, straight into Optuna's tables.
 
-This is the one place that knows Optuna's schema. It is written for Optuna 5.0, whose last schema
-revision is ``v3.2.0.a``; :func:`tuner.store.open_database` refuses any other.
+This is the one place that knows Optuna's schema, as of :data:`OPTUNA` and :data:`SCHEMA_REVISION`.
+With another version of Optuna, every write here is left to Optuna's own calls in the same
+transaction (:mod:`tuner.store.optuna_calls`): the same is recorded, under the same fence, only
+slower. :mod:`tuner.store.storage` decides which. Reads name columns of the installed Optuna's
+models, whatever its version.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.storages import RDBStorage
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.dialects import postgresql, sqlite
 
+from tuner.store import optuna_calls
+from tuner.store.optuna_calls import else_by
+
+OPTUNA = "5.0"
+"""The minor version of Optuna that this file is written for."""
+
 SCHEMA_REVISION = "v3.2.0.a"
+"""The revision of Optuna's tables that this file is written for."""
 
 studies: sa.Table = models.StudyModel.__table__
 study_attributes: sa.Table = models.StudyUserAttributeModel.__table__
@@ -43,26 +53,10 @@ _OF_STUDIES = (
     study_directions,
     models.StudySystemAttributeModel.__table__,
 )
-_REPORT_TYPE = models.TrialIntermediateValueModel.TrialIntermediateValueType
+_UNFINISHED = [state for state in TrialState if not state.is_finished()]
 
 
-class Storage(RDBStorage):
-    """Optuna's own storage on a database of ours; what cannot be opened leaves no connection.
-
-    Args:
-        url: The database's URL, as Optuna formats it: braces are doubled.
-        options: What else Optuna's storage takes.
-    """
-
-    def __init__(self, url: str, **options: Any) -> None:
-        try:
-            super().__init__(url, **options)
-        except BaseException:
-            if hasattr(self, "engine"):
-                self.engine.dispose()
-            raise
-
-
+@else_by(optuna_calls.insert_study)
 def insert_study(
     connection: sa.Connection, name: str, direction: Any, attributes: Mapping[str, Any]
 ) -> int:
@@ -82,6 +76,7 @@ def insert_study(
     return study_id
 
 
+@else_by(optuna_calls.update_study_attribute)
 def update_study_attribute(connection: sa.Connection, study_id: int, key: str, value: Any) -> None:
     """Replaces an attribute a study already has."""
     connection.execute(
@@ -91,6 +86,7 @@ def update_study_attribute(connection: sa.Connection, study_id: int, key: str, v
     )
 
 
+@else_by(optuna_calls.delete_study)
 def delete_study(connection: sa.Connection, study_id: int) -> None:
     """Deletes a study and everything Optuna keeps of it."""
     of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
@@ -102,15 +98,35 @@ def delete_study(connection: sa.Connection, study_id: int) -> None:
     connection.execute(sa.delete(studies).where(studies.c.study_id == study_id))
 
 
-def lock_study(connection: sa.Connection, study_id: int) -> None:
+def lock_study(connection: sa.Connection, study_id: int) -> bool:
     """Holds back other writers to a study until the transaction ends.
 
     SQLite has no row locks and needs none: our write transactions there begin with its one
     write lock in hand.
+
+    Returns:
+        Whether there is such a study.
     """
-    connection.execute(
+    found = connection.execute(
         sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update()
     )
+    return found.first() is not None
+
+
+def lock_trials(connection: sa.Connection, trial_ids: Collection[int]) -> dict[int, TrialState]:
+    """Holds back other writers to trials until the transaction ends.
+
+    Returns:
+        The state of each by its id; those that do not exist are missing.
+    """
+    # In one order, so that two who lock the same trials do not wait for each other.
+    rows = connection.execute(
+        sa.select(trials.c.trial_id, trials.c.state)
+        .where(trials.c.trial_id.in_(trial_ids))
+        .order_by(trials.c.trial_id)
+        .with_for_update()
+    )
+    return {row.trial_id: row.state for row in rows}
 
 
 def count_trials(connection: sa.Connection, study_id: int) -> int:
@@ -131,8 +147,25 @@ def count_attribute(connection: sa.Connection, study_id: int, key: str) -> int:
     ).scalar_one()
 
 
+def read_distribution(
+    connection: sa.Connection, study_id: int, name: str
+) -> BaseDistribution | None:
+    """Returns where a study's values of a parameter come from, None if no trial has it."""
+    found = connection.execute(
+        sa.select(trial_params.c.distribution_json)
+        .join(trials, trials.c.trial_id == trial_params.c.trial_id)
+        .where(trials.c.study_id == study_id, trial_params.c.param_name == name)
+        .limit(1)
+    ).scalar_one_or_none()
+    return None if found is None else json_to_distribution(found)
+
+
+@else_by(optuna_calls.insert_trials)
 def insert_trials(
-    connection: sa.Connection, study_id: int, templates: Sequence[FrozenTrial]
+    connection: sa.Connection,
+    study_id: int,
+    templates: Sequence[FrozenTrial],
+    number: int | None = None,
 ) -> list[tuple[int, int]]:
     """Starts trials; the study must be locked.
 
@@ -140,25 +173,27 @@ def insert_trials(
         connection: In a transaction.
         study_id: The study.
         templates: Parameters, distributions and user attributes of each.
+        number: How many trials the study has, where that has been counted already.
 
     Returns:
         (trial id, number) of each.
     """
-    number = count_trials(connection, study_id)
-    started: list[tuple[int, int]] = []
+    if not templates:
+        return []
+    first = count_trials(connection, study_id) if number is None else number
+    now = _utc_now()
+    rows = [
+        {"study_id": study_id, "number": n, "state": TrialState.RUNNING, "datetime_start": now}
+        for n in range(first, first + len(templates))
+    ]
+    # Sorted, because Optuna takes ids to grow with numbers.
+    statement = sa.insert(trials).returning(
+        trials.c.trial_id, trials.c.number, sort_by_parameter_order=True
+    )
+    started = [(row.trial_id, row.number) for row in connection.execute(statement, rows)]
     params: list[dict[str, Any]] = []
     attributes: list[tuple[int, str, Any]] = []
-    for template in templates:
-        row = {
-            "study_id": study_id,
-            "number": number,
-            "state": TrialState.RUNNING,
-            "datetime_start": _utc_now(),
-        }
-        result = connection.execute(sa.insert(trials).values(row))
-        trial_id = int(result.inserted_primary_key[0])  # type: ignore[index]
-        started.append((trial_id, number))
-        number += 1
+    for (trial_id, _), template in zip(started, templates, strict=True):
         params += _param_rows(trial_id, template.params, template.distributions)
         attributes += [(trial_id, key, value) for key, value in template.user_attrs.items()]
     if params:
@@ -167,6 +202,7 @@ def insert_trials(
     return started
 
 
+@else_by(optuna_calls.insert_params)
 def insert_params(
     connection: sa.Connection,
     trial_id: int,
@@ -182,21 +218,25 @@ def insert_params(
         connection.execute(statement, rows)
 
 
+@else_by(optuna_calls.insert_reports)
 def insert_reports(connection: sa.Connection, reports: Sequence[tuple[int, int, float]]) -> None:
     """Records (trial id, step, value) triples; a step reported again is replaced."""
-    rows = [
-        {
-            "trial_id": trial_id,
-            "step": step,
-            "intermediate_value": value,
-            "intermediate_value_type": _REPORT_TYPE.FINITE,
-        }
-        for trial_id, step, value in reports
-        if math.isfinite(value)
-    ]
+    to_stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+    rows = []
+    for trial_id, step, value in reports:
+        stored, kind = to_stored(value)
+        rows.append(
+            {
+                "trial_id": trial_id,
+                "step": step,
+                "intermediate_value": stored,
+                "intermediate_value_type": kind,
+            }
+        )
     upsert(connection, trial_reports, rows, ("trial_id", "step"))
 
 
+@else_by(optuna_calls.set_attributes)
 def set_attributes(connection: sa.Connection, attributes: Sequence[tuple[int, str, Any]]) -> None:
     """Records (trial id, key, value) triples; values are what JSON can hold."""
     rows = [
@@ -206,28 +246,27 @@ def set_attributes(connection: sa.Connection, attributes: Sequence[tuple[int, st
     upsert(connection, trial_attributes, rows, ("trial_id", "key"))
 
 
+@else_by(optuna_calls.finish_trials)
 def finish_trials(
     connection: sa.Connection, endings: Sequence[tuple[int, TrialState, float | None]]
 ) -> None:
-    """Ends trials: (trial id, state, value or None)."""
-    values = [
-        {
-            "trial_id": trial_id,
-            "objective": 0,
-            "value": value,
-            "value_type": models.TrialValueModel.TrialValueType.FINITE,
-        }
-        for trial_id, _, value in endings
-        if value is not None and math.isfinite(value)
-    ]
-    if values:
-        connection.execute(sa.insert(trial_values), values)
-    for trial_id, state, _ in endings:
-        connection.execute(
+    """Ends trials: (trial id, state, value or None); one that has ended stays as it is.
+
+    A value that is NaN is left out: Optuna could not read it back.
+    """
+    by_state: dict[TrialState, dict[int, float | None]] = defaultdict(dict)
+    for trial_id, state, value in endings:
+        by_state[state][trial_id] = value
+    rows: list[dict[str, Any]] = []
+    for state, values in by_state.items():
+        ended = connection.execute(
             sa.update(trials)
-            .where(trials.c.trial_id == trial_id, trials.c.state == TrialState.RUNNING)
+            .where(trials.c.trial_id.in_(list(values)), trials.c.state.in_(_UNFINISHED))
             .values(state=state, datetime_complete=_utc_now())
-        )
+            .returning(trials.c.trial_id)
+        ).scalars()
+        rows += [row for trial_id in ended for row in _value_rows(trial_id, values[trial_id])]
+    upsert(connection, trial_values, rows, ("trial_id", "objective"))
 
 
 def upsert(
@@ -264,6 +303,13 @@ def _param_rows(
         }
         for name, value in params.items()
     ]
+
+
+def _value_rows(trial_id: int, value: float | None) -> list[dict[str, Any]]:
+    if value is None or math.isnan(value):
+        return []
+    stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+    return [{"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}]
 
 
 def _utc_now() -> datetime:

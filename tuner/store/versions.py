@@ -7,7 +7,6 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tuner.errors import NotFoundError, StorageError
-from tuner.store.optuna_tables import SCHEMA_REVISION
 
 REVISIONS = ("0001", "0002", "0003")
 """Every version of our tables, oldest first; the files of ``migrations/versions``."""
@@ -34,23 +33,18 @@ def is_older(revision: str | None) -> bool:
     return revision in REVISIONS[:-1]
 
 
-def check_versions(name: str, optuna_revision: str | None, revision: str | None) -> None:
-    """Refuses a database of another version.
+def check_version(name: str, revision: str | None) -> None:
+    """Refuses a database whose tables of ours are of another version.
 
     Args:
         name: The database's URL without its password.
-        optuna_revision: Of Optuna's tables.
-        revision: Of ours.
+        revision: The version of our tables; Optuna's are :class:`tuner.store.storage.Storage`'s
+            to judge.
 
     Raises:
         NotFoundError: If it has no tables of ours.
         StorageError: If it is of another version.
     """
-    if optuna_revision != SCHEMA_REVISION:
-        raise StorageError(
-            f"{name}: Optuna's tables are of version {optuna_revision}, this tuner knows "
-            f"{SCHEMA_REVISION}. Install the versions of tuner and Optuna that made them."
-        )
     if revision is None:
         raise no_studies(name)
     if is_older(revision):
