@@ -186,11 +186,15 @@ def insert_trials(
         {"study_id": study_id, "number": n, "state": TrialState.RUNNING, "datetime_start": now}
         for n in range(first, first + len(templates))
     ]
-    # Sorted, because Optuna takes ids to grow with numbers.
+    # Optuna takes ids to grow with numbers. SQLite inserts rows in the order given and PostgreSQL
+    # has to be told; told so for SQLite, SQLAlchemy would insert them one by one.
     statement = sa.insert(trials).returning(
-        trials.c.trial_id, trials.c.number, sort_by_parameter_order=True
+        trials.c.trial_id,
+        trials.c.number,
+        sort_by_parameter_order=connection.dialect.name == "postgresql",
     )
-    started = [(row.trial_id, row.number) for row in connection.execute(statement, rows)]
+    inserted = sorted(connection.execute(statement, rows), key=lambda row: row.number)
+    started = [(int(row.trial_id), int(row.number)) for row in inserted]
     params: list[dict[str, Any]] = []
     attributes: list[tuple[int, str, Any]] = []
     for (trial_id, _), template in zip(started, templates, strict=True):
