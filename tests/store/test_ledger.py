@@ -248,11 +248,11 @@ def test_used_up_wall_time_starts_nothing_more(database: Database, make_spec: Ma
     bench = Bench(database, study)
     ledger = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
     ledger.register(99.0, lambda ordinal: ordinal)
-    assert not ledger.is_out_of_time()
+    assert not ledger.orders().out_of_time
     bench.start(ledger)
     late = Ledger(database, study, WorkerIdentity("b", "host", 1, "cpu", "0"))
     late.register(101.0, lambda ordinal: ordinal)
-    assert late.is_out_of_time()
+    assert late.orders().out_of_time
     assert late.start([], bench.proposer.propose()) is None
 
 
@@ -376,7 +376,7 @@ def test_extended_wall_time_counts_at_once_for_a_running_worker(
     study = Studies(database).create(make_spec(budget={"steps": 5, "wall_time": 100.0}))
     ledger = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
     ledger.register(101.0, lambda ordinal: ordinal)
-    assert ledger.is_out_of_time()
+    assert ledger.orders().out_of_time
     budget = study.spec.budget.model_copy(update={"wall_time": 500.0})
     Studies(database).extend(study, budget)
-    assert not ledger.is_out_of_time()
+    assert not ledger.orders().out_of_time

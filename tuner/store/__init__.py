@@ -2,11 +2,12 @@
 
 from tuner.store.curves import read_curves
 from tuner.store.database import Database, open_database
+from tuner.store.identity import StudyHandle
 from tuner.store.ledger import Lease, Ledger, Orders
 from tuner.store.outbox import Outbox
 from tuner.store.records import RecordReader, read_records
 from tuner.store.retries import Patience
-from tuner.store.studies import Studies, StudyHandle
+from tuner.store.studies import Studies
 from tuner.store.urls import default_url, redact
 from tuner.store.workers import WorkerIdentity
 

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from tuner.errors import SpecError
 from tuner.store.database import Database
+from tuner.store.identity import StudyHandle
 from tuner.store.optuna_tables import upsert
-from tuner.store.studies import StudyHandle
 from tuner.store.tables import curves
 
 NAME_LENGTH = 255

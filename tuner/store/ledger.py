@@ -8,9 +8,10 @@ from the trials themselves in the transaction that starts one.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,19 +20,28 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.domain.dimensions import Value
 from tuner.domain.states import StudyState
-from tuner.errors import LeaseLostError, NotFoundError
+from tuner.errors import LeaseLostError
+from tuner.store import events
 from tuner.store import optuna_tables as ot
 from tuner.store.curves import insert_points
 from tuner.store.database import Database
-from tuner.store.studies import SPEC, STATE, UUID, StudyHandle, read_attributes
-from tuner.store.tables import DatabaseClock, leases, workers
-from tuner.store.workers import (
-    WorkerIdentity,
-    elapsed_s,
-    enter,
-    refuse_second_machine,
-    touch,
+from tuner.store.fence import Held, change_lease
+from tuner.store.identity import Present, StudyHandle, lock, look_up, refuse_copy
+from tuner.store.leases import (
+    LEASE_S,
+    MAX_ATTEMPTS,
+    Fate,
+    Lease,
+    grant,
+    is_abandoned,
+    is_of,
+    read_leases,
+    seize,
 )
+from tuner.store.orders import Orders, is_done, is_used_up, read_elapsed_s, read_orders
+from tuner.store.reruns import count_defaults
+from tuner.store.tables import DatabaseClock, leases
+from tuner.store.workers import WorkerIdentity, enter, refuse_second_machine, touch
 
 __all__ = [
     "LEASE_S",
@@ -44,45 +54,8 @@ __all__ = [
     "read_elapsed_s",
 ]
 
-LEASE_S = 300.0
-"""How long a lease counts without being renewed, in seconds."""
-
-MAX_ATTEMPTS = 3
-"""How often a trial is tried without getting further before it is failed."""
-
-
-@dataclass(frozen=True)
-class Lease:
-    """The right to work on a trial.
-
-    Attributes:
-        number: The trial's number in its study.
-        trial_id: Its id in Optuna's tables.
-        token: What every write about it must show.
-        attempt: Which attempt this is since it last got further, from 1.
-        checkpoint: The token of the holder whose checkpoint counts, None before the first.
-    """
-
-    number: int
-    trial_id: int
-    token: str
-    attempt: int
-    checkpoint: str | None = None
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What a worker is asked to do.
-
-    Attributes:
-        state: Whether the study goes on.
-        out_of_time: Whether its wall time is used up.
-        leaving: Whether this worker was asked to end.
-    """
-
-    state: StudyState
-    out_of_time: bool
-    leaving: bool
+TOUCH_S = 5.0
+"""How long a worker that writes all the time may not have been noted as seen, in seconds."""
 
 
 class Ledger:
@@ -106,7 +79,8 @@ class Ledger:
         self._study = study
         self._worker = worker
         self._lease_s = lease_s
-        self._held: set[str] = set()
+        self._held: dict[str, Held] = {}
+        self._touched_at = float("-inf")
 
     def register(self, age_s: float, derive: Callable[[int], int]) -> int:
         """Enters the worker in the database.
@@ -120,56 +94,51 @@ class Ledger:
 
         Raises:
             NotFoundError: If the study has been deleted.
+            SpecError: If it is a copy of a study that is still there.
             StorageError: If the database is SQLite and another machine works on it.
         """
         with self._database.write() as connection:
-            _locked_budget(connection, self._study)
+            found = self._study
+            refuse_copy(connection, found, self._lock(connection).study_id)
             refuse_second_machine(connection, self._worker, self._lease_s)
             return enter(connection, self._study.uuid, self._worker, age_s, derive)
 
     def start(self, defaults: Sequence[FrozenTrial], proposal: FrozenTrial) -> Lease | None:
-        """Starts a trial if the budget allows one more.
+        """Starts a trial if the study goes on and its budget allows one more.
 
         Args:
             defaults: The trials a study starts with, in order; those not run yet come first.
             proposal: What to try when all of them have started.
 
         Returns:
-            The lease, or None if the budget of trials or wall time is used up.
+            The lease, or None if the budget of trials or wall time is used up, or the study is
+            paused or stopped.
 
         Raises:
             NotFoundError: If the study has been deleted.
         """
         with self._database.write() as connection:
-            budget = _locked_budget(connection, self._study)
-            if ot.count_trials(connection, self._study.study_id) >= budget["trials"]:
+            present = self._lock(connection)
+            if present.state is not StudyState.RUNNING or is_used_up(
+                connection, self._study, present, alive=self._worker.worker_id
+            ):
                 return None
-            if elapsed_s(connection, self._study.uuid)[0] >= budget.get("wall_time", float("inf")):
-                return None
-            begun = ot.count_attribute(connection, self._study.study_id, "preset")
+            begun = count_defaults(connection, present.study_id)
             template = defaults[begun] if begun < len(defaults) else proposal
-            [(trial_id, number)] = ot.insert_trials(connection, self._study.study_id, [template])
-            token = uuid.uuid4().hex
-            connection.execute(
-                sa.insert(leases).values(
-                    study_uuid=self._study.uuid,
-                    number=number,
-                    token=token,
-                    worker_id=self._worker.worker_id,
-                    expires_at=DatabaseClock() + self._lease_s,
-                    step=0,
-                    attempts=1,
-                )
-            )
-            touch(connection, self._worker)
-        self._held.add(token)
-        return Lease(number, trial_id, token, 1)
+            [(trial_id, number)] = ot.insert_trials(connection, present.study_id, [template])
+            worker_id, study_uuid = self._worker.worker_id, self._study.uuid
+            lease = grant(connection, study_uuid, number, worker_id, self._lease_s)
+            events.record(connection, study_uuid, "started", number=number, worker_id=worker_id)
+            self._touch(connection)
+        self._held[lease.token] = Held(trial_id)
+        return lease
 
     def take_over(self, is_dead: Callable[[str], bool]) -> Lease | None:
         """Takes a trial that nobody works on any more: released, expired, or its worker dead.
 
         So is one that this worker started without hearing of it, since the connection was lost.
-        A trial that was tried :data:`MAX_ATTEMPTS` times without getting further is failed.
+        A trial that was tried :data:`MAX_ATTEMPTS` times without getting further is failed, and
+        in a stopped study all of them end as they are. In a paused one they are left alone.
 
         Args:
             is_dead: Tells of a worker's id whether its process is known to have died.
@@ -178,54 +147,50 @@ class Ledger:
             The lease, or None if there is no such trial.
         """
         with self._database.read() as connection:
-            held = connection.execute(
-                sa.select(leases, (leases.c.expires_at < DatabaseClock()).label("expired"))
-                .where(leases.c.study_uuid == self._study.uuid)
-                .order_by(leases.c.number)
-            ).all()
-        for row in held:
-            if self._is_unheard_of(row) or row.expired or is_dead(row.worker_id):
-                lease = self._take(row)
-                if lease is not None:
-                    self._held.add(lease.token)
-                    return lease
+            found = [
+                row
+                for row in read_leases(connection, self._study.uuid)
+                if self._is_unheard_of(row) or is_abandoned(row, is_dead)
+            ]
+            if not found or look_up(connection, self._study).state is StudyState.PAUSED:
+                return None
+        for row in found:
+            lease = self._take(row)
+            if lease is not None:
+                self._held[lease.token] = Held()
+                return lease
         return None
 
     def _is_unheard_of(self, row: sa.Row[Any]) -> bool:
-        """Tells whether nobody has worked on it: it was released, or its start was not heard."""
-        own = row.worker_id == self._worker.worker_id
-        return row.worker_id is None or (own and row.token not in self._held)
+        """Tells whether this worker started it without hearing of it."""
+        return row.worker_id == self._worker.worker_id and row.token not in self._held
 
     def _take(self, row: sa.Row[Any]) -> Lease | None:
+        unharmed = row.worker_id is None or self._is_unheard_of(row)
         with self._database.write() as connection:
-            attempt = row.attempts if self._is_unheard_of(row) else row.attempts + 1
-            token = uuid.uuid4().hex
-            _locked_budget(connection, self._study)
-            taken = connection.execute(
-                sa.update(leases)
-                .where(*self._is(row.number, row.token))
-                .values(
-                    token=token,
-                    worker_id=self._worker.worker_id,
-                    expires_at=DatabaseClock() + self._lease_s,
-                    attempts=attempt,
-                )
-            )
-            if taken.rowcount != 1:
+            present = self._lock(connection)
+            if present.state is StudyState.PAUSED:
                 return None
-            trial_id = connection.execute(
-                sa.select(ot.trials.c.trial_id).where(
-                    ot.trials.c.study_id == self._study.study_id,
-                    ot.trials.c.number == row.number,
-                )
-            ).scalar_one()
-            lease = Lease(row.number, trial_id, token, attempt, row.checkpoint)
-            if attempt <= MAX_ATTEMPTS:
-                touch(connection, self._worker)
-                return lease
-            error = f"WorkerDied: {MAX_ATTEMPTS} workers died or hung on it at step {row.step}"
-            self._end(connection, lease, TrialState.FAIL, None, {"error": error})
-            return None
+            seized = seize(
+                connection,
+                present,
+                row,
+                attempt=row.attempts if unharmed else row.attempts + 1,
+                worker_id=self._worker.worker_id,
+                lease_s=self._lease_s,
+            )
+            if seized is None or seized[0] is not Fate.TAKEN:
+                return None
+            events.record(
+                connection,
+                self._study.uuid,
+                "taken_over",
+                number=row.number,
+                worker_id=self._worker.worker_id,
+                detail=f"attempt {seized[1].attempt}, at step {row.step}",
+            )
+            self._touch(connection)
+            return seized[1]
 
     def renew(self, lease: Lease, step: int) -> None:
         """Says that a trial is still worked on.
@@ -233,8 +198,8 @@ class Ledger:
         Raises:
             LeaseLostError: If it belongs to another worker by now.
         """
-        with self._database.write() as connection:
-            self._renew(connection, lease, step)
+        with self._renewing(lease, step):
+            pass
 
     def report(
         self,
@@ -256,10 +221,10 @@ class Ledger:
         Raises:
             LeaseLostError: If the trial belongs to another worker by now.
         """
-        with self._database.write() as connection:
-            self._renew(connection, lease, step)
-            ot.insert_reports(connection, [(lease.trial_id, progress, value)])
+        with self._renewing(lease, step) as (connection, trial_id):
+            ot.insert_reports(connection, [(trial_id, progress, value)])
             insert_points(connection, self._study.uuid, lease.number, logged)
+        self._held[lease.token].reports[progress] = value
 
     def log(self, lease: Lease, step: int, logged: Sequence[tuple[int, str, float]]) -> None:
         """Records what was logged between evaluations.
@@ -272,8 +237,7 @@ class Ledger:
         Raises:
             LeaseLostError: If the trial belongs to another worker by now.
         """
-        with self._database.write() as connection:
-            self._renew(connection, lease, step)
+        with self._renewing(lease, step) as (connection, _):
             insert_points(connection, self._study.uuid, lease.number, logged)
 
     def add_parameters(
@@ -292,40 +256,10 @@ class Ledger:
         Raises:
             LeaseLostError: If the trial belongs to another worker by now.
         """
-        with self._database.write() as connection:
-            self._renew(connection, lease, step=0)
-            ot.insert_params(connection, lease.trial_id, params, distributions)
-
-    def finish(
-        self,
-        lease: Lease,
-        state: TrialState,
-        value: float | None,
-        attributes: Mapping[str, Any],
-    ) -> None:
-        """Ends a trial and gives up its lease.
-
-        Raises:
-            LeaseLostError: If the trial belongs to another worker by now.
-        """
-        with self._database.write() as connection:
-            self._end(connection, lease, state, value, attributes)
-            touch(connection, self._worker)
-        self._held.discard(lease.token)
-
-    def release(self, lease: Lease) -> None:
-        """Gives a trial back unfinished, for whoever asks next."""
-        with self._database.write() as connection:
-            connection.execute(
-                sa.update(leases).where(*self._is(lease.number, lease.token)).values(worker_id=None)
-            )
-            touch(connection, self._worker)
-        self._held.discard(lease.token)
-
-    def touch(self) -> None:
-        """Says that the worker is alive."""
-        with self._database.write() as connection:
-            touch(connection, self._worker)
+        with self._renewing(lease, step=0) as (connection, trial_id):
+            ot.insert_params(connection, trial_id, params, distributions)
+        for name, value in params.items():
+            self._held[lease.token].params.setdefault(name, (value, distributions[name]))
 
     def saved(self, lease: Lease, step: int) -> Lease:
         """Says that the holder's own checkpoint, named after its token, counts from now on.
@@ -340,14 +274,67 @@ class Ledger:
         Raises:
             LeaseLostError: If the trial belongs to another worker by now.
         """
-        with self._database.write() as connection:
-            self._renew(connection, lease, step)
-            connection.execute(
-                sa.update(leases)
-                .where(*self._is(lease.number, lease.token))
-                .values(checkpoint=lease.token)
-            )
+        with self._renewing(lease, step, checkpoint=lease.token):
+            pass
         return replace(lease, checkpoint=lease.token)
+
+    def finish(
+        self,
+        lease: Lease,
+        state: TrialState,
+        value: float | None,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        """Ends a trial and gives up its lease.
+
+        Raises:
+            LeaseLostError: If the trial belongs to another worker by now.
+        """
+        with self._holding(lease, sa.delete(leases)) as (connection, trial_id):
+            ot.set_attributes(connection, [(trial_id, k, v) for k, v in attributes.items()])
+            ot.finish_trials(connection, [(trial_id, state, value)])
+            self._touch(connection)
+        self._held.pop(lease.token, None)
+
+    def release(self, lease: Lease) -> None:
+        """Gives a trial back unfinished, for whoever asks next."""
+        with self._database.write() as connection:
+            released = connection.execute(
+                sa.update(leases)
+                .where(*is_of(self._study.uuid, lease.number, lease.token))
+                .values(worker_id=None)
+            )
+            if released.rowcount == 1:
+                events.record(
+                    connection,
+                    self._study.uuid,
+                    "released",
+                    number=lease.number,
+                    worker_id=self._worker.worker_id,
+                )
+            self._touch(connection)
+        self._held.pop(lease.token, None)
+
+    def touch(self) -> None:
+        """Says that the worker is alive."""
+        with self._database.write() as connection:
+            self._touch(connection)
+
+    def leave(self, reason: str = "") -> None:
+        """Says that the worker is about to end.
+
+        Args:
+            reason: Why, in a few words.
+        """
+        with self._database.write() as connection:
+            self._touch(connection)
+            events.record(
+                connection,
+                self._study.uuid,
+                "left",
+                worker_id=self._worker.worker_id,
+                detail=reason,
+            )
 
     def orders(self) -> Orders:
         """Returns what the worker is asked to do; cheap enough to ask at every evaluation.
@@ -356,96 +343,46 @@ class Ledger:
             NotFoundError: If the study has been deleted.
         """
         with self._database.read() as connection:
-            budget = _budget(connection, self._study)
-            state = read_attributes(connection, self._study.study_id).get(STATE)
-            wall_time = budget.get("wall_time", float("inf"))
-            leaving = connection.execute(
-                sa.select(workers.c.leaving).where(workers.c.worker_id == self._worker.worker_id)
-            ).scalar_one_or_none()
-            return Orders(
-                StudyState(state or StudyState.RUNNING),
-                elapsed_s(connection, self._study.uuid)[0] >= wall_time,
-                bool(leaving),
-            )
+            return read_orders(connection, self._study, self._worker.worker_id)
 
-    def is_out_of_time(self) -> bool:
-        """Tells whether the study's wall time is used up."""
-        with self._database.read() as connection:
-            wall_time = _budget(connection, self._study).get("wall_time")
-            return wall_time is not None and elapsed_s(connection, self._study.uuid)[0] >= wall_time
+    def _lock(self, connection: sa.Connection) -> Present:
+        present = lock(connection, self._study)
+        if present.study_id != self._study.study_id:
+            # A copy of it is refused where a worker enters, so this one was renamed.
+            self._study = replace(self._study, study_id=present.study_id)
+        return present
 
-    def _renew(self, connection: sa.Connection, lease: Lease, step: int) -> None:
+    @contextlib.contextmanager
+    def _renewing(
+        self, lease: Lease, step: int, **changed: str
+    ) -> Iterator[tuple[sa.Connection, int]]:
         further = leases.c.step < step
-        renewed = connection.execute(
-            sa.update(leases)
-            .where(*self._is(lease.number, lease.token))
-            .values(
-                expires_at=DatabaseClock() + self._lease_s,
-                attempts=sa.case((further, 1), else_=leases.c.attempts),
-                step=sa.case((further, step), else_=leases.c.step),
-            )
+        renewal = sa.update(leases).values(
+            expires_at=DatabaseClock() + self._lease_s,
+            attempts=sa.case((further, 1), else_=leases.c.attempts),
+            step=sa.case((further, step), else_=leases.c.step),
+            **changed,
         )
-        if renewed.rowcount != 1:
-            raise LeaseLostError(f"Trial {lease.number} belongs to another worker by now.")
+        with self._holding(lease, renewal) as (connection, trial_id):
+            yield connection, trial_id
+            if time.monotonic() - self._touched_at > TOUCH_S:
+                self._touch(connection)
+
+    @contextlib.contextmanager
+    def _holding(
+        self, lease: Lease, change: sa.Update | sa.Delete
+    ) -> Iterator[tuple[sa.Connection, int]]:
+        """A transaction that changes a lease, and writes about its trial, of the id given."""
+        held = self._held.setdefault(lease.token, Held())
+        try:
+            with self._database.write() as connection:
+                trial_id = change_lease(connection, self._study, lease, held, change)
+                yield connection, trial_id
+        except LeaseLostError:
+            del self._held[lease.token]
+            raise
+        held.trial_id = trial_id
+
+    def _touch(self, connection: sa.Connection) -> None:
         touch(connection, self._worker)
-
-    def _end(
-        self,
-        connection: sa.Connection,
-        lease: Lease,
-        state: TrialState,
-        value: float | None,
-        attributes: Mapping[str, Any],
-    ) -> None:
-        given_up = connection.execute(sa.delete(leases).where(*self._is(lease.number, lease.token)))
-        if given_up.rowcount != 1:
-            raise LeaseLostError(f"Trial {lease.number} belongs to another worker by now.")
-        ot.set_attributes(connection, [(lease.trial_id, k, v) for k, v in attributes.items()])
-        ot.finish_trials(connection, [(lease.trial_id, state, value)])
-
-    def _is(self, number: int, token: str) -> tuple[sa.ColumnElement[bool], ...]:
-        return (
-            leases.c.study_uuid == self._study.uuid,
-            leases.c.number == number,
-            leases.c.token == token,
-        )
-
-
-def is_done(database: Database, study: StudyHandle) -> bool:
-    """Tells whether nothing is left to start, and nothing is held by anyone.
-
-    Raises:
-        NotFoundError: If the study has been deleted.
-    """
-    with database.read() as connection:
-        budget = _budget(connection, study)
-        used_up = ot.count_trials(connection, study.study_id) >= budget["trials"]
-        out_of_time = elapsed_s(connection, study.uuid)[0] >= budget.get("wall_time", float("inf"))
-        held = connection.execute(
-            sa.select(sa.func.count()).select_from(leases).where(leases.c.study_uuid == study.uuid)
-        ).scalar_one()
-    return not held and (used_up or out_of_time)
-
-
-def read_elapsed_s(database: Database, study: StudyHandle) -> tuple[float, float]:
-    """Returns how long a study has been worked on.
-
-    Returns:
-        Seconds during which at least one worker lived, and the seconds of all workers added up.
-    """
-    with database.read() as connection:
-        return elapsed_s(connection, study.uuid)
-
-
-def _locked_budget(connection: sa.Connection, study: StudyHandle) -> dict[str, Any]:
-    ot.lock_study(connection, study.study_id)
-    return _budget(connection, study)
-
-
-def _budget(connection: sa.Connection, study: StudyHandle) -> dict[str, Any]:
-    # SQLite gives a deleted study's id to the next one, so the UUID is what counts.
-    attributes = read_attributes(connection, study.study_id)
-    if attributes.get(UUID) != study.uuid:
-        raise NotFoundError(f"The study {study.name!r} has been deleted.")
-    budget: dict[str, Any] = attributes[SPEC]["budget"]
-    return budget
+        self._touched_at = time.monotonic()

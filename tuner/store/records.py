@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import json
 from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,9 +23,10 @@ from optuna.trial import TrialState
 from tuner.domain.dimensions import Choice, Dimension, Float, Int
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord, known_axes
+from tuner.errors import NotFoundError
 from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
-from tuner.store.studies import StudyHandle
+from tuner.store.identity import StudyHandle, carries, look_up
 
 _OUTCOMES = {
     TrialState.RUNNING: Outcome.RUNNING,
@@ -32,6 +35,9 @@ _OUTCOMES = {
     TrialState.PRUNED: Outcome.PRUNED,
     TrialState.FAIL: Outcome.FAILED,
 }
+
+
+_Times = tuple[datetime | None, datetime | None]
 
 
 class RecordReader:
@@ -49,7 +55,8 @@ class RecordReader:
         self._database = database
         self._study = study
         self._follow_running = follow_running
-        self._finished: set[int] = set()
+        self._study_id = study.study_id
+        self._told: dict[int, _Times] = {}
         self._running: dict[int, TrialRecord] = {}
         self._all_finished_below = -1
 
@@ -58,56 +65,75 @@ class RecordReader:
 
         A running trial is returned once, with its parameters, and again when it has finished;
         where running trials are followed, also when it has been evaluated since, for one more
-        query.
+        query. Of a deleted study there is nothing.
         """
         with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(ot.trials)
-                .where(
-                    ot.trials.c.study_id == self._study.study_id,
-                    ot.trials.c.trial_id > self._all_finished_below,
-                )
-                .order_by(ot.trials.c.trial_id)
-            ).all()
-            fresh = [row for row in rows if self._is_news(row)]
+            rows = self._read_rows(connection)
+            fresh = [row for row in rows if self._told.get(row.number) != _times(row)]
             records = _build(connection, fresh, self._study.spec) if fresh else []
             evaluated = self._read_evaluated(connection, rows) if self._follow_running else {}
         self._remember(rows, records)
         self._running |= evaluated
         return sorted([*records, *evaluated.values()], key=lambda record: record.number)
 
+    def _read_rows(self, connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        """Returns what may have changed; once the study has moved, that is everything."""
+        rows = connection.execute(self._changeable()).all()
+        if rows:
+            return rows
+        try:
+            study_id = look_up(connection, self._study).study_id
+        except NotFoundError:
+            return rows
+        if study_id != self._study_id:
+            self._study_id, self._all_finished_below = study_id, -1
+            rows = connection.execute(self._changeable()).all()
+        return rows
+
+    def _changeable(self) -> sa.Select[Any]:
+        return (
+            sa.select(ot.trials)
+            .join(ot.study_attributes, ot.study_attributes.c.study_id == ot.trials.c.study_id)
+            .where(
+                ot.trials.c.study_id == self._study_id,
+                ot.trials.c.trial_id > self._all_finished_below,
+                *carries(self._study.uuid),
+            )
+            .order_by(ot.trials.c.trial_id)
+        )
+
     def _read_evaluated(self, connection: sa.Connection, rows: Any) -> dict[int, TrialRecord]:
         """Returns running trials that were known already and have other evaluations by now."""
-        ids = [
-            row.trial_id
+        numbers = {
+            row.trial_id: row.number
             for row in rows
-            if row.trial_id in self._running and not row.state.is_finished()
-        ]
-        reports = _read_reports(connection, ids)
-        return {
-            trial_id: dataclasses.replace(self._running[trial_id], evaluations=evaluations)
-            for trial_id, evaluations in reports.items()
-            if evaluations != self._running[trial_id].evaluations
+            if row.number in self._running and self._told[row.number] == _times(row)
         }
-
-    def _is_news(self, row: sa.Row[Any]) -> bool:
-        if row.state.is_finished():
-            return row.trial_id not in self._finished
-        return row.trial_id not in self._running
+        reports = _read_reports(connection, list(numbers))
+        return {
+            number: dataclasses.replace(self._running[number], evaluations=reports[trial_id])
+            for trial_id, number in numbers.items()
+            if reports[trial_id] != self._running[number].evaluations
+        }
 
     def _remember(self, rows: Any, records: list[TrialRecord]) -> None:
         by_number = {record.number: record for record in records}
         prefix = True
         for row in rows:
+            self._told[row.number] = _times(row)
             if row.state.is_finished():
-                self._finished.add(row.trial_id)
-                self._running.pop(row.trial_id, None)
+                self._running.pop(row.number, None)
                 if prefix:
                     self._all_finished_below = row.trial_id
             else:
                 prefix = False
                 if row.number in by_number:
-                    self._running[row.trial_id] = by_number[row.number]
+                    self._running[row.number] = by_number[row.number]
+
+
+def _times(row: sa.Row[Any]) -> _Times:
+    """Returns what tells one state of a trial from another, whatever its id."""
+    return row.datetime_start, row.datetime_complete
 
 
 def read_records(database: Database, study: StudyHandle) -> list[TrialRecord]:
@@ -120,7 +146,8 @@ def read_record(database: Database, study: StudyHandle, number: int) -> TrialRec
     with database.read() as connection:
         rows = connection.execute(
             sa.select(ot.trials).where(
-                ot.trials.c.study_id == study.study_id, ot.trials.c.number == number
+                ot.trials.c.study_id == look_up(connection, study).study_id,
+                ot.trials.c.number == number,
             )
         ).all()
         return _build(connection, rows, study.spec)[0] if rows else None

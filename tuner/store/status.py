@@ -10,7 +10,7 @@ from tuner.store import optuna_tables as ot
 from tuner.store import versions
 from tuner.store.database import check_place, translated
 from tuner.store.engines import engine_options, for_reading
-from tuner.store.studies import UUID
+from tuner.store.identity import UUID
 from tuner.store.urls import parse_url, redact
 
 _BACKENDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}

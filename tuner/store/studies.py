@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import sqlalchemy as sa
 from optuna.study import StudyDirection
@@ -16,31 +14,28 @@ from sqlalchemy.exc import IntegrityError
 
 from tuner.domain.names import suggest
 from tuner.domain.spec import Budget, StudySpec
+from tuner.domain.states import StudyState
 from tuner.domain.study_file import parse_spec
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
-from tuner.store.tables import curves, leases, workers
+from tuner.store.identity import (
+    HOME,
+    SPEC,
+    STATE,
+    UUID,
+    StudyHandle,
+    dissolve_copies,
+    is_copy,
+    lock,
+    look_up,
+    read_attributes,
+    set_attribute,
+)
+from tuner.store.tables import curves, events, leases, workers
 
-SPEC, UUID, CREATED, STATE = "tuner:spec", "tuner:uuid", "tuner:created_at", "tuner:state"
+CREATED = "tuner:created_at"
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
-
-
-@dataclass(frozen=True)
-class StudyHandle:
-    """A study in the database.
-
-    Attributes:
-        name: Its name.
-        study_id: Its id in Optuna's tables; changes when the study is renamed.
-        uuid: Its identity, which never changes.
-        spec: Its resolved spec.
-    """
-
-    name: str
-    study_id: int
-    uuid: str
-    spec: StudySpec
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,7 @@ class StudyOverview:
         running: Trials not finished.
         best_value: The best complete value, or None.
         created_at: When it was created, ISO 8601.
+        state: Whether it is worked on.
     """
 
     name: str
@@ -64,6 +60,7 @@ class StudyOverview:
     running: int
     best_value: float | None
     created_at: str
+    state: StudyState = StudyState.RUNNING
 
 
 class Studies:
@@ -95,6 +92,7 @@ class Studies:
         try:
             with self._database.write() as connection:
                 study_id = ot.insert_study(connection, name, direction, attributes)
+                set_attribute(connection, study_id, HOME, study_id)
         except StorageError as error:
             if isinstance(error.__cause__, IntegrityError):
                 raise SpecError(
@@ -140,16 +138,35 @@ class Studies:
         """Gives a study another budget; running workers see it at their next trial."""
         spec = study.spec.with_budget(budget)
         with self._database.write() as connection:
-            ot.update_study_attribute(connection, study.study_id, SPEC, spec.to_json())
-        return StudyHandle(study.name, study.study_id, study.uuid, spec)
+            study_id = lock(connection, study).study_id
+            ot.update_study_attribute(connection, study_id, SPEC, spec.to_json())
+        return StudyHandle(study.name, study_id, study.uuid, spec)
+
+    def refresh(self, study: StudyHandle) -> StudyHandle:
+        """Returns a study as it is now: it may have been extended or renamed.
+
+        Raises:
+            NotFoundError: If it has been deleted.
+        """
+        with self._database.read() as connection:
+            present = look_up(connection, study)
+            name = connection.execute(
+                sa.select(ot.studies.c.study_name).where(ot.studies.c.study_id == present.study_id)
+            ).scalar_one()
+        spec = parse_spec(present.attributes[SPEC], origin=f"study {name!r}")
+        return StudyHandle(name, present.study_id, study.uuid, spec)
 
     def delete(self, study: StudyHandle) -> None:
-        """Deletes a study and everything recorded of it."""
+        """Deletes a study and everything recorded of it; of a copy, no more than the copy."""
         with self._database.write() as connection:
-            ot.lock_study(connection, study.study_id)
-            for table in (leases, workers, curves):
+            home = lock(connection, study).study_id
+            if is_copy(connection, study, home):
+                ot.delete_study(connection, study.study_id)
+                return
+            dissolve_copies(connection, study, home)
+            for table in (leases, workers, curves, events):
                 connection.execute(sa.delete(table).where(table.c.study_uuid == study.uuid))
-            ot.delete_study(connection, study.study_id)
+            ot.delete_study(connection, home)
 
     def list(self) -> list[StudyOverview]:
         """Returns every study made by tuner, by name."""
@@ -157,16 +174,6 @@ class Studies:
             rows = connection.execute(sa.select(ot.studies).order_by(ot.studies.c.study_name))
             overviews = [_overview(connection, row.study_id, row.study_name) for row in rows]
         return [overview for overview in overviews if overview is not None]
-
-
-def read_attributes(connection: sa.Connection, study_id: int) -> dict[str, Any]:
-    """Returns a study's attributes, empty if there is no such study."""
-    rows = connection.execute(
-        sa.select(ot.study_attributes.c.key, ot.study_attributes.c.value_json).where(
-            ot.study_attributes.c.study_id == study_id
-        )
-    )
-    return {row.key: json.loads(row.value_json) for row in rows}
 
 
 def _overview(connection: sa.Connection, study_id: int, name: str) -> StudyOverview | None:
@@ -194,4 +201,5 @@ def _overview(connection: sa.Connection, study_id: int, name: str) -> StudyOverv
         running=by_state.get(TrialState.RUNNING, 0),
         best_value=value,
         created_at=attributes.get(CREATED, ""),
+        state=StudyState(attributes.get(STATE, StudyState.RUNNING)),
     )

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from tuner.errors import StorageError
+from tuner.store.database import Database
+from tuner.store.identity import StudyHandle
 from tuner.store.machine import this_machine
-from tuner.store.tables import DatabaseClock, workers
+from tuner.store.tables import DatabaseClock, events, leases, workers
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,73 @@ class WorkerIdentity:
     version: str
     machine: str = field(default_factory=this_machine)
     software: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """A process that works on a study, or did.
+
+    Attributes:
+        id: Its worker id.
+        host: Its machine's name.
+        pid: Its process.
+        device: Where it trains.
+        version: Its tuner's version.
+        software: The versions of what it computes with.
+        started_at: When it started, seconds since 1970 by the database's clock.
+        last_seen: When it last wrote, by the same clock.
+        seen_ago_s: Seconds since then.
+        leaving: Whether it was asked to end.
+        left: Whether it said that it ends.
+        trials: The trials it holds, by number.
+    """
+
+    id: str
+    host: str
+    pid: int
+    device: str
+    version: str
+    software: str
+    started_at: float
+    last_seen: float
+    seen_ago_s: float
+    leaving: bool
+    left: bool
+    trials: tuple[int, ...]
+
+
+def read_workers(database: Database, study: StudyHandle) -> list[WorkerRow]:
+    """Returns every process that ever worked on a study, in the order they came."""
+    left = sa.exists().where(events.c.worker_id == workers.c.worker_id, events.c.kind == "left")
+    ago = DatabaseClock() - workers.c.last_seen
+    with database.read() as connection:
+        rows = connection.execute(
+            sa.select(workers, ago.label("ago"), left.label("left"))
+            .where(workers.c.study_uuid == study.uuid)
+            .order_by(workers.c.ordinal)
+        ).all()
+        held = connection.execute(
+            sa.select(leases.c.worker_id, leases.c.number)
+            .where(leases.c.study_uuid == study.uuid)
+            .order_by(leases.c.number)
+        ).all()
+    return [
+        WorkerRow(
+            id=row.worker_id,
+            host=row.host,
+            pid=row.pid,
+            device=row.device,
+            version=row.version,
+            software=row.software,
+            started_at=row.started_at,
+            last_seen=row.last_seen,
+            seen_ago_s=max(0.0, row.ago),
+            leaving=bool(row.leaving),
+            left=bool(row.left),
+            trials=tuple(number for worker_id, number in held if worker_id == row.worker_id),
+        )
+        for row in rows
+    ]
 
 
 def enter(
@@ -127,14 +196,22 @@ def refuse_second_machine(
         )
 
 
-def elapsed_s(connection: sa.Connection, study_uuid: str) -> tuple[float, float]:
+def elapsed_s(
+    connection: sa.Connection, study_uuid: str, alive: str | None = None
+) -> tuple[float, float]:
     """Returns how long a study has been worked on.
+
+    Args:
+        connection: Where to ask.
+        study_uuid: The study.
+        alive: A worker known to be alive at this moment.
 
     Returns:
         Seconds during which at least one worker lived, and the seconds of all workers added up.
     """
+    seen = sa.case((workers.c.worker_id == alive, DatabaseClock()), else_=workers.c.last_seen)
     rows = connection.execute(
-        sa.select(workers.c.started_at, workers.c.last_seen).where(
+        sa.select(workers.c.started_at, seen.label("last_seen")).where(
             workers.c.study_uuid == study_uuid
         )
     )

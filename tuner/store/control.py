@@ -1,0 +1,184 @@
+"""Steering a study from outside: pause, resume, stop, repair, ask workers to leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from tuner.domain.states import StudyState
+from tuner.store import events
+from tuner.store import optuna_tables as ot
+from tuner.store.database import Database
+from tuner.store.identity import STATE, StudyHandle, lock, look_up, set_attribute
+from tuner.store.leases import (
+    LEASE_S,
+    Fate,
+    find_running,
+    is_abandoned,
+    read_leases,
+    seize,
+)
+from tuner.store.tables import DatabaseClock, leases, workers
+
+_EVENTS = {
+    StudyState.RUNNING: "resumed",
+    StudyState.PAUSED: "paused",
+    StudyState.STOPPED: "stopped",
+}
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done about a trial.
+
+    Attributes:
+        number: The trial.
+        action: "freed", "failed", "ended" or "forgotten".
+        detail: Why, in a few words.
+    """
+
+    number: int
+    action: str
+    detail: str
+
+
+def read_state(database: Database, study: StudyHandle) -> StudyState:
+    """Returns whether a study is worked on.
+
+    Raises:
+        NotFoundError: If it has been deleted.
+    """
+    with database.read() as connection:
+        return look_up(connection, study).state
+
+
+def set_state(database: Database, study: StudyHandle, state: StudyState) -> StudyState:
+    """Has a study go on, wait or end; its workers see it at their next evaluation or trial.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        state: RUNNING to go on, also after a stop. PAUSED: nothing new starts, trials in training
+            are saved and given back, workers wait. STOPPED: nothing new starts, trials in training
+            end with what they have, those that nobody holds at once, and workers end.
+
+    Returns:
+        The state before.
+
+    Raises:
+        NotFoundError: If the study has been deleted.
+    """
+    with database.write() as connection:
+        present = lock(connection, study)
+        before = present.state
+        if before is state:
+            return before
+        set_attribute(connection, present.study_id, STATE, state.value)
+        events.record(connection, study.uuid, _EVENTS[state])
+        if state is StudyState.STOPPED:
+            stopped = look_up(connection, study)
+            for row in read_leases(connection, study.uuid):
+                if is_abandoned(row, _nobody):
+                    seize(connection, stopped, row, attempt=row.attempts)
+    return before
+
+
+def ask_to_leave(
+    database: Database, study: StudyHandle, worker_ids: Sequence[str] | None = None
+) -> int:
+    """Asks workers to save and give back what they train, and to end.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        worker_ids: Who is asked; None for all that were seen in the last minutes.
+
+    Returns:
+        How many were asked that had not been before.
+    """
+    asked = sa.update(workers).where(workers.c.study_uuid == study.uuid, workers.c.leaving == 0)
+    if worker_ids is None:
+        asked = asked.where(workers.c.last_seen > DatabaseClock() - LEASE_S)
+    else:
+        asked = asked.where(workers.c.worker_id.in_(worker_ids))
+    with database.write() as connection:
+        return connection.execute(asked.values(leaving=1)).rowcount
+
+
+def repair(database: Database, study: StudyHandle, is_dead: Callable[[str], bool]) -> list[Repair]:
+    """Puts a study in order after workers have died, without waiting for another worker.
+
+    Trials of dead or silent workers are freed for the next worker, at the cost of an attempt, and
+    failed where that was the last. A trial that runs and that nobody has a lease on is failed, and
+    the lease of a trial that is over is forgotten.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        is_dead: Tells of a worker's id whether its process is known to have died.
+
+    Returns:
+        What was done, by trial.
+
+    Raises:
+        NotFoundError: If the study has been deleted.
+    """
+    with database.write() as connection:
+        present = lock(connection, study)
+        done = []
+        for row in read_leases(connection, study.uuid):
+            over = find_running(connection, present.study_id, row.number) is None
+            free = row.worker_id is None and present.state is not StudyState.STOPPED
+            if not over and (free or not is_abandoned(row, is_dead)):
+                continue
+            attempt = row.attempts + (row.worker_id is not None)
+            seized = seize(connection, present, row, attempt=attempt)
+            if seized is not None:
+                done.append(_describe(row, seized[0]))
+        done += _fail_unheld(connection, present.study_id, study.uuid)
+        for repaired in done:
+            events.record(
+                connection,
+                study.uuid,
+                "repaired",
+                number=repaired.number,
+                detail=f"{repaired.action}: {repaired.detail}",
+            )
+    return sorted(done, key=lambda repaired: repaired.number)
+
+
+def _describe(row: sa.Row[Any], fate: Fate) -> Repair:
+    match fate:
+        case Fate.TAKEN:
+            gone = "was silent for too long" if row.expired else "has died"
+            return Repair(row.number, "freed", f"its worker {gone}, at step {row.step}")
+        case Fate.FAILED:
+            return Repair(row.number, "failed", f"{row.attempts} attempts at step {row.step}")
+        case Fate.STOPPED:
+            return Repair(row.number, "ended", "the study was stopped")
+        case Fate.OVER:
+            return Repair(row.number, "forgotten", "it is over, or not there any more")
+
+
+def _fail_unheld(connection: sa.Connection, study_id: int, study_uuid: str) -> list[Repair]:
+    held = sa.select(leases.c.number).where(leases.c.study_uuid == study_uuid)
+    rows = connection.execute(
+        sa.select(ot.trials.c.trial_id, ot.trials.c.number).where(
+            ot.trials.c.study_id == study_id,
+            ot.trials.c.state == TrialState.RUNNING,
+            ot.trials.c.number.not_in(held),
+        )
+    ).all()
+    detail = "it was running and nobody had a lease on it"
+    error = f"Abandoned: {detail}."
+    ot.set_attributes(connection, [(row.trial_id, "error", error) for row in rows])
+    ot.finish_trials(connection, [(row.trial_id, TrialState.FAIL, None) for row in rows])
+    return [Repair(row.number, "failed", detail) for row in rows]
+
+
+def _nobody(worker_id: str) -> bool:
+    return False

@@ -1,0 +1,118 @@
+"""What happened to a study or one of its trials, beyond plain training: for people to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from tuner.store.tables import DatabaseClock, events, workers
+
+if TYPE_CHECKING:
+    from tuner.store.database import Database
+    from tuner.store.identity import StudyHandle
+
+KINDS = frozenset(
+    {
+        *("started", "taken_over", "released", "failed_attempts", "rerun", "repaired"),
+        *("paused", "resumed", "stopped", "renamed", "left"),
+    }
+)
+"""What can happen: the first line to trials, the second to studies and workers."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened.
+
+    Attributes:
+        at: When, seconds since 1970 by the database's clock.
+        kind: What, one of :data:`KINDS`.
+        number: The trial it happened to, None for what happened to the whole study.
+        worker_id: The worker it happened on, if any.
+        host: That worker's machine.
+        pid: That worker's process.
+        device: Where that worker trains.
+        detail: More about it.
+    """
+
+    at: float
+    kind: str
+    number: int | None
+    worker_id: str | None
+    host: str | None
+    pid: int | None
+    device: str | None
+    detail: str
+
+    @property
+    def place(self) -> str:
+        """The worker in words, empty if there is none."""
+        return "" if self.host is None else f"{self.host}, process {self.pid}, {self.device}"
+
+
+def record(
+    connection: sa.Connection,
+    study_uuid: str,
+    kind: str,
+    *,
+    number: int | None = None,
+    worker_id: str | None = None,
+    detail: str = "",
+) -> None:
+    """Records that something happened.
+
+    Args:
+        connection: In the transaction that makes it happen.
+        study_uuid: The study.
+        kind: What, one of :data:`KINDS`.
+        number: The trial, unless it happened to the whole study.
+        worker_id: The worker it happened on, if any.
+        detail: More about it.
+
+    Raises:
+        ValueError: If there is no such kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"{kind!r} is no kind of event: use one of {', '.join(sorted(KINDS))}.")
+    connection.execute(
+        sa.insert(events).values(
+            study_uuid=study_uuid,
+            number=number,
+            worker_id=worker_id,
+            at=DatabaseClock(),
+            kind=kind,
+            detail=detail,
+        )
+    )
+
+
+def read_events(database: Database, study: StudyHandle, number: int | None = None) -> list[Event]:
+    """Returns what happened to a study, oldest first.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        number: One trial, or None for everything.
+    """
+    with database.read() as connection:
+        return select_events(connection, study.uuid, number)
+
+
+def select_events(
+    connection: sa.Connection, study_uuid: str, number: int | None = None
+) -> list[Event]:
+    """Returns what :func:`read_events` does, within a transaction."""
+    statement = (
+        sa.select(events, workers.c.host, workers.c.pid, workers.c.device)
+        .select_from(events.outerjoin(workers, workers.c.worker_id == events.c.worker_id))
+        .where(events.c.study_uuid == study_uuid)
+        .order_by(events.c.event_id)
+    )
+    if number is not None:
+        statement = statement.where(events.c.number == number)
+    return [
+        Event(r.at, r.kind, r.number, r.worker_id, r.host, r.pid, r.device, r.detail)
+        for r in connection.execute(statement)
+    ]

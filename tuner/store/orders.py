@@ -1,0 +1,106 @@
+"""What a study asks of its workers: to go on, to wait, to end."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.domain.states import StudyState
+from tuner.store import optuna_tables as ot
+from tuner.store.database import Database
+from tuner.store.identity import HOME, SPEC, STATE, UUID, Present, StudyHandle, look_up
+from tuner.store.leases import count_leases
+from tuner.store.tables import workers
+from tuner.store.workers import elapsed_s
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker is asked to do.
+
+    Attributes:
+        state: Whether the study goes on.
+        out_of_time: Whether its wall time is used up.
+        leaving: Whether this worker was asked to end.
+    """
+
+    state: StudyState
+    out_of_time: bool
+    leaving: bool
+
+
+def read_orders(connection: sa.Connection, study: StudyHandle, worker_id: str) -> Orders:
+    """Returns what a worker is asked to do, in one statement if the study has no wall time.
+
+    Raises:
+        NotFoundError: If the study has been deleted.
+    """
+    leaving = sa.select(workers.c.leaving).where(workers.c.worker_id == worker_id)
+    attributes = ot.study_attributes.c
+    rows = connection.execute(
+        sa.select(attributes.key, attributes.value_json, leaving.scalar_subquery()).where(
+            attributes.study_id == study.study_id,
+            attributes.key.in_((UUID, SPEC, HOME, STATE)),
+        )
+    ).all()
+    present = Present(study.study_id, {key: _from_json(value) for key, value, _ in rows})
+    asked = any(row_asked for _, _, row_asked in rows)
+    if present.attributes.get(UUID) != study.uuid or not present.is_home:
+        present = look_up(connection, study)
+        asked = bool(connection.execute(leaving).scalar_one_or_none())
+    return Orders(present.state, is_out_of_time(connection, study, present, worker_id), asked)
+
+
+def is_used_up(
+    connection: sa.Connection, study: StudyHandle, present: Present, alive: str | None = None
+) -> bool:
+    """Tells whether a study's budget allows no further trial.
+
+    Args:
+        connection: Where to ask.
+        study: The study.
+        present: The study as this transaction sees it.
+        alive: A worker known to be alive at this moment.
+    """
+    started = ot.count_trials(connection, present.study_id)
+    return started >= present.trials or is_out_of_time(connection, study, present, alive)
+
+
+def is_out_of_time(
+    connection: sa.Connection, study: StudyHandle, present: Present, alive: str | None = None
+) -> bool:
+    """Tells whether a study's wall time is used up; see :func:`is_used_up`."""
+    limit_s = present.wall_time_s
+    return limit_s is not None and elapsed_s(connection, study.uuid, alive)[0] >= limit_s
+
+
+def is_done(database: Database, study: StudyHandle) -> bool:
+    """Tells whether nothing is held by anyone, and nothing is left to start or the study stopped.
+
+    Raises:
+        NotFoundError: If the study has been deleted.
+    """
+    with database.read() as connection:
+        present = look_up(connection, study)
+        if count_leases(connection, study.uuid):
+            return False
+        return present.state is StudyState.STOPPED or is_used_up(connection, study, present)
+
+
+def read_elapsed_s(database: Database, study: StudyHandle) -> tuple[float, float]:
+    """Returns how long a study has been worked on.
+
+    Returns:
+        Seconds during which at least one worker lived, and the seconds of all workers added up.
+    """
+    with database.read() as connection:
+        return elapsed_s(connection, study.uuid)
+
+
+@functools.lru_cache(maxsize=16)
+def _from_json(text: str) -> Any:
+    return json.loads(text)

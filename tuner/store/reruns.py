@@ -1,0 +1,115 @@
+"""Running a trial again: a new trial of the same configuration, within the budget."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import json_to_distribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tuner.domain.states import StudyState
+from tuner.errors import NotFoundError, SpecError
+from tuner.store import events
+from tuner.store import optuna_tables as ot
+from tuner.store.database import Database
+from tuner.store.identity import Present, StudyHandle, lock
+from tuner.store.leases import grant
+from tuner.store.orders import is_out_of_time
+
+RERUN_OF = "rerun_of"
+"""The attribute of a trial that runs another one's configuration again: that one's number."""
+
+_KEPT = ("config", "preset")
+"""Attributes that are part of a configuration; all others tell how a trial went."""
+
+
+def rerun(database: Database, study: StudyHandle, number: int) -> int:
+    """Starts a trial of the same configuration as another, for the next worker to take.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        number: The trial to run again.
+
+    Returns:
+        The new trial's number.
+
+    Raises:
+        NotFoundError: If there is no such trial, or the study has been deleted.
+        SpecError: If that trial is not over, the budget is used up, or the study was stopped.
+    """
+    with database.write() as connection:
+        present = lock(connection, study)
+        row = connection.execute(
+            sa.select(ot.trials).where(
+                ot.trials.c.study_id == present.study_id, ot.trials.c.number == number
+            )
+        ).one_or_none()
+        if row is None:
+            raise NotFoundError(f"The study {study.name!r} has no trial {number}.")
+        if not row.state.is_finished():
+            raise SpecError(f"Trial {number} is not over yet: wait until it is.")
+        _check_budget(connection, study, present)
+        template = _read_template(connection, row.trial_id, number)
+        [(_, started)] = ot.insert_trials(connection, present.study_id, [template])
+        grant(connection, study.uuid, started, None, 0.0)
+        events.record(
+            connection, study.uuid, "rerun", number=started, detail=f"trial {number} again"
+        )
+    return started
+
+
+def count_defaults(connection: sa.Connection, study_id: int) -> int:
+    """Returns how many defaults have started, not counting those run again."""
+    again = ot.trial_attributes.alias()
+    return connection.execute(
+        sa.select(sa.func.count())
+        .select_from(ot.trial_attributes)
+        .join(ot.trials, ot.trials.c.trial_id == ot.trial_attributes.c.trial_id)
+        .outerjoin(again, (again.c.trial_id == ot.trials.c.trial_id) & (again.c.key == RERUN_OF))
+        .where(
+            ot.trials.c.study_id == study_id,
+            ot.trial_attributes.c.key == "preset",
+            again.c.key.is_(None),
+        )
+    ).scalar_one()
+
+
+def _check_budget(connection: sa.Connection, study: StudyHandle, present: Present) -> None:
+    if present.state is StudyState.STOPPED:
+        raise SpecError(
+            f"The study {study.name!r} was stopped: resume it first, with 'tuner study resume'."
+        )
+    if ot.count_trials(connection, present.study_id) >= present.trials:
+        raise SpecError(
+            f"All {present.trials} trials of the study {study.name!r} have started: give it a "
+            f"larger budget, with --set budget.trials={present.trials + 1} on 'tuner study create'."
+        )
+    if is_out_of_time(connection, study, present):
+        raise SpecError(
+            f"The wall time of the study {study.name!r}, {present.wall_time_s:g} s, is used up: "
+            "give it more, with --set budget.wall_time on 'tuner study create'."
+        )
+
+
+def _read_template(connection: sa.Connection, trial_id: int, number: int) -> FrozenTrial:
+    params: dict[str, Any] = {}
+    distributions = {}
+    of_trial = ot.trial_params.c.trial_id == trial_id
+    for row in connection.execute(sa.select(ot.trial_params).where(of_trial)):
+        distribution = json_to_distribution(row.distribution_json)
+        distributions[row.param_name] = distribution
+        params[row.param_name] = distribution.to_external_repr(row.param_value)
+    attributes: dict[str, Any] = {RERUN_OF: number}
+    of_trial = ot.trial_attributes.c.trial_id == trial_id
+    for row in connection.execute(sa.select(ot.trial_attributes).where(of_trial)):
+        if row.key in _KEPT:
+            attributes[row.key] = json.loads(row.value_json)
+    return create_trial(
+        state=TrialState.RUNNING,
+        params=params,
+        distributions=distributions,
+        user_attrs=attributes,
+    )
