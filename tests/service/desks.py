@@ -12,9 +12,13 @@ from torch import nn
 
 from tests.conftest import MakeSpec
 from tuner.domain.trials import TrialRecord
+from tuner.errors import LeaseLostError
 from tuner.search import Proposer
+from tuner.service.desk import Desk
 from tuner.service.interruption import Interruption
-from tuner.service.task import Desk, Task
+from tuner.service.presence import Presence
+from tuner.service.task import Task
+from tuner.service.watchdog import Watchdog
 from tuner.store import Database, Ledger, Patience, RecordReader, Studies, WorkerIdentity
 from tuner.store.records import read_record
 from tuner.training.loop import Train, run_trial
@@ -54,18 +58,25 @@ class Bureau:
         self.study = Studies(database).create(make_spec(**tables))
         self.said: list[str] = []
         self._folder = folder
-        self._desk = self._open_desk("a")
+        self._desks = {"a": self._open_desk("a")}
 
     def train(
         self,
         loop: Train,
         stop_after: int = 10**9,
         interruption: Interruption | None = None,
+        worker: str = "a",
     ) -> TrialRecord:
-        """Takes the trial that was left, else a new one, and trains it with a loop."""
-        desk = self._desk
+        """Takes the trial that was left, else a new one, and trains it with a loop.
+
+        A worker other than the first takes every trial that is not its own.
+        """
+        if worker not in self._desks:
+            self._desks[worker] = self._open_desk(worker)
+        desk = self._desks[worker]
+        desk.interruption = interruption or Counted(stop_after)
         desk.catch_up()
-        lease = desk.ledger.take_over(lambda worker: False) or desk.start()
+        lease = desk.ledger.take_over(lambda other: worker not in ("a", other)) or desk.start()
         assert lease is not None
         record = read_record(self.database, self.study, lease.number)
         assert record is not None
@@ -74,17 +85,20 @@ class Bureau:
             desk,
             lease,
             record,
-            self.checkpoint(lease.number),
-            interruption or Counted(stop_after),
+            self._folder,
             self.said.append,
         )
-        task.close(run_trial(loop, task.begin(CPU)))
+        try:
+            task.close(run_trial(loop, task.begin(CPU)))
+        except LeaseLostError:
+            task.abandon()
+            raise
         trained = read_record(self.database, self.study, lease.number)
         assert trained is not None
         return trained
 
-    def checkpoint(self, number: int) -> Path:
-        return self._folder / f"trial-{number}.pt"
+    def checkpoints(self, number: int) -> list[Path]:
+        return list((self._folder / "checkpoints").glob(f"trial-{number}-*.pt"))
 
     def _open_desk(self, worker: str) -> Desk:
         identity = WorkerIdentity(worker, "host", 1, "cpu", "0")
@@ -92,7 +106,11 @@ class Bureau:
         seed = ledger.register(0.0, lambda ordinal: ordinal)
         patience = Patience(limit_s=60.0, wait=threading.Event().wait, seed=0)
         reader = RecordReader(self.database, self.study)
-        return Desk(ledger, reader, Proposer(self.study.spec, seed), patience, seed)
+        interruption = Interruption()
+        watchdog = Watchdog(interruption, stall_s=300.0)
+        proposer = Proposer(self.study.spec, seed)
+        presence = Presence(worker)
+        return Desk(ledger, reader, proposer, patience, seed, interruption, watchdog, presence)
 
 
 def loop_of(at_step: Callable[[Run, int], object]) -> Train:

@@ -14,15 +14,21 @@ import torch
 from tests.conftest import MakeSpec, away
 from tests.service.desks import Bureau, loop_of
 from tuner.domain.dimensions import Float, Int
-from tuner.domain.trials import Outcome
+from tuner.domain.states import StudyState
+from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError
 from tuner.service.interruption import Interruption
-from tuner.store import Database, open_database, read_curves
+from tuner.store import Database, read_curves
+from tuner.store.control import ask_to_leave, set_state
 from tuner.training.run import Run
 
 MakeBureau = Callable[..., Bureau]
 
 idle = loop_of(lambda run, step: None)
+
+
+class Killed(BaseException):
+    """Leaves a loop as a death of its process would: nothing more is told or saved."""
 
 
 @pytest.fixture
@@ -88,11 +94,11 @@ def test_an_interrupted_loop_goes_on_with_what_it_had(bureau: Bureau) -> None:
     loop = loop_of(lambda run, step: seen.append(step))
     stopped = bureau.train(loop, stop_after=7)
     assert stopped.outcome is Outcome.RUNNING
-    assert bureau.checkpoint(0).exists()
+    assert len(bureau.checkpoints(0)) == 1
     record = bureau.train(loop)
     assert seen == list(range(20))
     assert record.evaluations == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
-    assert not bureau.checkpoint(0).exists()
+    assert not bureau.checkpoints(0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -132,7 +138,7 @@ def test_a_checkpoint_on_demand_lies_on_disk_after_the_step(bureau: Bureau) -> N
     there: list[bool] = []
 
     def ask(run: Run, step: int) -> None:
-        there.append(bureau.checkpoint(0).exists())
+        there.append(bool(bureau.checkpoints(0)))
         if step == 3:
             run.checkpoint()
 
@@ -195,7 +201,8 @@ class TestOwnHyperparameters:
         drawn: list[float] = []
         loop = loop_of(lambda run, step: drawn.append(run.suggest_float("width", 0, 1)))
         bureau.train(loop, stop_after=7)
-        bureau.checkpoint(0).unlink()  # they do not depend on the checkpoint
+        [path] = bureau.checkpoints(0)
+        path.unlink()  # they do not depend on the checkpoint
         bureau.train(loop)
         assert len(drawn) == 28
         assert len(set(drawn)) == 1
@@ -208,7 +215,7 @@ def test_a_checkpoint_that_cannot_be_used_starts_the_trial_over(
     seen: list[int] = []
     loop = loop_of(lambda run, step: seen.append(step))
     bureau.train(loop, stop_after=7)
-    path = bureau.checkpoint(0)
+    [path] = bureau.checkpoints(0)
     if damage == "other":
         state = torch.load(path, weights_only=True)
         torch.save(state | {"seed": 12345}, path)
@@ -255,16 +262,87 @@ class TestDatabaseAway:
         record = bureau.train(loop)
         assert record.proposal.params["width"] == record.value
 
+    def test_reports_not_delivered_outlive_the_worker_in_its_checkpoint(
+        self, bureau: Bureau, postgres_server: str
+    ) -> None:
+        stack = contextlib.ExitStack()
 
-def test_a_trial_taken_by_another_worker_is_told_nothing(
-    bureau: Bureau, database: Database
-) -> None:
+        def die(run: Run, step: int) -> None:
+            run.log(step=step)
+            if step in (2, 12):
+                run.checkpoint()
+            if step == 4:
+                stack.enter_context(away(postgres_server, bureau.database.url))
+            if step == 16:
+                raise Killed
+
+        with pytest.raises(Killed):
+            bureau.train(loop_of(die))
+        stack.close()
+        record = bureau.train(loop_of(lambda run, step: run.log(step=step)), worker="b")
+        assert bureau.said[-2] == "Trial 0 continues at step 13"
+        assert record.evaluations == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
+        curves = read_curves(bureau.database, bureau.study, record.number)
+        assert curves["step"] == {step + 1: step for step in range(20)}
+
+
+def test_a_holder_that_lost_its_trial_writes_nothing_that_counts(bureau: Bureau) -> None:
+    taken: list[TrialRecord] = []
+
     def lose(run: Run, step: int) -> None:
-        if step == 6:
-            other = open_database(database.url)
-            with other.write() as connection:
-                connection.exec_driver_sql("UPDATE tuner_leases SET token = 'of another'")
-            other.close()
+        if step == 2:
+            run.checkpoint()
+        if step == 6 and not taken:
+            # It hung for so long that another has taken over, gone on, and been interrupted.
+            taken.append(bureau.train(idle, worker="b", stop_after=8))
+            run.checkpoint()
 
     with pytest.raises(LeaseLostError):
         bureau.train(loop_of(lose))
+    assert bureau.said[:2] == ["Trial 0 continues at step 3", "Trial 0 saved and released"]
+    assert len(bureau.checkpoints(0)) == 1
+    record = bureau.train(idle, worker="c")
+    assert bureau.said[-2] == "Trial 0 continues at step 12"
+    assert record.evaluations == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
+    assert not bureau.checkpoints(0)
+
+
+class TestOrders:
+    @pytest.fixture(autouse=True)
+    def look_at_every_report(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tuner.service.task._LOOK_AT_REPORTS_S", -1.0)
+
+    def obeyed(self, bureau: Bureau, give: Callable[[], object]) -> tuple[TrialRecord, list[int]]:
+        """Returns what became of a trial in which an order is given at the third step."""
+        seen: list[int] = []
+
+        def loop_body(run: Run, step: int) -> None:
+            seen.append(step)
+            if step == 2:
+                give()
+
+        return bureau.train(loop_of(loop_body), interruption=Interruption()), seen
+
+    def test_trial_of_a_paused_study_is_saved_and_given_back(self, bureau: Bureau) -> None:
+        record, seen = self.obeyed(
+            bureau, lambda: set_state(bureau.database, bureau.study, StudyState.PAUSED)
+        )
+        assert (record.outcome, len(seen)) == (Outcome.RUNNING, 5)
+        assert bureau.said[-1] == "Trial 0 saved and released"
+        set_state(bureau.database, bureau.study, StudyState.RUNNING)
+        assert bureau.train(idle).evaluations == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
+
+    def test_trial_of_a_stopped_study_ends_with_what_it_has(self, bureau: Bureau) -> None:
+        record, seen = self.obeyed(
+            bureau, lambda: set_state(bureau.database, bureau.study, StudyState.STOPPED)
+        )
+        assert (record.outcome, len(seen)) == (Outcome.PRUNED, 5)
+        assert (record.value, record.attributes["stopped_by"]) == (4.0, "stop")
+        assert not bureau.checkpoints(0)
+
+    def test_worker_asked_to_leave_gives_its_trial_back(self, bureau: Bureau) -> None:
+        record, seen = self.obeyed(
+            bureau, lambda: ask_to_leave(bureau.database, bureau.study, None)
+        )
+        assert (record.outcome, len(seen)) == (Outcome.RUNNING, 5)
+        assert bureau.train(idle, worker="b").outcome is Outcome.COMPLETE

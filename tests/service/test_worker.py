@@ -13,7 +13,7 @@ from tests.conftest import MakeSpec
 from tests.service.desks import Counted
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import NotFoundError, SpecError, WorkloadError
-from tuner.service.checkpoints import checkpoint_path, study_folder
+from tuner.service.checkpoints import study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.worker import Log, Worker
 from tuner.store import Database, Studies, StudyHandle, open_database, read_records
@@ -246,7 +246,7 @@ def test_damaged_checkpoint_starts_the_trial_over(
     spec = make_spec(budget={"trials": 1, "steps": 20, "evaluations": 4})
     study = Studies(database).create(spec)
     work(database, study, Counted(8))
-    path = checkpoint_path(study_folder(database.url, study), 0)
+    [path] = study_folder(database.url, study).rglob("trial-0-*.pt")
     path.write_bytes(path.read_bytes()[:100])
     [record] = work(database, study)
     assert record.outcome is Outcome.COMPLETE

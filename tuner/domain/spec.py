@@ -185,6 +185,9 @@ class Train(Frozen):
             spared from weight decay.
         groups: Parameters that train otherwise than the rest; the first group that matches a
             parameter takes it.
+        stall_s: Seconds without a step, or a part of an evaluation, after which a trial counts as
+            hung: its process ends, and another goes on from its last checkpoint.
+        checkpoint_s: Seconds of training between checkpoints; a shorter trial writes none.
     """
 
     batch_size: Axis = Fixed(value=128)
@@ -193,6 +196,8 @@ class Train(Frozen):
     schedule_by: Literal["step", "epoch"] = "step"
     no_decay_on_biases_and_norms: bool = False
     groups: tuple[Group, ...] = Field(default=(), strict=False)
+    stall_s: Finite = Field(default=300.0, ge=1.0, le=86_400.0)
+    checkpoint_s: Finite = Field(default=15.0, ge=0.1, le=86_400.0)
 
     @field_validator("groups")
     @classmethod

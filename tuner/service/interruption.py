@@ -26,13 +26,14 @@ class Interruption:
 
     Attributes:
         requested: Whether to stop.
+        requested_at: Since when, by the monotonic clock; None while it is not.
         insisted: Whether that was asked for again, a moment later.
     """
 
     def __init__(self, *, follow_stdin: bool = False) -> None:
         self.requested = False
+        self.requested_at: float | None = None
         self.insisted = False
-        self._requested_at = 0.0
         self._event = threading.Event()
         self._follow_stdin = follow_stdin
         self._former: dict[signal.Signals, Any] = {}
@@ -40,10 +41,10 @@ class Interruption:
     def request(self) -> None:
         """Asks for a stop."""
         now = time.monotonic()
-        if not self.requested:
-            self._requested_at = now
+        if self.requested_at is None:
+            self.requested_at = now
         # Pressing twice in quick succession is impatience, not a decision to lose work.
-        self.insisted = self.requested and now - self._requested_at > _MOMENT_S
+        self.insisted = now - self.requested_at > _MOMENT_S
         self.requested = True
         self._event.set()
 
@@ -75,6 +76,3 @@ class Interruption:
         while os.read(sys.stdin.fileno(), 1024):
             pass
         self.request()
-        time.sleep(GRACE_S)
-        # What hangs in a step sees no flag, and nobody is left to stop this process.
-        os._exit(1)

@@ -27,6 +27,11 @@ class Presence:
     def __init__(self, worker_id: str) -> None:
         self._path = _lock_path(worker_id)
         self._lock = FileLock(self._path)
+        self._leaves_work = False
+
+    def leave_behind(self) -> None:
+        """Says that the worker could not give back what it holds, and is to be known as dead."""
+        self._leaves_work = True
 
     def __enter__(self) -> Presence:
         folder = self._path.parent
@@ -42,7 +47,8 @@ class Presence:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._path.unlink(missing_ok=True)
+        if not self._leaves_work:
+            self._path.unlink(missing_ok=True)
         self._lock.release()
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from optuna.trial import TrialState
@@ -16,68 +16,52 @@ from optuna.trial import TrialState
 from tuner.domain.dimensions import Dimension, Value
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
+from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord, decode, progress_at
 from tuner.errors import StorageError, UnavailableError, WorkloadError
-from tuner.search import Proposer, Pruner
-from tuner.service.interruption import Interruption
-from tuner.store import Lease, Ledger, RecordReader
-from tuner.store.ledger import LEASE_S
+from tuner.search import Pruner
+from tuner.service.checkpoints import Checkpoints
+from tuner.service.desk import Desk
+from tuner.store import Lease
 from tuner.store.outbox import Outbox
-from tuner.store.retries import Patience
-from tuner.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from tuner.training.device import is_out_of_memory
 from tuner.training.loop import Ending, Outcome
 from tuner.training.reporting import Evaluation, StaleCheckpointError
 from tuner.training.run import Run
 
-CHECKPOINT_S = 15.0
-"""Training time between checkpoints, in seconds; a shorter trial writes none."""
+_LOOK_S = 5.0
+_LOOK_AT_REPORTS_S = 1.0
+"""Seconds between two looks at what the worker is asked to do, between and at reports."""
 
 _STATES = {
     Ending.COMPLETE: TrialState.COMPLETE,
     Ending.PRUNED: TrialState.PRUNED,
     Ending.DIVERGED: TrialState.PRUNED,
+    Ending.INTERRUPTED: TrialState.PRUNED,
 }
 
 
-@dataclass
-class Desk:
-    """What a worker knows of its study: the ledger, the past, and what to try next."""
+class _Report(NamedTuple):
+    """What a trial has to tell: an evaluation, or only what was logged."""
 
-    ledger: Ledger
-    reader: RecordReader
-    proposer: Proposer
-    patience: Patience
-    seed: int
-    records: dict[int, TrialRecord] = field(default_factory=dict)
-    failures_before: int = 0
-
-    def __post_init__(self) -> None:
-        self.defaults = self.proposer.defaults()
-
-    def catch_up(self) -> None:
-        """Takes in what has started or finished since the last call."""
-        news = self.reader.sync()
-        self.proposer.history.add(news)
-        self.records |= {record.number: record for record in news}
-
-    def start(self) -> Lease | None:
-        """Starts a new trial, if the budget has one left."""
-        return self.ledger.start(self.defaults, self.proposer.propose())
+    step: int
+    progress: int | None
+    value: float | None
+    logged: list[tuple[int, str, float]]
 
 
 class Task:
     """One trial in training: reports, saves and ends it.
 
-    While the database is away its reports are kept, nobody is judged, and training goes on.
+    While the database is away its reports are kept, with each checkpoint too, nobody is judged,
+    and training goes on.
 
     Args:
         spec: The study, resolved.
         desk: What the worker knows of its study.
         lease: The right to the trial.
         record: The trial as the database knows it.
-        checkpoint: Where it is saved.
-        interruption: Tells when to stop.
+        folder: Where the study's files are.
         log: Takes a line of text.
     """
 
@@ -87,43 +71,46 @@ class Task:
         desk: Desk,
         lease: Lease,
         record: TrialRecord,
-        checkpoint: Path,
-        interruption: Interruption,
+        folder: Path,
         log: Callable[[str], None],
     ) -> None:
         self._spec = spec
         self._desk = desk
         self._lease = lease
         self._record = record
-        self._checkpoint = checkpoint
-        self._interruption = interruption
+        self._checkpoints = Checkpoints(folder, lease)
         self._log = log
         self._config = decode(spec, record.proposal)
         self._pruner = Pruner(spec, desk.proposer.history)
         self._outbox = Outbox(seed=desk.seed + lease.number)
+        self._unsent: list[_Report] = []
         self._evaluations: dict[int, float] = {}
         self._metrics: dict[str, float] = {}
         self._stopped_by: str | None = None
+        self._paused = False
+        self._announced = False
         self._run: Run | None = None
-        self._saved_at = self._renewed_at = time.monotonic()
+        self._saved_at = self._renewed_at = self._looked_at = time.monotonic()
 
     def begin(self, device: torch.device) -> Run:
         """Returns the trial's run, at its checkpoint if there is a good one."""
+        self._desk.watchdog.feed()
         try:
-            state = load_checkpoint(self._checkpoint)
+            state = self._checkpoints.load()
             run = self._new_run(device, state)
         except (StorageError, StaleCheckpointError) as error:
             return self.begin_again(device, error)
         if state is not None:
             seen = {self._progress(run, index) for index in range(1, run.evaluated + 1)}
             self._evaluations = {p: v for p, v in self._record.evaluations.items() if p in seen}
+            for values in state["unsent"]:
+                self._send(_Report(*values))
             self._log(f"Trial {self._lease.number} continues at step {run.taken}")
         return run
 
     def begin_again(self, device: torch.device, error: Exception) -> Run:
         """Returns a run from the start, for a checkpoint that cannot be used."""
         self._log(f"Trial {self._lease.number} starts over: {error}")
-        remove_checkpoint(self._checkpoint)
         self._evaluations = {}
         return self._new_run(device, None)
 
@@ -137,43 +124,73 @@ class Task:
     def report(self, evaluation: Evaluation) -> bool:
         """Records an evaluation; False when the trial is to stop."""
         run = self._present
+        self._desk.watchdog.feed()
         value = evaluation.metrics[self._spec.study.metric]
         progress = self._progress(run, evaluation.index)
-        self._evaluations[progress] = value
         self._metrics = evaluation.metrics
         step = evaluation.step
         logged = [(step, name, measured) for name, measured in evaluation.metrics.items()]
         logged += run.take_logged()
-        delivered = self._outbox.put(
-            lambda: self._desk.ledger.report(self._lease, step, progress, value, logged)
-        )
+        delivered = self._send(_Report(step, progress, value, logged))
         self._renewed_at = time.monotonic()
         if not delivered:
             self._log(f"Trial {self._lease.number}: the database is away; training goes on")
             return True
         return step >= run.total_steps or self._goes_on()
 
+    def _send(self, report: _Report) -> bool:
+        """Puts a report on its way; returns whether everything has arrived."""
+        if report.progress is not None and report.value is not None:
+            self._evaluations[report.progress] = report.value
+        self._unsent.append(report)
+        return self._outbox.put(lambda: self._deliver(report))
+
+    def _deliver(self, report: _Report) -> None:
+        ledger, (step, progress, value, logged) = self._desk.ledger, report
+        if progress is None or value is None:
+            ledger.log(self._lease, step, logged)
+        else:
+            ledger.report(self._lease, step, progress, value, logged)
+        self._unsent.remove(report)
+
     def _goes_on(self) -> bool:
         try:
-            if self._desk.ledger.is_out_of_time():
-                self._stopped_by = "wall_time"
-                return False
+            if time.monotonic() - self._looked_at > _LOOK_AT_REPORTS_S:
+                self._look()
             self._desk.catch_up()
         except UnavailableError:
             return True
+        if self._stopped_by is not None:
+            return False
         return not self._pruner.should_prune(self._record, self._evaluations)
 
+    def _look(self) -> None:
+        """Learns what the worker is asked to do."""
+        self._looked_at = time.monotonic()
+        orders = self._desk.ledger.orders()
+        if orders.leaving:
+            self._desk.interruption.request()
+        self._paused = orders.state is StudyState.PAUSED
+        if orders.state is StudyState.STOPPED:
+            self._stopped_by = "stop"
+        elif orders.out_of_time:
+            self._stopped_by = "wall_time"
+
     def advance(self, step: int) -> bool:
-        """Renews the lease and saves now and then; False when a stop is asked for."""
-        if self._interruption.requested:
-            return False
+        """Renews the lease, looks around and saves now and then; False when it is to stop."""
+        self._desk.watchdog.feed()
         now = time.monotonic()
-        if now - self._renewed_at > LEASE_S / 4:
+        if now - self._renewed_at > self._spec.train.stall_s / 4:
             self._renewed_at = now
             self._outbox.put(lambda: self._desk.ledger.renew(self._lease, step))
         elif self._outbox:
             self._outbox.deliver()
-        if now - self._saved_at > CHECKPOINT_S:
+        if now - self._looked_at > _LOOK_S:
+            with contextlib.suppress(UnavailableError):
+                self._look()
+        if self._desk.interruption.requested or self._paused or self._stopped_by is not None:
+            return False
+        if now - self._saved_at > self._spec.train.checkpoint_s:
             self.save()
         return True
 
@@ -193,16 +210,26 @@ class Task:
             return
         self._saved_at = time.monotonic()
         self._tell_logged()
+        unsent = [tuple(report) for report in self._unsent]
         try:
-            save_checkpoint(self._checkpoint, self._run.state_dict())
+            self._checkpoints.save(self._run.state_dict() | {"unsent": unsent})
         except StorageError as error:
             self._log(f"Trial {self._lease.number}: {error}")
+            return
+        if not self._announced:
+            self._announced = True
+            step = self._run.taken
+            self._outbox.put(lambda: self._announce(step))
+
+    def _announce(self, step: int) -> None:
+        self._desk.ledger.saved(self._lease, step)
+        self._checkpoints.settle()
 
     # How it ends.
 
     def close(self, outcome: Outcome) -> None:
         """Tells how the trial ended, or gives it back."""
-        if outcome.ending is Ending.INTERRUPTED:
+        if outcome.ending is Ending.INTERRUPTED and self._stopped_by is None:
             self._give_back()
             return
         value = outcome.value
@@ -219,7 +246,8 @@ class Task:
             attributes["stopped_by"] = self._stopped_by
         self._finish(_STATES[outcome.ending], value, attributes)
         shown = f"{self._spec.study.metric} {value:.6g}" if value is not None else "no evaluation"
-        self._log(f"Trial {self._lease.number} {outcome.ending}: {shown}")
+        ending = f"stopped by {self._stopped_by}" if self._stopped_by else outcome.ending
+        self._log(f"Trial {self._lease.number} {ending}: {shown}")
 
     def fail(self, error: BaseException) -> None:
         """Records what the workload raised."""
@@ -244,6 +272,7 @@ class Task:
             self._desk.patience.run(lambda: self._desk.ledger.renew(self._lease, step))
             self._desk.patience.run(lambda: self._desk.ledger.release(self._lease))
         except UnavailableError as error:
+            self._desk.presence.leave_behind()
             self._log(f"Trial {self._lease.number} saved, to be taken over later: {error}")
         else:
             self._log(f"Trial {self._lease.number} saved and released")
@@ -258,12 +287,16 @@ class Task:
         self._desk.patience.run(
             lambda: self._desk.ledger.finish(self._lease, state, value, attributes)
         )
-        remove_checkpoint(self._checkpoint)
+        self._checkpoints.clear()
+
+    def abandon(self) -> None:
+        """Leaves the trial to whoever has it by now."""
+        self._checkpoints.drop()
 
     def _tell_logged(self) -> None:
-        step, logged = self._present.taken, self._present.take_logged()
+        logged = self._present.take_logged()
         if logged:
-            self._outbox.put(lambda: self._desk.ledger.log(self._lease, step, logged))
+            self._send(_Report(self._present.taken, None, None, logged))
 
     @property
     def _present(self) -> Run:

@@ -10,16 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import optuna
 import torch
 
 import tuner
+from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError, StorageError, WorkloadError
 from tuner.search import Proposer, needs_running
-from tuner.service.checkpoints import checkpoint_path, study_folder
+from tuner.service.checkpoints import study_folder
+from tuner.service.desk import Desk
 from tuner.service.interruption import Interruption
 from tuner.service.presence import Presence, is_dead
-from tuner.service.task import Desk, Task
+from tuner.service.task import Task
+from tuner.service.watchdog import Watchdog
 from tuner.store import Database, Lease, Ledger, RecordReader, StudyHandle
 from tuner.store.ledger import WorkerIdentity, is_done
 from tuner.store.records import read_record
@@ -78,14 +82,19 @@ class Worker:
             pid=os.getpid(),
             device=str(self.device),
             version=tuner.__version__,
+            software=(
+                f"Python {platform.python_version()}, torch {torch.__version__}, "
+                f"Optuna {optuna.__version__}"
+            ),
         )
-        ledger = Ledger(self.database, self.study, identity)
+        ledger = Ledger(self.database, self.study, identity, lease_s=spec.train.stall_s)
         patience = Patience(
             limit_s=PATIENCE_S,
             wait=self.interruption.wait,
             seed=derive_seed(spec.search.seed, "patience", identity.worker_id),
         )
-        with Presence(identity.worker_id):
+        watchdog = Watchdog(self.interruption, stall_s=spec.train.stall_s, log=self.log)
+        with Presence(identity.worker_id) as presence, watchdog:
             seed = ledger.register(
                 time.time() - self.started_at,
                 lambda ordinal: derive_seed(spec.search.seed, "worker", ordinal),
@@ -96,6 +105,9 @@ class Worker:
                 proposer=Proposer(spec, seed),
                 patience=patience,
                 seed=seed,
+                interruption=self.interruption,
+                watchdog=watchdog,
+                presence=presence,
             )
             self._work(train, desk)
             patience.run(ledger.touch)
@@ -104,15 +116,20 @@ class Worker:
         desk.patience.run(desk.catch_up)
         desk.failures_before = sum(_failure_of(r) is not None for r in desk.records.values())
         while not self.interruption.requested:
-            desk.patience.run(desk.catch_up)
-            self._stop_if_all_fail(desk)
-            lease = desk.patience.run(lambda: desk.ledger.take_over(is_dead) or desk.start())
+            orders = desk.patience.run(desk.ledger.orders)
+            if orders.leaving:
+                return
+            lease = None
+            if orders.state is not StudyState.PAUSED:
+                desk.patience.run(desk.catch_up)
+                self._stop_if_all_fail(desk)
+                lease = desk.patience.run(lambda: desk.ledger.take_over(is_dead) or desk.start())
             if lease is not None:
                 self._train(train, desk, lease)
             elif desk.patience.run(lambda: is_done(self.database, self.study)):
                 return
             else:
-                # Others still train: stay, to take over what they may leave behind.
+                # Others still train, or the study is paused: stay, for what may be left behind.
                 desk.patience.run(desk.ledger.touch)
                 self.interruption.wait(_POLL_S)
 
@@ -120,15 +137,7 @@ class Worker:
         record = desk.patience.run(lambda: read_record(self.database, self.study, lease.number))
         if record is None:
             return
-        task = Task(
-            self.study.spec,
-            desk,
-            lease,
-            record,
-            checkpoint_path(self._folder, lease.number),
-            self.interruption,
-            self.log,
-        )
+        task = Task(self.study.spec, desk, lease, record, self._folder, self.log)
         try:
             try:
                 try:
@@ -141,7 +150,10 @@ class Worker:
             except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (recorded)
                 task.fail(error)
         except LeaseLostError as error:
+            task.abandon()
             self.log(f"{error} It is left to that worker.")
+        finally:
+            desk.watchdog.rest()
 
     def _stop_if_all_fail(self, desk: Desk) -> None:
         failures = [record for record in desk.records.values() if _failure_of(record)]

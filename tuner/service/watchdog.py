@@ -1,0 +1,98 @@
+"""An end for a process that hangs: a step that never returns, or a stop that is not heeded.
+
+A thread of its own watches, since what hangs cannot. It ends the process as a crash would: the
+operating system frees the worker's lock, and the trial is taken over from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from tuner.service.interruption import GRACE_S, Interruption
+
+HUNG = 75
+"""The exit code of a process that was ended because it hung; starting it again is worth it."""
+
+_LOOK_S = 1.0
+
+Log = Callable[[str], None]
+
+
+class Watchdog:
+    """Ends the process when training stalls, or when a stop is not heeded within a grace time.
+
+    Args:
+        interruption: Tells since when a stop is asked for.
+        stall_s: Seconds without a step after which training counts as hung.
+        grace_s: Seconds from the request of a stop to its end.
+        log: Takes what is said before the end.
+        end: Ends the process with an exit code, at once.
+    """
+
+    def __init__(
+        self,
+        interruption: Interruption,
+        *,
+        stall_s: float,
+        grace_s: float = GRACE_S,
+        log: Log = lambda line: None,
+        end: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._interruption = interruption
+        self._stall_s = stall_s
+        self._grace_s = grace_s
+        self._log = log
+        self._end = end
+        self._fed_at: float | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def feed(self) -> None:
+        """Says that training goes on; from the first call on it has to."""
+        self._fed_at = time.monotonic()
+
+    def rest(self) -> None:
+        """Says that nothing trains, so that nothing can stall."""
+        self._fed_at = None
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(min(_LOOK_S, self._stall_s / 4, self._grace_s / 4)):
+            verdict = self._judge(time.monotonic())
+            if verdict is None:
+                continue
+            self._log(verdict)
+            # Where it hangs is all that whoever reads the log can go by.
+            faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
+            self._end(HUNG)
+            return
+
+    def _judge(self, now: float) -> str | None:
+        asked_at = self._interruption.requested_at
+        if asked_at is not None and now - asked_at > self._grace_s:
+            return f"Asked to stop {self._grace_s:g} s ago, and it has not: ending the process."
+        fed_at = self._fed_at
+        if fed_at is not None and now - fed_at > self._stall_s:
+            return (
+                f"No step for {self._stall_s:g} s (train.stall_s), so training hangs: ending the "
+                "process. The trial is taken over from its last checkpoint."
+            )
+        return None
