@@ -31,5 +31,6 @@ trap 'kill -TERM "$worker"' TERM
 while kill -0 "$worker" 2>/dev/null; do wait "$worker" || true; done
 code=0
 wait "$worker" || code=$?
-if [ -n "$again" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+# 130: it was asked to end before the study was done.
+if [ -n "$again" ] && [ "$code" = 130 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -14,15 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, run_tuner
+from tests.conftest import ROOT, MakeSpec
 from tuner.cli.run import INTERRUPTED
 from tuner.service.interruption import GRACE_S
+from tuner.store import Database, Studies, StudyHandle
+from tuner.store.records import read_record
 
 SCRIPT = ROOT / "deploy" / "slurm.sh"
 
 
 @pytest.fixture
-def cluster(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cluster(project: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Returns a project on a node, whose environment is that of a task of an array."""
     programs = project / "bin"
     programs.mkdir()
@@ -30,12 +31,12 @@ def cluster(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_program(programs / "tuner", f'exec "{sys.executable}" -m tuner "$@"')
     home = project / "home"
     home.mkdir()
-    (home / "url").write_text(f"sqlite:///{project / 'tuner.db'}\n")
+    (home / "url").write_text(f"{database_url}\n")
     for variable, value in {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "TUNER_STORAGE_FILE": str(home / "url"),
         "TUNER_HOME": str(home),
-        "TUNER_STUDY": "digits",
+        "TUNER_STUDY": "small",
         "SLURM_JOB_ID": "4711",
         "SLURM_CPUS_PER_TASK": "1",
     }.items():
@@ -46,16 +47,6 @@ def cluster(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_program(path: Path, line: str) -> None:
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)
-
-
-def create_study(project: Path, steps: int, evaluations: int = 4) -> None:
-    settings = ("budget.trials=1", f"budget.steps={steps}", f"budget.evaluations={evaluations}")
-    ended = run_tuner(
-        *("study", "create", "studies/digits.toml"),
-        *(f"--set={setting}" for setting in settings),
-        cwd=project,
-    )
-    assert ended.returncode == 0, ended.stderr
 
 
 def requeued(project: Path) -> str:
@@ -79,28 +70,26 @@ def test_script_asks_for_what_it_needs(
     cluster: Path, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(missing)
-    ended = subprocess.run(
-        ["bash", SCRIPT], cwd=cluster, capture_output=True, text=True, check=False
-    )
+    ended = run_script(cluster)
     assert ended.returncode != 0
     assert f"{missing}: names" in ended.stderr
 
 
-@pytest.mark.slow
-def test_task_works_until_the_study_is_done(cluster: Path) -> None:
-    create_study(cluster, steps=20)
-    ended = subprocess.run(
-        ["bash", SCRIPT], cwd=cluster, capture_output=True, text=True, check=False
+def run_script(project: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", SCRIPT], cwd=project, capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def test_task_works_until_the_study_is_done(cluster: Path, study: StudyHandle) -> None:
+    ended = run_script(cluster)
     assert ended.returncode == 0, ended.stderr
-    assert counts(cluster)["running"] == 0
+    assert "Trial 5" in ended.stdout
     assert not requeued(cluster)
 
 
 def test_fault_of_the_worker_is_the_tasks(cluster: Path) -> None:
-    ended = subprocess.run(
-        ["bash", SCRIPT], cwd=cluster, capture_output=True, text=True, check=False
-    )
+    ended = run_script(cluster)
     assert ended.returncode == 2, ended.stderr
     assert "there is no database yet" in ended.stderr
 
@@ -110,9 +99,14 @@ def test_fault_of_the_worker_is_the_tasks(cluster: Path) -> None:
     ("number", "scontrol"), [(signal.SIGUSR1, "requeue 4711\n"), (signal.SIGTERM, "")]
 )
 def test_asked_to_end_task_saves_its_trial_and_gives_it_back(
-    cluster: Path, number: signal.Signals, scontrol: str
+    cluster: Path,
+    database: Database,
+    make_spec: MakeSpec,
+    number: signal.Signals,
+    scontrol: str,
 ) -> None:
-    create_study(cluster, steps=200_000, evaluations=200)
+    endless = {"trials": 1, "steps": 400_000, "evaluations": 200}
+    study = Studies(database).create(make_spec(budget=endless))
     with (cluster / "log").open("w+") as log:
         task = subprocess.Popen(
             ["bash", SCRIPT],
@@ -122,7 +116,7 @@ def test_asked_to_end_task_saves_its_trial_and_gives_it_back(
             start_new_session=True,
         )
         try:
-            wait_for_training(cluster, task)
+            wait_for_training(database, study, task)
             task.send_signal(number)
             code = task.wait(timeout=GRACE_S)
         finally:
@@ -136,27 +130,14 @@ def test_asked_to_end_task_saves_its_trial_and_gives_it_back(
     assert requeued(cluster) == scontrol
 
 
-def counts(project: Path) -> dict[str, int]:
-    report = run_tuner("study", "report", "digits", "--json", cwd=project)
-    assert report.returncode == 0, report.stderr
-    found: dict[str, int] = json.loads(report.stdout)["counts"]
-    return found
-
-
-def wait_for_training(project: Path, task: subprocess.Popen[bytes]) -> None:
+def wait_for_training(
+    database: Database, study: StudyHandle, task: subprocess.Popen[bytes]
+) -> None:
     """Waits until a trial has reported, so that it is in training whatever happens next."""
-    from tuner.store import Studies, open_database
-    from tuner.store.records import read_record
-
-    database = open_database(f"sqlite:///{project / 'tuner.db'}")
-    try:
-        study = Studies(database).find("digits")
-        for _ in range(2400):
-            assert task.poll() is None
-            record = read_record(database, study, 0)
-            if record is not None and record.evaluations:
-                return
-            time.sleep(0.05)
-    finally:
-        database.close()
+    for _ in range(2400):
+        assert task.poll() is None
+        record = read_record(database, study, 0)
+        if record is not None and record.evaluations:
+            return
+        time.sleep(0.05)
     raise AssertionError("no trial reported")
