@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tuner.cli.options import STARTED_AT, device_option, examples, open_storage, storage_option
+from tuner.cli.run import INTERRUPTED
 
 
 @click.group()
@@ -26,7 +27,8 @@ def start(
     """Work on the study NAME until its budget is used up.
 
     Any number of workers may work on one study. Ctrl-C or SIGTERM saves the trial in training
-    and gives it back; whoever works on the study next continues it.
+    and gives it back; whoever works on the study next continues it. The exit code is then 130,
+    and 0 only when nothing is left to do.
     """
     database = open_storage(storage)
     from tuner.store import Studies
@@ -50,3 +52,7 @@ def start(
             started_at=STARTED_AT,
             log=click.echo,
         ).run()
+    # A pool that holds standard input has asked for the stop itself; Slurm and Kubernetes would
+    # take 0 for a study that is done.
+    if interruption.requested and not follow_stdin:
+        click.get_current_context().exit(INTERRUPTED)
