@@ -17,6 +17,7 @@ from tuner.cli.run import run
 from tuner.cli.study import study
 from tuner.cli.trial import trial
 from tuner.cli.worker import worker
+from tuner.cli.workers import workers
 from tuner.cli.workloads import workloads
 from tuner.errors import NotFoundError, SpecError, TunerError
 
@@ -59,7 +60,7 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    *(init, run, study, trial, worker, workloads),
+    *(init, run, study, trial, worker, workers, workloads),
     *(optimizers, schedules, dashboard, db),
 ):
     cli.add_command(command)

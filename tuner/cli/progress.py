@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group
@@ -18,11 +18,10 @@ from tuner.cli.options import console
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import UnavailableError
 from tuner.report.tables import duration
-from tuner.service.interruption import GRACE_S, Interruption
-from tuner.service.local_pool import Exit, LocalPool
+from tuner.service.interruption import Interruption
+from tuner.service.pools import Exit, Pool, Seat, SeatState, tend
 from tuner.store import Database, RecordReader, Studies, StudyHandle
-
-_POLL_S = 0.25
+from tuner.store.workers import read_workers
 
 
 @dataclass(frozen=True)
@@ -39,32 +38,43 @@ class Watched:
 
 
 def watch(
-    database: Database, study: StudyHandle, pool: LocalPool, interruption: Interruption
+    database: Database,
+    study: StudyHandle,
+    pool: Pool,
+    interruption: Interruption,
+    *,
+    show_workers: bool = False,
 ) -> Watched:
-    """Runs a pool to its end and shows how the study goes."""
+    """Runs a pool to its end and shows how the study goes.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        pool: Workers on the study, not yet started.
+        interruption: Tells when to stop early.
+        show_workers: Whether to show each worker, too.
+    """
     out = console(stderr=True)
     scene = Scene(database, study)
     reader = RecordReader(database, study)
     failures: list[Exit] = []
-    lost = False
     display: _Live | _Lines = _Live(out) if out.is_terminal else _Lines(out)
+    stopping = lost = away = False
     with display:
-        pool.start()
-        asked_at: float | None = None
-        away = False
-        while pool.alive:
-            time.sleep(_POLL_S)
-            if interruption.requested and asked_at is None:
-                asked_at = time.monotonic()
-                pool.stop()
+        for moment in tend(pool, interruption):
+            if moment.stopping and not stopping:
                 display.say("Saving the trials in training … Ctrl-C again to lose them instead.")
-            if asked_at is not None and not lost:
-                lost = interruption.insisted or time.monotonic() - asked_at > GRACE_S
-                if lost:
-                    pool.kill()
-            failures += [ended for ended in pool.reap() if ended.code != 0]
+            stopping, lost = moment.stopping, moment.lost
+            for ended in moment.exits:
+                if ended.restarted:
+                    display.say(f"{ended.message} It has been started again.")
+                elif ended.code != 0:
+                    failures.append(ended)
             try:
-                display.show(scene, scene.add(reader.sync()))
+                finished = scene.add(reader.sync())
+                if show_workers:
+                    scene.seat(pool.seats)
+                display.show(scene, finished)
                 away = False
             except UnavailableError as error:
                 # The workers keep what they have to tell, so this only has nothing to show.
@@ -86,6 +96,7 @@ class Scene:
         self._database = database
         self.study = study
         self.records: dict[int, TrialRecord] = {}
+        self.seated: list[tuple[Seat, list[int]]] = []
         self._began = time.monotonic()
         self._finished_before: int | None = None
 
@@ -100,6 +111,14 @@ class Scene:
             self._finished_before = len(finished)
             return []
         return finished
+
+    def seat(self, seats: Sequence[Seat]) -> None:
+        """Takes in what is known of a pool's workers, and finds the trials they hold."""
+        held = {
+            (worker.host, worker.pid): worker.trials
+            for worker in read_workers(self._database, self.study)
+        }
+        self.seated = [(seat, list(held.get((seat.host, seat.pid or 0), ()))) for seat in seats]
 
     @property
     def counts(self) -> Counter[Outcome]:
@@ -192,4 +211,19 @@ def _draw(scene: Scene) -> Group:
         (f"{counts[Outcome.FAILED]} failed  ", "red" if counts[Outcome.FAILED] else ""),
         (f"best {scene.best()}", "green"),
     )
-    return Group(line, details)
+    return Group(line, details, *([_draw_seats(scene)] if scene.seated else []))
+
+
+def _draw_seats(scene: Scene) -> Table:
+    columns = ("slot", "device", "pid", "state", "trial", "restarts")
+    table = Table(*columns, box=None, header_style="dim")
+    for seat, trials in scene.seated:
+        table.add_row(
+            str(seat.slot.index),
+            seat.device,
+            "–" if seat.pid is None else str(seat.pid),
+            Text(seat.state, style="red" if seat.state is SeatState.FAILED else ""),
+            ", ".join(map(str, trials)) or "–",
+            str(seat.restarts),
+        )
+    return table

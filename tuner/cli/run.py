@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli.options import (
+    allow_option,
     console,
     device_option,
     examples,
@@ -20,6 +22,8 @@ from tuner.errors import WorkloadError
 
 if TYPE_CHECKING:
     from tuner.domain.spec import StudySpec
+    from tuner.service.pools import Pool
+    from tuner.service.worker_process import Job
     from tuner.store import Database, StudyHandle
 
 INTERRUPTED = 130
@@ -42,6 +46,7 @@ INTERRUPTED = 130
     help="Processes; they share the cores, unless OMP_NUM_THREADS says how many each takes.",
 )
 @device_option
+@allow_option
 def run(
     spec: str | None,
     name: str | None,
@@ -111,10 +116,12 @@ def check_workload(spec: StudySpec, device: str) -> None:
 def train(database: Database, study: StudyHandle, *, workers: int, device: str) -> None:
     """Trains a study on local workers, shows how it goes, and prints the report."""
     from tuner.report.terminal import print_report
+    from tuner.service.local_pool import LocalPool
+    from tuner.service.pools import slots_on
     from tuner.service.summaries import read_summary
 
     if read_summary(database, study).finished < study.spec.budget.trials:
-        _train_on_workers(database, study, workers, device)
+        train_on(LocalPool(job_on(database, study), slots_on([device], workers)), database, study)
     summary = read_summary(database, study)
     print_report(summary, console())
     if summary.best is None:
@@ -127,17 +134,40 @@ def train(database: Database, study: StudyHandle, *, workers: int, device: str) 
     )
 
 
-def _train_on_workers(database: Database, study: StudyHandle, workers: int, device: str) -> None:
-    from tuner.cli.progress import watch
+def job_on(database: Database, study: StudyHandle) -> Job:
+    """Returns what the workers of a pool are started with."""
+    from tuner.domain.imports import ALLOW
     from tuner.service.checkpoints import study_folder
+    from tuner.service.worker_process import Job
+
+    return Job(
+        study=study.name,
+        url=database.url,
+        logs=study_folder(database.url, study) / "logs",
+        environment={key: value for key, value in os.environ.items() if key == ALLOW},
+    )
+
+
+def train_on(
+    pool: Pool, database: Database, study: StudyHandle, *, show_workers: bool = False
+) -> None:
+    """Runs a pool to its end and shows how the study goes.
+
+    Args:
+        pool: Workers on the study.
+        database: Where the study is.
+        study: The study.
+        show_workers: Whether to show each worker, too.
+
+    Raises:
+        WorkloadError: If the workers have ended and the study is not done.
+    """
+    from tuner.cli.progress import watch
     from tuner.service.interruption import Interruption
-    from tuner.service.local_pool import LocalPool
     from tuner.store.ledger import is_done
 
-    logs = study_folder(database.url, study) / "logs"
-    pool = LocalPool(database.url, study.name, workers=workers, device=device, logs=logs)
     with Interruption() as interruption:
-        watched = watch(database, study, pool, interruption)
+        watched = watch(database, study, pool, interruption, show_workers=show_workers)
     if interruption.requested:
         fate = "lost since their last checkpoints" if watched.lost else "saved"
         name = shlex.quote(study.name)
@@ -148,7 +178,7 @@ def _train_on_workers(database: Database, study: StudyHandle, workers: int, devi
     if not is_done(database, study):
         messages = [failure.message for failure in watched.failures if failure.message]
         raise WorkloadError(
-            messages[-1] if messages else f"The workers ended before the study was done; see {logs}"
+            messages[-1] if messages else "The workers ended before the study was done."
         )
     for failure in watched.failures:
         click.echo(f"Worker {failure.index} died (exit code {failure.code}).", err=True)

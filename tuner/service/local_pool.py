@@ -3,117 +3,84 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
 
-
-@dataclass(frozen=True)
-class Exit:
-    """How a worker's process ended.
-
-    Attributes:
-        index: Which worker, from 0.
-        code: Its exit code; negative is the signal that killed it.
-        message: The last thing it said, empty if it ended well.
-    """
-
-    index: int
-    code: int
-    message: str
+from tuner.service.pools import MAX_RESTARTS, Exit, Seat, SeatState, Slot
+from tuner.service.worker_process import Job, WorkerProcess
 
 
 class LocalPool:
-    """Some worker processes on one study.
+    """Some worker processes on one study: a :class:`tuner.service.pools.Pool`.
 
-    The processes stop by themselves when this one ends, however it ends: they watch a pipe that
-    it holds. The database's URL travels in their environment, where the process list does not
-    show it.
+    The processes share the cores, unless ``OMP_NUM_THREADS`` says how many each takes.
 
     Args:
-        url: The database's URL.
-        study: The study's name.
-        workers: How many processes.
-        device: Where they train, as ``--device`` takes it.
-        logs: The folder their output goes to.
+        job: What they work on.
+        slots: One process each.
+        max_restarts: How often a worker that died is started again, at least 0.
     """
 
-    def __init__(self, url: str, study: str, *, workers: int, device: str, logs: Path) -> None:
-        self._url = url
-        self._study = study
-        self._device = device
-        self._logs = logs
-        self._count = workers
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._log_starts: dict[int, int] = {}
+    def __init__(
+        self, job: Job, slots: Sequence[Slot], *, max_restarts: int = MAX_RESTARTS
+    ) -> None:
+        self._job = job
+        self._max_restarts = max_restarts
+        self._seats = {slot.index: Seat(slot, device=slot.device) for slot in slots}
+        self._processes: dict[int, WorkerProcess] = {}
+        self._stopping = False
 
-    def start(self) -> None:
-        """Starts the processes."""
-        self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for index in range(self._count):
-            with self._log_path(index).open("ab") as log:
-                self._log_starts[index] = log.tell()
-                self._processes[index] = self._spawn(log)
+    @property
+    def seats(self) -> Sequence[Seat]:
+        """The slots and their workers, as known since the last :meth:`reap`."""
+        return list(self._seats.values())
 
     @property
     def alive(self) -> int:
         """How many processes have not been seen to end."""
         return len(self._processes)
 
+    def start(self) -> None:
+        """Starts the processes."""
+        for seat in self._seats.values():
+            self._fill(seat)
+
     def reap(self) -> list[Exit]:
-        """Returns the processes that ended since the last call."""
-        ended = []
+        """Returns the processes that ended since the last call, those that died started again."""
+        exits = []
         for index, process in list(self._processes.items()):
-            code = process.poll()
-            if code is not None:
-                del self._processes[index]
-                if process.stdin is not None:
-                    process.stdin.close()
-                ended.append(Exit(index, code, self._last_words(index, code) if code else ""))
-        return ended
+            ended = process.poll()
+            if ended is None:
+                continue
+            del self._processes[index]
+            exits.append(self._follow(self._seats[index], ended))
+        return exits
 
     def stop(self) -> None:
         """Asks every process to save its trial and end; does not wait."""
-        for process in self._processes.values():
+        self._stopping = True
+        for index, process in self._processes.items():
+            self._seats[index].state = SeatState.STOPPING
             process.terminate()
 
     def kill(self) -> None:
         """Ends every process at once; their trials are taken over later."""
+        self._stopping = True
         for process in self._processes.values():
             process.kill()
 
-    def _spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        share = max(1, (os.cpu_count() or 1) // self._count)
-        threads = [] if "OMP_NUM_THREADS" in os.environ else ["--threads", str(share)]
-        return subprocess.Popen(
-            [
-                # -P: a tuner.py in the working directory is not the program to run.
-                *(sys.executable, "-P", "-m", "tuner", "worker", "start"),
-                *("--device", self._device, *threads, "--follow-stdin"),
-                *("--", self._study),
-            ],
-            env=os.environ | {"TUNER_STORAGE": self._url},
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    def _follow(self, seat: Seat, ended: Exit) -> Exit:
+        if ended.died and not self._stopping and seat.restarts < self._max_restarts:
+            seat.restarts += 1
+            self._fill(seat)
+            return replace(ended, restarted=True)
+        seat.state = SeatState.DONE if ended.code == 0 else SeatState.FAILED
+        seat.pid = None
+        return ended
 
-    def _log_path(self, index: int) -> Path:
-        return self._logs / f"worker-{index}.log"
-
-    def _last_words(self, index: int, code: int) -> str:
-        if code < 0:
-            return f"Worker {index} was killed by {signal.Signals(-code).name}."
-        try:
-            with self._log_path(index).open("rb") as log:
-                log.seek(self._log_starts[index])
-                text = log.read().decode("utf-8", errors="replace")
-        except OSError:
-            return f"Worker {index} ended with exit code {code}; its log is gone."
-        *_, message = re.split(r"^Error: ", text, flags=re.MULTILINE)
-        return message.strip()[-5000:]
+    def _fill(self, seat: Seat) -> None:
+        share = max(1, (os.cpu_count() or 1) // len(self._seats))
+        process = WorkerProcess(self._job, seat.slot.index, seat.slot.device, share)
+        self._processes[seat.slot.index] = process
+        seat.state, seat.host, seat.pid = SeatState.RUNNING, platform.node(), process.pid

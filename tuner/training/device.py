@@ -39,6 +39,34 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def expand_devices(text: str) -> list[str]:
+    """Returns the devices a user listed, each as :func:`resolve_device` takes it.
+
+    >>> expand_devices("0,cpu")
+    Traceback (most recent call last):
+    ...
+    tuner.errors.SpecError: --devices 0,cpu: use all, cpu, or the numbers of CUDA devices: 0,1.
+
+    Args:
+        text: ``all`` (every CUDA device, else what ``auto`` means), ``cpu``, or ``0,1``.
+
+    Raises:
+        SpecError: If it is none of these, or this machine lacks one of them.
+    """
+    if text == "all":
+        found = torch.cuda.device_count()
+        return [f"cuda:{number}" for number in range(found)] or [str(resolve_device("auto"))]
+    if text == "cpu":
+        return [text]
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise SpecError(f"--devices {text}: use all, cpu, or the numbers of CUDA devices: 0,1.")
+    found = torch.cuda.device_count()
+    if any(int(word) >= found for word in words):
+        raise SpecError(f"--devices {text}: this machine has {found} CUDA devices; try all.")
+    return [f"cuda:{number}" for number in dict.fromkeys(map(int, words))]
+
+
 def dtype_of(precision: str, device: torch.device) -> torch.dtype:
     """Returns the type parameters and data are kept in.
 

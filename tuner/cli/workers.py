@@ -1,0 +1,178 @@
+"""``tuner workers``: pools of workers, and whoever works on a study."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli.options import (
+    allow_option,
+    console,
+    echo_json,
+    examples,
+    json_option,
+    open_storage,
+    storage_option,
+)
+from tuner.cli.run import job_on, train_on
+from tuner.errors import SpecError
+
+if TYPE_CHECKING:
+    from tuner.service.worker_process import Job
+    from tuner.store import Database, StudyHandle
+
+
+@click.group()
+def workers() -> None:
+    """Pools of workers, and who works on a study."""
+
+
+@workers.command(
+    epilog=examples(
+        "tuner workers launch digits --devices 0,1 --per-device 2",
+        "tuner workers launch digits --on ray --workers 4 --gpus-per-worker 0.5",
+        "tuner workers launch digits --on ray --address auto --workers 16",
+    )
+)
+@click.argument("name")
+@storage_option
+@allow_option
+@click.option(
+    "--on",
+    "place",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or actors of a Ray cluster.",
+)
+@click.option(
+    "--devices",
+    metavar="all|cpu|0,1",
+    help="Local: CUDA devices, or the CPU. [default: all, the CPU where there is none]",
+)
+@click.option("--per-device", type=click.IntRange(1, 64), help="Local: workers a device [1].")
+@click.option("--address", help="Ray: a running cluster, such as auto; else one of its own.")
+@click.option("--workers", "count", type=click.IntRange(1), help="Ray: how many workers [1].")
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(0),
+    help="Ray: share of a GPU for each; 0 trains on the CPU. [default: 1 if the cluster has GPUs]",
+)
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(0),
+    help="How often each worker that died is started again. [default: 10]",
+)
+def launch(
+    name: str,
+    storage: str | None,
+    place: str,
+    devices: str | None,
+    per_device: int | None,
+    address: str | None,
+    count: int | None,
+    gpus_per_worker: float | None,
+    max_restarts: int | None,
+) -> None:
+    """Train the study NAME on many workers, and show each.
+
+    A worker that dies is started again. Ctrl-C or SIGTERM saves the trials in training; the same
+    command continues them. When this process dies, its workers save and end.
+    """
+    _refuse_foreign(
+        place,
+        local={"--devices": devices, "--per-device": per_device},
+        ray={"--address": address, "--workers": count, "--gpus-per-worker": gpus_per_worker},
+    )
+    database, study = _find(name, storage)
+    from tuner.service.pools import MAX_RESTARTS
+
+    job = job_on(database, study)
+    cap = MAX_RESTARTS if max_restarts is None else max_restarts
+    if place == "ray":
+        _launch_on_ray(database, study, job, address, count or 1, gpus_per_worker, cap)
+        return
+    from tuner.service.local_pool import LocalPool
+    from tuner.service.pools import slots_on
+    from tuner.training.device import expand_devices
+
+    slots = slots_on(expand_devices(devices or "all"), per_device or 1)
+    train_on(LocalPool(job, slots, max_restarts=cap), database, study, show_workers=True)
+
+
+@workers.command("list", epilog=examples("tuner workers list digits"))
+@click.argument("name")
+@storage_option
+@json_option
+def list_(name: str, storage: str | None, as_json: bool) -> None:
+    """List who works, or has worked, on the study NAME."""
+    from tuner.report.tables import TextTable, duration
+    from tuner.report.terminal import draw
+    from tuner.store.workers import read_workers
+
+    rows = read_workers(*_find(name, storage))
+    if as_json:
+        echo_json([dataclasses.asdict(row) for row in rows])
+        return
+    columns = ("worker", "host", "pid", "device", "seen", "trial", "", "tuner")
+    lines = tuple(
+        (
+            *(row.id, row.host, str(row.pid), row.device),
+            f"{duration(row.seen_ago_s)} ago",
+            ", ".join(map(str, row.trials)) or "–",
+            "left" if row.left else "leaving" if row.leaving else "",
+            row.version,
+        )
+        for row in rows
+    )
+    console().print(draw(TextTable(f"Workers of {name}", columns, lines)))
+
+
+@workers.command(
+    epilog=examples("tuner workers stop digits", "tuner workers stop digits --worker 3f0c…")
+)
+@click.argument("name")
+@storage_option
+@click.option("--worker", "ids", multiple=True, metavar="ID", help="Only this one. Repeatable.")
+def stop(name: str, storage: str | None, ids: tuple[str, ...]) -> None:
+    """Ask the workers of the study NAME, wherever they are, to save and end."""
+    from tuner.store.control import ask_to_leave
+
+    asked = ask_to_leave(*_find(name, storage), ids or None)
+    click.echo(f"Asked {asked} {'worker' if asked == 1 else 'workers'} to save and end.")
+
+
+def _find(name: str, storage: str | None) -> tuple[Database, StudyHandle]:
+    from tuner.store import Studies
+
+    database = open_storage(storage)
+    return database, Studies(database).find(name)
+
+
+def _refuse_foreign(place: str, **options: dict[str, object]) -> None:
+    """Refuses options of the other kind of pool, which would be of no effect."""
+    for owner, values in options.items():
+        given = [option for option, value in values.items() if value is not None]
+        if given and owner != place:
+            raise SpecError(f"{', '.join(given)}: of --on {owner}, and this is --on {place}.")
+
+
+def _launch_on_ray(
+    database: Database,
+    study: StudyHandle,
+    job: Job,
+    address: str | None,
+    count: int,
+    gpus_per_worker: float | None,
+    max_restarts: int,
+) -> None:
+    import os
+
+    from tuner.service.ray_pool import RayPool, has_gpus, join_cluster
+
+    with join_cluster(address, cpus=max(count, os.cpu_count() or 1)):
+        share = float(has_gpus()) if gpus_per_worker is None else gpus_per_worker
+        pool = RayPool(job, workers=count, gpus_per_worker=share, max_restarts=max_restarts)
+        train_on(pool, database, study, show_workers=True)
