@@ -103,7 +103,7 @@ def study_id(storage: Storage) -> int:
 
 
 def test_group_is_read_by_optuna_as_it_was_written(storage: Storage, study_id: int) -> None:
-    started = storage.ask(study_id, [template(0.1, note="é\x00"[:1]), template(0.2), template(0.3)])
+    started = storage.ask(study_id, [template(0.1, note="é"), template(0.2), template(0.3)])
     ids = [trial_id for trial_id, _ in started]
     assert [number for _, number in started] == [0, 1, 2]
     curve = dict(enumerate((*EVERY_FLOAT, math.nan)))
@@ -149,22 +149,17 @@ def test_group_is_recorded_as_optuna_records_its_trials_one_by_one(
     storage.tell(
         [(i, TrialState.COMPLETE, value) for i, value in zip(ours, EVERY_FLOAT, strict=True)]
     )
-    tables = (ot.trial_params, ot.trial_values, ot.trial_reports, ot.trial_attributes)
     with storage.engine.connect() as connection:
-        for table in tables:
-            columns = [column for column in table.columns if not column.primary_key]
-            found = [
-                [
-                    [value for key, value in row._mapping.items() if key != "trial_id"]
-                    for row in connection.execute(
-                        sa.select(*columns)
-                        .where(table.c.trial_id.in_(ids))
-                        .order_by(*[c for c in columns if c.unique or not c.nullable], columns[0])
-                    )
-                ]
-                for ids in (ours, theirs)
-            ]
-            assert sorted(map(str, found[0])) == sorted(map(str, found[1]))
+        for table in (ot.trial_params, ot.trial_values, ot.trial_reports, ot.trial_attributes):
+            written = [read_rows(connection, table, ids) for ids in (ours, theirs)]
+            assert written[0] == written[1] != []
+
+
+def read_rows(connection: sa.Connection, table: sa.Table, trial_ids: list[int]) -> list[str]:
+    """Returns the rows of trials without what tells the trials apart."""
+    columns = [c for c in table.columns if not c.primary_key and c.name != "trial_id"]
+    rows = connection.execute(sa.select(*columns).where(table.c.trial_id.in_(trial_ids)))
+    return sorted(str(tuple(row)) for row in rows)
 
 
 def test_groups_asked_at_once_number_their_trials_apart(storage: Storage, study_id: int) -> None:
@@ -282,9 +277,7 @@ def test_another_minor_version_of_optuna_is_served_by_its_own_calls(
         study_id = storage.create_new_study([StudyDirection.MINIMIZE])
         with count_statements(storage.engine) as statements:
             storage.ask(study_id, [template(), template()])
-        assert any(statement.startswith("SAVEPOINT") for statement in statements) or (
-            len(statements) > 20
-        )
+        assert any(statement.startswith("SAVEPOINT") for statement in statements)
 
 
 def test_tables_of_another_version_than_the_installed_optuna_knows_are_refused(
