@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -134,13 +135,32 @@ def study(database: Database, make_spec: MakeSpec) -> StudyHandle:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Returns a user's project, the working directory: models/, studies/, no database."""
     folder = copy_project(tmp_path / "project")
     monkeypatch.chdir(folder)
-    monkeypatch.delenv("TUNER_STORAGE", raising=False)
-    monkeypatch.delenv("TUNER_HOME", raising=False)
-    return folder
+    for name in ("TUNER_STORAGE", "TUNER_STORAGE_FILE", "TUNER_HOME", "TUNER_ALLOW"):
+        monkeypatch.delenv(name, raising=False)
+    with forgotten("models"):
+        yield folder
+
+
+@contextlib.contextmanager
+def forgotten(package: str) -> Iterator[None]:
+    """Has a package imported anew, such as from another folder, and then the one before again."""
+    path, before = sys.path.copy(), _loaded(package)
+    for name in before:
+        del sys.modules[name]
+    yield
+    for name in _loaded(package):
+        del sys.modules[name]
+    sys.modules.update(before)
+    sys.path[:] = path
+
+
+def _loaded(package: str) -> dict[str, ModuleType]:
+    names = [name for name in sys.modules if name.partition(".")[0] == package]
+    return {name: sys.modules[name] for name in names}
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.errors import SpecError
-from tuner.store.urls import hide_secrets, parse_url, redact
+from tuner.store.urls import default_url, hide_secrets, holds_secret, parse_url, redact
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,57 @@ def test_secrets_among_the_options_are_hidden() -> None:
     url = "postgresql://db/tuner?user=ann&password=a%20b&sslpassword=cd"
     told = hide_secrets("password='a b' sslpassword=cd a%20b a+b", url)
     assert told == "password='***' sslpassword=*** *** ***"
+
+
+def test_url_comes_from_the_environment_else_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TUNER_STORAGE", raising=False)
+    monkeypatch.delenv("TUNER_STORAGE_FILE", raising=False)
+    assert default_url() == "sqlite:///tuner.db"
+    file = tmp_path / "url"
+    file.write_text(" postgresql://ann:hunter2@db/tuner\n")
+    monkeypatch.setenv("TUNER_STORAGE_FILE", str(file))
+    assert default_url() == "postgresql://ann:hunter2@db/tuner"
+    # As in a worker, which is handed the URL by the process that starts it.
+    monkeypatch.setenv("TUNER_STORAGE", "sqlite:///other.db")
+    assert default_url() == "sqlite:///other.db"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"", "holds no lines: write the database's URL"),
+        (b"\n\n", "holds no lines"),
+        (b"  \n", "holds no lines"),
+        (b"postgresql://ann:hunter2@db/tuner\nmore\n", "holds 2 lines"),
+        (b"hunter2\xff", "no text in UTF-8"),
+    ],
+)
+def test_file_without_a_url_is_refused_with_the_remedy(
+    content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "url"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.delenv("TUNER_STORAGE", raising=False)
+    monkeypatch.setenv("TUNER_STORAGE_FILE", str(file))
+    with pytest.raises(SpecError, match=message) as caught:
+        default_url()
+    assert f"TUNER_STORAGE_FILE = {file}" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "holds"),
+    [
+        ("postgresql://ann:hunter2@db/tuner", True),
+        ("postgresql://db/tuner?password=hunter2", True),
+        ("postgresql://ann@db/tuner", False),
+        ("sqlite:///tuner.db", False),
+        ("no url", False),
+    ],
+)
+def test_password_in_a_url_is_recognised(url: str, holds: bool) -> None:
+    assert holds_secret(url) is holds

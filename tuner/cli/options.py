@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tuner.domain.imports import allow, vouch_for
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import apply_settings, parse_spec, read_spec, set_value
 from tuner.errors import SpecError
@@ -35,7 +36,35 @@ def storage_option(command: F) -> F:
     return click.option(
         "--storage",
         metavar="URL",
-        help="Database; else $TUNER_STORAGE, else sqlite:///tuner.db.",
+        callback=_warn_of_secret,
+        help="Database; else $TUNER_STORAGE, the file $TUNER_STORAGE_FILE, sqlite:///tuner.db.",
+    )(command)
+
+
+def _warn_of_secret(_ctx: click.Context, _param: click.Parameter, url: str | None) -> str | None:
+    if url is not None:
+        from tuner.store.urls import holds_secret
+
+        if holds_secret(url):
+            click.echo(
+                "Warning: --storage holds a password, which the list of processes shows to "
+                "everyone on this machine. Put the URL into TUNER_STORAGE, or into a file that "
+                "TUNER_STORAGE_FILE names.",
+                err=True,
+            )
+    return url
+
+
+def allow_option(command: F) -> F:
+    """Adds ``--allow``, which tells this process and its workers by the environment."""
+    return click.option(
+        "--allow",
+        multiple=True,
+        metavar="PACKAGE",
+        expose_value=False,
+        callback=lambda _ctx, _param, packages: allow(packages),
+        help="A package whose code the study may name; else what lies in the working directory. "
+        "Repeatable.",
     )(command)
 
 
@@ -97,7 +126,7 @@ def load_spec(
     optimizers: str | None,
     settings: tuple[str, ...],
 ) -> StudySpec:
-    """Returns the study that a file and options describe.
+    """Returns the study that a file and options describe, and allows the code that it names.
 
     Raises:
         NotFoundError: If the file does not exist.
@@ -116,7 +145,9 @@ def load_spec(
     for key, value in given.items():
         if value is not None:
             set_value(tree, key, value)
-    return parse_spec(apply_settings(tree, settings), origin=spec or "the options given")
+    parsed = parse_spec(apply_settings(tree, settings), origin=spec or "the options given")
+    vouch_for((parsed.study.workload, parsed.search.sampler, parsed.search.pruner))
+    return parsed
 
 
 def open_storage(storage: str | None, *, create: bool = False) -> Database:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from tuner.cli.options import STARTED_AT, device_option, examples, open_storage, storage_option
+from tuner.cli.options import (
+    STARTED_AT,
+    allow_option,
+    device_option,
+    examples,
+    open_storage,
+    storage_option,
+)
 from tuner.cli.run import INTERRUPTED
 
 
@@ -19,6 +26,7 @@ def worker() -> None:
 @click.argument("name")
 @storage_option
 @device_option
+@allow_option
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; else torch decides.")
 @click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when standard input ends.")
 def start(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tuner.cli.options import console, device_option, echo_json, examples, json_option
+from tuner.domain.imports import vouch_for
 
 
 @click.command(epilog=examples("tuner workloads", "tuner workloads models.digits:Digits"))
@@ -18,6 +19,7 @@ def workloads(workload: str | None, device: str, as_json: bool) -> None:
     """
     from tuner.service.workload_check import check_workload, find_workloads
 
+    vouch_for([workload or "models:all"])
     names, broken = ([workload], []) if workload else find_workloads()
     if not names and not broken:
         click.echo("There are no workloads in ./models. The README shows how to write one.")

@@ -1,14 +1,31 @@
-"""Import strings: what a study file names in the user's own code, found from where they work."""
+"""Import strings: what a study names in the user's own code, found from where they work.
+
+A study comes out of a database, so what it names is imported only from packages that this process
+may run: those named by ``--allow`` or typed by the user, else what lies in the working directory.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 import sys
+import sysconfig
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import SpecError
+
+ALLOW = "TUNER_ALLOW"
+"""The environment variable that carries the allowed packages, with commas between, to workers."""
+
+_TRUSTED = ("optuna.samplers", "optuna.pruners")
+"""Modules whose classes do no harm, whoever names them."""
+
+_FOR_PACKAGES = ("site-packages", "dist-packages")
+_INSTALLED = {Path(sysconfig.get_path(key)) for key in ("stdlib", "platstdlib")}
 
 
 def import_attribute(import_string: str, where: str) -> Any:
@@ -19,7 +36,7 @@ def import_attribute(import_string: str, where: str) -> Any:
         where: What asks for it, for messages.
 
     Raises:
-        SpecError: If the module cannot be imported or has no such attribute.
+        SpecError: If the module may not or cannot be imported, or has no such attribute.
     """
     module_name, _, attribute = import_string.partition(":")
     module = import_module(module_name, where)
@@ -39,9 +56,13 @@ def import_module(name: str, where: str) -> types.ModuleType:
         where: What asks for it, for messages.
 
     Raises:
-        SpecError: If it does not exist or raises.
+        SpecError: If it is of a package that is not allowed (nothing of it has run then), does
+            not exist, or raises.
     """
-    _prefer_working_directory(name.partition(".")[0])
+    package = name.partition(".")[0]
+    _check_name(name, where)
+    _prefer_working_directory(package)
+    _check_allowed(name, where)
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -49,6 +70,57 @@ def import_module(name: str, where: str) -> types.ModuleType:
             f"{where}: importing {name} failed: {type(error).__name__}: {error}. It is looked "
             f"for in the working directory ({Path.cwd()}) and among installed packages."
         ) from error
+
+
+def allow(packages: Iterable[str]) -> None:
+    """Lets this process, and those it starts, import from packages besides those allowed so far.
+
+    From the first one on, the working directory is not enough by itself.
+
+    Args:
+        packages: Names such as ``models``, or ``team.models`` for a part of one.
+
+    Raises:
+        SpecError: If one is no name of a package.
+    """
+    names = list(packages)
+    for name in names:
+        if not _is_dotted(name):
+            raise SpecError(
+                f"--allow {name!r}: no name of a package. Name one as Python imports it, such as "
+                "--allow models; repeat the option for more."
+            )
+    if names:
+        os.environ[ALLOW] = ",".join(dict.fromkeys([*allowed(), *names]))
+
+
+def vouch_for(import_strings: Iterable[str]) -> None:
+    """Allows the packages that a user has typed, in a study file or a command.
+
+    Args:
+        import_strings: What was typed; what is no import string is passed over.
+    """
+    modules = [text.partition(":")[0] for text in import_strings if ":" in text]
+    packages = [module.partition(".")[0] for module in modules if module not in _TRUSTED]
+    allow(package for package in packages if package.isidentifier())
+
+
+def allowed() -> tuple[str, ...]:
+    """Returns the packages allowed by name; none: what lies in the working directory is."""
+    names = (name.strip() for name in os.environ.get(ALLOW, "").split(","))
+    return tuple(name for name in names if name)
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _check_name(name: str, where: str) -> None:
+    if not _is_dotted(name):
+        raise SpecError(
+            f"{where}: {name!r} is no name of a module. Write it as Python imports it from the "
+            "working directory, such as models.digits."
+        )
 
 
 def _prefer_working_directory(package: str) -> None:
@@ -63,3 +135,57 @@ def _prefer_working_directory(package: str) -> None:
         module = types.ModuleType(package)
         module.__path__ = [str(here)]
         sys.modules[package] = module
+
+
+def _check_allowed(name: str, where: str) -> None:
+    package, names = name.partition(".")[0], allowed()
+    if name in _TRUSTED:
+        return
+    if names:
+        if any(f"{name}.".startswith(f"{one}.") for one in names):
+            return
+        rule = f"this one was started for {', '.join(names)}"
+    else:
+        if _is_missing(package) or _is_of_working_directory(package):
+            return
+        rule = f"without --allow, those that lie in the working directory ({Path.cwd()})"
+    options = " ".join(f"--allow {one}" for one in (*names, package))
+    raise SpecError(
+        f"{where}: {name} was not imported: what a database names runs only if it is of the "
+        f"packages a process was started for; {rule}. If you trust it, start it with {options}."
+    )
+
+
+def _is_missing(package: str) -> bool:
+    """Tells whether nothing would be imported; then the import itself says so."""
+    return package not in sys.modules and importlib.util.find_spec(package) is None
+
+
+def _is_of_working_directory(package: str) -> bool:
+    """Tells whether a package is a file or folder of the working directory itself.
+
+    What is loaded already counts as it was loaded. A symbolic link counts as what it is called:
+    who can put one there could put the code there.
+    """
+    folder = Path.cwd()
+    if folder.name in _FOR_PACKAGES or folder in _INSTALLED:
+        return False
+    homes = {place.parent.resolve() for place in _places(package)}
+    return homes == {folder.resolve()}
+
+
+def _places(package: str) -> list[Path]:
+    """Returns the folders of a package or the file of a module, having run nothing of it.
+
+    What is built into Python has neither.
+    """
+    loaded = sys.modules.get(package)
+    if loaded is not None:
+        folders, file = getattr(loaded, "__path__", None), getattr(loaded, "__file__", None)
+    else:
+        spec = importlib.util.find_spec(package)
+        folders = spec and spec.submodule_search_locations
+        file = spec and spec.has_location and spec.origin
+    if folders:
+        return [Path(folder) for folder in folders]
+    return [Path(file)] if file else []

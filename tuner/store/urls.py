@@ -15,12 +15,52 @@ _DEFAULT = "sqlite:///tuner.db"
 _BACKENDS = ("sqlite", "postgresql")
 _POSTGRESQL = "postgresql+psycopg"
 _SPELLINGS = ("postgres", "postgresql", _POSTGRESQL)
+_VARIABLE, _FILE_VARIABLE = "TUNER_STORAGE", "TUNER_STORAGE_FILE"
 _UNREADABLE = "(not a database URL)"
 
 
 def default_url() -> str:
-    """Returns ``TUNER_STORAGE``, else a SQLite file in the working directory."""
-    return os.environ.get("TUNER_STORAGE") or _DEFAULT
+    """Returns the URL in ``TUNER_STORAGE``, else in the file that ``TUNER_STORAGE_FILE`` names.
+
+    Without either it is a SQLite file in the working directory. The first wins, since a process
+    hands the URL on to its workers in it.
+
+    Raises:
+        SpecError: If the file cannot be read or does not hold one line.
+    """
+    url, file = os.environ.get(_VARIABLE), os.environ.get(_FILE_VARIABLE)
+    if url or not file:
+        return url or _DEFAULT
+    return read_secret(Path(file), _FILE_VARIABLE, "the database's URL")
+
+
+def read_secret(path: Path, where: str, what: str) -> str:
+    """Returns what a file holds that is kept out of options and logs: its only line.
+
+    Args:
+        path: The file.
+        where: The option or variable that names it, for messages.
+        what: What it is to hold, for messages.
+
+    Raises:
+        SpecError: If it cannot be read, or holds nothing or several lines.
+    """
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise SpecError(
+            f"{where} = {path}: cannot be read: {error.strerror}. Name a file that holds {what}."
+        ) from None
+    except UnicodeDecodeError:
+        raise SpecError(
+            f"{where} = {path}: no text in UTF-8. Name a file that holds {what}."
+        ) from None
+    if len(lines) != 1:
+        raise SpecError(
+            f"{where} = {path}: holds {len(lines) or 'no'} lines: "
+            f"write {what} into it, and nothing else."
+        )
+    return lines[0].strip()
 
 
 def parse_url(url: str) -> sqlalchemy.URL:
@@ -91,6 +131,19 @@ def redact(url: str) -> str:
         return _UNREADABLE
     secrets = {key: "***" for key in parsed.query if _is_secret(key)}
     return parsed.update_query_dict(secrets).render_as_string(hide_password=True)
+
+
+def holds_secret(url: str) -> bool:
+    """Tells whether a URL has a password in it.
+
+    >>> holds_secret("postgresql://ann:secret@db/tuner"), holds_secret("postgresql://ann@db/tuner")
+    (True, False)
+    """
+    try:
+        parsed = sqlalchemy.make_url(url)
+    except (ArgumentError, ValueError):
+        return False
+    return bool(parsed.password) or any(_is_secret(key) for key in parsed.query)
 
 
 def hide_secrets(text: str, url: str) -> str:
