@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from tests.conftest import PASSWORD, run_on
 from tuner.store.optuna_tables import SCHEMA_REVISION
-from tuner.store.versions import HEAD
+from tuner.store.tables import metadata
+from tuner.store.versions import HEAD, VERSION_TABLE, migrate
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -37,9 +38,9 @@ def test_outdated_database_is_refused_until_it_is_upgraded(tuner: Tuner, project
     tuner("db", "upgrade")
     engine = sa.create_engine("sqlite:///tuner.db", poolclass=sa.NullPool)
     with engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE tuner_curves")
-        connection.exec_driver_sql("ALTER TABLE tuner_workers DROP COLUMN machine")
-        connection.exec_driver_sql("UPDATE tuner_alembic_version SET version_num = '0001'")
+        metadata.drop_all(connection)
+        connection.exec_driver_sql(f"DROP TABLE {VERSION_TABLE}")
+        migrate(connection, "0001")
     for command in (("study", "list"), ("trial", "show", "small", "0"), ("worker", "start", "a")):
         ended = tuner(*command)
         assert ended.returncode == 1
