@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.options import (
+    allow_option,
     console,
     device_option,
     echo_json,
@@ -134,6 +135,7 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
     "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes."
 )
 @device_option
+@allow_option
 def run(name: str, storage: str | None, workers: int, device: str) -> None:
     """Train a study that exists on this machine, and report."""
     database, handle = _find(name, storage)
