@@ -3,13 +3,14 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.conftest import MakeSpec
+from tests.conftest import MakeSpec, forgotten
 from tests.service.desks import Counted
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import NotFoundError, SpecError, WorkloadError
@@ -136,8 +137,10 @@ def work(
 
 
 @pytest.fixture
-def misbehaving(project: Path) -> None:
+def misbehaving(project: Path) -> Iterator[None]:
     (project / "misbehaving.py").write_text(_WORKLOADS)
+    with forgotten("misbehaving"):
+        yield
 
 
 def of(make_spec: MakeSpec, workload: str, **tables: Any) -> Any:

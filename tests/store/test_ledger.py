@@ -172,6 +172,16 @@ def test_trial_of_a_dead_worker_is_taken_at_once(bench: Bench) -> None:
     assert (taken.number, taken.attempt) == (lease.number, 2)
 
 
+def test_expired_lease_is_left_alone_while_nobody_could_have_renewed_it(bench: Bench) -> None:
+    holder, other = bench.ledger("holder", lease_s=-1), bench.ledger("other")
+    lease = bench.start(holder)
+    assert other.take_over(nobody_died, expired=False) is None
+    holder.report(lease, 5, 5, 0.5)
+    taken = other.take_over(nobody_died)
+    assert taken is not None
+    assert taken.number == lease.number
+
+
 def test_of_two_who_take_over_one_trial_one_gets_it(bench: Bench) -> None:
     bench.start(bench.ledger("a", lease_s=-1))
 

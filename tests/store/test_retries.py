@@ -84,6 +84,17 @@ def test_time_the_operation_takes_counts_towards_the_limit() -> None:
     assert time.now_s <= 100 + 60 + 25
 
 
+def test_calm_counts_from_the_last_failure() -> None:
+    time = Time()
+    waiting = patience(time)
+    assert waiting.calm_s == float("inf")
+    waiting.run(failing(3))
+    assert waiting.calm_s == pytest.approx(time.waits[-1])
+    time.now_s += 50.0
+    waiting.run(failing(0))
+    assert waiting.calm_s == pytest.approx(time.waits[-1] + 50.0)
+
+
 def test_stop_asked_for_ends_the_wait_with_one_last_try() -> None:
     stop = threading.Event()
     stop.set()

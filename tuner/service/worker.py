@@ -40,6 +40,7 @@ PATIENCE_S = 1200.0
 """How long a worker waits for a database that is away, in seconds."""
 
 _POLL_S = 0.5
+_SETTLING_S = 60.0
 
 Log = Callable[[str], None]
 
@@ -123,7 +124,7 @@ class Worker:
             if orders.state is not StudyState.PAUSED:
                 desk.patience.run(desk.catch_up)
                 self._stop_if_all_fail(desk)
-                lease = desk.patience.run(lambda: desk.ledger.take_over(is_dead) or desk.start())
+                lease = desk.patience.run(lambda: self._find_work(desk))
             if lease is not None:
                 self._train(train, desk, lease)
             elif desk.patience.run(lambda: is_done(self.database, self.study)):
@@ -132,6 +133,11 @@ class Worker:
                 # Others still train, or the study is paused: stay, for what may be left behind.
                 desk.patience.run(desk.ledger.touch)
                 self.interruption.wait(_POLL_S)
+
+    def _find_work(self, desk: Desk) -> Lease | None:
+        # After an outage every lease has expired, and those who train need a moment to say so.
+        expired = desk.patience.calm_s > _SETTLING_S
+        return desk.ledger.take_over(is_dead, expired=expired) or desk.start()
 
     def _train(self, train: Train, desk: Desk, lease: Lease) -> None:
         record = desk.patience.run(lambda: read_record(self.database, self.study, lease.number))

@@ -114,9 +114,9 @@ def count_leases(connection: sa.Connection, study_uuid: str) -> int:
     ).scalar_one()
 
 
-def is_abandoned(row: sa.Row[Any], is_dead: Callable[[str], bool]) -> bool:
+def is_abandoned(row: sa.Row[Any], is_dead: Callable[[str], bool], *, expired: bool = True) -> bool:
     """Tells whether nobody works on a trial any more: released, expired, or its worker dead."""
-    return row.worker_id is None or bool(row.expired) or is_dead(row.worker_id)
+    return row.worker_id is None or (expired and bool(row.expired)) or is_dead(row.worker_id)
 
 
 def seize(

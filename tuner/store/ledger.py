@@ -133,7 +133,7 @@ class Ledger:
         self._held[lease.token] = Held(trial_id)
         return lease
 
-    def take_over(self, is_dead: Callable[[str], bool]) -> Lease | None:
+    def take_over(self, is_dead: Callable[[str], bool], *, expired: bool = True) -> Lease | None:
         """Takes a trial that nobody works on any more: released, expired, or its worker dead.
 
         So is one that this worker started without hearing of it, since the connection was lost.
@@ -142,6 +142,8 @@ class Ledger:
 
         Args:
             is_dead: Tells of a worker's id whether its process is known to have died.
+            expired: Whether an expired lease counts as left behind; not so right after the
+                database was away, when nobody could renew theirs.
 
         Returns:
             The lease, or None if there is no such trial.
@@ -150,7 +152,7 @@ class Ledger:
             found = [
                 row
                 for row in read_leases(connection, self._study.uuid)
-                if self._is_unheard_of(row) or is_abandoned(row, is_dead)
+                if self._is_unheard_of(row) or is_abandoned(row, is_dead, expired=expired)
             ]
             if not found or look_up(connection, self._study).state is StudyState.PAUSED:
                 return None

@@ -81,6 +81,12 @@ class Patience:
         self._wait = wait
         self._clock = clock
         self._backoff = Backoff(seed)
+        self._away_at = float("-inf")
+
+    @property
+    def calm_s(self) -> float:
+        """Seconds since the database was last found away; infinite if it never was."""
+        return self._clock() - self._away_at
 
     def run(self, operation: Callable[[], T]) -> T:
         """Runs an operation until it raises something else than UnavailableError, or nothing.
@@ -98,6 +104,7 @@ class Patience:
             try:
                 return operation()
             except UnavailableError as error:
+                self._away_at = self._clock()
                 left_s = give_up_at - self._clock()
                 if left_s <= 0:
                     raise UnavailableError(
