@@ -168,7 +168,7 @@ def train_on(
 
     with Interruption() as interruption:
         watched = watch(database, study, pool, interruption, show_workers=show_workers)
-    if interruption.requested:
+    if interruption.requested or _were_asked_to_leave(database, study, pool):
         fate = "lost since their last checkpoints" if watched.lost else "saved"
         name = shlex.quote(study.name)
         click.echo(
@@ -182,3 +182,10 @@ def train_on(
         )
     for failure in watched.failures:
         click.echo(f"Worker {failure.index} died (exit code {failure.code}).", err=True)
+
+
+def _were_asked_to_leave(database: Database, study: StudyHandle, pool: Pool) -> bool:
+    from tuner.store.workers import read_workers
+
+    leaving = {(row.host, row.pid) for row in read_workers(database, study) if row.leaving}
+    return any((seat.host, seat.pid) in leaving for seat in pool.seats)

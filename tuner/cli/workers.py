@@ -17,11 +17,14 @@ from tuner.cli.options import (
     storage_option,
 )
 from tuner.cli.run import job_on, train_on
-from tuner.errors import SpecError
+from tuner.errors import NotFoundError, SpecError
 
 if TYPE_CHECKING:
     from tuner.service.worker_process import Job
     from tuner.store import Database, StudyHandle
+
+_SHORT = 8
+"""How much of a worker's id is shown: enough to tell them apart."""
 
 
 @click.group()
@@ -116,14 +119,13 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
     if as_json:
         echo_json([dataclasses.asdict(row) for row in rows])
         return
-    columns = ("worker", "host", "pid", "device", "seen", "trial", "", "tuner")
+    columns = ("worker", "host", "pid", "device", "trial", "seen", "state")
     lines = tuple(
         (
-            *(row.id, row.host, str(row.pid), row.device),
-            f"{duration(row.seen_ago_s)} ago",
+            *(row.id[:_SHORT], row.host, str(row.pid), row.device),
             ", ".join(map(str, row.trials)) or "–",
-            "left" if row.left else "leaving" if row.leaving else "",
-            row.version,
+            f"{duration(row.seen_ago_s)} ago",
+            "left" if row.left else "leaving" if row.leaving else "–",
         )
         for row in rows
     )
@@ -131,17 +133,40 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
 
 
 @workers.command(
-    epilog=examples("tuner workers stop digits", "tuner workers stop digits --worker 3f0c…")
+    epilog=examples("tuner workers stop digits", "tuner workers stop digits --worker 5d1fb3e9")
 )
 @click.argument("name")
 @storage_option
-@click.option("--worker", "ids", multiple=True, metavar="ID", help="Only this one. Repeatable.")
+@click.option(
+    "--worker",
+    "ids",
+    multiple=True,
+    metavar="ID",
+    help="Only this one, as tuner workers list shows it. Repeatable.",
+)
 def stop(name: str, storage: str | None, ids: tuple[str, ...]) -> None:
-    """Ask the workers of the study NAME, wherever they are, to save and end."""
+    """Ask the workers of the study NAME, wherever they are, to save and end.
+
+    They hear of it at their next evaluation.
+    """
     from tuner.store.control import ask_to_leave
 
-    asked = ask_to_leave(*_find(name, storage), ids or None)
+    database, study = _find(name, storage)
+    asked = ask_to_leave(database, study, _expand(database, study, ids) if ids else None)
     click.echo(f"Asked {asked} {'worker' if asked == 1 else 'workers'} to save and end.")
+
+
+def _expand(database: Database, study: StudyHandle, ids: tuple[str, ...]) -> list[str]:
+    """Returns the workers whose ids start as given."""
+    from tuner.store.workers import read_workers
+
+    known = [row.id for row in read_workers(database, study)]
+    for start in ids:
+        if not any(worker.startswith(start) for worker in known):
+            raise NotFoundError(
+                f"--worker {start}: no such worker of {study.name!r}; see tuner workers list."
+            )
+    return [worker for worker in known if worker.startswith(ids)]
 
 
 def _find(name: str, storage: str | None) -> tuple[Database, StudyHandle]:

@@ -76,7 +76,6 @@ class LocalPool:
             self._fill(seat)
             return replace(ended, restarted=True)
         seat.state = SeatState.DONE if ended.code == 0 else SeatState.FAILED
-        seat.pid = None
         return ended
 
     def _fill(self, seat: Seat) -> None:

@@ -62,7 +62,7 @@ class Seat:
         state: ``waiting`` until its process runs; ``done`` and ``failed`` are final.
         device: Where its worker trains, as far as is known.
         host: The machine its process is on; empty while it is not placed.
-        pid: Its process.
+        pid: Its process, or the last one it had.
         restarts: How often it was started again.
     """
 
@@ -72,11 +72,6 @@ class Seat:
     host: str = ""
     pid: int | None = None
     restarts: int = 0
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no worker will be in it again."""
-        return self.state in (SeatState.DONE, SeatState.FAILED)
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,6 @@ class RayPool:
             del self._work[index], self._actors[index]
             self._questions.pop(index, None)
             seat.state = SeatState.DONE if ended.code == 0 else SeatState.FAILED
-            seat.pid = None
             exits.append(ended)
         return exits
 

@@ -1,0 +1,142 @@
+"""Pools from the command line: workers that die, are listed, and are asked to leave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Tuner = Callable[..., subprocess.CompletedProcess[str]]
+
+# The hundredth step is past what a new workload's check takes.
+_WORKLOADS = '''
+import os
+import signal
+import time
+from pathlib import Path
+
+from models.parabola import Parabola
+
+
+class Mortal(Parabola):
+    """Dies in its hundredth step, as if out of memory, once."""
+
+    steps = 0
+
+    def loss(self, model, batch):
+        Mortal.steps += 1
+        if Mortal.steps == 100 and not Path("died").exists():
+            Path("died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().loss(model, batch)
+
+
+class Patient(Parabola):
+    """Waits in its hundredth step until the test goes on."""
+
+    steps = 0
+
+    def loss(self, model, batch):
+        Patient.steps += 1
+        while Patient.steps == 100 and not Path("go").exists():
+            Path("training").touch()
+            time.sleep(0.01)
+        return super().loss(model, batch)
+'''
+
+
+@pytest.fixture
+def workloads(project: Path) -> Path:
+    (project / "models" / "waiting.py").write_text(_WORKLOADS)
+    return project
+
+
+def create(tuner: Tuner, workload: str) -> None:
+    settings = ("budget.trials=2", "budget.steps=300", "train.batch_size=32")
+    ended = tuner(
+        *("study", "create", "--workload", workload, "--name", "small"),
+        *(word for setting in settings for word in ("--set", setting)),
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def count(tuner: Tuner) -> dict[str, int]:
+    counts: dict[str, int] = json.loads(tuner("study", "report", "small", "--json").stdout)[
+        "counts"
+    ]
+    return counts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("study", "run"), ("workers", "launch")], ids=" ".join)
+def test_worker_that_was_killed_is_started_again_and_the_study_ends(
+    tuner: Tuner, workloads: Path, command: tuple[str, str]
+) -> None:
+    create(tuner, "models.waiting:Mortal")
+    ended = tuner(*command, "small")
+    assert ended.returncode == 0, ended.stderr
+    assert "killed by SIGKILL" in ended.stderr
+    assert "started again" in ended.stderr
+    counts = count(tuner)
+    assert (sum(counts.values()), counts["running"], counts["failed"]) == (2, 0, 0)
+
+
+@pytest.mark.slow
+def test_workers_are_listed_asked_to_leave_and_save(tuner: Tuner, workloads: Path) -> None:
+    create(tuner, "models.waiting:Patient")
+    launch = (sys.executable, "-m", "tuner", "workers", "launch", "small", "--devices", "cpu")
+    with subprocess.Popen(launch, cwd=workloads, stderr=subprocess.PIPE, text=True) as process:
+        while not (workloads / "training").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        [worker] = json.loads(tuner("workers", "list", "small", "--json").stdout)
+        assert worker["trials"] == [0]
+        assert worker["device"] == "cpu"
+        assert worker["id"][:8] in tuner("workers", "list", "small").stdout
+        asked = tuner("workers", "stop", "small", "--worker", worker["id"][:8])
+        assert "Asked 1 worker" in asked.stdout
+        (workloads / "go").touch()
+        _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "unfinished trials are saved" in said
+    [worker] = json.loads(tuner("workers", "list", "small", "--json").stdout)
+    assert worker["leaving"]
+    assert worker["trials"] == []
+    assert tuner("study", "run", "small").returncode == 0
+    assert sum(count(tuner).values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("launch", "small", "--workers", "2"), ("--workers", "--on ray")),
+        (("launch", "small", "--on", "ray", "--devices", "cpu"), ("--devices", "--on local")),
+        (("launch", "small", "--devices", "gpu"), ("--devices gpu", "all, cpu")),
+        (("launch", "small", "--devices", "97"), ("--devices 97", "CUDA devices")),
+        (("stop", "small", "--worker", "x"), ("--worker x", "tuner workers list")),
+        (("list", "large"), ("'large'",)),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_mistake_is_explained(
+    tuner: Tuner, study_in_project: None, arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    ended = tuner("workers", *arguments)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    for part in parts:
+        assert part in ended.stderr
+
+
+@pytest.fixture
+def study_in_project(tuner: Tuner) -> None:
+    ended = tuner(
+        *("study", "create", "--workload", "models.parabola:Parabola", "--name", "small"),
+        "--no-check",
+    )
+    assert ended.returncode == 0, ended.stderr
