@@ -1,0 +1,79 @@
+-- Roles with no more rights than a worker and the dashboard need, on tuner's tables.
+--
+--   psql --file deploy/roles.sql DATABASE        as the owner of the tables; see docs/postgresql.md
+--
+-- Apply it after `tuner db upgrade`, at first and after each upgrade; it may run any number of times.
+-- Passwords come from the variables worker_password and dashboard_password, where they are set.
+
+\set ON_ERROR_STOP on
+BEGIN;
+SET LOCAL search_path = public, pg_temp;
+
+SELECT format('CREATE ROLE %I LOGIN', name)
+FROM unnest(ARRAY['tuner_worker', 'tuner_dashboard']) AS name
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
+\gexec
+\if :{?worker_password}
+ALTER ROLE tuner_worker PASSWORD :'worker_password';
+\endif
+\if :{?dashboard_password}
+ALTER ROLE tuner_dashboard PASSWORD :'dashboard_password';
+\endif
+
+-- Nobody else gets in, and nobody but the owner makes tables.
+SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC, tuner_worker, tuner_dashboard', current_database()),
+       format('GRANT CONNECT ON DATABASE %I TO tuner_worker, tuner_dashboard', current_database())
+\gexec
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO tuner_worker, tuner_dashboard;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, tuner_worker, tuner_dashboard;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM PUBLIC, tuner_worker, tuner_dashboard;
+
+-- Both read everything of Optuna's, and which version the tables are of.
+GRANT SELECT ON
+    studies, study_directions, study_user_attributes, study_system_attributes,
+    trials, trial_params, trial_values, trial_intermediate_values,
+    trial_user_attributes, trial_system_attributes, trial_heartbeats,
+    version_info, alembic_version, tuner_alembic_version
+TO tuner_worker, tuner_dashboard;
+
+-- A worker starts trials, records how they go and ends them; it holds them under leases.
+GRANT INSERT ON trials TO tuner_worker;
+GRANT UPDATE (state, datetime_start, datetime_complete) ON trials TO tuner_worker;
+GRANT INSERT, UPDATE ON
+    trial_params, trial_values, trial_intermediate_values, trial_user_attributes
+TO tuner_worker;
+GRANT SELECT, INSERT, UPDATE ON tuner_workers, tuner_curves TO tuner_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON tuner_leases TO tuner_worker;
+GRANT SELECT, INSERT ON tuner_events TO tuner_worker;
+-- To lock a study's row, PostgreSQL asks for the right to change one of its columns. An id cannot
+-- be changed as long as anything refers to it, and a study always has attributes.
+GRANT UPDATE (study_id) ON studies TO tuner_worker;
+GRANT USAGE ON SEQUENCE
+    trials_trial_id_seq, trial_params_param_id_seq, trial_values_trial_value_id_seq,
+    trial_intermediate_values_trial_intermediate_value_id_seq,
+    trial_user_attributes_trial_user_attribute_id_seq, tuner_events_event_id_seq,
+    study_user_attributes_study_user_attribute_id_seq
+TO tuner_worker;
+
+-- Of a study's attributes, among them the code it names, a worker writes one: which of Optuna's
+-- studies it is, once that has been renamed.
+GRANT INSERT, UPDATE ON study_user_attributes TO tuner_worker;
+ALTER TABLE study_user_attributes ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS tuner_reads ON study_user_attributes;
+CREATE POLICY tuner_reads ON study_user_attributes FOR SELECT USING (true);
+DROP POLICY IF EXISTS tuner_worker_inserts ON study_user_attributes;
+CREATE POLICY tuner_worker_inserts ON study_user_attributes FOR INSERT TO tuner_worker
+    WITH CHECK (key = 'tuner:home');
+DROP POLICY IF EXISTS tuner_worker_updates ON study_user_attributes;
+CREATE POLICY tuner_worker_updates ON study_user_attributes FOR UPDATE TO tuner_worker
+    USING (key = 'tuner:home') WITH CHECK (key = 'tuner:home');
+
+-- The dashboard reads, and keeps the notes that people write there.
+GRANT INSERT, UPDATE ON study_system_attributes, trial_system_attributes TO tuner_dashboard;
+GRANT USAGE ON SEQUENCE
+    study_system_attributes_study_system_attribute_id_seq,
+    trial_system_attributes_trial_system_attribute_id_seq
+TO tuner_dashboard;
+
+COMMIT;

