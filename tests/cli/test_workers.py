@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
@@ -37,7 +41,7 @@ class Mortal(Parabola):
 
 
 class Patient(Parabola):
-    """Waits in its hundredth step until the test goes on."""
+    """Waits in its hundredth step until the test goes on, and is in no hurry then."""
 
     steps = 0
 
@@ -45,6 +49,8 @@ class Patient(Parabola):
         Patient.steps += 1
         while Patient.steps == 100 and not Path("go").exists():
             Path("training").touch()
+            time.sleep(0.01)
+        if 100 <= Patient.steps < 300:
             time.sleep(0.01)
         return super().loss(model, batch)
 '''
@@ -107,6 +113,43 @@ def test_workers_are_listed_asked_to_leave_and_save(tuner: Tuner, workloads: Pat
     [worker] = json.loads(tuner("workers", "list", "small", "--json").stdout)
     assert worker["leaving"]
     assert worker["trials"] == []
+    assert tuner("study", "run", "small").returncode == 0
+    assert sum(count(tuner).values()) == 2
+
+
+@pytest.mark.slow
+def test_workers_on_ray_save_when_the_launch_is_killed(tuner: Tuner, workloads: Path) -> None:
+    create(tuner, "models.waiting:Patient")
+    launch = (sys.executable, "-m", "tuner", "workers", "launch", "small", "--on", "ray")
+    # Ray's sockets lie there, whose paths have to be short.
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        subprocess.Popen(
+            (*launch, "--gpus-per-worker", "0"),
+            cwd=workloads,
+            env=os.environ | {"TMPDIR": folder},
+            stderr=subprocess.DEVNULL,
+        ) as process,
+    ):
+        while not (workloads / "training").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        ours = psutil.Process(process.pid).children(recursive=True)
+        [worker] = [child for child in ours if "--follow-stdin" in child.cmdline()]
+        actor = worker.parent()
+        assert actor is not None
+        process.kill()
+        psutil.wait_procs([actor], timeout=60)
+        (workloads / "go").touch()
+        psutil.wait_procs([worker], timeout=60)
+        assert not worker.is_running()
+        # Some of Ray's processes take a minute to notice.
+        for child in ours:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(ours)
+    [log] = (workloads / ".tuner").rglob("worker-0.log")
+    assert "Trial 0 saved and released" in log.read_text()
     assert tuner("study", "run", "small").returncode == 0
     assert sum(count(tuner).values()) == 2
 

@@ -22,12 +22,14 @@ from tuner.service.worker_process import Job, WorkerProcess
 
 _LAST_WISHES_S = 5.0
 
-_LOOPBACK = {
+_OWN_CLUSTER = {
     # Else Ray listens on all interfaces, whatever address it is given.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Whoever reaches a cluster runs code on it, and so may other users of this machine.
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    # Workers save and end by themselves when their actor is gone; Ray would not let them.
+    "RAY_kill_child_processes_on_worker_exit": "0",
 }
 
 
@@ -52,7 +54,7 @@ def join_cluster(
     # Both are read when Ray is loaded or starts its processes.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address is None:
-        os.environ.update(_LOOPBACK)
+        os.environ.update(_OWN_CLUSTER)
     try:
         import ray
     except ImportError:
