@@ -13,7 +13,7 @@ from tuner.store.urls import hide_secrets, redact
 
 # PostgreSQL's codes: connections, resources, shutdown and start, conflicts between transactions.
 _TRANSIENT_CLASSES = ("08", "53", "57P", "40")
-_TRANSIENT = {"25P03", "55P03"}
+_TRANSIENT = {"25P03", "55P03", "23503"}  # 23503: what it was about has just been deleted or moved
 _PERMANENT = {"53100", "57P04"}  # a full disk, a dropped database
 _CREATED_MEANWHILE = {"42P07", "42701", "42710", "23505"}
 _MISSING_TABLE = "42P01"
