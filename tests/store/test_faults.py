@@ -124,6 +124,18 @@ class TestPostgreSQL:
         with ThreadPoolExecutor(2) as pool:
             assert "deadlock" in "".join(pool.map(lock, ((1, 2), (2, 1))))
 
+    def test_write_about_what_was_just_deleted_is_a_matter_of_looking_again(
+        self, database: Database
+    ) -> None:
+        with (
+            pytest.raises(UnavailableError, match="foreign key"),
+            database.write() as connection,
+        ):
+            connection.exec_driver_sql(
+                "INSERT INTO study_user_attributes (study_id, key, value_json) "
+                "VALUES (1, 'key', '1')"
+            )
+
     def test_missing_database_is_told_with_the_remedy(self, postgres_server: str) -> None:
         url = sa.make_url(postgres_server).set(database="none").render_as_string()
         with pytest.raises(StorageError, match="createdb none") as caught:

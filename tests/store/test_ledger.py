@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import optuna
 import pytest
@@ -130,9 +131,10 @@ WIDTH = IntDistribution(1, 8)
         lambda ledger, lease: ledger.report(lease, 5, 5, 0.1, [(5, "loss", 0.1)]),
         lambda ledger, lease: ledger.log(lease, 5, [(5, "loss", 0.1)]),
         lambda ledger, lease: ledger.add_parameters(lease, {"width": 3}, {"width": WIDTH}),
+        lambda ledger, lease: ledger.saved(lease, 5),
         lambda ledger, lease: ledger.finish(lease, TrialState.COMPLETE, 0.1, {"late": True}),
     ],
-    ids=["renew", "report", "report and log", "log", "add parameters", "finish"],
+    ids=["renew", "report", "report and log", "log", "add parameters", "saved", "finish"],
 )
 def test_worker_that_lost_its_lease_can_write_nothing(bench: Bench, write: Write) -> None:
     hung, other = bench.ledger("hung", lease_s=-1), bench.ledger("other")
@@ -149,6 +151,88 @@ def test_worker_that_lost_its_lease_can_write_nothing(bench: Bench, write: Write
     assert "late" not in record.attributes
     assert "width" not in record.proposal.params
     assert read_curves(bench.database, bench.study, stale.number) == {}
+    other.release(taken)
+    again = other.take_over(nobody_died)
+    assert again is not None
+    assert (again.attempt, again.checkpoint) == (1, None)
+
+
+def test_checkpoint_that_counts_is_that_of_the_last_holder_who_saved(bench: Bench) -> None:
+    first, second = bench.ledger("a"), bench.ledger("b")
+    lease = bench.start(first)
+    assert lease.checkpoint is None
+    saved = first.saved(lease, 5)
+    assert saved.checkpoint == saved.token == lease.token
+    first.release(saved)
+    taken = second.take_over(nobody_died)
+    assert taken is not None
+    assert taken.checkpoint == lease.token
+    assert second.saved(taken, 10).checkpoint == taken.token != lease.token
+
+
+def test_many_workers_on_postgresql_share_one_budget(
+    postgres_url: str, make_spec: MakeSpec
+) -> None:
+    database = open_database(postgres_url, create=True)
+    study = Studies(database).create(make_spec(budget={"trials": 150, "steps": 20}))
+    proposer = Proposer(study.spec, seed=0)
+    defaults, proposal = proposer.defaults(), proposer.propose()
+    connections = [open_database(postgres_url) for _ in range(10)]
+
+    def work(index: int) -> list[int]:
+        ledger = ledger_of(connections[index % 10], study, f"w{index}")
+        numbers = []
+        while (lease := ledger.start(defaults, proposal)) is not None:
+            numbers.append(lease.number)
+            ledger.report(lease, 5, 5, 0.5)
+            if index % 2 or lease.number % 7:
+                ledger.finish(lease, TrialState.COMPLETE, 0.5, {})
+            else:
+                ledger.release(lease)
+        while (lease := ledger.take_over(nobody_died)) is not None:
+            ledger.finish(lease, TrialState.COMPLETE, 0.5, {})
+        return numbers
+
+    with ThreadPoolExecutor(50) as pool:
+        numbers = [number for own in pool.map(work, range(100)) for number in own]
+    assert sorted(numbers) == list(range(150))
+    records = read_records(database, study)
+    assert [record.number for record in records] == list(range(150))
+    assert {record.outcome for record in records} == {Outcome.COMPLETE}
+    assert is_done(database, study)
+    for opened in (database, *connections):
+        opened.close()
+
+
+def test_report_costs_few_statements(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    lease = bench.start(ledger)
+    statements: list[str] = []
+
+    def count(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    sa.event.listen(bench.database.engine, "before_cursor_execute", count)
+    ledger.report(lease, 5, 5, 0.5, [(5, "loss", 0.5)])
+    assert [s.split()[0] for s in statements if "BEGIN" not in s] == ["UPDATE", "INSERT", "INSERT"]
+    statements.clear()
+    ledger.orders()
+    assert len([s for s in statements if "BEGIN" not in s]) == 1
+    sa.event.remove(bench.database.engine, "before_cursor_execute", count)
+
+
+def test_worker_that_asks_is_alive_at_that_moment(database: Database, make_spec: MakeSpec) -> None:
+    study = Studies(database).create(make_spec(budget={"steps": 5, "wall_time": 100.0}))
+    ledger = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
+    ledger.register(0.0, lambda ordinal: ordinal)
+    with database.write() as connection:
+        connection.execute(
+            sa.text(
+                "UPDATE tuner_workers SET started_at = started_at - 101, last_seen = last_seen - 99"
+            )
+        )
+    assert read_elapsed_s(database, study)[0] < 100
+    assert ledger.orders().out_of_time
 
 
 def test_stale_worker_cannot_release_anothers_trial(bench: Bench) -> None:
@@ -211,7 +295,8 @@ def test_trial_that_kills_every_worker_fails_in_the_end(bench: Bench) -> None:
     record = read_record(bench.database, bench.study, 0)
     assert record is not None
     assert record.outcome is Outcome.FAILED
-    assert "workers died" in record.attributes["error"]
+    assert "3 workers died" in record.attributes["error"]
+    assert record.attributes["error"].count("on host, process 1, cpu") == MAX_ATTEMPTS
 
 
 def test_progress_between_deaths_keeps_a_trial_alive(bench: Bench) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tuner.domain.dimensions import Choice, Fixed
 from tuner.domain.spec import StudySpec
+from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, decode, ran_own_defaults
 
 _EDGE = 0.05
@@ -82,6 +83,7 @@ class StudySummary:
         evaluation_s: Seconds spent in evaluations, all trials together.
         worker_s: Seconds all workers lived, added up.
         steps: Optimizer steps taken, all trials together.
+        state: Whether it is worked on.
     """
 
     name: str
@@ -96,6 +98,7 @@ class StudySummary:
     evaluation_s: float
     worker_s: float
     steps: int
+    state: StudyState = StudyState.RUNNING
 
     @property
     def finished(self) -> int:
@@ -128,6 +131,7 @@ def summarize(
     storage: str,
     wall_s: float,
     worker_s: float,
+    state: StudyState = StudyState.RUNNING,
 ) -> StudySummary:
     """Sums up a study.
 
@@ -138,6 +142,7 @@ def summarize(
         storage: Its database's URL without the password.
         wall_s: Seconds during which at least one worker lived.
         worker_s: Seconds all workers lived, added up.
+        state: Whether it is worked on.
     """
     counts = Counter(record.outcome.value for record in records)
     best = best_of(spec, records)
@@ -159,6 +164,7 @@ def summarize(
         evaluation_s=_total(records, "eval_s"),
         worker_s=worker_s,
         steps=round(_total(records, "steps")),
+        state=state,
     )
 
 

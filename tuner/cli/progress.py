@@ -105,7 +105,7 @@ class Scene:
         news = list(records)
         self.records |= {record.number: record for record in news}
         if len(self.records) > self.study.spec.budget.trials:
-            self.study = Studies(self._database).find(self.study.name)
+            self.study = Studies(self._database).refresh(self.study)
         finished = [record for record in news if record.outcome is not Outcome.RUNNING]
         if self._finished_before is None:
             self._finished_before = len(finished)

@@ -22,6 +22,7 @@ from tuner.cli.options import (
     storage_option,
 )
 from tuner.cli.run import create_or_resume, train
+from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError, StorageError
 
 if TYPE_CHECKING:
@@ -85,10 +86,13 @@ def list_(storage: str | None, as_json: bool) -> None:
         from tuner.report.terminal import draw
 
         rows = tuple(
-            (o.name, o.workload, f"{o.started}/{o.trials}", str(o.running), number(o.best_value))
+            (
+                *(o.name, o.workload, f"{o.started}/{o.trials}", str(o.running)),
+                *(number(o.best_value), "" if o.state is StudyState.RUNNING else o.state.value),
+            )
             for o in overviews
         )
-        columns = ("study", "workload", "trials", "running", "best")
+        columns = ("study", "workload", "trials", "running", "best", "state")
         console().print(draw(TextTable("Studies", columns, rows)))
 
 
@@ -99,9 +103,10 @@ def list_(storage: str | None, as_json: bool) -> None:
 def show(name: str, storage: str | None, as_json: bool) -> None:
     """Show a study's resolved spec and its trials."""
     from tuner.store import read_records
+    from tuner.store.control import read_state
 
     database, handle = _find(name, storage)
-    records = read_records(database, handle)
+    records, state = read_records(database, handle), read_state(database, handle)
     if as_json:
         trials = [
             {
@@ -113,7 +118,8 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
             }
             for record in records
         ]
-        echo_json({"study": name, "spec": handle.spec.to_json(), "trials": trials})
+        described = {"study": name, "state": state.value, "spec": handle.spec.to_json()}
+        echo_json(described | {"trials": trials})
         return
     import tomli_w
 
@@ -126,6 +132,8 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
     )
     columns = ("trial", "optimizer", "schedule", "outcome", handle.spec.study.metric)
     console().print(draw(TextTable("Trials", columns, rows)))
+    if state is not StudyState.RUNNING:
+        click.echo(f"The study is {state}; it goes on with: tuner study resume {shlex.quote(name)}")
 
 
 @study.command(epilog=examples("tuner study run digits", "tuner study run digits --workers 2"))
@@ -142,6 +150,68 @@ def run(name: str, storage: str | None, workers: int, device: str) -> None:
     train(database, handle, workers=workers, device=device)
 
 
+@study.command(epilog=examples("tuner study pause digits", "tuner study resume digits"))
+@click.argument("name")
+@storage_option
+def pause(name: str, storage: str | None) -> None:
+    """Have the workers of a study save and give back their trials, and wait.
+
+    They do so at the next evaluation of each trial. Nothing is lost: 'tuner study resume' has
+    them go on where they were.
+    """
+    _set_state(name, storage, StudyState.PAUSED)
+
+
+@study.command(epilog=examples("tuner study resume digits"))
+@click.argument("name")
+@storage_option
+def resume(name: str, storage: str | None) -> None:
+    """Have a paused or stopped study go on.
+
+    Workers that wait do so by themselves; if there are none, start some with 'tuner study run'.
+    """
+    _set_state(name, storage, StudyState.RUNNING)
+
+
+@study.command(epilog=examples("tuner study stop digits", "tuner study report digits"))
+@click.argument("name")
+@storage_option
+def stop(name: str, storage: str | None) -> None:
+    """Have a study end before its budget is used up.
+
+    Nothing new starts. Trials in training end with what they have, those that nobody trains at
+    once, and the workers end. What has been found can be reported and exported.
+    """
+    _set_state(name, storage, StudyState.STOPPED)
+
+
+@study.command(epilog=examples("tuner study repair digits", "tuner study repair digits --json"))
+@click.argument("name")
+@storage_option
+@json_option
+def repair(name: str, storage: str | None, as_json: bool) -> None:
+    """Free the trials of workers that died, and end those that cannot go on.
+
+    Workers do that by themselves as they ask for work; this is for when none is left. A trial is
+    free once its worker is known to have died, or has been silent for as long as its lease. One
+    that was tried three times without getting further is failed, and so is one that nobody holds.
+    """
+    from tuner.service.presence import is_dead
+    from tuner.store import control
+
+    database, handle = _find(name, storage)
+    repairs = control.repair(database, handle, is_dead)
+    if as_json:
+        echo_json([dataclasses.asdict(done) for done in repairs])
+        return
+    for done in repairs:
+        click.echo(f"Trial {done.number} {done.action}: {done.detail}")
+    if not repairs:
+        click.echo("Nothing to repair.")
+    elif any(done.action == "freed" for done in repairs):
+        click.echo(f"Train what was freed: tuner study run {shlex.quote(name)}")
+
+
 @study.command(epilog=examples("tuner study delete digits", "tuner study delete digits --yes"))
 @click.argument("name")
 @storage_option
@@ -155,8 +225,8 @@ def delete(name: str, storage: str | None, yes: bool) -> None:
     count = len(read_records(database, handle))
     if not yes:
         click.confirm(f"Delete {name!r} and its {count} trials from {database.name}?", abort=True)
-    Studies(database).delete(handle)
-    remove_folder(study_folder(database.url, handle))
+    if Studies(database).delete(handle):
+        remove_folder(study_folder(database.url, handle))
     click.echo(f"Deleted {name!r} and its {count} trials.")
 
 
@@ -223,6 +293,26 @@ def _find(name: str, storage: str | None) -> tuple[Database, StudyHandle]:
 
     database = open_storage(storage)
     return database, Studies(database).find(name)
+
+
+_ORDERED = {
+    StudyState.RUNNING: "goes on. Workers that wait see it by themselves; "
+    "start some with: tuner study run {name}",
+    StudyState.PAUSED: "is paused: trials in training are saved and given back, "
+    "and workers wait. Go on with: tuner study resume {name}",
+    StudyState.STOPPED: "is stopped: trials in training end with what they have, "
+    "and workers end. See what was found with: tuner study report {name}",
+}
+
+
+def _set_state(name: str, storage: str | None, state: StudyState) -> None:
+    from tuner.store.control import set_state
+
+    before = set_state(*_find(name, storage), state)
+    if before is state:
+        click.echo(f"{name!r} was {state} already.")
+    else:
+        click.echo(f"{name!r} {_ORDERED[state].format(name=shlex.quote(name))}")
 
 
 def _render(style: str, summary: StudySummary, database: Database) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from tuner.errors import NotFoundError
 
 if TYPE_CHECKING:
     from tuner.store import StudyHandle
+    from tuner.store.events import Event
 
 
 @click.group()
@@ -34,9 +36,10 @@ def trial() -> None:
 @storage_option
 @json_option
 def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
-    """Show trial NUMBER of STUDY: its settings, its curve, how it ended, and why it failed."""
+    """Show trial NUMBER of STUDY: its settings, its curve, its history, and how it ended."""
     from tuner.store import Studies
     from tuner.store.curves import read_curves
+    from tuner.store.events import read_events
     from tuner.store.records import read_record
 
     database = open_storage(storage)
@@ -48,14 +51,37 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
             f"see what it has with 'tuner study show {shlex.quote(study)}'."
         )
     curves = read_curves(database, handle, number)
+    events = read_events(database, handle, number)
     if as_json:
-        echo_json(_describe(handle, record, curves))
+        echo_json(_describe(handle, record, curves, events))
     else:
-        _print(handle, record, curves)
+        _print(handle, record, curves, events)
+
+
+@trial.command(epilog=examples("tuner trial rerun digits 12"))
+@click.argument("study")
+@click.argument("number", type=click.IntRange(0, 2**31 - 1))
+@storage_option
+def rerun(study: str, number: int, storage: str | None) -> None:
+    """Have trial NUMBER of STUDY run again, as a new trial of the same configuration.
+
+    The new trial counts in the study's budget. The next worker that asks for work takes it.
+    """
+    from tuner.store import Studies, reruns
+
+    database = open_storage(storage)
+    started = reruns.rerun(database, Studies(database).find(study), number)
+    click.echo(
+        f"Trial {started} is trial {number} again; a worker takes it next, or start one: "
+        f"tuner study run {shlex.quote(study)}"
+    )
 
 
 def _describe(
-    study: StudyHandle, record: TrialRecord, curves: dict[str, dict[int, float]]
+    study: StudyHandle,
+    record: TrialRecord,
+    curves: dict[str, dict[int, float]],
+    events: list[Event],
 ) -> dict[str, Any]:
     config = decode(study.spec, record.proposal)
     return {
@@ -73,10 +99,16 @@ def _describe(
         "started_at": record.started_at and f"{record.started_at.isoformat()}Z",
         "finished_at": record.finished_at and f"{record.finished_at.isoformat()}Z",
         "attributes": {k: v for k, v in record.attributes.items() if k != "config"},
+        "events": [dataclasses.asdict(event) for event in events],
     }
 
 
-def _print(study: StudyHandle, record: TrialRecord, curves: dict[str, dict[int, float]]) -> None:
+def _print(
+    study: StudyHandle,
+    record: TrialRecord,
+    curves: dict[str, dict[int, float]],
+    events: list[Event],
+) -> None:
     from tuner.report.tables import groups
     from tuner.report.terminal import draw
 
@@ -97,6 +129,8 @@ def _print(study: StudyHandle, record: TrialRecord, curves: dict[str, dict[int, 
         if name != metric:
             last = max(curve)
             click.echo(f"{name}: {curve[last]:.6g} at step {last}, {len(curve)} logged")
+    for event in events:
+        click.echo(str(event))
     for key, attribute in record.attributes.items():
         if key not in ("config", "traceback", "groups", "metrics", "sampler"):
             click.echo(f"{key}: {attribute}")

@@ -17,6 +17,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         "metric": spec.study.metric,
         "direction": spec.study.direction,
         "storage": summary.storage,
+        "state": summary.state.value,
         "budget": spec.budget.model_dump(mode="json", exclude_none=True),
         "counts": summary.counts,
         "best": best

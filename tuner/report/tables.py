@@ -8,6 +8,7 @@ from typing import Any
 
 from tuner.analysis.summary import StudySummary
 from tuner.domain.dimensions import format_value
+from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome
 
 
@@ -98,11 +99,12 @@ def facts(summary: StudySummary) -> TextTable:
         if outcome is not Outcome.RUNNING or summary.counts[outcome]
     )
     started = sum(summary.counts.values())
+    halted = "" if summary.state is StudyState.RUNNING else f" ({summary.state})"
     return TextTable(
         "Cost",
         ("fact", "value"),
         (
-            ("trials", f"{started} of {summary.spec.budget.trials}: {counts}"),
+            ("trials", f"{started} of {summary.spec.budget.trials}{halted}: {counts}"),
             ("wall time", duration(summary.wall_s)),
             ("training", duration(summary.training_s)),
             ("evaluation", duration(summary.evaluation_s)),

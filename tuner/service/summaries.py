@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tuner.analysis.summary import StudySummary, summarize
 from tuner.store import Database, StudyHandle, read_records
+from tuner.store.control import read_state
 from tuner.store.ledger import read_elapsed_s
 
 
@@ -17,4 +18,5 @@ def read_summary(database: Database, study: StudyHandle) -> StudySummary:
         storage=database.name,
         wall_s=wall_s,
         worker_s=worker_s,
+        state=read_state(database, study),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -46,10 +47,11 @@ class Event:
     device: str | None
     detail: str
 
-    @property
-    def place(self) -> str:
-        """The worker in words, empty if there is none."""
-        return "" if self.host is None else f"{self.host}, process {self.pid}, {self.device}"
+    def __str__(self) -> str:
+        at = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        place = "" if self.host is None else f" on {self.host}, process {self.pid}, {self.device}"
+        detail = f": {self.detail}" if self.detail else ""
+        return f"{at} {self.kind.replace('_', ' ')}{place}{detail}"
 
 
 def record(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -219,9 +218,4 @@ def _tell_attempts(connection: sa.Connection, row: sa.Row[Any]) -> str:
         f"WorkerDied: {row.attempts} workers died or hung on it; none got past step {row.step}."
     ]
     told = select_events(connection, row.study_uuid, row.number)
-    for event in told[-_TOLD:]:
-        at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        place = f" on {event.place}" if event.place else ""
-        detail = f": {event.detail}" if event.detail else ""
-        lines.append(f"  {at} {event.kind.replace('_', ' ')}{place}{detail}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  {event}" for event in told[-_TOLD:])])

@@ -156,17 +156,22 @@ class Studies:
         spec = parse_spec(present.attributes[SPEC], origin=f"study {name!r}")
         return StudyHandle(name, present.study_id, study.uuid, spec)
 
-    def delete(self, study: StudyHandle) -> None:
-        """Deletes a study and everything recorded of it; of a copy, no more than the copy."""
+    def delete(self, study: StudyHandle) -> bool:
+        """Deletes a study and everything recorded of it; of a copy, no more than the copy.
+
+        Returns:
+            Whether it was the study itself.
+        """
         with self._database.write() as connection:
             home = lock(connection, study).study_id
             if is_copy(connection, study, home):
                 ot.delete_study(connection, study.study_id)
-                return
+                return False
             dissolve_copies(connection, study, home)
             for table in (leases, workers, curves, events):
                 connection.execute(sa.delete(table).where(table.c.study_uuid == study.uuid))
             ot.delete_study(connection, home)
+        return True
 
     def list(self) -> list[StudyOverview]:
         """Returns every study made by tuner, by name."""

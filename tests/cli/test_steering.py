@@ -1,0 +1,102 @@
+"""Pausing, resuming, stopping, repairing and running again, as typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from optuna.trial import TrialState
+
+from tests.conftest import MakeSpec
+from tuner.cli.main import cli
+from tuner.search import Proposer
+from tuner.store import Database, Ledger, Studies, StudyHandle, open_database
+from tuner.store.records import read_record
+from tuner.store.workers import WorkerIdentity
+
+Type = Callable[..., Result]
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+    url = f"sqlite:///{tmp_path / 'tuner.db'}"
+    monkeypatch.setenv("TUNER_STORAGE", url)
+    return open_database(url, create=True)
+
+
+@pytest.fixture
+def small(database: Database, make_spec: MakeSpec) -> StudyHandle:
+    """Returns a study with a failed trial and one that a dead worker left behind."""
+    study = Studies(database).create(make_spec())
+    ledger = Ledger(database, study, WorkerIdentity("a", "host", 7, "cpu", "0"), lease_s=-1)
+    ledger.register(0.0, lambda ordinal: ordinal)
+    proposer = Proposer(study.spec, seed=0)
+    for _ in range(2):
+        lease = ledger.start(proposer.defaults(), proposer.propose())
+        assert lease is not None
+        if lease.number == 0:
+            ledger.finish(lease, TrialState.FAIL, None, {"error": "ValueError: x"})
+    return study
+
+
+@pytest.fixture
+def typed(small: StudyHandle) -> Type:
+    """Returns the command line in this process, on that database."""
+    return lambda *arguments: CliRunner().invoke(cli, arguments)
+
+
+def test_pause_and_resume_say_what_happens_and_what_to_do_next(typed: Type) -> None:
+    paused = typed("study", "pause", "small")
+    assert "'small' is paused" in paused.output
+    assert "tuner study resume small" in paused.output
+    assert "paused" in typed("study", "list").output
+    assert json.loads(typed("study", "list", "--json").output)[0]["state"] == "paused"
+    assert json.loads(typed("study", "show", "small", "--json").output)["state"] == "paused"
+    assert "The study is paused" in typed("study", "show", "small").output
+    assert "2 of 6 (paused)" in typed("study", "report", "small").output
+    assert json.loads(typed("study", "report", "small", "--json").output)["state"] == "paused"
+    assert "was paused already" in typed("study", "pause", "small").output
+    assert "tuner study run small" in typed("study", "resume", "small").output
+    assert "paused" not in typed("study", "list").output
+
+
+def test_stop_ends_what_nobody_trains(typed: Type, database: Database, small: StudyHandle) -> None:
+    stopped = typed("study", "stop", "small")
+    assert "'small' is stopped" in stopped.output
+    assert "tuner study report small" in stopped.output
+    record = read_record(database, small, 1)
+    assert record is not None
+    assert record.attributes["stopped_by"] == "stop"
+
+
+def test_repair_tells_what_it_did(typed: Type) -> None:
+    assert typed("study", "repair", "small").output == (
+        "Trial 1 freed: its worker was silent for too long, at step 0\n"
+        "Train what was freed: tuner study run small\n"
+    )
+    assert typed("study", "repair", "small").output == "Nothing to repair.\n"
+    assert json.loads(typed("study", "repair", "small", "--json").output) == []
+
+
+def test_trial_runs_again_and_shows_its_history(typed: Type) -> None:
+    rerun = typed("trial", "rerun", "small", "0")
+    assert rerun.output.startswith("Trial 2 is trial 0 again")
+    assert "tuner study run small" in rerun.output
+    shown = typed("trial", "show", "small", "2").output
+    assert "UTC rerun: trial 0 again" in shown
+    assert "rerun_of: 0" in shown
+    [event] = json.loads(typed("trial", "show", "small", "0", "--json").output)["events"]
+    assert (event["kind"], event["host"], event["pid"]) == ("started", "host", 7)
+    refused = typed("trial", "rerun", "small", "9")
+    assert refused.exit_code == 2
+    assert "no trial 9" in refused.output
+
+
+def test_unknown_study_is_told(typed: Type) -> None:
+    for command in ("pause", "resume", "stop", "repair"):
+        refused = typed("study", command, "smal")
+        assert refused.exit_code == 2
+        assert "small" in refused.output

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from tests.conftest import MakeSpec
+from tuner.domain.states import StudyState
+from tuner.domain.trials import Outcome, TrialRecord
+from tuner.errors import LeaseLostError, NotFoundError, SpecError
+from tuner.search import Proposer
+from tuner.store import Database, Lease, Ledger, Studies, StudyHandle
+from tuner.store.control import Repair, ask_to_leave, read_state, repair, set_state
+from tuner.store.events import read_events, record
+from tuner.store.ledger import is_done
+from tuner.store.records import read_record
+from tuner.store.reruns import rerun
+from tuner.store.workers import WorkerIdentity, read_workers
+
+
+def nobody_died(worker_id: str) -> bool:
+    return False
+
+
+class Bench:
+    """Some workers on one study."""
+
+    def __init__(self, database: Database, study: StudyHandle) -> None:
+        self.database = database
+        self.study = study
+        self.proposer = Proposer(study.spec, seed=0)
+
+    def ledger(self, name: str, lease_s: float = 60) -> Ledger:
+        identity = WorkerIdentity(name, "host", 7, "cpu", "0", software="Python 3")
+        ledger = Ledger(self.database, self.study, identity, lease_s)
+        ledger.register(0.0, lambda ordinal: ordinal)
+        return ledger
+
+    def propose(self, ledger: Ledger) -> Lease | None:
+        return ledger.start(self.proposer.defaults(), self.proposer.propose())
+
+    def start(self, ledger: Ledger) -> Lease:
+        lease = self.propose(ledger)
+        assert lease is not None
+        return lease
+
+    def read(self, number: int) -> TrialRecord:
+        found = read_record(self.database, self.study, number)
+        assert found is not None
+        return found
+
+    def kinds(self, number: int | None = None) -> list[str]:
+        return [event.kind for event in read_events(self.database, self.study, number)]
+
+
+@pytest.fixture
+def bench(database: Database, study: StudyHandle) -> Bench:
+    return Bench(database, study)
+
+
+def test_paused_study_starts_nothing_and_gives_nothing_out(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    released = bench.start(ledger)
+    assert set_state(bench.database, bench.study, StudyState.PAUSED) is StudyState.RUNNING
+    assert ledger.orders().state is StudyState.PAUSED
+    ledger.report(released, 5, 5, 0.5)
+    ledger.release(released)
+    assert bench.propose(ledger) is None
+    assert ledger.take_over(nobody_died) is None
+    assert not is_done(bench.database, bench.study)
+    assert set_state(bench.database, bench.study, StudyState.RUNNING) is StudyState.PAUSED
+    assert ledger.orders().state is StudyState.RUNNING
+    taken = ledger.take_over(nobody_died)
+    assert taken is not None
+    assert (taken.number, taken.attempt) == (released.number, 1)
+    assert bench.kinds() == ["started", "paused", "released", "resumed", "taken_over"]
+
+
+def test_stopped_study_ends_with_what_it_has(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    held, free = bench.start(ledger), bench.start(ledger)
+    ledger.report(free, 5, 5, 0.5)
+    ledger.report(free, 10, 10, 0.25)
+    ledger.release(free)
+    set_state(bench.database, bench.study, StudyState.STOPPED)
+    ended = bench.read(free.number)
+    assert (ended.outcome, ended.value) == (Outcome.PRUNED, 0.25)
+    assert ended.attributes["stopped_by"] == "stop"
+    assert not is_done(bench.database, bench.study)
+    assert ledger.orders().state is StudyState.STOPPED
+    ledger.finish(held, TrialState.PRUNED, 0.5, {"stopped_by": "stop"})
+    assert bench.propose(ledger) is None
+    assert is_done(bench.database, bench.study)
+    set_state(bench.database, bench.study, StudyState.RUNNING)
+    assert not is_done(bench.database, bench.study)
+    assert bench.start(ledger).number == 2
+
+
+def test_trial_left_behind_in_a_stopped_study_ends_where_it_is_found(bench: Bench) -> None:
+    lease = bench.start(bench.ledger("a"))
+    set_state(bench.database, bench.study, StudyState.STOPPED)
+    assert bench.ledger("b").take_over(lambda worker: worker == "a") is None
+    assert bench.read(lease.number).outcome is Outcome.PRUNED
+    assert is_done(bench.database, bench.study)
+
+
+def test_state_is_told_again_without_effect(bench: Bench) -> None:
+    assert read_state(bench.database, bench.study) is StudyState.RUNNING
+    for _ in range(2):
+        set_state(bench.database, bench.study, StudyState.PAUSED)
+    assert bench.kinds() == ["paused"]
+    [overview] = Studies(bench.database).list()
+    assert overview.state is StudyState.PAUSED
+
+
+def test_workers_are_asked_to_leave_once(bench: Bench) -> None:
+    ledgers = {name: bench.ledger(name) for name in "abc"}
+    assert ask_to_leave(bench.database, bench.study, ["a", "of another study"]) == 1
+    assert [ledger.orders().leaving for ledger in ledgers.values()] == [True, False, False]
+    assert ask_to_leave(bench.database, bench.study) == 2
+    assert ask_to_leave(bench.database, bench.study) == 0
+    assert all(ledger.orders().leaving for ledger in ledgers.values())
+
+
+def test_workers_are_listed_with_what_they_hold(bench: Bench) -> None:
+    first, second = bench.ledger("a"), bench.ledger("b")
+    bench.start(second)
+    bench.start(second)
+    first.leave("nothing left to do")
+    rows = read_workers(bench.database, bench.study)
+    assert [(row.id, row.trials, row.left, row.leaving) for row in rows] == [
+        ("a", (), True, False),
+        ("b", (0, 1), False, False),
+    ]
+    assert (rows[0].host, rows[0].pid, rows[0].software) == ("host", 7, "Python 3")
+    assert rows[0].started_at <= rows[0].last_seen
+    assert 0 <= rows[0].seen_ago_s < 60
+
+
+def test_rerun_is_the_same_configuration_taken_by_the_next_worker(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    for _ in range(3):
+        ledger.finish(bench.start(ledger), TrialState.FAIL, None, {"error": "x", "steps": 3})
+    assert rerun(bench.database, bench.study, 2) == 3
+    taken = ledger.take_over(nobody_died)
+    assert taken is not None
+    assert (taken.number, taken.attempt) == (3, 1)
+    first, again = bench.read(2), bench.read(3)
+    assert again.proposal == first.proposal
+    assert again.attributes["rerun_of"] == 2
+    assert not {"error", "steps"} & again.attributes.keys()
+    assert bench.kinds(3) == ["rerun", "taken_over"]
+
+
+def test_rerun_of_a_default_costs_no_other_its_turn(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    ledger.finish(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
+    assert rerun(bench.database, bench.study, 0) == 1
+    bench.start(ledger)
+    assert [bench.read(number).optimizer for number in range(3)] == ["sgd", "sgd", "adam"]
+    assert [bench.read(number).proposal.preset for number in range(3)] == ["default"] * 3
+
+
+def test_rerun_stays_within_the_budget(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    for _ in range(bench.study.spec.budget.trials):
+        ledger.finish(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
+    with pytest.raises(SpecError, match=r"All 6 trials.*budget.trials=7"):
+        rerun(bench.database, bench.study, 0)
+    assert is_done(bench.database, bench.study)
+
+
+def test_of_many_reruns_at_once_the_budget_takes_what_fits(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    for _ in range(4):
+        ledger.finish(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
+
+    def try_rerun(number: int) -> int | None:
+        try:
+            return rerun(bench.database, bench.study, number)
+        except SpecError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        started = list(pool.map(try_rerun, range(4)))
+    assert sorted(number for number in started if number is not None) == [4, 5]
+
+
+def test_rerun_of_what_cannot_run_again_is_refused(database: Database, make_spec: MakeSpec) -> None:
+    study = Studies(database).create(make_spec(budget={"steps": 5, "wall_time": 100.0}))
+    bench = Bench(database, study)
+    ledger = bench.ledger("a")
+    with pytest.raises(NotFoundError, match="no trial 0"):
+        rerun(database, study, 0)
+    lease = bench.start(ledger)
+    with pytest.raises(SpecError, match="not over yet"):
+        rerun(database, study, 0)
+    ledger.finish(lease, TrialState.COMPLETE, 1.0, {})
+    set_state(database, study, StudyState.STOPPED)
+    with pytest.raises(SpecError, match="resume it first"):
+        rerun(database, study, 0)
+    set_state(database, study, StudyState.RUNNING)
+    late = Ledger(database, study, WorkerIdentity("b", "host", 1, "cpu", "0"))
+    late.register(101.0, lambda ordinal: ordinal)
+    with pytest.raises(SpecError, match=r"wall time.*is used up"):
+        rerun(database, study, 0)
+
+
+def test_repair_frees_what_dead_and_silent_workers_held(bench: Bench) -> None:
+    alive, dead = bench.ledger("alive"), bench.ledger("dead")
+    silent = bench.ledger("silent", lease_s=-1)
+    kept, of_dead, of_silent = bench.start(alive), bench.start(dead), bench.start(silent)
+    dead.report(of_dead, 5, 5, 0.5)
+    repairs = repair(bench.database, bench.study, lambda worker: worker == "dead")
+    assert repairs == [
+        Repair(of_dead.number, "freed", "its worker has died, at step 5"),
+        Repair(of_silent.number, "freed", "its worker was silent for too long, at step 0"),
+    ]
+    with pytest.raises(LeaseLostError):
+        dead.report(of_dead, 6, 6, 0.5)
+    alive.report(kept, 5, 5, 0.5)
+    assert repair(bench.database, bench.study, nobody_died) == []
+    taken = [alive.take_over(nobody_died), alive.take_over(nobody_died)]
+    assert [(lease.number, lease.attempt) for lease in taken if lease] == [(1, 2), (2, 2)]
+
+
+def test_repair_fails_what_was_tried_three_times_and_tells_its_history(bench: Bench) -> None:
+    names = ["a", "b", "c"]
+    bench.start(bench.ledger(names[0]))
+    for name in names[1:]:
+        ledger = bench.ledger(name)
+        lease = ledger.take_over(lambda worker: True)
+        assert lease is not None
+    [repaired] = repair(bench.database, bench.study, lambda worker: True)
+    assert (repaired.number, repaired.action) == (0, "failed")
+    failed = bench.read(0)
+    assert failed.outcome is Outcome.FAILED
+    first, *history = failed.attributes["error"].splitlines()
+    assert first == "WorkerDied: 3 workers died or hung on it; none got past step 0."
+    assert ["host, process 7, cpu" in line for line in history] == [True] * 3
+    assert "started on" in history[0]
+    assert history[2].endswith("attempt 3, at step 0")
+    assert bench.kinds(0)[-2:] == ["failed_attempts", "repaired"]
+
+
+def test_repair_ends_what_runs_without_a_lease_and_forgets_leases_of_what_is_over(
+    bench: Bench,
+) -> None:
+    ledger = bench.ledger("a")
+    over = bench.start(ledger)
+    optuna_study = optuna.load_study(study_name="small", storage=bench.database.storage)
+    optuna_study.tell(over.number, state=TrialState.FAIL)
+    foreign = optuna_study.ask()
+    repairs = repair(bench.database, bench.study, nobody_died)
+    assert [(done.number, done.action) for done in repairs] == [
+        (over.number, "forgotten"),
+        (foreign.number, "failed"),
+    ]
+    trials = optuna_study.get_trials()
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 2
+    assert "nobody had a lease" in trials[1].user_attrs["error"]
+    assert repair(bench.database, bench.study, nobody_died) == []
+
+
+def test_repair_of_a_stopped_study_ends_what_is_left(bench: Bench) -> None:
+    lease = bench.start(bench.ledger("a"))
+    set_state(bench.database, bench.study, StudyState.STOPPED)
+    [done] = repair(bench.database, bench.study, lambda worker: True)
+    assert (done.number, done.action) == (lease.number, "ended")
+    assert is_done(bench.database, bench.study)
+
+
+def test_events_go_with_their_study(bench: Bench, database: Database) -> None:
+    bench.start(bench.ledger("a"))
+    Studies(database).delete(bench.study)
+    assert read_events(database, bench.study) == []
+    for steer in (
+        lambda: set_state(database, bench.study, StudyState.PAUSED),
+        lambda: repair(database, bench.study, nobody_died),
+        lambda: read_state(database, bench.study),
+    ):
+        with pytest.raises(NotFoundError, match="deleted"):
+            steer()
+
+
+def test_event_of_an_unknown_kind_is_refused(bench: Bench, database: Database) -> None:
+    with (
+        pytest.raises(ValueError, match="no kind of event"),
+        database.write() as connection,
+    ):
+        record(connection, bench.study.uuid, "exploded")
+
+
+def test_event_tells_when_where_and_what(bench: Bench, database: Database) -> None:
+    ledger = bench.ledger("a")
+    ledger.release(bench.start(ledger))
+    with database.write() as connection:
+        connection.execute(sa.text("UPDATE tuner_events SET at = 0"))
+    started, _ = read_events(database, bench.study, 0)
+    assert str(started) == "1970-01-01 00:00:00 UTC started on host, process 7, cpu"
