@@ -106,6 +106,12 @@ class Scene:
     def __post_init__(self) -> None:
         self.crew = Crew(self.scale, self.environment, self.folder)
 
+    def is_at_work(self) -> bool:
+        """Tells whether every worker has come as far as to train."""
+        alive = self.crew.alive()
+        traces = self.folder / "trace"
+        return bool(alive) and all((traces / f"{worker.pid}.txt").exists() for worker in alive)
+
 
 @dataclass(frozen=True)
 class Fault:

@@ -70,10 +70,16 @@ def main() -> None:
     parser.add_argument("--fault", choices=list(FAULTS), action="append")
     parser.add_argument("--trials", type=int, default=Scale.trials)
     parser.add_argument("--workers", type=int, default=Scale.workers)
+    parser.add_argument("--every", type=float, default=Scale.every_s, help="seconds of a strike")
     parser.add_argument("--seed", type=int, default=Scale.seed)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    scale = Scale(trials=arguments.trials, workers=arguments.workers, seed=arguments.seed)
+    scale = Scale(
+        trials=arguments.trials,
+        workers=arguments.workers,
+        every_s=arguments.every,
+        seed=arguments.seed,
+    )
     kinds = ["sqlite", "postgresql"] if arguments.database == "both" else [arguments.database]
     cases = [(f, k) for f in arguments.fault or FAULTS for k in kinds if k in FAULTS[f].databases]
     err = Console(stderr=True)
@@ -154,18 +160,21 @@ def work(scene: Scene, fault: Fault, database: Database, study: StudyHandle) -> 
     scale = scene.scale
     strikes = losses = 0
     over_at = time.monotonic() + scale.limit_s
-    strike_at = time.monotonic() + scale.every_s
+    strike_at: float | None = None
     while time.monotonic() < over_at:
         scene.crew.tend()
         time.sleep(0.25)
         with contextlib.suppress(UnavailableError):
             if is_done(database, study):
                 break
-        due = time.monotonic() > strike_at and not (fault.once and strikes)
-        if fault.strike is not None and due and scene.crew.alive():
+        if fault.strike is None or (fault.once and strikes) or not scene.is_at_work():
+            continue
+        if strike_at is None:
+            strike_at = time.monotonic() + scale.every_s * scene.rng.uniform(0.5, 1.5)
+        elif time.monotonic() > strike_at:
             losses += fault.strike(scene)
             strikes += 1
-            strike_at = time.monotonic() + scale.every_s * scene.rng.uniform(0.5, 1.5)
+            strike_at = None
     return strikes, losses
 
 
