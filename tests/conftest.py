@@ -140,7 +140,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = copy_project(tmp_path / "project")
     monkeypatch.chdir(folder)
     for name in ("TUNER_STORAGE", "TUNER_STORAGE_FILE", "TUNER_HOME", "TUNER_ALLOW"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that it is absent again afterwards
+        monkeypatch.delenv(name)
     with forgotten("models"):
         yield folder
 

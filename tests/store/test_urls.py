@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.errors import SpecError
-from tuner.store.urls import default_url, hide_secrets, holds_secret, parse_url, redact
+from tuner.store.urls import (
+    default_url,
+    hide_known_secrets,
+    hide_secrets,
+    holds_secret,
+    parse_url,
+    redact,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +115,19 @@ def test_file_without_a_url_is_refused_with_the_remedy(
 )
 def test_password_in_a_url_is_recognised(url: str, holds: bool) -> None:
     assert holds_secret(url) is holds
+
+
+def test_secrets_of_urls_that_were_read_are_hidden_in_texts_of_anyones() -> None:
+    url = "postgresql://ann:let%2Fme%20in%21@db/tuner"
+    parse_url(url)
+    for spelling in ("let/me in!", "let%2Fme%20in%21", "let/me%20in%21", "let%2Fme+in%21"):
+        assert hide_known_secrets(f"env: {spelling}, {url}") == (
+            "env: ***, postgresql://ann:***@db/tuner"
+        )
+
+
+def test_short_password_is_left_where_it_may_be_a_word() -> None:
+    url = "postgresql://tuner:tuner@db/tuner"
+    parse_url(url)
+    told = hide_known_secrets(f"tuner/service/task.py: {url}")
+    assert told == "tuner/service/task.py: postgresql://tuner:***@db/tuner"

@@ -82,4 +82,5 @@ def main() -> None:
 
 def _say(message: str) -> None:
     click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(message, err=True)
+    urls = sys.modules.get("tuner.store.urls")  # without it no URL has been read
+    click.echo(urls.hide_known_secrets(message) if urls else message, err=True)

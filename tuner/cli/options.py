@@ -151,10 +151,12 @@ def load_spec(
 
 
 def open_storage(storage: str | None, *, create: bool = False) -> Database:
-    """Opens the database a command names."""
+    """Opens the database a command names, until the command ends."""
     from tuner.store import default_url, open_database
 
-    return open_database(storage or default_url(), create=create)
+    database = open_database(storage or default_url(), create=create)
+    click.get_current_context().call_on_close(database.close)
+    return database
 
 
 def console(*, stderr: bool = False) -> Console:

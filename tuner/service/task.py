@@ -24,6 +24,7 @@ from tuner.service.checkpoints import Checkpoints
 from tuner.service.desk import Desk
 from tuner.store import Lease
 from tuner.store.outbox import Outbox
+from tuner.store.urls import hide_known_secrets
 from tuner.training.device import is_out_of_memory
 from tuner.training.loop import Ending, Outcome
 from tuner.training.reporting import Evaluation, StaleCheckpointError
@@ -253,13 +254,13 @@ class Task:
         """Records what the workload raised."""
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-        text = _describe(error)
+        text = hide_known_secrets(_describe(error))
         if is_out_of_memory(error):
             text = f"Out of memory ({text}). Use a smaller batch or model, or a larger device."
         attributes = {
             "error": text[:2000],
             "error_at": place,
-            "traceback": "".join(traceback.format_exception(error))[-20_000:],
+            "traceback": hide_known_secrets("".join(traceback.format_exception(error)))[-20_000:],
         }
         self._finish(TrialState.FAIL, None, attributes)
         self._log(f"Trial {self._lease.number} failed: {text.splitlines()[0]}")

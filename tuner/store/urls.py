@@ -16,7 +16,11 @@ _BACKENDS = ("sqlite", "postgresql")
 _POSTGRESQL = "postgresql+psycopg"
 _SPELLINGS = ("postgres", "postgresql", _POSTGRESQL)
 _VARIABLE, _FILE_VARIABLE = "TUNER_STORAGE", "TUNER_STORAGE_FILE"
+_TELLING = 8
 _UNREADABLE = "(not a database URL)"
+
+_known: set[str] = set()
+"""Every URL with a secret that this process has read."""
 
 
 def default_url() -> str:
@@ -77,6 +81,8 @@ def parse_url(url: str) -> sqlalchemy.URL:
     except (ArgumentError, ValueError):
         remedy = f"sqlite:///{url}" if "/" not in url and url else _DEFAULT
         raise SpecError(f"--storage is no database URL: write it as {remedy}.") from None
+    if _secrets(parsed):
+        _known.add(url)
     if parsed.drivername in _SPELLINGS:
         return _parse_postgresql(url, parsed)
     backend = parsed.get_backend_name()
@@ -140,10 +146,9 @@ def holds_secret(url: str) -> bool:
     (True, False)
     """
     try:
-        parsed = sqlalchemy.make_url(url)
+        return bool(_secrets(sqlalchemy.make_url(url)))
     except (ArgumentError, ValueError):
         return False
-    return bool(parsed.password) or any(_is_secret(key) for key in parsed.query)
 
 
 def hide_secrets(text: str, url: str) -> str:
@@ -152,15 +157,34 @@ def hide_secrets(text: str, url: str) -> str:
     >>> hide_secrets("password=hunter2 host=db", "postgresql://ann:hunter2@db/tuner")
     'password=*** host=db'
     """
-    parsed = sqlalchemy.make_url(url)
-    secrets = [str(parsed.password)] if parsed.password else []
-    for key, value in parsed.query.items():
+    return _hide(text, _secrets(sqlalchemy.make_url(url)))
+
+
+def hide_known_secrets(text: str) -> str:
+    """Returns a text of anyone's, such as a traceback, without the secrets of all URLs read so far.
+
+    A password of fewer than 8 letters may be a word of the text's own, and is hidden in URLs alone.
+    """
+    for url in sorted(_known, key=len, reverse=True):
+        text = text.replace(url, redact(url))
+        text = _hide(text, {s for s in _secrets(sqlalchemy.make_url(url)) if len(s) >= _TELLING})
+    return text
+
+
+def _secrets(url: sqlalchemy.URL) -> set[str]:
+    """Returns the secrets of a URL, as they are and as a URL may spell them."""
+    secrets = [str(url.password)] if url.password else []
+    for key, value in url.query.items():
         if _is_secret(key):
             secrets += [value] if isinstance(value, str) else list(value)
-    spellings = {form for secret in secrets for form in (secret, quote(secret), quote_plus(secret))}
+    forms = {f for s in secrets for f in (s, quote(s), quote(s, safe=""), quote_plus(s))}
+    return forms - {""}
+
+
+def _hide(text: str, secrets: set[str]) -> str:
     # The longest first: one may be a part of another.
-    for spelling in sorted(spellings - {""}, key=len, reverse=True):
-        text = text.replace(spelling, "***")
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
     return text
 
 
