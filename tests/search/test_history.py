@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from datetime import datetime
 
 import pytest
 from optuna.trial import TrialState
@@ -73,6 +74,23 @@ def test_every_trial_is_counted_once():
     history.add([record_of(0, Outcome.RUNNING), record_of(1, Outcome.RUNNING)])
     history.add([record_of(1, Outcome.COMPLETE, 0.5), record_of(2, Outcome.FAILED)])
     assert history.count == len(history.study.trials) == 3
+
+
+def test_number_that_starts_anew_is_another_trial():
+    history = History(make_spec())
+    early, late = datetime(2026, 1, 1), datetime(2026, 1, 2)  # noqa: DTZ001 (as Optuna has them)
+    history.add([record_of(0, value=0.5), record_of(1, Outcome.RUNNING, params={"sgd.lr": 0.1})])
+    history.add([dataclasses.replace(record_of(0, value=0.25), started_at=early)])
+    history.add([dataclasses.replace(record_of(1, value=0.75), started_at=late)])
+    assert [trial.state for trial in history.study.trials] == [
+        TrialState.COMPLETE,
+        TrialState.FAIL,
+        TrialState.COMPLETE,
+        TrialState.COMPLETE,
+    ]
+    assert [history.study.trials[index].value for index in (0, 2, 3)] == [0.5, 0.25, 0.75]
+    assert history.study.trials[3].params["sgd.lr"] == 0.01
+    assert history.count == 2
 
 
 def test_trials_may_arrive_in_any_order():

@@ -102,9 +102,20 @@ class _Mirror:
         )
 
     def add(self, number: int, trial: FrozenTrial) -> None:
-        """Takes in a trial, or how it stands by now."""
+        """Takes in a trial, or how it stands by now.
+
+        While a study is renamed, a trial can be lost that had been told of, and its number run
+        anew. What was learnt of the lost one stays.
+        """
         storage = self.study._storage  # noqa: SLF001
         known = self.ids.get(number)
+        if known is not None:
+            before = storage.get_trial(known)
+            if before.state.is_finished():
+                known = None
+            elif before.datetime_start != trial.datetime_start:
+                storage.set_trial_state_values(known, TrialState.FAIL)
+                known = None
         if known is None:
             self.ids[number] = storage.create_new_trial(self.study._study_id, trial)  # noqa: SLF001
             return
