@@ -127,7 +127,7 @@ def test_budget_is_exact_when_a_study_is_renamed_while_many_work_on_it(
         working = [pool.submit(work, index) for index in range(3)]
         for _ in range(6):
             under_way.acquire()
-        # SQLite refuses the dashboard's transactions now and then; then the name stays.
+        # PostgreSQL refuses the deletion when a report arrives in the middle; then the name stays.
         assert rename(database, study, "renamed") in (201, 500)
         renamed.set()
         for worker in working:

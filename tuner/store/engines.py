@@ -12,6 +12,9 @@ from sqlalchemy import event
 IMMEDIATE = "tuner_immediate"
 """The execution option of a transaction that is going to write."""
 
+_READING = "tuner_reading"
+_NO_WRITES = ("SELECT", "PRAGMA", "BEGIN")
+
 _BUSY_TIMEOUT_S = 60
 _IDLE_IN_TRANSACTION_S = 60
 
@@ -46,6 +49,7 @@ def configure(engine: sa.Engine) -> None:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin)
+        event.listen(engine, "before_cursor_execute", _begin_late)
     else:
         event.listen(engine, "connect", _configure_postgresql)
     engine.dispose()
@@ -61,10 +65,10 @@ def begin_writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def for_reading(connection: sa.Connection) -> sa.Connection:
-    """Has every statement of a transaction see one state of the database, as SQLite does anyway."""
+    """Has every statement of a transaction see one state of the database."""
     if connection.dialect.name == "postgresql":
         return connection.execution_options(isolation_level="REPEATABLE READ")
-    return connection
+    return connection.execution_options(**{_READING: True})
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
@@ -83,7 +87,17 @@ def _configure_postgresql(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: sa.Connection) -> None:
-    # A transaction that starts by reading and then writes can be refused at once by SQLite when
+    # A transaction that starts by reading and then writes is refused at once by SQLite when
     # another has written in between; one that takes the write lock first waits its turn.
-    immediate = connection.get_execution_options().get(IMMEDIATE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get(IMMEDIATE):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif options.get(_READING):
+        connection.exec_driver_sql("BEGIN")
+
+
+def _begin_late(connection: sa.Connection, cursor: Any, statement: str, *_: Any) -> None:
+    # Optuna's own sessions do not say which they are: theirs begin where they first write, as
+    # SQLite's driver has it by default, and then wait their turn as well.
+    if not cursor.connection.in_transaction and not statement.lstrip().startswith(_NO_WRITES):
+        cursor.execute("BEGIN IMMEDIATE")
