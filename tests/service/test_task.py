@@ -20,6 +20,7 @@ from tuner.errors import LeaseLostError
 from tuner.service.interruption import Interruption
 from tuner.store import Database, read_curves
 from tuner.store.control import ask_to_leave, set_state
+from tuner.store.reruns import rerun
 from tuner.training.run import Run
 
 MakeBureau = Callable[..., Bureau]
@@ -196,6 +197,16 @@ class TestOwnHyperparameters:
     def test_they_are_drawn_anew_for_every_trial(self, bureau: Bureau) -> None:
         drawn = [bureau.train(lambda run: run.suggest_float("width", 0, 1)).value for _ in range(4)]
         assert len(set(drawn)) == 4
+
+    def test_a_rerun_trains_with_those_of_its_model(self, bureau: Bureau) -> None:
+        def loop(run: Run) -> float:
+            return run.suggest_float("width", 0.5, 2.0, log=True)
+
+        first = bureau.train(loop)
+        bureau.train(loop)
+        number = rerun(bureau.database, bureau.study, first.number)
+        again = bureau.train(loop)
+        assert (again.number, again.value) == (number, first.value)
 
     def test_an_interrupted_trial_keeps_its_own(self, bureau: Bureau) -> None:
         drawn: list[float] = []

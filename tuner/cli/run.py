@@ -121,6 +121,7 @@ def train(database: Database, study: StudyHandle, *, workers: int, device: str) 
     from tuner.service.summaries import read_summary
 
     if read_summary(database, study).finished < study.spec.budget.trials:
+        _resume(database, study)
         train_on(LocalPool(job_on(database, study), slots_on([device], workers)), database, study)
     summary = read_summary(database, study)
     print_report(summary, console())
@@ -132,6 +133,16 @@ def train(database: Database, study: StudyHandle, *, workers: int, device: str) 
         f"tuner study export {name}, tuner dashboard",
         err=True,
     )
+
+
+def _resume(database: Database, study: StudyHandle) -> None:
+    from tuner.domain.states import StudyState
+    from tuner.store.control import read_state, set_state
+
+    state = read_state(database, study)
+    if state is not StudyState.RUNNING:
+        set_state(database, study, StudyState.RUNNING)
+        click.echo(f"Study {study.name!r} was {state} and goes on", err=True)
 
 
 def job_on(database: Database, study: StudyHandle) -> Job:

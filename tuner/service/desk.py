@@ -38,6 +38,7 @@ class Desk:
     presence: Presence
     records: dict[int, TrialRecord] = field(default_factory=dict)
     failures_before: int = 0
+    leaving: bool = False
 
     def __post_init__(self) -> None:
         self.defaults = self.proposer.defaults()

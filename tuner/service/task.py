@@ -170,6 +170,7 @@ class Task:
         self._looked_at = time.monotonic()
         orders = self._desk.ledger.orders()
         if orders.leaving:
+            self._desk.leaving = True
             self._desk.interruption.request()
         self._paused = orders.state is StudyState.PAUSED
         if orders.state is StudyState.STOPPED:
@@ -197,6 +198,9 @@ class Task:
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         """Returns a value for a hyperparameter of the workload's own, and records it."""
+        if self._record.own_axes.get(name) == axis:
+            # A rerun, or a trial that starts over, trains with what is on record.
+            return self._record.proposal.params[name]
         value, distribution = self._desk.proposer.suggest(name, axis)
         self._outbox.put(
             lambda: self._desk.ledger.add_parameters(

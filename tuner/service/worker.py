@@ -110,16 +110,17 @@ class Worker:
                 watchdog=watchdog,
                 presence=presence,
             )
-            self._work(train, desk)
-            patience.run(ledger.touch)
+            reason = self._work(train, desk)
+            patience.run(lambda: ledger.leave(reason))
 
-    def _work(self, train: Train, desk: Desk) -> None:
+    def _work(self, train: Train, desk: Desk) -> str:
+        """Works, and returns why it has ended."""
         desk.patience.run(desk.catch_up)
         desk.failures_before = sum(_failure_of(r) is not None for r in desk.records.values())
         while not self.interruption.requested:
             orders = desk.patience.run(desk.ledger.orders)
             if orders.leaving:
-                return
+                return "asked to leave"
             lease = None
             if orders.state is not StudyState.PAUSED:
                 desk.patience.run(desk.catch_up)
@@ -128,11 +129,12 @@ class Worker:
             if lease is not None:
                 self._train(train, desk, lease)
             elif desk.patience.run(lambda: is_done(self.database, self.study)):
-                return
+                return "nothing left to do"
             else:
                 # Others still train, or the study is paused: stay, for what may be left behind.
                 desk.patience.run(desk.ledger.touch)
                 self.interruption.wait(_POLL_S)
+        return "asked to leave" if desk.leaving else "interrupted"
 
     def _find_work(self, desk: Desk) -> Lease | None:
         # After an outage every lease has expired, and those who train need a moment to say so.
