@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10
 
-.PHONY: help demo test lint types contracts wheel docs clean
+.PHONY: help demo test slow lint types contracts wheel docs clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -11,8 +12,11 @@ help: ## Show this help
 demo: .venv/demo.stamp ## Tune eight optimizers on handwritten digits, and report
 	$(BIN)/tuner run studies/digits.toml
 
-test: .venv/dev.stamp lint types contracts wheel ## Check everything: style, types, layers, wheel, tests
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10
+test: .venv/dev.stamp lint types contracts wheel ## Check style, types, layers, wheel, and all but the slow tests
+	$(PYTEST) -m 'not slow'
+
+slow: .venv/dev.stamp ## Run the slow tests: several workers, Ray, the services of docker-compose.yml
+	$(PYTEST) -m slow
 
 lint: .venv/dev.stamp ## Check style
 	$(BIN)/ruff check .

@@ -72,6 +72,7 @@ def test_worker_runs_an_installed_workload_once_it_is_allowed(
     assert (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_workers_of_a_run_are_told_what_may_run(
     tuner: Tuner, plant: Callable[[str], None], library: str
 ) -> None:
@@ -83,6 +84,7 @@ def test_workers_of_a_run_are_told_what_may_run(
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_who_types_a_workload_vouches_for_it(tuner: Tuner, library: str) -> None:
     ended = tuner("run", "--workload", library, "--optimizers", "sgd", "--name", "typed", *SMALL)
     assert ended.returncode == 0, ended.stderr

@@ -11,6 +11,7 @@ import pytest
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.slow
 def test_four_workers_on_postgresql_end_with_exactly_the_budget(
     tuner: Tuner, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -284,8 +284,7 @@ def has_ended(pid: int) -> bool:
 _DIGITS = (*("studies/digits.toml", "--set", "budget.trials=24", "--set", "budget.steps=300"),)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", ["worker", "parent"])
+@pytest.mark.parametrize("victim", ["worker", pytest.param("parent", marks=pytest.mark.slow)])
 def test_study_whose_processes_are_killed_ends_with_exactly_its_budget(
     tuner: Tuner, project: Path, victim: str
 ) -> None:

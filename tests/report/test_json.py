@@ -26,6 +26,7 @@ KEYS = {
     "trials_per_hour",
     "steps",
     "steps_per_s",
+    "state",
 }
 
 

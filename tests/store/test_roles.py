@@ -78,6 +78,7 @@ def code_of(url: str, statement: str) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_worker_takes_a_study_to_its_end(
     tuner: Tuner,
     acting: As,
