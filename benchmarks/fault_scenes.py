@@ -42,9 +42,9 @@ class Scale:
 
     trials: int = 60
     workers: int = 4
-    steps: int = 400
+    steps: int = 200
     checkpoint_s: float = 1.0
-    every_s: float = 8.0
+    every_s: float = 5.0
     cut_s: float = 30.0
     seed: int = 0
     limit_s: float = 900.0

@@ -235,7 +235,8 @@ def count_steps_again(scene: Scene) -> int:
 
 def show(results: list[Result], scale: Scale) -> None:
     """Prints the table."""
-    table = Table(title=f"{scale.trials} trials, {scale.workers} workers")
+    interval = f"a checkpoint every {scale.checkpoint_s:g} s, steps of {STEP_S:g} s"
+    table = Table(title=f"{scale.trials} trials, {scale.workers} workers, {interval}")
     for column in (
         "fault", "database", "strikes", "seconds", "finished", "told twice", "left running",
         "broken curves", "steps again", "allowed", "holds",

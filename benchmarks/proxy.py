@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 
@@ -22,6 +23,8 @@ class Proxy:
         self._open = threading.Event()
         self._open.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads: list[threading.Thread] = []
+        self._ends: list[socket.socket] = []
         self.port: int = self._listener.getsockname()[1]
 
     def cut(self) -> None:
@@ -33,7 +36,7 @@ class Proxy:
         self._open.set()
 
     def __enter__(self) -> Proxy:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._begin(self._accept)
         return self
 
     def __exit__(
@@ -43,7 +46,16 @@ class Proxy:
         traceback: TracebackType | None,
     ) -> None:
         self._open.set()
-        self._listener.close()
+        _close(self._listener)
+        while self._threads:
+            for end in list(self._ends):
+                _close(end)
+            self._threads.pop().join()
+
+    def _begin(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -51,18 +63,20 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:  # closed: the proxy is over
                 return
-            threading.Thread(target=self._connect, args=(client,), daemon=True).start()
+            self._begin(self._connect, client)
 
     def _connect(self, client: socket.socket) -> None:
         self._open.wait()
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._ends += [client, server]
         try:
             server.connect(self._path)
         except OSError:  # the server is down: so is the connection
-            client.close()
+            _close(client)
+            _close(server)
             return
-        for source, target in ((client, server), (server, client)):
-            threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+        self._begin(self._pass_on, client, server)
+        self._pass_on(server, client)
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         try:
@@ -72,7 +86,12 @@ class Proxy:
         except OSError:  # one side is gone, and takes the other with it
             pass
         finally:
-            for end in (source, target):
-                with contextlib.suppress(OSError):  # closed by the other direction
-                    end.shutdown(socket.SHUT_RDWR)
-                end.close()
+            _close(source)
+            _close(target)
+
+
+def _close(end: socket.socket) -> None:
+    """Closes a socket, waking whoever waits for it."""
+    with contextlib.suppress(OSError):  # it may not be connected any more
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
