@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from socketserver import TCPServer, ThreadingMixIn
@@ -13,6 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from tuner.errors import SpecError, StorageError
 from tuner.service.authentication import LOCAL_ADDRESS, Guard
+from tuner.service.interruption import Interruption
 from tuner.store import Database
 
 LOOPBACK = "127.0.0.1"
@@ -85,11 +87,12 @@ class Server(ThreadingMixIn, WSGIServer):
         return f"http://{name}:{self.server_port}/"
 
     def run(self) -> None:
-        """Answers requests until interrupted."""
-        try:
-            self.serve_forever()
-        except KeyboardInterrupt:
-            return
+        """Answers requests until Ctrl-C or SIGTERM."""
+        with Interruption() as interruption:
+            threading.Thread(target=self.serve_forever, daemon=True).start()
+            while not interruption.wait(_SILENCE_S):
+                pass
+            self.shutdown()
 
     def server_bind(self) -> None:
         """Binds without asking the network for this machine's name."""
