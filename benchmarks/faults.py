@@ -19,7 +19,6 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 
-import sqlalchemy as sa
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -32,8 +31,8 @@ from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import UnavailableError
 from tuner.service.watchdog import HUNG
 from tuner.store import Database, Studies, StudyHandle, open_database, read_curves, read_records
+from tuner.store.leases import count_leases
 from tuner.store.ledger import is_done
-from tuner.store.tables import leases
 
 _SAVING_S = 0.5
 """Seconds that a checkpoint may take to be written and told of."""
@@ -202,9 +201,7 @@ def count_told_twice(scene: Scene) -> int:
 def count_left(database: Database, study: StudyHandle, records: list[TrialRecord]) -> int:
     """Counts the trials that have not ended, and the leases that nobody needs any more."""
     with database.read() as connection:
-        held = connection.execute(
-            sa.select(sa.func.count()).select_from(leases).where(leases.c.study_uuid == study.uuid)
-        ).scalar_one()
+        held = count_leases(connection, study.uuid)
     return held + sum(not is_finished(record) for record in records)
 
 

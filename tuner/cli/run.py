@@ -137,12 +137,11 @@ def train(database: Database, study: StudyHandle, *, workers: int, device: str) 
 
 def _resume(database: Database, study: StudyHandle) -> None:
     from tuner.domain.states import StudyState
-    from tuner.store.control import read_state, set_state
+    from tuner.store.control import set_state
 
-    state = read_state(database, study)
-    if state is not StudyState.RUNNING:
-        set_state(database, study, StudyState.RUNNING)
-        click.echo(f"Study {study.name!r} was {state} and goes on", err=True)
+    before = set_state(database, study, StudyState.RUNNING)
+    if before is not StudyState.RUNNING:
+        click.echo(f"Study {study.name!r} was {before} and goes on", err=True)
 
 
 def job_on(database: Database, study: StudyHandle) -> Job:
