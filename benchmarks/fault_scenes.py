@@ -25,6 +25,9 @@ from benchmarks.proxy import Proxy
 ROOT = Path(__file__).parents[1]
 _DISK_BYTES = 65_536
 
+_GRACE_S = 30.0
+"""Seconds within which a worker asked to end has ended, as most orchestrators wait for."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -150,8 +153,11 @@ def kill_one(scene: Scene) -> int:
 
 def terminate_all(scene: Scene) -> int:
     """Asks every worker to end, as preemption does."""
-    for worker in scene.crew.alive():
+    workers = scene.crew.alive()
+    for worker in workers:
         worker.send_signal(signal.SIGTERM)
+    for worker in workers:
+        worker.wait(_GRACE_S)
     return 0
 
 

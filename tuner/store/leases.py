@@ -68,20 +68,19 @@ def grant(
 ) -> Lease:
     """Enters the lease of a trial that has just started; nobody holds it without a worker."""
     token = uuid.uuid4().hex
+    terms = {
+        "token": token,
+        "worker_id": worker_id,
+        "expires_at": DatabaseClock() + lease_s,
+        "step": 0,
+        "attempts": 1,
+        "checkpoint": None,
+    }
     # A trial that was lost in a renaming can have left the lease of its number behind.
     connection.execute(
-        sa.delete(leases).where(leases.c.study_uuid == study_uuid, leases.c.number == number)
-    )
-    connection.execute(
-        sa.insert(leases).values(
-            study_uuid=study_uuid,
-            number=number,
-            token=token,
-            worker_id=worker_id,
-            expires_at=DatabaseClock() + lease_s,
-            step=0,
-            attempts=1,
-        )
+        ot.insert_into(connection, leases)
+        .values(study_uuid=study_uuid, number=number, **terms)
+        .on_conflict_do_update(index_elements=["study_uuid", "number"], set_=terms)
     )
     return Lease(number, token, 1)
 

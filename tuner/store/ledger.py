@@ -81,6 +81,7 @@ class Ledger:
         self._lease_s = lease_s
         self._held: dict[str, Held] = {}
         self._touched_at = float("-inf")
+        self._begun = 0
 
     def register(self, age_s: float, derive: Callable[[int], int]) -> int:
         """Enters the worker in the database.
@@ -119,17 +120,22 @@ class Ledger:
         """
         with self._database.write() as connection:
             present = self._lock(connection)
+            started = ot.count_trials(connection, present.study_id)
             if present.state is not StudyState.RUNNING or is_used_up(
-                connection, self._study, present, alive=self._worker.worker_id
+                connection, self._study, present, started, alive=self._worker.worker_id
             ):
                 return None
-            begun = count_defaults(connection, present.study_id)
-            template = defaults[begun] if begun < len(defaults) else proposal
-            [(trial_id, number)] = ot.insert_trials(connection, present.study_id, [template])
+            # Defaults only become more: all others wait for this lock, so nothing is asked twice.
+            if self._begun < len(defaults):
+                self._begun = count_defaults(connection, present.study_id)
+            template = defaults[self._begun] if self._begun < len(defaults) else proposal
+            [(trial_id, number)] = ot.insert_trials(
+                connection, present.study_id, [template], started
+            )
             worker_id, study_uuid = self._worker.worker_id, self._study.uuid
             lease = grant(connection, study_uuid, number, worker_id, self._lease_s)
             events.record(connection, study_uuid, "started", number=number, worker_id=worker_id)
-            self._touch(connection)
+            self._touch_now_and_then(connection)
         self._held[lease.token] = Held(trial_id)
         return lease
 
@@ -367,8 +373,7 @@ class Ledger:
         )
         with self._holding(lease, renewal) as (connection, trial_id):
             yield connection, trial_id
-            if time.monotonic() - self._touched_at > TOUCH_S:
-                self._touch(connection)
+            self._touch_now_and_then(connection)
 
     @contextlib.contextmanager
     def _holding(
@@ -384,6 +389,10 @@ class Ledger:
             del self._held[lease.token]
             raise
         held.trial_id = trial_id
+
+    def _touch_now_and_then(self, connection: sa.Connection) -> None:
+        if time.monotonic() - self._touched_at > TOUCH_S:
+            self._touch(connection)
 
     def _touch(self, connection: sa.Connection) -> None:
         touch(connection, self._worker)

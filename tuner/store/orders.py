@@ -56,7 +56,11 @@ def read_orders(connection: sa.Connection, study: StudyHandle, worker_id: str) -
 
 
 def is_used_up(
-    connection: sa.Connection, study: StudyHandle, present: Present, alive: str | None = None
+    connection: sa.Connection,
+    study: StudyHandle,
+    present: Present,
+    started: int,
+    alive: str | None = None,
 ) -> bool:
     """Tells whether a study's budget allows no further trial.
 
@@ -64,9 +68,9 @@ def is_used_up(
         connection: Where to ask.
         study: The study.
         present: The study as this transaction sees it.
+        started: Trials that have started.
         alive: A worker known to be alive at this moment.
     """
-    started = ot.count_trials(connection, present.study_id)
     return started >= present.trials or is_out_of_time(connection, study, present, alive)
 
 
@@ -88,7 +92,10 @@ def is_done(database: Database, study: StudyHandle) -> bool:
         present = look_up(connection, study)
         if count_leases(connection, study.uuid):
             return False
-        return present.state is StudyState.STOPPED or is_used_up(connection, study, present)
+        started = ot.count_trials(connection, present.study_id)
+        return present.state is StudyState.STOPPED or is_used_up(
+            connection, study, present, started
+        )
 
 
 def read_elapsed_s(database: Database, study: StudyHandle) -> tuple[float, float]:
