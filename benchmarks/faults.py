@@ -186,7 +186,8 @@ def cause_of(record: TrialRecord) -> str:
     """Returns how a trial ended, a failure with what made it fail."""
     if record.outcome is not Outcome.FAILED:
         return str(record.outcome)
-    return f"failed: {str(record.attributes.get('error', '')).partition(':')[0]}"
+    cause = re.split(r":| \(", str(record.attributes.get("error", "")))[0]
+    return f"failed: {cause}"
 
 
 def count_told_twice(scene: Scene) -> int:
