@@ -75,7 +75,7 @@ def build_optimizer(
             parts.append(_instantiate(call, own, sparse))
             frozen += [FrozenGroup(parts[-1], group) for group in _freeze(parts[-1])]
         elif own:
-            parts.append(_constructor(call)([p for _, ps in own for p in ps], **call.arguments))
+            parts.append(find_constructor(call.target)([p for _, ps in own for p in ps], **call.arguments))
     if len(parts) == 1 and not frozen:
         return parts[0]
     return JointOptimizer(parts, frozen)
@@ -98,7 +98,7 @@ def _instantiate(
 
     Where torch has a fused kernel for it, that one is used: the same rule in one pass.
     """
-    constructor = _constructor(call)
+    constructor = find_constructor(call.target)
     accepted = inspect.signature(constructor).parameters
     groups = [
         {
@@ -117,8 +117,9 @@ def _instantiate(
     return optimizer
 
 
-def _constructor(call: Call) -> Any:
-    module, _, attribute = call.target.rpartition(".")
+def find_constructor(target: str) -> Any:
+    """Returns the class of an import path."""
+    module, _, attribute = target.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 
 
