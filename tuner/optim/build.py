@@ -75,7 +75,9 @@ def build_optimizer(
             parts.append(_instantiate(call, own, sparse))
             frozen += [FrozenGroup(parts[-1], group) for group in _freeze(parts[-1])]
         elif own:
-            parts.append(find_constructor(call.target)([p for _, ps in own for p in ps], **call.arguments))
+            parts.append(
+                find_constructor(call.target)([p for _, ps in own for p in ps], **call.arguments)
+            )
     if len(parts) == 1 and not frozen:
         return parts[0]
     return JointOptimizer(parts, frozen)

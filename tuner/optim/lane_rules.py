@@ -289,24 +289,24 @@ def update(
     s_next = c.s_decay * s + c.s_grad * g * g
     if Kind.MAXIMUM in kinds:
         s_next = torch.where(
-            c.kind == Kind.MAXIMUM, torch.maximum(c.s_decay * s, g.abs() + c.eps), s_next
+            c.kind == Kind.MAXIMUM.value, torch.maximum(c.s_decay * s, g.abs() + c.eps), s_next
         )
     move = c.step_m * m_next + c.step_g * g
     if Kind.ADAPTIVE in kinds:
         adaptive = move / ((c.s_scale * s_next).sqrt() + c.eps)
-        move = torch.where(c.kind == Kind.ADAPTIVE, adaptive, move)
+        move = torch.where(c.kind == Kind.ADAPTIVE.value, adaptive, move)
     if Kind.MAXIMUM in kinds:
-        move = torch.where(c.kind == Kind.MAXIMUM, move / s_next, move)
+        move = torch.where(c.kind == Kind.MAXIMUM.value, move / s_next, move)
     if Kind.ADADELTA in kinds:
         delta = g * ((m + c.eps) / (s_next + c.eps)).sqrt()
-        ours = c.kind == Kind.ADADELTA
+        ours = c.kind == Kind.ADADELTA.value
         m_next = torch.where(ours, c.m_decay * m + c.m_grad * delta * delta, m_next)
         move = torch.where(ours, c.step_g * delta, move)
     if Kind.SIGN in kinds:
         sign = (c.step_m * m + c.step_g * g).sign()
-        move = torch.where(c.kind == Kind.SIGN, c.s_scale * sign, move)
+        move = torch.where(c.kind == Kind.SIGN.value, c.s_scale * sign, move)
     if Kind.RPROP in kinds:
-        ours = c.kind == Kind.RPROP
+        ours = c.kind == Kind.RPROP.value
         agrees = g * m
         grown = torch.where(agrees > 0, c.step_g, torch.where(agrees < 0, c.step_m, 1.0))
         step = ((c.s_decay * s + c.s_grad) * grown).clamp(c.eps, c.s_scale)
