@@ -164,7 +164,9 @@ class Space(Frozen):
     @field_validator("optimizers")
     @classmethod
     def _check_optimizers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return check_names(names, OPTIMIZERS, "optimizer")
+        check_names(names, OPTIMIZERS, "optimizer")
+        # Those of a package may be written in any case.
+        return check_names(tuple(OPTIMIZERS[name].name for name in names), OPTIMIZERS, "optimizer")
 
     @field_validator("schedules")
     @classmethod
@@ -240,6 +242,11 @@ class StudySpec(Frozen):
     optimizer: Overrides = Field(default_factory=dict)
     schedule: Overrides = Field(default_factory=dict)
     train: Train = Train()
+
+    @field_validator("optimizer")
+    @classmethod
+    def _spell_optimizers(cls, tables: Overrides) -> Overrides:
+        return {OPTIMIZERS[n].name if n in OPTIMIZERS else n: axes for n, axes in tables.items()}
 
     @model_validator(mode="after")
     def _check_overrides(self) -> StudySpec:
