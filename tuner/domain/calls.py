@@ -36,14 +36,14 @@ class Call:
         return (self.target, *(self.wrapper.targets if self.wrapper else ()))
 
 
-def rate_of(settings: Container[str]) -> str:
-    """Returns the key of a learning rate: that of what schedules and groups scale.
+def rate_key(settings: Container[str]) -> str:
+    """Returns what schedules and the multipliers of groups scale: ``lr``, or the factor on one.
 
     Args:
         settings: A parameter group, or the arguments of an optimizer.
 
-    >>> rate_of({"lr": 0.1}), rate_of({"lr": 0.1, "lr_factor": 1.0})
+    >>> rate_key({"lr": 0.1}), rate_key({"lr": 0.1, "lr_factor": 1.0})
     ('lr', 'lr_factor')
     """
-    # What YellowFin keeps under lr, it computes.
+    # An optimizer that has a factor tunes its lr itself.
     return "lr_factor" if "lr_factor" in settings else "lr"

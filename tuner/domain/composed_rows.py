@@ -1,5 +1,4 @@
-"""Optimizers around or beside torch's: YellowFin, Lookahead and Ranger, and what people ask for
-of the package pytorch-optimizer, one row each.
+"""Optimizers that are not torch's: YellowFin, Lookahead, and those of pytorch-optimizer asked for.
 
 Ranges belong to these implementations; others of the same name may scale differently. Sources of
 ranges beside those of torch's rows: SF, the authors of schedule-free optimization.
@@ -129,6 +128,7 @@ COMPOSED_ROWS = (
             _beta("beta2", 0.999, 1e-4, 0.1),
             Hyperparameter("lr", 1.0, Fixed(value=1.0), "J", FINE, bounds=POSITIVE),
         ),
+        grows=False,
     ),
     OptimizerRow(
         "dadapt_adam",
@@ -142,6 +142,7 @@ COMPOSED_ROWS = (
             _beta("beta2", 0.999, 1e-4, 0.1),
             _decay(0.0, 1e-7, 5e-5),
         ),
+        grows=False,
     ),
     OptimizerRow(
         "schedulefree_sgd",
@@ -158,6 +159,7 @@ COMPOSED_ROWS = (
             _decay(0.0, 1e-7, 5e-5),
         ),
         averages=True,
+        switches=True,
     ),
     OptimizerRow(
         "schedulefree_adamw",
@@ -175,6 +177,7 @@ COMPOSED_ROWS = (
             _beta("beta2", 0.999, 1e-4, 0.1),
         ),
         averages=True,
+        switches=True,
     ),
     OptimizerRow(
         "lion",
@@ -261,9 +264,7 @@ COMPOSED_ROWS = (
             _beta("beta1", 0.9, 0.02, 0.5, MAIN),
             _decay(1e-4, 1e-5, 0.1),
             _beta("beta2", 0.999, 1e-4, 0.1),
-            Hyperparameter(
-                "lookahead_merge_time", 5, Int(low=1, high=20), "J", FINE, bounds=COUNT
-            ),
+            Hyperparameter("lookahead_merge_time", 5, Int(low=1, high=20), "J", FINE, bounds=COUNT),
             Hyperparameter(
                 "lookahead_blending_alpha",
                 0.5,

@@ -32,9 +32,11 @@ class OptimizerRow:
         wrapper: Import path of the optimizer around it, whose arguments are prefixed likewise.
         closure: Whether a step computes the loss several times, through a closure.
         groups: Whether it trains parameter groups.
+        grows: Whether parameters may join it in mid-run.
         rate: The argument that schedules and the multipliers of groups scale.
         length_argument: The argument that takes the steps of a full trial, if there is one.
         averages: Whether it averages its iterates by itself.
+        switches: Whether it trains other weights than it evaluates, by ``train()`` and ``eval()``.
         slow_start: The steps, from its hyperparameters, in which it learns how fast it may go and
             nobody is judged.
     """
@@ -51,9 +53,11 @@ class OptimizerRow:
     wrapper: str | None = None
     closure: bool = False
     groups: bool = True
+    grows: bool = True
     rate: str = "lr"
     length_argument: str | None = None
     averages: bool = False
+    switches: bool = False
     slow_start: Callable[[dict[str, Value]], int] = field(default=lambda values: 0, compare=False)
 
     def decode(self, point: dict[str, Value]) -> dict[str, Value]:

@@ -33,6 +33,7 @@ class Defaults(NamedTuple):
         momentum: Its momentum, where that is above 0.
         betas: Its betas, where it has two.
         averages: Whether it averages its iterates by itself.
+        switches: Whether it trains other weights than it evaluates.
     """
 
     lr: float
@@ -40,6 +41,7 @@ class Defaults(NamedTuple):
     momentum: float | None = None
     betas: tuple[float, float] | None = None
     averages: bool = False
+    switches: bool = False
 
 
 _ADAM = (0.9, 0.999)
@@ -123,9 +125,9 @@ PACKAGE: dict[str, Defaults] = {
     "Ranger": Defaults(0.001, betas=(0.95, 0.999), averages=True),
     "Ranger21": Defaults(0.001, weight_decay=0.0001, betas=_ADAM, averages=True),
     "ROSE": Defaults(0.001, weight_decay=0.0001),
-    "ScheduleFreeAdamW": Defaults(0.0025, betas=_ADAM, averages=True),
-    "ScheduleFreeRAdam": Defaults(0.0025, betas=_ADAM, averages=True),
-    "ScheduleFreeSGD": Defaults(1.0, momentum=0.9, averages=True),
+    "ScheduleFreeAdamW": Defaults(0.0025, betas=_ADAM, averages=True, switches=True),
+    "ScheduleFreeRAdam": Defaults(0.0025, betas=_ADAM, averages=True, switches=True),
+    "ScheduleFreeSGD": Defaults(1.0, momentum=0.9, averages=True, switches=True),
     "SGDP": Defaults(0.001),
     "SGDSaI": Defaults(0.01, weight_decay=0.01, momentum=0.9),
     "SGDW": Defaults(0.0001),
@@ -135,7 +137,7 @@ PACKAGE: dict[str, Defaults] = {
     "SM3": Defaults(0.1, weight_decay=None),
     "SOAP": Defaults(0.003, weight_decay=0.01, betas=(0.95, 0.95)),
     "SPAM": Defaults(0.001, betas=_ADAM),
-    "SPlus": Defaults(0.1, weight_decay=0.01, betas=_ADAM, averages=True),
+    "SPlus": Defaults(0.1, weight_decay=0.01, betas=_ADAM, averages=True, switches=True),
     "SRMM": Defaults(0.01, weight_decay=None),
     "StableAdamW": Defaults(0.001, weight_decay=0.01, betas=(0.9, 0.99)),
     "StableSPAM": Defaults(0.001, betas=_ADAM),
@@ -240,7 +242,9 @@ def package_row(name: str) -> OptimizerRow:
         "as its reference says",
         f"pytorch-optimizer 4.1, {name}",
         tuple(knobs),
+        grows=not name.startswith("DAdapt"),
         averages=own.averages,
+        switches=own.switches,
     )
 
 

@@ -264,7 +264,18 @@ class StudySpec(Frozen):
                         "space.optimizers, or leave out [[train.groups]] and "
                         "no_decay_on_biases_and_norms"
                     )
+        self._check_thawing()
         return self
+
+    def _check_thawing(self) -> None:
+        thawing = [group.name for group in self.train.groups if 0 < group.frozen_until < 1]
+        for name in self.space.optimizers:
+            if thawing and not OPTIMIZERS[name].grows:
+                raise ValueError(
+                    f"{name} estimates one distance for all parameters, so that the group "
+                    f"{thawing[0]} cannot join in mid-run: leave {name} out of space.optimizers, or "
+                    "leave out frozen_until"
+                )
 
     def _fitted(self, table: Literal["optimizer", "schedule"]) -> Overrides:
         """Returns a table of overrides checked against the catalog."""

@@ -154,9 +154,7 @@ TORCH_ROWS = (
             Hyperparameter(
                 "beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, bounds=BELOW_ONE, complement=True
             ),
-            Hyperparameter(
-                "weight_decay", 0.01, _log(0.005, 1.0), "AP", MAIN, bounds=NOT_NEGATIVE
-            ),
+            Hyperparameter("weight_decay", 0.01, _log(0.005, 1.0), "AP", MAIN, bounds=NOT_NEGATIVE),
             Hyperparameter(
                 "beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, bounds=BELOW_ONE, complement=True
             ),
@@ -175,9 +173,7 @@ TORCH_ROWS = (
                 "momentum", 0.95, _log(0.01, 0.3), "J", MAIN, bounds=BELOW_ONE, complement=True
             ),
             Hyperparameter("adamw_lr", 1e-3, _log(1e-4, 3e-3), "MU", MAIN, bounds=POSITIVE),
-            Hyperparameter(
-                "weight_decay", 0.1, _log(1e-3, 0.3), "MU", FINE, bounds=NOT_NEGATIVE
-            ),
+            Hyperparameter("weight_decay", 0.1, _log(1e-3, 0.3), "MU", FINE, bounds=NOT_NEGATIVE),
         ),
         takes="matrices",
         helper="torch.optim.AdamW",
@@ -261,9 +257,7 @@ TORCH_ROWS = (
                 prior=LogNormalPrior(-2.10, 1.31),
             ),
             Hyperparameter("lambd", 1e-4, _log(1e-6, 1e-2), "J", MAIN, bounds=NOT_NEGATIVE),
-            Hyperparameter(
-                "alpha", 0.75, Float(low=0.5, high=1.0), "J", FINE, bounds=NOT_NEGATIVE
-            ),
+            Hyperparameter("alpha", 0.75, Float(low=0.5, high=1.0), "J", FINE, bounds=NOT_NEGATIVE),
         ),
     ),
     OptimizerRow(
@@ -303,9 +297,7 @@ TORCH_ROWS = (
             Hyperparameter(
                 "line_search_fn", NONE, Choice(choices=(NONE, "strong_wolfe")), "J", MAIN
             ),
-            Hyperparameter(
-                "max_iter", 20, Choice(choices=(4, 10, 20)), "J", MAIN, bounds=COUNT
-            ),
+            Hyperparameter("max_iter", 20, Choice(choices=(4, 10, 20)), "J", MAIN, bounds=COUNT),
             Hyperparameter(
                 "history_size", 100, Choice(choices=(5, 10, 20, 100)), "J", FINE, bounds=COUNT
             ),

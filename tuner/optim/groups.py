@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuner.domain.calls import Parameters
+from tuner.domain.calls import Parameters, rate_key
 from tuner.domain.groups import REST, GroupValues, assign_group, unmatched
 from tuner.errors import WorkloadError
 from tuner.optim.joint import JointOptimizer
@@ -109,11 +109,6 @@ def sparse_parameters(model: nn.Module) -> list[Tensor]:
         for module in model.modules()
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
     ]
-
-
-def rate_key(group: Mapping[str, Any]) -> str:
-    """Returns what of a parameter group a schedule drives: ``lr``, or the factor on a tuned one."""
-    return "lr_factor" if "lr_factor" in group else "lr"
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

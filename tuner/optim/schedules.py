@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from tuner.domain.calls import rate_key
 from tuner.domain.dimensions import Value
 from tuner.domain.schedules import SCHEDULES, Course, as_numbers, count_epochs, count_patience
 from tuner.domain.shapes import set_momentum
-from tuner.optim.groups import rate_key
 from tuner.optim.joint import JointOptimizer
 
 Direction = Literal["minimize", "maximize"]
