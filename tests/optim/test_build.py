@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.optim.networks import EVERY_OPTIMIZER, Words, network, train
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.schedules import SCHEDULES
-from tuner.errors import WorkloadError
+from tuner.errors import SpecError, WorkloadError
 from tuner.optim import JointOptimizer, Lookahead, build_optimizer, build_schedule
 from tuner.optim.groups import select_parameters
 
@@ -238,3 +239,16 @@ def test_a_sparse_embedding_gets_no_fused_kernel():
 def test_sparse_adam_refuses_a_model_without_sparse_gradients():
     with pytest.raises(WorkloadError, match=r"gradients are sparse.*leave sparse_adam out"):
         build_optimizer("sparse_adam", OPTIMIZERS["sparse_adam"].decode({}), network())
+
+
+def test_a_package_that_is_missing_is_told_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(SpecError, match=r"Lion is of .* pip install 'tuner\[optimizers\]'"):
+        build("lion", network())
+
+
+def test_an_optimizer_that_must_know_how_long_it_trains_is_refused_without():
+    with pytest.raises(
+        SpecError, match=r"ranger21 is built .*set budget\.steps, or call run\.measure"
+    ):
+        build_optimizer("ranger21", OPTIMIZERS["ranger21"].decode({}), network())

@@ -171,6 +171,19 @@ def test_a_thawed_group_survives_a_checkpoint(name: str):
     assert all(p.grad is not None for p in models[0].parameters())
 
 
+def test_it_may_wait_for_its_first_group_to_thaw():
+    groups = (GroupValues("matrices", "*.weight", frozen_until=0.5),)
+    model, row = network(), OPTIMIZERS["lookahead(muon)"]
+    optimizer = build_optimizer(row.name, row.decode({"lookahead_k": 2}), model, groups)
+    assert isinstance(optimizer, JointOptimizer)
+    before = model[0].weight.detach().clone()
+    train(model, optimizer, 4)
+    assert torch.equal(model[0].weight, before)
+    optimizer.thaw(0.5)
+    train(model, optimizer, 1)
+    assert not torch.equal(model[0].weight, before)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.complex64])
 def test_slow_weights_are_of_the_kind_of_the_parameters(dtype: torch.dtype):
     parameter = torch.ones(3, dtype=dtype, requires_grad=True)

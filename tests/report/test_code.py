@@ -212,8 +212,9 @@ def follow_both(summary: StudySummary, folder: Path, epoch_steps: int | None = N
         direction=summary.spec.study.direction,
     )
     exported = Exported(to_python(summary), folder, model)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    if OPTIMIZERS[config.optimizer].takes != "sparse":
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
     for step in range(STEPS):
         assert_same_standing(own.param_groups, exported.param_groups)
         own.step(closure)
@@ -324,7 +325,7 @@ def test_every_exported_schedule_runs_on_its_own(
     train = {"schedule_by": schedule_by}
     source = to_python(winner(optimizer, schedule, 0.5, {"epoch_steps": 7}, train=train))
     run_exported(source, tmp_path, "__main__")
-    assert "lr: first 0.0" in capsys.readouterr().out
+    assert f"{OPTIMIZERS[optimizer].rate}: first 0.0" in capsys.readouterr().out
     assert max(len(line) for line in source.splitlines() if "torch.optim." not in line) <= 100
 
 

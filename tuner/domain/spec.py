@@ -272,9 +272,9 @@ class StudySpec(Frozen):
         for name in self.space.optimizers:
             if thawing and not OPTIMIZERS[name].grows:
                 raise ValueError(
-                    f"{name} estimates one distance for all parameters, so that the group "
-                    f"{thawing[0]} cannot join in mid-run: leave {name} out of space.optimizers, or "
-                    "leave out frozen_until"
+                    f"{name} estimates one distance for all parameters, so the group "
+                    f"{thawing[0]} cannot join in mid-run: leave {name} out of "
+                    "space.optimizers, or leave out frozen_until"
                 )
 
     def _fitted(self, table: Literal["optimizer", "schedule"]) -> Overrides:

@@ -115,7 +115,8 @@ def _instantiate(
         }
         for block, parameters in blocks
     ]
-    fusable = "fused" in accepted and all(
+    has_kernel = call.target.startswith("torch.") and "fused" in accepted
+    fusable = has_kernel and all(
         p.device.type in ("cpu", "cuda") and p.is_floating_point() and id(p) not in sparse
         for _, parameters in blocks
         for p in parameters

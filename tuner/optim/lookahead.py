@@ -76,9 +76,9 @@ class Lookahead(torch.optim.Optimizer):
         for parameter in parameters:
             if parameter not in self._slow:
                 self._slow[parameter] = parameter.detach().clone()
-        loss: float | None = self.inner.step(closure)  # type: ignore[arg-type]
+        loss: float | None = self.inner.step(closure)
         self._taken += 1
-        if self._taken % self.k == 0:
+        if parameters and self._taken % self.k == 0:
             with torch.no_grad():
                 slow = [self._slow[parameter] for parameter in parameters]
                 torch._foreach_lerp_(slow, parameters, self.alpha)

@@ -202,16 +202,26 @@ class ScheduleCode:
     return {scheduler}(optimizer, {course})'''
 
     def _our_builder(self) -> str:
-        name, direction = self.row.name, "minimize" if self.mode == "min" else "maximize"
-        options = f", epoch_steps={self.epoch_steps}" if self.epoch_steps else ""
+        options: dict[str, Any] = {"epoch_steps": self.epoch_steps} if self.epoch_steps else {}
         also = ""
         if self.row.follows_metric:
             also = ",\n    and its observe(metric) after every evaluation"
-            options += f", evaluations={self.evaluations}, direction={direction!r}"
-        return f'''def build_schedule(optimizer):
+            direction = "minimize" if self.mode == "min" else "maximize"
+            options |= {"evaluations": self.evaluations, "direction": direction}
+        values = "".join(f"    {key!r}: {value!r},\n" for key, value in self.values.items())
+        named = "".join(f"        {key}={value!r},\n" for key, value in options.items())
+        return f'''SCHEDULE = {{
+{values}}}
+
+
+def build_schedule(optimizer):
     """Returns the schedule; call its step() after every optimizer.step(){also}."""
-    values = {self.values!r}
-    return tuner.optim.build_schedule({name!r}, values, optimizer, STEPS{options})'''
+    return tuner.optim.build_schedule(
+        {self.row.name!r},
+        SCHEDULE,
+        optimizer,
+        STEPS,
+{named}    )'''
 
     def _plateau(self) -> str:
         patience = count_patience(self.values, self.evaluations)
