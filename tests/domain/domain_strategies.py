@@ -56,7 +56,9 @@ def spec_trees(draw: st.DrawFn) -> dict[str, Any]:
         },
         "space": space,
         "optimizer": {
-            name: {"lr": draw(learning_rates)} for name in optimizers if draw(st.booleans())
+            name: {OPTIMIZERS[name].rate: draw(learning_rates)}
+            for name in optimizers
+            if draw(st.booleans())
         },
         "train": {"batch_size": draw(st.sampled_from((32, {"choices": [16, 64]})))},
     }

@@ -5,6 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tuner.domain.optimizers import OPTIMIZERS
+
+COMPOSED = (
+    "lookahead(momentum)",
+    "lookahead(muon)",
+    "lookahead(sparse_adam)",
+    "lookahead(yellowfin)",
+    "pytorch_optimizer:Lion",
+    "pytorch_optimizer:Tiger",
+)
+"""Names that compose a row, one of every kind."""
+
+EVERY_OPTIMIZER = (*OPTIMIZERS, *COMPOSED)
+
 
 def network(dtype: torch.dtype = torch.float32) -> nn.Module:
     torch.manual_seed(0)

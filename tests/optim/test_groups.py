@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.optim.networks import Words, network
+from tests.optim.networks import EVERY_OPTIMIZER, Words, network
 from tuner.domain.groups import GroupValues
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.errors import WorkloadError
 from tuner.optim import JointOptimizer, build_optimizer
 from tuner.optim.groups import check_groups, describe_groups, select_parameters, split_model
 
-GROUPED = [name for name, row in OPTIMIZERS.items() if row.groups and row.takes == "all"]
+GROUPED = [
+    name for name in EVERY_OPTIMIZER if OPTIMIZERS[name].groups and OPTIMIZERS[name].takes == "all"
+]
 PATTERNS = ("*", "0.*", "2.*", "*.weight", "*.bias", "2.weight", "?.bias", "[02].*", "none.*")
 
 patterns = st.lists(st.sampled_from(PATTERNS), max_size=4)
@@ -29,7 +31,8 @@ def groups_of(*matches: str, **values: Any) -> tuple[GroupValues, ...]:
 
 
 def build(name: str, model: nn.Module, *groups: GroupValues, **options: Any) -> Any:
-    return build_optimizer(name, OPTIMIZERS[name].decode({}), model, groups, **options)
+    values = OPTIMIZERS[name].decode({})
+    return build_optimizer(name, values, model, groups, total_steps=100, **options)
 
 
 def described(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
@@ -85,11 +88,12 @@ def test_sparse_and_dense_share_the_parameters_between_them():
 
 @pytest.mark.parametrize("name", GROUPED)
 def test_every_optimizer_trains_each_group_at_its_own_rate(name: str):
-    values = OPTIMIZERS[name].decode({"lr": 0.02})
+    row = OPTIMIZERS[name]
     model = network()
     groups = (GroupValues("first", "0.*", lr_multiplier=0.5),)
-    optimizer = build_optimizer(name, values, model, groups)
-    rates = [(group["name"], group["lr"]) for group in optimizer.param_groups]
+    values = row.decode({row.rate: 0.02})
+    optimizer = build_optimizer(name, values, model, groups, total_steps=100)
+    rates = [(group["name"], group[row.rate]) for group in optimizer.param_groups]
     assert rates == [("first", 0.01), ("rest", 0.02)]
     held = [{id(p) for p in group["params"]} for group in optimizer.param_groups]
     assert held == [{id(p) for p in model[index].parameters()} for index in (0, 2)]
@@ -104,6 +108,9 @@ def test_every_optimizer_trains_each_group_at_its_own_rate(name: str):
         ("adamw", 0.25, 0.75),
         ("adagrad", 0.25, None),
         ("rprop", None, None),
+        ("lookahead(momentum)", 0.25, 0.75),
+        ("adan", 0.25, 0.75),
+        ("yellowfin", 0.25, None),  # which sets its momentum itself
     ],
 )
 def test_a_group_s_decay_and_momentum_apply_where_the_optimizer_has_them(
@@ -156,7 +163,7 @@ def test_a_model_without_groups_is_one_group():
 # Frozen groups.
 
 
-@pytest.mark.parametrize("name", [*GROUPED, "muon"])
+@pytest.mark.parametrize("name", [*(n for n in GROUPED if OPTIMIZERS[n].grows), "muon"])
 def test_a_frozen_group_is_out_of_the_optimizer_until_its_time(name: str):
     model = network()
     optimizer = build(name, model, GroupValues("first", "0.*", frozen_until=0.5))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.optim.networks import EVERY_OPTIMIZER
 from tuner.analysis.summary import StudySummary, summarize
 from tuner.domain.dimensions import Value
-from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.schedules import SCHEDULES
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord
@@ -30,7 +30,7 @@ def make_spec(
         "budget": {"trials": 20, "steps": STEPS, "evaluations": 4},
         "space": {
             "breadth": 3,
-            "optimizers": list(OPTIMIZERS),
+            "optimizers": list(EVERY_OPTIMIZER),
             "schedules": list(SCHEDULES),
         },
     }

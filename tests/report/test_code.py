@@ -11,20 +11,33 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from tests.optim.networks import EVERY_OPTIMIZER
 from tests.report.summaries import STEPS, make_spec, mixed_summary, summary_of, trial
 from tuner.analysis.summary import StudySummary
+from tuner.domain.calls import rate_key
 from tuner.domain.dimensions import Choice, Dimension, Value
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.schedules import SCHEDULES
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import Outcome, Proposal, decode, walk
 from tuner.errors import NotFoundError
-from tuner.optim import JointOptimizer, build_optimizer, build_schedule
+from tuner.optim import JointOptimizer, Lookahead, build_optimizer, build_schedule
 from tuner.report.code import to_python, to_toml, to_winner
 
-COMBINATIONS = list(itertools.product(OPTIMIZERS, SCHEDULES, (0.0, 0.1)))
+TORCHS = [name for name, row in OPTIMIZERS.items() if row.target.startswith("torch.")]
+OTHERS = [name for name in EVERY_OPTIMIZER if name not in TORCHS]
+# How a schedule is printed depends on the optimizer only by what it drives and by closures.
+COMBINATIONS = [
+    *itertools.product((*TORCHS, "yellowfin"), SCHEDULES, (0.0, 0.1)),
+    *itertools.product((n for n in OTHERS if n != "yellowfin"), ("cosine", "one_cycle"), (0.1,)),
+]
 POINT: dict[str, Value] = {
     "lr": 0.0123456789,
+    "lr_factor": 0.0123456789,
+    "d_coef": 0.7,
+    "window": 10,
+    "lookahead_k": 3,
+    "lookahead_alpha": 0.4,
     "one_minus_beta1": 0.2,
     "one_minus_beta2": 0.003,
     "one_minus_momentum": 0.15,
@@ -113,7 +126,10 @@ class Exported:
         schedules = [build(optimizer) for optimizer in self.optimizers]
         follows = isinstance(schedules[0], ReduceLROnPlateau)
         self.stepped = warmups if follows else schedules
-        self.observing = schedules if follows else []
+        self.observers = [
+            schedule.step if follows else getattr(schedule, "observe", lambda value: None)
+            for schedule in schedules
+        ]
         self.steps = 0
 
     @property
@@ -129,12 +145,12 @@ class Exported:
                 schedule.step()
 
     def observe(self, value: float) -> None:
-        for schedule in self.observing:
-            schedule.step(value)
+        for observe in self.observers:
+            observe(value)
 
 
 def standing(groups: list[dict[str, Any]]) -> list[tuple[float, Any, Any]]:
-    return [(group["lr"], group.get("momentum"), group.get("betas")) for group in groups]
+    return [(group[rate_key(group)], group.get("momentum"), group.get("betas")) for group in groups]
 
 
 def assert_same_standing(own: list[dict[str, Any]], exported: list[dict[str, Any]]) -> None:
@@ -155,11 +171,14 @@ def test_the_exported_code_rebuilds_what_was_trained(
     summary = winner(optimizer, schedule, warmup)
     assert summary.best is not None
     config, model = summary.best.config, network(optimizer)
-    own = build_optimizer(optimizer, config.optimizer_values, model)
+    own = build_optimizer(optimizer, config.optimizer_values, model, total_steps=STEPS)
     namespace = run_exported(to_python(summary), tmp_path)
 
     for mine, theirs in zip(parts_of(own), optimizers_of(namespace, model), strict=True):
         assert type(mine) is type(theirs)
+        if isinstance(mine, Lookahead) and isinstance(theirs, Lookahead):
+            assert (mine.k, mine.alpha) == (theirs.k, theirs.alpha)
+            assert type(mine.inner) is type(theirs.inner)
         for a, b in zip(mine.param_groups, theirs.param_groups, strict=True):
             assert list(map(id, a["params"])) == list(map(id, b["params"]))
             assert {k: v for k, v in a.items() if k not in KERNELS} == {
@@ -173,7 +192,7 @@ def follow_both(summary: StudySummary, folder: Path, epoch_steps: int | None = N
     assert summary.best is not None
     config = summary.best.config
     model = network(config.optimizer)
-    own = build_optimizer(config.optimizer, config.optimizer_values, model)
+    own = build_optimizer(config.optimizer, config.optimizer_values, model, total_steps=STEPS)
     taken = 0
 
     def closure() -> float:
@@ -193,6 +212,9 @@ def follow_both(summary: StudySummary, folder: Path, epoch_steps: int | None = N
         direction=summary.spec.study.direction,
     )
     exported = Exported(to_python(summary), folder, model)
+    if OPTIMIZERS[config.optimizer].takes != "sparse":
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
     for step in range(STEPS):
         assert_same_standing(own.param_groups, exported.param_groups)
         own.step(closure)
@@ -213,7 +235,7 @@ def test_the_exported_schedule_is_followed_as_in_training(
     follow_both(winner(optimizer, schedule, warmup), tmp_path)
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "adamw", "muon", "lbfgs"])
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw", "muon", "lbfgs", "yellowfin"])
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 @pytest.mark.parametrize("warmup", [0.0, 0.5])
 def test_the_exported_schedule_is_stepped_by_epoch_where_training_did(
@@ -222,7 +244,8 @@ def test_the_exported_schedule_is_stepped_by_epoch_where_training_did(
     summary = winner(
         optimizer, schedule, warmup, {"epoch_steps": 7}, train={"schedule_by": "epoch"}
     )
-    assert ("EPOCH_STEPS = 7" in to_python(summary)) or schedule == "plateau"
+    told = "epoch_steps=7" if optimizer == "yellowfin" else "EPOCH_STEPS = 7"
+    assert (told in to_python(summary)) or schedule == "plateau"
     follow_both(summary, tmp_path, epoch_steps=7)
 
 
@@ -245,13 +268,13 @@ def test_the_exported_plateau_cuts_the_rate_when_the_metric_says_so(tmp_path: Pa
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER)
 def test_the_exported_code_trains_as_the_winner_did(tmp_path: Path, optimizer: str, schedule: str):
     summary = winner(optimizer, schedule, 0.1)
     assert summary.best is not None
     config = summary.best.config
     mine, theirs = network(optimizer).double(), network(optimizer).double()
-    own = build_optimizer(optimizer, config.optimizer_values, mine)
+    own = build_optimizer(optimizer, config.optimizer_values, mine, total_steps=STEPS)
     counted = Loss(mine)
     counts = OPTIMIZERS[optimizer].closure
     own_schedule = build_schedule(
@@ -279,17 +302,17 @@ def test_the_exported_code_trains_as_the_winner_did(tmp_path: Path, optimizer: s
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER)
 def test_the_exported_code_runs_on_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], optimizer: str
 ):
     run_exported(to_python(winner(optimizer, "cosine", 0.1)), tmp_path, "__main__")
     printed = capsys.readouterr().out
     assert OPTIMIZERS[optimizer].target.rpartition(".")[2] in printed
-    assert "lr: first 0.00308642, top 0.0123457" in printed
+    assert f"{OPTIMIZERS[optimizer].rate}: first 0.00308642, top 0.0123457" in printed
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "muon", "lbfgs"])
+@pytest.mark.parametrize("optimizer", ["momentum", "muon", "lbfgs", "yellowfin"])
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 @pytest.mark.parametrize("schedule_by", ["step", "epoch"])
 def test_every_exported_schedule_runs_on_its_own(
@@ -302,7 +325,7 @@ def test_every_exported_schedule_runs_on_its_own(
     train = {"schedule_by": schedule_by}
     source = to_python(winner(optimizer, schedule, 0.5, {"epoch_steps": 7}, train=train))
     run_exported(source, tmp_path, "__main__")
-    assert "lr: first 0.0" in capsys.readouterr().out
+    assert f"{OPTIMIZERS[optimizer].rate}: first 0.0" in capsys.readouterr().out
     assert max(len(line) for line in source.splitlines() if "torch.optim." not in line) <= 100
 
 

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.optim.networks import EVERY_OPTIMIZER
 from tests.report.summaries import STEPS, make_spec, summary_of, trial
 from tests.report.test_code import optimizers_of, run_exported
 from tuner.analysis.summary import StudySummary
@@ -25,7 +26,11 @@ from tuner.report.code import to_python, to_toml
 from tuner.report.json import to_json
 from tuner.report.optimizer_code import OptimizerCode
 
-GROUPED = [name for name, row in OPTIMIZERS.items() if row.groups and row.takes != "sparse"]
+GROUPED = [
+    name
+    for name in EVERY_OPTIMIZER
+    if OPTIMIZERS[name].groups and OPTIMIZERS[name].takes != "sparse"
+]
 TRAIN: dict[str, Any] = {
     "no_decay_on_biases_and_norms": True,
     "groups": [
@@ -33,7 +38,7 @@ TRAIN: dict[str, Any] = {
         {"name": "last", "match": "2.weight", "weight_decay": 0.3, "momentum": 0.5},
     ],
 }
-TOLD = ("name", "lr", "weight_decay", "momentum", "betas")
+TOLD = ("name", "lr", "lr_factor", "weight_decay", "momentum", "betas")
 
 
 def network() -> nn.Module:
@@ -57,6 +62,7 @@ def trained(summary: StudySummary, model: nn.Module) -> torch.optim.Optimizer:
         model,
         config.groups,
         spare_vectors=summary.spec.train.no_decay_on_biases_and_norms,
+        total_steps=STEPS,
     )
 
 
@@ -83,9 +89,12 @@ def test_exported_groups_are_those_that_trained(optimizer: str, tmp_path: Path) 
     assert {group["name"] for group in groups} > {"first", "last"}
 
 
-def test_an_exported_frozen_group_trains_as_ours_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["adam", "lookahead(adam)", "yellowfin", "adabelief", "schedulefree_adamw"]
+)
+def test_an_exported_frozen_group_trains_as_ours_does(tmp_path: Path, name: str) -> None:
     group = {"name": "first", "match": "0.*", "lr_multiplier": 0.5, "frozen_until": 0.5}
-    summary = winner("adam", {"groups": [group]})
+    summary = winner(name, {"groups": [group]})
     ours, theirs = network(), network()
     optimizer = trained(summary, ours)
     assert isinstance(optimizer, JointOptimizer)

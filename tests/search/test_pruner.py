@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from tests.search.studies import make_spec, record_of
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, progress_at
+from tuner.domain.trials import Outcome, TrialRecord, progress_at
 from tuner.errors import SpecError
 from tuner.search import History, Pruner, needs_running
 from tuner.search.pruner import OWN_TRIALS, STARTUP_TRIALS
@@ -59,6 +60,54 @@ def test_where_more_is_better_the_lower_is_stopped():
 def test_a_default_is_never_stopped(points: int):
     default = record_of(99, Outcome.RUNNING, preset="default")
     assert not pruner_after(20).should_prune(default, curve(1e9, points))
+
+
+def starting(optimizer: str, schedule: str = "constant", **values: Any) -> TrialRecord:
+    params = {
+        f"{optimizer}.{k}" if k == "window" else f"{schedule}.{k}": v for k, v in values.items()
+    }
+    return record_of(
+        99, Outcome.RUNNING, params={"optimizer": optimizer, "schedule": schedule, **params}
+    )
+
+
+@pytest.mark.parametrize(
+    ("trial", "start"),
+    [
+        (starting("sgd", "cosine", warmup=0.5), 500),
+        (starting("sgd", "cosine", warmup=0.0), 0),
+        (starting("yellowfin", window=10), 100),
+        (starting("yellowfin", window=50), 500),
+        (starting("yellowfin", "cosine", warmup=0.3, window=20), 300),
+        (starting("lookahead(yellowfin)"), 200),
+    ],
+    ids=lambda value: value if isinstance(value, int) else value.optimizer,
+)
+@pytest.mark.parametrize("length", [{"steps": 1000}, {"epochs": 10}])
+def test_nobody_is_stopped_while_it_warms_up_or_starts_slowly(
+    trial: TrialRecord, start: int, length: dict[str, int]
+):
+    spec = make_spec(
+        budget={"trials": 60, "evaluations": 10, **length},
+        space={
+            "optimizers": ["sgd", "yellowfin", "lookahead(yellowfin)"],
+            "schedules": ["constant", "cosine"],
+            "breadth": 3,
+        },
+        search={"pruner": "optuna.pruners:NopPruner"},
+    )
+    pruner = Pruner(spec, History(spec))
+    pruner._pruner = Everyone()
+    for evaluation in range(1, 11):
+        evaluations = {progress_at(spec, index, 1000): 1.0 for index in range(1, evaluation + 1)}
+        assert pruner.should_prune(trial, evaluations, 1000) is (100 * evaluation > start)
+
+
+class Everyone(optuna.pruners.BasePruner):
+    """Stops whomever it is asked about."""
+
+    def prune(self, study: Any, trial: Any) -> bool:
+        return True
 
 
 def test_nobody_is_stopped_before_enough_trials_are_complete():

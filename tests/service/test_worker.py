@@ -12,12 +12,14 @@ import torch
 
 from tests.conftest import MakeSpec, forgotten
 from tests.service.desks import Counted
+from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import NotFoundError, SpecError, WorkloadError
 from tuner.service.checkpoints import study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.worker import Log, Worker
 from tuner.store import Database, Studies, StudyHandle, open_database, read_records
+from tuner.store.control import set_state
 
 # Workloads that misbehave, written into the project as a user would.
 _WORKLOADS = '''
@@ -311,6 +313,24 @@ def test_long_intervals_between_evaluations_train_to_the_end(
     spec = make_spec(budget={"trials": 1, "steps": 5000, "evaluations": 2})
     [record] = work(database, Studies(database).create(spec))
     assert (record.outcome, list(record.evaluations)) == (Outcome.COMPLETE, [2500, 5000])
+
+
+def test_worker_says_each_time_that_it_waits_for_a_paused_study(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(make_spec())
+    waiting = "'small' is paused: waiting for 'tuner study resume small'"
+    said: list[str] = []
+
+    def follow(line: str) -> None:
+        said.append(line)
+        paused = line != waiting and said.count(waiting) < 2
+        set_state(database, study, StudyState.PAUSED if paused else StudyState.RUNNING)
+
+    set_state(database, study, StudyState.PAUSED)
+    records = work(database, study, log=follow)
+    assert len(records) == 6
+    assert [said[0], said[2], said.count(waiting)] == [waiting, waiting, 2]
 
 
 def test_worker_stops_when_its_study_is_deleted(

@@ -18,6 +18,7 @@ from tuner.store.events import read_events, record
 from tuner.store.ledger import is_done
 from tuner.store.records import read_record
 from tuner.store.reruns import rerun
+from tuner.store.tables import workers
 from tuner.store.workers import WorkerIdentity, read_workers
 
 
@@ -138,6 +139,27 @@ def test_workers_are_listed_with_what_they_hold(bench: Bench) -> None:
     assert (rows[0].host, rows[0].pid, rows[0].software) == ("host", 7, "Python 3")
     assert rows[0].started_at <= rows[0].last_seen
     assert 0 <= rows[0].seen_ago_s < 60
+
+
+def test_a_workers_state_tells_what_it_is_at(bench: Bench) -> None:
+    for name in "abcdef":
+        bench.ledger(name)
+    bench.start(bench.ledger("a"))
+    bench.ledger("b").leave("nothing left to do")
+    ask_to_leave(bench.database, bench.study, ["c"])
+    with bench.database.write() as connection:
+        long_ago = workers.c.last_seen - bench.study.spec.train.stall_s - 1
+        connection.execute(
+            sa.update(workers).where(workers.c.worker_id == "d").values(last_seen=long_ago)
+        )
+
+    def states() -> list[str]:
+        rows = read_workers(bench.database, bench.study, is_dead=lambda worker: worker in "be")
+        return [row.state.value for row in rows]
+
+    assert states() == ["working", "left", "leaving", "silent", "silent", "waiting"]
+    set_state(bench.database, bench.study, StudyState.PAUSED)
+    assert states() == ["working", "left", "leaving", "silent", "silent", "paused"]
 
 
 def test_rerun_is_the_same_configuration_taken_by_the_next_worker(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from models.digits import Digits
 from models.sparse_digits import SparseDigits
+from tests.optim.networks import EVERY_OPTIMIZER
 from tests.training.trials import (
     bench_of,
     check_continued,
@@ -22,10 +23,14 @@ from tuner.domain.schedules import SCHEDULES
 from tuner.training.bench import Bench
 
 STEPS, STOPPED_AT = 50, 23
+# It first goes too far, and comes back.
+LONGER = {"dadapt_adam": 100}
 
-# One that keeps a momentum and one that keeps betas, as cycles of momentum tell them apart.
-EVERY_ROW = [(name, "cosine") for name in OPTIMIZERS] + [
-    (optimizer, schedule) for optimizer in ("momentum", "adam") for schedule in SCHEDULES
+# One that keeps a momentum, one that keeps betas, and one whose betas mix weights to evaluate, as
+# cycles of momentum tell them apart; one that sets both itself.
+OF_EVERY_KIND = ("momentum", "adam", "schedulefree_adamw", "yellowfin")
+EVERY_ROW = [(name, "cosine") for name in EVERY_OPTIMIZER] + [
+    (optimizer, schedule) for optimizer in OF_EVERY_KIND for schedule in SCHEDULES
 ]
 
 
@@ -48,15 +53,16 @@ def test_a_trial_restored_from_disk_continues_identically(
     check_continued(whole, *stop_and_go(bench, STOPPED_AT, *setting))
 
 
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER)
 def test_digits_are_learned_from_the_defaults(benches: dict[str, Bench], optimizer: str):
     bench = benches[OPTIMIZERS[optimizer].takes]
     untrained = bench.evaluate(bench.build_model(0))["val_loss"]
-    trial = train(bench, make_spec(STEPS, 1), make_config(optimizer, schedule="constant"))
+    steps = LONGER.get(optimizer, STEPS)
+    trial = train(bench, make_spec(steps, 1), make_config(optimizer, schedule="constant"))
     assert trial.values[-1] < untrained
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon", "sparse_adam", "lbfgs"])
+@pytest.mark.parametrize("optimizer", ["adam", "muon", "sparse_adam", "lbfgs", "ranger", "soap"])
 def test_the_same_spec_and_seed_give_the_same_trial(benches: dict[str, Bench], optimizer: str):
     bench = benches[OPTIMIZERS[optimizer].takes]
     first, second = (train(bench, config=make_config(optimizer)) for _ in range(2))

@@ -20,6 +20,7 @@ from tests.training.trials import (
     train,
 )
 from tuner.domain.groups import GroupValues
+from tuner.errors import SpecError
 from tuner.training.bench import Bench
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
@@ -174,3 +175,53 @@ def test_what_a_closure_costs_is_counted_and_capped():
 def test_a_closure_of_any_other_optimizer_costs_a_step():
     plain, closure = train(by_step, SPEC), train(with_closure, SPEC)
     assert plain.run.taken == closure.run.taken == closure.run.turns == STEPS
+
+
+def evaluating(run: Run) -> None:
+    """Reports by the average that a schedule-free optimizer keeps, and trains on without."""
+    torch.manual_seed(run.seed)
+    model = torch.nn.Linear(4, 1)
+    optimizer = run.optimizer(model)
+    schedule = run.schedule(optimizer)
+    x, y = points()
+    for step in run.steps():
+        loss = (model(x) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if run.due(step):
+            trained = model.weight.detach().clone()
+            with torch.no_grad(), run.evaluation():
+                assert not torch.equal(model.weight, trained)
+                value = (model(x) - y).square().mean()
+            torch.testing.assert_close(model.weight.detach(), trained)
+            run.report(step, val_loss=value)
+
+
+@pytest.mark.parametrize("name", ["schedulefree_sgd", "schedulefree_adamw"])
+@pytest.mark.parametrize("step", [6, 7, 20])
+def test_weights_to_evaluate_are_in_place_within_an_evaluation_alone(name: str, step: int):
+    config = make_config(name, lr=0.01, schedule="one_cycle")
+    whole = train(evaluating, SPEC, config)
+    assert whole.outcome.ending == "complete"
+    check_continued(whole, *stop_and_go(evaluating, step, SPEC, config))
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_an_optimizer_is_told_how_long_it_trains(measured: bool):
+    def loop(run: Run) -> float:
+        if measured:
+            run.measure(EPOCH)
+        optimizer = run.optimizer(torch.nn.Linear(4, 1))
+        seen.append(optimizer.start_warm_down + optimizer.num_warm_down_iterations)  # type: ignore[attr-defined]
+        return 0.0
+
+    seen: list[int] = []
+    spec = make_spec(budget={"epochs": 4, "evaluations": 2})
+    if measured:
+        train(loop, spec, make_config("ranger21"))
+        assert seen == [4 * EPOCH]
+    else:
+        with pytest.raises(SpecError, match="ranger21 is built with the steps of a full trial"):
+            train(loop, spec, make_config("ranger21"))

@@ -11,6 +11,7 @@ from tuner.cli.options import console, echo_json, examples, json_option
 from tuner.domain.dimensions import Fixed, dump_dimension
 from tuner.domain.names import suggest
 from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
+from tuner.domain.package_rows import PACKAGE
 from tuner.domain.schedules import SCHEDULES, ScheduleRow
 from tuner.errors import NotFoundError
 from tuner.report.catalog import (
@@ -27,7 +28,9 @@ _POINTS = 40
 
 
 @click.command(
-    epilog=examples("tuner optimizers", "tuner optimizers adam", "tuner optimizers --json")
+    epilog=examples(
+        "tuner optimizers", "tuner optimizers adam", "tuner optimizers 'lookahead(sgd)'"
+    )
 )
 @click.argument("name", required=False)
 @json_option
@@ -48,8 +51,7 @@ def _show(rows: Mapping[str, Row], kind: str, name: str | None, as_json: bool) -
     if name is not None and name not in rows:
         raise NotFoundError(f"There is no {kind} {name!r}: {suggest(name, rows)}")
     if as_json:
-        described = {key: _describe(row) for key, row in rows.items()}
-        echo_json(described[name] if name else list(described.values()))
+        echo_json(_describe(rows[name]) if name else [_describe(row) for row in rows.values()])
     elif name is not None:
         _print_row(rows[name])
     else:
@@ -77,6 +79,7 @@ def _describe(row: Row) -> dict[str, Any]:
     }
     if isinstance(row, OptimizerRow):
         described["torch"] = row.target
+        described["wrapper"] = row.wrapper
     else:
         described["cycles_momentum"] = row.momentum_shape is not None
         described["follows_metric"] = row.follows_metric
@@ -96,13 +99,20 @@ def _print_list(rows: Mapping[str, Row], kind: str) -> None:
         table.add_row(row.name, ", ".join(searched), row.summary)
     console().print(table)
     click.echo(f"Show one with its ranges: tuner {kind}s {next(iter(rows))}")
+    if rows is OPTIMIZERS:
+        click.echo("Compose others by name: 'lookahead(sgd)', or 'pytorch_optimizer:Yogi' of")
+        click.echo(
+            f"{len(PACKAGE)} in the package pytorch-optimizer (docs/optimizers.md has them)."
+        )
 
 
 def _print_row(row: Row) -> None:
     from rich import box
     from rich.table import Table
 
-    torch_name = f" ({row.target})" if isinstance(row, OptimizerRow) else ""
+    torch_name = ""
+    if isinstance(row, OptimizerRow):
+        torch_name = f" ({row.target}{f' in {row.wrapper}' if row.wrapper else ''})"
     out = console()
     out.print(f"[bold]{row.name}[/bold]{torch_name}: {row.summary}")
     out.print(f"{row.equation}\n{row.reference}", style="dim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,8 +22,28 @@ class Call:
         parameters: Which parameters of a model it takes: all; those with two dimensions
             (``matrices``) or the rest (``others``); those whose gradients are sparse
             (``sparse``) or the rest (``dense``).
+        wrapper: A constructor whose first argument is the optimizer, or None.
     """
 
     target: str
     arguments: dict[str, Any]
     parameters: Parameters = "all"
+    wrapper: Call | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The import paths of all its classes, the innermost first."""
+        return (self.target, *(self.wrapper.targets if self.wrapper else ()))
+
+
+def rate_key(settings: Container[str]) -> str:
+    """Returns what schedules and the multipliers of groups scale: ``lr``, or the factor on one.
+
+    Args:
+        settings: A parameter group, or the arguments of an optimizer.
+
+    >>> rate_key({"lr": 0.1}), rate_key({"lr": 0.1, "lr_factor": 1.0})
+    ('lr', 'lr_factor')
+    """
+    # An optimizer that has a factor tunes its lr itself.
+    return "lr_factor" if "lr_factor" in settings else "lr"

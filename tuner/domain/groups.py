@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from tuner.domain.calls import OTHERS, Call
+from tuner.domain.calls import OTHERS, Call, rate_key
 from tuner.domain.dimensions import Axis, Dimension, Finite, Fixed, Frozen, Value
 from tuner.domain.hyperparameters import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Hyperparameter
 
@@ -142,9 +142,10 @@ def group_settings(
         accepted: The arguments the optimizer knows; left out, any.
     """
     arguments = call.arguments
+    rate = rate_key(arguments)
     settings: dict[str, Any] = {
         "name": f"{values.name} (no decay)" if spared else values.name,
-        "lr": arguments["lr"] * values.lr_multiplier,
+        rate: arguments[rate] * values.lr_multiplier,
     }
     decay = 0.0 if spared else values.weight_decay
     if decay is not None and (accepted is None or "weight_decay" in accepted):

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Adviser(Protocol):
+    """Names that know more to say about an unknown one than what it is near to."""
+
+    def advise(self, name: str) -> str:
+        """Returns what to say about a name that is not known."""
 
 
 def check_names(names: tuple[str, ...], known: Mapping[str, Any], kind: str) -> tuple[str, ...]:
@@ -27,6 +35,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
     >>> suggest("adm", ["sgd", "adam"])
     "did you mean 'adam'?"
     """
+    if isinstance(known, Adviser):
+        return known.advise(name)
     known = list(known)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(known)}"

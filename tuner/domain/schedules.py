@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tuner.domain import shapes
 from tuner.domain.dimensions import Choice, Fixed, Float, Value
 from tuner.domain.hyperparameters import (
+    BETWEEN,
     COUNT,
     FRACTION,
     MAIN,
@@ -133,10 +134,8 @@ def _final_ratio(default: float) -> Hyperparameter:
 
 
 def _momentum(name: str, default: float, source: str) -> Hyperparameter:
-    return Hyperparameter(name, default, Fixed(value=default), source, MAIN, bounds=_BETWEEN)
+    return Hyperparameter(name, default, Fixed(value=default), source, MAIN, bounds=BETWEEN)
 
-
-_BETWEEN = Bounds(0, 1, open_low=True, open_high=True)
 
 _CYCLES = Bounds(1, 1000)
 
@@ -306,7 +305,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
             "Smith and Topin, Super-Convergence, SPIE 2019",
             (
                 Hyperparameter(
-                    "pct_start", 0.3, Float(low=0.1, high=0.5), "torch", MAIN, bounds=_BETWEEN
+                    "pct_start", 0.3, Float(low=0.1, high=0.5), "torch", MAIN, bounds=BETWEEN
                 ),
                 Hyperparameter(
                     "div_factor", 25.0, Fixed(value=25.0), "torch", MAIN, bounds=Bounds(1)
@@ -358,7 +357,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
             (
                 _WARMUP,
                 Hyperparameter(
-                    "factor", 0.1, Choice(choices=(0.1, 0.3, 0.5)), "J", MAIN, bounds=_BETWEEN
+                    "factor", 0.1, Choice(choices=(0.1, 0.3, 0.5)), "J", MAIN, bounds=BETWEEN
                 ),
                 Hyperparameter(
                     "patience", 0.1, Choice(choices=(0.1, 0.2, 0.3)), "J", MAIN, bounds=FRACTION

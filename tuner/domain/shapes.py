@@ -102,6 +102,8 @@ def cyclic_momentum(values: dict[str, float], x: float) -> float:
 def set_momentum(param_groups: list[dict[str, Any]], momentum: float) -> None:
     """Sets the momentum, or Adam's beta1, of the groups that have one above 0."""
     for group in param_groups:
+        if "train_mode" in group:
+            continue  # What mixes averaged weights into training ones must not change in mid-run.
         if group.get("momentum"):
             group["momentum"] = momentum
         elif group.get("betas", (0.0,))[0]:

@@ -164,7 +164,9 @@ class Space(Frozen):
     @field_validator("optimizers")
     @classmethod
     def _check_optimizers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return check_names(names, OPTIMIZERS, "optimizer")
+        check_names(names, OPTIMIZERS, "optimizer")
+        # Those of a package may be written in any case.
+        return check_names(tuple(OPTIMIZERS[name].name for name in names), OPTIMIZERS, "optimizer")
 
     @field_validator("schedules")
     @classmethod
@@ -241,6 +243,11 @@ class StudySpec(Frozen):
     schedule: Overrides = Field(default_factory=dict)
     train: Train = Train()
 
+    @field_validator("optimizer")
+    @classmethod
+    def _spell_optimizers(cls, tables: Overrides) -> Overrides:
+        return {OPTIMIZERS[n].name if n in OPTIMIZERS else n: axes for n, axes in tables.items()}
+
     @model_validator(mode="after")
     def _check_overrides(self) -> StudySpec:
         self._fitted("optimizer")
@@ -257,7 +264,18 @@ class StudySpec(Frozen):
                         "space.optimizers, or leave out [[train.groups]] and "
                         "no_decay_on_biases_and_norms"
                     )
+        self._check_thawing()
         return self
+
+    def _check_thawing(self) -> None:
+        thawing = [group.name for group in self.train.groups if 0 < group.frozen_until < 1]
+        for name in self.space.optimizers:
+            if thawing and not OPTIMIZERS[name].grows:
+                raise ValueError(
+                    f"{name} estimates one distance for all parameters, so the group "
+                    f"{thawing[0]} cannot join in mid-run: leave {name} out of "
+                    "space.optimizers, or leave out frozen_until"
+                )
 
     def _fitted(self, table: Literal["optimizer", "schedule"]) -> Overrides:
         """Returns a table of overrides checked against the catalog."""

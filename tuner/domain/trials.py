@@ -134,6 +134,8 @@ def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[st
     # A schedule that cycles the momentum leaves none to search; a sampler of one space for all
     # trials draws it all the same.
     cycles = SCHEDULES[str(params["schedule"])].momentum_shape is not None
+    # What mixes averaged weights into training ones is called momentum, but not cycled.
+    cycles = cycles and not OPTIMIZERS[str(params["optimizer"])].switches
     cycled = set(_MOMENTA) if cycles and spec.search.sampler not in JOINT_SAMPLERS else set()
     for table in (spec.optimizer, spec.schedule):
         branch = str(params["optimizer" if table is spec.optimizer else "schedule"])
@@ -230,3 +232,10 @@ def progress_at(spec: StudySpec, evaluation: int, total_steps: int) -> int:
     if spec.budget.steps is None:
         return evaluation
     return evaluation_steps(total_steps, spec.budget.evaluations)[evaluation - 1]
+
+
+def steps_at(spec: StudySpec, progress: int, total_steps: int) -> int:
+    """Returns the steps a trial has taken where it stands on the axis of :func:`progress_at`."""
+    if spec.budget.steps is not None:
+        return progress
+    return evaluation_steps(total_steps, spec.budget.evaluations)[progress - 1]

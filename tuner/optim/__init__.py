@@ -2,6 +2,15 @@
 
 from tuner.optim.build import build_optimizer
 from tuner.optim.joint import JointOptimizer
+from tuner.optim.lookahead import Lookahead
 from tuner.optim.schedules import Schedule, build_schedule
+from tuner.optim.yellowfin import YellowFin
 
-__all__ = ["JointOptimizer", "Schedule", "build_optimizer", "build_schedule"]
+__all__ = [
+    "JointOptimizer",
+    "Lookahead",
+    "Schedule",
+    "YellowFin",
+    "build_optimizer",
+    "build_schedule",
+]

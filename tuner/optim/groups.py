@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tuner.domain.calls import Parameters
+from tuner.domain.calls import Parameters, rate_key
 from tuner.domain.groups import REST, GroupValues, assign_group, unmatched
 from tuner.errors import WorkloadError
 from tuner.optim.joint import JointOptimizer
@@ -112,16 +112,26 @@ def sparse_parameters(model: nn.Module) -> list[Tensor]:
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Returns the effective settings of an optimizer's groups, frozen ones too, as plain values."""
+    """Returns the effective settings of an optimizer's groups, frozen ones too, as plain values.
+
+    Where the optimizer tunes its own, ``lr`` is the factor on it, and there is no momentum.
+    """
     frozen = optimizer.frozen if isinstance(optimizer, JointOptimizer) else []
     return [
         {
             "name": group.get("name", REST),
             "parameters": sum(p.numel() for p in group["params"]),
-            "lr": float(group.get("initial_lr", group["lr"])),
+            "lr": float(group.get(f"initial_{rate_key(group)}", group[rate_key(group)])),
             "weight_decay": group.get("weight_decay"),
-            "momentum": group["betas"][0] if "betas" in group else group.get("momentum"),
+            "momentum": _momentum(group),
             "frozen_until": group.get("frozen_until", 0.0),
         }
         for group in (*optimizer.param_groups, *(waiting.group for waiting in frozen))
     ]
+
+
+def _momentum(group: Mapping[str, Any]) -> float | None:
+    if rate_key(group) != "lr":
+        return None
+    momentum: float | None = group["betas"][0] if "betas" in group else group.get("momentum")
+    return momentum

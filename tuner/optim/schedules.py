@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from tuner.domain.calls import rate_key
 from tuner.domain.dimensions import Value
 from tuner.domain.schedules import SCHEDULES, Course, as_numbers, count_epochs, count_patience
 from tuner.domain.shapes import set_momentum
@@ -72,8 +73,10 @@ def build_schedule(
 class Schedule(LRScheduler):
     """A torch scheduler that follows a course: a factor on every group's initial learning rate.
 
-    Groups that join the optimizer in mid-run follow as well, from the rate they were added with;
-    those frozen until some part of the run join through it.
+    Where an optimizer tunes its learning rate itself, the factor is on its ``lr_factor`` instead,
+    and the momentum stays with the optimizer. Groups that join the optimizer in mid-run follow as
+    well, from the rate they were added with; those frozen until some part of the run join
+    through it.
 
     Args:
         optimizer: The optimizer.
@@ -133,18 +136,20 @@ class Schedule(LRScheduler):
 
     def adopt(self) -> None:
         """Sets every group's learning rate and momentum, new groups' too, to those due now."""
-        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
-            group["lr"] = rate
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, self.get_lr(), strict=True):
+            group[rate_key(group)] = rate
         if self._momentum is not None:
-            set_momentum(self.optimizer.param_groups, self._momentum(self._position()))
+            tunable = [group for group in groups if rate_key(group) == "lr"]
+            set_momentum(tunable, self._momentum(self._position()))
 
     def get_lr(self) -> list[float | Tensor]:
-        """Returns every group's learning rate where the schedule stands."""
+        """Returns every group's learning rate, or factor on it, where the schedule stands."""
         factor = self._factor(self._position())
         if self._plateau is not None:
             factor *= self._plateau.scale
-        groups = self.optimizer.param_groups
-        return [group.setdefault("initial_lr", group["lr"]) * factor for group in groups]
+        rates = [(group, rate_key(group)) for group in self.optimizer.param_groups]
+        return [group.setdefault(f"initial_{key}", group[key]) * factor for group, key in rates]
 
     def get_last_lr(self) -> list[float | Tensor]:
         """Returns every group's learning rate."""
@@ -165,6 +170,10 @@ class Schedule(LRScheduler):
         if self._plateau is not None:
             self._plateau.load_state_dict(state_dict["plateau"])
         self.adopt()
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        # What torch's step() ends in: it would write into "lr", whatever drives the optimizer.
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
 
     def _position(self) -> int:
         return self.last_epoch // self._epoch_steps

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from tuner.domain.dimensions import Fixed, format_value
 from tuner.domain.hyperparameters import Hyperparameter
 from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
+from tuner.domain.package_rows import PACKAGE, REFUSED
 from tuner.domain.schedules import SCHEDULES, ScheduleRow
 
 COLUMNS = ("hyperparameter", "default", "searched as", "range", "prior", "source", "breadth")
@@ -18,6 +19,7 @@ SOURCES = {
     "Hyperparameter Tuning*, ICML 2020",
     "PB": "Google's deep learning tuning playbook",
     "MU": "Jordan's Muon",
+    "SF": "the authors of schedule-free optimization",
     "torch": "the default of PyTorch",
     "J": "our judgement",
 }
@@ -100,7 +102,7 @@ def to_markdown() -> str:
         "",
         f"**Sources of ranges.** {sources}.",
         "",
-        f"Optimizers: {_links(OPTIMIZERS)}",
+        f"Optimizers: {_links(OPTIMIZERS)}, and what [names compose](#composed-by-name).",
         "",
         f"Schedules: {_links(SCHEDULES)}",
         "",
@@ -111,8 +113,8 @@ def to_markdown() -> str:
     ]
     for optimizer in OPTIMIZERS.values():
         lines += [*_section(optimizer, _optimizer_notes(optimizer)), ""]
+    lines += [*_composed(), "## Schedules", ""]
     lines += [
-        "## Schedules",
         "",
         "A schedule is a factor on the learning rate of every parameter group, here over a trial "
         "from its defaults; `plateau` as if the metric stopped improving twice. Dashed: the "
@@ -162,17 +164,49 @@ def to_svg() -> str:
     )
 
 
+def _composed() -> list[str]:
+    """Returns the section on names that compose a row."""
+    row = OPTIMIZERS["lookahead(momentum)"]
+    own = {knob.name for knob in OPTIMIZERS["momentum"].hyperparameters}
+    knobs = [knob for knob in row.hyperparameters if knob.name not in own]
+    refused = "; ".join(f"{name}: {reason}" for name, reason in REFUSED.items())
+    return [
+        "## Composed by name",
+        "",
+        "`lookahead(NAME)` is Lookahead around any optimizer but `lbfgs` and those that average "
+        "by themselves: every k steps, slow weights φ follow by α, and it goes on from them. It "
+        "is searched over the optimizer's own hyperparameters and these.",
+        "",
+        row.reference.partition(";")[0],
+        "",
+        *_table(knobs),
+        "",
+        "`pytorch_optimizer:NAME` is any optimizer of pytorch-optimizer "
+        "(`pip install 'tuner[optimizers]'`) that an ordinary training loop can run. One with a "
+        "row above is searched as that row; any other around its own defaults: its learning rate, "
+        "over three decades, its momentum or betas and its weight decay.",
+        "",
+        " · ".join(PACKAGE),
+        "",
+        f"These are refused. {refused}.",
+        "",
+    ]
+
+
+def _table(knobs: Iterable[Hyperparameter]) -> list[str]:
+    rules = ["---" for _ in COLUMNS]
+    cells = [
+        (f"`{name}`", default, f"`{searched}`", *rest)
+        for name, default, searched, *rest in map(describe_knob, knobs)
+    ]
+    return [f"| {' | '.join(line)} |" for line in (COLUMNS, rules, *cells)]
+
+
 def _links(names: Iterable[str]) -> str:
     return " · ".join(f"[{name}](#{name})" for name in names)
 
 
 def _section(row: OptimizerRow | ScheduleRow, notes: list[str]) -> list[str]:
-    rules = ["---" for _ in COLUMNS]
-    cells = [
-        (f"`{name}`", default, f"`{searched}`", *rest)
-        for name, default, searched, *rest in map(describe_knob, row.hyperparameters)
-    ]
-    table = [f"| {' | '.join(line)} |" for line in (COLUMNS, rules, *cells)]
     return [
         f"### {row.name}",
         "",
@@ -181,17 +215,27 @@ def _section(row: OptimizerRow | ScheduleRow, notes: list[str]) -> list[str]:
         f"`{row.equation}`",
         "",
         *([] if row.reference == "–" else [row.reference, ""]),
-        *table,
+        *_table(row.hyperparameters),
     ]
 
 
 def _optimizer_notes(row: OptimizerRow) -> list[str]:
     arguments = "".join(f", `{name}={value}`" for name, value in row.arguments.items())
-    notes = [f"`{row.target}`{arguments}."]
+    around = f" in `{row.wrapper}`" if row.wrapper is not None else ""
+    notes = [f"`{row.target}`{arguments}{around}."]
     if row.helper is not None:
         notes.append(f"With `{row.helper}` for the parameters it does not take.")
     if row.closure:
         notes.append("Budgets and schedules count each computation of the loss as a step.")
+    if row.rate != "lr":
+        notes.append(f"Schedules and the multipliers of groups act on `{row.rate}`.")
+    if row.slow_start(row.decode({})):
+        steps = row.slow_start(row.decode({}))
+        notes.append(f"No trial of it is pruned in its first {steps} steps, its slow start.")
+    if row.switches:
+        notes.append("It evaluates other weights than it trains.")
+    if row.target.startswith("pytorch_optimizer."):
+        notes.append("It needs `pip install 'tuner[optimizers]'`.")
     return notes
 
 

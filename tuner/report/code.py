@@ -9,6 +9,7 @@ from typing import Any
 import tomli_w
 
 from tuner.analysis.summary import BestTrial, StudySummary
+from tuner.domain.calls import Call
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.errors import NotFoundError
 from tuner.report.optimizer_code import OptimizerCode
@@ -16,7 +17,9 @@ from tuner.report.schedule_code import ScheduleCode
 
 
 def to_python(summary: StudySummary) -> str:
-    """Returns a module that builds the winner's optimizer and schedule; it needs only torch.
+    """Returns a module that builds the winner's optimizer and schedule.
+
+    It needs only torch, and the package of an optimizer that is not torch's.
 
     Raises:
         NotFoundError: If no trial is complete.
@@ -46,8 +49,9 @@ def to_python(summary: StudySummary) -> str:
         f"# on {summary.spec.study.workload} with batch size {best.config.batch_size}, "
         f"{summary.spec.train.precision},"
         f" {'no gradient clipping' if clip is None else f'gradients clipped to norm {clip}'}.",
+        *optimizer.remarks,
         "",
-        *_imports("\n".join(body)),
+        *_imports("\n".join(body), optimizer.packages),
         "",
         *body,
     ]
@@ -96,7 +100,10 @@ def to_winner(summary: StudySummary) -> dict[str, Any]:
         "optimizer_values": best.config.optimizer_values,
         "calls": [
             {"target": call.target, "arguments": call.arguments, "parameters": call.parameters}
-            for call in OPTIMIZERS[best.config.optimizer].calls(best.config.optimizer_values)
+            | ({"wrapper": _describe(call.wrapper)} if call.wrapper else {})
+            for call in OPTIMIZERS[best.config.optimizer].calls(
+                best.config.optimizer_values, best.full_steps
+            )
         ],
         "schedule": best.config.schedule,
         "schedule_values": best.config.schedule_values,
@@ -108,6 +115,10 @@ def to_winner(summary: StudySummary) -> dict[str, Any]:
         "grad_clip": summary.spec.train.grad_clip,
         "precision": summary.spec.train.precision,
     }
+
+
+def _describe(wrapper: Call) -> dict[str, Any]:
+    return {"target": wrapper.target, "arguments": wrapper.arguments}
 
 
 def _best(summary: StudySummary) -> BestTrial:
@@ -124,6 +135,8 @@ def _demonstration(optimizer: OptimizerCode, schedule: ScheduleCode) -> list[str
     model = "torch.nn.Embedding(3, 2, sparse=True)" if sparse else "torch.nn.Linear(2, 2)"
     build = "build_optimizers(model)" if optimizer.several else "[build_optimizer(model)]"
     step = "optimizer.step(lambda: 0.0)" if schedule.closure else "optimizer.step()"
+    rate = optimizer.rate
+    gradient = ["            model(torch.ones(1, 2)).sum().backward()"]
     return [
         'if __name__ == "__main__":',
         f"    model = {model}",
@@ -132,16 +145,18 @@ def _demonstration(optimizer: OptimizerCode, schedule: ScheduleCode) -> list[str
         *(f"        {line}" for line in schedule.setup),
         "        rates = []",
         "        for step in range(STEPS):",
-        '            rates.append(optimizer.param_groups[0]["lr"])',
+        f'            rates.append(optimizer.param_groups[0]["{rate}"])',
         *(["            freeze(optimizer, step)"] if optimizer.freezes else []),
+        *(gradient if optimizer.packages and not sparse else []),
         f"            {step}",
         *(f"            {line}" for line in schedule.use),
-        '        print(f"lr: first {rates[0]:.6g}, top {max(rates):.6g}, last {rates[-1]:.6g}")',
+        f'        print(f"{rate}: first'
+        ' {rates[0]:.6g}, top {max(rates):.6g}, last {rates[-1]:.6g}")',
     ]
 
 
-def _imports(body: str) -> list[str]:
-    """Returns the imports of a module with this body."""
+def _imports(body: str, packages: list[str]) -> list[str]:
+    """Returns the imports of a module with this body, which uses these packages beside torch."""
     standard = [
         ("fnmatch.", "import fnmatch"),
         ("math.", "import math"),
@@ -154,6 +169,8 @@ def _imports(body: str) -> list[str]:
     return [
         *lines,
         *([""] if lines else []),
+        *(["import pytorch_optimizer"] if "pytorch_optimizer" in packages else []),
         "import torch",
-        f"from torch.optim.lr_scheduler import {used}",
+        *(["import tuner.optim"] if "tuner" in packages else []),
+        *([f"from torch.optim.lr_scheduler import {used}"] if used else []),
     ]

@@ -1,4 +1,4 @@
-"""The winner's optimizer as Python that needs only torch."""
+"""The winner's optimizer as Python that needs only torch, and the package it comes from if any."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import inspect
 from dataclasses import dataclass
 
 from tuner.analysis.summary import BestTrial
-from tuner.domain.calls import Call
+from tuner.domain.calls import Call, rate_key
 from tuner.domain.groups import REST, GroupValues, assign_group, group_settings
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
+
+_PACKAGES = {"pytorch_optimizer": "pytorch-optimizer", "tuner": "tuner"}
 
 _SELECTIONS = {
     "all": "[p for p in model.parameters() if p.requires_grad]",
@@ -38,23 +40,52 @@ class OptimizerCode:
         calls: The constructors that make it up.
         groups: Its parameter groups.
         spare_vectors: Whether biases and norms are spared from weight decay.
+        switches: Whether it trains other weights than it evaluates.
     """
 
     calls: tuple[Call, ...]
     groups: tuple[GroupValues, ...]
     spare_vectors: bool
+    switches: bool = False
 
     @classmethod
     def of(cls, best: BestTrial, spec: StudySpec) -> OptimizerCode:
         """Returns the code of a trial's optimizer."""
         config = best.config
-        calls = OPTIMIZERS[config.optimizer].calls(config.optimizer_values)
-        return cls(calls, config.groups, spec.train.no_decay_on_biases_and_norms)
+        row = OPTIMIZERS[config.optimizer]
+        calls = row.calls(config.optimizer_values, best.full_steps)
+        spared = spec.train.no_decay_on_biases_and_norms
+        return cls(calls, config.groups, spared, row.switches)
 
     @property
     def several(self) -> bool:
         """Whether there are two optimizers."""
         return len(self.calls) > 1
+
+    @property
+    def rate(self) -> str:
+        """What its learning rate is called where a schedule drives it."""
+        return rate_key(self.calls[0].arguments)
+
+    @property
+    def packages(self) -> list[str]:
+        """The packages beside torch that it is imported from."""
+        roots = {target.partition(".")[0] for call in self.calls for target in call.targets}
+        return sorted(roots & _PACKAGES.keys())
+
+    @property
+    def remarks(self) -> list[str]:
+        """The lines of comment that say what it needs."""
+        lines = []
+        if self.packages:
+            names = " ".join(_PACKAGES[package] for package in self.packages)
+            lines += [f"# It needs: pip install torch {names}"]
+        if self.switches:
+            lines += [
+                "# It trains other weights than it evaluates: call optimizer.eval() before each",
+                "# evaluation and before the model is saved for use, optimizer.train() after it.",
+            ]
+        return lines
 
     @property
     def freezes(self) -> bool:
@@ -75,7 +106,7 @@ class OptimizerCode:
         if self._grouped:
             parts = [inspect.getsource(assign_group).rstrip(), self._split(), *parts]
         if self.freezes:
-            parts += [_FREEZE]
+            parts += [_FREEZE_COUNTING if "pytorch_optimizer" in self.packages else _FREEZE]
         return "\n\n\n".join(parts).splitlines()
 
     @property
@@ -107,7 +138,11 @@ class OptimizerCode:
         arguments = "".join(f", {key}={value!r}" for key, value in call.arguments.items())
         if self._grouped:
             parameters = f"split(model, {parameters}, {self._settings(call)})"
-        return f"{call.target}({parameters}{arguments})"
+        code = f"{call.target}({parameters}{arguments})"
+        if call.wrapper is not None:
+            around = "".join(f", {key}={value!r}" for key, value in call.wrapper.arguments.items())
+            code = f"{call.wrapper.target}({code}{around})"
+        return code
 
     def _settings(self, call: Call) -> str:
         """Returns what each group changes, as a literal."""
@@ -143,3 +178,15 @@ _FREEZE = '''def freeze(optimizer, step):
         if until := group.get("frozen_until"):
             for parameter in group["params"]:
                 parameter.requires_grad_(until < 1 and step / STEPS >= until)'''
+
+# Steps are counted by group there, and those of a group that is trained from some point on start
+# then.
+_FREEZE_COUNTING = _FREEZE.replace(
+    """            for parameter in""",
+    """            if not group["params"][0].requires_grad:
+                counted = ("step", "weight_sum", "lr_max")
+                for key in counted:
+                    group.pop(key, None)
+                group.update({k: v for k, v in optimizer.defaults.items() if k in counted})
+            for parameter in""",
+)

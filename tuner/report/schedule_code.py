@@ -1,4 +1,8 @@
-"""The winner's schedule as Python that needs only torch."""
+"""The winner's schedule as Python that needs only torch.
+
+Schedulers of torch write a learning rate; where an optimizer of ours tunes it itself, the schedule
+is ours too.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,7 @@ class ScheduleCode:
         evaluations: Evaluations of a full trial.
         mode: Whether a lower or a higher metric is better: ``min`` or ``max``, as in torch.
         closure: Whether its steps are computations of the loss in the optimizer's closure.
+        ours: Whether it drives what no scheduler of torch does.
     """
 
     row: ScheduleRow
@@ -43,6 +48,7 @@ class ScheduleCode:
     evaluations: int
     mode: str
     closure: bool
+    ours: bool = False
 
     @classmethod
     def of(cls, best: BestTrial, spec: StudySpec) -> ScheduleCode:
@@ -57,19 +63,22 @@ class ScheduleCode:
             spec.budget.evaluations,
             "min" if spec.study.direction == "minimize" else "max",
             OPTIMIZERS[best.config.optimizer].closure,
+            OPTIMIZERS[best.config.optimizer].rate != "lr",
         )
 
     @property
     def constants(self) -> list[str]:
         """The lines that say how long a full trial is."""
         lines = [f"STEPS = {self.steps}  # of a full trial: the schedule's length"]
-        if self.epoch_steps is not None and not self._stands_alone:
+        if self.epoch_steps is not None and not self._stands_alone and not self.ours:
             lines.append(f"EPOCH_STEPS = {self.epoch_steps}")
         return lines
 
     @property
     def definitions(self) -> list[str]:
         """The lines that define ``build_schedule``, and ``build_warmup`` where it needs one."""
+        if self.ours:
+            return self._our_builder().splitlines()
         parts = [self._count_losses()] if self.closure and not self._stands_alone else []
         if not self.row.follows_metric:
             parts += self._factor()
@@ -85,17 +94,15 @@ class ScheduleCode:
     @property
     def use(self) -> list[str]:
         """The lines that follow an optimizer's step in a loop over ``step``."""
+        if self.ours:
+            return ["schedule.step()", *self._observe("observe")]
         step = f"{'warmup' if self.row.follows_metric else 'schedule'}.step()"
-        lines = [] if self._stands_alone else self._by_epoch(step)
-        if self.row.follows_metric:
-            every = max(1, self.steps // self.evaluations)
-            lines += [f"if (step + 1) % {every} == 0:", "    schedule.step(1.0)  # the metric"]
-        return lines
+        return [*([] if self._stands_alone else self._by_epoch(step)), *self._observe("step")]
 
     @property
     def setup(self) -> list[str]:
         """The lines that build it over ``optimizer``."""
-        warms = self.row.follows_metric and self._warmup > 1
+        warms = self.row.follows_metric and self._warmup > 1 and not self.ours
         warmup = ["warmup = build_warmup(optimizer)"] if warms else []
         return [*warmup, "schedule = build_schedule(optimizer)"]
 
@@ -121,6 +128,12 @@ class ScheduleCode:
         if self.epoch_steps is not None:
             return "every epoch"
         return f"every optimizer.step({'closure' if self.closure else ''})"
+
+    def _observe(self, method: str) -> list[str]:
+        if not self.row.follows_metric:
+            return []
+        every = max(1, self.steps // self.evaluations)
+        return [f"if (step + 1) % {every} == 0:", f"    schedule.{method}(1.0)  # the metric"]
 
     def _by_epoch(self, line: str) -> list[str]:
         if self.epoch_steps is None:
@@ -187,6 +200,28 @@ class ScheduleCode:
         return f'''def build_schedule(optimizer):
     """Returns the schedule; call its step() after {self._when}."""
     return {scheduler}(optimizer, {course})'''
+
+    def _our_builder(self) -> str:
+        options: dict[str, Any] = {"epoch_steps": self.epoch_steps} if self.epoch_steps else {}
+        also = ""
+        if self.row.follows_metric:
+            also = ",\n    and its observe(metric) after every evaluation"
+            direction = "minimize" if self.mode == "min" else "maximize"
+            options |= {"evaluations": self.evaluations, "direction": direction}
+        values = "".join(f"    {key!r}: {value!r},\n" for key, value in self.values.items())
+        named = "".join(f"        {key}={value!r},\n" for key, value in options.items())
+        return f'''SCHEDULE = {{
+{values}}}
+
+
+def build_schedule(optimizer):
+    """Returns the schedule; call its step() after every optimizer.step(){also}."""
+    return tuner.optim.build_schedule(
+        {self.row.name!r},
+        SCHEDULE,
+        optimizer,
+        STEPS,
+{named}    )'''
 
     def _plateau(self) -> str:
         patience = count_patience(self.values, self.evaluations)

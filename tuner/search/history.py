@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -83,10 +84,17 @@ class History:
             params={name: record.proposal.params[name] for name in distributions},
             distributions=distributions,
             user_attrs={"number": record.number},
-            system_attrs=dict(record.attributes.get(SAMPLER_STATE, {})),
+            system_attrs=_sampler_state(record),
             intermediate_values=evaluations,
             trial_id=self._started.ids.get(record.number, -1),
         )
+
+
+def _sampler_state(record: TrialRecord) -> dict[str, Any]:
+    """Returns what a sampler noted with a trial, without what Optuna's CMA-ES would unpickle."""
+    state = record.attributes.get(SAMPLER_STATE)
+    found = state if isinstance(state, dict) else {}
+    return {key: value for key, value in found.items() if not key.startswith("cma:")}
 
 
 class _Mirror:

@@ -9,8 +9,10 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.schedules import as_numbers, split_steps
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, TrialRecord
+from tuner.domain.trials import Outcome, TrialRecord, decode, steps_at
 from tuner.search.halving import AshaPruner, HyperbandPruner
 from tuner.search.history import History
 from tuner.search.plugins import build_plugin
@@ -28,7 +30,8 @@ class Pruner:
     """Judges running trials against a study's history.
 
     A trial of an optimizer's defaults is never stopped, so that the gap between default and
-    tuned is known for every optimizer.
+    tuned is known for every optimizer. Nobody is stopped while the learning rate only warms up,
+    or the optimizer finds out by itself how fast it may go.
 
     Args:
         spec: The resolved spec.
@@ -39,21 +42,34 @@ class Pruner:
     """
 
     def __init__(self, spec: StudySpec, history: History) -> None:
+        self._spec = spec
         self._history = history
         self._pruner = build_pruner(spec)
 
-    def should_prune(self, record: TrialRecord, evaluations: Mapping[int, float]) -> bool:
+    def should_prune(
+        self, record: TrialRecord, evaluations: Mapping[int, float], total_steps: int | None = None
+    ) -> bool:
         """Tells whether a trial should stop.
 
         Args:
             record: The trial.
             evaluations: Its metric so far by progress.
+            total_steps: Its steps when full; left out, the budget's, which may count epochs.
         """
-        if record.is_default:
+        total = total_steps or self._spec.budget.steps
+        if record.is_default or (total and self._is_starting(record, evaluations, total)):
             return False
         running = dataclasses.replace(record, outcome=Outcome.RUNNING, evaluations=evaluations)
         trial = self._history.to_frozen(running)
         return bool(self._pruner.prune(self._history.study, trial))
+
+    def _is_starting(
+        self, record: TrialRecord, evaluations: Mapping[int, float], total_steps: int
+    ) -> bool:
+        config = decode(self._spec, record.proposal)
+        warmup, _ = split_steps(as_numbers(config.schedule_values), total_steps)
+        slow = OPTIMIZERS[config.optimizer].slow_start(config.optimizer_values)
+        return steps_at(self._spec, max(evaluations), total_steps) <= max(warmup, slow)
 
 
 class MedianPruner(optuna.pruners.MedianPruner):

@@ -23,6 +23,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.spec import StudySpec
+from tuner.errors import SpecError
 from tuner.search.cube import UnitCube
 from tuner.search.distributions import joint_space
 from tuner.search.plugins import build_plugin
@@ -41,7 +42,8 @@ def build_sampler(spec: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
         seed: The worker's seed.
 
     Raises:
-        SpecError: If the user's own sampler cannot be built.
+        SpecError: If the user's own sampler cannot be built, or is Optuna's CMA-ES, which unpickles
+            what a database holds.
     """
     seed %= 2**32
     match spec.search.sampler:
@@ -61,6 +63,12 @@ def build_sampler(spec: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
             sampler: optuna.samplers.BaseSampler = build_plugin(
                 own, optuna.samplers.BaseSampler, "search.sampler", seed=seed
             )
+            if isinstance(sampler, optuna.samplers.CmaEsSampler):
+                raise SpecError(
+                    f"search.sampler = {own!r}: Optuna's CMA-ES keeps its state with the trials as "
+                    "a pickle, so that whoever may write to the database could run code in every "
+                    'worker. Use search.sampler = "cmaes", which keeps numbers.'
+                )
             return sampler
 
 

@@ -13,7 +13,7 @@ from typing import Any
 GRACE_S = 30.0
 """Time to save work after being asked to stop, in seconds."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _MOMENT_S = 1.0
 
 
@@ -26,23 +26,29 @@ class Interruption:
 
     Attributes:
         requested: Whether to stop.
+        requested_by: What asked first, such as "Ctrl-C"; empty if it has no name.
         requested_at: Since when, by the monotonic clock; None while it is not.
         insisted: Whether that was asked for again, a moment later.
     """
 
     def __init__(self, *, follow_stdin: bool = False) -> None:
         self.requested = False
+        self.requested_by = ""
         self.requested_at: float | None = None
         self.insisted = False
         self._event = threading.Event()
         self._follow_stdin = follow_stdin
         self._former: dict[signal.Signals, Any] = {}
 
-    def request(self) -> None:
-        """Asks for a stop."""
+    def request(self, by: str = "") -> None:
+        """Asks for a stop.
+
+        Args:
+            by: What asks, for a person to read.
+        """
         now = time.monotonic()
         if self.requested_at is None:
-            self.requested_at = now
+            self.requested_at, self.requested_by = now, by
         # Pressing twice in quick succession is impatience, not a decision to lose work.
         self.insisted = now - self.requested_at > _MOMENT_S
         self.requested = True
@@ -55,6 +61,9 @@ class Interruption:
     def __enter__(self) -> Interruption:
         for number in _SIGNALS:
             self._former[number] = signal.signal(number, self._handle)
+        if hasattr(signal, "pthread_sigmask"):
+            # A parent may have blocked them, which children inherit; Ray's processes do.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if self._follow_stdin:
             threading.Thread(target=self._watch_stdin, daemon=True).start()
         return self
@@ -64,7 +73,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.request()
+        self.request(_SIGNALS[signal.Signals(number)])
 
     def _watch_stdin(self) -> None:
         # Reading the descriptor itself takes no lock that a process at its end would wait for.

@@ -163,7 +163,8 @@ class Task:
             return True
         if self._stopped_by is not None:
             return False
-        return not self._pruner.should_prune(self._record, self._evaluations)
+        total_steps = self._present.total_steps
+        return not self._pruner.should_prune(self._record, self._evaluations, total_steps)
 
     def _look(self) -> None:
         """Learns what the worker is asked to do."""

@@ -50,13 +50,15 @@ class Winner:
         """Every hyperparameter by name, in torch's form."""
         return self.config.to_json()
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, steps: int | None = None) -> torch.optim.Optimizer:
         """Returns the winner's optimizer over a model, parameter groups included.
 
         Args:
             model: The model, on its device.
+            steps: How many steps there will be; left out, as many as in the study.
 
         Raises:
+            SpecError: If the optimizer's package is not installed.
             WorkloadError: If the optimizer cannot train this model.
         """
         return build_optimizer(
@@ -65,6 +67,7 @@ class Winner:
             model,
             self.config.groups,
             spare_vectors=self.spare_vectors,
+            total_steps=steps or self.steps,
         )
 
     def schedule(self, optimizer: torch.optim.Optimizer, steps: int | None = None) -> Schedule:

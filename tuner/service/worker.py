@@ -14,7 +14,7 @@ import optuna
 import torch
 
 import tuner
-from tuner.domain.states import StudyState
+from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError, StorageError, WorkloadError
 from tuner.search import Proposer, needs_running
@@ -117,12 +117,16 @@ class Worker:
         """Works, and returns why it has ended."""
         desk.patience.run(desk.catch_up)
         desk.failures_before = sum(_failure_of(r) is not None for r in desk.records.values())
+        paused = False
         while not self.interruption.requested:
             orders = desk.patience.run(desk.ledger.orders)
             if orders.leaving:
                 return "asked to leave"
+            before, paused = paused, orders.state is StudyState.PAUSED
+            if paused and not before:
+                self.log(announce_pause(self.study.name))
             lease = None
-            if orders.state is not StudyState.PAUSED:
+            if not paused:
                 desk.patience.run(desk.catch_up)
                 self._stop_if_all_fail(desk)
                 lease = desk.patience.run(lambda: self._find_work(desk))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
 
+from tuner.domain.states import StudyState, WorkerState
 from tuner.errors import StorageError
 from tuner.store.database import Database
-from tuner.store.identity import StudyHandle
+from tuner.store.identity import StudyHandle, look_up
 from tuner.store.machine import this_machine
 from tuner.store.tables import DatabaseClock, events, leases, workers
 
@@ -54,6 +56,7 @@ class WorkerRow:
         leaving: Whether it was asked to end.
         left: Whether it said that it ends.
         trials: The trials it holds, by number.
+        state: What it is at.
     """
 
     id: str
@@ -68,23 +71,40 @@ class WorkerRow:
     leaving: bool
     left: bool
     trials: tuple[int, ...]
+    state: WorkerState
 
 
-def read_workers(database: Database, study: StudyHandle) -> list[WorkerRow]:
-    """Returns every process that ever worked on a study, in the order they came."""
+def read_workers(
+    database: Database, study: StudyHandle, is_dead: Callable[[str], bool] = lambda _: False
+) -> list[WorkerRow]:
+    """Returns every process that ever worked on a study, in the order they came.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        is_dead: Tells of a worker's id whether its process is known to have died. A worker that
+            was not seen for as long as its leases last, ``stall_s``, is silent even so.
+
+    Raises:
+        NotFoundError: If the study has been deleted.
+    """
     left = sa.exists().where(events.c.worker_id == workers.c.worker_id, events.c.kind == "left")
     ago = DatabaseClock() - workers.c.last_seen
     with database.read() as connection:
+        paused = look_up(connection, study).state is StudyState.PAUSED
         rows = connection.execute(
             sa.select(workers, ago.label("ago"), left.label("left"))
             .where(workers.c.study_uuid == study.uuid)
             .order_by(workers.c.ordinal)
         ).all()
-        held = connection.execute(
+        holdings = connection.execute(
             sa.select(leases.c.worker_id, leases.c.number)
             .where(leases.c.study_uuid == study.uuid)
             .order_by(leases.c.number)
         ).all()
+    held: dict[str, list[int]] = {}
+    for worker_id, number in holdings:
+        held.setdefault(worker_id, []).append(number)
     return [
         WorkerRow(
             id=row.worker_id,
@@ -98,10 +118,28 @@ def read_workers(database: Database, study: StudyHandle) -> list[WorkerRow]:
             seen_ago_s=max(0.0, row.ago),
             leaving=bool(row.leaving),
             left=bool(row.left),
-            trials=tuple(number for worker_id, number in held if worker_id == row.worker_id),
+            trials=tuple(held.get(row.worker_id, ())),
+            state=_state_of(
+                row,
+                silent=row.ago > study.spec.train.stall_s or is_dead(row.worker_id),
+                paused=paused,
+                holds=row.worker_id in held,
+            ),
         )
         for row in rows
     ]
+
+
+def _state_of(row: sa.Row[Any], *, silent: bool, paused: bool, holds: bool) -> WorkerState:
+    if row.left:
+        return WorkerState.LEFT
+    if silent:
+        return WorkerState.SILENT
+    if row.leaving:
+        return WorkerState.LEAVING
+    if holds:
+        return WorkerState.WORKING
+    return WorkerState.PAUSED if paused else WorkerState.WAITING
 
 
 def enter(

@@ -108,8 +108,9 @@ def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> Train:
 
 
 def _is_demanding(row: OptimizerRow) -> bool:
-    """Tells whether an optimizer needs closures, or parameters of a kind a model may lack."""
-    return row.closure or row.takes != "all"
+    """Tells whether an optimizer needs closures, parameters of a kind, a length or a package."""
+    needs = (row.closure, row.takes != "all", row.length_argument is not None)
+    return any(needs) or not row.target.startswith("torch.")
 
 
 def _explained(spec: StudySpec, load: Callable[[], Train]) -> Train:
@@ -220,7 +221,7 @@ def _try_optimizer(
     run.check_groups()
     try:
         Step(run, bench, model, optimizer)(batch)
-    except RuntimeError as error:
+    except Exception as error:  # packages have errors of their own
         raise WorkloadError(
             f"{config.optimizer} cannot train this model: {error}. "
             f"Leave {config.optimizer} out of space.optimizers."

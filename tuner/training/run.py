@@ -16,6 +16,7 @@ from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.groups import check_groups, describe_groups, trainable
+from tuner.optim.modes import evaluation_mode
 from tuner.training.loader import length_of, resume_batches
 from tuner.training.reporting import (
     Diverged,
@@ -120,6 +121,7 @@ class Run(Suggestions):
             model,
             self.config.groups,
             spare_vectors=self.train.no_decay_on_biases_and_norms,
+            total_steps=self.length,
         )
         index = len(self._models)
         self._snapshot.restore("models", index, model)
@@ -314,12 +316,14 @@ class Run(Suggestions):
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[Callable[[], object]]:
-        """Counts the time within as evaluation, not as training.
+        """Counts the time within as evaluation, and has models hold the weights to evaluate.
+
+        Some optimizers, such as schedule-free ones, train other weights than they evaluate.
 
         Yields:
             A function to call now and then in a long evaluation: it says that the trial lives.
         """
-        with self.timing.evaluation():
+        with self.timing.evaluation(), evaluation_mode(self._optimizers):
             yield lambda: self._reporter.advance(self.taken)
 
     # What a worker asks.

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tuner.service.interruption import Interruption
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")]
+)
+def test_signal_asks_for_a_stop_and_is_named(number: signal.Signals, name: str) -> None:
+    with Interruption() as interruption:
+        os.kill(os.getpid(), number)
+        assert interruption.wait(60)
+    assert interruption.requested_by == name
+
+
+def test_whoever_asked_first_is_named() -> None:
+    interruption = Interruption()
+    interruption.request("Ctrl-C")
+    interruption.request("SIGTERM")
+    assert interruption.requested_by == "Ctrl-C"
+
+
+def test_signal_that_the_parent_had_blocked_is_heard() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    os.kill(os.getpid(), signal.SIGTERM)
+    with Interruption() as interruption:
+        assert interruption.wait(60)
+    assert signal.SIGTERM not in before
