@@ -8,13 +8,15 @@ s, with coefficients that are numbers of a lane and a step:
     m ← m_decay·m + m_grad·g
     s ← s_decay·s + s_grad·g²
     p ← keep·p − (step_m·m + step_g·g) / (√(s_scale·s) + eps)
+    w ← w + pull·(p − w), and p ← w where pull is above 0
 
-Where an optimizer does not fit, its kind says what it does instead. Learning rate, bias corrections
+w being the slow weights of Lookahead. Where an optimizer does not fit, its kind says what it does instead. Learning rate, bias corrections
 and momentum of a whole stretch of steps are worked out beforehand, in float64.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -48,6 +50,9 @@ class Kind(IntEnum):
     RPROP = 5
     """m is the last gradient, s every coordinate's own step."""
 
+    ORTHOGONAL = 6
+    """As Muon on matrices: s is the update, which is made orthogonal before it is applied."""
+
 
 class Coefficients(NamedTuple):
     """The numbers of a lane at a step, each broadcastable to the lane's parameters."""
@@ -63,43 +68,53 @@ class Coefficients(NamedTuple):
     step_g: Tensor
     s_scale: Tensor
     eps: Tensor
+    pull: Tensor
 
 
 WIDTH = len(Coefficients._fields)
 """Numbers a row of coefficients holds."""
 
 
+IDLE: dict[str, float] = {"keep": 1.0, "m_decay": 1.0, "s_decay": 1.0}
+"""The coefficients, where they are not 0, of a lane that an update leaves as it is."""
+
+
 @dataclass(frozen=True)
 class Stretch:
-    """The steps that coefficients are worked out for.
+    """The steps that coefficients are worked out for, of one lane or of several at once.
 
     Attributes:
-        steps: Their numbers, counted from 1, float64 of shape (T,), from the trial's first on: some
-            coefficients accumulate.
-        lr: The learning rate at each, float64 of shape (T,).
-        momentum: The momentum at each, if a schedule sets it, float64 of shape (T,).
+        steps: Their numbers, counted from 1, float64 of shape (T,).
+        lr: The learning rate at each, float64 of shape (T,) or (lanes, T).
+        momentum: The momentum at each, likewise, or NaN where no schedule sets it.
+        before: The steps from the first on, if these are later ones: some coefficients accumulate.
     """
 
     steps: Tensor
     lr: Tensor
     momentum: Tensor | None = None
+    before: Stretch | None = None
 
 
 Settings = Mapping[str, Any]
 Row = dict[str, "Tensor | float"]
 
 
+def _momentum(own: Tensor | float, stretch: Stretch) -> Tensor:
+    """Returns the momentum at each step; a schedule leaves one of 0 alone."""
+    momentum = torch.as_tensor(own, dtype=stretch.lr.dtype).expand_as(stretch.lr)
+    if stretch.momentum is None:
+        return momentum
+    return torch.where((momentum == 0) | stretch.momentum.isnan(), momentum, stretch.momentum)
+
+
 def _beta1(settings: Settings, stretch: Stretch) -> Tensor:
-    """Returns Adam's first beta at each step; a schedule leaves one of 0 alone."""
-    own = settings["betas"][0]
-    if stretch.momentum is not None and own:
-        return stretch.momentum
-    return torch.full_like(stretch.lr, own)
+    """Returns Adam's first beta at each step."""
+    return _momentum(settings["betas"][0], stretch)
 
 
 def _sgd(settings: Settings, stretch: Stretch) -> Row:
-    lr, own = stretch.lr, settings["momentum"]
-    momentum = stretch.momentum if stretch.momentum is not None and own else own
+    lr, momentum = stretch.lr, _momentum(settings["momentum"], stretch)
     row: Row = {"l2": settings["weight_decay"], "m_decay": momentum, "m_grad": 1.0}
     if settings["nesterov"]:
         return row | {"step_m": lr * momentum, "step_g": lr}
@@ -109,7 +124,6 @@ def _sgd(settings: Settings, stretch: Stretch) -> Row:
 def _adam(settings: Settings, stretch: Stretch) -> Row:
     beta1, beta2 = _beta1(settings, stretch), settings["betas"][1]
     return {
-        "kind": Kind.ADAPTIVE,
         "l2": settings["weight_decay"],
         "m_decay": beta1,
         "m_grad": 1 - beta1,
@@ -129,19 +143,20 @@ def _decoupled(settings: Settings, stretch: Stretch) -> Row:
     return {"l2": 0.0, "keep": 1 - stretch.lr * settings["weight_decay"]}
 
 
-def _adamax(settings: Settings, stretch: Stretch) -> Row:
-    return _adam(settings, stretch) | {"kind": Kind.MAXIMUM}
-
-
 def _nadam(settings: Settings, stretch: Stretch) -> Row:
-    beta1, decay = _beta1(settings, stretch), settings["momentum_decay"]
-    now = beta1 * (1 - 0.5 * 0.96 ** (stretch.steps * decay))
-    then = beta1 * (1 - 0.5 * 0.96 ** ((stretch.steps + 1) * decay))
-    product = now.cumprod(0)
+    now, then = _nadam_momentum(settings, stretch, 0), _nadam_momentum(settings, stretch, 1)
+    product = now.cumprod(-1)
+    if stretch.before is not None:
+        product = product * _nadam_momentum(settings, stretch.before, 0).prod(-1, keepdim=True)
     return _adam(settings, stretch) | {
         "step_m": stretch.lr * then / (1 - product * then),
         "step_g": stretch.lr * (1 - now) / (1 - product),
     }
+
+
+def _nadam_momentum(settings: Settings, stretch: Stretch, ahead: int) -> Tensor:
+    growth = 1 - 0.5 * 0.96 ** ((stretch.steps + ahead) * settings["momentum_decay"])
+    return _beta1(settings, stretch) * growth
 
 
 def _radam(settings: Settings, stretch: Stretch) -> Row:
@@ -163,7 +178,6 @@ def _radam(settings: Settings, stretch: Stretch) -> Row:
 
 def _adagrad(settings: Settings, stretch: Stretch) -> Row:
     return {
-        "kind": Kind.ADAPTIVE,
         "l2": settings["weight_decay"],
         "s_decay": 1.0,
         "s_grad": 1.0,
@@ -175,7 +189,6 @@ def _adagrad(settings: Settings, stretch: Stretch) -> Row:
 
 def _rmsprop(settings: Settings, stretch: Stretch) -> Row:
     return {
-        "kind": Kind.ADAPTIVE,
         "l2": settings["weight_decay"],
         "s_decay": settings["alpha"],
         "s_grad": 1 - settings["alpha"],
@@ -189,12 +202,13 @@ def _adadelta(settings: Settings, stretch: Stretch) -> Row:
     rho = settings["rho"]
     averages = {"m_decay": rho, "m_grad": 1 - rho, "s_decay": rho, "s_grad": 1 - rho}
     rest = {"l2": settings["weight_decay"], "step_g": stretch.lr, "eps": settings["eps"]}
-    return {"kind": Kind.ADADELTA, **averages, **rest}
+    return {**averages, **rest}
 
 
 def _asgd(settings: Settings, stretch: Stretch) -> Row:
     # The first step takes the learning rate itself, each later one what the last one left it.
-    last = torch.cat([stretch.lr[:1], stretch.lr[:-1]])
+    first = stretch.lr if stretch.before is None else stretch.before.lr[..., -1:]
+    last = torch.cat([first[..., :1], stretch.lr[..., :-1]], -1)
     lambd = settings["lambd"]
     rate = last / (1 + lambd * last * (stretch.steps - 1)) ** settings["alpha"]
     rate = rate.float().double()  # torch keeps it so
@@ -206,7 +220,6 @@ def _rprop(settings: Settings, stretch: Stretch) -> Row:
     shrink, grow = settings["etas"]
     least, most = settings["step_sizes"]
     return {
-        "kind": Kind.RPROP,
         "s_decay": 1 - first,
         "s_grad": first * stretch.lr,
         "step_m": shrink,
@@ -219,7 +232,6 @@ def _rprop(settings: Settings, stretch: Stretch) -> Row:
 def _lion(settings: Settings, stretch: Stretch) -> Row:
     beta1, beta2 = _beta1(settings, stretch), settings["betas"][1]
     return {
-        "kind": Kind.SIGN,
         "m_decay": beta2,
         "m_grad": 1 - beta2,
         "step_m": beta1,
@@ -228,21 +240,49 @@ def _lion(settings: Settings, stretch: Stretch) -> Row:
     } | _decoupled(settings, stretch)
 
 
-RULES: dict[str, Callable[[Settings, Stretch], Row]] = {
-    "torch.optim.SGD": _sgd,
-    "torch.optim.Adam": _adam,
-    "torch.optim.AdamW": _adamw,
-    "torch.optim.Adamax": _adamax,
-    "torch.optim.NAdam": _nadam,
-    "torch.optim.RAdam": _radam,
-    "torch.optim.Adagrad": _adagrad,
-    "torch.optim.RMSprop": _rmsprop,
-    "torch.optim.Adadelta": _adadelta,
-    "torch.optim.ASGD": _asgd,
-    "torch.optim.Rprop": _rprop,
-    "pytorch_optimizer.Lion": _lion,
+def _muon(settings: Settings, stretch: Stretch) -> Row:
+    momentum = _momentum(settings["momentum"], stretch)
+    ahead = momentum if settings["nesterov"] else torch.ones_like(momentum)
+    return {
+        "m_decay": momentum,
+        "m_grad": 1 - momentum,
+        "step_m": ahead,
+        "step_g": 1 - ahead,
+        "s_scale": stretch.lr,
+    } | _decoupled(settings, stretch)
+
+
+class Rule(NamedTuple):
+    """How lanes of an optimizer are updated.
+
+    Attributes:
+        kind: What they do, but where the coefficients say otherwise.
+        coefficients: Those that are not 0, over a stretch of steps.
+    """
+
+    kind: Kind
+    coefficients: Callable[[Settings, Stretch], Row]
+
+
+RULES: dict[str, Rule] = {
+    "torch.optim.SGD": Rule(Kind.PLAIN, _sgd),
+    "torch.optim.Adam": Rule(Kind.ADAPTIVE, _adam),
+    "torch.optim.AdamW": Rule(Kind.ADAPTIVE, _adamw),
+    "torch.optim.Adamax": Rule(Kind.MAXIMUM, _adam),
+    "torch.optim.NAdam": Rule(Kind.ADAPTIVE, _nadam),
+    "torch.optim.RAdam": Rule(Kind.ADAPTIVE, _radam),
+    "torch.optim.Adagrad": Rule(Kind.ADAPTIVE, _adagrad),
+    "torch.optim.RMSprop": Rule(Kind.ADAPTIVE, _rmsprop),
+    "torch.optim.Adadelta": Rule(Kind.ADADELTA, _adadelta),
+    "torch.optim.ASGD": Rule(Kind.PLAIN, _asgd),
+    "torch.optim.Rprop": Rule(Kind.RPROP, _rprop),
+    "torch.optim.Muon": Rule(Kind.ORTHOGONAL, _muon),
+    "pytorch_optimizer.Lion": Rule(Kind.SIGN, _lion),
 }
 """The optimizers that lanes can have, by the import path of their class."""
+
+ACCUMULATING = {"torch.optim.NAdam", "torch.optim.ASGD"}
+"""Those whose coefficients depend on the steps before."""
 
 
 def tabulate(target: str, settings: Settings, stretch: Stretch) -> Tensor:
@@ -250,25 +290,39 @@ def tabulate(target: str, settings: Settings, stretch: Stretch) -> Tensor:
 
     Args:
         target: Import path of its class, one of :data:`RULES`.
-        settings: Its arguments; those left out are its own defaults.
+        settings: Its arguments; those left out are its own defaults. For several lanes at once,
+            numbers that differ are tensors of shape (lanes, 1).
         stretch: The steps.
 
     Returns:
-        float64 of shape (T, WIDTH), the columns in the order of :class:`Coefficients`.
+        float64 of shape (T, WIDTH) or (lanes, T, WIDTH), the columns in the order of
+        :class:`Coefficients`.
 
     >>> stretch = Stretch(steps=torch.tensor([1.0]), lr=torch.tensor([0.1]))
     >>> row = tabulate("torch.optim.SGD", {"momentum": 0.9}, stretch)
     >>> round(row[0, Coefficients._fields.index("step_m")].item(), 3)
     0.1
     """
-    parameters = inspect.signature(find_constructor(target)).parameters
-    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-    row: Row = {"keep": 1.0, **RULES[target]({**defaults, **settings}, stretch)}
+    row = work_out(target, settings, stretch)
     columns = [
-        torch.as_tensor(row.get(name, 0.0), dtype=torch.float64).expand(len(stretch.steps))
+        torch.as_tensor(row.get(name, 0.0), dtype=torch.float64).expand_as(stretch.lr)
         for name in Coefficients._fields
     ]
-    return torch.stack(columns, dim=1)
+    return torch.stack(columns, -1)
+
+
+def work_out(target: str, settings: Settings, stretch: Stretch) -> Row:
+    """Returns the coefficients that are not 0, by name, as :func:`tabulate` does."""
+    kind, coefficients = RULES[target]
+    found = coefficients({**defaults_of(target), **settings}, stretch)
+    return {"kind": kind, "keep": 1.0, **found}
+
+
+@functools.cache
+def defaults_of(target: str) -> dict[str, Any]:
+    """Returns the arguments that an optimizer's constructor has defaults for."""
+    parameters = inspect.signature(find_constructor(target)).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
 
 
 def update(
@@ -313,4 +367,7 @@ def update(
         kept = torch.where(agrees < 0, 0.0, g)
         m_next, s_next = torch.where(ours, kept, m_next), torch.where(ours, step, s_next)
         move = torch.where(ours, kept.sign() * step, move)
+    if Kind.ORTHOGONAL in kinds:
+        ours = c.kind == Kind.ORTHOGONAL.value
+        s_next, move = torch.where(ours, move, s_next), torch.where(ours, 0.0, move)
     return c.keep * p - move, m_next, s_next

@@ -6,8 +6,9 @@ parameters one after the other. Lanes have optimizers of their own; see lane_rul
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,15 @@ class Layout:
     def width(self) -> int:
         """How many numbers a row has."""
         return sum(self.sizes)
+
+    def places(self, segment: Segment) -> list[tuple[int, torch.Size]]:
+        """Returns the first column and the shape of every parameter in a segment."""
+        starts = itertools.accumulate(self.sizes, initial=0)
+        return [
+            (start, shape)
+            for start, shape in zip(starts, self.shapes, strict=False)
+            if segment.start <= start < segment.stop
+        ]
 
     def split(self, rows: Tensor) -> dict[str, Tensor]:
         """Returns the parameters in rows by name, as views.
@@ -96,36 +106,134 @@ def merge(columns: Sequence[tuple[int, int]]) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
+@dataclass
+class LaneState:
+    """What changes as lanes train, of all of them.
+
+    Attributes:
+        p: Parameters, of shape (lanes, width).
+        m: The optimizers' first buffer, likewise.
+        s: Their second buffer, likewise.
+        slow: The weights that Lookahead follows with, likewise, or None without any.
+        buffers: The models' buffers by name, each with the lanes first.
+    """
+
+    p: Tensor
+    m: Tensor
+    s: Tensor
+    slow: Tensor | None = None
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them, in order."""
+        rows = [self.p, self.m, self.s] + ([] if self.slow is None else [self.slow])
+        return [*rows, *self.buffers.values()]
+
+    @property
+    def names(self) -> list[str]:
+        """What :attr:`tensors` are called."""
+        return ["p", "m", "s"] + ([] if self.slow is None else ["slow"]) + list(self.buffers)
+
+    def replace(self, tensors: Sequence[Tensor]) -> LaneState:
+        """Returns a state like this one of other tensors, in the order of :attr:`tensors`."""
+        p, m, s, *rest = tensors
+        slow = None if self.slow is None else rest.pop(0)
+        return LaneState(p, m, s, slow, dict(zip(self.buffers, rest, strict=True)))
+
+    def select(self, rows: Tensor) -> LaneState:
+        """Returns a copy of some lanes."""
+        return self.replace([tensor.index_select(0, rows) for tensor in self.tensors])
+
+
 def update_lanes(
-    p: Tensor,
+    state: LaneState,
     g: Tensor,
-    m: Tensor,
-    s: Tensor,
     coefficients: Tensor,
     segments: Iterable[Segment],
     kinds: frozenset[Kind],
 ) -> None:
-    """Moves all lanes by one step, in place.
+    """Moves all lanes by one step, in place; matrices of Muon but for their orthogonal part.
 
     Args:
-        p: The parameters, of shape (lanes, width).
-        g: Their gradients, likewise, as the other two.
-        m: The first buffer.
-        s: The second buffer.
+        state: The lanes.
+        g: Their gradients, of shape (lanes, width).
         coefficients: Of shape (columns, WIDTH, lanes, 1), in the precision of the parameters.
-        segments: Which columns have which coefficients.
+        segments: Which columns train, and which coefficients they have.
         kinds: What kinds there are among the lanes.
     """
     for segment in segments:
         here = (slice(None), slice(segment.start, segment.stop))
         c = Coefficients(*coefficients[segment.column].unbind())
-        p_next, m_next, s_next = update(p[here], g[here], m[here], s[here], c, kinds)
-        p[here].copy_(p_next)
-        m[here].copy_(m_next)
-        s[here].copy_(s_next)
+        p_next, m_next, s_next = update(
+            state.p[here], g[here], state.m[here], state.s[here], c, kinds
+        )
+        if state.slow is not None:
+            pull = c.pull
+            if Kind.ORTHOGONAL in kinds:
+                pull = torch.where(c.kind == Kind.ORTHOGONAL.value, 0.0, pull)
+            slow_next = state.slow[here] + pull * (p_next - state.slow[here])
+            p_next = torch.where(pull > 0, slow_next, p_next)
+            state.slow[here].copy_(slow_next)
+        state.p[here].copy_(p_next)
+        state.m[here].copy_(m_next)
+        state.s[here].copy_(s_next)
 
 
-def clip_lanes(g: Tensor, largest: float) -> Tensor:
-    """Returns gradients of which no lane's norm is above a largest one, as torch clips them."""
-    norm = g.square().sum(1, keepdim=True).sqrt()
+def move_matrices(
+    state: LaneState,
+    rows: Tensor,
+    coefficients: Tensor,
+    layout: Layout,
+    segments: Iterable[Segment],
+) -> None:
+    """Moves the matrices of lanes with Muon along the orthogonal parts of their updates, in place.
+
+    Args:
+        state: The lanes, after :func:`update_lanes`.
+        rows: Which of them have Muon, int64 of shape (rows,).
+        coefficients: As there.
+        layout: Where parameters lie.
+        segments: Those of matrices that train.
+    """
+    for segment in segments:
+        c = Coefficients(*coefficients[segment.column].index_select(1, rows).unbind())
+        for start, shape in layout.places(segment):
+            here = (slice(None), slice(start, start + shape.numel()))
+            update = state.s[here].index_select(0, rows).unflatten(1, shape)
+            step = c.s_scale * max(1, shape[0] / shape[1]) ** 0.5
+            p = state.p[here].index_select(0, rows) - step * orthogonalize(update).flatten(1)
+            if state.slow is not None:
+                slow = state.slow[here].index_select(0, rows)
+                slow = slow + c.pull * (p - slow)
+                p = torch.where(c.pull > 0, slow, p)
+                state.slow[here].index_copy_(0, rows, slow)
+            state.p[here].index_copy_(0, rows, p)
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Returns what Newton and Schulz's iteration makes of matrices, of shape (lanes, rows, columns).
+
+    It is torch's Muon's, in bfloat16 as there.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).bfloat16()
+    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+def clip_lanes(g: Tensor, largest: float, segments: Iterable[Segment]) -> Tensor:
+    """Returns gradients of which no lane's norm is above a largest one, as torch clips them.
+
+    Args:
+        g: The gradients, of shape (lanes, width).
+        largest: The largest norm.
+        segments: The columns that train, and so count.
+    """
+    squares = [g[:, part.start : part.stop].square().sum(1, keepdim=True) for part in segments]
+    norm = sum(squares[1:], start=squares[0]).sqrt()
     return g * (largest / (norm + 1e-6)).clamp(max=1.0)

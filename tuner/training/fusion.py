@@ -1,49 +1,114 @@
-"""One step of many models at once: forward, backward and update as one function of tensors."""
+"""A step, and an evaluation, of many models at once, each as one function of tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from tuner.optim.lane_rules import Kind
-from tuner.optim.lanes import Layout, Segment, clip_lanes, update_lanes
+from tuner.optim.lanes import (
+    LaneState,
+    Layout,
+    Segment,
+    clip_lanes,
+    move_matrices,
+    update_lanes,
+)
+from tuner.training.bench import check_metrics
 from tuner.training.device import autocast
+from tuner.training.seeds import random_state, restore_random_state
 from tuner.training.workload import Batch, Workload
 
-
-class _Objective(nn.Module):
-    """A workload's loss as the forward pass of a module that holds its model."""
-
-    def __init__(self, workload: Workload, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self._workload = workload
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Returns the loss on a batch, a scalar."""
-        return self._workload.loss(self.model, batch)
+Function = Callable[..., Tensor]
 
 
-@dataclass
-class LaneState:
-    """What changes as lanes train, of all of them.
+class Compiler:
+    """Compiles functions of tensors, anew for every set of shapes.
+
+    The function is traced as it runs and handed to Inductor as a graph: a call of what comes back
+    takes half of the time of one through ``torch.compile``, whose guards look at everything a
+    function may depend on. What a function does must depend on its tensors' shapes alone; where two
+    traces of it differ, as where a model counts its calls, it is left as it is.
+
+    Args:
+        enabled: Whether to compile at all.
 
     Attributes:
-        p: Parameters, of shape (lanes, width).
-        m: The optimizers' first buffer, likewise.
-        s: Their second buffer, likewise.
-        buffers: The models' buffers by name, each with the lanes first.
+        enabled: Whether it compiles; False once that has failed.
     """
 
-    p: Tensor
-    m: Tensor
-    s: Tensor
-    buffers: dict[str, Tensor]
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+
+    def __call__(self, function: Function, tensors: Sequence[Tensor]) -> Function:
+        """Returns a function compiled for tensors like these, or the function itself.
+
+        Args:
+            function: What it returns is one tensor; it may write into tensors that it is given.
+            tensors: Its arguments; they are left as they are.
+        """
+        if not self.enabled:
+            return function
+        try:
+            return _compile(function, tensors)
+        except Exception as error:  # a missing compiler, or one that fails, raises anything
+            self.enabled = False
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            warnings.warn(
+                f"Fused training goes on without compiling, which failed: {reason[0]:.200}. "
+                "Install a C++ compiler such as g++ to have it faster.",
+                stacklevel=2,
+            )
+            return function
+
+
+def _compile(function: Function, tensors: Sequence[Tensor]) -> Function:
+    first, second = (_trace(function, tensors) for _ in range(2))
+    if first.code != second.code:
+        return function
+    compiled = torch._inductor.compile(first, [tensor.clone() for tensor in tensors])  # noqa: SLF001
+
+    def run(*arguments: Tensor) -> Tensor:
+        [result] = compiled(*arguments)
+        return result
+
+    return run
+
+
+def _trace(function: Function, tensors: Sequence[Tensor]) -> torch.fx.GraphModule:
+    device = tensors[0].device
+    before = random_state(device)
+    try:
+        return make_fx(lambda *arguments: (function(*arguments),))(
+            *(tensor.clone() for tensor in tensors)
+        )
+    finally:
+        restore_random_state(before, device)
+
+
+class _Bound(nn.Module):
+    """A method of a workload as the forward pass of a module that holds its model."""
+
+    def __init__(self, method: Callable[[nn.Module, Batch], Any], model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._method = method
+
+    def forward(self, batch: Batch) -> Any:
+        """Returns what the workload does for a batch."""
+        return self._method(self.model, batch)
+
+
+def _call(module: _Bound, values: Mapping[str, Tensor], batch: Batch) -> Any:
+    return functional_call(module, {f"model.{n}": t for n, t in values.items()}, (batch,))
 
 
 class FusedStep:
@@ -52,12 +117,13 @@ class FusedStep:
     Args:
         workload: The workload.
         model: One of its models, in training mode, on the device; its own values are not used.
-        segments: Which parameters have which coefficients.
+        segments: Which parameters train, and which coefficients they have.
         kinds: What kinds of optimizers there are among the lanes.
+        compiler: What compiles it.
+        matrices: Those segments that Muon trains, where there is Muon.
         grad_clip: The largest norm of a lane's gradient, or None.
         precision: The study's ``train.precision``.
         shared: Whether all lanes train on the same batch.
-        compiled: Whether to have it compiled.
     """
 
     def __init__(
@@ -66,65 +132,128 @@ class FusedStep:
         model: nn.Module,
         segments: tuple[Segment, ...],
         kinds: frozenset[Kind],
+        compiler: Compiler,
         *,
+        matrices: tuple[Segment, ...] = (),
         grad_clip: float | None = None,
         precision: str = "float32",
         shared: bool = True,
-        compiled: bool = False,
     ) -> None:
-        self._objective = _Objective(workload, model)
+        self._objective = _Bound(workload.loss, model)
         self.layout = Layout.of(model)
-        self._segments, self._kinds = segments, kinds
+        self._segments, self._matrices, self._kinds = segments, matrices, kinds
         self._grad_clip = grad_clip
-        self._precision = precision
-        self._device = next(model.parameters()).device
+        self._autocast = functools.partial(autocast, precision, next(model.parameters()).device)
+        # Lanes draw the same numbers, as single trials of a study do: dropout is a matter of the
+        # study's seed and the step, whoever the neighbours are.
         self._differentiate = vmap(
             grad_and_value(self._loss, has_aux=True),
             in_dims=(0, 0, None if shared else 0),
+            randomness="same",
         )
-        step: Callable[..., Any] = self._step
-        self._run = torch.compile(step, dynamic=False) if compiled else step
+        self._compiler = compiler
+        self._compiled: dict[Any, Function] = {}
 
-    def __call__(self, state: LaneState, coefficients: Tensor, batch: Batch) -> Tensor:
-        """Takes a step in place.
+    def __call__(
+        self, state: LaneState, coefficients: Tensor, batch: Batch, muon: Tensor | None = None
+    ) -> Tensor:
+        """Takes a step in place; call it under ``torch.no_grad()``.
 
         Args:
             state: The lanes.
             coefficients: Of the lanes at this step: see :func:`update_lanes`.
             batch: The batch; with the lanes first unless all share it.
+            muon: Which lanes have Muon, int64, if any.
 
         Returns:
             Every lane's loss before the step, of shape (lanes,).
         """
-        losses: Tensor = self._run(state.p, state.m, state.s, state.buffers, coefficients, batch)
+        tensors = [coefficients, *state.tensors, *batch]
+        key = (coefficients.shape, tensors[-1].shape)
+        if key not in self._compiled:
+            function = functools.partial(self._step, state)
+            self._compiled[key] = self._compiler(function, tensors)
+        losses = self._compiled[key](*tensors)
+        if muon is not None and self._matrices:
+            move_matrices(state, muon, coefficients, self.layout, self._matrices)
         return losses
+
+    def _step(self, like: LaneState, coefficients: Tensor, *tensors: Tensor) -> Tensor:
+        count = len(like.tensors)
+        state, batch = like.replace(tensors[:count]), tensors[count:]
+        with torch.no_grad():
+            losses: Tensor
+            gradients, (losses, kept) = self._differentiate(
+                self.layout.split(state.p), state.buffers, batch
+            )
+            g = self.layout.join(gradients, len(state.p))
+            if self._grad_clip is not None:
+                g = clip_lanes(g, self._grad_clip, self._segments)
+            update_lanes(state, g, coefficients, self._segments, self._kinds)
+            for name, buffer in kept.items():
+                state.buffers[name].copy_(buffer)
+            return losses
 
     def _loss(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns a lane's loss, and its buffers as the forward pass leaves them."""
         kept = {name: buffer.clone() for name, buffer in buffers.items()}
-        values = {f"model.{name}": tensor for name, tensor in (parameters | kept).items()}
-        with autocast(self._precision, self._device):
-            loss = functional_call(self._objective, values, (batch,))
+        with self._autocast():
+            loss: Tensor = _call(self._objective, parameters | kept, batch)
         return loss, kept
 
-    def _step(
+
+class FusedMetrics:
+    """Measures all lanes on validation data.
+
+    Args:
+        workload: The workload.
+        model: One of its models, on the device; its own values are not used.
+        compiler: What compiles it.
+        precision: The study's ``train.precision``.
+    """
+
+    def __init__(
         self,
-        p: Tensor,
-        m: Tensor,
-        s: Tensor,
-        buffers: dict[str, Tensor],
-        coefficients: Tensor,
-        batch: Batch,
-    ) -> Tensor:
+        workload: Workload,
+        model: nn.Module,
+        compiler: Compiler,
+        *,
+        precision: str = "float32",
+    ) -> None:
+        self._metrics = _Bound(workload.metrics, copy.deepcopy(model).eval())
+        self._layout = Layout.of(model)
+        self._autocast = functools.partial(autocast, precision, next(model.parameters()).device)
+        self._measure = vmap(self._one, in_dims=(0, 0, None), randomness="same")
+        self._compiler = compiler
+        self._compiled: dict[Any, Function] = {}
+        self.names: tuple[str, ...] = ()
+
+    def __call__(self, state: LaneState, batch: Batch) -> Tensor:
+        """Returns the metrics on a batch, float64 of shape (metrics, lanes).
+
+        They are in the order of :attr:`names`, which are known after the first call.
+        """
+        tensors = [state.p, *state.buffers.values(), *batch]
+        key = (state.p.shape, tensors[-1].shape)
+        if key not in self._compiled:
+            function = functools.partial(self._run, tuple(state.buffers))
+            self._compiled[key] = self._compiler(function, tensors)
+        return self._compiled[key](*tensors)
+
+    def _run(self, names: tuple[str, ...], p: Tensor, *tensors: Tensor) -> Tensor:
+        buffers = dict(zip(names, tensors, strict=False))
         with torch.no_grad():
-            losses: Tensor
-            gradients, (losses, kept) = self._differentiate(self.layout.split(p), buffers, batch)
-            g = self.layout.join(gradients, len(p))
-            if self._grad_clip is not None:
-                g = clip_lanes(g, self._grad_clip)
-            update_lanes(p, g, m, s, coefficients, self._segments, self._kinds)
-            for name, buffer in kept.items():
-                buffers[name].copy_(buffer)
-            return losses
+            metrics = self._measure(self._layout.split(p), buffers, tensors[len(names) :])
+            self.names = tuple(metrics)
+            return torch.stack([value.double() for value in metrics.values()])
+
+    def _one(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch
+    ) -> dict[str, Tensor]:
+        # Copies, since a metric may look at its model in training mode.
+        kept = {name: buffer.clone() for name, buffer in buffers.items()}
+        with self._autocast():
+            metrics = check_metrics(_call(self._metrics, parameters | kept, batch))
+        return {name: value.detach().reshape(()) for name, value in metrics.items()}

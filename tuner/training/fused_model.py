@@ -1,0 +1,224 @@
+"""A study's model as cohorts train it: what they start from, and their compiled functions."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tuner.domain.calls import Call
+from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialConfig
+from tuner.errors import TunerError
+from tuner.optim.build import build_optimizer
+from tuner.optim.groups import sparse_parameters
+from tuner.optim.lane_rules import RULES, Kind
+from tuner.optim.lane_tables import LaneTables
+from tuner.optim.lanes import LaneState, Layout, Segment
+from tuner.training.bench import Bench
+from tuner.training.fusion import Compiler, FusedMetrics, FusedStep
+from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
+
+_WRAPPER = "tuner.optim.Lookahead"
+
+
+@dataclass(frozen=True)
+class Family:
+    """What kinds of optimizers lanes may have; steps are compiled for all of them.
+
+    Attributes:
+        kinds: Their rules.
+        slow: Whether some have Lookahead around them.
+    """
+
+    kinds: frozenset[Kind]
+    slow: bool
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Family:
+        """Returns what those of some optimizers need that can be fused."""
+        calls = [call for name in names for call in _calls(name) if call.target in RULES]
+        kinds = {Kind.PLAIN} | {RULES[call.target].kind for call in calls}
+        return cls(frozenset(kinds), any(call.wrapper is not None for call in calls))
+
+
+def _calls(name: str) -> tuple[Call, ...]:
+    row = OPTIMIZERS[name]
+    return row.calls(row.decode({}), 1)
+
+
+class FusedModel:
+    """What all cohorts of a study share.
+
+    Args:
+        bench: The workload on its device.
+        spec: The study, resolved.
+        compiled: Whether to compile steps and evaluations, for every number of lanes anew.
+        smallest: The smallest number of lanes that there is room for; more are in powers of two.
+
+    Attributes:
+        bench: The workload on its device.
+        spec: The study.
+        seed: The seed of initialisation, data order and dropout.
+        layout: Where the parameters of a lane lie.
+        compiler: What compiles; it says whether that works here.
+        smallest: The smallest number of lanes that there is room for.
+    """
+
+    def __init__(
+        self, bench: Bench, spec: StudySpec, *, compiled: bool = False, smallest: int = 1
+    ) -> None:
+        self.bench, self.spec, self.smallest = bench, spec, smallest
+        self.seed = spec.search.seed
+        self.compiler = Compiler(compiled)
+        before = random_state(bench.device)
+        seed_all(derive_seed(self.seed, "init"))
+        self._model = bench.build_model(self.seed).train()
+        restore_random_state(before, bench.device)
+        self.layout = Layout.of(self._model)
+        self._family = Family.of(spec.space.optimizers)
+        self._steps: dict[tuple[tuple[Segment, ...], Family], FusedStep] = {}
+        self._metrics = FusedMetrics(
+            bench.workload, self._model, self.compiler, precision=bench.precision
+        )
+
+    def family(self, configs: Iterable[TrialConfig]) -> Family:
+        """Returns the optimizers that a cohort's steps are made for: the study's, all of them."""
+        own = Family.of({config.optimizer for config in configs})
+        return Family(self._family.kinds | own.kinds, self._family.slow or own.slow)
+
+    def tables(self, configs: list[TrialConfig], total_steps: int) -> LaneTables:
+        """Returns what trials train with."""
+        train = self.spec.train
+        epoch_steps = self.bench.train_examples // configs[0].batch_size
+        return LaneTables(
+            self._model,
+            configs,
+            total_steps,
+            spare_vectors=train.no_decay_on_biases_and_norms,
+            matrices=Kind.ORTHOGONAL in self.family(configs).kinds,
+            epoch_steps=epoch_steps if train.schedule_by == "epoch" else None,
+        )
+
+    def start(self, lanes: int, family: Family) -> LaneState:
+        """Returns lanes that have not been trained."""
+        values = dict(self._model.named_parameters())
+        row = torch.cat([values[name].detach().reshape(-1) for name in self.layout.names])
+        p = row.expand(lanes, -1).clone()
+        buffers = {
+            name: buffer.expand(lanes, *buffer.shape).clone()
+            for name, buffer in self._model.named_buffers()
+        }
+        slow = p.clone() if family.slow else None
+        return LaneState(p, torch.zeros_like(p), torch.zeros_like(p), slow, buffers)
+
+    def step(self, tables: LaneTables, family: Family, number: int) -> FusedStep:
+        """Returns what takes a step, from 0, of a cohort."""
+        segments = tables.trained(number)
+        key = (segments, family)
+        if key not in self._steps:
+            self._steps[key] = self._make_step(tables, family, number, self.compiler)
+        return self._steps[key]
+
+    def _make_step(
+        self, tables: LaneTables, family: Family, number: int, compiler: Compiler
+    ) -> FusedStep:
+        segments = tables.trained(number)
+        return FusedStep(
+            self.bench.workload,
+            self._model,
+            segments,
+            family.kinds,
+            compiler,
+            matrices=tuple(part for part in segments if tables.columns[part.column].matrices),
+            grad_clip=self.spec.train.grad_clip,
+            precision=self.bench.precision,
+        )
+
+    def evaluate(
+        self, state: LaneState, on_chunk: Callable[[], object] = lambda: None
+    ) -> tuple[tuple[str, ...], Tensor]:
+        """Returns the names of the metrics, and these over the whole validation set.
+
+        Args:
+            state: The lanes.
+            on_chunk: Called after each part of the validation set.
+
+        Returns:
+            The names, and float64 of shape (metrics, lanes), still on the device.
+        """
+        total: Tensor | None = None
+        for chunk, share in self.bench.chunks():
+            part = self._metrics(state, chunk) * share
+            total = part if total is None else total + part
+            on_chunk()
+        assert total is not None  # there is at least one row
+        return self._metrics.names, total
+
+    def refusal(self, config: TrialConfig) -> str | None:
+        """Tells why a trial cannot be trained as a lane.
+
+        Returns:
+            The reason, or None if it can.
+        """
+        row = OPTIMIZERS[config.optimizer]
+        calls = row.calls(config.optimizer_values, 1)
+        for target in (target for call in calls for target in call.targets):
+            if target not in RULES and target != _WRAPPER:
+                return f"{target.rpartition('.')[2]} has no rule for many lanes at once"
+        if sparse_parameters(self._model):
+            return "the model has sparse gradients"
+        if config.own:
+            return "the workload asks for hyperparameters of its own"
+        model = copy.deepcopy(self._model)
+        try:
+            build_optimizer(
+                config.optimizer,
+                config.optimizer_values,
+                model,
+                config.groups,
+                spare_vectors=self.spec.train.no_decay_on_biases_and_norms,
+                total_steps=1,
+            )
+        except TunerError as error:
+            return str(error)
+        return self._try(config)
+
+    def _try(self, config: TrialConfig) -> str | None:
+        """Takes a step and evaluates, as two lanes and not compiled, and throws the result away."""
+        before, precision = random_state(self.bench.device), self.bench.precision
+        rows = torch.arange(config.batch_size, device=self.bench.device)
+        eager = Compiler(enabled=False)
+        try:
+            family, tables = self.family([config]), self.tables([config] * 2, 1)
+            state = self.start(2, family)
+            table = tables.rows(0, 1, dtype=state.p.dtype).to(self.bench.device)
+            with torch.no_grad():
+                self._make_step(tables, family, 0, eager)(state, table[0], self.bench.batch(rows))
+                metrics = FusedMetrics(self.bench.workload, self._model, eager, precision=precision)
+                metrics(state, next(self.bench.chunks())[0])
+        except Exception as error:  # a workload raises anything
+            reason = str(error).strip().splitlines() or [""]
+            return f"the model cannot be stacked: {type(error).__name__}: {reason[0]:.200}"
+        finally:
+            restore_random_state(before, self.bench.device)
+        return None
+
+
+def can_fuse(spec: StudySpec, bench: Bench, config: TrialConfig) -> str | None:
+    """Tells why a trial cannot be trained as a lane, or None if it can."""
+    return FusedModel(bench, spec).refusal(config)
+
+
+def bucket(lanes: int, smallest: int) -> int:
+    """Returns how many lanes there is room for: a power of two, so that few shapes are compiled.
+
+    >>> [bucket(lanes, 2) for lanes in (1, 2, 3, 64, 65)]
+    [2, 2, 4, 64, 128]
+    """
+    return max(smallest, 2 ** math.ceil(math.log2(lanes)))
