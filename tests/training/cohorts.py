@@ -10,8 +10,9 @@ from tests.training.trials import make_spec, through_disk
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.training.bench import Bench
-from tuner.training.cohort import Cohort, LaneStart
+from tuner.training.cohort import Cohort
 from tuner.training.fused_model import FusedModel
+from tuner.training.lane import LaneStart
 from tuner.training.loop import Outcome
 from tuner.training.reporting import Evaluation
 

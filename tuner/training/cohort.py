@@ -119,6 +119,10 @@ class Cohort:
         logged, self._lanes[lane].logged = self._lanes[lane].logged, []
         return logged
 
+    def rows(self) -> Tensor:
+        """Returns parameters and buffers of the optimizers, of shape (3, rows, numbers)."""
+        return torch.stack([self._state.p, self._state.m, self._state.s])
+
     def state_dict(self, lane: int) -> dict[str, Any]:
         """Returns all that continuing a lane needs, with whichever others, between two steps.
 
@@ -305,4 +309,6 @@ class Cohort:
         row = torch.tensor([IDLE.get(name, 0.0) for name in names]).to(self._table)
         self._table[:, :, :, idle.to(self._device)] = row[:, None, None]
         muon = [row for row in trains if self._tables.has_muon(self._rows[row])]
+        # Twice the same row is moved to the same place.
+        muon += muon[:1] * (bucket(len(muon), 1) - len(muon)) if muon else []
         self._muon = torch.tensor(muon, device=self._device) if muon else None

@@ -16,7 +16,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
 from tuner.optim.build import build_optimizer
-from tuner.optim.groups import sparse_parameters
+from tuner.optim.groups import check_groups, sparse_parameters
 from tuner.optim.lane_rules import RULES, Kind
 from tuner.optim.lane_tables import LaneTables
 from tuner.optim.lanes import LaneState, Layout, Segment
@@ -185,6 +185,7 @@ class FusedModel:
                 spare_vectors=self.spec.train.no_decay_on_biases_and_norms,
                 total_steps=1,
             )
+            check_groups(self.layout.names, config.groups)
         except TunerError as error:
             return str(error)
         return self._try(config)

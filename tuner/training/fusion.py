@@ -74,7 +74,12 @@ def _compile(function: Function, tensors: Sequence[Tensor]) -> Function:
     first, second = (_trace(function, tensors) for _ in range(2))
     if first.code != second.code:
         return function
-    compiled = torch._inductor.compile(first, [tensor.clone() for tensor in tensors])  # noqa: SLF001
+    with warnings.catch_warnings():
+        # What torch deprecates, and uses itself.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        compiled: Callable[..., list[Tensor]] = torch._inductor.compile(  # noqa: SLF001
+            first, [tensor.clone() for tensor in tensors]
+        )
 
     def run(*arguments: Tensor) -> Tensor:
         [result] = compiled(*arguments)
@@ -175,8 +180,24 @@ class FusedStep:
             self._compiled[key] = self._compiler(function, tensors)
         losses = self._compiled[key](*tensors)
         if muon is not None and self._matrices:
-            move_matrices(state, muon, coefficients, self.layout, self._matrices)
+            self._move(state, coefficients, muon)
         return losses
+
+    def _move(self, state: LaneState, coefficients: Tensor, muon: Tensor) -> None:
+        """Moves matrices of Muon; apart, since how many lanes have it changes more often."""
+        tensors = [coefficients, muon, *state.tensors]
+        key = (coefficients.shape, muon.shape)
+        if key not in self._compiled:
+            function = functools.partial(self._move_matrices, state)
+            self._compiled[key] = self._compiler(function, tensors)
+        self._compiled[key](*tensors)
+
+    def _move_matrices(
+        self, like: LaneState, coefficients: Tensor, muon: Tensor, *tensors: Tensor
+    ) -> Tensor:
+        state = like.replace(tensors)
+        move_matrices(state, muon, coefficients, self.layout, self._matrices)
+        return muon
 
     def _step(self, like: LaneState, coefficients: Tensor, *tensors: Tensor) -> Tensor:
         count = len(like.tensors)
