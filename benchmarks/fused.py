@@ -90,7 +90,8 @@ def main() -> None:
     name = arguments.workload
     lanes, steps = arguments.lanes or LANES[name], arguments.steps or STEPS[name]
     workload = load_workload(f"models.{name}:{name.capitalize()}")
-    assert isinstance(workload, Workload)
+    if not isinstance(workload, Workload):
+        parser.error(f"{name} has a training loop of its own")
     bench = Bench.prepare(workload, resolve_device(arguments.device), "float32")
     spec = StudySpec.model_validate(
         {
@@ -109,7 +110,7 @@ def main() -> None:
 
 def sample(spec: StudySpec, seed: int) -> TrialConfig:
     """Returns a random configuration of a study."""
-    generator = random.Random(seed)
+    generator = random.Random(seed)  # noqa: S311
 
     def draw(name: str, axis: Dimension) -> Value:
         match axis:
@@ -252,7 +253,7 @@ def gap(ours: list[float], theirs: list[float]) -> float:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Returns the most memory there has been: of the device since the last reset, or the process."""
+    """Returns the most memory in use: of the device since the last reset, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -266,7 +267,8 @@ def device_name(device: torch.device) -> str:
 
 def show(found: dict[str, object]) -> None:
     """Prints the figures as a table."""
-    print("{workload}: {lanes} trials of {steps} steps, {device}, {threads} thread(s)".format(**found))
+    title = "{workload}: {lanes} trials of {steps} steps, {device}, {threads} thread(s)"
+    print(title.format(**found))
     print(f"{'':>8} {'trials/h':>12} {'steps/s':>12} {'ratio':>8} {'peak':>10}")
     for way, row in found["ways"].items():  # type: ignore[attr-defined]
         print(

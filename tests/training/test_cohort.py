@@ -349,10 +349,11 @@ def test_compiled_lanes_train_as_others_do(blobs: Bench) -> None:
     spec = make_spec(steps=40, evaluations=4, train={"grad_clip": 1.0})
     names = ["adam", "muon", "rprop", "adadelta", "ranger", "lion", "adamax", "asgd"]
     configs = [make_config(name, schedule="one_cycle") for name in names]
-    recorder = CohortRecorder(prune_at={lane: 20 for lane in range(5)})
+    recorder = CohortRecorder(prune_at=dict.fromkeys(range(5), 20))
 
-    eager, compiled = train_lanes(blobs, configs, spec), train_lanes(
-        blobs, configs, spec, recorder, compiled=True, smallest=4
+    eager, compiled = (
+        train_lanes(blobs, configs, spec),
+        train_lanes(blobs, configs, spec, recorder, compiled=True, smallest=4),
     )
 
     assert [o.ending for o in compiled.outcomes] == ["pruned"] * 5 + ["complete"] * 3
@@ -364,8 +365,8 @@ def test_compiled_lanes_train_as_others_do(blobs: Bench) -> None:
 def test_without_a_compiler_cohorts_train_all_the_same(
     blobs: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))  # noqa: SLF001
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)  # noqa: SLF001
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
     configs = [make_config(name) for name in ("adam", "momentum")]
     eager = train_lanes(blobs, configs)
 

@@ -26,7 +26,7 @@ _ARRAY_MATH: dict[str, Any] = {
 
 def _over_arrays(shape: Shape) -> Any:
     """Returns a shape with the functions of arrays in place of ``math``: one source for both."""
-    return FunctionType(shape.__code__, _ARRAY_MATH)  # type: ignore[attr-defined]
+    return FunctionType(shape.__code__, _ARRAY_MATH)
 
 
 # Those without branches. The others are evaluated number by number.
@@ -82,7 +82,9 @@ def _factors(
     shape, numbers = _OVER_ARRAYS[row.shape], _columns(values)
     warmup, rest = _split(values, length)
     rising = shape(numbers, 0.0) * (at + 1) / np.maximum(warmup, 1)
-    return np.where(at < warmup, rising, shape(numbers, np.clip((at - warmup) / rest, 0, 1)))
+    after = shape(numbers, np.clip((at - warmup) / rest, 0, 1))
+    factors: Numbers = np.where(at < warmup, rising, after)
+    return factors
 
 
 def _momenta(

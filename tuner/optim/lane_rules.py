@@ -10,8 +10,9 @@ s, with coefficients that are numbers of a lane and a step:
     p ← keep·p − (step_m·m + step_g·g) / (√(s_scale·s) + eps)
     w ← w + pull·(p − w), and p ← w where pull is above 0
 
-w being the slow weights of Lookahead. Where an optimizer does not fit, its kind says what it does instead. Learning rate, bias corrections
-and momentum of a whole stretch of steps are worked out beforehand, in float64.
+w being the slow weights of Lookahead. Where an optimizer does not fit, its kind says what it does
+instead. Learning rate, bias corrections and momentum of a whole stretch of steps are worked out
+beforehand, in float64.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def _nadam(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _nadam_momentum(settings: Settings, stretch: Stretch, ahead: int) -> Tensor:
-    growth = 1 - 0.5 * 0.96 ** ((stretch.steps + ahead) * settings["momentum_decay"])
+    growth: Tensor = 1 - 0.5 * 0.96 ** ((stretch.steps + ahead) * settings["momentum_decay"])
     return _beta1(settings, stretch) * growth
 
 

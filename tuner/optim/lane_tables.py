@@ -165,8 +165,8 @@ class LaneTables:
                 alike.target, alike.settings, Stretch(steps, alike.lr * factors, momenta, before)
             )
             begin, end = end, end + len(alike.lanes)
-            for name, value in row.items():
-                active[_INDEX[name], begin:end] = value
+            for key, coefficient in row.items():
+                active[_INDEX[key], begin:end] = coefficient
             for lane, pull in enumerate(alike.pulls):
                 if pull:
                     ends = (torch.arange(first, stop) + 1) % pull["k"] == 0

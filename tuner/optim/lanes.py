@@ -212,9 +212,10 @@ def move_matrices(
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Returns what Newton and Schulz's iteration makes of matrices, of shape (lanes, rows, columns).
+    """Returns matrices made orthogonal by the iteration of torch's Muon, in bfloat16 as there.
 
-    It is torch's Muon's, in bfloat16 as there.
+    Args:
+        matrices: Of shape (lanes, rows, columns).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[1] > matrices.shape[2]

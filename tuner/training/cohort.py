@@ -90,6 +90,9 @@ class Cohort:
         self._rows = list(range(len(starts)))
         self._state = model.start(bucket(len(starts), model.smallest), self._family)
         self._losses: list[Tensor] = []
+        # The coefficients of some steps to come, and what takes these: see _tabulate().
+        self._since = self._until = 0
+        self._table, self._muon = torch.empty(0), torch.empty(0, dtype=torch.int64)
         self._restore([start.state for start in starts if start.state is not None])
 
     # What a worker asks.
@@ -311,4 +314,4 @@ class Cohort:
         muon = [row for row in trains if self._tables.has_muon(self._rows[row])]
         # Twice the same row is moved to the same place.
         muon += muon[:1] * (bucket(len(muon), 1) - len(muon)) if muon else []
-        self._muon = torch.tensor(muon, device=self._device) if muon else None
+        self._muon = torch.tensor(muon, dtype=torch.int64, device=self._device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -152,13 +151,11 @@ class FusedModel:
         Returns:
             The names, and float64 of shape (metrics, lanes), still on the device.
         """
-        total: Tensor | None = None
+        parts = []
         for chunk, share in self.bench.chunks():
-            part = self._metrics(state, chunk) * share
-            total = part if total is None else total + part
+            parts.append(self._metrics(state, chunk) * share)
             on_chunk()
-        assert total is not None  # there is at least one row
-        return self._metrics.names, total
+        return self._metrics.names, torch.stack(parts).sum(0)
 
     def refusal(self, config: TrialConfig) -> str | None:
         """Tells why a trial cannot be trained as a lane.
@@ -203,7 +200,7 @@ class FusedModel:
                 self._make_step(tables, family, 0, eager)(state, table[0], self.bench.batch(rows))
                 metrics = FusedMetrics(self.bench.workload, self._model, eager, precision=precision)
                 metrics(state, next(self.bench.chunks())[0])
-        except Exception as error:  # a workload raises anything
+        except Exception as error:  # noqa: BLE001 (a workload raises anything)
             reason = str(error).strip().splitlines() or [""]
             return f"the model cannot be stacked: {type(error).__name__}: {reason[0]:.200}"
         finally:
@@ -222,4 +219,4 @@ def bucket(lanes: int, smallest: int) -> int:
     >>> [bucket(lanes, 2) for lanes in (1, 2, 3, 64, 65)]
     [2, 2, 4, 64, 128]
     """
-    return max(smallest, 2 ** math.ceil(math.log2(lanes)))
+    return max(smallest, 1 << (lanes - 1).bit_length())
