@@ -12,8 +12,8 @@ from tuner import Batch, Data
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.optim.build import find_constructor
 from tuner.optim.lane_rules import RULES, WIDTH, Kind, Stretch, tabulate
-from tuner.optim.lanes import merge
-from tuner.training.fusion import FusedStep, LaneState
+from tuner.optim.lanes import LaneState, merge
+from tuner.training.fusion import Compiler, FusedStep
 
 STEPS = 200
 ROWS = 16
@@ -102,12 +102,13 @@ def train_fused(
     row = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
     zeros = torch.zeros(lanes, len(row), dtype=row.dtype)
     buffers = {n: b.expand(lanes, *b.shape).clone() for n, b in model.named_buffers()}
-    state = LaneState(row.expand(lanes, -1).clone(), zeros, zeros.clone(), buffers)
+    state = LaneState(row.expand(lanes, -1).clone(), zeros, zeros.clone(), buffers=buffers)
     step = FusedStep(
         workload,
         model,
         merge([(len(row), 0)]),
         frozenset(Kind),
+        Compiler(enabled=False),
         grad_clip=clip,
         precision="float64",
         shared=shared,

@@ -162,22 +162,42 @@ def update_lanes(
         segments: Which columns train, and which coefficients they have.
         kinds: What kinds there are among the lanes.
     """
+    rows = [state.p, state.m, state.s] + ([] if state.slow is None else [state.slow])
+    parts: list[list[Tensor]] = []
+    end = 0
     for segment in segments:
-        here = (slice(None), slice(segment.start, segment.stop))
-        c = Coefficients(*coefficients[segment.column].unbind())
-        p_next, m_next, s_next = update(
-            state.p[here], g[here], state.m[here], state.s[here], c, kinds
+        if end < segment.start:
+            parts.append([row[:, end : segment.start] for row in rows])
+        here = [row[:, segment.start : segment.stop] for row in rows]
+        parts.append(
+            _update_segment(here, g[:, segment.start : segment.stop], coefficients, segment, kinds)
         )
-        if state.slow is not None:
-            pull = c.pull
-            if Kind.ORTHOGONAL in kinds:
-                pull = torch.where(c.kind == Kind.ORTHOGONAL.value, 0.0, pull)
-            slow_next = state.slow[here] + pull * (p_next - state.slow[here])
-            p_next = torch.where(pull > 0, slow_next, p_next)
-            state.slow[here].copy_(slow_next)
-        state.p[here].copy_(p_next)
-        state.m[here].copy_(m_next)
-        state.s[here].copy_(s_next)
+        end = segment.stop
+    if end < g.shape[1]:
+        parts.append([row[:, end:] for row in rows])
+    # Written at once: a compiler makes a pass over everything of each write into a part.
+    for row, several in zip(rows, zip(*parts, strict=True), strict=True):
+        row.copy_(torch.cat(several, 1) if len(several) > 1 else several[0])
+
+
+def _update_segment(
+    rows: list[Tensor],
+    g: Tensor,
+    coefficients: Tensor,
+    segment: Segment,
+    kinds: frozenset[Kind],
+) -> list[Tensor]:
+    """Returns a segment's parameters, both buffers and, where there are, slow weights."""
+    c = Coefficients(*coefficients[segment.column].unbind())
+    p, m, s, *slow = rows
+    p_next, m_next, s_next = update(p, g, m, s, c, kinds)
+    if not slow:
+        return [p_next, m_next, s_next]
+    pull = c.pull
+    if Kind.ORTHOGONAL in kinds:
+        pull = torch.where(c.kind == Kind.ORTHOGONAL.value, 0.0, pull)
+    slow_next = slow[0] + pull * (p_next - slow[0])
+    return [torch.where(pull > 0, slow_next, p_next), m_next, s_next, slow_next]
 
 
 def move_matrices(
