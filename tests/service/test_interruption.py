@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -31,3 +32,14 @@ def test_signal_that_the_parent_had_blocked_is_heard() -> None:
     with Interruption() as interruption:
         assert interruption.wait(60)
     assert signal.SIGTERM not in before
+
+
+def test_signal_ends_at_once_what_has_nothing_to_save() -> None:
+    with Interruption() as interruption:
+        with pytest.raises(KeyboardInterrupt), interruption.raising():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        assert interruption.requested_by == "SIGTERM"
+        with pytest.raises(KeyboardInterrupt), interruption.raising():
+            pytest.fail("was begun after the stop had been asked for")
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -16,9 +17,9 @@ import torch
 import tuner
 from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
-from tuner.errors import LeaseLostError, StorageError, WorkloadError
+from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
 from tuner.search import Proposer, needs_running
-from tuner.service.checkpoints import study_folder
+from tuner.service.checkpoints import Checkpoints, study_folder, sweep
 from tuner.service.desk import Desk
 from tuner.service.interruption import Interruption
 from tuner.service.presence import Presence, is_dead
@@ -28,9 +29,8 @@ from tuner.store import Database, Lease, Ledger, RecordReader, StudyHandle
 from tuner.store.ledger import WorkerIdentity, is_done
 from tuner.store.records import read_record
 from tuner.store.retries import Patience
-from tuner.training.loop import Train, run_trial
+from tuner.training.loop import Train
 from tuner.training.prepare import prepare
-from tuner.training.reporting import StaleCheckpointError
 from tuner.training.seeds import derive_seed
 
 ALIKE_FAILURES = 5
@@ -110,8 +110,10 @@ class Worker:
                 watchdog=watchdog,
                 presence=presence,
             )
+            self._sweep()
             reason = self._work(train, desk)
             patience.run(lambda: ledger.leave(reason))
+            self._sweep()
 
     def _work(self, train: Train, desk: Desk) -> str:
         """Works, and returns why it has ended."""
@@ -149,23 +151,24 @@ class Worker:
         record = desk.patience.run(lambda: read_record(self.database, self.study, lease.number))
         if record is None:
             return
-        task = Task(self.study.spec, desk, lease, record, self._folder, self.log)
+        checkpoints = Checkpoints(self._folder, self.study.uuid, lease)
+        task = Task(self.study.spec, desk, lease, record, checkpoints, self.log)
         try:
             try:
-                try:
-                    outcome = run_trial(train, task.begin(self.device))
-                except StaleCheckpointError as error:
-                    outcome = run_trial(train, task.begin_again(self.device, error))
-                task.close(outcome)
+                task.close(task.train(train, self.device))
             except (LeaseLostError, StorageError):
                 raise
             except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (recorded)
                 task.fail(error)
         except LeaseLostError as error:
-            task.abandon()
             self.log(f"{error} It is left to that worker.")
+            self._sweep()
         finally:
             desk.watchdog.rest()
+
+    def _sweep(self) -> None:
+        with contextlib.suppress(UnavailableError):  # whoever comes next does it
+            sweep(self._folder, self.database, self.study)
 
     def _stop_if_all_fail(self, desk: Desk) -> None:
         failures = [record for record in desk.records.values() if _failure_of(record)]

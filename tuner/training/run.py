@@ -25,8 +25,8 @@ from tuner.training.reporting import (
     Pruned,
     Reporter,
 )
-from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
-from tuner.training.snapshot import Snapshot
+from tuner.training.seeds import derive_seed, random_state, seed_all
+from tuner.training.snapshot import Snapshot, describe
 from tuner.training.steps import Steps
 from tuner.training.suggestions import Suggestions
 from tuner.training.timing import Timing
@@ -223,8 +223,8 @@ class Run(Suggestions):
         batches: Iterator[Any] | None = None
         if loader is not None:
             batches = resume_batches(loader, self.seed, steps.turns, self.device)
-        if self._snapshot and not steps.begun:
-            restore_random_state(self._snapshot["rng"], self.device)
+        if not steps.begun:
+            self._snapshot.restore_randomness(self.device)
         steps.begin()
         self.timing.begin()
         while not steps.is_over:
@@ -286,9 +286,9 @@ class Run(Suggestions):
             self.check_groups()
         self.timing.mark()
         goes_on = self._reporter.report(Evaluation(index, taken, values))
-        self._evaluated = index
         for schedule in self._schedules:
             schedule.observe(values[metric])
+        self._evaluated = index
         if not goes_on:
             self.over = Pruned(f"behind at step {taken}")
             raise self.over
@@ -381,7 +381,7 @@ class Run(Suggestions):
             StaleCheckpointError: If the checkpoint is of a trial of another length.
         """
         self._steps.measure(epoch_steps)
-        self._snapshot.check(self.seed, self.length)
+        self._snapshot.check(self.config, self.seed, self._steps)
 
     def check_groups(self) -> None:
         """Sees, once the optimizers are built, that every parameter group takes a parameter.
@@ -420,6 +420,7 @@ class Run(Suggestions):
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "schedules": [schedule.state_dict() for schedule in self._schedules],
             "objects": {name: target.state_dict() for name, target in self._objects.items()},
+            "config": describe(self.config),
             "own": self.own,
             "seed": self.seed,
             "steps": self._steps.state_dict(),
@@ -429,9 +430,9 @@ class Run(Suggestions):
         }
 
     def _restore_counts(self, snapshot: Snapshot) -> None:
-        snapshot.check(self.seed, self.length)
+        snapshot.check(self.config, self.seed, self._steps)
         self._steps.load_state_dict(snapshot["steps"])
-        self._evaluated = int(snapshot["evaluated"])
+        self._evaluated = snapshot["evaluated"]
         self.own |= snapshot["own"]
         self.timing = Timing(**snapshot["timing"])
 

@@ -99,11 +99,18 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Continues from what :func:`random_state` gave."""
+    """Continues from what :func:`random_state` gave.
+
+    Raises:
+        Exception: Any kind, if the state is of something else.
+    """
     torch.set_rng_state(state["torch"].cpu())
     if state["device"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["device"].cpu(), device)
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    name, keys, position, *rest = state["numpy"]
+    if not 0 <= position <= len(keys):
+        # NumPy itself reads on beyond its table.
+        raise ValueError(f"NumPy's position {position} is not within its {len(keys)} keys")
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, *rest))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
