@@ -23,7 +23,7 @@ def add_scaled(targets: list[Tensor], sources: list[Tensor], factor: Tensor) -> 
     factors = {dtype: factor.to(dtype) for dtype in {source.dtype for source in sources}}
     if factor.device.type == "cpu":
         scalars = [factors[source.dtype] for source in sources]
-        torch._foreach_addcmul_(targets, sources, scalars)  # type: ignore[call-overload]
+        torch._foreach_addcmul_(targets, sources, scalars)
         return
     for dtype, scalar in factors.items():
         alike = [i for i, source in enumerate(sources) if source.dtype == dtype]

@@ -388,5 +388,6 @@ def _require(holds: bool, name: str, value: object, rule: str) -> None:
 
 
 def _version(value: object) -> int:
-    """Returns how often a tensor was written in place; of anything else, 0."""
-    return value._version if isinstance(value, Tensor) else 0  # noqa: SLF001
+    """Returns how often a tensor was written in place; 0 where that is not counted."""
+    counted = isinstance(value, Tensor) and not value.is_inference()
+    return value._version if counted else 0  # type: ignore[attr-defined]  # noqa: SLF001
