@@ -17,12 +17,16 @@ PROTECTION = 100.0
 """How many times the largest usual squared norm a gradient may have in the averages."""
 
 
+SLOW_START = 10
+"""Windows over which the learning rate rises to what it is tuned to."""
+
+
 class Tuning(NamedTuple):
     """What a step is taken with, as scalars on the device.
 
     Attributes:
         lr: The learning rate, before anyone's factor.
-        momentum: The momentum, in [0, 1).
+        momentum: The momentum, in [0, 1].
         clip: What the measured gradient is multiplied with before it moves parameters, in [0, 1].
     """
 
@@ -50,15 +54,16 @@ class Measurement:
         self, device: torch.device, *, beta: float, window: int, adapt_clip: bool, sparse: bool
     ) -> None:
         self._beta = beta
-        self._window = window
         self._adapt_clip = adapt_clip
         self.steps = 0
-        zeros = torch.zeros(window + 6, dtype=torch.float64, device=device)
-        self._one = zeros.new_ones(())
-        self._curvatures = zeros[:window].clone()  # logarithms, a ring
-        self._averages = zeros[: 5 if sparse else 4].clone()  # see update()
-        self._distance = zeros[0].clone()
         self.values: dict[str, Tensor] = {}
+        # An operation with a number takes twice the time of one with a scalar on the device.
+        constants = torch.tensor([EPSILON, 1.0, 2.0], dtype=torch.float64, device=device)
+        self._epsilon, self._one, self._two = constants.unbind()
+        self._energies = constants.new_zeros(window)  # a ring of ‖g‖²
+        # Of log h_min, log h_max, ‖g‖², ‖g‖ and the density; then of the quotient ‖g‖ / ‖g‖².
+        self._averages = constants.new_zeros(5 if sparse else 4)
+        self._quotient = constants.new_zeros(())
 
     def protect(self, norm: Tensor) -> Tensor:
         """Returns what a gradient is multiplied with so that no outlier owns the averages.
@@ -68,7 +73,7 @@ class Measurement:
         """
         if not self._adapt_clip or self.steps < 2:
             return self._one
-        return _shorten(norm, (PROTECTION * self.values["h_max"]).sqrt())
+        return self._shorten(norm, (PROTECTION * self.values["h_max"]).sqrt())
 
     def update(self, norm: Tensor, mean_norm: Tensor, density: Tensor | None = None) -> Tuning:
         """Takes in one gradient.
@@ -79,56 +84,66 @@ class Measurement:
                 from zero and decays by ``beta``.
             density: The share of its coordinates that are not zero, if that is to be accounted for.
         """
-        energy = norm.square()
-        self._curvatures[self.steps % self._window] = (energy + EPSILON).log()
-        low, high = torch.aminmax(self._curvatures[: self.steps + 1])
-        self.steps += 1
-        debias = 1 - self._beta**self.steps
-        news = [low, high, energy, norm] if density is None else [low, high, energy, norm, density]
-        self._averages.lerp_(torch.stack(news), 1 - self._beta)
-        low, high, energy_mean, norm_mean = self._averages[:4].unbind()
-        self._distance.lerp_(norm_mean / (energy_mean + EPSILON), 1 - self._beta)
-
-        h_min, h_max = (low / debias).exp(), (high / debias).exp()
-        variance = (energy_mean / debias - mean_norm.square() / debias**2).clamp(min=EPSILON)
-        distance = self._distance / debias
-        if density is not None:
-            filled = self._averages[4] / debias
-            h_min, h_max, variance = h_min * filled, h_max * filled, variance * filled
-            distance = distance / (filled.sqrt() + EPSILON)
         clip = self._one
-        if self._adapt_clip and self.values:
-            clip = _shorten(norm, self.values["h_max"].sqrt())
-        lr, momentum = self._tune(h_min, h_max, variance, distance)
+        if self._adapt_clip and self.steps:
+            clip = self._shorten(norm, self.values["h_max"].sqrt())
+        self._average(norm, density)
+        debias = 1 - self._beta**self.steps
+        means, drift, distance = (
+            value / debias for value in (self._averages, mean_norm, self._quotient)
+        )
+        curvature = means[:2].exp()
+        variance = torch.addcmul(means[2], drift, drift, value=-1).maximum(self._epsilon)
+        if density is not None:
+            curvature, variance = curvature * means[4], variance * means[4]
+            distance = distance / (means[4].sqrt() + self._epsilon)
+        lr, momentum = self._tune(curvature, variance, distance)
         self.values = {
-            "h_min": h_min,
-            "h_max": h_max,
+            "h_min": curvature[0],
+            "h_max": curvature[1],
             "grad_var": variance,
             "dist_to_opt": distance,
             "target_momentum": momentum,
         }
         return Tuning(lr, momentum, clip)
 
-    def _tune(
-        self, h_min: Tensor, h_max: Tensor, variance: Tensor, distance: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _average(self, norm: Tensor, density: Tensor | None) -> None:
+        energy = norm.square()
+        # The first one fills the ring, so that its extremes are right before it has gone round.
+        place = self._energies[self.steps % len(self._energies)] if self.steps else self._energies
+        place.copy_(energy)
+        self.steps += 1
+        news = [*torch.aminmax(self._energies), energy, norm]
+        new = torch.stack(news if density is None else [*news, density])
+        new[:2].add_(self._epsilon).log_()
+        self._averages.lerp_(new, 1 - self._beta)
+        quotient = self._averages[3] / (self._averages[2] + self._epsilon)
+        self._quotient.lerp_(quotient, 1 - self._beta)
+
+    def _tune(self, curvature: Tensor, variance: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
         """Returns learning rate and momentum: the paper's SingleStep in closed form."""
         if self.steps == 1:
-            return FIRST_RATE * self._one, 0 * h_min
-        low = h_min + EPSILON
-        p = ((distance + EPSILON) * low).square() / (2 * (variance + EPSILON))
-        spread = ((h_max + EPSILON) / low).sqrt()
-        root = torch.maximum(solve_cubic(p), (spread - 1) / (spread + 1))
-        slow_start = min(1.0, self.steps / (10 * self._window))
-        return slow_start * (1 - root).square() / low, root.square()
+            return FIRST_RATE * self._one, 0 * distance
+        low, high = (curvature + self._epsilon).unbind()
+        p = ((distance + self._epsilon) * low).square() / (variance + self._epsilon) / self._two
+        # 1 − √μ: the larger momentum is that which needs the smaller of both.
+        rest = torch.minimum(solve_cubic(p), self._two / ((high / low).sqrt() + self._one))
+        lr = rest.square() / low
+        if self.steps < SLOW_START * len(self._energies):
+            lr = lr * (self.steps / (SLOW_START * len(self._energies)))
+        return lr, (self._one - rest).square()
+
+    def _shorten(self, norm: Tensor, limit: Tensor) -> Tensor:
+        """Returns what a vector is multiplied with to be no longer than a limit."""
+        return torch.minimum(limit / norm, self._one)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything measured so far."""
         return {
             "steps": self.steps,
-            "curvatures": self._curvatures,
+            "energies": self._energies,
             "averages": self._averages,
-            "distance": self._distance,
+            "quotient": self._quotient,
             "values": self.values,
         }
 
@@ -136,17 +151,17 @@ class Measurement:
         """Continues from a copy of what :meth:`state_dict` gave, of the same settings."""
         device = self._one.device
         self.steps = state["steps"]
-        self._curvatures = state["curvatures"].to(device, copy=True)
+        self._energies = state["energies"].to(device, copy=True)
         self._averages = state["averages"].to(device, copy=True)
-        self._distance = state["distance"].to(device, copy=True)
+        self._quotient = state["quotient"].to(device, copy=True)
         self.values = {name: value.to(device) for name, value in state["values"].items()}
 
 
 def solve_cubic(p: Tensor) -> Tensor:
-    """Returns the x in (0, 1) at which x p = (1 − x)³: the square root of the momentum.
+    """Returns the z in (0, 1] at which z³ = p (1 − z): one minus the root of the momentum.
 
-    It minimises x² D² + (1 − x)⁴ C / h², with p = D² h² / (2 C). The root's hyperbolic form
-    overflows nowhere; Newton's step returns the digits that 1 − … loses where x is small.
+    With x = 1 − z it minimises x² D² + (1 − x)⁴ C / h², where p = D² h² / (2 C). The cubic's one
+    real root in its hyperbolic form neither overflows nor cancels.
 
     Args:
         p: A scalar in float64, above 0.
@@ -154,12 +169,5 @@ def solve_cubic(p: Tensor) -> Tensor:
     >>> solve_cubic(torch.tensor(0.25, dtype=torch.float64)).item()
     0.5
     """
-    third = (p / 3).sqrt()
-    rest = 2 * third * ((1.5 / third).asinh() / 3).sinh()  # 1 − x
-    square = rest.square()
-    return square * (3 - 2 * rest) / (p + 3 * square)
-
-
-def _shorten(norm: Tensor, limit: Tensor) -> Tensor:
-    """Returns what a vector is multiplied with to be no longer than a limit."""
-    return (limit / norm).clamp(max=1.0)
+    width = (p * (4 / 3)).sqrt()
+    return ((width.reciprocal() * 3).asinh() * (1 / 3)).sinh() * width

@@ -10,7 +10,9 @@ from torch import Tensor
 
 def densify(gradient: Tensor) -> Tensor:
     """Returns a gradient as a dense tensor of at least float32."""
-    dense = gradient.to_dense() if gradient.layout != torch.strided else gradient
+    if gradient.dtype is torch.float32 and gradient.layout is torch.strided:
+        return gradient
+    dense = gradient.to_dense() if gradient.layout is not torch.strided else gradient
     return dense.to(torch.promote_types(dense.dtype, torch.float32))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from tuner.errors import SpecError, WorkloadError
-from tuner.optim.measurement import FIRST_RATE, Measurement
+from tuner.optim.measurement import FIRST_RATE, SLOW_START, Measurement
 from tuner.optim.tensor_lists import add_scaled, densify, share_of_nonzero, total_norm
 from tuner.optim.total_momentum import ClosedLoop
 
@@ -127,7 +127,7 @@ class YellowFin(torch.optim.Optimizer):
     @property
     def slow_start_steps(self) -> int:
         """Steps until the learning rate is no longer held down."""
-        return 10 * int(self._shared["window"])
+        return SLOW_START * int(self._shared["window"])
 
     @property
     def measured(self) -> dict[str, Tensor]:
