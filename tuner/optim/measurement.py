@@ -13,8 +13,8 @@ EPSILON = 1e-6
 FIRST_RATE = 1e-4
 """The learning rate of the first step, when nothing is known yet."""
 
-PROTECTION = 100.0
-"""How many times the largest usual squared norm a gradient may have in the averages."""
+PROTECTION = 10.0
+"""How many times the largest usual norm a gradient may have in the averages."""
 
 
 SLOW_START = 10
@@ -27,12 +27,10 @@ class Tuning(NamedTuple):
     Attributes:
         lr: The learning rate, before anyone's factor.
         momentum: The momentum, in [0, 1].
-        clip: What the measured gradient is multiplied with before it moves parameters, in [0, 1].
     """
 
     lr: Tensor
     momentum: Tensor
-    clip: Tensor
 
 
 class Measurement:
@@ -65,15 +63,21 @@ class Measurement:
         self._averages = constants.new_zeros(5 if sparse else 4)
         self._quotient = constants.new_zeros(())
 
-    def protect(self, norm: Tensor) -> Tensor:
-        """Returns what a gradient is multiplied with so that no outlier owns the averages.
+    def clip(self, norm: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what a gradient is multiplied with to be measured, and to move parameters.
+
+        Both are in [0, 1]: no outlier may own the averages, nor move far.
 
         Args:
             norm: The norm of the whole gradient.
         """
-        if not self._adapt_clip or self.steps < 2:
-            return self._one
-        return self._shorten(norm, (PROTECTION * self.values["h_max"]).sqrt())
+        if not self._adapt_clip or self.steps == 0:
+            return self._one, self._one
+        usual = self.values["h_max"].sqrt() / norm
+        moving = torch.minimum(usual, self._one)
+        if self.steps == 1:
+            return self._one, moving
+        return torch.minimum(PROTECTION * usual, self._one), moving
 
     def update(self, norm: Tensor, mean_norm: Tensor, density: Tensor | None = None) -> Tuning:
         """Takes in one gradient.
@@ -84,9 +88,6 @@ class Measurement:
                 from zero and decays by ``beta``.
             density: The share of its coordinates that are not zero, if that is to be accounted for.
         """
-        clip = self._one
-        if self._adapt_clip and self.steps:
-            clip = self._shorten(norm, self.values["h_max"].sqrt())
         self._average(norm, density)
         debias = 1 - self._beta**self.steps
         means, drift, distance = (
@@ -97,15 +98,15 @@ class Measurement:
         if density is not None:
             curvature, variance = curvature * means[4], variance * means[4]
             distance = distance / (means[4].sqrt() + self._epsilon)
-        lr, momentum = self._tune(curvature, variance, distance)
+        tuning = self._tune(curvature, variance, distance)
         self.values = {
             "h_min": curvature[0],
             "h_max": curvature[1],
             "grad_var": variance,
             "dist_to_opt": distance,
-            "target_momentum": momentum,
+            "target_momentum": tuning.momentum,
         }
-        return Tuning(lr, momentum, clip)
+        return tuning
 
     def _average(self, norm: Tensor, density: Tensor | None) -> None:
         energy = norm.square()
@@ -120,10 +121,10 @@ class Measurement:
         quotient = self._averages[3] / (self._averages[2] + self._epsilon)
         self._quotient.lerp_(quotient, 1 - self._beta)
 
-    def _tune(self, curvature: Tensor, variance: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+    def _tune(self, curvature: Tensor, variance: Tensor, distance: Tensor) -> Tuning:
         """Returns learning rate and momentum: the paper's SingleStep in closed form."""
         if self.steps == 1:
-            return FIRST_RATE * self._one, 0 * distance
+            return Tuning(FIRST_RATE * self._one, 0 * distance)
         low, high = (curvature + self._epsilon).unbind()
         p = ((distance + self._epsilon) * low).square() / (variance + self._epsilon) / self._two
         # 1 − √μ: the larger momentum is that which needs the smaller of both.
@@ -131,11 +132,7 @@ class Measurement:
         lr = rest.square() / low
         if self.steps < SLOW_START * len(self._energies):
             lr = lr * (self.steps / (SLOW_START * len(self._energies)))
-        return lr, (self._one - rest).square()
-
-    def _shorten(self, norm: Tensor, limit: Tensor) -> Tensor:
-        """Returns what a vector is multiplied with to be no longer than a limit."""
-        return torch.minimum(limit / norm, self._one)
+        return Tuning(lr, (self._one - rest).square())
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything measured so far."""

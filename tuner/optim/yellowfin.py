@@ -199,23 +199,23 @@ class YellowFin(torch.optim.Optimizer):
         measurement = self._measurement or self._start({g.device for g in gradients})
         beta, means = self._shared["beta"], [mean for block in blocks for mean in block.means]
         norm = total_norm(gradients)
-        scale = measurement.protect(norm)
+        measuring, moving = measurement.clip(norm)
         torch._foreach_mul_(means, beta)
-        add_scaled(means, gradients, (1 - beta) * scale)
+        add_scaled(means, gradients, (1 - beta) * measuring)
         density = share_of_nonzero(gradients) if self._shared["sparsity_debias"] else None
-        tuning = measurement.update(norm * scale, total_norm(means), density)
-        scale = scale * tuning.clip
+        tuning = measurement.update(norm * measuring, total_norm(means), density)
         momentum = self._loop.applied(self._parameters()) if self._loop else tuning.momentum
+        longest = (norm * moving).reciprocal() * LONGEST_STEP
         for block in blocks:
             rate = tuning.lr * block.group["lr_factor"]
             if self._shared["adapt_clip"]:
-                rate = torch.minimum(rate, LONGEST_STEP / (norm * scale))
-            block.move(rate, momentum, scale)
+                rate = torch.minimum(rate, longest)
+            block.move(rate, momentum, moving)
             # New tensors: whoever kept those of an earlier step has that step's values.
             block.group["lr"], block.group["momentum"] = rate, momentum
             self._remember(block.group)
         if self._loop is not None:
-            self._close(self._loop, blocks, tuning.momentum, scale)
+            self._close(self._loop, blocks, tuning.momentum, moving)
         return loss
 
     def _gather(self, group: dict[str, Any]) -> _Block:
