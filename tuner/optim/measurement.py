@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,9 @@ PROTECTION = 10.0
 
 SLOW_START = 10
 """Windows over which the learning rate rises to what it is tuned to."""
+
+HEAVIEST = 1e4
+"""How much more than the first a gradient may weigh in a sum before the sum is scaled back."""
 
 
 class Tuning(NamedTuple):
@@ -54,14 +58,22 @@ class Measurement:
         self._beta = beta
         self._adapt_clip = adapt_clip
         self.steps = 0
-        self.values: dict[str, Tensor] = {}
-        # An operation with a number takes twice the time of one with a scalar on the device.
-        constants = torch.tensor([EPSILON, 1.0, 2.0], dtype=torch.float64, device=device)
-        self._epsilon, self._one, self._two = constants.unbind()
-        self._energies = constants.new_zeros(window)  # a ring of ‖g‖²
-        # Of log h_min, log h_max, ‖g‖², ‖g‖ and the density; then of the quotient ‖g‖ / ‖g‖².
-        self._averages = constants.new_zeros(5 if sparse else 4)
-        self._quotient = constants.new_zeros(())
+        self._weight = beta  # of the last gradient in the sums; of the first, 1
+        # An operation with a number takes longer than one with a scalar on the device.
+        constants = torch.tensor([EPSILON, 1.0, 2.0, 2 * EPSILON], dtype=torch.float64)
+        self._epsilon, self._one, self._two, self._two_epsilon = constants.to(device).unbind()
+        self._energies = self._one.new_zeros(window)  # a ring of ‖g‖²
+        # Of log h_min, log h_max, ‖g‖², ‖g‖ and density; then of the quotient of ‖g‖ and ‖g‖².
+        self._averages = self._one.new_zeros(5 if sparse else 4)
+        self._quotient = self._one.new_zeros(())
+        self._curvature = self._one.new_zeros(2)  # h_min, h_max
+        self._estimates: dict[str, Tensor] = {}
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """What was measured last, by name; nothing before the first step."""
+        h_min, h_max = self._curvature.unbind()
+        return {"h_min": h_min, "h_max": h_max, **self._estimates} if self.steps else {}
 
     def clip(self, norm: Tensor) -> tuple[Tensor, Tensor]:
         """Returns what a gradient is multiplied with to be measured, and to move parameters.
@@ -73,35 +85,45 @@ class Measurement:
         """
         if not self._adapt_clip or self.steps == 0:
             return self._one, self._one
-        usual = self.values["h_max"].sqrt() / norm
+        usual = self._curvature[1].sqrt() / norm
         moving = torch.minimum(usual, self._one)
         if self.steps == 1:
             return self._one, moving
-        return torch.minimum(PROTECTION * usual, self._one), moving
+        return torch.minimum(usual * PROTECTION, self._one), moving
 
-    def update(self, norm: Tensor, mean_norm: Tensor, density: Tensor | None = None) -> Tuning:
+    def discount(self) -> tuple[float, float]:
+        """Returns what the sums of gradients are multiplied with, and what the next weighs in them.
+
+        Instead of the past losing weight, the next gradient weighs more, which spares a pass over
+        memory; only now and then is everything scaled back.
+        """
+        self._weight /= self._beta
+        if self._weight <= HEAVIEST:
+            return 1.0, self._weight
+        decay, self._weight = 1 / self._weight, 1.0
+        return decay, 1.0
+
+    def update(self, norm: Tensor, sum_norm: Tensor, density: Tensor | None = None) -> Tuning:
         """Takes in one gradient.
 
         Args:
-            norm: The norm of the whole gradient, protected.
-            mean_norm: The norm of the running mean of gradients, this one included, which starts
-                from zero and decays by ``beta``.
+            norm: The norm of the whole gradient, clipped to be measured.
+            sum_norm: The norm of the discounted sum of all gradients up to this one.
             density: The share of its coordinates that are not zero, if that is to be accounted for.
         """
         self._average(norm, density)
         debias = 1 - self._beta**self.steps
-        means, drift, distance = (
-            value / debias for value in (self._averages, mean_norm, self._quotient)
-        )
+        means, distance = self._averages / debias, self._quotient / debias
         curvature = means[:2].exp()
-        variance = torch.addcmul(means[2], drift, drift, value=-1).maximum(self._epsilon)
+        share = (1 - self._beta) / debias / self._weight  # of what is summed in the mean
+        variance = torch.addcmul(means[2], sum_norm, sum_norm, value=-(share**2))
+        variance = torch.maximum(variance, self._epsilon)
         if density is not None:
             curvature, variance = curvature * means[4], variance * means[4]
             distance = distance / (means[4].sqrt() + self._epsilon)
         tuning = self._tune(curvature, variance, distance)
-        self.values = {
-            "h_min": curvature[0],
-            "h_max": curvature[1],
+        self._curvature = curvature
+        self._estimates = {
             "grad_var": variance,
             "dist_to_opt": distance,
             "target_momentum": tuning.momentum,
@@ -126,9 +148,10 @@ class Measurement:
         if self.steps == 1:
             return Tuning(FIRST_RATE * self._one, 0 * distance)
         low, high = (curvature + self._epsilon).unbind()
-        p = ((distance + self._epsilon) * low).square() / (variance + self._epsilon) / self._two
+        noise = torch.add(self._two_epsilon, variance, alpha=2)
+        root_p = (distance + self._epsilon) * low * noise.rsqrt()
         # 1 − √μ: the larger momentum is that which needs the smaller of both.
-        rest = torch.minimum(solve_cubic(p), self._two / ((high / low).sqrt() + self._one))
+        rest = torch.minimum(solve_cubic(root_p), self._two / ((high / low).sqrt() + self._one))
         lr = rest.square() / low
         if self.steps < SLOW_START * len(self._energies):
             lr = lr * (self.steps / (SLOW_START * len(self._energies)))
@@ -138,33 +161,36 @@ class Measurement:
         """Returns everything measured so far."""
         return {
             "steps": self.steps,
+            "weight": self._weight,
             "energies": self._energies,
             "averages": self._averages,
             "quotient": self._quotient,
-            "values": self.values,
+            "curvature": self._curvature,
+            "estimates": self._estimates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a copy of what :meth:`state_dict` gave, of the same settings."""
         device = self._one.device
-        self.steps = state["steps"]
+        self.steps, self._weight = state["steps"], state["weight"]
         self._energies = state["energies"].to(device, copy=True)
         self._averages = state["averages"].to(device, copy=True)
         self._quotient = state["quotient"].to(device, copy=True)
-        self.values = {name: value.to(device) for name, value in state["values"].items()}
+        self._curvature = state["curvature"].to(device)
+        self._estimates = {name: value.to(device) for name, value in state["estimates"].items()}
 
 
-def solve_cubic(p: Tensor) -> Tensor:
+def solve_cubic(root_p: Tensor) -> Tensor:
     """Returns the z in (0, 1] at which z³ = p (1 − z): one minus the root of the momentum.
 
     With x = 1 − z it minimises x² D² + (1 − x)⁴ C / h², where p = D² h² / (2 C). The cubic's one
     real root in its hyperbolic form neither overflows nor cancels.
 
     Args:
-        p: A scalar in float64, above 0.
+        root_p: The square root of p, a scalar in float64, above 0.
 
-    >>> solve_cubic(torch.tensor(0.25, dtype=torch.float64)).item()
+    >>> solve_cubic(torch.tensor(0.5, dtype=torch.float64)).item()
     0.5
     """
-    width = (p * (4 / 3)).sqrt()
+    width = root_p * math.sqrt(4 / 3)
     return ((width.reciprocal() * 3).asinh() * (1 / 3)).sinh() * width

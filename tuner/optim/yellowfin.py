@@ -40,7 +40,7 @@ class YellowFin(torch.optim.Optimizer):
       ``measure_decay`` may differ between them.
     - A parameter without a gradient is left alone, and its gradient not measured. Sparse
       gradients are made dense, since every coordinate has momentum.
-    - Averages and momentum are kept in float32 where parameters have less.
+    - Sums and momentum are kept in float32 where parameters have less.
     - A gradient that is not finite, or whose norm float32 cannot hold, makes all parameters,
       rates and averages NaN, then and from then on, with clipping too: nothing hides that
       training has diverged.
@@ -197,13 +197,15 @@ class YellowFin(torch.optim.Optimizer):
         if not gradients:
             return loss
         measurement = self._measurement or self._start({g.device for g in gradients})
-        beta, means = self._shared["beta"], [mean for block in blocks for mean in block.means]
+        sums = [total for block in blocks for total in block.sums]
         norm = total_norm(gradients)
         measuring, moving = measurement.clip(norm)
-        torch._foreach_mul_(means, beta)
-        add_scaled(means, gradients, (1 - beta) * measuring)
+        decay, weight = measurement.discount()
+        if decay != 1:
+            torch._foreach_mul_([state["gradient_sum"] for state in self.state.values()], decay)
+        add_scaled(sums, gradients, measuring * weight)
         density = share_of_nonzero(gradients) if self._shared["sparsity_debias"] else None
-        tuning = measurement.update(norm * measuring, total_norm(means), density)
+        tuning = measurement.update(norm * measuring, total_norm(sums), density)
         momentum = self._loop.applied(self._parameters()) if self._loop else tuning.momentum
         longest = (norm * moving).reciprocal() * LONGEST_STEP
         for block in blocks:
@@ -231,10 +233,10 @@ class YellowFin(torch.optim.Optimizer):
         states = [self.state[p] for p in parameters]
         for state, gradient in zip(states, gradients, strict=True):
             if not state:
-                state["exp_avg"] = torch.zeros_like(gradient)
+                state["gradient_sum"] = torch.zeros_like(gradient)
                 state["momentum_buffer"] = torch.zeros_like(gradient)
-        means = [state["exp_avg"] for state in states]
-        return _Block(group, parameters, gradients, means, [s["momentum_buffer"] for s in states])
+        sums = [state["gradient_sum"] for state in states]
+        return _Block(group, parameters, gradients, sums, [s["momentum_buffer"] for s in states])
 
     def _start(self, devices: set[torch.device]) -> Measurement:
         if len(devices) > 1:
@@ -316,7 +318,7 @@ class YellowFin(torch.optim.Optimizer):
                 "YellowFin. Load it into the optimizer it came from."
             )
         super().load_state_dict(state_dict)
-        # Torch has cast the averages to the parameters' type, and shares what it did not cast.
+        # Torch has cast the sums to the parameters' type, and shares what it did not cast.
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         for index, parameter in zip(saved, self._parameters(), strict=True):
             for name, value in state_dict["state"].get(index, {}).items():
@@ -348,14 +350,14 @@ class _Block:
         group: The group.
         parameters: The parameters.
         gradients: Their gradients, as measured.
-        means: Running means of these, from zero.
+        sums: Sums of these, in which the past counts ever less.
         buffers: Sums of the gradients they were moved by, discounted by the momentum.
     """
 
     group: dict[str, Any]
     parameters: list[Tensor]
     gradients: list[Tensor]
-    means: list[Tensor]
+    sums: list[Tensor]
     buffers: list[Tensor]
 
     def move(self, rate: Tensor, momentum: Tensor, scale: Tensor) -> None:
@@ -374,12 +376,12 @@ class _Block:
         if decay:
             torch._foreach_add_(self.buffers, self.parameters, alpha=decay)
         if not self.group["nesterov"]:
-            add_scaled(self.parameters, self.buffers, -rate)
+            add_scaled(self.parameters, self.buffers, rate, sign=-1)
             return
         if decay:
             torch._foreach_mul_(self.parameters, 1 - rate * decay)
-        add_scaled(self.parameters, self.gradients, -rate * scale)
-        add_scaled(self.parameters, self.buffers, -rate * momentum)
+        add_scaled(self.parameters, self.gradients, rate * scale, sign=-1)
+        add_scaled(self.parameters, self.buffers, rate * momentum, sign=-1)
 
 
 def _require(holds: bool, name: str, value: object, rule: str) -> None:
