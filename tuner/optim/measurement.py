@@ -119,7 +119,8 @@ class Measurement:
         variance = torch.addcmul(means[2], sum_norm, sum_norm, value=-(share**2))
         variance = torch.maximum(variance, self._epsilon)
         if density is not None:
-            curvature, variance = curvature * means[4], variance * means[4]
+            curvature = torch.maximum(curvature * means[4], self._epsilon)
+            variance = variance * means[4]
             distance = distance / (means[4].sqrt() + self._epsilon)
         tuning = self._tune(curvature, variance, distance)
         self._curvature = curvature
