@@ -356,6 +356,17 @@ def test_a_step_never_waits_for_the_device(options: dict[str, Any]):
     assert waits(lambda: float(optimizer.param_groups[0]["lr"])) > 0
 
 
+@every_setting
+def test_a_step_needs_no_value_and_no_cpu(options: dict[str, Any]):
+    # Tensors of this device have no values: whoever asks for one gets an error.
+    x = torch.zeros(3, 2, device="meta", requires_grad=True)
+    optimizer = YellowFin([x], **options)
+    for _ in range(6):
+        x.grad = torch.zeros_like(x)
+        optimizer.step()
+    assert optimizer.param_groups[0]["lr"].device.type == "meta"
+
+
 # State
 
 
