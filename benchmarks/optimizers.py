@@ -152,8 +152,8 @@ def show(
 ) -> None:
     """Prints a table."""
     count = sum(torch.Size(shape).numel() for shape in shapes)
-    title = f"{network}: {count:,} parameters in {len(shapes)} tensors, {device}"
-    table = Table("optimizer", title=title, title_justify="left")
+    print(f"{network}: {count:,} parameters in {len(shapes)} tensors, {device}")
+    table = Table("optimizer")
     table.add_column("µs a step", justify="right")
     table.add_column("ratio", justify="right")
     for name, row in found.items():
