@@ -190,7 +190,7 @@ def solve_cubic(root_p: Tensor) -> Tensor:
     Args:
         root_p: The square root of p, a scalar in float64, above 0.
 
-    >>> solve_cubic(torch.tensor(0.5, dtype=torch.float64)).item()
+    >>> round(solve_cubic(torch.tensor(0.5, dtype=torch.float64)).item(), 12)
     0.5
     """
     width = root_p * math.sqrt(4 / 3)

@@ -161,18 +161,20 @@ class YellowFin(torch.optim.Optimizer):
                 "lr_factor, weight_decay, nesterov and measure_decay of its own; lr and momentum "
                 "are measured, and everything else is given to YellowFin itself."
             )
+        for name in ("lr_factor", "weight_decay"):
+            value = param_group.get(name, self.defaults[name])
+            _require(value >= 0, name, value, "at least 0")
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        for name in ("lr_factor", "weight_decay"):
-            _require(group[name] >= 0, name, group[name], "at least 0")
         for parameter in group["params"]:
             if not parameter.is_floating_point():
+                self.param_groups.pop()
                 raise SpecError(
                     f"A parameter of {parameter.dtype}: YellowFin trains those of floating point; "
                     "leave it out, or train it with another optimizer."
                 )
-        for name, value in (("lr", FIRST_RATE * group["lr_factor"]), ("momentum", 0.0)):
-            group.setdefault(name, torch.tensor(value, dtype=torch.float64))
+        for name, first in (("lr", FIRST_RATE * group["lr_factor"]), ("momentum", 0.0)):
+            group.setdefault(name, torch.tensor(first, dtype=torch.float64))
         self._remember(group)
 
     @torch.no_grad()
