@@ -19,9 +19,10 @@ from tuner.cli.trial import trial
 from tuner.cli.worker import worker
 from tuner.cli.workers import workers
 from tuner.cli.workloads import workloads
-from tuner.errors import NotFoundError, SpecError, TunerError
+from tuner.errors import NotFoundError, SpecError, TunerError, UnavailableError
 
-USE, FAULT = 2, 1
+USE, FAULT, UNAVAILABLE = 2, 1, 69
+"""Exit codes; 69 is EX_UNAVAILABLE of sysexits.h: the same may work in a while."""
 
 
 class Commands(click.Group):
@@ -37,7 +38,7 @@ class Commands(click.Group):
             if ctx.params.get("debug"):
                 raise
             _say(str(error))
-            ctx.exit(USE if isinstance(error, SpecError | NotFoundError) else FAULT)
+            ctx.exit(_code_of(error))
         except Exception as error:
             if ctx.params.get("debug"):
                 raise
@@ -78,6 +79,12 @@ def main() -> None:
         # Whoever read our output has gone, as with `tuner optimizers | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAULT)
+
+
+def _code_of(error: TunerError) -> int:
+    if isinstance(error, UnavailableError):
+        return UNAVAILABLE
+    return USE if isinstance(error, SpecError | NotFoundError) else FAULT
 
 
 def _say(message: str) -> None:
