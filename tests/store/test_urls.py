@@ -58,8 +58,8 @@ def test_password_written_by_the_rules_is_read_back_and_never_shown(password: st
 
 
 def test_secrets_among_the_options_are_hidden() -> None:
-    url = "postgresql://db/tuner?user=ann&password=a%20b&sslpassword=cd"
-    told = hide_secrets("password='a b' sslpassword=cd a%20b a+b", url)
+    url = "postgresql://db/tuner?user=ann&password=let%20me&sslpassword=cd"
+    told = hide_secrets("password='let me' sslpassword=cd let%20me let+me", url)
     assert told == "password='***' sslpassword=*** *** ***"
 
 
@@ -131,3 +131,24 @@ def test_short_password_is_left_where_it_may_be_a_word() -> None:
     parse_url(url)
     told = hide_known_secrets(f"tuner/service/task.py: {url}")
     assert told == "tuner/service/task.py: postgresql://tuner:***@db/tuner"
+
+
+@pytest.mark.parametrize(
+    ("password", "text", "told"),
+    [
+        # A short one is hidden where it is a password, and given away by no word of the text.
+        ("w", "new row of the worker with w", "new row of the worker with w"),
+        ("w", "postgresql://ann:w@db, password=w", "postgresql://ann:***@db, password=***"),
+        ("w", "{'PGPASSWORD': 'w', 'PWD': 'world'}", "{'PGPASSWORD': '***', 'PWD': 'world'}"),
+        ("w", "password=world", "password=world"),
+        # A longer one is hidden as a word of its own, and not as a part of another.
+        ("postgres", "postgresql: postgres, 'postgres'", "postgresql: ***, '***'"),
+        ("postgres", r"'a\npostgres' x%3Apostgres%40db", r"'a\n***' x%3A***%40db"),
+        ("!secret!", "a!secret!b", "a***b"),
+    ],
+)
+def test_secret_is_hidden_where_it_is_one_and_words_are_left_whole(
+    password: str, text: str, told: str
+) -> None:
+    url = sa.URL.create("postgresql", "ann", password, "db", database="tuner")
+    assert hide_secrets(text, url.render_as_string(hide_password=False)) == told

@@ -13,6 +13,7 @@ from tuner.cli.catalog import optimizers, schedules
 from tuner.cli.dashboard import dashboard
 from tuner.cli.db import db
 from tuner.cli.init import init
+from tuner.cli.options import Group
 from tuner.cli.run import run
 from tuner.cli.study import study
 from tuner.cli.trial import trial
@@ -25,7 +26,7 @@ USE, FAULT, UNAVAILABLE = 2, 1, 69
 """Exit codes; 69 is EX_UNAVAILABLE of sysexits.h: the same may work in a while."""
 
 
-class Commands(click.Group):
+class Commands(Group):
     """Turns whatever a command raises into one message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:

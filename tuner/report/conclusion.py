@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from tuner.analysis.summary import OptimizerSummary, StudySummary
 from tuner.domain.dimensions import format_value
-from tuner.domain.trials import Outcome
+from tuner.domain.trials import Outcome, TrialRecord
 
 
 def conclude(summary: StudySummary) -> list[str]:
@@ -31,10 +32,31 @@ def conclude(summary: StudySummary) -> list[str]:
     if summary.counts[Outcome.DIVERGED] * 4 > summary.finished:
         share = summary.counts[Outcome.DIVERGED] / summary.finished
         sentences.append(f"{share:.0%} of the trials diverged: the learning rates go too high.")
-    sentences.append(
-        "Every configuration ran once, on one seed: treat small differences as undecided."
+    return [*sentences, _doubt_differences(summary)]
+
+
+def _doubt_differences(summary: StudySummary) -> str:
+    seeds = {r.attributes["seed"] for r in summary.records if "seed" in r.attributes}
+    on = f"on {len(seeds)} seeds" if len(seeds) > 1 else "on one seed"
+    advice = "treat small differences as undecided."
+    repeats = summary.repeats
+    if not repeats:
+        return f"Every configuration ran once, {on}: {advice}"
+    spreads = [_spread(repeated) for repeated in repeats]
+    widest = max(range(len(repeats)), key=spreads.__getitem__)
+    numbers = ", ".join(str(record.number) for record in repeats[widest])
+    found = (
+        f"with values up to {spreads[widest]:.2g} apart (trials {numbers})"
+        if spreads[widest]
+        else "with the same values each time"
     )
-    return sentences
+    many = "One configuration" if len(repeats) == 1 else f"{len(repeats)} configurations"
+    return f"{many} ran more than once, {found}, all others once, {on}: {advice}"
+
+
+def _spread(records: Sequence[TrialRecord]) -> float:
+    values = [record.value for record in records if record.value is not None]
+    return max(values) - min(values)
 
 
 def _explain_nothing(summary: StudySummary) -> str:
