@@ -31,6 +31,7 @@ def test_worker_is_announced_when_it_starts_starts_again_and_ends() -> None:
         "worker 0 started again: cpu of here, process 8"
     ]
     assert list(roster.changes([seat], [Exit(0, 0, "")])) == ["worker 0 ended"]
+    assert list(Roster().changes([], [Exit(0, 0, "")])) == [], "it had never started"
 
 
 def test_worker_that_gives_up_is_announced_with_the_first_line_of_its_error() -> None:

@@ -332,6 +332,14 @@ class TestRayPool:
         assert pool.seats[0].restarts == 1
         assert_budget_is_met(database, study)
 
+    def test_worker_that_has_found_no_room_ends_when_asked_to(
+        self, cluster: None, project: Path, database: Database, study: StudyHandle
+    ) -> None:
+        pool = RayPool(job_on(database, study), workers=1, gpus_per_worker=3)
+        pool.start()
+        pool.stop()
+        assert drain(pool) == [Exit(0, 0, "")]
+
     def test_everything_listens_on_loopback(self, cluster: None) -> None:
         me = psutil.Process()
         listening = [

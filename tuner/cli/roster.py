@@ -33,7 +33,7 @@ class Roster:
                 yield f"worker {ended.index} gave up: {reason}"
             elif ended.died and not ended.restarted:
                 yield ended.message
-            elif not ended.died:
+            elif not ended.died and ended.index in self._pids:
                 yield f"worker {ended.index} ended"
         for seat in seats:
             index, pid = seat.slot.index, seat.pid

@@ -280,7 +280,10 @@ class RayPool:
         try:
             ended: Exit = self._ray.get(done[0])
         except self._ray.exceptions.RayError as error:
-            return Exit(index, 1, f"Worker {index} is gone: {error}")
+            if self._stopping and self._seats[index].pid is None:
+                return Exit(index, 0, "")
+            reason, *_ = str(error).splitlines()
+            return Exit(index, 1, f"Worker {index} is gone: {reason}")
         return ended
 
     def _look_at(self, seat: Seat) -> list[Exit]:
