@@ -95,10 +95,19 @@ def test_that_every_configuration_ran_once_is_counted():
     assert same.startswith("One configuration ran more than once, with the same values each time,")
 
 
-def test_a_trial_that_did_not_get_to_its_end_is_no_second_run():
-    pruned = trial(1, "adam", 0.6, Outcome.PRUNED)
-    sentence = conclude(summary_of(trial(0, "adam", 0.5), pruned))[-1]
-    assert sentence.startswith("Every configuration ran once")
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (Outcome.PRUNED, "One configuration ran more than once, but to the end once at most,"),
+        (Outcome.FAILED, "Every configuration ran once"),
+        (Outcome.WAITING, "Every configuration ran once"),
+    ],
+)
+def test_a_second_run_that_did_not_get_to_its_end_has_no_value_to_compare(
+    outcome: Outcome, said: str
+):
+    sentence = conclude(summary_of(trial(0, "adam", 0.5), trial(1, "adam", 0.6, outcome)))[-1]
+    assert sentence.startswith(said)
 
 
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.RUNNING),)])

@@ -109,10 +109,10 @@ class StudySummary:
 
     @property
     def repeats(self) -> list[tuple[TrialRecord, ...]]:
-        """The trials of every configuration that was trained to the end more than once."""
+        """The trials of every configuration that ran more than once, to the end or not."""
         alike: dict[str, list[TrialRecord]] = {}
         for record in self.records:
-            if record.outcome is Outcome.COMPLETE and record.value is not None:
+            if record.outcome not in (Outcome.RUNNING, Outcome.WAITING, Outcome.FAILED):
                 config = decode(self.spec, record.proposal)
                 alike.setdefault(json.dumps(asdict(config), sort_keys=True), []).append(record)
         return [tuple(records) for records in alike.values() if len(records) > 1]

@@ -75,9 +75,9 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
 def rerun(study: str, number: int, storage: str | None, extend: bool) -> None:
     """Have trial NUMBER of STUDY run again, as a new trial of the same configuration.
 
-    It has the same seed too, so on the same kind of device it repeats the trial bit by bit: that
-    checks a result, and tells nothing of other seeds. It counts in the study's budget. The next
-    worker that asks for work takes it.
+    It has the same seed too, so on the same kind of device it repeats the trial bit by bit, unless
+    it is pruned: that checks a result, and tells nothing of other seeds. It counts in the study's
+    budget. The next worker that asks for work takes it.
     """
     from tuner.store import Studies, reruns
 

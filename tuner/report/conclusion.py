@@ -42,21 +42,26 @@ def _doubt_differences(summary: StudySummary) -> str:
     repeats = summary.repeats
     if not repeats:
         return f"Every configuration ran once, {on}: {advice}"
-    spreads = [_spread(repeated) for repeated in repeats]
-    widest = max(range(len(repeats)), key=spreads.__getitem__)
-    numbers = ", ".join(str(record.number) for record in repeats[widest])
-    found = (
-        f"with values up to {spreads[widest]:.2g} apart (trials {numbers})"
-        if spreads[widest]
-        else "with the same values each time"
-    )
     many = "One configuration" if len(repeats) == 1 else f"{len(repeats)} configurations"
-    return f"{many} ran more than once, {found}, all others once, {on}: {advice}"
+    return (
+        f"{many} ran more than once, {_describe_spread(repeats)}, all others once, {on}: {advice}"
+    )
 
 
-def _spread(records: Sequence[TrialRecord]) -> float:
-    values = [record.value for record in records if record.value is not None]
-    return max(values) - min(values)
+def _describe_spread(repeats: Sequence[Sequence[TrialRecord]]) -> str:
+    """Returns how far apart the values of one configuration lie, at most."""
+    spreads = []
+    for repeated in repeats:
+        complete = {r.number: r.value for r in repeated if r.outcome is Outcome.COMPLETE}
+        values = [value for value in complete.values() if value is not None]
+        if len(values) > 1:
+            spreads.append((max(values) - min(values), ", ".join(map(str, complete))))
+    if not spreads:
+        return "but to the end once at most"
+    widest, numbers = max(spreads)
+    if not widest:
+        return "with the same values each time"
+    return f"with values up to {widest:.2g} apart (trials {numbers})"
 
 
 def _explain_nothing(summary: StudySummary) -> str:
