@@ -9,6 +9,7 @@ import click
 
 from tuner.cli.options import (
     STARTED_AT,
+    Group,
     allow_option,
     device_option,
     examples,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tuner.service.interruption import Interruption
 
 
-@click.group()
+@click.group(cls=Group, epilog=examples("tuner worker start digits --device cuda:1"))
 def worker() -> None:
     """Processes that train a study's trials."""
 
