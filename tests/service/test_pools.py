@@ -287,7 +287,7 @@ def test_workers_that_would_wait_for_ever_are_refused_with_what_would_fit(
         check_room(workers, share, gpus)
 
 
-@pytest.mark.parametrize("share", [1.5, 0.33333, 0.00001])
+@pytest.mark.parametrize("share", [1.5, 0.33333, 0.00001, float("nan"), float("inf")])
 def test_share_of_a_gpu_that_ray_does_not_know_is_refused(
     share: float, database: Database, study: StudyHandle
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,23 @@ def test_secrets_of_urls_that_were_read_are_hidden_in_texts_of_anyones() -> None
         )
 
 
+@pytest.mark.parametrize("name", ["PGPASSWORD", "TUNER_DASHBOARD_PASSWORD"])
+def test_secrets_of_the_environment_are_hidden_in_texts_of_anyones(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "hunter2hunter2")
+    assert hide_known_secrets(str(dict(os.environ))) == str({**os.environ, name: "***"})
+
+
+@pytest.mark.parametrize(
+    "given", ["s3cret-only-Pw77", "host=db password=s3cret-only-Pw77 user=ann", "s3cret.password"]
+)
+def test_what_is_no_url_is_not_shown_since_it_may_be_a_password(given: str) -> None:
+    with pytest.raises(SpecError, match="no database URL") as caught:
+        parse_url(given)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_short_password_is_left_where_it_may_be_a_word() -> None:
     url = "postgresql://tuner:tuner@db/tuner"
     parse_url(url)
@@ -145,6 +163,8 @@ def test_short_password_is_left_where_it_may_be_a_word() -> None:
         ("postgres", "postgresql: postgres, 'postgres'", "postgresql: ***, '***'"),
         ("postgres", r"'a\npostgres' x%3Apostgres%40db", r"'a\n***' x%3A***%40db"),
         ("!secret!", "a!secret!b", "a***b"),
+        # One that is nothing else by accident is hidden wherever it stands.
+        ("correct-horse-battery", "xcorrect-horse-batteryx", "x***x"),
     ],
 )
 def test_secret_is_hidden_where_it_is_one_and_words_are_left_whole(

@@ -192,6 +192,8 @@ def stop(name: str, storage: str | None, ids: tuple[str, ...]) -> None:
 def _select(rows: list[WorkerRow], study: StudyHandle, ids: tuple[str, ...]) -> list[WorkerRow]:
     """Returns the workers whose ids start as given, or all if none are."""
     for start in ids:
+        if not start:
+            raise SpecError("--worker is empty: leave it out to mean all of them.")
         if not any(row.id.startswith(start) for row in rows):
             raise NotFoundError(
                 f"--worker {start}: no such worker of {study.name!r}; see tuner workers list."

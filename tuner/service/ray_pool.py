@@ -102,6 +102,17 @@ def count_gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
+def _count_parts(gpus: float) -> int:
+    """Returns a share of a GPU, or several GPUs, as Ray counts them."""
+    parts = round(gpus * _PARTS) if math.isfinite(gpus) else -1
+    if parts / _PARTS != gpus or (parts > _PARTS and parts % _PARTS):
+        raise SpecError(
+            f"--gpus-per-worker {gpus:g}: whole GPUs, or a part of one with at most 4 digits, such "
+            "as 0.3333."
+        )
+    return parts
+
+
 def check_room(workers: int, gpus_per_worker: float, gpus: int) -> None:
     """Refuses workers that would wait for a GPU for ever, as Ray lets them.
 
@@ -115,14 +126,14 @@ def check_room(workers: int, gpus_per_worker: float, gpus: int) -> None:
     Raises:
         SpecError: If they do not fit, with what would.
     """
-    if not gpus_per_worker:
+    if not _count_parts(gpus_per_worker):
         return
     if gpus == 0:
         raise SpecError(
             f"{gpus_per_worker:g} GPU a worker asked for, and the cluster has 0: "
             "use --gpus-per-worker 0 to train on CPUs."
         )
-    share = round(gpus_per_worker * _PARTS)
+    share = _count_parts(gpus_per_worker)
     # No worker has shares of two GPUs.
     room = gpus * (_PARTS // share) if share <= _PARTS else gpus * _PARTS // share
     if workers > room:
@@ -194,12 +205,7 @@ class RayPool:
         device: str | None = None,
         max_restarts: int = MAX_RESTARTS,
     ) -> None:
-        parts = round(gpus_per_worker * _PARTS)
-        if parts / _PARTS != gpus_per_worker or (parts > _PARTS and parts % _PARTS):
-            raise SpecError(
-                f"--gpus-per-worker {gpus_per_worker:g}: whole GPUs, or a part of one with at "
-                "most 4 digits, such as 0.3333."
-            )
+        _count_parts(gpus_per_worker)
         import ray
 
         self._ray = ray

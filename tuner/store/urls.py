@@ -18,8 +18,14 @@ _BACKENDS = ("sqlite", "postgresql")
 _POSTGRESQL = "postgresql+psycopg"
 _SPELLINGS = ("postgres", "postgresql", _POSTGRESQL)
 _VARIABLE, _FILE_VARIABLE = "TUNER_STORAGE", "TUNER_STORAGE_FILE"
-_TELLING = 6
-"""Letters of a secret that is hidden wherever it stands; a shorter one may be a word of its own."""
+_FILE_NAME = re.compile(r"[\w.-]+\.(?:db|sqlite3?)")
+_TELLING, _UNMISTAKABLE = 6, 12
+"""Letters of a secret that is hidden as a word, and even as a part of one.
+
+A shorter one may be a word of its own, and is hidden where a URL or an option has it."""
+
+_VARIABLES = ("PGPASSWORD", "TUNER_DASHBOARD_PASSWORD")
+"""What else in the environment is secret."""
 
 _UNREADABLE = "(not a database URL)"
 
@@ -83,8 +89,12 @@ def parse_url(url: str) -> sqlalchemy.URL:
     try:
         parsed = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
-        remedy = f"sqlite:///{url}" if "/" not in url and url else _DEFAULT
-        raise SpecError(f"--storage is no database URL: write it as {remedy}.") from None
+        # What else it is may be a password that ended up in the wrong file: it is not shown.
+        remedy = f"sqlite:///{url}" if _FILE_NAME.fullmatch(url) else _DEFAULT
+        raise SpecError(
+            f"What --storage, {_VARIABLE} or the file of {_FILE_VARIABLE} gives is no database "
+            f"URL: write it as {remedy} or {_POSTGRESQL}://USER@HOST/DATABASE."
+        ) from None
     if _secrets(parsed):
         _known.add(url)
     if parsed.drivername in _SPELLINGS:
@@ -169,11 +179,12 @@ def hide_secrets(text: str, url: str) -> str:
 def hide_known_secrets(text: str) -> str:
     """Returns a text of anyone's, such as a traceback, as :func:`hide_secrets` does for every URL.
 
-    That is every URL with a secret which this process has read.
+    That is every URL with a secret which this process has read. The secrets of its environment
+    are hidden likewise.
     """
     for url in sorted(_known, key=len, reverse=True):
         text = hide_secrets(text.replace(url, redact(url)), url)
-    return text
+    return _hide(text, {secret for name in _VARIABLES if (secret := os.environ.get(name))})
 
 
 def _secrets(url: sqlalchemy.URL) -> set[str]:
@@ -204,7 +215,9 @@ def _places_of(secret: str) -> re.Pattern[str]:
         rf"(?<=:){found}(?=@)",
         rf"(?P<option>(?i:pass|secret)\w*['\"]?\s*[=:]\s*['\"]?){found}{end}",
     ]
-    if len(secret) >= _TELLING:
+    if len(secret) >= _UNMISTAKABLE:
+        places.append(found)
+    elif len(secret) >= _TELLING:
         places.append(f"{start}{found}{end}")
     return re.compile("|".join(places))
 
