@@ -79,6 +79,37 @@ def test_a_single_seed_is_always_doubted():
     assert conclude(mixed_summary())[-1].endswith("treat small differences as undecided.")
 
 
+def test_that_every_configuration_ran_once_is_counted():
+    once = (trial(0, "adam", 0.5), trial(1, "sgd", 0.4))
+    doubts = "all others once, on one seed: treat small differences as undecided."
+    assert conclude(summary_of(*once))[-1].startswith("Every configuration ran once, on one seed:")
+    twice = conclude(summary_of(*once, trial(2, "adam", 0.53)))[-1]
+    assert twice == (
+        "One configuration ran more than once, with values up to 0.03 apart (trials 0, 2), "
+        + doubts
+    )
+    more = conclude(summary_of(*once, trial(2, "adam", 0.53), trial(3, "sgd", 0.5)))[-1]
+    assert more.startswith("2 configurations ran more than once, with values up to 0.1 apart")
+    assert "(trials 1, 3)" in more
+    same = conclude(summary_of(*once, trial(2, "adam", 0.5)))[-1]
+    assert same.startswith("One configuration ran more than once, with the same values each time,")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (Outcome.PRUNED, "One configuration ran more than once, but to the end once at most,"),
+        (Outcome.FAILED, "Every configuration ran once"),
+        (Outcome.WAITING, "Every configuration ran once"),
+    ],
+)
+def test_a_second_run_that_did_not_get_to_its_end_has_no_value_to_compare(
+    outcome: Outcome, said: str
+):
+    sentence = conclude(summary_of(trial(0, "adam", 0.5), trial(1, "adam", 0.6, outcome)))[-1]
+    assert sentence.startswith(said)
+
+
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.RUNNING),)])
 def test_a_study_in_which_nothing_finished_says_so(records: tuple):
     assert conclude(summary_of(*records)) == ["No trial has finished yet."]

@@ -66,6 +66,7 @@ def test_a_report_counts_trials_and_costs():
     report = to_json(mixed_summary())
     assert report["counts"] == {
         "running": 1,
+        "waiting": 0,
         "complete": 3,
         "pruned": 1,
         "diverged": 1,

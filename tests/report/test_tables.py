@@ -54,6 +54,12 @@ def test_the_costs_count_every_trial():
     assert fact(table, "outside both") == "88.3% of the workers' time"
 
 
+def test_trials_that_nobody_trains_are_told_from_running_ones():
+    summary = summary_of(trial(0, outcome=Outcome.RUNNING), trial(1, outcome=Outcome.WAITING))
+    assert "1 running, 1 waiting" in fact(facts(summary), "trials")
+    assert summary.finished == 0
+
+
 def test_running_trials_are_left_out_once_there_are_none():
     assert "running" not in fact(facts(summary_of(trial(0, outcome=Outcome.FAILED))), "trials")
 

@@ -50,6 +50,7 @@ class Bureau:
 
     Attributes:
         said: What the worker logged.
+        desk: The worker's.
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class Bureau:
         self.study = Studies(database).create(make_spec(**tables))
         self.said: list[str] = []
         self._folder = folder
-        self._desks = {"a": self._open_desk("a")}
+        self.desk = self._open_desk("a")
+        self._desks = {"a": self.desk}
 
     def train(
         self,

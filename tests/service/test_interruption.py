@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import os
 import signal
-import time
 
 import pytest
 
@@ -14,7 +12,7 @@ from tuner.service.interruption import Interruption
 )
 def test_signal_asks_for_a_stop_and_is_named(number: signal.Signals, name: str) -> None:
     with Interruption() as interruption:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert interruption.wait(60)
     assert interruption.requested_by == name
 
@@ -28,7 +26,7 @@ def test_whoever_asked_first_is_named() -> None:
 
 def test_signal_that_the_parent_had_blocked_is_heard() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
     with Interruption() as interruption:
         assert interruption.wait(60)
     assert signal.SIGTERM not in before
@@ -37,9 +35,8 @@ def test_signal_that_the_parent_had_blocked_is_heard() -> None:
 def test_signal_ends_at_once_what_has_nothing_to_save() -> None:
     with Interruption() as interruption:
         with pytest.raises(KeyboardInterrupt), interruption.raising():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
+            signal.raise_signal(signal.SIGTERM)
         assert interruption.requested_by == "SIGTERM"
         with pytest.raises(KeyboardInterrupt), interruption.raising():
             pytest.fail("was begun after the stop had been asked for")
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)

@@ -88,8 +88,9 @@ def test_what_is_waited_for_is_told_once() -> None:
     time, told = Time(), list[str]()
     one = Patience(limit_s=60.0, wait=time.wait, seed=0, clock=time, log=told.append)
     one.run(failing(5))
-    assert told == ["away It is tried again for 60 s."]
-    one.run(failing(0))
+    [line] = told
+    assert line.startswith("away It is tried again for ")
+    one.run(failing(1))
     assert len(told) == 1
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuner.domain.dimensions import Choice, Fixed
@@ -103,7 +104,18 @@ class StudySummary:
     @property
     def finished(self) -> int:
         """Trials that are over, however they ended."""
-        return sum(self.counts.values()) - self.counts[Outcome.RUNNING]
+        counts = self.counts
+        return sum(counts.values()) - counts[Outcome.RUNNING] - counts[Outcome.WAITING]
+
+    @property
+    def repeats(self) -> list[tuple[TrialRecord, ...]]:
+        """The trials of every configuration that ran more than once, to the end or not."""
+        alike: dict[str, list[TrialRecord]] = {}
+        for record in self.records:
+            if record.outcome not in (Outcome.RUNNING, Outcome.WAITING, Outcome.FAILED):
+                config = decode(self.spec, record.proposal)
+                alike.setdefault(json.dumps(asdict(config), sort_keys=True), []).append(record)
+        return [tuple(records) for records in alike.values() if len(records) > 1]
 
     @property
     def trials_per_hour(self) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -22,9 +22,14 @@ DEFAULT = "default"
 
 
 class Outcome(StrEnum):
-    """How a trial stands; diverged ones are pruned ones with a step attached."""
+    """How a trial stands; diverged ones are pruned ones with a step attached.
+
+    Waiting ones have started and are not over, and nobody trains them. Only who shows trials to a
+    person tells them from running ones, by :func:`tell_waiting`: a search treats them alike.
+    """
 
     RUNNING = "running"
+    WAITING = "waiting"
     COMPLETE = "complete"
     PRUNED = "pruned"
     DIVERGED = "diverged"
@@ -118,6 +123,21 @@ class TrialRecord:
     def is_default(self) -> bool:
         """Whether it started from its optimizer's own defaults, but for what the file fixes."""
         return self.proposal.preset == DEFAULT
+
+
+def tell_waiting(records: Iterable[TrialRecord], held: Collection[int]) -> list[TrialRecord]:
+    """Returns trials with those as waiting that are not over and that nobody trains.
+
+    Args:
+        records: The trials.
+        held: The numbers of those that somebody trains.
+    """
+    return [
+        replace(record, outcome=Outcome.WAITING)
+        if record.outcome is Outcome.RUNNING and record.number not in held
+        else record
+        for record in records
+    ]
 
 
 def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[str, Value]:

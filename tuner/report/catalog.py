@@ -44,6 +44,15 @@ def describe_knob(knob: Hyperparameter) -> tuple[str, ...]:
     )
 
 
+def explain_knobs(row: OptimizerRow | ScheduleRow) -> str:
+    """Returns in one line what the priors and sources of a row's hyperparameters stand for."""
+    told = " ".join(knob.source for knob in row.hyperparameters).replace(";", " ").split()
+    meanings = [f"{key}: {text.replace('*', '')}" for key, text in SOURCES.items() if key in told]
+    if any(knob.prior for knob in row.hyperparameters):
+        meanings.insert(0, "10^N(m, s): the decimal logarithm is normal, of mean m and deviation s")
+    return "; ".join([*meanings, "more in docs/optimizers.md"])
+
+
 def sample_factor(row: ScheduleRow, points: int) -> list[float]:
     """Returns a schedule's factor, from its defaults, at every step of a trial.
 

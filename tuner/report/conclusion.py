@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from tuner.analysis.summary import OptimizerSummary, StudySummary
 from tuner.domain.dimensions import format_value
-from tuner.domain.trials import Outcome
+from tuner.domain.trials import Outcome, TrialRecord
 
 
 def conclude(summary: StudySummary) -> list[str]:
@@ -31,10 +32,36 @@ def conclude(summary: StudySummary) -> list[str]:
     if summary.counts[Outcome.DIVERGED] * 4 > summary.finished:
         share = summary.counts[Outcome.DIVERGED] / summary.finished
         sentences.append(f"{share:.0%} of the trials diverged: the learning rates go too high.")
-    sentences.append(
-        "Every configuration ran once, on one seed: treat small differences as undecided."
+    return [*sentences, _doubt_differences(summary)]
+
+
+def _doubt_differences(summary: StudySummary) -> str:
+    seeds = {r.attributes["seed"] for r in summary.records if "seed" in r.attributes}
+    on = f"on {len(seeds)} seeds" if len(seeds) > 1 else "on one seed"
+    advice = "treat small differences as undecided."
+    repeats = summary.repeats
+    if not repeats:
+        return f"Every configuration ran once, {on}: {advice}"
+    many = "One configuration" if len(repeats) == 1 else f"{len(repeats)} configurations"
+    return (
+        f"{many} ran more than once, {_describe_spread(repeats)}, all others once, {on}: {advice}"
     )
-    return sentences
+
+
+def _describe_spread(repeats: Sequence[Sequence[TrialRecord]]) -> str:
+    """Returns how far apart the values of one configuration lie, at most."""
+    spreads = []
+    for repeated in repeats:
+        complete = {r.number: r.value for r in repeated if r.outcome is Outcome.COMPLETE}
+        values = [value for value in complete.values() if value is not None]
+        if len(values) > 1:
+            spreads.append((max(values) - min(values), ", ".join(map(str, complete))))
+    if not spreads:
+        return "but to the end once at most"
+    widest, numbers = max(spreads)
+    if not widest:
+        return "with the same values each time"
+    return f"with values up to {widest:.2g} apart (trials {numbers})"
 
 
 def _explain_nothing(summary: StudySummary) -> str:

@@ -293,6 +293,7 @@ class Task:
 
     def _give_back(self) -> None:
         self.save()
+        self._desk.watchdog.rest()
         step = self._present.taken
         try:
             self._outbox.flush(self._desk.patience)
@@ -305,6 +306,7 @@ class Task:
             self._log(f"Trial {self._lease.number} saved and released")
 
     def _finish(self, state: TrialState, value: float | None, attributes: dict[str, Any]) -> None:
+        self._desk.watchdog.rest()  # the database may be away for longer than a step may take
         run = self._run
         attributes["seed"] = self._spec.search.seed
         if run is not None:

@@ -78,7 +78,7 @@ class Patience:
             operation is tried a last time.
         seed: Of the pauses; give each worker its own.
         clock: What seconds are counted by.
-        log: Is told what is waited for, once an operation.
+        log: Is told once what an operation waits for, if that is more than a moment.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Patience:
         """
         self._backoff.reset()
         give_up_at = self._clock() + self._limit_s
-        told = False
+        failures = 0
         while True:
             try:
                 return operation()
@@ -118,8 +118,8 @@ class Patience:
                     raise UnavailableError(
                         f"{error} It was tried for {self._limit_s:g} s."
                     ) from error
-                if not told:
+                failures += 1
+                if failures == 2:  # once may be a conflict between transactions
                     self._log(f"{error} It is tried again for {left_s:.0f} s.")
-                    told = True
             if self._wait(min(self._backoff.draw_s(), left_s)):
                 return operation()
