@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
@@ -28,15 +27,12 @@ def test_composed_optimizers_run_from_a_study_file_to_a_report(tuner: Tuner) -> 
     assert ended.returncode == 0, ended.stderr
     told = json.loads(tuner("study", "report", "digits-composed", "--format", "json").stdout)
     assert {row["optimizer"] for row in told["optimizers"]} == set(SIX)
-    assert all(row["default"] is not None for row in told["optimizers"])
+    assert all(row["default_value"] is not None for row in told["optimizers"])
 
 
-@pytest.mark.parametrize(
-    "optimizer", ["yellowfin", "lookahead(momentum)", "ranger21", "schedulefree_sgd"]
-)
-def test_a_winner_s_exports_rebuild_it(tuner: Tuner, project: Path, optimizer: str) -> None:
+def test_a_winner_s_exports_rebuild_it(tuner: Tuner, project: Path) -> None:
     few = ("--set", "budget.trials=3", "--set", "budget.steps=20")
-    only = ("--set", f'space.optimizers=["{optimizer}"]', "--set", "study.name=one")
+    only = ("--set", 'space.optimizers=["lookahead(yellowfin)"]', "--set", "study.name=one")
     ended = tuner("run", "studies/digits-composed.toml", *few, *only)
     assert ended.returncode == 0, ended.stderr
     winner = project / "winner.py"
