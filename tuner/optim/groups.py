@@ -120,8 +120,13 @@ def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
             "parameters": sum(p.numel() for p in group["params"]),
             "lr": float(group.get("initial_lr", group["lr"])),
             "weight_decay": group.get("weight_decay"),
-            "momentum": group["betas"][0] if "betas" in group else group.get("momentum"),
+            "momentum": group.get("initial_momentum", _momentum_of(group)),
             "frozen_until": group.get("frozen_until", 0.0),
         }
         for group in (*optimizer.param_groups, *(waiting.group for waiting in frozen))
     ]
+
+
+def _momentum_of(group: dict[str, Any]) -> float | None:
+    momentum: float | None = group["betas"][0] if "betas" in group else group.get("momentum")
+    return momentum

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from tuner.domain.dimensions import Value
 from tuner.domain.schedules import SCHEDULES, Course, as_numbers, count_epochs, count_patience
-from tuner.domain.shapes import set_momentum
+from tuner.domain.shapes import set_momentum, warm_momentum
 from tuner.optim.joint import JointOptimizer
 
 Direction = Literal["minimize", "maximize"]
@@ -27,6 +27,7 @@ def build_schedule(
     epoch_steps: int | None = None,
     evaluations: int = 10,
     direction: Direction = "minimize",
+    momentum_warmup: float = 0.0,
 ) -> Schedule:
     """Builds one of the catalog's schedules over an optimizer.
 
@@ -40,6 +41,8 @@ def build_schedule(
             epoch; left out, it changes with every step.
         evaluations: Evaluations of a full trial, at least 1, in which patience is measured.
         direction: Whether a lower or a higher metric is better.
+        momentum_warmup: The fraction of a full trial over which momentum, or beta1, rises to each
+            group's own, for a schedule that leaves it alone.
 
     Returns:
         A torch scheduler, to be stepped after optimizer steps.
@@ -66,6 +69,7 @@ def build_schedule(
         plateau,
         clock=clock,
         epoch_steps=epoch_steps,
+        momentum_warmup=round(momentum_warmup * total_steps),
     )
 
 
@@ -83,6 +87,8 @@ class Schedule(LRScheduler):
         plateau: What lowers the rate when the metric stops improving, if anything.
         clock: Tells the steps taken so far; None counts calls of :meth:`step`.
         epoch_steps: Steps by which the courses advance by one.
+        momentum_warmup: Steps over which momentum, or beta1, rises to each group's own; 0 leaves
+            it alone.
     """
 
     def __init__(
@@ -95,6 +101,7 @@ class Schedule(LRScheduler):
         *,
         clock: Callable[[], int] | None = None,
         epoch_steps: int = 1,
+        momentum_warmup: int = 0,
     ) -> None:
         self._total_steps = total_steps
         self._factor = factor
@@ -102,6 +109,7 @@ class Schedule(LRScheduler):
         self._plateau = plateau
         self._clock = clock
         self._epoch_steps = epoch_steps
+        self._momentum_warmup = momentum_warmup
         super().__init__(optimizer)
 
     def step(self, epoch: int | None = None) -> None:
@@ -137,6 +145,8 @@ class Schedule(LRScheduler):
             group["lr"] = rate
         if self._momentum is not None:
             set_momentum(self.optimizer.param_groups, self._momentum(self._position()))
+        elif self._momentum_warmup:
+            warm_momentum(self.optimizer.param_groups, self.last_epoch / self._momentum_warmup)
 
     def get_lr(self) -> list[float | Tensor]:
         """Returns every group's learning rate where the schedule stands."""
