@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.domain.domain_strategies import is_within, spec_trees
+from tuner.domain.averages import AVERAGES
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.groups import GroupValues
 from tuner.domain.hyperparameters import Hyperparameter
@@ -74,6 +75,7 @@ def test_every_point_of_the_space_decodes_to_values_inside_their_ranges(
     for name, values, rows, table in (
         (config.optimizer, config.optimizer_values, OPTIMIZERS, spec.optimizer),
         (config.schedule, config.schedule_values, SCHEDULES, spec.schedule),
+        (config.average, config.average_values, AVERAGES, spec.average),
     ):
         for knob in rows[name].hyperparameters:
             off = params.get(f"{name}.{knob.switch_name}") is False
@@ -88,11 +90,13 @@ def test_a_walk_draws_what_its_optimizer_and_schedule_search_and_nothing_else(
     spec = StudySpec.model_validate(tree).resolve()
     params = walk(spec, suggest_with(data.draw))
     expected = {"optimizer", "schedule"}
-    if isinstance(spec.train.batch_size, Choice):
-        expected.add("batch_size")
+    for name in ("batch_size", "average"):
+        if isinstance(getattr(spec.train, name), Choice):
+            expected.add(name)
     for table, branch in (
         (spec.optimizer, str(params["optimizer"])),
         (spec.schedule, str(params["schedule"])),
+        (spec.average, str(params.get("average", spec.train.averages[0]))),
     ):
         axes = table[branch]
         off = {
@@ -100,6 +104,8 @@ def test_a_walk_draws_what_its_optimizer_and_schedule_search_and_nothing_else(
             for key in axes
             if key.startswith("use_") and params.get(f"{branch}.{key}") is False
         }
+        if table is spec.optimizer and SCHEDULES[str(params["schedule"])].momentum_shape:
+            off |= {"momentum", "one_minus_momentum", "beta1", "one_minus_beta1"}
         searched = (key for key, axis in axes.items() if not isinstance(axis, Fixed))
         expected |= {f"{branch}.{key}" for key in searched if key not in off}
     assert params.keys() == expected
@@ -184,7 +190,7 @@ def test_every_default_decodes(tree: dict[str, Any]):
         axes = spec.optimizer[config.optimizer]
         fixed = {key: axis.value for key, axis in axes.items() if isinstance(axis, Fixed)}
         assert config.optimizer_values == OPTIMIZERS[config.optimizer].decode(fixed)
-        assert config.batch_size > 0
+        assert config.batch_size == "full" or config.batch_size > 0
 
 
 def test_a_default_is_constant_where_that_is_searched():

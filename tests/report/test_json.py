@@ -18,6 +18,7 @@ KEYS = {
     "counts",
     "best",
     "optimizers",
+    "averages",
     "wall_s",
     "training_s",
     "evaluation_s",

@@ -197,8 +197,12 @@ def probe(bench: Bench, spec: StudySpec, *, optimizers: bool = True) -> dict[str
         )
     batch = bench.batch(torch.arange(max(sizes), device=bench.device))
     model = bench.build_model(spec.search.seed)
-    _check_loss(_loss_of(bench, model, batch))
-    _check_parts(bench, spec, model, batch, min(sizes))
+    parts = [part for part, _ in split(batch, spec.train.accumulate)]
+    _check_smallest(bench, model, batch, min(sizes), spec.train.accumulate)
+    loss = _loss_of(bench, model, parts[0])
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
+        raise SpecError("loss() must return a scalar tensor with a gradient.")
+    _check_parts(bench, model, parts[:2])
     metrics = bench.evaluate(model)
     if spec.study.metric not in metrics:
         raise SpecError(
@@ -215,34 +219,32 @@ def _loss_of(bench: Bench, model: nn.Module, batch: Batch) -> Tensor:
         return bench.workload.loss(model, batch)
 
 
-def _check_loss(loss: Tensor) -> None:
-    if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
-        raise SpecError("loss() must return a scalar tensor with a gradient.")
-
-
-def _check_parts(
-    bench: Bench, spec: StudySpec, model: nn.Module, batch: Batch, smallest: int
+def _check_smallest(
+    bench: Bench, model: nn.Module, batch: Batch, batch_size: int, accumulate: int
 ) -> None:
-    """Sees that batches can be computed in parts, and that the smallest part can at all."""
-    accumulate = spec.train.accumulate
-    rows = smallest // min(accumulate, smallest)
+    """Sees that the smallest part of a batch can be trained on."""
+    rows = batch_size // min(accumulate, batch_size)
     with torch.no_grad(), _norms_explained(f"{rows} at a time"):
         _loss_of(bench, model, tuple(tensor[:rows] for tensor in batch))
-    if accumulate == 1:
+
+
+def _check_parts(bench: Bench, model: nn.Module, parts: list[Batch]) -> None:
+    """Sees that the loss of a batch is the mean of those of its parts."""
+    if len(parts) == 1:
         return
+    joint = tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
     model.eval()
     with torch.no_grad():
-        whole = float(_loss_of(bench, model, batch))
-        parts = sum(
-            share * float(_loss_of(bench, model, part)) for part, share in split(batch, accumulate)
-        )
+        whole = float(_loss_of(bench, model, joint))
+        losses = [len(part[0]) * float(_loss_of(bench, model, part)) for part in parts]
     model.train()
+    mean = sum(losses) / len(joint[0])
     # Wide enough for a loss that draws random numbers; one that is a sum is off by a factor.
-    if not math.isclose(whole, parts, rel_tol=0.2, abs_tol=1e-6):
+    if not math.isclose(whole, mean, rel_tol=0.2, abs_tol=1e-6):
         raise SpecError(
-            f"train.accumulate = {accumulate}: loss() is {whole:.4g} over a batch and "
-            f"{parts:.4g} over its parts, so it is no mean over examples: have it return one, or "
-            "leave accumulate out."
+            f"train.accumulate: loss() is {whole:.4g} over two parts of a batch, and {mean:.4g} "
+            "on average over each of them, so it is no mean over examples: have it return one, "
+            "or leave accumulate out."
         )
 
 
