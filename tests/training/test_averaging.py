@@ -217,15 +217,15 @@ def test_a_loop_that_only_returns_something_else_is_told_so():
         for _ in run.steps():
             differentiate(optimizer, model, points())
             optimizer.step()
-        if run.config is MEASURED:
+        if run.config is measured:
             with run.evaluation():
                 return evaluate(model)
         return evaluate(model)
 
-    MEASURED = averaged(make_config(lr=0.05))
+    measured = averaged(make_config(lr=0.05))
     with pytest.raises(WorkloadError, match=r"averages its weights"):
         train(loop, SPEC, EMA)
-    assert train(loop, SPEC, MEASURED).outcome.ending == "complete"
+    assert train(loop, SPEC, measured).outcome.ending == "complete"
 
 
 def evaluating(*given: Any, **named: Any) -> Callable[[Run], None]:

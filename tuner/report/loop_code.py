@@ -93,7 +93,7 @@ class LoopCode:
     def _average(self, update: Call) -> str:
         name = update.target.rpartition(".")[2]
         arguments = ", ".join(f"{key}={value!r}" for key, value in update.arguments.items())
-        taken = "how often the closure was called" if self.closure else "the steps taken"
+        taken = "Calls of the closure" if self.closure else "Steps"
         return f'''def build_average(model):
     """Returns the average of the model's weights, to evaluate instead of the model.
 
@@ -105,7 +105,11 @@ class LoopCode:
 
 
 def update_average(averaged, model, taken):
-    """Takes the weights in where it is time to; call it after every step with {taken}."""
+    """Takes the weights in where it is time to; call it after every step.
+
+    Args:
+        taken: {taken} so far.
+    """
     if taken >= averaged.due:
         averaged.update_parameters(model)
         averaged.due = taken + AVERAGE_INTERVAL'''
