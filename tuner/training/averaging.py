@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.trials import TrialConfig
 from tuner.errors import WorkloadError
 from tuner.optim.averages import Average, build_average
@@ -32,7 +31,6 @@ class Averaging:
         device: Where it trains.
 
     Attributes:
-        wanted: Whether the trial averages.
         averages: The averages, one a model.
     """
 
@@ -43,11 +41,16 @@ class Averaging:
         self._device = device
         self._models: list[nn.Module] = []
         self._applied_at: int | None = None
-        self.wanted = config.average != NO_AVERAGE
         self.averages: list[Average] = []
 
-    def follow(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Averages a model's weights, as an optimizer moves them."""
+    def follow(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Average | None:
+        """Averages a model's weights, as an optimizer moves them.
+
+        Returns:
+            The average, or None where the trial averages nothing or has one of this model.
+        """
+        if any(model is known for known in self._models):
+            return None
         self._models.append(model)
         average = build_average(self._config.average, self._config.average_values, model)
         if average is not None:
@@ -55,6 +58,7 @@ class Averaging:
             optimizer.register_step_post_hook(
                 lambda *_: average.follow(self._steps.of(optimizer), self._steps.total)
             )
+        return average
 
     @property
     def taken(self) -> int:

@@ -34,6 +34,12 @@ class Evaluations:
         self._reporter = reporter
         self.timing = Timing()
         self.average_line: list[tuple[float, float]] = []
+        self._evaluated = 0
+
+    @property
+    def evaluated(self) -> int:
+        """How many of the budgeted evaluations have been reported."""
+        return self._evaluated
 
     @contextlib.contextmanager
     def evaluation(
@@ -93,6 +99,15 @@ class Evaluations:
                 self._averaging.applied(batches, forward, self.alive, weight=weight),
             ):
                 self.average_line.append((weight, to_float(measure())))
+
+    def check_measured(self) -> None:
+        """Sees that a loop that reported nothing measured what it returned of the averages.
+
+        Raises:
+            WorkloadError: If it did not.
+        """
+        if not self._evaluated:
+            self._averaging.check_applied()
 
 
 def to_float(value: float | torch.Tensor) -> float:

@@ -85,7 +85,6 @@ class Run(Suggestions, Progress, Evaluations):
         self._schedules: list[Schedule] = []
         self._objects: dict[str, Any] = {}
         self._logged = Logged()
-        self._evaluated = 0
         self._save_asked = False
         seed_all(derive_seed(self.seed, "init"))
         if self._snapshot:
@@ -116,9 +115,9 @@ class Run(Suggestions, Progress, Evaluations):
         self._snapshot.restore("models", index, model)
         self._snapshot.restore("optimizers", index, optimizer)
         self._steps.watch(optimizer)
-        self._averaging.follow(model, optimizer)
-        for average in self._averaging.averages[index:]:
-            self._snapshot.restore("averages", index, average)
+        average = self._averaging.follow(model, optimizer)
+        if average is not None:
+            self._snapshot.restore("averages", len(self._averaging.averages) - 1, average)
         self._models.append(model)
         self._optimizers.append(optimizer)
         return optimizer
@@ -277,7 +276,7 @@ class Run(Suggestions, Progress, Evaluations):
             return
         if not self._evaluated:
             self.check_groups()
-        self._averaging.check_applied(taken)
+        self._averaging.check_applied(self.taken)
         self.timing.mark()
         goes_on = self._reporter.report(Evaluation(index, taken, values))
         self._evaluated = index
@@ -299,11 +298,6 @@ class Run(Suggestions, Progress, Evaluations):
             self._logged.add(self.taken, name, value)
 
     # What a worker asks.
-
-    @property
-    def evaluated(self) -> int:
-        """How many of the budgeted evaluations have been reported."""
-        return self._evaluated
 
     @property
     def resumable(self) -> bool:
@@ -339,15 +333,6 @@ class Run(Suggestions, Progress, Evaluations):
         """
         if self._models:
             check_groups(self._trainable, self.config.groups)
-
-    def check_measured(self) -> None:
-        """Sees that a loop that reported nothing measured what it returned of the averages.
-
-        Raises:
-            WorkloadError: If it did not.
-        """
-        if not self._evaluated:
-            self._averaging.check_applied()
 
     def diverge(self, step: int) -> None:
         """Ends the trial because something is infinite or NaN.
