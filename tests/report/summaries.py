@@ -76,6 +76,24 @@ def summary_of(*records: TrialRecord, spec: StudySpec | None = None) -> StudySum
     )
 
 
+def averaging_summary() -> StudySummary:
+    """Returns a study in which averaging pays once, and costs once."""
+    lines = {1: (0.6, 0.5, 0.4), 2: (0.5, None, 0.7), 3: (0.45, 0.5, 0.55)}
+    records = [
+        trial(0, "sgd", 0.8, preset="default", params={"average": "none"}),
+        trial(1, "adam", 0.4, params={"average": "ema", "ema.one_minus_decay": 0.01}),
+        trial(2, "adam", 0.7, params={"average": "ema"}),
+        trial(3, "sgd", 0.55, params={"average": "swa"}),
+        trial(4, "sgd", 0.9, Outcome.PRUNED, params={"average": "swa"}),
+    ]
+    for record in records:
+        if line := lines.get(record.number):
+            values = zip((0.0, 0.5, 1.0), line, strict=True)
+            record.attributes["average_line"] = [list(point) for point in values]  # type: ignore[index]
+    spec = make_spec(train={"average": {"choices": ["none", "ema", "swa"]}})
+    return summary_of(*records, spec=spec)
+
+
 def mixed_summary(spec: StudySpec | None = None) -> StudySummary:
     """Returns a study in which something of everything happened."""
     return summary_of(

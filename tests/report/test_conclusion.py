@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.report.summaries import make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import averaging_summary, make_spec, mixed_summary, summary_of, trial
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome
 from tuner.report.conclusion import conclude
@@ -38,6 +38,14 @@ def test_the_winner_is_compared_to_its_own_defaults():
 def test_defaults_that_win_are_said_to_win():
     summary = summary_of(trial(0, "adam", 0.5, preset="default"), trial(1, "adam", 0.6))
     assert "Tuning has not beaten adam's own defaults." in conclude(summary)
+
+
+def test_an_averaged_winner_is_said_to_be_one_and_compared_to_its_last_weights():
+    verdict, second, *_ = conclude(averaging_summary())
+    average = "and its weights averaged by ema (start=0, interval=1, decay=0.99): val_loss 0.4"
+    assert average in verdict
+    assert second == "Its last weights alone reach 0.6, 50% above."
+    assert "averaged" not in said(mixed_summary())
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.report.summaries import mixed_summary, summary_of, trial
+from tests.report.summaries import averaging_summary, mixed_summary, summary_of, trial
 from tuner.domain.trials import Outcome
-from tuner.report.tables import TextTable, duration, facts, number, ranking, settings
+from tuner.report.tables import (
+    TextTable,
+    averages,
+    best_tables,
+    duration,
+    facts,
+    number,
+    ranking,
+    settings,
+)
 
 
 def column(table: TextTable, name: str) -> list[str]:
@@ -31,6 +40,18 @@ def test_optimizers_are_ranked_with_what_is_known_of_them():
 def test_only_endings_that_happened_have_a_column():
     assert ranking(mixed_summary()).columns[-3:] == ("pruned", "diverged", "failed")
     assert ranking(summary_of(trial(0, "adam", 0.5))).columns[-1] == "trials"
+
+
+def test_averages_stand_beside_the_last_weights_of_their_own_trials():
+    table = averages(averaging_summary())
+    assert table.rows == (
+        ("ema", "0.4", "1", "0.6", "1 of 2", "2"),
+        ("swa", "0.55", "3", "0.45", "0 of 1", "2"),
+        ("none", "0.8", "0", "–", "–", "1"),
+    )
+    titles = [table.title for table in best_tables(averaging_summary())]
+    assert titles == ["Averages of weights by val_loss, best first", "Best trial: 1"]
+    assert [table.title for table in best_tables(mixed_summary())] == ["Best trial: 2"]
 
 
 def test_the_settings_are_the_best_trial_s():

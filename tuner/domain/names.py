@@ -14,6 +14,7 @@ class Adviser(Protocol):
     def advise(self, name: str) -> str:
         """Returns what to say about a name that is not known."""
 
+
 _NEAR = 0.6
 """How alike two names are, from 0 to 1, for one to be taken for the other misspelt."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
+from tuner.domain.averages import AVERAGES, NO_AVERAGE, AverageRow
 from tuner.domain.dimensions import Fixed, format_value
 from tuner.domain.hyperparameters import Hyperparameter
 from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
@@ -24,6 +25,8 @@ SOURCES = {
     "J": "our judgement",
 }
 """What the sources of ranges stand for."""
+
+_AVERAGING = {name: row for name, row in AVERAGES.items() if name != NO_AVERAGE}
 
 _BARS = "▁▂▃▄▅▆▇█"
 # Where a metric might stop improving, so that a schedule that follows it can be drawn.
@@ -115,6 +118,8 @@ def to_markdown() -> str:
         "",
         f"Schedules: {_links(SCHEDULES)}",
         "",
+        f"Averages: {_links(_AVERAGING)}",
+        "",
         "## Optimizers",
         "",
         "p is a parameter, g its gradient, λ the weight decay.",
@@ -140,6 +145,16 @@ def to_markdown() -> str:
     ]
     for schedule in SCHEDULES.values():
         lines += [*_section(schedule, _schedule_notes(schedule)), ""]
+    lines += [
+        "## Averages",
+        "",
+        "What `train.average` may name besides `none`: an average a of the weights w, n being the "
+        "updates before, by which a trial is evaluated once it has begun. `start` is the fraction "
+        "of a full trial after which it begins, `interval` the steps from one update to the next.",
+        "",
+    ]
+    for average in _AVERAGING.values():
+        lines += [*_section(average, [f"`{average.target}`."]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -215,7 +230,7 @@ def _links(names: Iterable[str]) -> str:
     return " · ".join(f"[{name}](#{name})" for name in names)
 
 
-def _section(row: OptimizerRow | ScheduleRow, notes: list[str]) -> list[str]:
+def _section(row: OptimizerRow | ScheduleRow | AverageRow, notes: list[str]) -> list[str]:
     return [
         f"### {row.name}",
         "",

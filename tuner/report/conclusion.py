@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from tuner.analysis.summary import OptimizerSummary, StudySummary
+from tuner.analysis.averages import line_of
+from tuner.analysis.summary import BestTrial, OptimizerSummary, StudySummary
+from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.dimensions import format_value
-from tuner.domain.trials import Outcome, TrialRecord
+from tuner.domain.trials import Outcome, TrialConfig, TrialRecord
 
 
 def conclude(summary: StudySummary) -> list[str]:
@@ -20,8 +22,10 @@ def conclude(summary: StudySummary) -> list[str]:
         f"{key}={format_value(value)}" for key, value in best.config.optimizer_values.items()
     )
     sentences = [
-        f"Use {leader.optimizer} with the {best.config.schedule} schedule ({settings}): "
+        f"Use {leader.optimizer} with the {best.config.schedule} schedule ({settings})"
+        f"{_describe_average(best.config)}: "
         f"{summary.spec.study.metric} {_number(leader.best_value)}, trial {leader.best_trial}.",
+        *_compare_to_last(best),
         *_compare_to_default(leader),
         *_compare_to_runner_up(summary.optimizers),
     ]
@@ -71,6 +75,22 @@ def _explain_nothing(summary: StudySummary) -> str:
     command = f"tuner trial show {shlex.quote(summary.name)} NUMBER"
     remedy = f": see one with '{command}'" if failed else ""
     return f"No trial was trained to its end ({failed} failed{remedy})."
+
+
+def _describe_average(config: TrialConfig) -> str:
+    if config.average == NO_AVERAGE:
+        return ""
+    values = config.average_values.items()
+    settings = ", ".join(f"{key}={format_value(value)}" for key, value in values)
+    return f", and its weights averaged by {config.average} ({settings})"
+
+
+def _compare_to_last(best: BestTrial) -> list[str]:
+    line = line_of(best.record)
+    if not line or line[0][1] is None:
+        return []
+    last = line[0][1]
+    return [f"Its last weights alone reach {_number(last)}{_compare(last, best.record.value)}."]
 
 
 def _compare_to_default(leader: OptimizerSummary) -> list[str]:

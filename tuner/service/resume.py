@@ -128,6 +128,8 @@ def _describe(name: str, differences: dict[str, tuple[object, object]]) -> str:
 def _follows(key: str, differences: dict[str, tuple[object, object]]) -> bool:
     """Tells whether a difference follows from an optimizer or schedule that joins or leaves."""
     table, _, rest = key.partition(".")
+    if table == "average":
+        return "train.average" in differences
     chosen = differences.get(f"space.{table}s")
     if chosen is None:
         return False

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from optuna.trial import TrialState
 
+from tuner.analysis.averages import LINE
 from tuner.domain.dimensions import Dimension, Value
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
@@ -346,6 +347,8 @@ def _costs(run: Run, optimizer: str) -> dict[str, Any]:
         costs["optimizer_steps"] = run.turns
     if run.config.groups or run.train.no_decay_on_biases_and_norms:
         costs["groups"] = run.describe_groups()
+    if run.average_line:
+        costs[LINE] = [(place, v if math.isfinite(v) else None) for place, v in run.average_line]
     if run.train.schedule_by == "epoch" and run.epoch_steps is not None:
         costs["epoch_steps"] = run.epoch_steps
     return costs

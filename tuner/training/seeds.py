@@ -34,7 +34,8 @@ class BatchOrder:
     """Which examples each step trains on: a new seeded permutation each epoch.
 
     The order depends on the seed and the step alone, so a resumed trial sees what it would have
-    seen. The last, smaller batch of an epoch is left out.
+    seen. The last, smaller batch of an epoch is left out. A batch of all examples has them in
+    their own order, since there is nothing to choose.
 
     Args:
         examples: Size of the training set.
@@ -51,9 +52,12 @@ class BatchOrder:
         self._device = device
         self._epoch = -1
         self._batches: tuple[torch.Tensor, ...] = ()
+        self._all = torch.arange(examples, device=device) if batch_size == examples else None
 
     def __call__(self, step: int) -> torch.Tensor:
         """Returns the indices of a step's examples, int64 of shape (batch_size,)."""
+        if self._all is not None:
+            return self._all
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(derive_seed(self._seed, "data", epoch))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tuner.domain.trials import TrialConfig
+from tuner.optim.modes import parts_of
 from tuner.training.reporting import StaleCheckpointError
 from tuner.training.seeds import restore_random_state
 from tuner.training.steps import Steps
@@ -58,7 +59,7 @@ class Snapshot:
             raise StaleCheckpointError(f"The checkpoint has fewer {kind} than the loop builds.")
         with _fitting(type(target).__name__):
             target.load_state_dict(self._state[kind][index])
-            for optimizer in getattr(target, "parts", [target]) if kind == "optimizers" else ():
+            for optimizer in parts_of(target) if kind == "optimizers" else ():
                 _check_fused(optimizer)
 
     def restore_object(self, name: str, target: Any) -> None:
@@ -173,6 +174,7 @@ _PARTS: dict[str, Callable[[Any], bool]] = {
     "models": _is_list,
     "optimizers": _is_list,
     "schedules": _is_list,
+    "averages": _is_list,
     "objects": _is_mapping,
     "own": _are_values,
     "rng": _is_mapping,
