@@ -119,7 +119,7 @@ def _check_fused(optimizer: torch.optim.Optimizer) -> None:
     # A fused kernel looks at no shapes: it reads on beyond a state that is too small.
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get("fused") else ():
-            for name, value in optimizer.state[parameter].items():
+            for name, value in optimizer.state.get(parameter, {}).items():
                 shape = torch.Size() if name == "step" else parameter.shape
                 if isinstance(value, torch.Tensor) and value.shape != shape:
                     raise ValueError(f"{name} is of shape {tuple(value.shape)}, not {tuple(shape)}")
