@@ -46,7 +46,7 @@ def test_every_command_has_help_with_an_example(
     assert f"tuner {' '.join(path)}" in command.epilog
 
 
-@pytest.mark.parametrize("name", [None, "study", "trial", "db"])
+@pytest.mark.parametrize("name", [None, "study", "trial", "db", "worker", "workers"])
 def test_group_has_examples_and_tells_whole_what_its_commands_do(name: str | None) -> None:
     shown = CliRunner().invoke(cli, [*([name] if name else []), "--help"]).output
     assert f"tuner {name or ''}" in shown.partition("Commands:")[2]
