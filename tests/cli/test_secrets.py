@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from tests.conftest import PASSWORD, away, run_on
-from tuner.cli.main import cli
+from tuner.cli.main import UNAVAILABLE, cli
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -145,8 +145,8 @@ def test_password_in_the_url_comes_out_nowhere(
         "study", "list", "--storage", secret_url
     )
     with away(postgres_server, secret_url):
-        say_here("study", "list", code=1)
-        say("--debug", "worker", "start", "parabola", code=1)
+        say_here("study", "list", code=UNAVAILABLE)
+        say("--debug", "study", "show", "parabola", code=1)
 
     assert not [arguments for arguments, text in said.items() if leaks(text)]
     written = [path for path in project.rglob("*") if path.is_file()]
