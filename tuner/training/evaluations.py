@@ -99,6 +99,7 @@ class Evaluations:
                 self._averaging.applied(batches, forward, self.alive, weight=weight),
             ):
                 self.average_line.append((weight, to_float(measure())))
+            self.alive()
 
     def check_measured(self) -> None:
         """Sees that a loop that reported nothing measured what it returned of the averages.
