@@ -2,14 +2,9 @@ from __future__ import annotations
 
 import math
 
-from tests.report.summaries import trial
+from tests.report.summaries import trial, with_line
 from tuner.analysis.averages import line_of, summarize_average
-from tuner.domain.trials import Outcome, TrialRecord
-
-
-def with_line(record: TrialRecord, *values: float | None) -> TrialRecord:
-    record.attributes["average_line"] = [[k, v] for k, v in enumerate(values)]  # type: ignore[index]
-    return record
+from tuner.domain.trials import Outcome
 
 
 def rank(value: float | None) -> float:
@@ -18,10 +13,10 @@ def rank(value: float | None) -> float:
 
 def test_a_trial_gains_where_its_average_is_better_than_its_last_weights():
     records = [
-        with_line(trial(0, value=0.5), 0.6, 0.5),
-        with_line(trial(1, value=0.5), 0.5, 0.5),
-        with_line(trial(2, value=0.9), 0.4, 0.9),
-        with_line(trial(3, value=0.7), None, 0.7),
+        with_line(trial(0, value=0.5), enumerate((0.6, 0.5))),
+        with_line(trial(1, value=0.5), enumerate((0.5, 0.5))),
+        with_line(trial(2, value=0.9), enumerate((0.4, 0.9))),
+        with_line(trial(3, value=0.7), enumerate((None, 0.7))),
         trial(4, value=0.8),
         trial(5, value=0.1, outcome=Outcome.PRUNED),
     ]
@@ -39,5 +34,5 @@ def test_an_average_without_trials_has_a_summary():
 
 
 def test_a_line_comes_back_from_json_as_it_was_measured():
-    record = with_line(trial(0, value=0.5), 0.6, None, 0.5)
+    record = with_line(trial(0, value=0.5), enumerate((0.6, None, 0.5)))
     assert line_of(record) == ((0, 0.6), (1, None), (2, 0.5))

@@ -93,6 +93,18 @@ def stored(url: str) -> dict[str, str]:
         }
 
 
+def say_while_waiting(*arguments: str) -> str:
+    """Returns what a worker says that waits for its database and is then asked to end."""
+    command = [sys.executable, "-m", "tuner", *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        said = next(line for line in worker.stdout if "tried again" in line)
+        worker.terminate()
+        return said + worker.stdout.read()
+
+
 @pytest.mark.slow
 def test_password_in_the_url_comes_out_nowhere(
     tuner: Tuner,
@@ -147,6 +159,7 @@ def test_password_in_the_url_comes_out_nowhere(
     with away(postgres_server, secret_url):
         say_here("study", "list", code=UNAVAILABLE)
         say("--debug", "study", "show", "parabola", code=1)
+        said["worker", "waiting"] = say_while_waiting("--debug", "worker", "start", "parabola")
 
     assert not [arguments for arguments, text in said.items() if leaks(text)]
     written = [path for path in project.rglob("*") if path.is_file()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -83,7 +84,7 @@ def with_closure(run: Run) -> None:
     optimizer = run.optimizer(model)
     schedule = run.schedule(optimizer, loader)
     for step, batch in run.steps(loader):
-        optimizer.step(lambda: differentiate(optimizer, model, batch))  # noqa: B023
+        optimizer.step(partial(differentiate, optimizer, model, batch))
         schedule.step()
         with run.evaluation():
             val_loss = evaluate(model)
