@@ -60,7 +60,7 @@ class Crew:
     def __init__(self, scale: Scale, environment: dict[str, str], folder: Path) -> None:
         self._environment = environment
         self._count = scale.workers
-        self._folder = folder
+        self.log = folder / "home" / "logs" / "workers.log"
         self._slots: list[subprocess.Popen[bytes]] = []
         self.codes: Counter[int] = Counter()
 
@@ -70,7 +70,7 @@ class Crew:
         self.codes.update(slot.returncode for slot in ended)
         self._slots = [slot for slot in self._slots if slot not in ended]
         while len(self._slots) < self._count:
-            with (self._folder / "workers.log").open("ab") as log:
+            with self.log.open("ab") as log:
                 command = [sys.executable, "-m", "tuner", "worker", "start", "faults"]
                 self._slots.append(
                     subprocess.Popen(
@@ -127,7 +127,7 @@ class Fault:
         misfortune: What happens inside the workload instead, and its odds a trial.
         once: Whether it happens a single time.
         databases: Where it can happen.
-        small_disk: Whether checkpoints find no room.
+        small_disk: Whether checkpoints and the workers' log find no room.
         stall_s: Seconds without a step after which a worker counts as hung.
     """
 
@@ -222,6 +222,7 @@ def new_scene(name: str, kind: str, scale: Scale) -> Iterator[Scene]:
         home.mkdir()
         if fault.small_disk:
             stack.enter_context(_full_disk(home))
+        (home / "logs").mkdir()
         environment = os.environ | {
             "TUNER_STORAGE": through,
             "TUNER_HOME": str(home),

@@ -192,7 +192,7 @@ def cause_of(record: TrialRecord) -> str:
 
 def count_told_twice(scene: Scene) -> int:
     """Counts the trials whose end was told by more than one worker, by their own words."""
-    log = (scene.folder / "workers.log").read_text(errors="replace")
+    log = scene.crew.log.read_text(errors="replace")
     ends = Counter(
         re.findall(r"^Trial (\d+) (?:complete|pruned|diverged|failed|stopped)", log, re.M)
     )

@@ -35,7 +35,7 @@ def train(run: tuner.Run) -> float:
         run.log(train_loss=loss)
         if run.due(step):
             model.eval()
-            with torch.no_grad(), run.evaluation():
+            with run.evaluation(), torch.no_grad():
                 val_loss = float(F.cross_entropy(model(inputs), labels))
             model.train()
             run.report(step, val_loss=val_loss)

@@ -23,6 +23,10 @@ class UnavailableError(StorageError):
     """A database that cannot be reached right now; the same may well work in a while."""
 
 
+class DeniedError(StorageError):
+    """Something that the database does not let its role do."""
+
+
 class LeaseLostError(StorageError):
     """A trial that now belongs to another worker: whatever its former owner writes is refused."""
 

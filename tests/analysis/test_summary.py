@@ -77,6 +77,7 @@ def test_trials_are_counted_by_how_they_ended():
     )
     assert summary.counts == {
         "running": 1,
+        "waiting": 0,
         "complete": 2,
         "pruned": 1,
         "diverged": 1,

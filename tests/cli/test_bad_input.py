@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tuner.cli.main import UNAVAILABLE
+
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
 _GOOD = """
@@ -126,7 +128,7 @@ def test_text_file_is_no_database(tuner: Tuner, project: Path) -> None:
 def test_unreachable_server_is_told_without_its_password(tuner: Tuner) -> None:
     url = "postgresql+psycopg://ann:hunter2@127.0.0.1:1/tuner"
     ended = tuner("study", "list", "--storage", url)
-    says(ended, 1, "ann:***@127.0.0.1")
+    says(ended, UNAVAILABLE, "ann:***@127.0.0.1")
     assert "hunter2" not in ended.stderr
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from tuner.cli.main import cli
 from tuner.domain.optimizers import OPTIMIZERS
@@ -43,6 +44,30 @@ def test_every_command_has_help_with_an_example(
     assert command.help
     assert command.epilog is not None
     assert f"tuner {' '.join(path)}" in command.epilog
+
+
+@pytest.mark.parametrize("name", [None, "study", "trial", "db", "worker", "workers"])
+def test_group_has_examples_and_tells_whole_what_its_commands_do(name: str | None) -> None:
+    shown = CliRunner().invoke(cli, [*([name] if name else []), "--help"]).output
+    assert f"tuner {name or ''}" in shown.partition("Commands:")[2]
+    assert "..." not in shown.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize(
+    ("typed", "advice"),
+    [
+        ("report mine", "did you mean 'tuner study report'?"),
+        ("studdy list", "did you mean 'tuner study'?"),
+        ("study lst", "did you mean 'tuner study list'?"),
+        ("lisst", "did you mean 'tuner study list' or 'tuner workers list'?"),
+        ("study optimizers", "did you mean 'tuner optimizers'?"),
+        ("mine", "see 'tuner --help'."),
+    ],
+)
+def test_unknown_command_gets_the_nearest_of_any_group(typed: str, advice: str) -> None:
+    ended = CliRunner().invoke(cli, typed.split(), prog_name="tuner")
+    assert ended.exit_code == 2
+    assert advice in ended.output
 
 
 @pytest.mark.parametrize(("path", "command"), commands(cli), ids=_name)
@@ -93,6 +118,11 @@ def test_optimizers_are_listed_for_programs(tuner: Tuner) -> None:
 def test_one_optimizer_is_shown_with_its_ranges(tuner: Tuner) -> None:
     shown = tuner("optimizers", "adam").stdout
     assert "one_minus_beta1" in shown
+    legend = " ".join(shown.rpartition("10^N(m, s): ")[2].split())
+    assert "J: our judgement" in legend
+    assert "SIV: priors of Sivaprasad et al." in legend
+    assert "MU: " not in legend
+    assert legend.endswith("docs/optimizers.md")
     assert "Kingma" in shown
 
 

@@ -21,7 +21,7 @@ def test_four_workers_on_postgresql_end_with_exactly_the_budget(
     assert ended.returncode == 0, ended.stderr
     report = json.loads(tuner("study", "report", "parabola", "--json").stdout)
     counts = report["counts"]
-    assert counts["running"] == counts["failed"] == 0
+    assert counts["running"] == counts["waiting"] == counts["failed"] == 0
     assert sum(counts.values()) == 14
 
     more = tuner("run", "studies/parabola.toml", *settings, "--set", "budget.trials=16")

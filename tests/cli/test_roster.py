@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tuner.cli.roster import Roster
 from tuner.service.pools import Exit, Seat, SeatState, Slot
 
@@ -29,11 +31,18 @@ def test_worker_is_announced_when_it_starts_starts_again_and_ends() -> None:
         "worker 0 started again: cpu of here, process 8"
     ]
     assert list(roster.changes([seat], [Exit(0, 0, "")])) == ["worker 0 ended"]
+    assert list(Roster().changes([], [Exit(0, 0, "")])) == [], "it had never started"
 
 
 def test_worker_that_gives_up_is_announced_with_the_first_line_of_its_error() -> None:
     gave_up = Exit(0, 2, "no such workload\ntraceback", gave_up=True)
     assert list(Roster().changes([], [gave_up])) == ["worker 0 gave up: no such workload"]
+
+
+def test_worker_that_died_is_announced_unless_it_was_started_again() -> None:
+    killed = Exit(0, -9, "Worker 0 was killed by SIGKILL.")
+    assert list(Roster().changes([], [killed])) == ["Worker 0 was killed by SIGKILL."]
+    assert list(Roster().changes([], [replace(killed, restarted=True)])) == []
 
 
 def test_lack_of_room_is_told_after_a_while_and_now_and_then() -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from tests.conftest import PASSWORD, away, run_on
-from tuner.cli.main import cli
+from tuner.cli.main import UNAVAILABLE, cli
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -93,6 +93,18 @@ def stored(url: str) -> dict[str, str]:
         }
 
 
+def say_while_waiting(*arguments: str) -> str:
+    """Returns what a worker says that waits for its database and is then asked to end."""
+    command = [sys.executable, "-m", "tuner", *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        said = next(line for line in worker.stdout if "tried again" in line)
+        worker.terminate()
+        return said + worker.stdout.read()
+
+
 @pytest.mark.slow
 def test_password_in_the_url_comes_out_nowhere(
     tuner: Tuner,
@@ -145,8 +157,9 @@ def test_password_in_the_url_comes_out_nowhere(
         "study", "list", "--storage", secret_url
     )
     with away(postgres_server, secret_url):
-        say_here("study", "list", code=1)
-        say("--debug", "worker", "start", "parabola", code=1)
+        say_here("study", "list", code=UNAVAILABLE)
+        say("--debug", "study", "show", "parabola", code=1)
+        said["worker", "waiting"] = say_while_waiting("--debug", "worker", "start", "parabola")
 
     assert not [arguments for arguments, text in said.items() if leaks(text)]
     written = [path for path in project.rglob("*") if path.is_file()]

@@ -13,7 +13,9 @@ from optuna.trial import TrialState
 from tests.conftest import MakeSpec
 from tuner.cli.main import cli
 from tuner.search import Proposer
+from tuner.service.checkpoints import study_folder
 from tuner.store import Database, Ledger, Studies, StudyHandle, open_database
+from tuner.store.control import read_state
 from tuner.store.records import read_record
 from tuner.store.workers import WorkerIdentity
 
@@ -51,6 +53,7 @@ def typed(small: StudyHandle) -> Type:
 def test_pause_and_resume_say_what_happens_and_what_to_do_next(typed: Type) -> None:
     paused = typed("study", "pause", "small")
     assert "'small' is paused" in paused.output
+    assert "will be saved and given back" in paused.output
     assert "tuner study resume small" in paused.output
     assert "paused" in typed("study", "list").output
     assert json.loads(typed("study", "list", "--json").output)[0]["state"] == "paused"
@@ -61,6 +64,31 @@ def test_pause_and_resume_say_what_happens_and_what_to_do_next(typed: Type) -> N
     assert "was paused already" in typed("study", "pause", "small").output
     assert "tuner study run small" in typed("study", "resume", "small").output
     assert "paused" not in typed("study", "list").output
+    assert "idle" in typed("study", "list").output
+
+
+@pytest.mark.parametrize(("order", "state"), [("pause", "paused"), ("stop", "stopped")])
+def test_study_that_was_halted_is_not_run_until_it_is_resumed(
+    typed: Type, database: Database, small: StudyHandle, order: str, state: str
+) -> None:
+    typed("study", order, "small")
+    for _ in range(2):
+        refused = typed("study", "run", "small", "--device", "cpu")
+        assert refused.exit_code == 2
+        assert f"'small' is {state}" in refused.output
+        assert refused.output.endswith("tuner study resume small\n")
+    assert read_state(database, small).value == state
+
+
+def test_trial_that_nobody_trains_is_waiting_wherever_it_is_shown(typed: Type) -> None:
+    [listed] = json.loads(typed("study", "list", "--json").output)
+    assert (listed["running"], listed["waiting"], listed["activity"]) == (0, 1, "idle")
+    shown = json.loads(typed("study", "show", "small", "--json").output)["trials"]
+    assert [trial["outcome"] for trial in shown] == ["failed", "waiting"]
+    assert "waiting" in typed("study", "show", "small").output
+    assert typed("trial", "show", "small", "1").output.startswith("Trial 1 of small: waiting")
+    assert "1 waiting" in typed("study", "report", "small").output
+    assert "running" not in typed("study", "report", "small").output
 
 
 def test_stop_ends_what_nobody_trains(typed: Type, database: Database, small: StudyHandle) -> None:
@@ -81,6 +109,16 @@ def test_repair_tells_what_it_did(typed: Type) -> None:
     assert json.loads(typed("study", "repair", "small", "--json").output) == []
 
 
+def test_repair_deletes_the_checkpoints_of_trials_that_are_over(
+    typed: Type, database: Database, small: StudyHandle
+) -> None:
+    checkpoints = study_folder(database.url, small) / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / f"trial-0-{'0' * 32}.pt").write_bytes(b"left behind")
+    typed("study", "repair", "small")
+    assert list(checkpoints.iterdir()) == []
+
+
 def test_trial_runs_again_and_shows_its_history(typed: Type) -> None:
     rerun = typed("trial", "rerun", "small", "0")
     assert rerun.output.startswith("Trial 2 is trial 0 again")
@@ -93,6 +131,14 @@ def test_trial_runs_again_and_shows_its_history(typed: Type) -> None:
     refused = typed("trial", "rerun", "small", "9")
     assert refused.exit_code == 2
     assert "no trial 9" in refused.output
+
+
+def test_remedy_for_a_used_up_budget_can_be_pasted(typed: Type) -> None:
+    while not (refused := typed("trial", "rerun", "small", "0")).exit_code:
+        pass
+    command = refused.output.rpartition(": ")[2].split()
+    assert command[0] == "tuner"
+    assert typed(*command[1:]).output.startswith("Trial 6 is trial 0 again")
 
 
 def test_unknown_study_is_told(typed: Type) -> None:

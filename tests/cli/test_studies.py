@@ -57,7 +57,7 @@ def parabola(
 
 
 def test_run_trains_the_budget_and_ends_in_the_report(
-    tuner: Tuner, parabola: subprocess.CompletedProcess[str]
+    tuner: Tuner, project: Path, parabola: subprocess.CompletedProcess[str]
 ) -> None:
     assert "\x1b" not in parabola.stdout + parabola.stderr
     assert "\r" not in parabola.stdout + parabola.stderr
@@ -72,9 +72,9 @@ def test_run_trains_the_budget_and_ends_in_the_report(
     }  # fmt: skip
     counts = found["counts"]
     assert isinstance(counts, dict)
-    assert set(counts) == {"complete", "pruned", "diverged", "failed", "running"}
+    assert set(counts) == {"complete", "pruned", "diverged", "failed", "running", "waiting"}
     assert sum(counts.values()) == 12
-    assert counts["running"] == 0
+    assert counts["running"] == counts["waiting"] == 0
     optimizers = found["optimizers"]
     assert isinstance(optimizers, list)
     values = [row["best_value"] for row in optimizers if row["best_value"] is not None]
@@ -89,10 +89,18 @@ def test_run_trains_the_budget_and_ends_in_the_report(
     assert again.returncode == 0
     assert report(tuner, "parabola")["best"] == best
 
-    # A larger budget extends the study.
+    # A larger budget extends the study; the file, which asks for less or for more, then says so.
     extended = tuner("run", "studies/parabola.toml", *_SMALL, "--set", "budget.trials=14")
     assert "budget of 14 trials" in extended.stderr
     assert "14 of 14" in extended.stdout
+    (project / "less.toml").write_text(
+        (project / "studies/parabola.toml").read_text().replace("trials = 60", "trials = 9")
+    )
+    less = ("run", "less.toml", "--name", "parabola", "--set", "budget.epochs=2")
+    kept = tuner(*less)
+    assert kept.returncode == 0, kept.stderr
+    assert "stays at 14 trials (the file says 9 trials; to lower it: --set" in kept.stderr
+    assert "14 of 14" in kept.stdout
 
 
 def test_every_view_of_a_study_tells_of_it(
@@ -102,7 +110,7 @@ def test_every_view_of_a_study_tells_of_it(
     assert [(row["name"], row["started"], row["running"]) for row in listed] == [
         ("parabola", 12, 0)
     ]
-    assert "parabola" in tuner("study", "list").stdout
+    assert re.search("parabola .* 12/12 .* done", tuner("study", "list").stdout)
     shown = json.loads(tuner("study", "show", "parabola", "--json").stdout)
     assert len(shown["trials"]) == 12
     assert shown["spec"]["optimizer"]["adam"]["lr"] == {"low": 1e-4, "high": 0.1, "log": True}
@@ -198,7 +206,7 @@ def test_failed_trial_keeps_its_traceback_and_the_run_tells_why(
     shown = tuner("trial", "show", "late", "0").stdout
     assert "ValueError: the data ran out" in shown
     assert report(tuner, "late")["counts"] == {
-        "complete": 0, "pruned": 0, "diverged": 0, "failed": 5, "running": 0,
+        "complete": 0, "pruned": 0, "diverged": 0, "failed": 5, "running": 0, "waiting": 0,
     }  # fmt: skip
 
 
@@ -302,7 +310,8 @@ def test_study_whose_processes_are_killed_ends_with_exactly_its_budget(
     assert again.returncode == 0, again.stderr
     counts = report(tuner, "digits")["counts"]
     assert isinstance(counts, dict)
-    assert (sum(counts.values()), counts["running"], counts["failed"]) == (24, 0, 0)
+    unfinished = counts["running"] + counts["waiting"]
+    assert (sum(counts.values()), unfinished, counts["failed"]) == (24, 0, 0)
 
 
 @pytest.mark.slow

@@ -60,7 +60,10 @@ def spec_trees(draw: st.DrawFn) -> dict[str, Any]:
             for name in optimizers
             if draw(st.booleans())
         },
-        "train": {"batch_size": draw(st.sampled_from((32, {"choices": [16, 64]})))},
+        "train": {
+            "batch_size": draw(st.sampled_from((32, "full", {"choices": [16, 64, "full"]}))),
+            "average": draw(st.sampled_from(("none", "ema", {"choices": ["none", "ema", "swa"]}))),
+        },
     }
 
 

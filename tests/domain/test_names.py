@@ -23,3 +23,8 @@ def test_a_name_given_twice_is_refused():
 
 def test_a_name_near_to_none_lists_them_all():
     assert suggest("lbfgs", KNOWN) == "choose from sgd, momentum, adam"
+
+
+def test_a_name_that_is_far_from_all_is_not_taken_for_one_misspelt():
+    assert suggest("nope", ["mine"]) == "choose from mine"
+    assert suggest("mien", ["mine"]) == "did you mean 'mine'?"

@@ -389,3 +389,45 @@ def test_a_schedule_changes_by_step_or_by_epoch():
     assert spec_of(train={"schedule_by": "epoch"}).train.schedule_by == "epoch"
     with pytest.raises(ValidationError, match="'step' or 'epoch'"):
         spec_of(train={"schedule_by": "batch"})
+
+
+def composed(*names: str, **tables: Any) -> StudySpec:
+    return spec_of(space={"optimizers": list(names), "schedules": ["constant"]}, **tables)
+
+
+def test_names_may_compose_optimizers_and_their_tables_too():
+    names = ("adam", "lookahead(sgd)", "ranger", "pytorch_optimizer:Lion")
+    own = {"lookahead(sgd)": {"lookahead_k": 7}, "pytorch_optimizer:Lion": {"lr": 1e-3}}
+    resolved = composed(*names, optimizer=own).resolve(breadth=2)
+    assert resolved.space.optimizers == names
+    assert resolved.optimizer["lookahead(sgd)"]["lookahead_k"] == Fixed(value=7)
+    assert isinstance(resolved.optimizer["lookahead(sgd)"]["lookahead_alpha"], Float)
+    assert resolved.optimizer["pytorch_optimizer:Lion"]["lr"] == Fixed(value=1e-3)
+    assert StudySpec.model_validate(resolved.to_json()) == resolved
+
+
+def test_a_package_s_optimizer_is_one_however_it_is_written():
+    spec = composed("pytorch_optimizer:LION", optimizer={"pytorch_optimizer:lion": {"lr": 0.1}})
+    assert spec.space.optimizers == ("pytorch_optimizer:Lion",)
+    assert list(spec.optimizer) == ["pytorch_optimizer:Lion"]
+    with pytest.raises(ValidationError, match="names one optimizer twice"):
+        composed("pytorch_optimizer:lion", "pytorch_optimizer:Lion")
+
+
+@pytest.mark.parametrize("name", ["lookahead(lbfgs)", "lookahead(smg)", "sophia"])
+def test_what_composes_no_optimizer_is_refused(name: str):
+    with pytest.raises(ValidationError, match="there is no optimizer"):
+        composed("sgd", name)
+
+
+@pytest.mark.parametrize("name", ["prodigy", "dadapt_adam", "lookahead(prodigy)"])
+@pytest.mark.parametrize(("until", "refused"), [(0.0, False), (0.5, True), (1.0, False)])
+def test_what_estimates_one_distance_takes_no_group_in_mid_run(
+    name: str, until: float, refused: bool
+):
+    train = {"groups": [{"name": "body", "match": "0.*", "frozen_until": until}]}
+    if refused:
+        with pytest.raises(ValidationError, match="body cannot join in mid-run: leave"):
+            composed(name, train=train)
+    else:
+        composed(name, train=train)

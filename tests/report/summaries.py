@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -74,6 +75,29 @@ def summary_of(*records: TrialRecord, spec: StudySpec | None = None) -> StudySum
         wall_s=100.0,
         worker_s=150.0,
     )
+
+
+def with_line(record: TrialRecord, line: Iterable[tuple[float, float | None]]) -> TrialRecord:
+    """Returns a trial whose average was compared, with the line as JSON gives it back."""
+    points = [list(point) for point in line]
+    return replace(record, attributes={**record.attributes, "average_line": points})
+
+
+def averaging_summary() -> StudySummary:
+    """Returns a study in which averaging pays once, and costs once."""
+    lines = {1: (0.6, 0.5, 0.4), 2: (0.5, None, 0.7), 3: (0.45, 0.5, 0.55)}
+    records = [
+        trial(0, "sgd", 0.8, preset="default", params={"average": "none"}),
+        trial(1, "adam", 0.4, params={"average": "ema", "ema.one_minus_decay": 0.01}),
+        trial(2, "adam", 0.7, params={"average": "ema"}),
+        trial(3, "sgd", 0.55, params={"average": "swa"}),
+        trial(4, "sgd", 0.9, Outcome.PRUNED, params={"average": "swa"}),
+    ]
+    for number, values in lines.items():
+        line = zip((0.0, 0.5, 1.0), values, strict=True)
+        records[number] = with_line(records[number], line)
+    spec = make_spec(train={"average": {"choices": ["none", "ema", "swa"]}})
+    return summary_of(*records, spec=spec)
 
 
 def mixed_summary(spec: StudySpec | None = None) -> StudySummary:

@@ -431,3 +431,42 @@ def test_without_a_complete_trial_there_is_no_winner_to_export(export: Any):
 
 def test_the_best_of_several_trials_is_exported():
     assert to_winner(mixed_summary())["trial"] == 2
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "needs"),
+    [
+        ("adam", ""),
+        ("lookahead(sgd)", "tuner"),
+        ("yellowfin", "tuner"),
+        ("lion", "pytorch-optimizer"),
+        ("lookahead(pytorch_optimizer:Tiger)", "pytorch-optimizer and tuner"),
+    ],
+)
+def test_the_exported_code_says_what_it_needs_and_imports_no_more(optimizer: str, needs: str):
+    source = to_python(winner(optimizer, "cosine", 0.1, space=space_of(optimizer)))
+    assert (f"# Install torch, {needs} to run it." in source) == bool(needs)
+    assert ("import pytorch_optimizer\n" in source) == ("pytorch-optimizer" in needs)
+    assert ("import tuner.optim\n" in source) == ("tuner" in needs)
+
+
+def test_the_exported_code_says_when_weights_to_evaluate_are_others():
+    said = "call optimizer.eval() before each"
+    assert said in to_python(winner("schedulefree_adamw", "constant", 0.0))
+    assert said not in to_python(winner("adamw", "constant", 0.0))
+
+
+def space_of(optimizer: str) -> dict[str, Any]:
+    return {"optimizers": [optimizer], "schedules": list(SCHEDULES), "breadth": 3}
+
+
+def test_the_winner_as_values_has_what_is_around_it():
+    described = to_winner(winner("ranger", "cosine", 0.1))
+    [call] = described["calls"]
+    assert call["target"] == "torch.optim.RAdam"
+    assert call["wrapper"] == {
+        "target": "tuner.optim.Lookahead",
+        "arguments": {"k": 3, "alpha": 0.4},
+    }
+    [told] = to_winner(winner("ranger21", "constant", 0.0))["calls"]
+    assert told["arguments"]["num_iterations"] == STEPS

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.report.summaries import make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import averaging_summary, make_spec, mixed_summary, summary_of, trial
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome
 from tuner.report.conclusion import conclude
@@ -38,6 +38,14 @@ def test_the_winner_is_compared_to_its_own_defaults():
 def test_defaults_that_win_are_said_to_win():
     summary = summary_of(trial(0, "adam", 0.5, preset="default"), trial(1, "adam", 0.6))
     assert "Tuning has not beaten adam's own defaults." in conclude(summary)
+
+
+def test_an_averaged_winner_is_said_to_be_one_and_compared_to_its_last_weights():
+    verdict, second, *_ = conclude(averaging_summary())
+    average = "and its weights averaged by ema (start=0, interval=1, decay=0.99): val_loss 0.4"
+    assert average in verdict
+    assert second == "Its last weights alone reach 0.6, 50% above."
+    assert "averaged" not in said(mixed_summary())
 
 
 @pytest.mark.parametrize(
@@ -77,6 +85,37 @@ def test_many_diverged_trials_are_pointed_out(diverged: int, warned: bool):
 
 def test_a_single_seed_is_always_doubted():
     assert conclude(mixed_summary())[-1].endswith("treat small differences as undecided.")
+
+
+def test_that_every_configuration_ran_once_is_counted():
+    once = (trial(0, "adam", 0.5), trial(1, "sgd", 0.4))
+    doubts = "all others once, on one seed: treat small differences as undecided."
+    assert conclude(summary_of(*once))[-1].startswith("Every configuration ran once, on one seed:")
+    twice = conclude(summary_of(*once, trial(2, "adam", 0.53)))[-1]
+    assert twice == (
+        "One configuration ran more than once, with values up to 0.03 apart (trials 0, 2), "
+        + doubts
+    )
+    more = conclude(summary_of(*once, trial(2, "adam", 0.53), trial(3, "sgd", 0.5)))[-1]
+    assert more.startswith("2 configurations ran more than once, with values up to 0.1 apart")
+    assert "(trials 1, 3)" in more
+    same = conclude(summary_of(*once, trial(2, "adam", 0.5)))[-1]
+    assert same.startswith("One configuration ran more than once, with the same values each time,")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (Outcome.PRUNED, "One configuration ran more than once, but to the end once at most,"),
+        (Outcome.FAILED, "Every configuration ran once"),
+        (Outcome.WAITING, "Every configuration ran once"),
+    ],
+)
+def test_a_second_run_that_did_not_get_to_its_end_has_no_value_to_compare(
+    outcome: Outcome, said: str
+):
+    sentence = conclude(summary_of(trial(0, "adam", 0.5), trial(1, "adam", 0.6, outcome)))[-1]
+    assert sentence.startswith(said)
 
 
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.RUNNING),)])

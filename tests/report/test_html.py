@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 
 import pytest
 
-from tests.report.summaries import make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import averaging_summary, make_spec, mixed_summary, summary_of, trial
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome
 from tuner.report.html import to_html
@@ -63,6 +64,18 @@ def test_the_page_has_the_tables_and_the_plots(page: Page):
     for title in ("Optimizers by val_loss", "Best trial: 2", "Cost", "Best value over trials"):
         assert title in page.text
     assert page.tags.count("h2") == 3 + 4
+
+
+def test_averages_are_compared_and_their_lines_drawn():
+    source = render(averaging_summary())
+    page = Page(source)
+    assert "Averages of weights by val_loss" in page.text
+    assert "From the last weights to their average" in page.text
+    drawn = json.JSONDecoder().raw_decode(source[source.index('[{"mode":"lines+markers"') :])[0]
+    assert [(line["name"], line["x"], line["y"]) for line in drawn] == [
+        ("ema, trial 1", [0.0, 0.5, 1.0], [0.6, 0.5, 0.4]),
+        ("swa, trial 3", [0.0, 0.5, 1.0], [0.45, 0.5, 0.55]),
+    ]
 
 
 def test_the_winner_s_row_is_marked():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.report.summaries import make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import averaging_summary, make_spec, mixed_summary, summary_of, trial
 from tuner.domain.trials import Outcome
 from tuner.report.json import to_json
 
@@ -18,6 +18,7 @@ KEYS = {
     "counts",
     "best",
     "optimizers",
+    "averages",
     "wall_s",
     "training_s",
     "evaluation_s",
@@ -33,6 +34,16 @@ KEYS = {
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.FAILED),), (trial(0, value=1),)])
 def test_a_report_has_the_same_keys_whatever_happened(records: tuple):
     assert to_json(summary_of(*records)).keys() == KEYS
+
+
+def test_averages_are_reported_with_their_lines():
+    best, *_ = report = to_json(averaging_summary())["averages"]
+    assert [row["average"] for row in report] == ["ema", "swa", "none"]
+    assert (best["best_trial"], best["best_value"], best["last_value"]) == (1, 0.4, 0.6)
+    assert (best["gained"], best["compared"], best["complete"], best["trials"]) == (1, 2, 2, 2)
+    assert best["line"] == ((0.0, 0.6), (0.5, 0.5), (1.0, 0.4))
+    json.dumps(report, allow_nan=False)
+    assert to_json(mixed_summary())["averages"] == []
 
 
 def test_a_report_survives_json():
@@ -66,6 +77,7 @@ def test_a_report_counts_trials_and_costs():
     report = to_json(mixed_summary())
     assert report["counts"] == {
         "running": 1,
+        "waiting": 0,
         "complete": 3,
         "pruned": 1,
         "diverged": 1,

@@ -2,9 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.report.summaries import mixed_summary, summary_of, trial
+from tests.report.summaries import averaging_summary, mixed_summary, summary_of, trial
 from tuner.domain.trials import Outcome
-from tuner.report.tables import TextTable, duration, facts, number, ranking, settings
+from tuner.report.tables import (
+    TextTable,
+    averages,
+    best_tables,
+    duration,
+    facts,
+    number,
+    ranking,
+    settings,
+)
 
 
 def column(table: TextTable, name: str) -> list[str]:
@@ -33,6 +42,18 @@ def test_only_endings_that_happened_have_a_column():
     assert ranking(summary_of(trial(0, "adam", 0.5))).columns[-1] == "trials"
 
 
+def test_averages_stand_beside_the_last_weights_of_their_own_trials():
+    table = averages(averaging_summary())
+    assert table.rows == (
+        ("ema", "0.4", "1", "0.6", "1 of 2", "2"),
+        ("swa", "0.55", "3", "0.45", "0 of 1", "2"),
+        ("none", "0.8", "0", "–", "–", "1"),
+    )
+    titles = [table.title for table in best_tables(averaging_summary())]
+    assert titles == ["Averages of weights by val_loss, best first", "Best trial: 1"]
+    assert [table.title for table in best_tables(mixed_summary())] == ["Best trial: 2"]
+
+
 def test_the_settings_are_the_best_trial_s():
     table = settings(mixed_summary())
     assert table.title == "Best trial: 2"
@@ -52,6 +73,12 @@ def test_the_costs_count_every_trial():
     assert fact(table, "trials") == expected
     assert fact(table, "wall time") == "1 min 40 s"
     assert fact(table, "outside both") == "88.3% of the workers' time"
+
+
+def test_trials_that_nobody_trains_are_told_from_running_ones():
+    summary = summary_of(trial(0, outcome=Outcome.RUNNING), trial(1, outcome=Outcome.WAITING))
+    assert "1 running, 1 waiting" in fact(facts(summary), "trials")
+    assert summary.finished == 0
 
 
 def test_running_trials_are_left_out_once_there_are_none():

@@ -14,6 +14,7 @@ from tests.conftest import MakeSpec
 from tuner.domain.trials import TrialRecord
 from tuner.errors import LeaseLostError
 from tuner.search import Proposer
+from tuner.service.checkpoints import Checkpoints, sweep
 from tuner.service.desk import Desk
 from tuner.service.interruption import Interruption
 from tuner.service.presence import Presence
@@ -21,7 +22,7 @@ from tuner.service.task import Task
 from tuner.service.watchdog import Watchdog
 from tuner.store import Database, Ledger, Patience, RecordReader, Studies, WorkerIdentity
 from tuner.store.records import read_record
-from tuner.training.loop import Train, run_trial
+from tuner.training.loop import Train
 from tuner.training.run import Run
 
 CPU = torch.device("cpu")
@@ -49,6 +50,7 @@ class Bureau:
 
     Attributes:
         said: What the worker logged.
+        desk: The worker's.
     """
 
     def __init__(
@@ -58,7 +60,8 @@ class Bureau:
         self.study = Studies(database).create(make_spec(**tables))
         self.said: list[str] = []
         self._folder = folder
-        self._desks = {"a": self._open_desk("a")}
+        self.desk = self._open_desk("a")
+        self._desks = {"a": self.desk}
 
     def train(
         self,
@@ -85,13 +88,13 @@ class Bureau:
             desk,
             lease,
             record,
-            self._folder,
+            Checkpoints(self._folder, self.study.uuid, lease),
             self.said.append,
         )
         try:
-            task.close(run_trial(loop, task.begin(CPU)))
+            task.close(task.train(loop, CPU))
         except LeaseLostError:
-            task.abandon()
+            sweep(self._folder, self.database, self.study)
             raise
         trained = read_record(self.database, self.study, lease.number)
         assert trained is not None

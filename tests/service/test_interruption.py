@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -13,7 +12,7 @@ from tuner.service.interruption import Interruption
 )
 def test_signal_asks_for_a_stop_and_is_named(number: signal.Signals, name: str) -> None:
     with Interruption() as interruption:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert interruption.wait(60)
     assert interruption.requested_by == name
 
@@ -27,7 +26,17 @@ def test_whoever_asked_first_is_named() -> None:
 
 def test_signal_that_the_parent_had_blocked_is_heard() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
     with Interruption() as interruption:
         assert interruption.wait(60)
     assert signal.SIGTERM not in before
+
+
+def test_signal_ends_at_once_what_has_nothing_to_save() -> None:
+    with Interruption() as interruption:
+        with pytest.raises(KeyboardInterrupt), interruption.raising():
+            signal.raise_signal(signal.SIGTERM)
+        assert interruption.requested_by == "SIGTERM"
+        with pytest.raises(KeyboardInterrupt), interruption.raising():
+            pytest.fail("was begun after the stop had been asked for")
+        signal.raise_signal(signal.SIGTERM)

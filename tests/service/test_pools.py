@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +21,12 @@ import sqlalchemy as sa
 
 from tests.conftest import MakeSpec
 from tuner.domain.trials import Outcome
+from tuner.errors import SpecError, UnavailableError
 from tuner.service.checkpoints import study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.local_pool import LocalPool
 from tuner.service.pools import Exit, Pool, SeatState, slots_on, tend
-from tuner.service.ray_pool import RayPool, join_cluster
+from tuner.service.ray_pool import RayPool, check_room, join_cluster
 from tuner.service.worker_process import Job
 from tuner.store import Database, Studies, StudyHandle, open_database, read_records
 
@@ -261,6 +264,48 @@ class TestPool:
             assert not [path for path in logs if secret.encode() in path.read_bytes()]
 
 
+@pytest.mark.parametrize(
+    ("workers", "share", "gpus"), [(1, 1, 1), (6, 0.3333, 2), (10, 0.1, 1), (2, 2, 4), (9, 0, 0)]
+)
+def test_workers_for_whom_there_are_gpus_are_let_in(workers: int, share: float, gpus: int) -> None:
+    check_room(workers, share, gpus)
+
+
+@pytest.mark.parametrize(
+    ("workers", "share", "gpus", "remedy"),
+    [
+        (2, 0.5, 0, "the cluster has 0: use --gpus-per-worker 0 "),
+        (3, 0.5, 1, "use --gpus-per-worker 0.3333 or --workers 2."),
+        (2, 0.6, 1, "use --gpus-per-worker 0.5 or --workers 1."),
+        (1, 2, 1, "use --gpus-per-worker 1."),
+    ],
+)
+def test_workers_that_would_wait_for_ever_are_refused_with_what_would_fit(
+    workers: int, share: float, gpus: int, remedy: str
+) -> None:
+    with pytest.raises(SpecError, match=re.escape(remedy)):
+        check_room(workers, share, gpus)
+
+
+@pytest.mark.parametrize("share", [1.5, 0.33333, 0.00001, float("nan"), float("inf")])
+def test_share_of_a_gpu_that_ray_does_not_know_is_refused(
+    share: float, database: Database, study: StudyHandle
+) -> None:
+    with pytest.raises(SpecError, match=f"--gpus-per-worker {share:g}: whole GPUs, or a part"):
+        RayPool(job_on(database, study), workers=1, gpus_per_worker=share)
+
+
+def test_address_where_nobody_listens_is_told_before_ray_tries_it() -> None:
+    with mock.patch.dict(os.environ), socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            pytest.raises(UnavailableError, match=f"^--address {address}: nothing answers"),
+            join_cluster(address),
+        ):
+            pass
+
+
 class TestRayPool:
     @pytest.mark.parametrize("make_pool", ["ray"], indirect=True)
     def test_workers_share_gpus_by_fractions(
@@ -286,6 +331,14 @@ class TestRayPool:
         assert exits[-1].code == 0
         assert pool.seats[0].restarts == 1
         assert_budget_is_met(database, study)
+
+    def test_worker_that_has_found_no_room_ends_when_asked_to(
+        self, cluster: None, project: Path, database: Database, study: StudyHandle
+    ) -> None:
+        pool = RayPool(job_on(database, study), workers=1, gpus_per_worker=3)
+        pool.start()
+        pool.stop()
+        assert drain(pool) == [Exit(0, 0, "")]
 
     def test_everything_listens_on_loopback(self, cluster: None) -> None:
         me = psutil.Process()

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
 import uuid
 
+import pytest
+
+from tuner.errors import StorageError
 from tuner.service.presence import Presence, is_dead
 
 _HOLD = """
@@ -28,6 +32,16 @@ def test_nothing_is_known_of_a_worker_that_left_properly_or_never_was_here() -> 
     with Presence(worker):
         pass
     assert not is_dead(worker)
+
+
+@pytest.mark.parametrize("how", ["error", "work left behind"])
+def test_worker_that_ended_with_a_trial_in_hand_is_known_to_be_dead(how: str) -> None:
+    worker = uuid.uuid4().hex
+    with contextlib.suppress(StorageError), Presence(worker) as presence:
+        if how == "error":
+            raise StorageError("the disk is full")
+        presence.leave_behind()
+    assert is_dead(worker)
 
 
 def test_killed_worker_is_known_to_be_dead() -> None:

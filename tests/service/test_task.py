@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError
 from tuner.service.interruption import Interruption
-from tuner.store import Database, read_curves
+from tuner.store import Database, Patience, read_curves
 from tuner.store.control import ask_to_leave, set_state
 from tuner.store.reruns import rerun
 from tuner.training.run import Run
@@ -262,6 +263,28 @@ class TestDatabaseAway:
         curves = read_curves(bureau.database, bureau.study, record.number)
         assert curves["step"] == {step + 1: step for step in range(20)}
         assert any("the database is away; training goes on" in line for line in bureau.said)
+
+    @pytest.mark.parametrize("stop_after", [3, 10**9])
+    def test_nobody_hangs_who_waits_to_tell_the_end(
+        self, bureau: Bureau, postgres_server: str, stop_after: int
+    ) -> None:
+        stack = contextlib.ExitStack()
+        verdicts: list[str | None] = []
+        watchdog = bureau.desk.watchdog
+
+        def wait(seconds: float) -> bool:
+            verdicts.append(watchdog.judge(time.monotonic() + 1e6))
+            stack.close()
+            return False
+
+        def leave(run: Run, step: int) -> None:
+            assert watchdog.judge(time.monotonic() + 1e6) is not None
+            if step == 2:
+                stack.enter_context(away(postgres_server, bureau.database.url))
+
+        bureau.desk.patience = Patience(limit_s=60.0, wait=wait, seed=0)
+        bureau.train(loop_of(leave), stop_after=stop_after)
+        assert verdicts == [None]
 
     def test_own_hyperparameters_drawn_meanwhile_are_delivered(
         self, bureau: Bureau, postgres_server: str

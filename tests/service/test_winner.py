@@ -10,10 +10,11 @@ from torch import nn
 
 import tuner
 from tests.conftest import MakeSpec
+from tuner.domain.averages import start_step
 from tuner.errors import NotFoundError
 from tuner.service.interruption import Interruption
 from tuner.service.worker import Worker
-from tuner.store import Database, Studies
+from tuner.store import Database, Studies, read_records
 
 
 @pytest.fixture
@@ -119,3 +120,48 @@ def test_the_schedule_of_lbfgs_follows_what_its_closure_costs(
     schedule.step()
     assert calls > 1
     assert optimizer.param_groups[0]["lr"] == pytest.approx(base * (1 - calls / 100))
+
+
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_its_average_follows_an_optimizer_as_it_did(
+    finish: Any, database: Database, average: str
+) -> None:
+    finish(
+        space={"optimizers": ["adam"], "schedules": ["constant"]},
+        train={"batch_size": 32, "average": average, "momentum_warmup": 0.5},
+    )
+    winner = tuner.best("small", database.url)
+    [record, *_] = read_records(database, Studies(database).find("small"))
+    line = record.attributes["average_line"]
+    assert [place for place, _ in line] == pytest.approx([k / 6 for k in range(7)])
+    assert line[-1][1] == record.value
+    assert winner.params["average"] == average
+
+    model = nn.Linear(1, 1)
+    optimizer = winner.optimizer(model)
+    following = winner.average(model, optimizer, steps=40)
+    schedule = winner.schedule(optimizer, steps=40)
+    momenta = []
+    for _ in range(40):
+        momenta.append(optimizer.param_groups[0]["betas"][0])
+        optimizer.zero_grad()
+        model(torch.ones(4, 1)).square().sum().backward()
+        optimizer.step()
+        schedule.step()
+    assert following is not None
+    start, interval = (winner.config.average_values[key] for key in ("start", "interval"))
+    first = start_step({"start": start}, 40)
+    assert following.count == len(range(first, 41, int(interval)))
+    assert momenta[0] == 0.5
+    assert momenta[20:] == [winner.config.optimizer_values["beta1"]] * 20
+    own = model.weight.item()
+    with following.applied():
+        assert model.weight.item() != own
+    assert model.weight.item() == own
+
+
+def test_a_winner_that_averages_nothing_has_no_average(finish: Any, database: Database) -> None:
+    finish()
+    winner = tuner.best("small", database.url)
+    model = nn.Linear(1, 1)
+    assert winner.average(model, winner.optimizer(model)) is None

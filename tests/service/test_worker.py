@@ -15,10 +15,19 @@ from tests.service.desks import Counted
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import NotFoundError, SpecError, WorkloadError
+from tuner.search import Proposer
 from tuner.service.checkpoints import study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.worker import Log, Worker
-from tuner.store import Database, Studies, StudyHandle, open_database, read_records
+from tuner.store import (
+    Database,
+    Ledger,
+    Studies,
+    StudyHandle,
+    WorkerIdentity,
+    open_database,
+    read_records,
+)
 from tuner.store.control import set_state
 
 # Workloads that misbehave, written into the project as a user would.
@@ -258,6 +267,30 @@ def test_damaged_checkpoint_starts_the_trial_over(
     assert list(record.evaluations) == [5, 10, 15, 20]
 
 
+def test_files_that_can_never_count_are_gone_when_a_worker_has_started(
+    project: Path, database: Database, study: StudyHandle
+) -> None:
+    checkpoints = study_folder(database.url, study) / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    left = [checkpoints / f"trial-99-{'0' * 32}{end}" for end in (".pt", ".1234.part")]
+    for path in left:
+        path.write_bytes(b"left behind")
+    work(database, study, Counted(2))
+    assert not any(path.exists() for path in left)
+
+
+def test_files_of_a_trial_that_ends_while_nobody_holds_it_are_gone_when_workers_leave(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(make_spec(budget={"trials": 1, "steps": 20}))
+    work(database, study, Counted(8))
+    [path] = study_folder(database.url, study).rglob("trial-0-*.pt")
+    set_state(database, study, StudyState.STOPPED)
+    [record] = work(database, study)
+    assert record.outcome is Outcome.PRUNED
+    assert not path.exists()
+
+
 def test_used_up_wall_time_ends_the_trial_in_training(
     project: Path, database: Database, make_spec: MakeSpec
 ) -> None:
@@ -331,6 +364,32 @@ def test_worker_says_each_time_that_it_waits_for_a_paused_study(
     records = work(database, study, log=follow)
     assert len(records) == 6
     assert [said[0], said[2], said.count(waiting)] == [waiting, waiting, 2]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("closed")])
+def test_log_that_takes_nothing_costs_no_trial(
+    project: Path, database: Database, study: StudyHandle, error: Exception
+) -> None:
+    def refuse(line: str) -> None:
+        raise error
+
+    records = work(database, study, log=refuse)
+    assert len(records) == study.spec.budget.trials
+    assert Outcome.FAILED not in {record.outcome for record in records}
+
+
+def test_expired_lease_is_left_alone_by_a_worker_that_has_just_started(
+    project: Path, database: Database, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Studies(database).create(make_spec(budget={"trials": 1, "steps": 20}))
+    holder = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"), lease_s=-1)
+    lease = holder.start([], Proposer(study.spec, seed=0).propose())
+    assert lease is not None
+    work(database, study, Counted(3))
+    holder.renew(lease, 5)  # it has been cut off, as everyone was
+    monkeypatch.setattr("tuner.service.worker._SETTLING_S", -1.0)
+    [record] = work(database, study)
+    assert record.outcome is Outcome.COMPLETE
 
 
 def test_worker_stops_when_its_study_is_deleted(

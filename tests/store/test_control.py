@@ -8,13 +8,14 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tests.conftest import MakeSpec
-from tuner.domain.states import StudyState
+from tuner.domain.states import Activity, StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError, NotFoundError, SpecError
 from tuner.search import Proposer
 from tuner.store import Database, Lease, Ledger, Studies, StudyHandle
 from tuner.store.control import Repair, ask_to_leave, read_state, repair, set_state
 from tuner.store.events import read_events, record
+from tuner.store.leases import read_held
 from tuner.store.ledger import is_done
 from tuner.store.records import read_record
 from tuner.store.reruns import rerun
@@ -77,7 +78,8 @@ def test_paused_study_starts_nothing_and_gives_nothing_out(bench: Bench) -> None
     taken = ledger.take_over(nobody_died)
     assert taken is not None
     assert (taken.number, taken.attempt) == (released.number, 1)
-    assert bench.kinds() == ["started", "paused", "released", "resumed", "taken_over"]
+    assert bench.kinds() == ["started", "paused", "released", "resumed", "continued"]
+    assert read_events(bench.database, bench.study)[-1].detail == "at step 5"
 
 
 def test_stopped_study_ends_with_what_it_has(bench: Bench) -> None:
@@ -174,7 +176,8 @@ def test_rerun_is_the_same_configuration_taken_by_the_next_worker(bench: Bench) 
     assert again.proposal == first.proposal
     assert again.attributes["rerun_of"] == 2
     assert not {"error", "steps"} & again.attributes.keys()
-    assert bench.kinds(3) == ["rerun", "taken_over"]
+    assert bench.kinds(3) == ["rerun", "started"]
+    assert read_events(bench.database, bench.study, 3)[-1].detail == ""
 
 
 def test_rerun_of_a_default_costs_no_other_its_turn(bench: Bench) -> None:
@@ -190,9 +193,58 @@ def test_rerun_stays_within_the_budget(bench: Bench) -> None:
     ledger = bench.ledger("a")
     for _ in range(bench.study.spec.budget.trials):
         ledger.finish(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
-    with pytest.raises(SpecError, match=r"All 6 trials.*budget.trials=7"):
+    with pytest.raises(SpecError, match=r"All 6 trials.*: tuner trial rerun small 0 --extend$"):
         rerun(bench.database, bench.study, 0)
     assert is_done(bench.database, bench.study)
+    assert rerun(bench.database, bench.study, 0, extend=True) == 6
+    assert Studies(bench.database).refresh(bench.study).spec.budget.trials == 7
+    assert not is_done(bench.database, bench.study)
+
+
+def test_rerun_within_the_budget_extends_nothing(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    ledger.finish(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
+    rerun(bench.database, bench.study, 0, extend=True)
+    assert Studies(bench.database).refresh(bench.study).spec.budget.trials == 6
+
+
+def test_trial_of_a_dead_worker_is_taken_over_at_another_attempt(bench: Bench) -> None:
+    lease = bench.start(bench.ledger("a"))
+    assert bench.ledger("b").take_over(lambda worker: worker == "a") is not None
+    [_, taken] = read_events(bench.database, bench.study, lease.number)
+    assert (taken.kind, taken.detail) == ("taken_over", "attempt 2, at step 0")
+
+
+def test_only_trials_that_somebody_trains_count_as_running(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    held, released, dead = bench.start(ledger), bench.start(ledger), bench.start(bench.ledger("b"))
+    expired = bench.start(bench.ledger("c", lease_s=-1))
+    ledger.release(released)
+    assert read_held(bench.database, bench.study, nobody_died) == {held.number, dead.number}
+    assert read_held(bench.database, bench.study, lambda w: w == "b") == {held.number}
+    [overview] = Studies(bench.database).list(lambda worker: worker == "b")
+    assert (overview.started, overview.running, overview.waiting) == (4, 1, 3)
+    assert bench.read(expired.number).outcome is Outcome.RUNNING  # for the search it is the same
+
+
+def test_a_study_is_running_idle_paused_stopped_or_done(bench: Bench) -> None:
+    def activity() -> Activity:
+        return Studies(bench.database).list()[0].activity
+
+    assert activity() is Activity.IDLE
+    ledger = bench.ledger("a")
+    lease = bench.start(ledger)
+    assert activity() is Activity.RUNNING
+    set_state(bench.database, bench.study, StudyState.PAUSED)
+    assert activity() is Activity.PAUSED
+    ledger.finish(lease, TrialState.COMPLETE, 1.0, {})
+    set_state(bench.database, bench.study, StudyState.STOPPED)
+    assert activity() is Activity.STOPPED
+    set_state(bench.database, bench.study, StudyState.RUNNING)
+    for _ in range(5):
+        assert activity() is Activity.IDLE
+        ledger.finish(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
+    assert activity() is Activity.DONE
 
 
 def test_of_many_reruns_at_once_the_budget_takes_what_fits(bench: Bench) -> None:

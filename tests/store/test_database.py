@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -10,8 +11,8 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from tests.conftest import PASSWORD, MakeSpec, run_on
-from tuner.errors import NotFoundError, StorageError
+from tests.conftest import PASSWORD, MakeSpec, away, run_on
+from tuner.errors import NotFoundError, StorageError, UnavailableError
 from tuner.store import Database, Studies, file_systems, open_database
 from tuner.store.database import upgrade_database
 from tuner.store.optuna_tables import studies
@@ -112,6 +113,44 @@ def test_failed_write_leaves_nothing_behind(database: Database) -> None:
         write_and_fail()
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM tuner_leases").scalar() == 0
+
+
+@pytest.mark.parametrize("fate", ["deleted", "replaced"])
+def test_file_lost_while_it_is_in_use_is_told(tmp_path: Path, fate: str) -> None:
+    path = tmp_path / "a.db"
+    database = open_database(url_of(path), create=True)
+    path.rename(tmp_path / "elsewhere.db")
+    if fate == "replaced":
+        open_database(url_of(path), create=True).close()
+    for use in (database.read, database.write):
+        with pytest.raises(StorageError, match="deleted, moved or replaced"), use():
+            pass
+    (tmp_path / "elsewhere.db").replace(path)
+    assert database.clock_s() > 0
+    database.close()
+
+
+def test_file_of_a_relative_path_is_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    database = open_database("sqlite:///a.db", create=True)
+    monkeypatch.chdir("/")
+    assert database.clock_s() > 0
+    database.close()
+
+
+def test_calm_counts_from_when_it_was_opened_or_last_found_away(
+    postgres_server: str, postgres_url: str
+) -> None:
+    begun = time.monotonic()
+    database = open_database(postgres_url, create=True)
+    assert 0 <= database.calm_s <= time.monotonic() - begun
+    begun = time.monotonic()
+    with away(postgres_server, postgres_url), pytest.raises(UnavailableError):
+        database.clock_s()
+    assert database.calm_s <= time.monotonic() - begun
+    database.close()
 
 
 def test_clock_of_the_database_runs_in_seconds_since_1970(database: Database) -> None:

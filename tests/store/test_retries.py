@@ -84,15 +84,14 @@ def test_time_the_operation_takes_counts_towards_the_limit() -> None:
     assert time.now_s <= 100 + 60 + 25
 
 
-def test_calm_counts_from_the_last_failure() -> None:
-    time = Time()
-    waiting = patience(time)
-    assert waiting.calm_s == float("inf")
-    waiting.run(failing(3))
-    assert waiting.calm_s == pytest.approx(time.waits[-1])
-    time.now_s += 50.0
-    waiting.run(failing(0))
-    assert waiting.calm_s == pytest.approx(time.waits[-1] + 50.0)
+def test_what_is_waited_for_is_told_once() -> None:
+    time, told = Time(), list[str]()
+    one = Patience(limit_s=60.0, wait=time.wait, seed=0, clock=time, log=told.append)
+    one.run(failing(5))
+    [line] = told
+    assert line.startswith("away It is tried again for ")
+    one.run(failing(1))
+    assert len(told) == 1
 
 
 def test_stop_asked_for_ends_the_wait_with_one_last_try() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,8 @@ def test_password_written_by_the_rules_is_read_back_and_never_shown(password: st
 
 
 def test_secrets_among_the_options_are_hidden() -> None:
-    url = "postgresql://db/tuner?user=ann&password=a%20b&sslpassword=cd"
-    told = hide_secrets("password='a b' sslpassword=cd a%20b a+b", url)
+    url = "postgresql://db/tuner?user=ann&password=let%20me&sslpassword=cd"
+    told = hide_secrets("password='let me' sslpassword=cd let%20me let+me", url)
     assert told == "password='***' sslpassword=*** *** ***"
 
 
@@ -126,8 +127,48 @@ def test_secrets_of_urls_that_were_read_are_hidden_in_texts_of_anyones() -> None
         )
 
 
+@pytest.mark.parametrize("name", ["PGPASSWORD", "TUNER_DASHBOARD_PASSWORD"])
+def test_secrets_of_the_environment_are_hidden_in_texts_of_anyones(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "hunter2hunter2")
+    assert hide_known_secrets(str(dict(os.environ))) == str({**os.environ, name: "***"})
+
+
+@pytest.mark.parametrize(
+    "given", ["s3cret-only-Pw77", "host=db password=s3cret-only-Pw77 user=ann", "s3cret.password"]
+)
+def test_what_is_no_url_is_not_shown_since_it_may_be_a_password(given: str) -> None:
+    with pytest.raises(SpecError, match="no database URL") as caught:
+        parse_url(given)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_short_password_is_left_where_it_may_be_a_word() -> None:
     url = "postgresql://tuner:tuner@db/tuner"
     parse_url(url)
     told = hide_known_secrets(f"tuner/service/task.py: {url}")
     assert told == "tuner/service/task.py: postgresql://tuner:***@db/tuner"
+
+
+@pytest.mark.parametrize(
+    ("password", "text", "told"),
+    [
+        # A short one is hidden where it is a password, and given away by no word of the text.
+        ("w", "new row of the worker with w", "new row of the worker with w"),
+        ("w", "postgresql://ann:w@db, password=w", "postgresql://ann:***@db, password=***"),
+        ("w", "{'PGPASSWORD': 'w', 'PWD': 'world'}", "{'PGPASSWORD': '***', 'PWD': 'world'}"),
+        ("w", "password=world", "password=world"),
+        # A longer one is hidden as a word of its own, and not as a part of another.
+        ("postgres", "postgresql: postgres, 'postgres'", "postgresql: ***, '***'"),
+        ("postgres", r"'a\npostgres' x%3Apostgres%40db", r"'a\n***' x%3A***%40db"),
+        ("!secret!", "a!secret!b", "a***b"),
+        # One that is nothing else by accident is hidden wherever it stands.
+        ("correct-horse-battery", "xcorrect-horse-batteryx", "x***x"),
+    ],
+)
+def test_secret_is_hidden_where_it_is_one_and_words_are_left_whole(
+    password: str, text: str, told: str
+) -> None:
+    url = sa.URL.create("postgresql", "ann", password, "db", database="tuner")
+    assert hide_secrets(text, url.render_as_string(hide_password=False)) == told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,7 @@ def with_closure(run: Run) -> None:
     optimizer = run.optimizer(model)
     schedule = run.schedule(optimizer, loader)
     for step, batch in run.steps(loader):
-        optimizer.step(lambda: differentiate(optimizer, model, batch))  # noqa: B023
+        optimizer.step(partial(differentiate, optimizer, model, batch))
         schedule.step()
         run.report(step, val_loss=evaluate(model))
 

@@ -270,7 +270,9 @@ def test_code_in_a_bare_pickle_is_refused_and_does_not_run(path: Path):
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("state", [{"format": 1, "step": 1}, {"step": 1}, [1, 2], 3])
+@pytest.mark.parametrize(
+    "state", [{"format": 2, "step": 1}, {"format": torch.zeros(2)}, {"step": 1}, [1, 2], 3]
+)
 def test_another_format_is_refused(path: Path, state: object):
     path.parent.mkdir()
     torch.save(state, path)

@@ -66,9 +66,15 @@ def test_every_example_is_seen_where_batches_divide_the_data():
 
 
 def test_epochs_and_seeds_differ_in_their_order():
-    first, other = BatchOrder(60, 60, 0, CPU), BatchOrder(60, 60, 1, CPU)
+    first, other = BatchOrder(60, 59, 0, CPU), BatchOrder(60, 59, 1, CPU)
     assert not torch.equal(first(0), first(1))
     assert not torch.equal(first(0), other(0))
+
+
+def test_a_batch_of_all_examples_has_them_in_their_own_order():
+    order = BatchOrder(60, 60, 0, CPU)
+    assert order.steps_per_epoch == 1
+    assert order(0).tolist() == order(7).tolist() == list(range(60))
 
 
 def test_the_order_leaves_torch_s_own_generator_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from tuner.domain.averages import AVERAGES
 from tuner.domain.dimensions import Dimension, Value
 from tuner.domain.groups import GroupValues
 from tuner.domain.optimizers import OPTIMIZERS
@@ -85,6 +87,13 @@ def make_config(
         SCHEDULES[schedule].decode({"warmup": warmup}),
         batch_size,
         groups,
+    )
+
+
+def averaged(config: TrialConfig, average: str = "ema", **values: Value) -> TrialConfig:
+    """Returns a configuration that averages its weights; keyword arguments are the average's."""
+    return dataclasses.replace(
+        config, average=average, average_values=AVERAGES[average].decode(dict(values))
     )
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from tuner.analysis.averages import AverageSummary, summarize_average
+from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.dimensions import Choice, Fixed
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
-from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, decode, ran_own_defaults
+from tuner.domain.trials import (
+    Outcome,
+    TrialConfig,
+    TrialRecord,
+    branches_of,
+    decode,
+    ran_own_defaults,
+)
 
 _EDGE = 0.05
 
@@ -77,6 +87,7 @@ class StudySummary:
         counts: Trials by outcome.
         best: The best complete trial, or None.
         optimizers: One entry an optimizer, best first.
+        averages: One entry an average, best first; none where no trial averages.
         records: Every trial, by number.
         wall_s: Seconds during which at least one worker lived.
         training_s: Seconds spent in training steps, all trials together.
@@ -92,6 +103,7 @@ class StudySummary:
     counts: dict[str, int]
     best: BestTrial | None
     optimizers: tuple[OptimizerSummary, ...]
+    averages: tuple[AverageSummary, ...]
     records: tuple[TrialRecord, ...]
     wall_s: float
     training_s: float
@@ -103,7 +115,18 @@ class StudySummary:
     @property
     def finished(self) -> int:
         """Trials that are over, however they ended."""
-        return sum(self.counts.values()) - self.counts[Outcome.RUNNING]
+        counts = self.counts
+        return sum(counts.values()) - counts[Outcome.RUNNING] - counts[Outcome.WAITING]
+
+    @property
+    def repeats(self) -> list[tuple[TrialRecord, ...]]:
+        """The trials of every configuration that ran more than once, to the end or not."""
+        alike: dict[str, list[TrialRecord]] = {}
+        for record in self.records:
+            if record.outcome not in (Outcome.RUNNING, Outcome.WAITING, Outcome.FAILED):
+                config = decode(self.spec, record.proposal)
+                alike.setdefault(json.dumps(asdict(config), sort_keys=True), []).append(record)
+        return [tuple(records) for records in alike.values() if len(records) > 1]
 
     @property
     def trials_per_hour(self) -> float:
@@ -158,6 +181,7 @@ def summarize(
         optimizers=tuple(
             sorted(summaries, key=lambda s: (_rank(spec, s.best_value), s.best_trial or 0))
         ),
+        averages=_summarize_averages(spec, records),
         records=tuple(sorted(records, key=lambda record: record.number)),
         wall_s=wall_s,
         training_s=_total(records, "train_s"),
@@ -195,6 +219,21 @@ def _summarize_optimizer(
     )
 
 
+def _summarize_averages(
+    spec: StudySpec, records: Sequence[TrialRecord]
+) -> tuple[AverageSummary, ...]:
+    if spec.train.averages == (NO_AVERAGE,):
+        return ()
+    own: dict[str, list[TrialRecord]] = {average: [] for average in spec.train.averages}
+    for record in records:
+        own.setdefault(decode(spec, record.proposal).average, []).append(record)
+    summaries = [
+        summarize_average(average, trials, lambda value: _rank(spec, value))
+        for average, trials in own.items()
+    ]
+    return tuple(sorted(summaries, key=lambda s: (_rank(spec, s.best_value), s.best_trial or 0)))
+
+
 def _describe_best(spec: StudySpec, record: TrialRecord) -> BestTrial:
     return BestTrial(record, decode(spec, record.proposal), tuple(_edges(spec, record)))
 
@@ -202,8 +241,8 @@ def _describe_best(spec: StudySpec, record: TrialRecord) -> BestTrial:
 def _edges(spec: StudySpec, record: TrialRecord) -> list[str]:
     """Returns the hyperparameters within 5% of an end of their range."""
     found = []
-    for table, branch in ((spec.optimizer, record.optimizer), (spec.schedule, record.schedule)):
-        for key, axis in table[branch].items():
+    for _, branch, axes in branches_of(spec, record.proposal.params):
+        for key, axis in axes.items():
             value = record.proposal.params.get(f"{branch}.{key}")
             if value is None or isinstance(axis, Choice | Fixed) or axis.low == axis.high:
                 continue

@@ -17,6 +17,7 @@ from tuner.errors import NotFoundError
 from tuner.report.catalog import (
     COLUMNS,
     describe_knob,
+    explain_knobs,
     sample_factor,
     sample_momentum,
     to_sparkline,
@@ -128,6 +129,7 @@ def _print_row(row: Row) -> None:
     for line in zip(*(cells for _, *cells in told), strict=True):
         table.add_row(*line)
     out.print(table)
+    out.print(explain_knobs(row), style="dim", markup=False)
 
 
 def _draw_course(row: ScheduleRow) -> None:

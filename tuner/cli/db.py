@@ -6,10 +6,10 @@ import dataclasses
 
 import click
 
-from tuner.cli.options import echo_json, examples, json_option, storage_option
+from tuner.cli.options import Group, echo_json, examples, json_option, storage_option
 
 
-@click.group()
+@click.group(cls=Group, epilog=examples("tuner db status", "tuner db upgrade"))
 def db() -> None:
     """The database: its state and the version of its tables."""
 

@@ -13,18 +13,20 @@ from tuner.cli.catalog import optimizers, schedules
 from tuner.cli.dashboard import dashboard
 from tuner.cli.db import db
 from tuner.cli.init import init
+from tuner.cli.options import Group
 from tuner.cli.run import run
 from tuner.cli.study import study
 from tuner.cli.trial import trial
 from tuner.cli.worker import worker
 from tuner.cli.workers import workers
 from tuner.cli.workloads import workloads
-from tuner.errors import NotFoundError, SpecError, TunerError
+from tuner.errors import NotFoundError, SpecError, TunerError, UnavailableError
 
-USE, FAULT = 2, 1
+USE, FAULT, UNAVAILABLE = 2, 1, 69
+"""Exit codes; 69 is EX_UNAVAILABLE of sysexits.h: the same may work in a while."""
 
 
-class Commands(click.Group):
+class Commands(Group):
     """Turns whatever a command raises into one message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -37,7 +39,7 @@ class Commands(click.Group):
             if ctx.params.get("debug"):
                 raise
             _say(str(error))
-            ctx.exit(USE if isinstance(error, SpecError | NotFoundError) else FAULT)
+            ctx.exit(_code_of(error))
         except Exception as error:
             if ctx.params.get("debug"):
                 raise
@@ -78,6 +80,12 @@ def main() -> None:
         # Whoever read our output has gone, as with `tuner optimizers | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAULT)
+
+
+def _code_of(error: TunerError) -> int:
+    if isinstance(error, UnavailableError):
+        return UNAVAILABLE
+    return USE if isinstance(error, SpecError | NotFoundError) else FAULT
 
 
 def _say(message: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tuner.domain.imports import allow, vouch_for
+from tuner.domain.names import find_nearest
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import apply_settings, parse_spec, read_spec, set_value
 from tuner.errors import SpecError
@@ -24,6 +25,51 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 STARTED_AT = time.time()
 """When this process started to load, seconds since 1970: before anything heavy is imported."""
+
+_WHOLE = 1000
+"""Letters of a command's summary that a group shows: more than any has."""
+
+
+class Group(click.Group):
+    """Commands in a group: their summaries whole, and for an unknown name the nearest one."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes every command with the whole first sentence of its help."""
+        rows = [
+            (name, command.get_short_help_str(limit=_WHOLE))
+            for name in self.list_commands(ctx)
+            if (command := self.get_command(ctx, name)) is not None and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Returns the command that is meant; for an unknown one, which may be in any group."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            ctx.fail(f"There is no command {name!r}: {_suggest_command(ctx, name)}")
+        return super().resolve_command(ctx, args)
+
+
+def _suggest_command(ctx: click.Context, name: str) -> str:
+    root = ctx.find_root()
+    paths = list(_command_paths(root.command, root.command_path))
+    nearest = find_nearest(name, {path[-1] for path in paths})
+    if nearest is None:
+        return f"see '{ctx.command_path} --help'."
+    meant = [" ".join(path) for path in paths if path[-1] == nearest]
+    here = [path for path in meant if path.startswith(f"{ctx.command_path} ")]
+    return f"did you mean {' or '.join(map(repr, here or meant))}?"
+
+
+def _command_paths(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
+    """Yields every command below one by the words that are typed for it."""
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield (*path, name)
+            yield from _command_paths(below, *path, name)
 
 
 def examples(*lines: str) -> str:
@@ -75,14 +121,14 @@ def json_option(command: F) -> F:
     )
 
 
-def device_option(command: F) -> F:
+def device_option(command: F, *, purpose: str = "Where to train.") -> F:
     """Adds ``--device``."""
     return click.option(
         "--device",
         default="auto",
         show_default=True,
         metavar="auto|cpu|cuda|cuda:0|mps",
-        help="Where to train.",
+        help=purpose,
     )(command)
 
 
@@ -110,7 +156,8 @@ def spec_options(command: F) -> F:
                 "settings",
                 multiple=True,
                 metavar="KEY=VALUE",
-                help="Replace a value of the study file, such as budget.trials=20. Repeatable.",
+                help="Replace a value of the study file, such as budget.trials=20, and of a study "
+                "that exists its budget. Repeatable.",
             ),
         )
     ):

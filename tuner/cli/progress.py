@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group
@@ -15,13 +15,24 @@ from rich.text import Text
 
 from tuner.analysis.summary import best_of
 from tuner.cli.options import console
-from tuner.domain.trials import Outcome, TrialRecord
+from tuner.cli.roster import Roster
+from tuner.domain.states import StudyState, announce_pause
+from tuner.domain.trials import Outcome, TrialRecord, tell_waiting
 from tuner.errors import UnavailableError
 from tuner.report.tables import duration
 from tuner.service.interruption import Interruption
 from tuner.service.pools import Exit, Pool, Seat, SeatState, tend
+from tuner.service.presence import is_dead
 from tuner.store import Database, RecordReader, Studies, StudyHandle
+from tuner.store.control import read_state
+from tuner.store.leases import read_held
 from tuner.store.workers import read_workers
+
+_ENDED_EARLY = {Outcome.PRUNED: "yellow", Outcome.DIVERGED: "magenta", Outcome.FAILED: "red"}
+"""How trials end early, and the colour of each."""
+
+_TIMED_EVERY_S = 15.0
+"""Seconds between two lines that say how long all of it takes."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +68,10 @@ def watch(
     out = console(stderr=True)
     scene = Scene(database, study)
     reader = RecordReader(database, study)
+    roster = Roster()
     failures: list[Exit] = []
-    display: _Live | _Lines = _Live(out) if out.is_terminal else _Lines(out)
-    stopping = lost = away = False
+    display: _Live | Lines = _Live(out) if out.is_terminal else Lines(out)
+    stopping = lost = away = paused = False
     with display:
         for moment in tend(pool, interruption):
             if moment.stopping and not stopping:
@@ -70,11 +82,21 @@ def watch(
                     display.say(f"{ended.message} It has been started again.")
                 elif ended.code != 0:
                     failures.append(ended)
+            if show_workers:
+                for line in roster.changes(pool.seats, moment.exits):
+                    display.note(line)
+                lack = roster.lack_of_room(pool.seats, time.monotonic())
+                if lack is not None:
+                    display.say(lack)
             try:
-                finished = scene.add(reader.sync())
+                news = reader.sync()
+                scene.look()
                 if show_workers:
                     scene.seat(pool.seats)
-                display.show(scene, finished)
+                display.show(scene, scene.take(news))
+                before, paused = paused, read_state(database, study) is StudyState.PAUSED
+                if paused and not before:
+                    display.say(announce_pause(study.name))
                 away = False
             except UnavailableError as error:
                 # The workers keep what they have to tell, so this only has nothing to show.
@@ -90,27 +112,37 @@ class Scene:
     Args:
         database: Where the study is.
         study: The study.
+        clock: Returns seconds.
     """
 
-    def __init__(self, database: Database, study: StudyHandle) -> None:
+    def __init__(
+        self, database: Database, study: StudyHandle, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
         self.study = study
         self.records: dict[int, TrialRecord] = {}
         self.seated: list[tuple[Seat, list[int]]] = []
-        self._began = time.monotonic()
+        self._held: frozenset[int] = frozenset()
+        self._clock = clock
+        self._began = clock()
         self._finished_before: int | None = None
 
-    def add(self, records: Iterable[TrialRecord]) -> list[TrialRecord]:
-        """Takes in news; returns the trials that finished."""
-        news = list(records)
-        self.records |= {record.number: record for record in news}
-        if len(self.records) > self.study.spec.budget.trials:
-            self.study = Studies(self._database).refresh(self.study)
-        finished = [record for record in news if record.outcome is not Outcome.RUNNING]
+    def take(self, news: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
+        """Takes in news one by one; yields each trial that finished as soon as it is counted."""
         if self._finished_before is None:
-            self._finished_before = len(finished)
-            return []
-        return finished
+            self.records = {record.number: record for record in news}
+            self._finished_before = self.finished
+            news = ()
+        if len(self.records | {r.number: r for r in news}) > self.study.spec.budget.trials:
+            self.study = Studies(self._database).refresh(self.study)
+        for record in news:
+            self.records[record.number] = record
+            if record.outcome is not Outcome.RUNNING:
+                yield record
+
+    def look(self) -> None:
+        """Finds out which trials somebody trains."""
+        self._held = read_held(self._database, self.study, is_dead)
 
     def seat(self, seats: Sequence[Seat]) -> None:
         """Takes in what is known of a pool's workers, and finds the trials they hold."""
@@ -122,13 +154,14 @@ class Scene:
 
     @property
     def counts(self) -> Counter[Outcome]:
-        """Trials by outcome."""
-        return Counter(record.outcome for record in self.records.values())
+        """Trials by outcome; those that nobody trains are waiting."""
+        shown = tell_waiting(self.records.values(), self._held)
+        return Counter(record.outcome for record in shown)
 
     @property
     def finished(self) -> int:
         """Trials that are over."""
-        return len(self.records) - self.counts[Outcome.RUNNING]
+        return sum(record.outcome is not Outcome.RUNNING for record in self.records.values())
 
     def best(self) -> str:
         """Returns the best trial in a few words."""
@@ -137,41 +170,65 @@ class Scene:
             return "–"
         return f"{record.value:.4g} ({record.optimizer}, {record.schedule})"
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the watch began."""
+        return self._clock() - self._began
+
     def time_left_s(self) -> float | None:
         """Returns the seconds the rest should take at the speed so far, or None at the start."""
         done = self.finished - (self._finished_before or 0)
         if done <= 0:
             return None
         rest = self.study.spec.budget.trials - self.finished
-        return (time.monotonic() - self._began) / done * rest
+        return self.elapsed_s / done * rest
 
 
-class _Lines:
+class Lines:
     """One line a finished trial, without control codes."""
 
     def __init__(self, out: Console) -> None:
         self._out = out
+        self._timed_at_s = 0.0
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> Lines:
         return self
 
     def __exit__(self, *error: object) -> None:
         pass
 
     def say(self, text: str) -> None:
+        """Says anything else."""
         self._out.print(text, soft_wrap=True, markup=False, emoji=False)
 
-    def show(self, scene: Scene, finished: list[TrialRecord]) -> None:
+    def note(self, text: str) -> None:
+        """Says what a live display shows anyway."""
+        self.say(text)
+
+    def show(self, scene: Scene, finished: Iterable[TrialRecord]) -> None:
+        """Says how trials ended, and now and then how long all of it takes."""
         for record in finished:
-            value = "" if record.value is None else f" {record.value:.4g}"
-            counts = scene.counts
-            self.say(
-                f"trial {record.number} {record.optimizer}/{record.schedule} "
-                f"{record.outcome.value}{value} | "
-                f"{scene.finished}/{scene.study.spec.budget.trials} done, "
-                f"{counts[Outcome.PRUNED]} pruned, {counts[Outcome.DIVERGED]} diverged, "
-                f"{counts[Outcome.FAILED]} failed | best {scene.best()}"
-            )
+            self._tell(scene, record)
+
+    def _tell(self, scene: Scene, record: TrialRecord) -> None:
+        value = "" if record.value is None else f" {record.value:.4g}"
+        counts = ", ".join(
+            [
+                f"{scene.finished}/{scene.study.spec.budget.trials} done",
+                *(f"{scene.counts[o]} {o.value}" for o in _ENDED_EARLY if scene.counts[o]),
+            ]
+        )
+        self.say(
+            f"trial {record.number} {record.optimizer}/{record.schedule} "
+            f"{record.outcome.value}{value} | {counts} | best {scene.best()}{self._time(scene)}"
+        )
+
+    def _time(self, scene: Scene) -> str:
+        elapsed_s, left_s = scene.elapsed_s, scene.time_left_s()
+        if not left_s or elapsed_s - self._timed_at_s < _TIMED_EVERY_S:
+            return ""
+        self._timed_at_s = elapsed_s
+        return f" | {duration(elapsed_s)}, about {duration(left_s)} left"
 
 
 class _Live:
@@ -190,7 +247,12 @@ class _Live:
     def say(self, text: str) -> None:
         self._live.console.print(text)
 
-    def show(self, scene: Scene, finished: list[TrialRecord]) -> None:
+    def note(self, text: str) -> None:
+        pass  # the table of workers shows it
+
+    def show(self, scene: Scene, finished: Iterable[TrialRecord]) -> None:
+        for _ in finished:
+            pass  # it is counted in what is drawn
         self._live.update(_draw(scene))
 
 
@@ -206,9 +268,8 @@ def _draw(scene: Scene) -> Group:
     )
     details = Text.assemble(
         f"{counts[Outcome.RUNNING]} running  ",
-        (f"{counts[Outcome.PRUNED]} pruned  ", "yellow"),
-        (f"{counts[Outcome.DIVERGED]} diverged  ", "magenta"),
-        (f"{counts[Outcome.FAILED]} failed  ", "red" if counts[Outcome.FAILED] else ""),
+        f"{counts[Outcome.WAITING]} waiting  " if counts[Outcome.WAITING] else "",
+        *((f"{counts[o]} {o.value}  ", style) for o, style in _ENDED_EARLY.items() if counts[o]),
         (f"best {scene.best()}", "green"),
     )
     return Group(line, details, *([_draw_seats(scene)] if scene.seated else []))

@@ -21,7 +21,7 @@ class Roster:
         self._said_at = float("-inf")
 
     def changes(self, seats: Sequence[Seat], exits: Sequence[Exit]) -> Iterator[str]:
-        """Yields a line for each worker that has ended or started, but for those that died.
+        """Yields a line for each worker that has ended for good or started.
 
         Args:
             seats: The pool's, as they are now.
@@ -31,7 +31,9 @@ class Roster:
             if ended.gave_up:
                 reason, *_ = ended.message.splitlines()
                 yield f"worker {ended.index} gave up: {reason}"
-            elif ended.code == 0:
+            elif ended.died and not ended.restarted:
+                yield ended.message
+            elif not ended.died and ended.index in self._pids:
                 yield f"worker {ended.index} ended"
         for seat in seats:
             index, pid = seat.slot.index, seat.pid

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -18,7 +20,7 @@ from tuner.cli.options import (
     spec_options,
     storage_option,
 )
-from tuner.errors import WorkloadError
+from tuner.errors import SpecError, WorkloadError
 
 if TYPE_CHECKING:
     from tuner.domain.spec import StudySpec
@@ -59,10 +61,12 @@ def run(
 ) -> None:
     """Create or resume a study, train it on this machine, and report.
 
-    Ctrl-C saves the trials in training; the same command continues them.
+    Ctrl-C saves the trials in training; the same command continues them. A study that was paused
+    or stopped is left alone until 'tuner study resume'. A study file that asks for a smaller budget
+    than the study has changes nothing: only --set budget.trials or budget.wall_time lowers it.
     """
     parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
-    database, study = create_or_resume(parsed, storage, device)
+    database, study = create_or_resume(parsed, storage, device, settings)
     train(database, study, workers=workers, device=device)
 
 
@@ -70,6 +74,7 @@ def create_or_resume(
     spec: StudySpec,
     storage: str | None,
     device: str,
+    settings: Sequence[str] = (),
     *,
     check: bool = True,
 ) -> tuple[Database, StudyHandle]:
@@ -79,6 +84,7 @@ def create_or_resume(
         spec: What the study file says.
         storage: The database's URL, or None for the default one.
         device: Where the workload is tried.
+        settings: What was set beside the study file: ``key=value`` texts.
         check: Whether to try the workload of a new study.
     """
     from tuner.service.resume import find_study, open_study
@@ -87,13 +93,27 @@ def create_or_resume(
     if check and not existing:
         check_workload(spec, device)
     database = open_storage(storage, create=True)
-    opened = open_study(database, spec)
-    budget, study_name = opened.study.spec.budget, opened.study.name
+    opened = open_study(database, spec, {text.partition("=")[0].strip() for text in settings})
+    study = opened.study
     if opened.created:
-        click.echo(f"Created study {study_name!r} in {database.name}", err=True)
-    elif opened.extended:
-        click.echo(f"Study {study_name!r} now has a budget of {budget.trials} trials", err=True)
-    return database, opened.study
+        click.echo(f"Created study {study.name!r} in {database.name}", err=True)
+    for key, limit in opened.changed.items():
+        click.echo(f"Study {study.name!r} now has a budget of {_limit(key, limit)}", err=True)
+    for key, (limit, said) in opened.kept.items():
+        click.echo(
+            f"Study {study.name!r} stays at {_limit(key, limit)} (the file says "
+            f"{_limit(key, said)}; to lower it: --set budget.{key}={said})",
+            err=True,
+        )
+    return database, study
+
+
+def _limit(key: str, limit: float | None) -> str:
+    from tuner.report.tables import duration
+
+    if key == "trials":
+        return f"{limit:.0f} trials"
+    return "no limit of wall time" if limit is None else f"{duration(limit)} of wall time"
 
 
 def check_workload(spec: StudySpec, device: str) -> None:
@@ -115,14 +135,21 @@ def check_workload(spec: StudySpec, device: str) -> None:
 
 def train(database: Database, study: StudyHandle, *, workers: int, device: str) -> None:
     """Trains a study on local workers, shows how it goes, and prints the report."""
-    from tuner.report.terminal import print_report
     from tuner.service.local_pool import LocalPool
     from tuner.service.pools import slots_on
     from tuner.service.summaries import read_summary
 
     if read_summary(database, study).finished < study.spec.budget.trials:
-        _resume(database, study)
+        _refuse_halted(database, study)
         train_on(LocalPool(job_on(database, study), slots_on([device], workers)), database, study)
+    conclude(database, study)
+
+
+def conclude(database: Database, study: StudyHandle) -> None:
+    """Prints the report of a study, and what else there is; exits with 1 if it has no winner."""
+    from tuner.report.terminal import print_report
+    from tuner.service.summaries import read_summary
+
     summary = read_summary(database, study)
     print_report(summary, console())
     if summary.best is None:
@@ -135,13 +162,17 @@ def train(database: Database, study: StudyHandle, *, workers: int, device: str) 
     )
 
 
-def _resume(database: Database, study: StudyHandle) -> None:
+def _refuse_halted(database: Database, study: StudyHandle) -> None:
+    """Leaves a study alone that somebody has halted: it may be another one than who runs it."""
     from tuner.domain.states import StudyState
-    from tuner.store.control import set_state
+    from tuner.store.control import read_state
 
-    before = set_state(database, study, StudyState.RUNNING)
-    if before is not StudyState.RUNNING:
-        click.echo(f"Study {study.name!r} was {before} and goes on", err=True)
+    state = read_state(database, study)
+    if state is not StudyState.RUNNING:
+        raise SpecError(
+            f"The study {study.name!r} is {state}. To go on with it: "
+            f"tuner study resume {shlex.quote(study.name)}"
+        )
 
 
 def job_on(database: Database, study: StudyHandle) -> Job:
@@ -178,20 +209,31 @@ def train_on(
 
     with Interruption() as interruption:
         watched = watch(database, study, pool, interruption, show_workers=show_workers)
-    if interruption.requested or _were_asked_to_leave(database, study, pool):
+    done = is_done(database, study)
+    stopped_by = interruption.requested_by
+    if not done and not stopped_by and _were_asked_to_leave(database, study, pool):
+        stopped_by = "'tuner workers stop'"
+    if stopped_by:
         fate = "lost since their last checkpoints" if watched.lost else "saved"
-        name = shlex.quote(study.name)
         click.echo(
-            f"Stopped; unfinished trials are {fate}. Continue: tuner study run {name}", err=True
+            f"Stopped by {stopped_by}; unfinished trials are {fate}. Continue: {_as_typed()}",
+            err=True,
         )
         click.get_current_context().exit(INTERRUPTED)
-    if not is_done(database, study):
+    if not done:
         messages = [failure.message for failure in watched.failures if failure.message]
         raise WorkloadError(
             messages[-1] if messages else "The workers ended before the study was done."
         )
     for failure in watched.failures:
         click.echo(f"Worker {failure.index} died (exit code {failure.code}).", err=True)
+
+
+def _as_typed() -> str:
+    """Returns the command that this process runs, without passwords."""
+    from tuner.store.urls import hide_known_secrets
+
+    return hide_known_secrets(shlex.join(("tuner", *sys.argv[1:])))
 
 
 def _were_asked_to_leave(database: Database, study: StudyHandle, pool: Pool) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli.options import (
+    Group,
     allow_option,
     console,
     device_option,
@@ -30,9 +32,16 @@ if TYPE_CHECKING:
     from tuner.store import Database, StudyHandle
 
 
-@click.group()
+@click.group(
+    cls=Group,
+    epilog=examples(
+        "tuner study create studies/digits.toml",
+        "tuner study run digits",
+        "tuner study report digits",
+    ),
+)
 def study() -> None:
-    """Create, list, run, report and export studies."""
+    """Create, list, run, pause, stop, repair, report, export and delete studies."""
 
 
 @study.command(
@@ -43,7 +52,7 @@ def study() -> None:
 )
 @spec_options
 @storage_option
-@device_option
+@partial(device_option, purpose="Where the workload is tried, before anything is created.")
 @click.option("--no-check", is_flag=True, help="Do not try the workload on this machine first.")
 @json_option
 def create(
@@ -57,9 +66,9 @@ def create(
     no_check: bool,
     as_json: bool,
 ) -> None:
-    """Create a study, or give an existing one another budget; nothing is trained yet."""
+    """Create a study, or give one another budget; nothing is trained yet."""
     parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
-    database, handle = create_or_resume(parsed, storage, device, check=not no_check)
+    database, handle = create_or_resume(parsed, storage, device, settings, check=not no_check)
     if as_json:
         echo_json({"study": handle.name, "storage": database.name, "spec": handle.spec.to_json()})
     else:
@@ -71,10 +80,11 @@ def create(
 @json_option
 def list_(storage: str | None, as_json: bool) -> None:
     """List the studies of a database."""
+    from tuner.service.presence import is_dead
     from tuner.store import Studies
 
     try:
-        overviews = Studies(open_storage(storage)).list()
+        overviews = Studies(open_storage(storage)).list(is_dead)
     except NotFoundError:
         overviews = []
     if as_json:
@@ -87,12 +97,12 @@ def list_(storage: str | None, as_json: bool) -> None:
 
         rows = tuple(
             (
-                *(o.name, o.workload, f"{o.started}/{o.trials}", str(o.running)),
-                *(number(o.best_value), "" if o.state is StudyState.RUNNING else o.state.value),
+                *(o.name, o.workload, f"{o.started}/{o.trials}", str(o.running), str(o.waiting)),
+                *(number(o.best_value), o.activity.value),
             )
             for o in overviews
         )
-        columns = ("study", "workload", "trials", "running", "best", "state")
+        columns = ("study", "workload", "trials", "running", "waiting", "best", "state")
         console().print(draw(TextTable("Studies", columns, rows)))
 
 
@@ -102,11 +112,11 @@ def list_(storage: str | None, as_json: bool) -> None:
 @json_option
 def show(name: str, storage: str | None, as_json: bool) -> None:
     """Show a study's resolved spec and its trials."""
-    from tuner.store import read_records
+    from tuner.service.summaries import read_shown
     from tuner.store.control import read_state
 
     database, handle = _find(name, storage)
-    records, state = read_records(database, handle), read_state(database, handle)
+    records, state = read_shown(database, handle), read_state(database, handle)
     if as_json:
         trials = [
             {
@@ -145,7 +155,10 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
 @device_option
 @allow_option
 def run(name: str, storage: str | None, workers: int, device: str) -> None:
-    """Train a study that exists on this machine, and report."""
+    """Train a study that exists on this machine, and report.
+
+    A study that was paused or stopped is left alone until 'tuner study resume'.
+    """
     database, handle = _find(name, storage)
     train(database, handle, workers=workers, device=device)
 
@@ -156,8 +169,8 @@ def run(name: str, storage: str | None, workers: int, device: str) -> None:
 def pause(name: str, storage: str | None) -> None:
     """Have the workers of a study save and give back their trials, and wait.
 
-    They do so at the next evaluation of each trial. Nothing is lost: 'tuner study resume' has
-    them go on where they were.
+    They hear of it within seconds, and do so at the next step or evaluation of each trial. Nothing
+    is lost: 'tuner study resume' has them go on where they were.
     """
     _set_state(name, storage, StudyState.PAUSED)
 
@@ -196,11 +209,13 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
     free once its worker is known to have died, or has been silent for as long as its lease. One
     that was tried three times without getting further is failed, and so is one that nobody holds.
     """
+    from tuner.service.checkpoints import study_folder, sweep
     from tuner.service.presence import is_dead
     from tuner.store import control
 
     database, handle = _find(name, storage)
     repairs = control.repair(database, handle, is_dead)
+    sweep(study_folder(database.url, handle), database, handle)
     if as_json:
         echo_json([dataclasses.asdict(done) for done in repairs])
         return
@@ -298,10 +313,12 @@ def _find(name: str, storage: str | None) -> tuple[Database, StudyHandle]:
 _ORDERED = {
     StudyState.RUNNING: "goes on. Workers that wait see it by themselves; "
     "start some with: tuner study run {name}",
-    StudyState.PAUSED: "is paused: trials in training are saved and given back, "
-    "and workers wait. Go on with: tuner study resume {name}",
-    StudyState.STOPPED: "is stopped: trials in training end with what they have, "
-    "and workers end. See what was found with: tuner study report {name}",
+    StudyState.PAUSED: "is paused: nothing new starts. Trials in training will be saved and given "
+    "back within seconds, at their next step or evaluation; then their workers wait. "
+    "Go on with: tuner study resume {name}",
+    StudyState.STOPPED: "is stopped: nothing new starts. Trials in training will end with what "
+    "they have within seconds, at their next step or evaluation; then their workers end. "
+    "See what was found with: tuner study report {name}",
 }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli.options import (
+    Group,
     console,
     echo_json,
     examples,
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from tuner.store.events import Event
 
 
-@click.group()
+@click.group(
+    cls=Group, epilog=examples("tuner trial show digits 12", "tuner trial rerun digits 12")
+)
 def trial() -> None:
     """Single trials of a study."""
 
@@ -37,6 +40,7 @@ def trial() -> None:
 @json_option
 def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
     """Show trial NUMBER of STUDY: its settings, its curve, its history, and how it ended."""
+    from tuner.service.summaries import show_waiting
     from tuner.store import Studies
     from tuner.store.curves import read_curves
     from tuner.store.events import read_events
@@ -50,6 +54,7 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
             f"The study {study!r} has no trial {number}; "
             f"see what it has with 'tuner study show {shlex.quote(study)}'."
         )
+    [record] = show_waiting(database, handle, [record])
     curves = read_curves(database, handle, number)
     events = read_events(database, handle, number)
     if as_json:
@@ -58,19 +63,26 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
         _print(handle, record, curves, events)
 
 
-@trial.command(epilog=examples("tuner trial rerun digits 12"))
+@trial.command(
+    epilog=examples("tuner trial rerun digits 12", "tuner trial rerun digits 12 --extend")
+)
 @click.argument("study")
 @click.argument("number", type=click.IntRange(0, 2**31 - 1))
 @storage_option
-def rerun(study: str, number: int, storage: str | None) -> None:
+@click.option(
+    "--extend", is_flag=True, help="Where all trials of the budget have started, allow one more."
+)
+def rerun(study: str, number: int, storage: str | None, extend: bool) -> None:
     """Have trial NUMBER of STUDY run again, as a new trial of the same configuration.
 
-    The new trial counts in the study's budget. The next worker that asks for work takes it.
+    It has the same seed too, so on the same kind of device it repeats the trial bit by bit, unless
+    it is pruned: that checks a result, and tells nothing of other seeds. It counts in the study's
+    budget. The next worker that asks for work takes it.
     """
     from tuner.store import Studies, reruns
 
     database = open_storage(storage)
-    started = reruns.rerun(database, Studies(database).find(study), number)
+    started = reruns.rerun(database, Studies(database).find(study), number, extend=extend)
     click.echo(
         f"Trial {started} is trial {number} again; a worker takes it next, or start one: "
         f"tuner study run {shlex.quote(study)}"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
+from typing import TYPE_CHECKING
+
 import click
 
 from tuner.cli.options import (
     STARTED_AT,
+    Group,
     allow_option,
     device_option,
     examples,
@@ -13,9 +17,14 @@ from tuner.cli.options import (
     storage_option,
 )
 from tuner.cli.run import INTERRUPTED
+from tuner.cli.streams import lose_rather_than_fail
+from tuner.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from tuner.service.interruption import Interruption
 
 
-@click.group()
+@click.group(cls=Group, epilog=examples("tuner worker start digits --device cuda:1"))
 def worker() -> None:
     """Processes that train a study's trials."""
 
@@ -36,31 +45,61 @@ def start(
 
     Any number of workers may work on one study. Ctrl-C or SIGTERM saves the trial in training
     and gives it back; whoever works on the study next continues it. The exit code is then 130,
-    and 0 only when nothing is left to do.
+    and 0 only when nothing is left to do. On a paused study it waits until that is resumed. A
+    database that is away is waited for; when that takes too long, the exit code is 69.
     """
-    database = open_storage(storage)
-    from tuner.store import Studies
-
-    study = Studies(database).find(name)
-
-    import torch
-
     from tuner.service.interruption import Interruption
-    from tuner.service.worker import Worker
-    from tuner.training.device import resolve_device
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    lose_rather_than_fail()
     with Interruption(follow_stdin=follow_stdin) as interruption:
-        Worker(
+        try:
+            work(name, storage, device, threads, interruption)
+        except (KeyboardInterrupt, UnavailableError) as error:
+            if not interruption.requested:
+                raise
+            click.echo(f"Asked to stop: {str(error) or 'no trial is in training yet.'}")
+    # A pool that holds standard input has asked for the stop itself; Slurm and Kubernetes would
+    # take 0 for a study that is done.
+    if interruption.requested and not follow_stdin:
+        click.get_current_context().exit(INTERRUPTED)
+
+
+def work(
+    name: str,
+    storage: str | None,
+    device: str,
+    threads: int | None,
+    interruption: Interruption,
+) -> None:
+    """Opens the database, waiting for it if it is away, and works on a study.
+
+    Raises:
+        KeyboardInterrupt: If a stop is asked for before any trial is in training.
+        UnavailableError: If the database stays away.
+    """
+    with interruption.raising():
+        from tuner.store import Studies
+        from tuner.store.retries import PATIENCE_S, Patience
+
+        patience = Patience(
+            limit_s=PATIENCE_S, wait=interruption.wait, seed=uuid.uuid4().int, log=click.echo
+        )
+        database = patience.run(lambda: open_storage(storage))
+        study = patience.run(lambda: Studies(database).find(name))
+
+        import torch
+
+        from tuner.service.worker import Worker
+        from tuner.training.device import resolve_device
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        worker = Worker(
             database=database,
             study=study,
             device=resolve_device(device),
             interruption=interruption,
             started_at=STARTED_AT,
             log=click.echo,
-        ).run()
-    # A pool that holds standard input has asked for the stop itself; Slurm and Kubernetes would
-    # take 0 for a study that is done.
-    if interruption.requested and not follow_stdin:
-        click.get_current_context().exit(INTERRUPTED)
+        )
+    worker.run()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.options import (
+    Group,
     allow_option,
     console,
     echo_json,
@@ -16,18 +17,27 @@ from tuner.cli.options import (
     open_storage,
     storage_option,
 )
-from tuner.cli.run import job_on, train_on
+from tuner.cli.run import conclude, job_on, train_on
 from tuner.errors import NotFoundError, SpecError
 
 if TYPE_CHECKING:
+    from tuner.service.pools import Pool
     from tuner.service.worker_process import Job
     from tuner.store import Database, StudyHandle
+    from tuner.store.workers import WorkerRow
 
 _SHORT = 8
 """How much of a worker's id is shown: enough to tell them apart."""
 
 
-@click.group()
+@click.group(
+    cls=Group,
+    epilog=examples(
+        "tuner workers launch digits --devices 0,1 --per-device 2",
+        "tuner workers list digits",
+        "tuner workers stop digits",
+    ),
+)
 def workers() -> None:
     """Pools of workers, and who works on a study."""
 
@@ -82,12 +92,17 @@ def launch(
     """Train the study NAME on many workers, and show each.
 
     A worker that dies is started again. Ctrl-C or SIGTERM saves the trials in training; the same
-    command continues them. When this process dies, its workers save and end.
+    command continues them. When this process dies, its workers save and end. On a paused study
+    they wait until it is resumed.
     """
+    if place == "local" and count is not None:
+        raise SpecError(
+            f"--workers is for --on ray; for {count} processes here use --per-device {count}."
+        )
     _refuse_foreign(
         place,
         local={"--devices": devices, "--per-device": per_device},
-        ray={"--address": address, "--workers": count, "--gpus-per-worker": gpus_per_worker},
+        ray={"--address": address, "--gpus-per-worker": gpus_per_worker},
     )
     database, study = _find(name, storage)
     from tuner.service.pools import MAX_RESTARTS
@@ -96,13 +111,13 @@ def launch(
     cap = MAX_RESTARTS if max_restarts is None else max_restarts
     if place == "ray":
         _launch_on_ray(database, study, job, address, count or 1, gpus_per_worker, cap)
-        return
-    from tuner.service.local_pool import LocalPool
-    from tuner.service.pools import slots_on
-    from tuner.training.device import expand_devices
+    else:
+        from tuner.service.local_pool import LocalPool
+        from tuner.service.pools import slots_on
+        from tuner.training.device import expand_devices
 
-    slots = slots_on(expand_devices(devices or "all"), per_device or 1)
-    train_on(LocalPool(job, slots, max_restarts=cap), database, study, show_workers=True)
+        slots = slots_on(expand_devices(devices or "all"), per_device or 1)
+        _train(LocalPool(job, slots, max_restarts=cap), database, study)
 
 
 @workers.command("list", epilog=examples("tuner workers list digits"))
@@ -110,12 +125,18 @@ def launch(
 @storage_option
 @json_option
 def list_(name: str, storage: str | None, as_json: bool) -> None:
-    """List who works, or has worked, on the study NAME."""
+    """List who works, or has worked, on the study NAME.
+
+    A worker is working, waiting for what others may leave behind, paused with the study, leaving
+    since it was asked to, or has left. A silent one has died, or was not seen for longer than
+    train.stall_s: whoever works on the study takes over what it has left.
+    """
     from tuner.report.tables import TextTable, duration
     from tuner.report.terminal import draw
+    from tuner.service.presence import is_dead
     from tuner.store.workers import read_workers
 
-    rows = read_workers(*_find(name, storage))
+    rows = read_workers(*_find(name, storage), is_dead)
     if as_json:
         echo_json([dataclasses.asdict(row) for row in rows])
         return
@@ -125,7 +146,7 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
             *(row.id[:_SHORT], row.host, str(row.pid), row.device),
             ", ".join(map(str, row.trials)) or "–",
             f"{duration(row.seen_ago_s)} ago",
-            "left" if row.left else "leaving" if row.leaving else "–",
+            row.state.value,
         )
         for row in rows
     )
@@ -149,24 +170,35 @@ def stop(name: str, storage: str | None, ids: tuple[str, ...]) -> None:
 
     They hear of it at their next evaluation.
     """
+    from tuner.service.presence import is_dead
     from tuner.store.control import ask_to_leave
-
-    database, study = _find(name, storage)
-    asked = ask_to_leave(database, study, _expand(database, study, ids) if ids else None)
-    click.echo(f"Asked {asked} {'worker' if asked == 1 else 'workers'} to save and end.")
-
-
-def _expand(database: Database, study: StudyHandle, ids: tuple[str, ...]) -> list[str]:
-    """Returns the workers whose ids start as given."""
     from tuner.store.workers import read_workers
 
-    known = [row.id for row in read_workers(database, study)]
+    database, study = _find(name, storage)
+    rows = _select(read_workers(database, study, is_dead), study, ids)
+    present = [row.id for row in rows if row.state.present]
+    if not present:
+        nobody = f"Nobody of {', '.join(ids)}" if ids else "Nobody"
+        click.echo(f"{nobody} works on {study.name!r}.")
+        return
+    asked = ask_to_leave(database, study, present)
+    before = len(present) - asked
+    if asked:
+        click.echo(f"Asked {asked} {'worker' if asked == 1 else 'workers'} to save and end.")
+    if before:
+        click.echo(f"Asked before, and about to end: {before}.")
+
+
+def _select(rows: list[WorkerRow], study: StudyHandle, ids: tuple[str, ...]) -> list[WorkerRow]:
+    """Returns the workers whose ids start as given, or all if none are."""
     for start in ids:
-        if not any(worker.startswith(start) for worker in known):
+        if not start:
+            raise SpecError("--worker is empty: leave it out to mean all of them.")
+        if not any(row.id.startswith(start) for row in rows):
             raise NotFoundError(
                 f"--worker {start}: no such worker of {study.name!r}; see tuner workers list."
             )
-    return [worker for worker in known if worker.startswith(ids)]
+    return [row for row in rows if not ids or row.id.startswith(ids)]
 
 
 def _find(name: str, storage: str | None) -> tuple[Database, StudyHandle]:
@@ -195,9 +227,18 @@ def _launch_on_ray(
 ) -> None:
     import os
 
-    from tuner.service.ray_pool import RayPool, has_gpus, join_cluster
+    from tuner.service.ray_pool import RayPool, check_room, count_gpus, join_cluster
 
     with join_cluster(address, cpus=max(count, os.cpu_count() or 1)):
-        share = float(has_gpus()) if gpus_per_worker is None else gpus_per_worker
+        gpus = count_gpus()
+        share = float(gpus > 0) if gpus_per_worker is None else gpus_per_worker
+        if address is None:
+            # Another cluster may grow.
+            check_room(count, share, gpus)
         pool = RayPool(job, workers=count, gpus_per_worker=share, max_restarts=max_restarts)
-        train_on(pool, database, study, show_workers=True)
+        _train(pool, database, study)
+
+
+def _train(pool: Pool, database: Database, study: StudyHandle) -> None:
+    train_on(pool, database, study, show_workers=True)
+    conclude(database, study)

@@ -21,6 +21,7 @@ from tuner.domain.hyperparameters import (
     Bounds,
     Hyperparameter,
 )
+from tuner.domain.knobs import inside_one, log_range, rate, weight_decay
 from tuner.domain.optimizer_row import OptimizerRow
 from tuner.domain.torch_rows import TORCH_ROWS
 
@@ -67,37 +68,6 @@ def _ranger() -> OptimizerRow:
     )
 
 
-def _log(low: float, high: float) -> Float:
-    return Float(low=low, high=high, log=True)
-
-
-def _lr(default: float, low: float, high: float, source: str = "J") -> Hyperparameter:
-    return Hyperparameter("lr", default, _log(low, high), source, LR, bounds=POSITIVE)
-
-
-def _beta(
-    name: str, default: float, low: float, high: float, breadth: int = FINE
-) -> Hyperparameter:
-    """Returns a knob below 1, of which the distance from 1 is searched."""
-    return Hyperparameter(
-        name, default, _log(low, high), "J", breadth, bounds=BETWEEN, complement=True
-    )
-
-
-def _decay(
-    default: float, low: float, high: float, source: str = "J", breadth: int = FINE
-) -> Hyperparameter:
-    return Hyperparameter(
-        "weight_decay",
-        default,
-        _log(low, high),
-        source,
-        breadth,
-        bounds=NOT_NEGATIVE,
-        switch=default == 0,
-    )
-
-
 COMPOSED_ROWS = (
     OptimizerRow(
         "yellowfin",
@@ -107,7 +77,7 @@ COMPOSED_ROWS = (
         "μ, α from h_min, h_max, C, D;  m ← μ·m − α·lr_factor·g;  p ← p + m",
         "Zhang and Mitliagkas, YellowFin and the Art of Momentum Tuning, MLSys 2019",
         (
-            Hyperparameter("lr_factor", 1.0, _log(0.1, 10.0), "J", LR, bounds=POSITIVE),
+            Hyperparameter("lr_factor", 1.0, log_range(0.1, 10.0), "J", LR, bounds=POSITIVE),
             Hyperparameter("beta", 0.999, Choice(choices=(0.99, 0.999)), "J", MAIN, bounds=BETWEEN),
             Hyperparameter("window", 20, Choice(choices=(10, 20, 50)), "J", MAIN, bounds=COUNT),
         ),
@@ -122,10 +92,10 @@ COMPOSED_ROWS = (
         "as Adam with step d;  d ← max(d, d_coef·Σ β₃-weighted d·⟨g, p₀ − p⟩ / ‖Σ d·g‖₁)",
         "Mishchenko and Defazio, Prodigy, ICML 2024",
         (
-            Hyperparameter("d_coef", 1.0, _log(0.5, 2.0), "J", LR, bounds=POSITIVE),
-            _beta("beta1", 0.9, 0.02, 0.5, MAIN),
-            _decay(0.0, 1e-3, 1.0, breadth=MAIN),
-            _beta("beta2", 0.999, 1e-4, 0.1),
+            Hyperparameter("d_coef", 1.0, log_range(0.5, 2.0), "J", LR, bounds=POSITIVE),
+            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            weight_decay(0.0, 1e-3, 1.0, breadth=MAIN),
+            inside_one("beta2", 0.999, 1e-4, 0.1),
             Hyperparameter("lr", 1.0, Fixed(value=1.0), "J", FINE, bounds=POSITIVE),
         ),
         grows=False,
@@ -137,10 +107,10 @@ COMPOSED_ROWS = (
         "as Adam with step d;  d ← max(d, Σ d·⟨g, s⟩ / ‖s‖₁), s the weighted sum of gradients",
         "Defazio and Mishchenko, Learning-Rate-Free Learning by D-Adaptation, ICML 2023",
         (
-            _lr(1.0, 0.5, 2.0),
-            _beta("beta1", 0.9, 0.02, 0.5, MAIN),
-            _beta("beta2", 0.999, 1e-4, 0.1),
-            _decay(0.0, 1e-7, 5e-5),
+            rate(1.0, 0.5, 2.0),
+            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            inside_one("beta2", 0.999, 1e-4, 0.1),
+            weight_decay(0.0, 1e-7, 5e-5),
         ),
         grows=False,
     ),
@@ -152,11 +122,11 @@ COMPOSED_ROWS = (
         "y = βx + (1−β)z;  z ← z − lr·g(y);  x ← (1 − c_t)x + c_t·z",
         "Defazio et al., The Road Less Scheduled, NeurIPS 2024",
         (
-            _lr(1.0, 1e-2, 50.0, "SF"),
+            rate(1.0, 1e-2, 50.0, "SF"),
             Hyperparameter(
                 "momentum", 0.9, Choice(choices=(0.9, 0.95, 0.98)), "SF", MAIN, bounds=BETWEEN
             ),
-            _decay(0.0, 1e-7, 5e-5),
+            weight_decay(0.0, 1e-7, 5e-5),
         ),
         averages=True,
         switches=True,
@@ -169,12 +139,12 @@ COMPOSED_ROWS = (
         "y = βx + (1−β)z;  z ← z − lr·g(y)/(√ŝ + ε);  x ← (1 − c_t)x + c_t·z",
         "Defazio et al., The Road Less Scheduled, NeurIPS 2024",
         (
-            _lr(2.5e-3, 1e-4, 1.0, "SF"),
+            rate(2.5e-3, 1e-4, 1.0, "SF"),
             Hyperparameter(
                 "beta1", 0.9, Choice(choices=(0.9, 0.95, 0.98)), "SF", MAIN, bounds=BETWEEN
             ),
-            _decay(0.0, 0.005, 1.0, breadth=MAIN),
-            _beta("beta2", 0.999, 1e-4, 0.1),
+            weight_decay(0.0, 0.005, 1.0, breadth=MAIN),
+            inside_one("beta2", 0.999, 1e-4, 0.1),
         ),
         averages=True,
         switches=True,
@@ -187,10 +157,10 @@ COMPOSED_ROWS = (
         "p ← p − lr·(sign(β₁m + (1−β₁)g) + λp);  m ← β₂m + (1−β₂)g",
         "Chen et al., Symbolic Discovery of Optimization Algorithms, NeurIPS 2023",
         (
-            _lr(1e-4, 1e-5, 1e-2),
-            _beta("beta1", 0.9, 0.02, 0.5, MAIN),
-            _decay(0.0, 0.015, 10.0, breadth=MAIN),
-            _beta("beta2", 0.99, 1e-3, 0.1),
+            rate(1e-4, 1e-5, 1e-2),
+            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            weight_decay(0.0, 0.015, 10.0, breadth=MAIN),
+            inside_one("beta2", 0.99, 1e-3, 0.1),
         ),
     ),
     OptimizerRow(
@@ -201,10 +171,10 @@ COMPOSED_ROWS = (
         "L ← βL + (1−β)gg';  R ← βR + (1−β)g'g;  Adam on Q_L'·g·Q_R, turned back",
         "Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, ICLR 2025",
         (
-            _lr(3e-3, 1e-4, 0.1),
-            _beta("beta1", 0.95, 0.01, 0.5, MAIN),
-            _decay(0.01, 1e-3, 1.0, breadth=MAIN),
-            _beta("beta2", 0.95, 1e-3, 0.3),
+            rate(3e-3, 1e-4, 0.1),
+            inside_one("beta1", 0.95, 0.01, 0.5, MAIN),
+            weight_decay(0.01, 1e-3, 1.0, breadth=MAIN),
+            inside_one("beta2", 0.95, 1e-3, 0.3),
             Hyperparameter(
                 "precondition_frequency", 10, Choice(choices=(1, 10, 50)), "J", FINE, bounds=COUNT
             ),
@@ -217,11 +187,11 @@ COMPOSED_ROWS = (
         "m ← β₁m + (1−β₁)g;  s ← β₂s + (1−β₂)(g − m)² + ε;  p ← p − lr·m̂/(√ŝ + ε)",
         "Zhuang et al., AdaBelief Optimizer, NeurIPS 2020",
         (
-            _lr(1e-3, 1e-4, 0.1),
-            _beta("beta1", 0.9, 0.02, 0.5, MAIN),
-            _decay(0.0, 0.005, 1.0, breadth=MAIN),
-            _beta("beta2", 0.999, 1e-4, 0.1),
-            Hyperparameter("eps", 1e-16, _log(1e-16, 1e-8), "J", FINE, bounds=POSITIVE),
+            rate(1e-3, 1e-4, 0.1),
+            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            weight_decay(0.0, 0.005, 1.0, breadth=MAIN),
+            inside_one("beta2", 0.999, 1e-4, 0.1),
+            Hyperparameter("eps", 1e-16, log_range(1e-16, 1e-8), "J", FINE, bounds=POSITIVE),
         ),
     ),
     OptimizerRow(
@@ -232,11 +202,11 @@ COMPOSED_ROWS = (
         "p ← p − lr·(m̂ + β₂v̂)/(√ŝ + ε)",
         "Xie et al., Adan: Adaptive Nesterov Momentum Algorithm, TPAMI 2024",
         (
-            _lr(1e-3, 1e-4, 0.1),
-            _beta("beta1", 0.98, 0.005, 0.3, MAIN),
-            _beta("beta2", 0.92, 0.01, 0.5),
-            _beta("beta3", 0.99, 1e-3, 0.3),
-            _decay(0.0, 1e-3, 1.0),
+            rate(1e-3, 1e-4, 0.1),
+            inside_one("beta1", 0.98, 0.005, 0.3, MAIN),
+            inside_one("beta2", 0.92, 0.01, 0.5),
+            inside_one("beta3", 0.99, 1e-3, 0.3),
+            weight_decay(0.0, 1e-3, 1.0),
         ),
     ),
     OptimizerRow(
@@ -246,10 +216,10 @@ COMPOSED_ROWS = (
         "r as Adam's step, + λp;  p ← p − lr·(‖p‖/‖r‖)·r, layer by layer",
         "You et al., Large Batch Optimization for Deep Learning, ICLR 2020",
         (
-            _lr(1e-3, 1e-4, 0.1),
-            _beta("beta1", 0.9, 0.02, 0.5, MAIN),
-            _decay(0.0, 1e-3, 1.0, breadth=MAIN),
-            _beta("beta2", 0.999, 1e-4, 0.1),
+            rate(1e-3, 1e-4, 0.1),
+            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            weight_decay(0.0, 1e-3, 1.0, breadth=MAIN),
+            inside_one("beta2", 0.999, 1e-4, 0.1),
         ),
     ),
     OptimizerRow(
@@ -260,10 +230,10 @@ COMPOSED_ROWS = (
         "AdamW with positive-negative momentum, clipped and centred gradients, Lookahead",
         "Wright and Demeure, Ranger21, 2021",
         (
-            _lr(1e-3, 1e-4, 0.1),
-            _beta("beta1", 0.9, 0.02, 0.5, MAIN),
-            _decay(1e-4, 1e-5, 0.1),
-            _beta("beta2", 0.999, 1e-4, 0.1),
+            rate(1e-3, 1e-4, 0.1),
+            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            weight_decay(1e-4, 1e-5, 0.1),
+            inside_one("beta2", 0.999, 1e-4, 0.1),
             Hyperparameter("lookahead_merge_time", 5, Int(low=1, high=20), "J", FINE, bounds=COUNT),
             Hyperparameter(
                 "lookahead_blending_alpha",
@@ -284,12 +254,12 @@ COMPOSED_ROWS = (
         "m ← β₁m + (1−β₁)g;  n ← β₃n + (1−β₃)g;  p ← p − lr·(m̂ + α·n)/(√ŝ + ε)",
         "Pagliardini, Ablin and Grangier, The AdEMAMix Optimizer, ICLR 2025",
         (
-            _lr(1e-3, 1e-4, 0.1),
-            _beta("beta1", 0.9, 0.02, 0.5, MAIN),
-            _beta("beta3", 0.9999, 1e-5, 1e-2, MAIN),
+            rate(1e-3, 1e-4, 0.1),
+            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            inside_one("beta3", 0.9999, 1e-5, 1e-2, MAIN),
             Hyperparameter("alpha", 5.0, Float(low=1.0, high=10.0), "J", MAIN, bounds=NOT_NEGATIVE),
-            _beta("beta2", 0.999, 1e-4, 0.1),
-            _decay(0.0, 1e-7, 5e-5),
+            inside_one("beta2", 0.999, 1e-4, 0.1),
+            weight_decay(0.0, 1e-7, 5e-5),
         ),
     ),
 )

@@ -15,6 +15,10 @@ class Adviser(Protocol):
         """Returns what to say about a name that is not known."""
 
 
+_NEAR = 0.6
+"""How alike two names are, from 0 to 1, for one to be taken for the other misspelt."""
+
+
 def check_names(names: tuple[str, ...], known: Mapping[str, Any], kind: str) -> tuple[str, ...]:
     """Returns the names if each is known and none stands twice.
 
@@ -38,5 +42,14 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if isinstance(known, Adviser):
         return known.advise(name)
     known = list(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(known)}"
+    nearest = find_nearest(name, known)
+    return f"choose from {', '.join(known)}" if nearest is None else f"did you mean {nearest!r}?"
+
+
+def find_nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that is meant by one misspelt, None if none is near enough.
+
+    >>> find_nearest("mine", ["nope"]) is None
+    True
+    """
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=_NEAR)), None)

@@ -8,16 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tuner.domain.dimensions import Float
-from tuner.domain.hyperparameters import (
-    BETWEEN,
-    FINE,
-    LR,
-    MAIN,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Hyperparameter,
-)
+from tuner.domain.hyperparameters import MAIN
+from tuner.domain.knobs import inside_one, rate, weight_decay
 from tuner.domain.optimizer_row import OptimizerRow
 
 PREFIX = "pytorch_optimizer:"
@@ -220,21 +212,14 @@ def package_row(name: str) -> OptimizerRow:
     """
     own = PACKAGE[name]
     # Three decades around what its authors chose.
-    rates = Float(low=0.03 * own.lr, high=30 * own.lr, log=True)
-    knobs = [Hyperparameter("lr", own.lr, rates, "J", LR, bounds=POSITIVE)]
+    knobs = [rate(own.lr, 0.03 * own.lr, 30 * own.lr)]
     if own.momentum:
-        knobs.append(_near_one("momentum", own.momentum, 0.005, 0.3, MAIN))
+        knobs.append(inside_one("momentum", own.momentum, 0.005, 0.3, MAIN))
     if own.betas is not None:
-        knobs.append(_near_one("beta1", own.betas[0], 0.02, 0.5, MAIN))
-        knobs.append(_near_one("beta2", own.betas[1], 1e-4, 0.1, FINE))
+        knobs.append(inside_one("beta1", own.betas[0], 0.02, 0.5, MAIN))
+        knobs.append(inside_one("beta2", own.betas[1], 1e-4, 0.1))
     if own.weight_decay is not None:
-        decays = Float(low=1e-5, high=0.1, log=True)
-        off = own.weight_decay == 0
-        knobs.append(
-            Hyperparameter(
-                "weight_decay", own.weight_decay, decays, "J", bounds=NOT_NEGATIVE, switch=off
-            )
-        )
+        knobs.append(weight_decay(own.weight_decay, 1e-5, 0.1))
     return OptimizerRow(
         f"{PREFIX}{name}",
         f"pytorch_optimizer.{name}",
@@ -246,9 +231,3 @@ def package_row(name: str) -> OptimizerRow:
         averages=own.averages,
         switches=own.switches,
     )
-
-
-def _near_one(name: str, default: float, low: float, high: float, breadth: int) -> Hyperparameter:
-    """Returns a knob below 1, of which the distance from 1 is searched."""
-    axis = Float(low=low, high=high, log=True)
-    return Hyperparameter(name, default, axis, "J", breadth, bounds=BETWEEN, complement=True)

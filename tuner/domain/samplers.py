@@ -30,8 +30,15 @@ def check_own(sampler: str, name: str) -> None:
         )
 
 
+_ONE_OF_A_TABLE = {
+    "optimizer": "name one optimizer in space.optimizers",
+    "schedule": "name one schedule in space.schedules",
+    "average": "name one average in train.average",
+}
+
+
 def check_space(
-    sampler: str, root: Mapping[str, Dimension], optimizers: Branches, schedules: Branches
+    sampler: str, root: Mapping[str, Dimension], tables: Mapping[str, Branches]
 ) -> None:
     """Checks that a sampler models every axis of a search space.
 
@@ -42,8 +49,7 @@ def check_space(
     Args:
         sampler: Its name.
         root: The axes every trial has, by name.
-        optimizers: The axes of each optimizer.
-        schedules: The axes of each schedule.
+        tables: The axes of each optimizer, of each schedule and of each average, by table.
 
     Raises:
         SpecError: With the axes that it cannot model.
@@ -53,11 +59,11 @@ def check_space(
     remedies: list[str] = []
     names: list[str] = []
     switches: list[str] = []
-    for table, branches in (("optimizer", optimizers), ("schedule", schedules)):
+    for table, branches in tables.items():
         by_branch = list(_behind_branches(branches))
         if by_branch:
             names += by_branch
-            remedies.append(f"name one {table} in space.{table}s")
+            remedies.append(_ONE_OF_A_TABLE[table])
         for switch, name in _behind_switches(branches):
             names += [] if name in by_branch else [name]
             switches.append(f"{table}.{switch}")
@@ -70,7 +76,10 @@ def check_space(
             'or take search.sampler = "tpe".'
         )
     if sampler == "cmaes":
-        _check_numerical(dict(root) | dict(_named(optimizers)) | dict(_named(schedules)))
+        axes = dict(root)
+        for branches in tables.values():
+            axes |= dict(_named(branches))
+        _check_numerical(axes)
 
 
 def _check_numerical(axes: Mapping[str, Dimension]) -> None:

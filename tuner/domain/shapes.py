@@ -108,3 +108,23 @@ def set_momentum(param_groups: list[dict[str, Any]], momentum: float) -> None:
             group["momentum"] = momentum
         elif group.get("betas", (0.0,))[0]:
             group["betas"] = (momentum, *group["betas"][1:])
+
+
+def warm_momentum(param_groups: list[dict[str, Any]], x: float) -> None:
+    """Raises momentum, or Adam's beta1, over a warmup, x being the part of it that has passed.
+
+    As with Sutskever et al. (ICML 2013) the memory 1 / (1 - momentum) grows in a straight line,
+    from 2 steps, a momentum of 0.5, to each group's own; one below stays as it is.
+    """
+    for group in param_groups:
+        if "train_mode" in group:
+            continue  # As in set_momentum.
+        beta1 = group.get("betas", (0.0,))[0]
+        own = group.setdefault("initial_momentum", group.get("momentum") or beta1)
+        if own > 0.5:
+            memory = 2 + (1 / (1 - own) - 2) * x
+            momentum = own if x >= 1 else 1 - 1 / memory
+            if group.get("momentum"):
+                group["momentum"] = momentum
+            else:
+                group["betas"] = (momentum, *group["betas"][1:])

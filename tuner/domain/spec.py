@@ -9,23 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from tuner.domain.dimensions import (
-    Axis,
-    Choice,
-    Dimension,
-    Finite,
-    Fixed,
-    Frozen,
-)
-from tuner.domain.groups import Group
+from tuner.domain.averages import AVERAGES, AverageRow
+from tuner.domain.dimensions import Axis, Choice, Dimension, Finite, Frozen
 from tuner.domain.hyperparameters import FINE, LR, MAIN, Hyperparameter, fit_switch
 from tuner.domain.names import check_names, suggest
 from tuner.domain.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS, OptimizerRow
 from tuner.domain.samplers import PRUNERS, SAMPLERS, check_space
 from tuner.domain.schedules import SCHEDULES, USUAL_SCHEDULES, ScheduleRow
+from tuner.domain.train import Train
 
 Direction = Literal["minimize", "maximize"]
-Precision = Literal["float32", "bfloat16", "float64"]
 
 # No path separators, control characters, or a start that reads as an option.
 _NAME = r"^[^\s/\\\x00-\x1f\x7f-\x9f-][^/\\\x00-\x1f\x7f-\x9f]*$"
@@ -174,51 +167,16 @@ class Space(Frozen):
         return check_names(names, SCHEDULES, "schedule")
 
 
-class Train(Frozen):
-    """How every trial trains: the ``[train]`` table.
-
-    Attributes:
-        batch_size: Examples a step: a number or ``{ choices = [...] }``.
-        grad_clip: Largest gradient norm, above 0; left out, gradients are not clipped.
-        precision: Arithmetic of the forward pass: ``float32``, ``bfloat16`` (autocast) or
-            ``float64``.
-        schedule_by: Whether the learning rate may change every ``step`` or every ``epoch``.
-        no_decay_on_biases_and_norms: Whether parameters with fewer than two dimensions are
-            spared from weight decay.
-        groups: Parameters that train otherwise than the rest; the first group that matches a
-            parameter takes it.
-        stall_s: Seconds without a step, or a part of an evaluation, after which a trial counts as
-            hung: its process ends, and another goes on from its last checkpoint.
-        checkpoint_s: Seconds of training between checkpoints; a shorter trial writes none.
-    """
-
-    batch_size: Axis = Fixed(value=128)
-    grad_clip: Finite | None = Field(default=None, gt=0)
-    precision: Precision = "float32"
-    schedule_by: Literal["step", "epoch"] = "step"
-    no_decay_on_biases_and_norms: bool = False
-    groups: tuple[Group, ...] = Field(default=(), strict=False)
-    stall_s: Finite = Field(default=300.0, ge=1.0, le=86_400.0)
-    checkpoint_s: Finite = Field(default=15.0, ge=0.1, le=86_400.0)
-
-    @field_validator("groups")
-    @classmethod
-    def _check_groups(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
-        names = [group.name for group in groups]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two groups share a name among {names}: give each its own")
-        return groups
-
-    @field_validator("batch_size")
-    @classmethod
-    def _check_batch_size(cls, axis: Dimension) -> Dimension:
-        sizes = axis.choices if isinstance(axis, Choice) else [getattr(axis, "value", None)]
-        if not all(type(size) is int and size > 0 for size in sizes):
-            raise ValueError("batch_size is a whole number above 0 or { choices = [32, 128] }")
-        return axis
-
-
 Overrides = dict[str, dict[str, Axis]]
+
+Row = OptimizerRow | ScheduleRow | AverageRow
+
+# The tables of axes: the catalog each is checked against, and the key that says who competes.
+_CATALOGS: dict[str, tuple[Mapping[str, Row], str]] = {
+    "optimizer": (OPTIMIZERS, "space.optimizers"),
+    "schedule": (SCHEDULES, "space.schedules"),
+    "average": (AVERAGES, "train.average"),
+}
 
 
 class StudySpec(Frozen):
@@ -232,6 +190,7 @@ class StudySpec(Frozen):
         optimizer: Axes by optimizer and hyperparameter; a study file holds overrides of the
             catalog, a resolved spec holds every axis.
         schedule: Axes by schedule and hyperparameter, likewise.
+        average: Axes by average and hyperparameter, likewise.
         train: How every trial trains.
     """
 
@@ -241,6 +200,7 @@ class StudySpec(Frozen):
     space: Space = Space()
     optimizer: Overrides = Field(default_factory=dict)
     schedule: Overrides = Field(default_factory=dict)
+    average: Overrides = Field(default_factory=dict)
     train: Train = Train()
 
     @field_validator("optimizer")
@@ -250,8 +210,8 @@ class StudySpec(Frozen):
 
     @model_validator(mode="after")
     def _check_overrides(self) -> StudySpec:
-        self._fitted("optimizer")
-        self._fitted("schedule")
+        for table in _CATALOGS:
+            self._fitted(table)
         return self
 
     @model_validator(mode="after")
@@ -277,16 +237,41 @@ class StudySpec(Frozen):
                     "space.optimizers, or leave out frozen_until"
                 )
 
-    def _fitted(self, table: Literal["optimizer", "schedule"]) -> Overrides:
+    @model_validator(mode="after")
+    def _check_momentum_warmup(self) -> StudySpec:
+        if self.train.warms_momentum:
+            optimizers = [OPTIMIZERS[name] for name in self.space.optimizers]
+            schedules = [SCHEDULES[name] for name in self.space.schedules]
+            if not any(warms_momentum(o, s) for o in optimizers for s in schedules):
+                raise ValueError(
+                    "train.momentum_warmup would change nothing: no optimizer of the study has a "
+                    "momentum or beta1 that its schedules leave alone. Leave it out, or add such "
+                    "an optimizer or schedule"
+                )
+        return self
+
+    def tables(self) -> dict[str, Overrides]:
+        """Returns the tables of axes by name, which is also that of the parameter that chooses."""
+        return {"optimizer": self.optimizer, "schedule": self.schedule, "average": self.average}
+
+    def competing(self, table: str) -> tuple[str, ...]:
+        """Returns the rows of a table that trials choose from."""
+        match table:
+            case "optimizer":
+                return self.space.optimizers
+            case "schedule":
+                return self.space.schedules
+            case _:
+                return self.train.averages
+
+    def _fitted(self, table: str) -> Overrides:
         """Returns a table of overrides checked against the catalog."""
-        rows: Mapping[str, OptimizerRow | ScheduleRow]
-        rows = OPTIMIZERS if table == "optimizer" else SCHEDULES
-        chosen = self.space.optimizers if table == "optimizer" else self.space.schedules
+        rows, key = _CATALOGS[table]
         fitted: Overrides = {}
-        for name, axes in getattr(self, table).items():
+        for name, axes in self.tables()[table].items():
             check_names((name,), rows, table)
-            if name not in chosen:
-                raise ValueError(f"[{table}.{name}] is set, but {name} is not in space.{table}s")
+            if name not in self.competing(table):
+                raise ValueError(f"[{table}.{name}] is set, but {name} is not in {key}")
             fitted[name] = _fit_axes(f"{table}.{name}", axes, rows[name].hyperparameters)
         return fitted
 
@@ -302,22 +287,17 @@ class StudySpec(Frozen):
             SpecError: If the sampler cannot model the search space.
         """
         breadth = self.space.breadth or breadth or _choose_breadth(self.budget, self.space)
-        optimizers, schedules = self._fitted("optimizer"), self._fitted("schedule")
-        resolved = self.model_copy(
-            update={
-                "space": self.space.model_copy(update={"breadth": breadth}),
-                "optimizer": {
-                    name: _merge(OPTIMIZERS[name], optimizers.get(name, {}), breadth)
-                    for name in self.space.optimizers
-                },
-                "schedule": {
-                    name: _merge(SCHEDULES[name], schedules.get(name, {}), breadth)
-                    for name in self.space.schedules
-                },
+        tables = {
+            table: {
+                name: _merge(rows[name], fitted.get(name, {}), breadth)
+                for name in self.competing(table)
             }
-        )
-        sampler, root = self.search.sampler, self.root_axes()
-        check_space(sampler, root, resolved.optimizer, resolved.schedule)
+            for table, (rows, _) in _CATALOGS.items()
+            for fitted in (self._fitted(table),)
+        }
+        space = self.space.model_copy(update={"breadth": breadth})
+        resolved = self.model_copy(update={"space": space, **tables})
+        check_space(self.search.sampler, self.root_axes(), tables)
         return resolved
 
     def root_axes(self) -> dict[str, Dimension]:
@@ -326,11 +306,7 @@ class StudySpec(Frozen):
             "optimizer": Choice(choices=self.space.optimizers),
             "schedule": Choice(choices=self.space.schedules),
         }
-        if isinstance(self.train.batch_size, Choice):
-            axes["batch_size"] = self.train.batch_size
-        for group in self.train.groups:
-            axes |= {n: axis for n, axis in group.axes().items() if not isinstance(axis, Fixed)}
-        return axes
+        return axes | self.train.axes()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as plain values, as the database keeps it."""
@@ -356,9 +332,13 @@ def _choose_breadth(budget: Budget, space: Space) -> int:
     return LR if trials < 5 else MAIN if trials < 25 else FINE
 
 
-def _merge(
-    row: OptimizerRow | ScheduleRow, overrides: dict[str, Dimension], breadth: int
-) -> dict[str, Dimension]:
+def warms_momentum(optimizer: OptimizerRow, schedule: ScheduleRow) -> bool:
+    """Tells whether there is a momentum to warm up: one of the optimizer's that stays its own."""
+    has_one = any(knob.name in ("momentum", "beta1") for knob in optimizer.hyperparameters)
+    return has_one and not optimizer.switches and schedule.momentum_shape is None
+
+
+def _merge(row: Row, overrides: dict[str, Dimension], breadth: int) -> dict[str, Dimension]:
     axes: dict[str, Dimension] = {}
     for knob in row.hyperparameters:
         # The switch comes first: a draw looks at it before the value behind it.
@@ -405,4 +385,12 @@ def evaluation_steps(total_steps: int, evaluations: int) -> list[int]:
     >>> evaluation_steps(10, 4)
     [3, 5, 8, 10]
     """
-    return sorted({math.ceil(k * total_steps / evaluations) for k in range(1, evaluations + 1)})
+    return sorted({evaluation_step(k, total_steps, evaluations) for k in range(1, evaluations + 1)})
+
+
+def evaluation_step(index: int, total_steps: int, evaluations: int) -> int:
+    """Returns the step after which an evaluation, counted from 1, is due.
+
+    In a trial of fewer steps than evaluations, several are due at once: the last of them counts.
+    """
+    return math.ceil(index * total_steps / evaluations)

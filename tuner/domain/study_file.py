@@ -16,6 +16,7 @@ from tuner.errors import NotFoundError, SpecError
 
 _LENGTHS = {"steps", "epochs", "examples"}
 _AXIS_KEYS = ["low", "high", "log", "choices"]
+_TRAIN_AXES = [["train", key] for key in ("batch_size", "average", "momentum_warmup")]
 
 
 def read_spec(path: Path, settings: Iterable[str] = ()) -> dict[str, Any]:
@@ -162,7 +163,7 @@ def _show(value: Any) -> str:
 
 def _keys_at(location: list[str]) -> list[str]:
     """Returns the keys known in a table, by its path; an axis knows those of every form."""
-    if location[:1] in (["optimizer"], ["schedule"]) or location == ["train", "batch_size"]:
+    if set(location[:1]) & {"optimizer", "schedule", "average"} or location in _TRAIN_AXES:
         return _AXIS_KEYS
     if location[:2] == ["train", "groups"]:
         return _AXIS_KEYS if len(location) > 3 else list(Group.model_fields)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from tuner.domain.dimensions import Choice, Float
 from tuner.domain.hyperparameters import (
-    BELOW_ONE,
     COUNT,
     FINE,
-    LR,
     MAIN,
     NOT_NEGATIVE,
     POSITIVE,
@@ -20,56 +18,27 @@ from tuner.domain.hyperparameters import (
     Hyperparameter,
     LogNormalPrior,
 )
+from tuner.domain.knobs import below_one, log_range, rate, weight_decay
 from tuner.domain.optimizer_row import NONE, OptimizerRow
-
-
-def _log(low: float, high: float) -> Float:
-    return Float(low=low, high=high, log=True)
 
 
 def _sgd_knobs(mean: float, std: float) -> tuple[Hyperparameter, ...]:
     return (
-        Hyperparameter(
-            "lr",
-            1e-3,
-            _log(1e-3, 1.0),
-            "J; prior SIV",
-            LR,
-            bounds=POSITIVE,
-            prior=LogNormalPrior(mean, std),
-        ),
-        Hyperparameter(
-            "weight_decay", 0.0, _log(1e-7, 5e-5), "AP", FINE, bounds=NOT_NEGATIVE, switch=True
-        ),
+        rate(1e-3, 1e-3, 1.0, "J; prior SIV", LogNormalPrior(mean, std)),
+        weight_decay(0.0, 1e-7, 5e-5, "AP", FINE),
     )
 
 
-_MOMENTUM = Hyperparameter(
-    "momentum", 0.9, _log(0.005, 0.3), "AP", MAIN, bounds=BELOW_ONE, complement=True
-)
+_MOMENTUM = below_one("momentum", 0.9, 0.005, 0.3, "AP", MAIN)
 
 
 def _adam_knobs(lr: float, *others: Hyperparameter) -> tuple[Hyperparameter, ...]:
     return (
-        Hyperparameter(
-            "lr",
-            lr,
-            _log(1e-4, 0.1),
-            "J; prior SIV",
-            LR,
-            bounds=POSITIVE,
-            prior=LogNormalPrior(-2.7, 1.42),
-        ),
-        Hyperparameter(
-            "beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, bounds=BELOW_ONE, complement=True
-        ),
-        Hyperparameter(
-            "beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, bounds=BELOW_ONE, complement=True
-        ),
-        Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
-        Hyperparameter(
-            "weight_decay", 0.0, _log(1e-7, 5e-5), "AP", FINE, bounds=NOT_NEGATIVE, switch=True
-        ),
+        rate(lr, 1e-4, 0.1, "J; prior SIV", LogNormalPrior(-2.7, 1.42)),
+        below_one("beta1", 0.9, 0.02, 0.5, "AP", MAIN),
+        below_one("beta2", 0.999, 1e-5, 0.1, "SIV", FINE),
+        Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
+        weight_decay(0.0, 1e-7, 5e-5, "AP", FINE),
         *others,
     )
 
@@ -107,16 +76,8 @@ TORCH_ROWS = (
         "s ← s + g²;  p ← p − lr·g/(√s + ε)",
         "Duchi, Hazan and Singer, Adaptive Subgradient Methods, JMLR 2011",
         (
-            Hyperparameter(
-                "lr",
-                1e-2,
-                _log(1e-3, 1.0),
-                "J; prior SIV",
-                LR,
-                bounds=POSITIVE,
-                prior=LogNormalPrior(-2.0, 1.2),
-            ),
-            Hyperparameter("eps", 1e-10, _log(1e-10, 1e-3), "J", FINE, bounds=NOT_NEGATIVE),
+            rate(1e-2, 1e-3, 1.0, "J; prior SIV", LogNormalPrior(-2.0, 1.2)),
+            Hyperparameter("eps", 1e-10, log_range(1e-10, 1e-3), "J", FINE, bounds=NOT_NEGATIVE),
         ),
     ),
     OptimizerRow(
@@ -126,11 +87,9 @@ TORCH_ROWS = (
         "s ← α·s + (1−α)·g²;  p ← p − lr·g/(√s + ε)",
         "Tieleman and Hinton, Neural Networks for Machine Learning, lecture 6.5, 2012",
         (
-            Hyperparameter("lr", 1e-2, _log(1e-4, 0.1), "J", LR, bounds=POSITIVE),
-            Hyperparameter(
-                "alpha", 0.99, _log(1e-3, 0.3), "J", MAIN, bounds=BELOW_ONE, complement=True
-            ),
-            Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "J", FINE, bounds=NOT_NEGATIVE),
+            rate(1e-2, 1e-4, 0.1, "J"),
+            below_one("alpha", 0.99, 1e-3, 0.3, "J", MAIN),
+            Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "J", FINE, bounds=NOT_NEGATIVE),
         ),
     ),
     OptimizerRow(
@@ -148,17 +107,11 @@ TORCH_ROWS = (
         "as Adam, and p ← p − lr·λ·p",
         "Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019",
         (
-            Hyperparameter(
-                "lr", 1e-3, _log(1e-4, 0.1), "AP, widened for small models", LR, bounds=POSITIVE
-            ),
-            Hyperparameter(
-                "beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, bounds=BELOW_ONE, complement=True
-            ),
-            Hyperparameter("weight_decay", 0.01, _log(0.005, 1.0), "AP", MAIN, bounds=NOT_NEGATIVE),
-            Hyperparameter(
-                "beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, bounds=BELOW_ONE, complement=True
-            ),
-            Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
+            rate(1e-3, 1e-4, 0.1, "AP, widened for small models"),
+            below_one("beta1", 0.9, 0.02, 0.5, "AP", MAIN),
+            weight_decay(0.01, 0.005, 1.0, "AP", MAIN),
+            below_one("beta2", 0.999, 1e-5, 0.1, "SIV", FINE),
+            Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
         ),
     ),
     OptimizerRow(
@@ -168,12 +121,10 @@ TORCH_ROWS = (
         "m ← μ·m + (1−μ)·g;  p ← p − lr·NewtonSchulz(g + μ·(m − g))",
         "Jordan et al., Muon, 2024",
         (
-            Hyperparameter("lr", 1e-3, _log(5e-3, 0.1), "MU", LR, bounds=POSITIVE),
-            Hyperparameter(
-                "momentum", 0.95, _log(0.01, 0.3), "J", MAIN, bounds=BELOW_ONE, complement=True
-            ),
-            Hyperparameter("adamw_lr", 1e-3, _log(1e-4, 3e-3), "MU", MAIN, bounds=POSITIVE),
-            Hyperparameter("weight_decay", 0.1, _log(1e-3, 0.3), "MU", FINE, bounds=NOT_NEGATIVE),
+            rate(1e-3, 5e-3, 0.1, "MU"),
+            below_one("momentum", 0.95, 0.01, 0.3, "J", MAIN),
+            Hyperparameter("adamw_lr", 1e-3, log_range(1e-4, 3e-3), "MU", MAIN, bounds=POSITIVE),
+            weight_decay(0.1, 1e-3, 0.3, "MU", FINE),
         ),
         takes="matrices",
         helper="torch.optim.AdamW",
@@ -195,7 +146,7 @@ TORCH_ROWS = (
         _adam_knobs(
             2e-3,
             Hyperparameter(
-                "momentum_decay", 4e-3, _log(1e-4, 1e-1), "J", FINE, bounds=NOT_NEGATIVE
+                "momentum_decay", 4e-3, log_range(1e-4, 1e-1), "J", FINE, bounds=NOT_NEGATIVE
             ),
         ),
     ),
@@ -214,16 +165,8 @@ TORCH_ROWS = (
         "s ≈ row(s)·col(s)/mean(s);  p ← p − lr·max(ε₂, rms(p))·clip(g/√s)",
         "Shazeer and Stern, Adafactor, ICML 2018",
         (
-            Hyperparameter("lr", 1e-2, _log(1e-4, 1e-2), "AP", LR, bounds=POSITIVE),
-            Hyperparameter(
-                "weight_decay",
-                0.0,
-                _log(1e-3, 1.0),
-                "AP",
-                FINE,
-                bounds=NOT_NEGATIVE,
-                switch=True,
-            ),
+            rate(1e-2, 1e-4, 1e-2, "AP"),
+            weight_decay(0.0, 1e-3, 1.0, "AP", FINE),
         ),
     ),
     OptimizerRow(
@@ -233,11 +176,9 @@ TORCH_ROWS = (
         "s ← ρs + (1−ρ)g²;  Δ = g·√(d+ε)/√(s+ε);  d ← ρd + (1−ρ)Δ²;  p ← p − lr·Δ",
         "Zeiler, ADADELTA, 2012",
         (
-            Hyperparameter("lr", 1.0, _log(1e-2, 10.0), "J", LR, bounds=POSITIVE),
-            Hyperparameter(
-                "rho", 0.9, _log(1e-3, 0.5), "J", MAIN, bounds=BELOW_ONE, complement=True
-            ),
-            Hyperparameter("eps", 1e-6, _log(1e-8, 1e-4), "J", FINE, bounds=NOT_NEGATIVE),
+            rate(1.0, 1e-2, 10.0, "J"),
+            below_one("rho", 0.9, 1e-3, 0.5, "J", MAIN),
+            Hyperparameter("eps", 1e-6, log_range(1e-8, 1e-4), "J", FINE, bounds=NOT_NEGATIVE),
         ),
     ),
     OptimizerRow(
@@ -247,16 +188,8 @@ TORCH_ROWS = (
         "p ← p·(1 − λη_t) − η_t·g;  η_t = lr/(1 + λ·lr·t)^α",
         "Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992",
         (
-            Hyperparameter(
-                "lr",
-                1e-2,
-                _log(1e-3, 1.0),
-                "J; prior SIV",
-                LR,
-                bounds=POSITIVE,
-                prior=LogNormalPrior(-2.10, 1.31),
-            ),
-            Hyperparameter("lambd", 1e-4, _log(1e-6, 1e-2), "J", MAIN, bounds=NOT_NEGATIVE),
+            rate(1e-2, 1e-3, 1.0, "J; prior SIV", LogNormalPrior(-2.10, 1.31)),
+            Hyperparameter("lambd", 1e-4, log_range(1e-6, 1e-2), "J", MAIN, bounds=NOT_NEGATIVE),
             Hyperparameter("alpha", 0.75, Float(low=0.5, high=1.0), "J", FINE, bounds=NOT_NEGATIVE),
         ),
     ),
@@ -267,7 +200,7 @@ TORCH_ROWS = (
         "Δ ← Δ·(η⁺ if signs agree else η⁻);  p ← p − sign(g)·Δ",
         "Riedmiller and Braun, RPROP, ICNN 1993",
         (
-            Hyperparameter("lr", 1e-2, _log(1e-4, 0.1), "J", LR, bounds=POSITIVE),
+            rate(1e-2, 1e-4, 0.1, "J"),
             Hyperparameter(
                 "etaminus",
                 0.5,
@@ -293,7 +226,7 @@ TORCH_ROWS = (
         "p ← p − lr·H·g, H from the last differences of p and g",
         "Liu and Nocedal, On the limited memory BFGS method, Mathematical Programming 1989",
         (
-            Hyperparameter("lr", 1.0, _log(0.1, 1.0), "J", LR, bounds=POSITIVE),
+            rate(1.0, 0.1, 1.0, "J"),
             Hyperparameter(
                 "line_search_fn", NONE, Choice(choices=(NONE, "strong_wolfe")), "J", MAIN
             ),
@@ -313,23 +246,11 @@ TORCH_ROWS = (
         "as Adam, on the rows that a batch touches",
         "Kingma and Ba, Adam, ICLR 2015",
         (
-            Hyperparameter(
-                "lr",
-                1e-3,
-                _log(1e-4, 0.1),
-                "J; prior SIV",
-                LR,
-                bounds=POSITIVE,
-                prior=LogNormalPrior(-2.7, 1.42),
-            ),
-            Hyperparameter(
-                "beta1", 0.9, _log(0.02, 0.5), "AP", MAIN, bounds=BELOW_ONE, complement=True
-            ),
-            Hyperparameter("adam_lr", 1e-3, _log(1e-4, 0.1), "J", MAIN, bounds=POSITIVE),
-            Hyperparameter(
-                "beta2", 0.999, _log(1e-5, 0.1), "SIV", FINE, bounds=BELOW_ONE, complement=True
-            ),
-            Hyperparameter("eps", 1e-8, _log(1e-8, 1.0), "SIV", FINE, bounds=POSITIVE),
+            rate(1e-3, 1e-4, 0.1, "J; prior SIV", LogNormalPrior(-2.7, 1.42)),
+            below_one("beta1", 0.9, 0.02, 0.5, "AP", MAIN),
+            Hyperparameter("adam_lr", 1e-3, log_range(1e-4, 0.1), "J", MAIN, bounds=POSITIVE),
+            below_one("beta2", 0.999, 1e-5, 0.1, "SIV", FINE),
+            Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=POSITIVE),
         ),
         takes="sparse",
         helper="torch.optim.Adam",

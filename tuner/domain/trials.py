@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from tuner.domain.averages import AVERAGES, NO_AVERAGE
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.groups import GroupValues, decode_group
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.samplers import JOINT_SAMPLERS
 from tuner.domain.schedules import SCHEDULES
-from tuner.domain.spec import StudySpec, evaluation_steps
+from tuner.domain.spec import StudySpec, evaluation_step, warms_momentum
+from tuner.domain.train import BatchSize, to_batch_size
 
 _MOMENTA = ("momentum", "one_minus_momentum", "beta1", "one_minus_beta1")
 
@@ -22,9 +24,14 @@ DEFAULT = "default"
 
 
 class Outcome(StrEnum):
-    """How a trial stands; diverged ones are pruned ones with a step attached."""
+    """How a trial stands; diverged ones are pruned ones with a step attached.
+
+    Waiting ones have started and are not over, and nobody trains them. Only who shows trials to a
+    person tells them from running ones, by :func:`tell_waiting`: a search treats them alike.
+    """
 
     RUNNING = "running"
+    WAITING = "waiting"
     COMPLETE = "complete"
     PRUNED = "pruned"
     DIVERGED = "diverged"
@@ -53,18 +60,25 @@ class TrialConfig:
         optimizer_values: Its hyperparameters.
         schedule: Name of the schedule.
         schedule_values: Its hyperparameters.
-        batch_size: Examples a step.
+        batch_size: Examples a step, or ``full``.
         groups: Parameters that train otherwise than the rest.
         own: Hyperparameters the workload itself asks for, by name.
+        average: What it is evaluated by: the name of an average, or ``none``.
+        average_values: The average's hyperparameters.
+        momentum_warmup: The fraction of a full trial over which its momentum rises; 0 where it
+            has none of its own.
     """
 
     optimizer: str
     optimizer_values: dict[str, Value]
     schedule: str
     schedule_values: dict[str, Value]
-    batch_size: int
+    batch_size: BatchSize
     groups: tuple[GroupValues, ...] = ()
     own: dict[str, Value] = field(default_factory=dict)
+    average: str = NO_AVERAGE
+    average_values: dict[str, Value] = field(default_factory=dict)
+    momentum_warmup: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values as a report shows them: the schedule's prefixed with its name."""
@@ -73,6 +87,11 @@ class TrialConfig:
             **{f"{self.schedule}.{key}": value for key, value in self.schedule_values.items()},
             "batch_size": self.batch_size,
         }
+        if self.average != NO_AVERAGE:
+            settings["average"] = self.average
+            settings |= {f"{self.average}.{key}": v for key, v in self.average_values.items()}
+        if self.momentum_warmup:
+            settings["momentum_warmup"] = self.momentum_warmup
         for group in self.groups:
             settings |= group.to_json()
         return settings | self.own
@@ -120,6 +139,21 @@ class TrialRecord:
         return self.proposal.preset == DEFAULT
 
 
+def tell_waiting(records: Iterable[TrialRecord], held: Collection[int]) -> list[TrialRecord]:
+    """Returns trials with those as waiting that are not over and that nobody trains.
+
+    Args:
+        records: The trials.
+        held: The numbers of those that somebody trains.
+    """
+    return [
+        replace(record, outcome=Outcome.WAITING)
+        if record.outcome is Outcome.RUNNING and record.number not in held
+        else record
+        for record in records
+    ]
+
+
 def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[str, Value]:
     """Draws one point of the search space, following its conditions.
 
@@ -130,17 +164,19 @@ def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[st
     Returns:
         Searched values by name.
     """
-    params = {name: suggest(name, axis) for name, axis in root_axes(spec).items()}
-    # A schedule that cycles the momentum leaves none to search; a sampler of one space for all
-    # trials draws it all the same.
+    # A sampler of one space for all trials draws what has no effect all the same.
+    joint = spec.search.sampler in JOINT_SAMPLERS
+    params: dict[str, Value] = {}
+    for name, axis in root_axes(spec).items():
+        if name != "momentum_warmup" or joint or _warms_momentum(params):
+            params[name] = suggest(name, axis)
+    # A schedule that cycles the momentum leaves none to search.
     cycles = SCHEDULES[str(params["schedule"])].momentum_shape is not None
     # What mixes averaged weights into training ones is called momentum, but not cycled.
     cycles = cycles and not OPTIMIZERS[str(params["optimizer"])].switches
-    cycled = set(_MOMENTA) if cycles and spec.search.sampler not in JOINT_SAMPLERS else set()
-    for table in (spec.optimizer, spec.schedule):
-        branch = str(params["optimizer" if table is spec.optimizer else "schedule"])
-        axes = table[branch]
-        switched_off = cycled if table is spec.optimizer else set()
+    cycled = set(_MOMENTA) if cycles and not joint else set()
+    for table, branch, axes in branches_of(spec, params):
+        switched_off = cycled if table == "optimizer" else set()
         for key, axis in axes.items():
             if key in switched_off:
                 continue
@@ -150,6 +186,24 @@ def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[st
             if key.startswith("use_") and value is False:
                 switched_off.add(key.removeprefix("use_"))
     return params
+
+
+def branches_of(
+    spec: StudySpec, params: Mapping[str, Value]
+) -> Iterator[tuple[str, str, dict[str, Dimension]]]:
+    """Yields each table of axes with the row of it that a trial trains with, and its axes.
+
+    A trial that leaves a searched average open, as defaults may, trains without.
+    """
+    for table, rows in spec.tables().items():
+        fixed = getattr(spec.train.average, "value", NO_AVERAGE)
+        branch = str(params.get(table, fixed) if table == "average" else params[table])
+        yield table, branch, rows.get(branch, {})
+
+
+def _warms_momentum(params: Mapping[str, Value]) -> bool:
+    optimizer, schedule = str(params["optimizer"]), str(params["schedule"])
+    return warms_momentum(OPTIMIZERS[optimizer], SCHEDULES[schedule])
 
 
 def root_axes(spec: StudySpec) -> dict[str, Dimension]:
@@ -167,7 +221,7 @@ def ran_own_defaults(spec: StudySpec, record: TrialRecord) -> bool:
 def known_axes(spec: StudySpec) -> dict[str, Dimension]:
     """Returns every axis of the search space, by the name it is searched under."""
     axes = root_axes(spec)
-    for table in (spec.optimizer, spec.schedule):
+    for table in spec.tables().values():
         for branch, branch_axes in table.items():
             axes |= {f"{branch}.{key}": axis for key, axis in branch_axes.items()}
     return axes
@@ -176,13 +230,16 @@ def known_axes(spec: StudySpec) -> dict[str, Dimension]:
 def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
     """Returns the trials a study starts with: each optimizer's own defaults.
 
-    They take at most a third of the budget, but the first is always run.
+    They average nothing, unless the study file leaves no choice. They take at most a third of the
+    budget, but the first is always run.
     """
     schedules = spec.space.schedules
     schedule = "constant" if "constant" in schedules else schedules[0]
     params: dict[str, Value] = {"schedule": schedule}
     if isinstance(spec.train.batch_size, Choice):
         params["batch_size"] = spec.train.batch_size.choices[0]
+    if isinstance(spec.train.average, Choice) and NO_AVERAGE in spec.train.averages:
+        params["average"] = NO_AVERAGE
     room = max(1, spec.budget.trials // 3)
     return tuple(
         Proposal({"optimizer": optimizer, **params}, preset=DEFAULT)
@@ -192,29 +249,36 @@ def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
 
 def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
     """Returns what a trial at this point trains with."""
-    params = proposal.params
-    optimizer, schedule = str(params["optimizer"]), str(params["schedule"])
-    batch_size = params.get("batch_size", getattr(spec.train.batch_size, "value", None))
-
-    known = known_axes(spec)
-
-    def point(branch: str, axes: Mapping[str, Dimension]) -> dict[str, Value]:
-        fixed = {key: axis.value for key, axis in axes.items() if isinstance(axis, Fixed)}
-        prefix = f"{branch}."
-        return fixed | {
+    params, known = proposal.params, known_axes(spec)
+    chosen: dict[str, str] = {}
+    points: dict[str, dict[str, Value]] = {}
+    for table, branch, axes in branches_of(spec, params):
+        chosen[table], prefix = branch, f"{branch}."
+        points[table] = {key: axis.value for key, axis in axes.items() if isinstance(axis, Fixed)}
+        points[table] |= {
             key.removeprefix(prefix): value
             for key, value in params.items()
             if key.startswith(prefix)
         }
 
+    def common(name: str) -> Value:
+        """Returns a value of the [train] table, which every trial has."""
+        axis: Dimension = getattr(spec.train, name)
+        return axis.value if isinstance(axis, Fixed) else params.get(name, 0)
+
+    warmup = float(common("momentum_warmup"))
+    optimizer, schedule, average = chosen["optimizer"], chosen["schedule"], chosen["average"]
     return TrialConfig(
         optimizer=optimizer,
-        optimizer_values=OPTIMIZERS[optimizer].decode(point(optimizer, spec.optimizer[optimizer])),
+        optimizer_values=OPTIMIZERS[optimizer].decode(points["optimizer"]),
         schedule=schedule,
-        schedule_values=SCHEDULES[schedule].decode(point(schedule, spec.schedule[schedule])),
-        batch_size=int(batch_size or 0),
+        schedule_values=SCHEDULES[schedule].decode(points["schedule"]),
+        batch_size=to_batch_size(common("batch_size")),
         groups=tuple(decode_group(group, params) for group in spec.train.groups),
         own={name: value for name, value in params.items() if name not in known},
+        average=average,
+        average_values=AVERAGES[average].decode(points["average"]),
+        momentum_warmup=warmup if _warms_momentum(params) else 0.0,
     )
 
 
@@ -231,11 +295,11 @@ def progress_at(spec: StudySpec, evaluation: int, total_steps: int) -> int:
     """
     if spec.budget.steps is None:
         return evaluation
-    return evaluation_steps(total_steps, spec.budget.evaluations)[evaluation - 1]
+    return evaluation_step(evaluation, total_steps, spec.budget.evaluations)
 
 
 def steps_at(spec: StudySpec, progress: int, total_steps: int) -> int:
     """Returns the steps a trial has taken where it stands on the axis of :func:`progress_at`."""
     if spec.budget.steps is not None:
         return progress
-    return evaluation_steps(total_steps, spec.budget.evaluations)[progress - 1]
+    return evaluation_step(progress, total_steps, spec.budget.evaluations)

@@ -123,14 +123,14 @@ def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
             "parameters": sum(p.numel() for p in group["params"]),
             "lr": float(group.get(f"initial_{rate_key(group)}", group[rate_key(group)])),
             "weight_decay": group.get("weight_decay"),
-            "momentum": _momentum(group),
+            "momentum": group.get("initial_momentum", _momentum_of(group)),
             "frozen_until": group.get("frozen_until", 0.0),
         }
         for group in (*optimizer.param_groups, *(waiting.group for waiting in frozen))
     ]
 
 
-def _momentum(group: Mapping[str, Any]) -> float | None:
+def _momentum_of(group: Mapping[str, Any]) -> float | None:
     if rate_key(group) != "lr":
         return None
     momentum: float | None = group["betas"][0] if "betas" in group else group.get("momentum")

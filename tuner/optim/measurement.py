@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +14,15 @@ EPSILON = 1e-6
 FIRST_RATE = 1e-4
 """The learning rate of the first step, when nothing is known yet."""
 
-PROTECTION = 100.0
-"""How many times the largest usual squared norm a gradient may have in the averages."""
+PROTECTION = 10.0
+"""How many times the largest usual norm a gradient may have in the averages."""
+
+
+SLOW_START = 10
+"""Windows over which the learning rate rises to what it is tuned to."""
+
+HEAVIEST = 1e4
+"""How much more than the first a gradient may weigh in a sum before the sum is scaled back."""
 
 
 class Tuning(NamedTuple):
@@ -22,13 +30,11 @@ class Tuning(NamedTuple):
 
     Attributes:
         lr: The learning rate, before anyone's factor.
-        momentum: The momentum, in [0, 1).
-        clip: What the measured gradient is multiplied with before it moves parameters, in [0, 1].
+        momentum: The momentum, in [0, 1].
     """
 
     lr: Tensor
     momentum: Tensor
-    clip: Tensor
 
 
 class Measurement:
@@ -50,116 +56,142 @@ class Measurement:
         self, device: torch.device, *, beta: float, window: int, adapt_clip: bool, sparse: bool
     ) -> None:
         self._beta = beta
-        self._window = window
         self._adapt_clip = adapt_clip
         self.steps = 0
-        zeros = torch.zeros(window + 6, dtype=torch.float64, device=device)
-        self._one = zeros.new_ones(())
-        self._curvatures = zeros[:window].clone()  # logarithms, a ring
-        self._averages = zeros[: 5 if sparse else 4].clone()  # see update()
-        self._distance = zeros[0].clone()
-        self.values: dict[str, Tensor] = {}
+        self._weight = beta  # of the last gradient in the sums; of the first, 1
+        # An operation with a number takes longer than one with a scalar on the device.
+        constants = torch.tensor([EPSILON, 1.0, 2.0, 2 * EPSILON], dtype=torch.float64)
+        self._epsilon, self._one, self._two, self._two_epsilon = constants.to(device).unbind()
+        self._energies = self._one.new_zeros(window)  # a ring of ‖g‖²
+        # Of log h_min, log h_max, ‖g‖², ‖g‖ and density; then of the quotient of ‖g‖ and ‖g‖².
+        self._averages = self._one.new_zeros(5 if sparse else 4)
+        self._quotient = self._one.new_zeros(())
+        self._curvature = self._one.new_zeros(2)  # h_min, h_max
+        self._estimates: dict[str, Tensor] = {}
 
-    def protect(self, norm: Tensor) -> Tensor:
-        """Returns what a gradient is multiplied with so that no outlier owns the averages.
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """What was measured last, by name; nothing before the first step."""
+        h_min, h_max = self._curvature.unbind()
+        return {"h_min": h_min, "h_max": h_max, **self._estimates} if self.steps else {}
+
+    def clip(self, norm: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what a gradient is multiplied with to be measured, and to move parameters.
+
+        Both are in [0, 1]: no outlier may own the averages, nor move far.
 
         Args:
             norm: The norm of the whole gradient.
         """
-        if not self._adapt_clip or self.steps < 2:
-            return self._one
-        return _shorten(norm, (PROTECTION * self.values["h_max"]).sqrt())
+        if not self._adapt_clip or self.steps == 0:
+            return self._one, self._one
+        usual = self._curvature[1].sqrt() / norm
+        moving = torch.minimum(usual, self._one)
+        if self.steps == 1:
+            return self._one, moving
+        return torch.minimum(usual * PROTECTION, self._one), moving
 
-    def update(self, norm: Tensor, mean_norm: Tensor, density: Tensor | None = None) -> Tuning:
+    def discount(self) -> tuple[float, float]:
+        """Returns what the sums of gradients are multiplied with, and what the next weighs in them.
+
+        Instead of the past losing weight, the next gradient weighs more, which spares a pass over
+        memory; only now and then is everything scaled back.
+        """
+        self._weight /= self._beta
+        if self._weight <= HEAVIEST:
+            return 1.0, self._weight
+        decay, self._weight = 1 / self._weight, 1.0
+        return decay, 1.0
+
+    def update(self, norm: Tensor, sum_norm: Tensor, density: Tensor | None = None) -> Tuning:
         """Takes in one gradient.
 
         Args:
-            norm: The norm of the whole gradient, protected.
-            mean_norm: The norm of the running mean of gradients, this one included, which starts
-                from zero and decays by ``beta``.
+            norm: The norm of the whole gradient, clipped to be measured.
+            sum_norm: The norm of the discounted sum of all gradients up to this one.
             density: The share of its coordinates that are not zero, if that is to be accounted for.
         """
-        energy = norm.square()
-        self._curvatures[self.steps % self._window] = (energy + EPSILON).log()
-        low, high = torch.aminmax(self._curvatures[: self.steps + 1])
-        self.steps += 1
+        self._average(norm, density)
         debias = 1 - self._beta**self.steps
-        news = [low, high, energy, norm] if density is None else [low, high, energy, norm, density]
-        self._averages.lerp_(torch.stack(news), 1 - self._beta)
-        low, high, energy_mean, norm_mean = self._averages[:4].unbind()
-        self._distance.lerp_(norm_mean / (energy_mean + EPSILON), 1 - self._beta)
-
-        h_min, h_max = (low / debias).exp(), (high / debias).exp()
-        variance = (energy_mean / debias - mean_norm.square() / debias**2).clamp(min=EPSILON)
-        distance = self._distance / debias
+        means, distance = self._averages / debias, self._quotient / debias
+        curvature = means[:2].exp()
+        share = (1 - self._beta) / debias / self._weight  # of what is summed in the mean
+        variance = torch.addcmul(means[2], sum_norm, sum_norm, value=-(share**2))
+        variance = torch.maximum(variance, self._epsilon)
         if density is not None:
-            filled = self._averages[4] / debias
-            h_min, h_max, variance = h_min * filled, h_max * filled, variance * filled
-            distance = distance / (filled.sqrt() + EPSILON)
-        clip = self._one
-        if self._adapt_clip and self.values:
-            clip = _shorten(norm, self.values["h_max"].sqrt())
-        lr, momentum = self._tune(h_min, h_max, variance, distance)
-        self.values = {
-            "h_min": h_min,
-            "h_max": h_max,
+            curvature = torch.maximum(curvature * means[4], self._epsilon)
+            variance = variance * means[4]
+            distance = distance / (means[4].sqrt() + self._epsilon)
+        tuning = self._tune(curvature, variance, distance)
+        self._curvature = curvature
+        self._estimates = {
             "grad_var": variance,
             "dist_to_opt": distance,
-            "target_momentum": momentum,
+            "target_momentum": tuning.momentum,
         }
-        return Tuning(lr, momentum, clip)
+        return tuning
 
-    def _tune(
-        self, h_min: Tensor, h_max: Tensor, variance: Tensor, distance: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _average(self, norm: Tensor, density: Tensor | None) -> None:
+        energy = norm.square()
+        # The first one fills the ring, so that its extremes are right before it has gone round.
+        place = self._energies[self.steps % len(self._energies)] if self.steps else self._energies
+        place.copy_(energy)
+        self.steps += 1
+        news = [*torch.aminmax(self._energies), energy, norm]
+        new = torch.stack(news if density is None else [*news, density])
+        new[:2].add_(self._epsilon).log_()
+        self._averages.lerp_(new, 1 - self._beta)
+        quotient = self._averages[3] / (self._averages[2] + self._epsilon)
+        self._quotient.lerp_(quotient, 1 - self._beta)
+
+    def _tune(self, curvature: Tensor, variance: Tensor, distance: Tensor) -> Tuning:
         """Returns learning rate and momentum: the paper's SingleStep in closed form."""
         if self.steps == 1:
-            return FIRST_RATE * self._one, 0 * h_min
-        low = h_min + EPSILON
-        p = ((distance + EPSILON) * low).square() / (2 * (variance + EPSILON))
-        spread = ((h_max + EPSILON) / low).sqrt()
-        root = torch.maximum(solve_cubic(p), (spread - 1) / (spread + 1))
-        slow_start = min(1.0, self.steps / (10 * self._window))
-        return slow_start * (1 - root).square() / low, root.square()
+            return Tuning(FIRST_RATE * self._one, 0 * distance)
+        low, high = (curvature + self._epsilon).unbind()
+        noise = torch.add(self._two_epsilon, variance, alpha=2)
+        root_p = (distance + self._epsilon) * low * noise.rsqrt()
+        # 1 − √μ: the larger momentum is that which needs the smaller of both.
+        rest = torch.minimum(solve_cubic(root_p), self._two / ((high / low).sqrt() + self._one))
+        lr = rest.square() / low
+        if self.steps < SLOW_START * len(self._energies):
+            lr = lr * (self.steps / (SLOW_START * len(self._energies)))
+        return Tuning(lr, (self._one - rest).square())
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything measured so far."""
         return {
             "steps": self.steps,
-            "curvatures": self._curvatures,
+            "weight": self._weight,
+            "energies": self._energies,
             "averages": self._averages,
-            "distance": self._distance,
-            "values": self.values,
+            "quotient": self._quotient,
+            "curvature": self._curvature,
+            "estimates": self._estimates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a copy of what :meth:`state_dict` gave, of the same settings."""
         device = self._one.device
-        self.steps = state["steps"]
-        self._curvatures = state["curvatures"].to(device, copy=True)
+        self.steps, self._weight = state["steps"], state["weight"]
+        self._energies = state["energies"].to(device, copy=True)
         self._averages = state["averages"].to(device, copy=True)
-        self._distance = state["distance"].to(device, copy=True)
-        self.values = {name: value.to(device) for name, value in state["values"].items()}
+        self._quotient = state["quotient"].to(device, copy=True)
+        self._curvature = state["curvature"].to(device)
+        self._estimates = {name: value.to(device) for name, value in state["estimates"].items()}
 
 
-def solve_cubic(p: Tensor) -> Tensor:
-    """Returns the x in (0, 1) at which x p = (1 − x)³: the square root of the momentum.
+def solve_cubic(root_p: Tensor) -> Tensor:
+    """Returns the z in (0, 1] at which z³ = p (1 − z): one minus the root of the momentum.
 
-    It minimises x² D² + (1 − x)⁴ C / h², with p = D² h² / (2 C). The root's hyperbolic form
-    overflows nowhere; Newton's step returns the digits that 1 − … loses where x is small.
+    With x = 1 − z it minimises x² D² + (1 − x)⁴ C / h², where p = D² h² / (2 C). The cubic's one
+    real root in its hyperbolic form neither overflows nor cancels.
 
     Args:
-        p: A scalar in float64, above 0.
+        root_p: The square root of p, a scalar in float64, above 0.
 
-    >>> solve_cubic(torch.tensor(0.25, dtype=torch.float64)).item()
+    >>> round(solve_cubic(torch.tensor(0.5, dtype=torch.float64)).item(), 12)
     0.5
     """
-    third = (p / 3).sqrt()
-    rest = 2 * third * ((1.5 / third).asinh() / 3).sinh()  # 1 − x
-    square = rest.square()
-    return square * (3 - 2 * rest) / (p + 3 * square)
-
-
-def _shorten(norm: Tensor, limit: Tensor) -> Tensor:
-    """Returns what a vector is multiplied with to be no longer than a limit."""
-    return (limit / norm).clamp(max=1.0)
+    width = root_p * math.sqrt(4 / 3)
+    return ((width.reciprocal() * 3).asinh() * (1 / 3)).sinh() * width

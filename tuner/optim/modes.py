@@ -21,19 +21,20 @@ def evaluation_mode(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[Non
     """
     with contextlib.ExitStack() as stack:
         for optimizer in optimizers:
-            for part in _parts(optimizer):
+            for part in parts_of(optimizer):
                 if hasattr(part, "train") and hasattr(part, "eval"):
                     part.eval()
                     stack.callback(part.train)
         yield
 
 
-def _parts(optimizer: torch.optim.Optimizer) -> Iterator[Any]:
+def parts_of(optimizer: torch.optim.Optimizer) -> Iterator[Any]:
+    """Yields the optimizers that one is made of, itself if it is made of no others."""
     match optimizer:
         case JointOptimizer():
             for part in optimizer.parts:
-                yield from _parts(part)
+                yield from parts_of(part)
         case Lookahead():
-            yield from _parts(optimizer.inner)
+            yield from parts_of(optimizer.inner)
         case _:
             yield optimizer

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tuner.domain.calls import rate_key
 from tuner.domain.dimensions import Value
 from tuner.domain.schedules import SCHEDULES, Course, as_numbers, count_epochs, count_patience
-from tuner.domain.shapes import set_momentum
+from tuner.domain.shapes import set_momentum, warm_momentum
 from tuner.optim.joint import JointOptimizer
 
 Direction = Literal["minimize", "maximize"]
@@ -28,6 +28,7 @@ def build_schedule(
     epoch_steps: int | None = None,
     evaluations: int = 10,
     direction: Direction = "minimize",
+    momentum_warmup: float = 0.0,
 ) -> Schedule:
     """Builds one of the catalog's schedules over an optimizer.
 
@@ -41,6 +42,8 @@ def build_schedule(
             epoch; left out, it changes with every step.
         evaluations: Evaluations of a full trial, at least 1, in which patience is measured.
         direction: Whether a lower or a higher metric is better.
+        momentum_warmup: The fraction of a full trial over which momentum, or beta1, rises to each
+            group's own, for a schedule that leaves it alone.
 
     Returns:
         A torch scheduler, to be stepped after optimizer steps.
@@ -64,6 +67,7 @@ def build_schedule(
         plateau,
         clock=clock,
         epoch_steps=epoch_steps,
+        momentum_warmup=round(momentum_warmup * total_steps),
     )
 
 
@@ -100,6 +104,8 @@ class Schedule(LRScheduler):
         plateau: What lowers the rate when the metric stops improving, if anything.
         clock: Tells the steps taken so far; None counts calls of :meth:`step`.
         epoch_steps: Steps by which the courses advance by one.
+        momentum_warmup: Steps over which momentum, or beta1, rises to each group's own; 0 leaves
+            it alone.
     """
 
     def __init__(
@@ -112,6 +118,7 @@ class Schedule(LRScheduler):
         *,
         clock: Callable[[], int] | None = None,
         epoch_steps: int = 1,
+        momentum_warmup: int = 0,
     ) -> None:
         self._total_steps = total_steps
         self._factor = factor
@@ -119,6 +126,7 @@ class Schedule(LRScheduler):
         self._plateau = plateau
         self._clock = clock
         self._epoch_steps = epoch_steps
+        self._momentum_warmup = momentum_warmup
         super().__init__(optimizer)
 
     def step(self, epoch: int | None = None) -> None:
@@ -154,8 +162,13 @@ class Schedule(LRScheduler):
         for group, rate in zip(groups, self.get_lr(), strict=True):
             group[rate_key(group)] = rate
         if self._momentum is not None:
-            tunable = [group for group in groups if rate_key(group) == "lr"]
-            set_momentum(tunable, self._momentum(self._position()))
+            set_momentum(self._tunable(), self._momentum(self._position()))
+        elif self._momentum_warmup:
+            warm_momentum(self._tunable(), self.last_epoch / self._momentum_warmup)
+
+    def _tunable(self) -> list[dict[str, Any]]:
+        """Returns the groups whose momentum is not their optimizer's own affair."""
+        return [group for group in self.optimizer.param_groups if rate_key(group) == "lr"]
 
     def get_lr(self) -> list[float | Tensor]:
         """Returns every group's learning rate, or factor on it, where the schedule stands."""

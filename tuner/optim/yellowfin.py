@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from tuner.errors import SpecError, WorkloadError
-from tuner.optim.measurement import FIRST_RATE, Measurement
+from tuner.optim.measurement import FIRST_RATE, SLOW_START, Measurement
 from tuner.optim.tensor_lists import add_scaled, densify, share_of_nonzero, total_norm
 from tuner.optim.total_momentum import ClosedLoop
 
@@ -40,7 +40,7 @@ class YellowFin(torch.optim.Optimizer):
       ``measure_decay`` may differ between them.
     - A parameter without a gradient is left alone, and its gradient not measured. Sparse
       gradients are made dense, since every coordinate has momentum.
-    - Averages and momentum are kept in float32 where parameters have less.
+    - Sums and momentum are kept in float32 where parameters have less.
     - A gradient that is not finite, or whose norm float32 cannot hold, makes all parameters,
       rates and averages NaN, then and from then on, with clipping too: nothing hides that
       training has diverged.
@@ -127,7 +127,7 @@ class YellowFin(torch.optim.Optimizer):
     @property
     def slow_start_steps(self) -> int:
         """Steps until the learning rate is no longer held down."""
-        return 10 * int(self._shared["window"])
+        return SLOW_START * int(self._shared["window"])
 
     @property
     def measured(self) -> dict[str, Tensor]:
@@ -161,18 +161,20 @@ class YellowFin(torch.optim.Optimizer):
                 "lr_factor, weight_decay, nesterov and measure_decay of its own; lr and momentum "
                 "are measured, and everything else is given to YellowFin itself."
             )
+        for name in ("lr_factor", "weight_decay"):
+            value = param_group.get(name, self.defaults[name])
+            _require(value >= 0, name, value, "at least 0")
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        for name in ("lr_factor", "weight_decay"):
-            _require(group[name] >= 0, name, group[name], "at least 0")
         for parameter in group["params"]:
             if not parameter.is_floating_point():
+                self.param_groups.pop()
                 raise SpecError(
                     f"A parameter of {parameter.dtype}: YellowFin trains those of floating point; "
                     "leave it out, or train it with another optimizer."
                 )
-        for name, value in (("lr", FIRST_RATE * group["lr_factor"]), ("momentum", 0.0)):
-            group.setdefault(name, torch.tensor(value, dtype=torch.float64))
+        for name, first in (("lr", FIRST_RATE * group["lr_factor"]), ("momentum", 0.0)):
+            group.setdefault(name, torch.tensor(first, dtype=torch.float64))
         self._remember(group)
 
     @torch.no_grad()
@@ -197,25 +199,27 @@ class YellowFin(torch.optim.Optimizer):
         if not gradients:
             return loss
         measurement = self._measurement or self._start({g.device for g in gradients})
-        beta, means = self._shared["beta"], [mean for block in blocks for mean in block.means]
+        sums = [total for block in blocks for total in block.sums]
         norm = total_norm(gradients)
-        scale = measurement.protect(norm)
-        torch._foreach_mul_(means, beta)
-        add_scaled(means, gradients, (1 - beta) * scale)
+        measuring, moving = measurement.clip(norm)
+        decay, weight = measurement.discount()
+        if decay != 1:
+            torch._foreach_mul_([state["gradient_sum"] for state in self.state.values()], decay)
+        add_scaled(sums, gradients, measuring * weight)
         density = share_of_nonzero(gradients) if self._shared["sparsity_debias"] else None
-        tuning = measurement.update(norm * scale, total_norm(means), density)
-        scale = scale * tuning.clip
+        tuning = measurement.update(norm * measuring, total_norm(sums), density)
         momentum = self._loop.applied(self._parameters()) if self._loop else tuning.momentum
+        longest = (norm * moving).reciprocal() * LONGEST_STEP
         for block in blocks:
             rate = tuning.lr * block.group["lr_factor"]
             if self._shared["adapt_clip"]:
-                rate = torch.minimum(rate, LONGEST_STEP / (norm * scale))
-            block.move(rate, momentum, scale)
+                rate = torch.minimum(rate, longest)
+            block.move(rate, momentum, moving)
             # New tensors: whoever kept those of an earlier step has that step's values.
             block.group["lr"], block.group["momentum"] = rate, momentum
             self._remember(block.group)
         if self._loop is not None:
-            self._close(self._loop, blocks, tuning.momentum, scale)
+            self._close(self._loop, blocks, tuning.momentum, moving)
         return loss
 
     def _gather(self, group: dict[str, Any]) -> _Block:
@@ -231,10 +235,10 @@ class YellowFin(torch.optim.Optimizer):
         states = [self.state[p] for p in parameters]
         for state, gradient in zip(states, gradients, strict=True):
             if not state:
-                state["exp_avg"] = torch.zeros_like(gradient)
+                state["gradient_sum"] = torch.zeros_like(gradient)
                 state["momentum_buffer"] = torch.zeros_like(gradient)
-        means = [state["exp_avg"] for state in states]
-        return _Block(group, parameters, gradients, means, [s["momentum_buffer"] for s in states])
+        sums = [state["gradient_sum"] for state in states]
+        return _Block(group, parameters, gradients, sums, [s["momentum_buffer"] for s in states])
 
     def _start(self, devices: set[torch.device]) -> Measurement:
         if len(devices) > 1:
@@ -316,7 +320,7 @@ class YellowFin(torch.optim.Optimizer):
                 "YellowFin. Load it into the optimizer it came from."
             )
         super().load_state_dict(state_dict)
-        # Torch has cast the averages to the parameters' type, and shares what it did not cast.
+        # Torch has cast the sums to the parameters' type, and shares what it did not cast.
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         for index, parameter in zip(saved, self._parameters(), strict=True):
             for name, value in state_dict["state"].get(index, {}).items():
@@ -348,14 +352,14 @@ class _Block:
         group: The group.
         parameters: The parameters.
         gradients: Their gradients, as measured.
-        means: Running means of these, from zero.
+        sums: Sums of these, in which the past counts ever less.
         buffers: Sums of the gradients they were moved by, discounted by the momentum.
     """
 
     group: dict[str, Any]
     parameters: list[Tensor]
     gradients: list[Tensor]
-    means: list[Tensor]
+    sums: list[Tensor]
     buffers: list[Tensor]
 
     def move(self, rate: Tensor, momentum: Tensor, scale: Tensor) -> None:
@@ -374,12 +378,12 @@ class _Block:
         if decay:
             torch._foreach_add_(self.buffers, self.parameters, alpha=decay)
         if not self.group["nesterov"]:
-            add_scaled(self.parameters, self.buffers, -rate)
+            add_scaled(self.parameters, self.buffers, rate, sign=-1)
             return
         if decay:
             torch._foreach_mul_(self.parameters, 1 - rate * decay)
-        add_scaled(self.parameters, self.gradients, -rate * scale)
-        add_scaled(self.parameters, self.buffers, -rate * momentum)
+        add_scaled(self.parameters, self.gradients, rate * scale, sign=-1)
+        add_scaled(self.parameters, self.buffers, rate * momentum, sign=-1)
 
 
 def _require(holds: bool, name: str, value: object, rule: str) -> None:
@@ -388,5 +392,6 @@ def _require(holds: bool, name: str, value: object, rule: str) -> None:
 
 
 def _version(value: object) -> int:
-    """Returns how often a tensor was written in place; of anything else, 0."""
-    return value._version if isinstance(value, Tensor) else 0  # noqa: SLF001
+    """Returns how often a tensor was written in place; 0 where that is not counted."""
+    counted = isinstance(value, Tensor) and not value.is_inference()
+    return value._version if counted else 0  # type: ignore[attr-defined]  # noqa: SLF001

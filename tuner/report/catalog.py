@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
+from tuner.domain.averages import AVERAGES, NO_AVERAGE, AverageRow
 from tuner.domain.dimensions import Fixed, format_value
 from tuner.domain.hyperparameters import Hyperparameter
 from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
@@ -25,6 +26,8 @@ SOURCES = {
 }
 """What the sources of ranges stand for."""
 
+_AVERAGING = {name: row for name, row in AVERAGES.items() if name != NO_AVERAGE}
+
 _BARS = "▁▂▃▄▅▆▇█"
 # Where a metric might stop improving, so that a schedule that follows it can be drawn.
 _STALLS = (0.4, 0.7)
@@ -42,6 +45,15 @@ def describe_knob(knob: Hyperparameter) -> tuple[str, ...]:
         knob.source,
         str(knob.breadth),
     )
+
+
+def explain_knobs(row: OptimizerRow | ScheduleRow) -> str:
+    """Returns in one line what the priors and sources of a row's hyperparameters stand for."""
+    told = " ".join(knob.source for knob in row.hyperparameters).replace(";", " ").split()
+    meanings = [f"{key}: {text.replace('*', '')}" for key, text in SOURCES.items() if key in told]
+    if any(knob.prior for knob in row.hyperparameters):
+        meanings.insert(0, "10^N(m, s): the decimal logarithm is normal, of mean m and deviation s")
+    return "; ".join([*meanings, "more in docs/optimizers.md"])
 
 
 def sample_factor(row: ScheduleRow, points: int) -> list[float]:
@@ -106,6 +118,8 @@ def to_markdown() -> str:
         "",
         f"Schedules: {_links(SCHEDULES)}",
         "",
+        f"Averages: {_links(_AVERAGING)}",
+        "",
         "## Optimizers",
         "",
         "p is a parameter, g its gradient, λ the weight decay.",
@@ -131,6 +145,16 @@ def to_markdown() -> str:
     ]
     for schedule in SCHEDULES.values():
         lines += [*_section(schedule, _schedule_notes(schedule)), ""]
+    lines += [
+        "## Averages",
+        "",
+        "What `train.average` may name besides `none`: an average a of the weights w, n being the "
+        "updates before, by which a trial is evaluated once it has begun. `start` is the fraction "
+        "of a full trial after which it begins, `interval` the steps from one update to the next.",
+        "",
+    ]
+    for average in _AVERAGING.values():
+        lines += [*_section(average, [f"`{average.target}`."]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -206,7 +230,7 @@ def _links(names: Iterable[str]) -> str:
     return " · ".join(f"[{name}](#{name})" for name in names)
 
 
-def _section(row: OptimizerRow | ScheduleRow, notes: list[str]) -> list[str]:
+def _section(row: OptimizerRow | ScheduleRow | AverageRow, notes: list[str]) -> list[str]:
     return [
         f"### {row.name}",
         "",

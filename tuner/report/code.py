@@ -12,8 +12,9 @@ from tuner.analysis.summary import BestTrial, StudySummary
 from tuner.domain.calls import Call
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.errors import NotFoundError
+from tuner.report.loop_code import LoopCode
 from tuner.report.optimizer_code import OptimizerCode
-from tuner.report.schedule_code import ScheduleCode
+from tuner.report.schedule_code import COUNT_LOSSES, ScheduleCode
 
 
 def to_python(summary: StudySummary) -> str:
@@ -27,31 +28,27 @@ def to_python(summary: StudySummary) -> str:
     best = _best(summary)
     optimizer = OptimizerCode.of(best, summary.spec)
     schedule = ScheduleCode.of(best, summary.spec)
-    clip = summary.spec.train.grad_clip
-    body = [
-        *schedule.constants,
-        *optimizer.constants,
-        "",
-        "",
-        *optimizer.definitions,
-        "",
-        "",
-        *schedule.definitions,
-        "",
-        "",
-        *_demonstration(optimizer, schedule),
-    ]
+    loop = LoopCode.of(best)
+    train = summary.spec.train
+    clip = train.grad_clip
+    counts = [COUNT_LOSSES] if loop.update and loop.closure and not schedule.counts_losses else []
+    definitions = (optimizer.definitions, schedule.definitions, counts, loop.definitions)
+    body = [*schedule.constants, *optimizer.constants, *loop.constants]
+    for lines in (*definitions, _demonstration(optimizer, schedule, loop)):
+        body += ["", "", *lines] if lines else []
     lines = [
         # In comments, what a user named things cannot become code.
         f"# The winner of the tuner study {summary.name!r}: {best.config.optimizer}, "
         f"{best.config.schedule} schedule.",
         f"# Trial {best.record.number} reached {summary.spec.study.metric} = {best.record.value!r}",
         f"# on {summary.spec.study.workload} with batch size {best.config.batch_size}, "
-        f"{summary.spec.train.precision},"
+        f"{f'computed in {train.accumulate} parts, ' if train.accumulate > 1 else ''}"
+        f"{train.precision},"
         f" {'no gradient clipping' if clip is None else f'gradients clipped to norm {clip}'}.",
         *optimizer.remarks,
         "",
         *_imports("\n".join(body), optimizer.packages),
+        *loop.imports,
         "",
         *body,
     ]
@@ -72,7 +69,10 @@ def to_toml(summary: StudySummary) -> str:
     tree["space"] = {"optimizers": [config.optimizer], "schedules": [config.schedule]}
     tree["optimizer"] = {config.optimizer: config.optimizer_values}
     tree["schedule"] = {config.schedule: config.schedule_values}
+    tree["average"] = {config.average: config.average_values}
+    tree["train"]["average"] = config.average
     tree["train"]["batch_size"] = config.batch_size
+    tree["train"]["momentum_warmup"] = config.momentum_warmup
     for table, group in zip(tree["train"].get("groups", []), config.groups, strict=True):
         fixed = (("weight_decay", group.weight_decay), ("momentum", group.momentum))
         table |= {"lr_multiplier": group.lr_multiplier}
@@ -111,7 +111,10 @@ def to_winner(summary: StudySummary) -> dict[str, Any]:
         "no_decay_on_biases_and_norms": summary.spec.train.no_decay_on_biases_and_norms,
         "own": best.config.own,
         "steps": best.full_steps,
+        "average": best.config.average,
+        "average_values": best.config.average_values,
         "batch_size": best.config.batch_size,
+        "momentum_warmup": best.config.momentum_warmup,
         "grad_clip": summary.spec.train.grad_clip,
         "precision": summary.spec.train.precision,
     }
@@ -130,7 +133,7 @@ def _best(summary: StudySummary) -> BestTrial:
     return summary.best
 
 
-def _demonstration(optimizer: OptimizerCode, schedule: ScheduleCode) -> list[str]:
+def _demonstration(optimizer: OptimizerCode, schedule: ScheduleCode, loop: LoopCode) -> list[str]:
     sparse = optimizer.calls[0].parameters == "sparse"
     model = "torch.nn.Embedding(3, 2, sparse=True)" if sparse else "torch.nn.Linear(2, 2)"
     build = "build_optimizers(model)" if optimizer.several else "[build_optimizer(model)]"
@@ -142,14 +145,15 @@ def _demonstration(optimizer: OptimizerCode, schedule: ScheduleCode) -> list[str
         f"    model = {model}",
         f"    for optimizer in {build}:",
         "        print(optimizer)",
-        *(f"        {line}" for line in schedule.setup),
+        *(f"        {line}" for line in (*schedule.setup, *loop.setup)),
         "        rates = []",
         "        for step in range(STEPS):",
+        *(f"            {line}" for line in loop.before),
         f'            rates.append(optimizer.param_groups[0]["{rate}"])',
         *(["            freeze(optimizer, step)"] if optimizer.freezes else []),
         *(gradient if optimizer.packages and not sparse else []),
         f"            {step}",
-        *(f"            {line}" for line in schedule.use),
+        *(f"            {line}" for line in (*loop.after, *schedule.use)),
         f'        print(f"{rate}: first'
         ' {rates[0]:.6g}, top {max(rates):.6g}, last {rates[-1]:.6g}")',
     ]

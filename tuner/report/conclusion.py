@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
-from tuner.analysis.summary import OptimizerSummary, StudySummary
+from tuner.analysis.averages import line_of
+from tuner.analysis.summary import BestTrial, OptimizerSummary, StudySummary
+from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.dimensions import format_value
-from tuner.domain.trials import Outcome
+from tuner.domain.trials import Outcome, TrialConfig, TrialRecord
 
 
 def conclude(summary: StudySummary) -> list[str]:
@@ -19,8 +22,10 @@ def conclude(summary: StudySummary) -> list[str]:
         f"{key}={format_value(value)}" for key, value in best.config.optimizer_values.items()
     )
     sentences = [
-        f"Use {leader.optimizer} with the {best.config.schedule} schedule ({settings}): "
+        f"Use {leader.optimizer} with the {best.config.schedule} schedule ({settings})"
+        f"{_describe_average(best.config)}: "
         f"{summary.spec.study.metric} {_number(leader.best_value)}, trial {leader.best_trial}.",
+        *_compare_to_last(best),
         *_compare_to_default(leader),
         *_compare_to_runner_up(summary.optimizers),
     ]
@@ -31,10 +36,36 @@ def conclude(summary: StudySummary) -> list[str]:
     if summary.counts[Outcome.DIVERGED] * 4 > summary.finished:
         share = summary.counts[Outcome.DIVERGED] / summary.finished
         sentences.append(f"{share:.0%} of the trials diverged: the learning rates go too high.")
-    sentences.append(
-        "Every configuration ran once, on one seed: treat small differences as undecided."
+    return [*sentences, _doubt_differences(summary)]
+
+
+def _doubt_differences(summary: StudySummary) -> str:
+    seeds = {r.attributes["seed"] for r in summary.records if "seed" in r.attributes}
+    on = f"on {len(seeds)} seeds" if len(seeds) > 1 else "on one seed"
+    advice = "treat small differences as undecided."
+    repeats = summary.repeats
+    if not repeats:
+        return f"Every configuration ran once, {on}: {advice}"
+    many = "One configuration" if len(repeats) == 1 else f"{len(repeats)} configurations"
+    return (
+        f"{many} ran more than once, {_describe_spread(repeats)}, all others once, {on}: {advice}"
     )
-    return sentences
+
+
+def _describe_spread(repeats: Sequence[Sequence[TrialRecord]]) -> str:
+    """Returns how far apart the values of one configuration lie, at most."""
+    spreads = []
+    for repeated in repeats:
+        complete = {r.number: r.value for r in repeated if r.outcome is Outcome.COMPLETE}
+        values = [value for value in complete.values() if value is not None]
+        if len(values) > 1:
+            spreads.append((max(values) - min(values), ", ".join(map(str, complete))))
+    if not spreads:
+        return "but to the end once at most"
+    widest, numbers = max(spreads)
+    if not widest:
+        return "with the same values each time"
+    return f"with values up to {widest:.2g} apart (trials {numbers})"
 
 
 def _explain_nothing(summary: StudySummary) -> str:
@@ -44,6 +75,22 @@ def _explain_nothing(summary: StudySummary) -> str:
     command = f"tuner trial show {shlex.quote(summary.name)} NUMBER"
     remedy = f": see one with '{command}'" if failed else ""
     return f"No trial was trained to its end ({failed} failed{remedy})."
+
+
+def _describe_average(config: TrialConfig) -> str:
+    if config.average == NO_AVERAGE:
+        return ""
+    values = config.average_values.items()
+    settings = ", ".join(f"{key}={format_value(value)}" for key, value in values)
+    return f", and its weights averaged by {config.average} ({settings})"
+
+
+def _compare_to_last(best: BestTrial) -> list[str]:
+    line = line_of(best.record)
+    if not line or line[0][1] is None:
+        return []
+    last = line[0][1]
+    return [f"Its last weights alone reach {_number(last)}{_compare(last, best.record.value)}."]
 
 
 def _compare_to_default(leader: OptimizerSummary) -> list[str]:

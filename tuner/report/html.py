@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 import optuna
 from optuna import visualization
+from plotly import graph_objects
 from plotly.offline import get_plotlyjs
 
 from tuner.analysis.summary import StudySummary
@@ -60,16 +61,35 @@ def _draw(summary: StudySummary, study: optuna.Study) -> list[Figure]:
         ("Values by optimizer and schedule", visualization.plot_slice, _top_level(summary)),
         ("Trials over time", visualization.plot_timeline, {}),
     ]
-    figures = []
+    figures = [_draw_lines(summary)] if any(a.line for a in summary.averages) else []
     for title, plot, arguments in plots:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             drawn: Any = plot(study, **arguments)
         if plot in _OF_VALUES and all(value > 0 for value in _values(summary)):
             drawn.update_yaxes(type="log")
-        drawn.update_layout(title=None, template="plotly_white", margin={"t": 30, "b": 40})
-        figures.append(Figure(title, drawn.to_html(full_html=False, include_plotlyjs=False)))
+        figures.append(_finish(title, drawn))
     return figures
+
+
+def _draw_lines(summary: StudySummary) -> Figure:
+    """Draws the metric from the last weights of each average's best trial to their average."""
+    drawn: Any = graph_objects.Figure()
+    for average in summary.averages:
+        if average.line:
+            places, values = zip(*average.line, strict=True)
+            name = f"{average.average}, trial {average.best_trial}"
+            drawn.add_scatter(x=places, y=values, mode="lines+markers", name=name)
+    ends = {"tickvals": [0, 0.5, 1], "ticktext": ["last weights", "half way", "average"]}
+    drawn.update_xaxes(**ends)
+    drawn.update_yaxes(title=summary.spec.study.metric)
+    drawn.update_layout(showlegend=True)
+    return _finish("From the last weights to their average", drawn)
+
+
+def _finish(title: str, drawn: Any) -> Figure:
+    drawn.update_layout(title=None, template="plotly_white", margin={"t": 30, "b": 40})
+    return Figure(title, drawn.to_html(full_html=False, include_plotlyjs=False))
 
 
 _OF_VALUES = (visualization.plot_optimization_history, visualization.plot_intermediate_values)

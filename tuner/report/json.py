@@ -32,6 +32,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
             "at_edge": list(best.edges),
         },
         "optimizers": [dataclasses.asdict(optimizer) for optimizer in summary.optimizers],
+        "averages": [dataclasses.asdict(average) for average in summary.averages],
         "wall_s": summary.wall_s,
         "training_s": summary.training_s,
         "evaluation_s": summary.evaluation_s,

@@ -78,8 +78,8 @@ class OptimizerCode:
         """The lines of comment that say what it needs."""
         lines = []
         if self.packages:
-            names = " ".join(_PACKAGES[package] for package in self.packages)
-            lines += [f"# It needs: pip install torch {names}"]
+            names = [_PACKAGES[package] for package in self.packages]
+            lines += [f"# Install torch, {' and '.join(names)} to run it."]
         if self.switches:
             lines += [
                 "# It trains other weights than it evaluates: call optimizer.eval() before each",

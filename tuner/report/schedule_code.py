@@ -25,6 +25,10 @@ from tuner.domain.schedules import (
 from tuner.domain.shapes import set_momentum
 from tuner.domain.spec import StudySpec
 
+COUNT_LOSSES = '''def count_losses(optimizer):
+    """Returns how often the closure was called, which is what counts as steps."""
+    return optimizer.state[optimizer.param_groups[0]["params"][0]].get("func_evals", 0)'''
+
 
 @dataclass(frozen=True)
 class ScheduleCode:
@@ -79,7 +83,7 @@ class ScheduleCode:
         """The lines that define ``build_schedule``, and ``build_warmup`` where it needs one."""
         if self.ours:
             return self._our_builder().splitlines()
-        parts = [self._count_losses()] if self.closure and not self._stands_alone else []
+        parts = [COUNT_LOSSES] if self.counts_losses else []
         if not self.row.follows_metric:
             parts += self._factor()
         elif self._warmup > 1:
@@ -105,6 +109,11 @@ class ScheduleCode:
         warms = self.row.follows_metric and self._warmup > 1 and not self.ours
         warmup = ["warmup = build_warmup(optimizer)"] if warms else []
         return [*warmup, "schedule = build_schedule(optimizer)"]
+
+    @property
+    def counts_losses(self) -> bool:
+        """Whether it defines ``count_losses``."""
+        return self.closure and not self._stands_alone
 
     @property
     def _length(self) -> int:
@@ -139,11 +148,6 @@ class ScheduleCode:
         if self.epoch_steps is None:
             return [line]
         return ["if (step + 1) % EPOCH_STEPS == 0:", f"    {line}"]
-
-    def _count_losses(self) -> str:
-        return '''def count_losses(optimizer):
-    """Returns how often the closure was called, which is what the schedule counts as steps."""
-    return optimizer.state[optimizer.param_groups[0]["params"][0]].get("func_evals", 0)'''
 
     @property
     def _now(self) -> str:

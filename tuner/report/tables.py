@@ -52,6 +52,25 @@ def ranking(summary: StudySummary) -> TextTable:
     )
 
 
+def averages(summary: StudySummary) -> TextTable:
+    """Returns the averages, best first, each beside the last weights of its own trials."""
+    return TextTable(
+        f"Averages of weights by {summary.spec.study.metric}, best first",
+        ("average", "best", "trial", "its last weights", "better than them", "trials"),
+        tuple(
+            (
+                row.average,
+                number(row.best_value),
+                "–" if row.best_trial is None else str(row.best_trial),
+                number(row.last_value),
+                f"{row.gained} of {row.compared}" if row.compared else "–",
+                str(row.trials),
+            )
+            for row in summary.averages
+        ),
+    )
+
+
 def settings(summary: StudySummary) -> TextTable:
     """Returns the best trial's configuration, in torch's form."""
     values = summary.best.config.to_json() if summary.best else {}
@@ -84,11 +103,15 @@ def groups(described: Sequence[Mapping[str, Any]]) -> TextTable:
 
 
 def best_tables(summary: StudySummary) -> list[TextTable]:
-    """Returns what there is to tell of the best trial: its settings, and its parameter groups."""
+    """Returns what the best trials show: averages, the best one's settings, and its groups."""
     if summary.best is None:
         return []
     described = summary.best.record.attributes.get("groups")
-    return [settings(summary), *([groups(described)] if described else [])]
+    return [
+        *([averages(summary)] if summary.averages else []),
+        settings(summary),
+        *([groups(described)] if described else []),
+    ]
 
 
 def facts(summary: StudySummary) -> TextTable:
@@ -96,7 +119,7 @@ def facts(summary: StudySummary) -> TextTable:
     counts = ", ".join(
         f"{summary.counts[outcome]} {outcome.value}"
         for outcome in Outcome
-        if outcome is not Outcome.RUNNING or summary.counts[outcome]
+        if outcome not in (Outcome.RUNNING, Outcome.WAITING) or summary.counts[outcome]
     )
     started = sum(summary.counts.values())
     halted = "" if summary.state is StudyState.RUNNING else f" ({summary.state})"

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.store import Lease, StudyHandle
+from tuner.errors import StorageError
+from tuner.store import Database, Lease, StudyHandle
+from tuner.store.leases import read_leases
 from tuner.store.urls import sqlite_path
 from tuner.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
+from tuner.training.reporting import StaleCheckpointError
+
+_CHECKPOINTS = "checkpoints"
+_NAME = re.compile(r"trial-\d+-(?P<token>[0-9a-f]+)\.")
+"""Of a checkpoint, and of one that is being written."""
 
 
 def study_folder(url: str, study: StudyHandle) -> Path:
@@ -37,30 +45,69 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def sweep(folder: Path, database: Database, study: StudyHandle) -> None:
+    """Deletes the checkpoints that can never count: of trials that are over, of former holders.
+
+    Args:
+        folder: The study's folder.
+        database: Where the study is.
+        study: The study.
+
+    Raises:
+        UnavailableError: If the database is away.
+    """
+    # Listed first: a holder that is unknown to leases read later has lost its trial for good.
+    found = list((folder / _CHECKPOINTS).glob("trial-*"))
+    with database.read() as connection:
+        rows = read_leases(connection, study.uuid)
+    alive = {row.token for row in rows} | {row.checkpoint for row in rows}
+    for path in found:
+        named = _NAME.match(path.name)
+        if named and named["token"] not in alive:
+            remove_checkpoint(path)
+
+
 class Checkpoints:
     """A trial's checkpoints, as one holder of it sees them.
 
     Every holder writes a file named after its token, and the database tells whose counts. So a
-    holder that lost its lease without knowing cannot overwrite what another goes on from.
+    holder that lost its lease without knowing cannot overwrite what another goes on from. Each
+    says whose it is, so that a file under another's name is not taken for it.
 
     Args:
         folder: The study's folder.
+        study_uuid: The study.
         lease: The holder's.
     """
 
-    def __init__(self, folder: Path, lease: Lease) -> None:
-        self._folder = folder / "checkpoints"
+    def __init__(self, folder: Path, study_uuid: str, lease: Lease) -> None:
+        self._folder = folder / _CHECKPOINTS
         self._number = lease.number
+        self._owner = f"trial {lease.number} of study {study_uuid}"
         self._own = self._path(lease.token)
         self._counting = self._path(lease.checkpoint) if lease.checkpoint else None
 
     def load(self) -> dict[str, Any] | None:
-        """Reads the checkpoint that counts, or returns None where there is none.
+        """Reads the checkpoint that counts, or returns None where there has been none.
 
         Raises:
-            StorageError: If it cannot be read.
+            StorageError: If it is not there, or cannot be read.
+            StaleCheckpointError: If it is another trial's.
         """
-        return load_checkpoint(self._counting) if self._counting is not None else None
+        if self._counting is None:
+            return None
+        state = load_checkpoint(self._counting)
+        if state is None:
+            raise StorageError(
+                f"Its checkpoint {self._counting} is not on this machine. Give all workers of a "
+                "study one TUNER_HOME that each of them sees."
+            )
+        owner = state.pop("owner", None)
+        if not isinstance(owner, str) or owner != self._owner:
+            raise StaleCheckpointError(
+                f"The checkpoint {self._counting} is of {owner}, not of {self._owner}."
+            )
+        return state
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Writes this holder's checkpoint; it counts once the database has been told.
@@ -68,7 +115,7 @@ class Checkpoints:
         Raises:
             StorageError: If it cannot be written.
         """
-        save_checkpoint(self._own, state)
+        save_checkpoint(self._own, {**state, "owner": self._owner})
 
     def settle(self) -> None:
         """Hears that this holder's checkpoint counts, and deletes the one before."""
@@ -76,13 +123,9 @@ class Checkpoints:
             remove_checkpoint(self._counting)
         self._counting = self._own
 
-    def drop(self) -> None:
-        """Deletes this holder's checkpoint: the trial is another's."""
-        remove_checkpoint(self._own)
-
     def clear(self) -> None:
-        """Deletes every checkpoint of the trial: it is over."""
-        for path in self._folder.glob(f"trial-{self._number}-*.pt"):
+        """Deletes every checkpoint of the trial, and what was being written: it is over."""
+        for path in self._folder.glob(f"trial-{self._number}-*"):
             remove_checkpoint(path)
 
     def _path(self, token: str) -> Path:

@@ -14,6 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from tuner.errors import SpecError, StorageError
 from tuner.service.authentication import LOCAL_ADDRESS, Guard
+from tuner.service.denials import Denials
 from tuner.service.interruption import Interruption
 from tuner.store import Database
 
@@ -153,7 +154,8 @@ def listen(
     from optuna_dashboard import wsgi  # noqa: PLC0415 (takes a second)
 
     names = (place.host, place.address, *hosts)
-    guard = Guard(wsgi(database.storage), password=password, hosts=names)
+    application = Denials(wsgi(database.storage), database, log="optuna_dashboard")
+    guard = Guard(application, password=password, hosts=names)
     try:
         return Server(place, port, guard)
     except OSError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -38,6 +40,7 @@ class Interruption:
         self.insisted = False
         self._event = threading.Event()
         self._follow_stdin = follow_stdin
+        self._raises = False
         self._former: dict[signal.Signals, Any] = {}
 
     def request(self, by: str = "") -> None:
@@ -58,6 +61,21 @@ class Interruption:
         """Waits; returns True at once when a stop is asked for."""
         return self._event.wait(seconds)
 
+    @contextlib.contextmanager
+    def raising(self) -> Iterator[None]:
+        """A time in which there is nothing to save, so that a signal ends at once what is done.
+
+        Raises:
+            KeyboardInterrupt: If a signal comes, or a stop has been asked for before.
+        """
+        self._raises = True
+        try:
+            if self.requested_at is not None:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._raises = False
+
     def __enter__(self) -> Interruption:
         for number in _SIGNALS:
             self._former[number] = signal.signal(number, self._handle)
@@ -74,6 +92,8 @@ class Interruption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.request(_SIGNALS[signal.Signals(number)])
+        if self._raises:
+            raise KeyboardInterrupt
 
     def _watch_stdin(self) -> None:
         # Reading the descriptor itself takes no lock that a process at its end would wait for.

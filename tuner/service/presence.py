@@ -1,5 +1,7 @@
 """Whether a worker on this machine still lives, as told by a lock that dies with its process.
 
+The lock's file stays behind wherever a trial may, so that its worker is known to have died.
+
 The operating system releases a file lock however a process ends, so unlike a process number it
 cannot be mistaken for another's. A worker of another machine has no lock here, and nothing is
 known of it: its lease has to expire.
@@ -40,8 +42,9 @@ class Presence:
         self._lock.acquire(timeout=0)
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if not self._leaves_work:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # An error may come while a trial is held; without a lock nobody could know of this end.
+        if kind is None and not self._leaves_work:
             self._path.unlink(missing_ok=True)
         self._lock.release()
 

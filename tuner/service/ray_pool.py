@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import platform
 import secrets
+import signal
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tuner.errors import SpecError, UnavailableError
 from tuner.service.pools import MAX_RESTARTS, Exit, Seat, SeatState, Slot
 from tuner.service.worker_process import Job, WorkerProcess
 
 _LAST_WISHES_S = 5.0
+_ANSWER_S = 5.0
+_PARTS = 10_000
+"""Of a GPU, in which Ray counts."""
 
 _OWN_CLUSTER = {
     # Else Ray listens on all interfaces, whatever address it is given.
@@ -40,10 +47,11 @@ def join_cluster(
     """Connects to a Ray cluster; without an address, to one of this process's own.
 
     A cluster of our own lives as long as the context, listens on loopback alone, demands a token
-    of whoever connects, has no dashboard and reports nothing to anyone.
+    of whoever connects, has no dashboard and reports nothing to anyone. SIGTERM does not end it,
+    so that it is there until the workers have saved, also where all processes are sent it.
 
     Args:
-        address: As ``ray.init`` takes it, such as ``auto`` or ``host:6379``.
+        address: Of a running cluster: ``auto`` or such as ``host:6379``.
         cpus: Of a cluster of our own: how many workers it has room for; else one a core.
         gpus: Of a cluster of our own: how many GPUs it says it has; else those Ray finds.
 
@@ -55,6 +63,8 @@ def join_cluster(
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address is None:
         os.environ.update(_OWN_CLUSTER)
+    else:
+        _knock(address)
     try:
         import ray
     except ImportError:
@@ -73,21 +83,97 @@ def join_cluster(
                 "_node_ip_address": "127.0.0.1",
                 "_temp_dir": leaving.enter_context(folder),
             }
-        try:
-            ray.init(address or "local", **quiet)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-            raise UnavailableError(
-                f"--address {address or 'local'}: no Ray cluster answers there: {error}"
-            ) from None
-        leaving.callback(ray.shutdown)
+        with _blocked(signal.SIGTERM):
+            try:
+                ray.init(address or "local", **quiet)
+            except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+                failed = f"--address {address}: no Ray cluster answers there"
+                raise UnavailableError(
+                    f"{failed if address else 'Ray did not start on this machine'}: {error}"
+                ) from None
+            leaving.callback(ray.shutdown)
         yield
 
 
-def has_gpus() -> bool:
-    """Tells whether the cluster that this process has joined has GPUs."""
+def count_gpus() -> int:
+    """Returns how many GPUs the cluster that this process has joined has."""
     import ray
 
-    return bool(ray.cluster_resources().get("GPU", 0))
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _count_parts(gpus: float) -> int:
+    """Returns a share of a GPU, or several GPUs, as Ray counts them."""
+    parts = round(gpus * _PARTS) if math.isfinite(gpus) else -1
+    if parts / _PARTS != gpus or (parts > _PARTS and parts % _PARTS):
+        raise SpecError(
+            f"--gpus-per-worker {gpus:g}: whole GPUs, or a part of one with at most 4 digits, such "
+            "as 0.3333."
+        )
+    return parts
+
+
+def check_room(workers: int, gpus_per_worker: float, gpus: int) -> None:
+    """Refuses workers that would wait for a GPU for ever, as Ray lets them.
+
+    >>> check_room(4, 0.5, gpus=2)
+
+    Args:
+        workers: How many are to run at once.
+        gpus_per_worker: Share of a GPU that each takes; above 1, whole GPUs.
+        gpus: How many there are, and will be.
+
+    Raises:
+        SpecError: If they do not fit, with what would.
+    """
+    if not _count_parts(gpus_per_worker):
+        return
+    if gpus == 0:
+        raise SpecError(
+            f"{gpus_per_worker:g} GPU a worker asked for, and the cluster has 0: "
+            "use --gpus-per-worker 0 to train on CPUs."
+        )
+    share = _count_parts(gpus_per_worker)
+    # No worker has shares of two GPUs.
+    room = gpus * (_PARTS // share) if share <= _PARTS else gpus * _PARTS // share
+    if workers > room:
+        fitting = _PARTS // math.ceil(workers / gpus) / _PARTS
+        fewer = f" or --workers {room}" if room else ""
+        raise SpecError(
+            f"{workers} workers with {gpus_per_worker:g} GPU each asked for, and the cluster has "
+            f"{gpus}: use --gpus-per-worker {fitting:g}{fewer}."
+        )
+
+
+def _knock(address: str) -> None:
+    """Tells in one line what Ray tells after minutes of its own log."""
+    if "auto" in (address, address.rpartition("/")[2]):
+        return
+    place = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        port = place.port
+    except ValueError:
+        port = None
+    if place.hostname is None or port is None:
+        raise SpecError(f"--address {address}: no host and port; write auto, or such as host:6379.")
+    try:
+        socket.create_connection((place.hostname, port), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise UnavailableError(
+            f"--address {address}: nothing answers there ({error}). Give the address that "
+            "'ray start --head' has printed, or leave --address out for a cluster of this "
+            "machine alone."
+        ) from None
+
+
+@contextlib.contextmanager
+def _blocked(number: signal.Signals) -> Iterator[None]:
+    """Keeps a signal from this thread for a while, and for good from what it starts meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class RayPool:
@@ -105,6 +191,9 @@ class RayPool:
         device: Where they train, as ``--device`` takes it; else ``cuda`` if they have a share of
             a GPU, and ``cpu`` if not.
         max_restarts: How often Ray starts a worker that died again, at least 0.
+
+    Raises:
+        SpecError: If Ray knows no such share of a GPU.
     """
 
     def __init__(
@@ -116,6 +205,7 @@ class RayPool:
         device: str | None = None,
         max_restarts: int = MAX_RESTARTS,
     ) -> None:
+        _count_parts(gpus_per_worker)
         import ray
 
         self._ray = ray
@@ -196,7 +286,10 @@ class RayPool:
         try:
             ended: Exit = self._ray.get(done[0])
         except self._ray.exceptions.RayError as error:
-            return Exit(index, 1, f"Worker {index} is gone: {error}")
+            if self._stopping and self._seats[index].pid is None:
+                return Exit(index, 0, "")
+            reason, *_ = str(error).splitlines()
+            return Exit(index, 1, f"Worker {index} is gone: {reason}")
         return ended
 
     def _look_at(self, seat: Seat) -> list[Exit]:

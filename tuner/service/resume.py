@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError, SpecError
 from tuner.store import Database, Studies, StudyHandle, default_url, open_database
+
+Limit = float | None
+"""A budget of trials, or of seconds; None is no limit."""
 
 _EXTENDABLE = {"budget.trials", "budget.wall_time"}
 
@@ -19,12 +23,15 @@ class Opened:
     Attributes:
         study: The study.
         created: Whether it is new.
-        extended: Whether its budget changed.
+        changed: Budgets that are another now, by key.
+        kept: Budgets that stay above what the study file says, by key: that of the study, and the
+            file's.
     """
 
     study: StudyHandle
     created: bool = False
-    extended: bool = False
+    changed: dict[str, Limit] = field(default_factory=dict)
+    kept: dict[str, tuple[Limit, Limit]] = field(default_factory=dict)
 
 
 def find_study(url: str | None, name: str) -> bool:
@@ -43,15 +50,19 @@ def find_study(url: str | None, name: str) -> bool:
     return found
 
 
-def open_study(database: Database, spec: StudySpec) -> Opened:
-    """Creates the study a spec describes, or finds it.
+def open_study(database: Database, spec: StudySpec, settings: Collection[str] = ()) -> Opened:
+    """Creates the study a spec describes, or finds it and gives it the budget that is asked for.
+
+    A budget of trials or wall time that a setting names becomes what it says. Otherwise a study
+    file raises it, and never lowers it: what it says may be older than what the study has.
 
     Args:
         database: Where it is kept.
-        spec: What the study file says, not resolved.
+        spec: What the study file and the settings say, not resolved.
+        settings: The keys that were set beside the file, such as ``budget.trials``.
 
     Returns:
-        The study; with another budget of trials or wall time it has been extended.
+        The study.
 
     Raises:
         SpecError: If a study of this name differs in anything but its budget.
@@ -70,9 +81,23 @@ def open_study(database: Database, spec: StudySpec) -> Opened:
     differences = study.spec.differences(wanted)
     if any(key not in _EXTENDABLE for key in differences):
         raise SpecError(_describe(name, differences))
-    if differences:
-        return Opened(studies.extend(study, wanted.budget), extended=True)
-    return Opened(study)
+    changed, kept = {}, {}
+    for key in sorted(differences):
+        name = key.removeprefix("budget.")
+        has, said = getattr(study.spec.budget, name), getattr(spec.budget, name)
+        if name not in spec.budget.model_fields_set:
+            continue  # the default of a file that says nothing
+        if {"budget", key} & set(settings) or _is_more(said, has):
+            changed[name] = said
+        else:
+            kept[name] = (has, said)
+    if changed:
+        study = studies.extend(study, study.spec.budget.model_copy(update=changed))
+    return Opened(study, changed=changed, kept=kept)
+
+
+def _is_more(limit: Limit, other: Limit) -> bool:
+    return other is not None and (limit is None or limit > other)
 
 
 def _describe(name: str, differences: dict[str, tuple[object, object]]) -> str:
@@ -103,6 +128,8 @@ def _describe(name: str, differences: dict[str, tuple[object, object]]) -> str:
 def _follows(key: str, differences: dict[str, tuple[object, object]]) -> bool:
     """Tells whether a difference follows from an optimizer or schedule that joins or leaves."""
     table, _, rest = key.partition(".")
+    if table == "average":
+        return "train.average" in differences
     chosen = differences.get(f"space.{table}s")
     if chosen is None:
         return False

@@ -1,22 +1,39 @@
-"""The summary of a study, read from the database."""
+"""A study as a person is shown it, read from the database."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tuner.analysis.summary import StudySummary, summarize
+from tuner.domain.trials import TrialRecord, tell_waiting
+from tuner.service.presence import is_dead
 from tuner.store import Database, StudyHandle, read_records
 from tuner.store.control import read_state
+from tuner.store.leases import read_held
 from tuner.store.ledger import read_elapsed_s
 
 
 def read_summary(database: Database, study: StudyHandle) -> StudySummary:
-    """Returns what a study has found so far."""
+    """Returns what a study has found so far; what nobody trains counts as waiting."""
     wall_s, worker_s = read_elapsed_s(database, study)
     return summarize(
         study.name,
         study.spec,
-        read_records(database, study),
+        read_shown(database, study),
         storage=database.name,
         wall_s=wall_s,
         worker_s=worker_s,
         state=read_state(database, study),
     )
+
+
+def read_shown(database: Database, study: StudyHandle) -> list[TrialRecord]:
+    """Returns the trials of a study as a person is shown them: what nobody trains is waiting."""
+    return show_waiting(database, study, read_records(database, study))
+
+
+def show_waiting(
+    database: Database, study: StudyHandle, records: Iterable[TrialRecord]
+) -> list[TrialRecord]:
+    """Returns trials with those as waiting that nobody trains at this moment."""
+    return tell_waiting(records, read_held(database, study, is_dead))

@@ -7,12 +7,12 @@ import math
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from optuna.trial import TrialState
 
+from tuner.analysis.averages import LINE
 from tuner.domain.dimensions import Dimension, Value
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
@@ -22,11 +22,12 @@ from tuner.errors import StorageError, UnavailableError, WorkloadError
 from tuner.search import Pruner
 from tuner.service.checkpoints import Checkpoints
 from tuner.service.desk import Desk
+from tuner.service.reports import Report, read_reports
 from tuner.store import Lease
 from tuner.store.outbox import Outbox
 from tuner.store.urls import hide_known_secrets
 from tuner.training.device import is_out_of_memory
-from tuner.training.loop import Ending, Outcome
+from tuner.training.loop import Ending, Outcome, Train, run_trial
 from tuner.training.reporting import Evaluation, StaleCheckpointError
 from tuner.training.run import Run
 
@@ -42,15 +43,6 @@ _STATES = {
 }
 
 
-class _Report(NamedTuple):
-    """What a trial has to tell: an evaluation, or only what was logged."""
-
-    step: int
-    progress: int | None
-    value: float | None
-    logged: list[tuple[int, str, float]]
-
-
 class Task:
     """One trial in training: reports, saves and ends it.
 
@@ -62,7 +54,7 @@ class Task:
         desk: What the worker knows of its study.
         lease: The right to the trial.
         record: The trial as the database knows it.
-        folder: Where the study's files are.
+        checkpoints: What its holders have saved.
         log: Takes a line of text.
     """
 
@@ -72,19 +64,19 @@ class Task:
         desk: Desk,
         lease: Lease,
         record: TrialRecord,
-        folder: Path,
+        checkpoints: Checkpoints,
         log: Callable[[str], None],
     ) -> None:
         self._spec = spec
         self._desk = desk
         self._lease = lease
         self._record = record
-        self._checkpoints = Checkpoints(folder, lease)
+        self._checkpoints = checkpoints
         self._log = log
         self._config = decode(spec, record.proposal)
         self._pruner = Pruner(spec, desk.proposer.history)
         self._outbox = Outbox(seed=desk.seed + lease.number)
-        self._unsent: list[_Report] = []
+        self._unsent: list[Report] = []
         self._evaluations: dict[int, float] = {}
         self._metrics: dict[str, float] = {}
         self._stopped_by: str | None = None
@@ -93,27 +85,57 @@ class Task:
         self._run: Run | None = None
         self._saved_at = self._renewed_at = self._looked_at = time.monotonic()
 
-    def begin(self, device: torch.device) -> Run:
-        """Returns the trial's run, at its checkpoint if there is a good one."""
+    def train(self, train: Train, device: torch.device) -> Outcome:
+        """Trains the trial from its checkpoint, or from the start if that cannot be used.
+
+        What a loop raises between a checkpoint and the evaluation that follows is put down to the
+        checkpoint first: a fault of the loop's own shows again.
+        """
         self._desk.watchdog.feed()
+        outcome = self._train_on(train, device)
+        if outcome is None:
+            self._evaluations = {}
+            outcome = run_trial(train, self._new_run(device, None))
+        return outcome
+
+    def _train_on(self, train: Train, device: torch.device) -> Outcome | None:
+        """Trains from the checkpoint; None if there is none that can be used."""
         try:
             state = self._checkpoints.load()
-            run = self._new_run(device, state)
         except (StorageError, StaleCheckpointError) as error:
-            return self.begin_again(device, error)
-        if state is not None:
-            seen = {self._progress(run, index) for index in range(1, run.evaluated + 1)}
-            self._evaluations = {p: v for p, v in self._record.evaluations.items() if p in seen}
-            for values in state["unsent"]:
-                self._send(_Report(*values))
-            self._log(f"Trial {self._lease.number} continues at step {run.taken}")
-        return run
+            self._start_over(error)
+            return None
+        if state is None:
+            return None
+        run, evaluated = None, 0
+        try:
+            run = self._continue(device, state)
+            evaluated = run.evaluated
+            return run_trial(train, run)
+        except StorageError:
+            raise
+        except Exception as error:
+            if run is not None and run.evaluated > evaluated:
+                raise
+            self._start_over(error)
+            return None
 
-    def begin_again(self, device: torch.device, error: Exception) -> Run:
-        """Returns a run from the start, for a checkpoint that cannot be used."""
-        self._log(f"Trial {self._lease.number} starts over: {error}")
-        self._evaluations = {}
-        return self._new_run(device, None)
+    def _start_over(self, error: Exception) -> None:
+        reason = str(error)
+        if not isinstance(error, StorageError | StaleCheckpointError):
+            reason = f"going on from its checkpoint raised {_describe(error)}"
+        reason = hide_known_secrets(reason).splitlines()[0]
+        self._log(f"Trial {self._lease.number} starts over: {reason}")
+
+    def _continue(self, device: torch.device, state: dict[str, Any]) -> Run:
+        run = self._new_run(device, state)
+        seen = {self._progress(run, index) for index in range(1, run.evaluated + 1)}
+        unsent = read_reports(state.get("unsent"), run.taken, seen)
+        self._evaluations = {p: v for p, v in self._record.evaluations.items() if p in seen}
+        for report in unsent:
+            self._send(report)
+        self._log(f"Trial {self._lease.number} continues at step {run.taken}")
+        return run
 
     def _new_run(self, device: torch.device, state: dict[str, Any] | None) -> Run:
         # All trials of a search share one seed, so that they differ in what is searched alone.
@@ -132,21 +154,21 @@ class Task:
         step = evaluation.step
         logged = [(step, name, measured) for name, measured in evaluation.metrics.items()]
         logged += run.take_logged()
-        delivered = self._send(_Report(step, progress, value, logged))
+        delivered = self._send(Report(step, progress, value, logged))
         self._renewed_at = time.monotonic()
         if not delivered:
             self._log(f"Trial {self._lease.number}: the database is away; training goes on")
             return True
         return step >= run.total_steps or self._goes_on()
 
-    def _send(self, report: _Report) -> bool:
+    def _send(self, report: Report) -> bool:
         """Puts a report on its way; returns whether everything has arrived."""
         if report.progress is not None and report.value is not None:
             self._evaluations[report.progress] = report.value
         self._unsent.append(report)
         return self._outbox.put(lambda: self._deliver(report))
 
-    def _deliver(self, report: _Report) -> None:
+    def _deliver(self, report: Report) -> None:
         ledger, (step, progress, value, logged) = self._desk.ledger, report
         if progress is None or value is None:
             ledger.log(self._lease, step, logged)
@@ -272,6 +294,7 @@ class Task:
 
     def _give_back(self) -> None:
         self.save()
+        self._desk.watchdog.rest()
         step = self._present.taken
         try:
             self._outbox.flush(self._desk.patience)
@@ -284,6 +307,7 @@ class Task:
             self._log(f"Trial {self._lease.number} saved and released")
 
     def _finish(self, state: TrialState, value: float | None, attributes: dict[str, Any]) -> None:
+        self._desk.watchdog.rest()  # the database may be away for longer than a step may take
         run = self._run
         attributes["seed"] = self._spec.search.seed
         if run is not None:
@@ -295,14 +319,10 @@ class Task:
         )
         self._checkpoints.clear()
 
-    def abandon(self) -> None:
-        """Leaves the trial to whoever has it by now."""
-        self._checkpoints.drop()
-
     def _tell_logged(self) -> None:
         logged = self._present.take_logged()
         if logged:
-            self._send(_Report(self._present.taken, None, None, logged))
+            self._send(Report(self._present.taken, None, None, logged))
 
     @property
     def _present(self) -> Run:
@@ -327,6 +347,8 @@ def _costs(run: Run, optimizer: str) -> dict[str, Any]:
         costs["optimizer_steps"] = run.turns
     if run.config.groups or run.train.no_decay_on_biases_and_norms:
         costs["groups"] = run.describe_groups()
+    if run.average_line:
+        costs[LINE] = [(place, v if math.isfinite(v) else None) for place, v in run.average_line]
     if run.train.schedule_by == "epoch" and run.epoch_steps is not None:
         costs["epoch_steps"] = run.epoch_steps
     return costs

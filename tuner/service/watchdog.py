@@ -70,7 +70,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._over.wait(min(_LOOK_S, self._stall_s / 4, self._grace_s / 4)):
-            verdict = self._judge(time.monotonic())
+            verdict = self.judge(time.monotonic())
             if verdict is None:
                 continue
             self._log(verdict)
@@ -79,7 +79,12 @@ class Watchdog:
             self._end(HUNG)
             return
 
-    def _judge(self, now: float) -> str | None:
+    def judge(self, now: float) -> str | None:
+        """Returns why the process has to end, None if it need not.
+
+        Args:
+            now: Seconds of the monotonic clock.
+        """
         asked_at = self._interruption.requested_at
         if asked_at is not None and now - asked_at > self._grace_s:
             return f"Asked to stop {self._grace_s:g} s ago, and it has not: ending the process."

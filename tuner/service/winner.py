@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from tuner.domain.spec import Direction
 from tuner.domain.trials import TrialConfig
 from tuner.errors import NotFoundError
 from tuner.optim import Schedule, build_optimizer, build_schedule
+from tuner.optim.averages import Average, build_average
 from tuner.service.summaries import read_summary
 from tuner.store import Studies, default_url, open_database
 
@@ -88,7 +90,30 @@ class Winner:
             epoch_steps=self.epoch_steps,
             evaluations=self.evaluations,
             direction=self.direction,
+            momentum_warmup=self.config.momentum_warmup,
         )
+
+    def average(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None = None
+    ) -> Average | None:
+        """Returns the average the winner was evaluated by, or None; it follows the optimizer.
+
+        Evaluate within ``with average.applied():``; where the model has BatchNorm, call torch's
+        ``update_bn`` over training data there first.
+
+        Args:
+            model: The model.
+            optimizer: The optimizer, whose steps are counted from here on.
+            steps: How many steps there will be; left out, as many as in the study.
+        """
+        average = build_average(self.config.average, self.config.average_values, model)
+        if average is not None:
+            closure = OPTIMIZERS[self.config.optimizer].closure
+            counts = itertools.count(1)
+            clock = _count_losses(optimizer) if closure else lambda: next(counts)
+            total = steps or self.steps
+            optimizer.register_step_post_hook(lambda *_: average.follow(clock(), total))
+        return average
 
 
 def _count_losses(optimizer: torch.optim.Optimizer) -> Callable[[], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -16,9 +17,9 @@ import torch
 import tuner
 from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
-from tuner.errors import LeaseLostError, StorageError, WorkloadError
+from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
 from tuner.search import Proposer, needs_running
-from tuner.service.checkpoints import study_folder
+from tuner.service.checkpoints import Checkpoints, study_folder, sweep
 from tuner.service.desk import Desk
 from tuner.service.interruption import Interruption
 from tuner.service.presence import Presence, is_dead
@@ -27,17 +28,13 @@ from tuner.service.watchdog import Watchdog
 from tuner.store import Database, Lease, Ledger, RecordReader, StudyHandle
 from tuner.store.ledger import WorkerIdentity, is_done
 from tuner.store.records import read_record
-from tuner.store.retries import Patience
-from tuner.training.loop import Train, run_trial
+from tuner.store.retries import PATIENCE_S, Patience
+from tuner.training.loop import Train
 from tuner.training.prepare import prepare
-from tuner.training.reporting import StaleCheckpointError
 from tuner.training.seeds import derive_seed
 
 ALIKE_FAILURES = 5
 """Failures of the first trials, all alike, after which a study stops."""
-
-PATIENCE_S = 1200.0
-"""How long a worker waits for a database that is away, in seconds."""
 
 _POLL_S = 0.5
 _SETTLING_S = 60.0
@@ -55,7 +52,7 @@ class Worker:
         device: Where to train.
         interruption: Tells when to stop early.
         started_at: When this process started, seconds since 1970.
-        log: Takes one line a trial.
+        log: Takes one line a trial. Where it cannot, for want of room or of a reader, work goes on.
     """
 
     database: Database
@@ -70,12 +67,22 @@ class Worker:
         """Works until nothing is left to do or a stop is asked for.
 
         Raises:
+            KeyboardInterrupt: If a stop is asked for while the workload is prepared.
             SpecError: If the workload cannot be trained as the study says.
             WorkloadError: If the study's first trials all fail alike.
+            UnavailableError: If the database stays away for ``PATIENCE_S``, or while a stop is
+                asked for.
             StorageError: If the database is gone.
         """
+        stall_s = self.study.spec.train.stall_s
+        with Watchdog(self.interruption, stall_s=stall_s, log=self._say) as watchdog:
+            with self.interruption.raising():
+                train = prepare(self.study.spec, self.device)
+            self._serve(train, watchdog)
+
+    def _serve(self, train: Train, watchdog: Watchdog) -> None:
+        """Enters the study, works on it, and leaves it."""
         spec = self.study.spec
-        train = prepare(spec, self.device)
         self._folder = study_folder(self.database.url, self.study)
         identity = WorkerIdentity(
             worker_id=uuid.uuid4().hex,
@@ -93,12 +100,14 @@ class Worker:
             limit_s=PATIENCE_S,
             wait=self.interruption.wait,
             seed=derive_seed(spec.search.seed, "patience", identity.worker_id),
+            log=self._say,
         )
-        watchdog = Watchdog(self.interruption, stall_s=spec.train.stall_s, log=self.log)
-        with Presence(identity.worker_id) as presence, watchdog:
-            seed = ledger.register(
-                time.time() - self.started_at,
-                lambda ordinal: derive_seed(spec.search.seed, "worker", ordinal),
+        with Presence(identity.worker_id) as presence:
+            seed = patience.run(
+                lambda: ledger.register(
+                    time.time() - self.started_at,
+                    lambda ordinal: derive_seed(spec.search.seed, "worker", ordinal),
+                )
             )
             desk = Desk(
                 ledger=ledger,
@@ -110,8 +119,10 @@ class Worker:
                 watchdog=watchdog,
                 presence=presence,
             )
+            self._sweep()
             reason = self._work(train, desk)
             patience.run(lambda: ledger.leave(reason))
+            self._sweep()
 
     def _work(self, train: Train, desk: Desk) -> str:
         """Works, and returns why it has ended."""
@@ -124,7 +135,7 @@ class Worker:
                 return "asked to leave"
             before, paused = paused, orders.state is StudyState.PAUSED
             if paused and not before:
-                self.log(announce_pause(self.study.name))
+                self._say(announce_pause(self.study.name))
             lease = None
             if not paused:
                 desk.patience.run(desk.catch_up)
@@ -141,31 +152,37 @@ class Worker:
         return "asked to leave" if desk.leaving else "interrupted"
 
     def _find_work(self, desk: Desk) -> Lease | None:
-        # After an outage every lease has expired, and those who train need a moment to say so.
-        expired = desk.patience.calm_s > _SETTLING_S
+        # After an outage every lease has expired, and those who train need a moment to say so. A
+        # process that has just started may have started into the end of one.
+        expired = self.database.calm_s > _SETTLING_S
         return desk.ledger.take_over(is_dead, expired=expired) or desk.start()
 
     def _train(self, train: Train, desk: Desk, lease: Lease) -> None:
         record = desk.patience.run(lambda: read_record(self.database, self.study, lease.number))
         if record is None:
             return
-        task = Task(self.study.spec, desk, lease, record, self._folder, self.log)
+        checkpoints = Checkpoints(self._folder, self.study.uuid, lease)
+        task = Task(self.study.spec, desk, lease, record, checkpoints, self._say)
         try:
             try:
-                try:
-                    outcome = run_trial(train, task.begin(self.device))
-                except StaleCheckpointError as error:
-                    outcome = run_trial(train, task.begin_again(self.device, error))
-                task.close(outcome)
+                task.close(task.train(train, self.device))
             except (LeaseLostError, StorageError):
                 raise
             except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (recorded)
                 task.fail(error)
         except LeaseLostError as error:
-            task.abandon()
-            self.log(f"{error} It is left to that worker.")
+            self._say(f"{error} It is left to that worker.")
+            self._sweep()
         finally:
             desk.watchdog.rest()
+
+    def _sweep(self) -> None:
+        with contextlib.suppress(UnavailableError):  # whoever comes next does it
+            sweep(self._folder, self.database, self.study)
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.log(line)
 
     def _stop_if_all_fail(self, desk: Desk) -> None:
         failures = [record for record in desk.records.values() if _failure_of(record)]

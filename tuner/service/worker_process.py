@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tuner.service.pools import Exit
 
-_OWN_ERRORS = (1, 2)
+_REFUSED = 2
+_OWN_ERRORS = (1, _REFUSED)
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -89,7 +90,8 @@ class WorkerProcess:
         if code == 0:
             return Exit(self._index, 0, "")
         error = self._error()
-        gave_up = code in _OWN_ERRORS and error is not None
+        # A deleted study takes its workers' logs along, and what they said in them.
+        gave_up = code == _REFUSED or (code in _OWN_ERRORS and error is not None)
         return Exit(self._index, code, error if gave_up and error else self._fate(code), gave_up)
 
     def terminate(self) -> None:

@@ -19,6 +19,7 @@ from tuner.store.leases import (
     Fate,
     find_running,
     is_abandoned,
+    none_is,
     read_leases,
     seize,
 )
@@ -57,14 +58,15 @@ def read_state(database: Database, study: StudyHandle) -> StudyState:
 
 
 def set_state(database: Database, study: StudyHandle, state: StudyState) -> StudyState:
-    """Has a study go on, wait or end; its workers see it at their next evaluation or trial.
+    """Has a study go on, wait or end; its workers hear of it within seconds.
 
     Args:
         database: Where the study is.
         study: The study.
         state: RUNNING to go on, also after a stop. PAUSED: nothing new starts, trials in training
-            are saved and given back, workers wait. STOPPED: nothing new starts, trials in training
-            end with what they have, those that nobody holds at once, and workers end.
+            will be saved and given back, and workers wait. STOPPED: nothing new starts, trials in
+            training will end with what they have, those that nobody holds end at once, and workers
+            end.
 
     Returns:
         The state before.
@@ -82,7 +84,7 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
         if state is StudyState.STOPPED:
             stopped = look_up(connection, study)
             for row in read_leases(connection, study.uuid):
-                if is_abandoned(row, _nobody):
+                if is_abandoned(row, none_is):
                     seize(connection, stopped, row, attempt=row.attempts)
     return before
 
@@ -178,7 +180,3 @@ def _fail_unheld(connection: sa.Connection, study_id: int, study_uuid: str) -> l
     ot.set_attributes(connection, [(row.trial_id, "error", error) for row in rows])
     ot.finish_trials(connection, [(row.trial_id, TrialState.FAIL, None) for row in rows])
     return [Repair(row.number, "failed", detail) for row in rows]
-
-
-def _nobody(worker_id: str) -> bool:
-    return False

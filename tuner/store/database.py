@@ -6,13 +6,14 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import optuna
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tuner.errors import NotFoundError, StorageError
+from tuner.errors import NotFoundError, StorageError, UnavailableError
 from tuner.store import versions
 from tuner.store.engines import begin_writing, for_reading
 from tuner.store.faults import cause_to_show, is_created_meanwhile, is_missing_table, translate
@@ -39,6 +40,15 @@ class Database:
         self.url = url
         self.storage = storage
         self.engine: sa.Engine = storage.engine
+        path = sqlite_path(url)
+        self._path = None if path is None else path.absolute()
+        self._file = None if path is None else _identify(path)
+        self._away_at = time.monotonic()
+
+    @property
+    def calm_s(self) -> float:
+        """Seconds since this process opened it, or last found it away."""
+        return time.monotonic() - self._away_at
 
     @property
     def name(self) -> str:
@@ -54,7 +64,7 @@ class Database:
                 lost while it commits, all of it may have happened nevertheless.
             StorageError: If the database cannot be written.
         """
-        with translated(self.url), begin_writing(self.engine) as connection:
+        with self._watched(), begin_writing(self.engine) as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -65,7 +75,7 @@ class Database:
             UnavailableError: If the database cannot be reached right now.
             StorageError: If the database cannot be read.
         """
-        with translated(self.url), self.engine.connect() as connection:
+        with self._watched(), self.engine.connect() as connection:
             yield for_reading(connection)
 
     def clock_s(self) -> float:
@@ -77,6 +87,26 @@ class Database:
         """Closes every connection."""
         self.storage.remove_session()
         self.engine.dispose()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Explains errors, and notes when the database is away."""
+        self._refuse_lost_file()
+        try:
+            with translated(self.url):
+                yield
+        except UnavailableError:
+            self._away_at = time.monotonic()
+            raise
+
+    def _refuse_lost_file(self) -> None:
+        # SQLite goes on writing into a file without a name, which nobody will ever read.
+        if self._path is None or _identify(self._path) == self._file:
+            return
+        raise StorageError(
+            f"{self.name}: the file was deleted, moved or replaced while it was in use, so "
+            "whatever is written now is lost. Put it back, or create the study anew."
+        )
 
 
 @contextlib.contextmanager
@@ -184,6 +214,15 @@ def check_place(url: str, *, create: bool) -> None:
             f"{redact(url)}: there is no database yet. Make one with 'tuner study create', "
             "or name another with --storage."
         )
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    """Returns which file has a path, None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _connect(url: str, *, create: bool) -> Database:

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 KINDS = frozenset(
     {
-        *("started", "taken_over", "released", "failed_attempts", "rerun", "repaired"),
+        *("started", "taken_over", "continued", "released", "failed_attempts", "rerun"),
+        "repaired",
         *("paused", "resumed", "stopped", "renamed", "left"),
     }
 )
-"""What can happen: the first line to trials, the second to studies and workers."""
+"""What can happen: to trials, and, in the last line, to studies and workers."""
 
 
 @dataclass(frozen=True)

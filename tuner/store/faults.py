@@ -8,8 +8,8 @@ import optuna
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from tuner.errors import StorageError, UnavailableError
-from tuner.store.urls import hide_secrets, redact
+from tuner.errors import DeniedError, StorageError, UnavailableError
+from tuner.store.urls import hide_secrets, parse_url, redact
 
 # PostgreSQL's codes: connections, resources, shutdown and start, conflicts between transactions.
 _TRANSIENT_CLASSES = ("08", "53", "57P", "40")
@@ -17,6 +17,7 @@ _TRANSIENT = {"25P03", "55P03", "23503"}  # 23503: what it was about has just be
 _PERMANENT = {"53100", "57P04"}  # a full disk, a dropped database
 _CREATED_MEANWHILE = {"42P07", "42701", "42710", "23505"}
 _MISSING_TABLE = "42P01"
+_DENIED = "42501"
 
 # A server that refuses a connection gives no code, only words.
 _REFUSALS = (
@@ -52,11 +53,32 @@ def translate(error: Exception, url: str) -> StorageError:
         url: The database it came from, whose secrets stay out of the message.
 
     Returns:
-        An :class:`UnavailableError` if the same may work in a while, else a
-        :class:`StorageError`.
+        An :class:`UnavailableError` if the same may work in a while, a :class:`DeniedError` if the
+        role lacks the right, else a :class:`StorageError`.
     """
+    root = _root(error)
+    if _sqlstate(root) == _DENIED:
+        return _deny(getattr(root, "statement", None) or "", url)
     kind = UnavailableError if is_transient(error) else StorageError
     return kind(f"{redact(url)}: {hide_secrets(_explain(error), url)}")
+
+
+def _deny(statement: str, url: str) -> DeniedError:
+    """Returns what to say of a statement that the database's role may not run."""
+    role = parse_url(url).username
+    who = "this role" if role is None else f"the role {role!r}"
+    verb, *names = statement.split(None, 3)[:3] or [""]
+    of_studies = any(name.startswith("stud") for name in names) or "FOR UPDATE" in statement
+    what = {
+        "DELETE": "delete studies",
+        "INSERT": "create or change studies" if of_studies else "train",
+        "UPDATE": "create or change studies" if of_studies else "train",
+        "SELECT": "work on studies" if of_studies else "read this",
+    }.get(verb, "make or change tables")
+    return DeniedError(
+        f"{redact(url)}: {who} may not {what}: do it as the owner of the database's tables "
+        "(docs/postgresql.md)."
+    )
 
 
 def cause_to_show(error: Exception, url: str) -> Exception | None:

@@ -64,6 +64,11 @@ class Present:
         return bool(self.attributes.get(HOME, self.study_id) == self.study_id)
 
     @property
+    def uuid(self) -> str:
+        """Its identity."""
+        return str(self.attributes[UUID])
+
+    @property
     def trials(self) -> int:
         """Trials it may start."""
         return int(self.attributes[SPEC]["budget"]["trials"])

@@ -1,6 +1,6 @@
 """Leases as rows: granted, seized from who is gone, and what becomes of their trials.
 
-Every function here runs inside a transaction that has locked the study.
+What changes something here runs inside a transaction that has locked the study.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from optuna.trial import TrialState
 
 from tuner.domain.states import StudyState
 from tuner.store import optuna_tables as ot
+from tuner.store.database import Database
 from tuner.store.events import record, select_events
-from tuner.store.identity import Present
+from tuner.store.identity import Present, StudyHandle
 from tuner.store.tables import DatabaseClock, leases
 
 LEASE_S = 300.0
@@ -105,6 +106,28 @@ def read_leases(connection: sa.Connection, study_uuid: str) -> list[sa.Row[Any]]
     )
 
 
+def read_held(
+    database: Database, study: StudyHandle, is_dead: Callable[[str], bool]
+) -> frozenset[int]:
+    """Returns the numbers of the trials that somebody trains.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        is_dead: Tells of a worker's id whether its process is known to have died.
+    """
+    with database.read() as connection:
+        return find_held(connection, study.uuid, is_dead)
+
+
+def find_held(
+    connection: sa.Connection, study_uuid: str, is_dead: Callable[[str], bool]
+) -> frozenset[int]:
+    """Returns what :func:`read_held` does, within a transaction."""
+    rows = read_leases(connection, study_uuid)
+    return frozenset(row.number for row in rows if not is_abandoned(row, is_dead))
+
+
 def count_leases(connection: sa.Connection, study_uuid: str) -> int:
     """Returns how many trials of a study are not finished."""
     return connection.execute(
@@ -115,6 +138,11 @@ def count_leases(connection: sa.Connection, study_uuid: str) -> int:
 def is_abandoned(row: sa.Row[Any], is_dead: Callable[[str], bool], *, expired: bool = True) -> bool:
     """Tells whether nobody works on a trial any more: released, expired, or its worker dead."""
     return row.worker_id is None or (expired and bool(row.expired)) or is_dead(row.worker_id)
+
+
+def none_is(worker_id: str) -> bool:
+    """Knows of no worker that it has died: its lease has to expire."""
+    return False
 
 
 def seize(
@@ -174,6 +202,26 @@ def seize(
         record(connection, row.study_uuid, "failed_attempts", number=row.number, detail=detail)
         return Fate.FAILED, lease
     return Fate.TAKEN, lease
+
+
+def record_taking(
+    connection: sa.Connection, row: sa.Row[Any], lease: Lease, worker_id: str
+) -> None:
+    """Records that a worker goes on with a trial, as what it is after who had it before."""
+    if row.worker_id is not None:
+        kind = "taken_over"
+    else:
+        kind = "continued" if row.step or lease.attempt > 1 else "started"
+    attempt = [f"attempt {lease.attempt}"] if lease.attempt > 1 else []
+    at = [] if kind == "started" else [f"at step {row.step}"]
+    record(
+        connection,
+        row.study_uuid,
+        kind,
+        number=row.number,
+        worker_id=worker_id,
+        detail=", ".join(attempt + at),
+    )
 
 
 def find_running(connection: sa.Connection, study_id: int, number: int) -> int | None:

@@ -36,6 +36,7 @@ from tuner.store.leases import (
     is_abandoned,
     is_of,
     read_leases,
+    record_taking,
     seize,
 )
 from tuner.store.orders import Orders, is_done, is_used_up, read_elapsed_s, read_orders
@@ -122,7 +123,7 @@ class Ledger:
             present = self._lock(connection)
             started = ot.count_trials(connection, present.study_id)
             if present.state is not StudyState.RUNNING or is_used_up(
-                connection, self._study, present, started, alive=self._worker.worker_id
+                connection, present, started, alive=self._worker.worker_id
             ):
                 return None
             # Defaults only become more: all others wait for this lock, so nothing is asked twice.
@@ -189,14 +190,7 @@ class Ledger:
             )
             if seized is None or seized[0] is not Fate.TAKEN:
                 return None
-            events.record(
-                connection,
-                self._study.uuid,
-                "taken_over",
-                number=row.number,
-                worker_id=self._worker.worker_id,
-                detail=f"attempt {seized[1].attempt}, at step {row.step}",
-            )
+            record_taking(connection, row, seized[1], self._worker.worker_id)
             self._touch(connection)
             return seized[1]
 

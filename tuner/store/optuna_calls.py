@@ -80,11 +80,6 @@ def insert_study(
     return study_id
 
 
-def update_study_attribute(connection: sa.Connection, study_id: int, key: str, value: Any) -> None:
-    """Replaces an attribute of a study."""
-    JoinedStorage(connection).set_study_user_attr(study_id, key, value)
-
-
 def delete_study(connection: sa.Connection, study_id: int) -> None:
     """Deletes a study and everything Optuna keeps of it."""
     JoinedStorage(connection).delete_study(study_id)

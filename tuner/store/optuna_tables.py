@@ -76,16 +76,6 @@ def insert_study(
     return study_id
 
 
-@else_by(optuna_calls.update_study_attribute)
-def update_study_attribute(connection: sa.Connection, study_id: int, key: str, value: Any) -> None:
-    """Replaces an attribute a study already has."""
-    connection.execute(
-        sa.update(study_attributes)
-        .where(study_attributes.c.study_id == study_id, study_attributes.c.key == key)
-        .values(value_json=json.dumps(value))
-    )
-
-
 @else_by(optuna_calls.delete_study)
 def delete_study(connection: sa.Connection, study_id: int) -> None:
     """Deletes a study and everything Optuna keeps of it."""

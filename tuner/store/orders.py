@@ -52,34 +52,27 @@ def read_orders(connection: sa.Connection, study: StudyHandle, worker_id: str) -
     if present.attributes.get(UUID) != study.uuid or not present.is_home:
         present = look_up(connection, study)
         asked = bool(connection.execute(leaving).scalar_one_or_none())
-    return Orders(present.state, is_out_of_time(connection, study, present, worker_id), asked)
+    return Orders(present.state, is_out_of_time(connection, present, worker_id), asked)
 
 
 def is_used_up(
-    connection: sa.Connection,
-    study: StudyHandle,
-    present: Present,
-    started: int,
-    alive: str | None = None,
+    connection: sa.Connection, present: Present, started: int, alive: str | None = None
 ) -> bool:
     """Tells whether a study's budget allows no further trial.
 
     Args:
         connection: Where to ask.
-        study: The study.
         present: The study as this transaction sees it.
         started: Trials that have started.
         alive: A worker known to be alive at this moment.
     """
-    return started >= present.trials or is_out_of_time(connection, study, present, alive)
+    return started >= present.trials or is_out_of_time(connection, present, alive)
 
 
-def is_out_of_time(
-    connection: sa.Connection, study: StudyHandle, present: Present, alive: str | None = None
-) -> bool:
+def is_out_of_time(connection: sa.Connection, present: Present, alive: str | None = None) -> bool:
     """Tells whether a study's wall time is used up; see :func:`is_used_up`."""
     limit_s = present.wall_time_s
-    return limit_s is not None and elapsed_s(connection, study.uuid, alive)[0] >= limit_s
+    return limit_s is not None and elapsed_s(connection, present.uuid, alive)[0] >= limit_s
 
 
 def is_done(database: Database, study: StudyHandle) -> bool:
@@ -93,9 +86,7 @@ def is_done(database: Database, study: StudyHandle) -> bool:
         if count_leases(connection, study.uuid):
             return False
         started = ot.count_trials(connection, present.study_id)
-        return present.state is StudyState.STOPPED or is_used_up(
-            connection, study, present, started
-        )
+        return present.state is StudyState.STOPPED or is_used_up(connection, present, started)
 
 
 def read_elapsed_s(database: Database, study: StudyHandle) -> tuple[float, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +16,7 @@ from tuner.errors import NotFoundError, SpecError
 from tuner.store import events
 from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
-from tuner.store.identity import Present, StudyHandle, lock
+from tuner.store.identity import SPEC, Present, StudyHandle, lock, set_attribute
 from tuner.store.leases import grant
 from tuner.store.orders import is_out_of_time
 
@@ -25,13 +27,14 @@ _KEPT = ("config", "preset")
 """Attributes that are part of a configuration; all others tell how a trial went."""
 
 
-def rerun(database: Database, study: StudyHandle, number: int) -> int:
+def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool = False) -> int:
     """Starts a trial of the same configuration as another, for the next worker to take.
 
     Args:
         database: Where the study is.
         study: The study.
         number: The trial to run again.
+        extend: Whether a budget of trials that is used up grows by this one.
 
     Returns:
         The new trial's number.
@@ -51,7 +54,9 @@ def rerun(database: Database, study: StudyHandle, number: int) -> int:
             raise NotFoundError(f"The study {study.name!r} has no trial {number}.")
         if not row.state.is_finished():
             raise SpecError(f"Trial {number} is not over yet: wait until it is.")
-        _check_budget(connection, study, present)
+        if extend and ot.count_trials(connection, present.study_id) >= present.trials:
+            present = _extend(connection, present)
+        _check_budget(connection, study, present, number)
         template = _read_template(connection, row.trial_id, number)
         [(_, started)] = ot.insert_trials(connection, present.study_id, [template])
         grant(connection, study.uuid, started, None, 0.0)
@@ -77,20 +82,34 @@ def count_defaults(connection: sa.Connection, study_id: int) -> int:
     ).scalar_one()
 
 
-def _check_budget(connection: sa.Connection, study: StudyHandle, present: Present) -> None:
+def _extend(connection: sa.Connection, present: Present) -> Present:
+    """Gives a study room for one trial more than it has started, and returns it."""
+    spec = present.attributes[SPEC]
+    trials = ot.count_trials(connection, present.study_id) + 1
+    larger = spec | {"budget": spec["budget"] | {"trials": trials}}
+    set_attribute(connection, present.study_id, SPEC, larger)
+    return replace(present, attributes={**present.attributes, SPEC: larger})
+
+
+def _check_budget(
+    connection: sa.Connection, study: StudyHandle, present: Present, number: int
+) -> None:
+    name = shlex.quote(study.name)
     if present.state is StudyState.STOPPED:
         raise SpecError(
-            f"The study {study.name!r} was stopped: resume it first, with 'tuner study resume'."
+            f"The study {study.name!r} was stopped: resume it first: tuner study resume {name}"
         )
     if ot.count_trials(connection, present.study_id) >= present.trials:
         raise SpecError(
-            f"All {present.trials} trials of the study {study.name!r} have started: give it a "
-            f"larger budget, with --set budget.trials={present.trials + 1} on 'tuner study create'."
+            f"All {present.trials} trials of the study {study.name!r} have started: give it one "
+            f"more for this: tuner trial rerun {name} {number} --extend"
         )
-    if is_out_of_time(connection, study, present):
+    limit_s = present.wall_time_s
+    if limit_s is not None and is_out_of_time(connection, present):
         raise SpecError(
-            f"The wall time of the study {study.name!r}, {present.wall_time_s:g} s, is used up: "
-            "give it more, with --set budget.wall_time on 'tuner study create'."
+            f"The wall time of the study {study.name!r}, {limit_s:g} s, is used up: "
+            f"give it more, with its study file: tuner study create FILE --name {name} "
+            f"--set budget.wall_time={2 * limit_s:g}"
         )
 
 

@@ -21,6 +21,12 @@ Wait = Callable[[float], object]
 Clock = Callable[[], float]
 """Seconds that only grow."""
 
+Log = Callable[[str], object]
+"""Takes a line of text."""
+
+PATIENCE_S = 1200.0
+"""How long a worker waits for a database that is away, in seconds."""
+
 _FIRST_S = 0.5
 _LONGEST_S = 30.0
 
@@ -72,21 +78,23 @@ class Patience:
             operation is tried a last time.
         seed: Of the pauses; give each worker its own.
         clock: What seconds are counted by.
+        log: Is told once what an operation waits for, if that is more than a moment.
     """
 
     def __init__(
-        self, *, limit_s: float, wait: Wait, seed: int, clock: Clock = time.monotonic
+        self,
+        *,
+        limit_s: float,
+        wait: Wait,
+        seed: int,
+        clock: Clock = time.monotonic,
+        log: Log = lambda line: None,
     ) -> None:
         self._limit_s = limit_s
         self._wait = wait
         self._clock = clock
+        self._log = log
         self._backoff = Backoff(seed)
-        self._away_at = float("-inf")
-
-    @property
-    def calm_s(self) -> float:
-        """Seconds since the database was last found away; infinite if it never was."""
-        return self._clock() - self._away_at
 
     def run(self, operation: Callable[[], T]) -> T:
         """Runs an operation until it raises something else than UnavailableError, or nothing.
@@ -100,15 +108,18 @@ class Patience:
         """
         self._backoff.reset()
         give_up_at = self._clock() + self._limit_s
+        failures = 0
         while True:
             try:
                 return operation()
             except UnavailableError as error:
-                self._away_at = self._clock()
                 left_s = give_up_at - self._clock()
                 if left_s <= 0:
                     raise UnavailableError(
                         f"{error} It was tried for {self._limit_s:g} s."
                     ) from error
+                failures += 1
+                if failures == 2:  # once may be a conflict between transactions
+                    self._log(f"{error} It is tried again for {left_s:.0f} s.")
             if self._wait(min(self._backoff.draw_s(), left_s)):
                 return operation()

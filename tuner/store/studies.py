@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tuner.domain.names import suggest
 from tuner.domain.spec import Budget, StudySpec
-from tuner.domain.states import StudyState
+from tuner.domain.states import Activity, StudyState
 from tuner.domain.study_file import parse_spec
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import optuna_tables as ot
@@ -22,8 +23,8 @@ from tuner.store.database import Database
 from tuner.store.identity import (
     HOME,
     SPEC,
-    STATE,
     UUID,
+    Present,
     StudyHandle,
     dissolve_copies,
     is_copy,
@@ -32,6 +33,8 @@ from tuner.store.identity import (
     read_attributes,
     set_attribute,
 )
+from tuner.store.leases import find_held, none_is
+from tuner.store.orders import is_used_up
 from tuner.store.tables import curves, events, leases, workers
 
 CREATED = "tuner:created_at"
@@ -47,10 +50,12 @@ class StudyOverview:
         workload: Its workload's import string.
         trials: Trials it may start.
         started: Trials started.
-        running: Trials not finished.
+        running: Trials that somebody trains.
+        waiting: Trials that are not over, and that nobody trains.
         best_value: The best complete value, or None.
         created_at: When it was created, ISO 8601.
-        state: Whether it is worked on.
+        state: What it is asked to do.
+        activity: What it does.
     """
 
     name: str
@@ -58,9 +63,11 @@ class StudyOverview:
     trials: int
     started: int
     running: int
+    waiting: int
     best_value: float | None
     created_at: str
-    state: StudyState = StudyState.RUNNING
+    state: StudyState
+    activity: Activity
 
 
 class Studies:
@@ -139,7 +146,7 @@ class Studies:
         spec = study.spec.with_budget(budget)
         with self._database.write() as connection:
             study_id = lock(connection, study).study_id
-            ot.update_study_attribute(connection, study_id, SPEC, spec.to_json())
+            set_attribute(connection, study_id, SPEC, spec.to_json())
         return StudyHandle(study.name, study_id, study.uuid, spec)
 
     def refresh(self, study: StudyHandle) -> StudyHandle:
@@ -173,15 +180,24 @@ class Studies:
             ot.delete_study(connection, home)
         return True
 
-    def list(self) -> list[StudyOverview]:
-        """Returns every study made by tuner, by name."""
+    def list(self, is_dead: Callable[[str], bool] = none_is) -> list[StudyOverview]:
+        """Returns every study made by tuner, by name.
+
+        Args:
+            is_dead: Tells of a worker's id whether its process is known to have died; without it,
+                a worker counts as alive until its lease expires.
+        """
         with self._database.read() as connection:
             rows = connection.execute(sa.select(ot.studies).order_by(ot.studies.c.study_name))
-            overviews = [_overview(connection, row.study_id, row.study_name) for row in rows]
+            overviews = [
+                _overview(connection, row.study_id, row.study_name, is_dead) for row in rows
+            ]
         return [overview for overview in overviews if overview is not None]
 
 
-def _overview(connection: sa.Connection, study_id: int, name: str) -> StudyOverview | None:
+def _overview(
+    connection: sa.Connection, study_id: int, name: str, is_dead: Callable[[str], bool]
+) -> StudyOverview | None:
     attributes = read_attributes(connection, study_id)
     if SPEC not in attributes:
         return None
@@ -192,6 +208,11 @@ def _overview(connection: sa.Connection, study_id: int, name: str) -> StudyOverv
         .group_by(ot.trials.c.state)
     ).all()
     by_state = {state: int(count) for state, count in counts}
+    started = sum(by_state.values())
+    unfinished = sum(count for state, count in by_state.items() if not state.is_finished())
+    present = Present(study_id, attributes)
+    held = min(unfinished, len(find_held(connection, present.uuid, is_dead)))
+    used_up = not unfinished and is_used_up(connection, present, started)
     best = sa.func.min if spec["study"]["direction"] == "minimize" else sa.func.max
     value = connection.execute(
         sa.select(best(ot.trial_values.c.value))
@@ -201,10 +222,20 @@ def _overview(connection: sa.Connection, study_id: int, name: str) -> StudyOverv
     return StudyOverview(
         name=name,
         workload=spec["study"]["workload"],
-        trials=spec["budget"]["trials"],
-        started=sum(by_state.values()),
-        running=by_state.get(TrialState.RUNNING, 0),
+        trials=present.trials,
+        started=started,
+        running=held,
+        waiting=unfinished - held,
         best_value=value,
         created_at=attributes.get(CREATED, ""),
-        state=StudyState(attributes.get(STATE, StudyState.RUNNING)),
+        state=present.state,
+        activity=_activity(present.state, used_up=used_up, held=held),
     )
+
+
+def _activity(state: StudyState, *, used_up: bool, held: int) -> Activity:
+    if used_up:
+        return Activity.DONE
+    if state is not StudyState.RUNNING:
+        return Activity(state.value)
+    return Activity.RUNNING if held else Activity.IDLE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -16,7 +18,15 @@ _BACKENDS = ("sqlite", "postgresql")
 _POSTGRESQL = "postgresql+psycopg"
 _SPELLINGS = ("postgres", "postgresql", _POSTGRESQL)
 _VARIABLE, _FILE_VARIABLE = "TUNER_STORAGE", "TUNER_STORAGE_FILE"
-_TELLING = 8
+_FILE_NAME = re.compile(r"[\w.-]+\.(?:db|sqlite3?)")
+_TELLING, _UNMISTAKABLE = 6, 12
+"""Letters of a secret that is hidden as a word, and even as a part of one.
+
+A shorter one may be a word of its own, and is hidden where a URL or an option has it."""
+
+_VARIABLES = ("PGPASSWORD", "TUNER_DASHBOARD_PASSWORD")
+"""What else in the environment is secret."""
+
 _UNREADABLE = "(not a database URL)"
 
 _known: set[str] = set()
@@ -79,8 +89,12 @@ def parse_url(url: str) -> sqlalchemy.URL:
     try:
         parsed = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
-        remedy = f"sqlite:///{url}" if "/" not in url and url else _DEFAULT
-        raise SpecError(f"--storage is no database URL: write it as {remedy}.") from None
+        # What else it is may be a password that ended up in the wrong file: it is not shown.
+        remedy = f"sqlite:///{url}" if _FILE_NAME.fullmatch(url) else _DEFAULT
+        raise SpecError(
+            f"What --storage, {_VARIABLE} or the file of {_FILE_VARIABLE} gives is no database "
+            f"URL: write it as {remedy} or {_POSTGRESQL}://USER@HOST/DATABASE."
+        ) from None
     if _secrets(parsed):
         _known.add(url)
     if parsed.drivername in _SPELLINGS:
@@ -154,6 +168,8 @@ def holds_secret(url: str) -> bool:
 def hide_secrets(text: str, url: str) -> str:
     """Returns a text, such as a driver's error, without the secrets of a URL.
 
+    They are hidden where a URL or an option has them, and, of at least 6 letters, as whole words.
+
     >>> hide_secrets("password=hunter2 host=db", "postgresql://ann:hunter2@db/tuner")
     'password=*** host=db'
     """
@@ -161,14 +177,14 @@ def hide_secrets(text: str, url: str) -> str:
 
 
 def hide_known_secrets(text: str) -> str:
-    """Returns a text of anyone's, such as a traceback, without the secrets of all URLs read so far.
+    """Returns a text of anyone's, such as a traceback, as :func:`hide_secrets` does for every URL.
 
-    A password of fewer than 8 letters may be a word of the text's own, and is hidden in URLs alone.
+    That is every URL with a secret which this process has read. The secrets of its environment
+    are hidden likewise.
     """
     for url in sorted(_known, key=len, reverse=True):
-        text = text.replace(url, redact(url))
-        text = _hide(text, {s for s in _secrets(sqlalchemy.make_url(url)) if len(s) >= _TELLING})
-    return text
+        text = hide_secrets(text.replace(url, redact(url)), url)
+    return _hide(text, {secret for name in _VARIABLES if (secret := os.environ.get(name))})
 
 
 def _secrets(url: sqlalchemy.URL) -> set[str]:
@@ -184,8 +200,30 @@ def _secrets(url: sqlalchemy.URL) -> set[str]:
 def _hide(text: str, secrets: set[str]) -> str:
     # The longest first: one may be a part of another.
     for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "***")
+        text = _places_of(secret).sub(lambda match: f"{match['option'] or ''}***", text)
     return text
+
+
+@functools.lru_cache(maxsize=64)
+def _places_of(secret: str) -> re.Pattern[str]:
+    """Returns what finds a secret where it is one, and not where its letters are part of a word."""
+    found = re.escape(secret)
+    # What stands before a word may be an escape: a line break as repr() shows it, a URL's %3A.
+    start = r"(?:(?<!\w)|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2}))" if _is_letter(secret[0]) else ""
+    end = r"(?!\w)" if _is_letter(secret[-1]) else ""
+    places = [
+        rf"(?<=:){found}(?=@)",
+        rf"(?P<option>(?i:pass|secret)\w*['\"]?\s*[=:]\s*['\"]?){found}{end}",
+    ]
+    if len(secret) >= _UNMISTAKABLE:
+        places.append(found)
+    elif len(secret) >= _TELLING:
+        places.append(f"{start}{found}{end}")
+    return re.compile("|".join(places))
+
+
+def _is_letter(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _is_secret(key: str) -> bool:

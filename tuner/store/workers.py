@@ -12,6 +12,7 @@ from tuner.domain.states import StudyState, WorkerState
 from tuner.errors import StorageError
 from tuner.store.database import Database
 from tuner.store.identity import StudyHandle, look_up
+from tuner.store.leases import none_is
 from tuner.store.machine import this_machine
 from tuner.store.tables import DatabaseClock, events, leases, workers
 
@@ -75,7 +76,7 @@ class WorkerRow:
 
 
 def read_workers(
-    database: Database, study: StudyHandle, is_dead: Callable[[str], bool] = lambda _: False
+    database: Database, study: StudyHandle, is_dead: Callable[[str], bool] = none_is
 ) -> list[WorkerRow]:
     """Returns every process that ever worked on a study, in the order they came.
 

@@ -13,7 +13,7 @@ import torch
 
 from tuner.errors import StorageError
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -60,14 +60,15 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise anything
         raise StorageError(f"The checkpoint {path} cannot be read: {error}") from error
-    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+    found = state.get("format") if isinstance(state, dict) else None
+    if type(found) is not int or found != _FORMAT:
         raise StorageError(f"The checkpoint {path} is not of this version of tuner.")
     return state
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Deletes a checkpoint, if there is one."""
-    with contextlib.suppress(FileNotFoundError):
+    """Deletes a checkpoint, if it is there and this user may: one that stays costs its space."""
+    with contextlib.suppress(OSError):
         path.unlink()
 
 

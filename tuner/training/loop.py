@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,9 +16,11 @@ from tuner.domain.optimizers import OPTIMIZERS
 from tuner.errors import SpecError, WorkloadError
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
+from tuner.training.evaluations import to_float
 from tuner.training.reporting import Diverged, Interrupted, Pruned
-from tuner.training.run import Run, to_float
+from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder, derive_seed
+from tuner.training.workload import Batch
 
 Train = Callable[[Run], Any]
 """A training loop: takes a run, returns the study's metric, or None for the last one reported."""
@@ -68,6 +70,8 @@ def run_trial(train: Train, run: Run) -> Outcome:
         if run.over is not None:
             # The loop has caught what was to end it; it is over all the same.
             raise run.over
+        if value is not None:
+            run.check_measured()
         if value is not None and not math.isfinite(value):
             run.diverge(run.taken)
     except Diverged as ending:
@@ -90,6 +94,7 @@ def train_workload(run: Run, bench: Bench) -> None:
         SpecError: If the batch size exceeds the training set.
         WorkloadError: If the optimizer cannot train this model.
     """
+    run.measure(examples=bench.train_examples)
     if run.batch_size > bench.train_examples:
         raise SpecError(
             f"train.batch_size = {run.batch_size}: the workload has only "
@@ -105,25 +110,29 @@ def train_workload(run: Run, bench: Bench) -> None:
     order = BatchOrder(bench.train_examples, run.batch_size, run.seed, run.device)
     torch.manual_seed(derive_seed(run.seed, "train"))
     model.train()
+    parts = Parts(bench, order, run.train.accumulate)
     for number in run.steps():
         losses.add(step(bench.batch(order(run.turns))))
         schedule.step()
         if run.due(number):
-            _evaluate(run, bench, model, number, losses)
+            _check_losses(run, losses)
+            with run.evaluation(parts, forward=step.compute) as alive:
+                metrics = bench.evaluate(model, alive)
+            run.report(number, **metrics)
+            losses.forget()
+    run.compare_average(
+        lambda: bench.evaluate(model, run.alive)[run.metric], parts, forward=step.compute
+    )
 
 
-def _evaluate(run: Run, bench: Bench, model: nn.Module, number: int, losses: Losses) -> None:
-    """Reports an evaluation, unless the losses since the last one show that it is pointless."""
+def _check_losses(run: Run, losses: Losses) -> None:
+    """Logs the training loss, and ends the trial where it shows that going on is pointless."""
     history = losses.read()
     bad = next((i for i, loss in enumerate(history) if not math.isfinite(loss)), None)
     if bad is not None:
         # The losses end with this step's; a step that cost several counts as its last.
         run.diverge(run.taken - (len(history) - 1 - bad))
     run.log(train_loss=math.fsum(history) / len(history))
-    with run.evaluation() as alive:
-        metrics = bench.evaluate(model, alive)
-    run.report(number, **metrics)
-    losses.forget()
 
 
 class Step:
@@ -143,9 +152,10 @@ class Step:
         self._model = model
         self._optimizer = optimizer
         self._grad_clip = run.train.grad_clip
+        self._accumulate = run.train.accumulate
         self._repeats = OPTIMIZERS[run.config.optimizer].closure
 
-    def __call__(self, batch: tuple[Tensor, ...]) -> Tensor:
+    def __call__(self, batch: Batch) -> Tensor:
         """Returns the loss before the step, a scalar."""
         if not self._repeats:
             loss = self._differentiate(batch)
@@ -154,15 +164,54 @@ class Step:
         first: Tensor = self._optimizer.step(lambda: self._differentiate(batch))  # type: ignore[arg-type, return-value, assignment]
         return first.detach()
 
-    def _differentiate(self, batch: tuple[Tensor, ...]) -> Tensor:
+    def compute(self, batch: Batch) -> Tensor:
+        """Returns the loss of a batch, or of a part of one."""
         with autocast(self._bench.precision, self._bench.device):
-            loss = self._bench.workload.loss(self._model, batch)
+            return self._bench.workload.loss(self._model, batch)
+
+    def _differentiate(self, batch: Batch) -> Tensor:
         self._optimizer.zero_grad()
-        loss.backward()
+        losses = []
+        for part, share in split(batch, self._accumulate):
+            loss = self.compute(part) if share == 1 else share * self.compute(part)
+            loss.backward()
+            losses.append(loss.detach())
         if self._grad_clip is not None:
             groups = self._optimizer.param_groups
             nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], self._grad_clip)
-        return loss.detach()
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+
+def split(batch: Batch, parts: int) -> Iterator[tuple[Batch, float]]:
+    """Yields a batch in parts, each with its share of the examples; none is empty.
+
+    >>> [(part[0].tolist(), share) for part, share in split((torch.arange(4),), 3)]
+    [([0, 1], 0.5), ([2], 0.25), ([3], 0.25)]
+    """
+    rows = len(batch[0])
+    pieces = (tensor.tensor_split(min(parts, rows)) for tensor in batch)
+    for part in zip(*pieces, strict=True):
+        yield part, len(part[0]) / rows
+
+
+class Parts:
+    """What an epoch's steps compute, part by part, as often as it is gone through.
+
+    Args:
+        bench: The workload on its device.
+        order: Which examples each step trains on.
+        accumulate: Parts a batch is computed in.
+    """
+
+    def __init__(self, bench: Bench, order: BatchOrder, accumulate: int) -> None:
+        self._bench = bench
+        self._order = order
+        self._accumulate = accumulate
+
+    def __iter__(self) -> Iterator[Batch]:
+        for turn in range(self._order.steps_per_epoch):
+            for part, _ in split(self._bench.batch(self._order(turn)), self._accumulate):
+                yield part
 
 
 class Losses:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import TrialConfig, decode, default_proposals
+from tuner.domain.train import FULL
+from tuner.domain.trials import Proposal, TrialConfig, decode, default_proposals
 from tuner.errors import SpecError, TunerError, WorkloadError
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
-from tuner.training.loop import Step, Train, run_trial, train_workload
+from tuner.training.loop import Step, Train, run_trial, split, train_workload
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
-from tuner.training.workload import load_workload, missing_methods
+from tuner.training.workload import Batch, load_workload, missing_methods
 
 _REHEARSAL_STEPS = 2
 
@@ -102,7 +105,7 @@ def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> Train:
         first, *others = _defaults(spec)
         # Others ask nothing of the loop or its model that the first does not.
         demanding = [o for o in others if _is_demanding(OPTIMIZERS[o.optimizer])]
-        for config in (first, *demanding):
+        for config in (first, *demanding, *_variants(spec)):
             rehearse(train, spec, config, device)
     return train  # type: ignore[no-any-return]
 
@@ -151,7 +154,8 @@ def rehearse(
     reporter = Rehearsal(_REHEARSAL_STEPS)
     run = Run(spec, config, device=device, reporter=reporter, at_most=_REHEARSAL_STEPS)
     try:
-        outcome = run_trial(train, run)
+        with _norms_explained(f"in batches of {config.batch_size}"):
+            outcome = run_trial(train, run)
     except TypeError as error:
         if "closure" not in str(error):
             raise
@@ -186,20 +190,20 @@ def probe(bench: Bench, spec: StudySpec, *, optimizers: bool = True) -> dict[str
         SpecError: If the workload breaks its contract or lacks the study's metric.
         WorkloadError: If an optimizer cannot train its model.
     """
-    choices = getattr(spec.train.batch_size, "choices", None)
-    sizes = choices or [getattr(spec.train.batch_size, "value", 1)]
-    largest = max(int(size) for size in sizes)
-    if largest > bench.train_examples:
+    sizes = [bench.train_examples if n == FULL else n for n in spec.train.batch_sizes]
+    if max(sizes) > bench.train_examples:
         raise SpecError(
-            f"train.batch_size = {largest}: the workload has only {bench.train_examples} "
+            f"train.batch_size = {max(sizes)}: the workload has only {bench.train_examples} "
             "training examples; use a smaller batch."
         )
-    batch = bench.batch(torch.arange(largest, device=bench.device))
+    batch = bench.batch(torch.arange(max(sizes), device=bench.device))
     model = bench.build_model(spec.search.seed)
-    with autocast(bench.precision, bench.device):
-        loss = bench.workload.loss(model, batch)
+    parts = [part for part, _ in split(batch, spec.train.accumulate)]
+    _check_smallest(bench, model, batch, min(sizes), spec.train.accumulate)
+    loss = _loss_of(bench, model, parts[0])
     if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
         raise SpecError("loss() must return a scalar tensor with a gradient.")
+    _check_parts(bench, model, parts[:2])
     metrics = bench.evaluate(model)
     if spec.study.metric not in metrics:
         raise SpecError(
@@ -211,11 +215,59 @@ def probe(bench: Bench, spec: StudySpec, *, optimizers: bool = True) -> dict[str
     return metrics
 
 
-def _try_optimizer(
-    bench: Bench, spec: StudySpec, config: TrialConfig, batch: tuple[Tensor, ...]
+def _loss_of(bench: Bench, model: nn.Module, batch: Batch) -> Tensor:
+    with autocast(bench.precision, bench.device):
+        return bench.workload.loss(model, batch)
+
+
+def _check_smallest(
+    bench: Bench, model: nn.Module, batch: Batch, batch_size: int, accumulate: int
 ) -> None:
+    """Sees that a batch, or a part of one, can be a single example where some are."""
+    if batch_size // min(accumulate, batch_size) == 1:
+        with torch.no_grad(), _norms_explained("1 at a time"):
+            _loss_of(bench, model, tuple(tensor[:1] for tensor in batch))
+
+
+def _check_parts(bench: Bench, model: nn.Module, parts: list[Batch]) -> None:
+    """Sees that the loss of a batch is the mean of those of its parts."""
+    if len(parts) == 1:
+        return
+    joint = tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    model.eval()
+    with torch.no_grad():
+        whole = float(_loss_of(bench, model, joint))
+        losses = [len(part[0]) * float(_loss_of(bench, model, part)) for part in parts]
+    model.train()
+    mean = sum(losses) / len(joint[0])
+    # Wide enough for a loss that draws random numbers; one that is a sum is off by a factor.
+    if not math.isclose(whole, mean, rel_tol=0.2, abs_tol=1e-6):
+        raise SpecError(
+            f"train.accumulate: loss() is {whole:.4g} over two parts of a batch, and {mean:.4g} "
+            "on average over each of them, so it is no mean over examples: have it return one, "
+            "or leave accumulate out."
+        )
+
+
+@contextlib.contextmanager
+def _norms_explained(examples: str) -> Iterator[None]:
+    """Says of what BatchNorm raises when it trains on a single value that this is the reason."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise WorkloadError(
+            f"The model has BatchNorm, which cannot train on examples {examples}: it needs more "
+            "than one value a channel. Use a larger train.batch_size, a smaller "
+            "train.accumulate, or another normalisation such as GroupNorm."
+        ) from error
+
+
+def _try_optimizer(bench: Bench, spec: StudySpec, config: TrialConfig, batch: Batch) -> None:
     run = Run(spec, config, device=bench.device, reporter=Rehearsal())
-    run.measure(max(1, bench.train_examples // config.batch_size))
+    run.measure(examples=bench.train_examples)
+    run.measure(max(1, bench.train_examples // run.batch_size))
     model = bench.build_model(spec.search.seed)
     optimizer = run.optimizer(model)
     run.check_groups()
@@ -231,3 +283,13 @@ def _try_optimizer(
 def _defaults(spec: StudySpec) -> list[TrialConfig]:
     every = spec.with_budget(spec.budget.model_copy(update={"trials": 10**6}))
     return [decode(spec, proposal) for proposal in default_proposals(every)]
+
+
+def _variants(spec: StudySpec) -> list[TrialConfig]:
+    """Returns what the first default does not ask of a loop: averages, and unusual batches."""
+    default = default_proposals(spec)[0]
+    averages = [("average", name) for name in spec.train.averages if name != NO_AVERAGE]
+    sizes = [("batch_size", size) for size in spec.train.batch_sizes if size in (1, FULL)]
+    first = decode(spec, default)
+    others = [decode(spec, Proposal(default.params | {key: v})) for key, v in averages + sizes]
+    return [config for config in others if config != first]

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 import torch
 from torch import nn
 
 from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.spec import Budget, StudySpec, Train
+from tuner.domain.spec import Budget, StudySpec
+from tuner.domain.train import Train
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.groups import check_groups, describe_groups, trainable
-from tuner.optim.modes import evaluation_mode
+from tuner.training.averaging import Averaging
+from tuner.training.evaluations import Evaluations, to_float
 from tuner.training.loader import length_of, resume_batches
-from tuner.training.reporting import (
-    Diverged,
-    Evaluation,
-    Interrupted,
-    Pruned,
-    Reporter,
-)
-from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
-from tuner.training.snapshot import Snapshot
+from tuner.training.logged import Logged
+from tuner.training.progress import Progress
+from tuner.training.reporting import Diverged, Evaluation, Interrupted, Pruned, Reporter
+from tuner.training.seeds import derive_seed, random_state, seed_all
+from tuner.training.snapshot import Snapshot, describe
 from tuner.training.steps import Steps
 from tuner.training.suggestions import Suggestions
 from tuner.training.timing import Timing
 
-_LONGEST_NAME = 255
 
-
-class Run(Suggestions):
+class Run(Suggestions, Progress, Evaluations):
     """One trial, as a training loop sees it.
 
     A loop takes its optimizer, schedule and steps from here and reports to it. A step is one
@@ -53,11 +48,10 @@ class Run(Suggestions):
     Attributes:
         seed: The study's seed; every source of randomness has been seeded from it.
         device: Where to train.
+        metric: What ranks trials, among the metrics a loop reports.
         budget: What the study may spend: the ``[budget]`` table.
         train: How to train: the ``[train]`` table, for the loop to apply.
-        batch_size: Examples a step.
         config: What this trial trains with.
-        timing: Seconds spent, over all attempts.
         over: Why the trial is over, once it is to stop early.
     """
 
@@ -71,31 +65,26 @@ class Run(Suggestions):
         state: Mapping[str, Any] | None = None,
         at_most: int | None = None,
     ) -> None:
-        super().__init__(spec, config.own, reporter)
+        row = OPTIMIZERS[config.optimizer]
+        steps = Steps(spec.budget, config.batch_size, at_most, capped=row.closure)
+        Suggestions.__init__(self, spec, config.own, reporter)
+        Progress.__init__(self, steps)
+        Evaluations.__init__(self, Averaging(config, steps, spec.search.seed, device), reporter)
         self._spec = spec
-        self._reporter = reporter
         self._snapshot = Snapshot(state)
         self.config = config
         self.device = device
         self.seed = spec.search.seed
+        self.metric = spec.study.metric
         self.budget: Budget = spec.budget
         self.train: Train = spec.train
-        self.batch_size = config.batch_size
-        self.timing = Timing()
         self.over: Pruned | Interrupted | None = None
         self._models: list[nn.Module] = []
         self._trainable: list[str] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._schedules: list[Schedule] = []
         self._objects: dict[str, Any] = {}
-        self._logged: list[tuple[int, str, float | torch.Tensor]] = []
-        self._steps = Steps(
-            spec.budget,
-            config.batch_size,
-            at_most,
-            capped=OPTIMIZERS[config.optimizer].closure,
-        )
-        self._evaluated = 0
+        self._logged = Logged()
         self._save_asked = False
         seed_all(derive_seed(self.seed, "init"))
         if self._snapshot:
@@ -127,6 +116,9 @@ class Run(Suggestions):
         self._snapshot.restore("models", index, model)
         self._snapshot.restore("optimizers", index, optimizer)
         self._steps.watch(optimizer)
+        average = self._averaging.follow(model, optimizer)
+        if average is not None:
+            self._snapshot.restore("averages", len(self._averaging.averages) - 1, average)
         self._models.append(model)
         self._optimizers.append(optimizer)
         return optimizer
@@ -161,6 +153,7 @@ class Run(Suggestions):
             epoch_steps=self.epoch_steps if by_epoch else None,
             evaluations=self.budget.evaluations,
             direction=self._spec.study.direction,
+            momentum_warmup=self.config.momentum_warmup,
         )
         self._snapshot.restore("schedules", len(self._schedules), schedule)
         if optimizer in self._optimizers:
@@ -219,12 +212,12 @@ class Run(Suggestions):
             self.measure(length_of(loader))
         steps = self._steps
         self.check_groups()
-        self._check_thawing()
+        self._check_schedules()
         batches: Iterator[Any] | None = None
         if loader is not None:
             batches = resume_batches(loader, self.seed, steps.turns, self.device)
-        if self._snapshot and not steps.begun:
-            restore_random_state(self._snapshot["rng"], self.device)
+        if not steps.begun:
+            self._snapshot.restore_randomness(self.device)
         steps.begin()
         self.timing.begin()
         while not steps.is_over:
@@ -269,7 +262,7 @@ class Run(Suggestions):
             raise self.over
         taken = self._steps.at(step)
         index = self._steps.evaluations_by(taken)
-        metric = self._spec.study.metric
+        metric = self.metric
         if metric not in metrics:
             raise WorkloadError(
                 f"run.report() was given {', '.join(metrics) or 'nothing'}, but study.metric is "
@@ -284,11 +277,12 @@ class Run(Suggestions):
             return
         if not self._evaluated:
             self.check_groups()
+        self._averaging.check_applied(self.taken)
         self.timing.mark()
         goes_on = self._reporter.report(Evaluation(index, taken, values))
-        self._evaluated = index
         for schedule in self._schedules:
             schedule.observe(values[metric])
+        self._evaluated = index
         if not goes_on:
             self.over = Pruned(f"behind at step {taken}")
             raise self.over
@@ -302,65 +296,9 @@ class Run(Suggestions):
         A tensor is read when numbers are next written, so that nothing waits for the device.
         """
         for name, value in values.items():
-            if len(name) > _LONGEST_NAME:
-                raise WorkloadError(
-                    f"run.log was given the name {name[:40]}…: use at most {_LONGEST_NAME} letters."
-                )
-            if isinstance(value, torch.Tensor) and value.numel() != 1:
-                raise WorkloadError(
-                    f"run.log was given {name} of shape {tuple(value.shape)}: log a single number, "
-                    "such as its mean or norm."
-                )
-            kept = value.detach().clone() if isinstance(value, torch.Tensor) else float(value)
-            self._logged.append((self.taken, name, kept))
-
-    @contextlib.contextmanager
-    def evaluation(self) -> Iterator[Callable[[], object]]:
-        """Counts the time within as evaluation, and has models hold the weights to evaluate.
-
-        Some optimizers, such as schedule-free ones, train other weights than they evaluate.
-
-        Yields:
-            A function to call now and then in a long evaluation: it says that the trial lives.
-        """
-        with self.timing.evaluation(), evaluation_mode(self._optimizers):
-            yield lambda: self._reporter.advance(self.taken)
+            self._logged.add(self.taken, name, value)
 
     # What a worker asks.
-
-    @property
-    def taken(self) -> int:
-        """Steps taken, the present one included; without :meth:`steps`, those of an optimizer."""
-        return self._steps.taken
-
-    @property
-    def turns(self) -> int:
-        """Turns of the loop that are over: steps, but for optimizers with closures."""
-        return self._steps.turns
-
-    @property
-    def length(self) -> int | None:
-        """Steps of a full trial, or None while they are not known."""
-        return self._steps.length
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of a full trial.
-
-        Raises:
-            SpecError: If the budget counts epochs or examples, and no epoch's length is known.
-        """
-        return self._steps.total
-
-    @property
-    def epoch_steps(self) -> int | None:
-        """Steps of an epoch, or None if it is not known."""
-        return self._steps.epoch_steps
-
-    @property
-    def evaluated(self) -> int:
-        """How many of the budgeted evaluations have been reported."""
-        return self._evaluated
 
     @property
     def resumable(self) -> bool:
@@ -374,14 +312,19 @@ class Run(Suggestions):
         """How many numbers the models train."""
         return sum(p.numel() for m in self._models for p in m.parameters() if p.requires_grad)
 
-    def measure(self, epoch_steps: int) -> None:
-        """Learns how many steps an epoch has.
+    def measure(self, epoch_steps: int | None = None, *, examples: int | None = None) -> None:
+        """Learns how many steps an epoch has, or how many examples there are to train on.
+
+        Args:
+            epoch_steps: Steps of an epoch.
+            examples: Size of the training set, which ``batch_size = "full"`` stands for.
 
         Raises:
+            SpecError: If batches are full and an epoch has several steps.
             StaleCheckpointError: If the checkpoint is of a trial of another length.
         """
-        self._steps.measure(epoch_steps)
-        self._snapshot.check(self.seed, self.length)
+        self._steps.measure(epoch_steps, examples)
+        self._snapshot.check(self.config, self.seed, self._steps)
 
     def check_groups(self) -> None:
         """Sees, once the optimizers are built, that every parameter group takes a parameter.
@@ -406,8 +349,7 @@ class Run(Suggestions):
 
         This waits for the device.
         """
-        logged, self._logged = self._logged, []
-        return [(step, name, float(value)) for step, name, value in logged]
+        return self._logged.take()
 
     def describe_groups(self) -> list[dict[str, Any]]:
         """Returns the effective settings of every parameter group."""
@@ -419,7 +361,9 @@ class Run(Suggestions):
             "models": [model.state_dict() for model in self._models],
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "schedules": [schedule.state_dict() for schedule in self._schedules],
+            "averages": [average.state_dict() for average in self._averaging.averages],
             "objects": {name: target.state_dict() for name, target in self._objects.items()},
+            "config": describe(self.config),
             "own": self.own,
             "seed": self.seed,
             "steps": self._steps.state_dict(),
@@ -429,21 +373,21 @@ class Run(Suggestions):
         }
 
     def _restore_counts(self, snapshot: Snapshot) -> None:
-        snapshot.check(self.seed, self.length)
+        snapshot.check(self.config, self.seed, self._steps)
         self._steps.load_state_dict(snapshot["steps"])
-        self._evaluated = int(snapshot["evaluated"])
+        self._evaluated = snapshot["evaluated"]
         self.own |= snapshot["own"]
         self.timing = Timing(**snapshot["timing"])
 
-    def _check_thawing(self) -> None:
-        waiting = [o for o in self._optimizers if getattr(o, "frozen", None)]
-        if waiting and not self._schedules:
+    def _check_schedules(self) -> None:
+        if not self._optimizers or self._schedules:
+            return
+        remedy = "call run.schedule(optimizer), and its step() after every step."
+        if any(getattr(o, "frozen", None) for o in self._optimizers):
             raise SpecError(
-                "train.groups: a group with frozen_until is thawed by the schedule: call "
-                "run.schedule(optimizer), and its step() after every step."
+                f"train.groups: a group with frozen_until is thawed by the schedule: {remedy}"
             )
-
-
-def to_float(value: float | torch.Tensor) -> float:
-    """Returns a number, waiting for the device where it is a tensor's."""
-    return float(value.detach() if isinstance(value, torch.Tensor) else value)
+        if self.config.momentum_warmup:
+            raise SpecError(
+                f"train.momentum_warmup: the momentum rises with the schedule: {remedy}"
+            )

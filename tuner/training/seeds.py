@@ -34,7 +34,8 @@ class BatchOrder:
     """Which examples each step trains on: a new seeded permutation each epoch.
 
     The order depends on the seed and the step alone, so a resumed trial sees what it would have
-    seen. The last, smaller batch of an epoch is left out.
+    seen. The last, smaller batch of an epoch is left out. A batch of all examples has them in
+    their own order, since there is nothing to choose.
 
     Args:
         examples: Size of the training set.
@@ -51,9 +52,12 @@ class BatchOrder:
         self._device = device
         self._epoch = -1
         self._batches: tuple[torch.Tensor, ...] = ()
+        self._all = torch.arange(examples, device=device) if batch_size == examples else None
 
     def __call__(self, step: int) -> torch.Tensor:
         """Returns the indices of a step's examples, int64 of shape (batch_size,)."""
+        if self._all is not None:
+            return self._all
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(derive_seed(self._seed, "data", epoch))
@@ -99,11 +103,18 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Continues from what :func:`random_state` gave."""
+    """Continues from what :func:`random_state` gave.
+
+    Raises:
+        Exception: Any kind, if the state is of something else.
+    """
     torch.set_rng_state(state["torch"].cpu())
     if state["device"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["device"].cpu(), device)
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    name, keys, position, *rest = state["numpy"]
+    if not 0 <= position <= len(keys):
+        # NumPy itself reads on beyond its table.
+        raise ValueError(f"NumPy's position {position} is not within its {len(keys)} keys")
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, *rest))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))

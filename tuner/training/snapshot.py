@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
+
+from tuner.domain.trials import TrialConfig
+from tuner.optim.modes import parts_of
 from tuner.training.reporting import StaleCheckpointError
+from tuner.training.seeds import restore_random_state
+from tuner.training.steps import Steps
 
 
 class Snapshot:
     """The state of an earlier attempt, or nothing.
 
+    A file may hold anything, so what it says is looked at before it is believed. What only shows
+    when it is used, such as the inside of an optimizer, is a matter of whoever trains with it.
+
     Args:
         state: What ``Run.state_dict()`` gave, or None for a trial from its start.
+
+    Raises:
+        StaleCheckpointError: If a part is missing, of another type, or out of range.
     """
 
     def __init__(self, state: Mapping[str, Any] | None) -> None:
         self._state = state or {}
+        if state is None:
+            return
+        for part, is_sound in _PARTS.items():
+            if part not in state:
+                raise StaleCheckpointError(f"The checkpoint lacks {part}.")
+            if not is_sound(state[part]):
+                raise StaleCheckpointError(f"The checkpoint's {part} are malformed.")
 
     def __bool__(self) -> bool:
         return bool(self._state)
@@ -34,7 +57,10 @@ class Snapshot:
             return
         if index >= len(self._state[kind]):
             raise StaleCheckpointError(f"The checkpoint has fewer {kind} than the loop builds.")
-        _load(target, self._state[kind][index])
+        with _fitting(type(target).__name__):
+            target.load_state_dict(self._state[kind][index])
+            for optimizer in parts_of(target) if kind == "optimizers" else ():
+                _check_fused(optimizer)
 
     def restore_object(self, name: str, target: Any) -> None:
         """Puts an object that the loop has named where it was.
@@ -43,24 +69,113 @@ class Snapshot:
             StaleCheckpointError: If the state is of something else.
         """
         if name in self._state.get("objects", {}):
-            _load(target, self._state["objects"][name])
+            with _fitting(type(target).__name__):
+                target.load_state_dict(self._state["objects"][name])
 
-    def check(self, seed: int, length: int | None) -> None:
-        """Makes sure that the state is of a trial of this seed and, where known, length.
+    def restore_randomness(self, device: torch.device) -> None:
+        """Puts every source of randomness where it was.
+
+        Raises:
+            StaleCheckpointError: If the state is of something else.
+        """
+        if self._state:
+            with _fitting("the sources of randomness"):
+                restore_random_state(self._state["rng"], device)
+
+    def check(self, config: TrialConfig, seed: int, steps: Steps) -> None:
+        """Makes sure that the state is of a trial of these settings and, where known, length.
 
         Raises:
             StaleCheckpointError: If it is not.
         """
-        if self._state and (
-            self._state["seed"] != seed or length not in (None, self._state["steps"]["length"])
-        ):
+        if not self._state:
+            return
+        state, counts = self._state, self._state["steps"]
+        own = {name: state["own"].get(name, value) for name, value in config.own.items()}
+        if state["config"] != describe(config) or own != config.own:
+            raise StaleCheckpointError("The checkpoint is of a trial of other hyperparameters.")
+        if state["seed"] != seed or steps.length not in (None, counts["length"]):
             raise StaleCheckpointError("The checkpoint is of a trial of another seed or length.")
+        if steps.length and state["evaluated"] > steps.evaluations_by(counts["done"]):
+            raise StaleCheckpointError("The checkpoint has more evaluations than were due.")
 
 
-def _load(target: Any, state: Any) -> None:
+def describe(config: TrialConfig) -> str:
+    """Returns what a trial was started with as text: all but what its loop asks for."""
+    return json.dumps(dataclasses.asdict(dataclasses.replace(config, own={})), sort_keys=True)
+
+
+@contextlib.contextmanager
+def _fitting(what: str) -> Iterator[None]:
     try:
-        target.load_state_dict(state)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        yield
+    except Exception as error:  # a state of another shape makes what loads it raise anything
         raise StaleCheckpointError(
-            f"The checkpoint does not fit {type(target).__name__}: {error}"
+            f"The checkpoint does not fit {what}: {type(error).__name__}: {error}"
         ) from error
+
+
+def _check_fused(optimizer: torch.optim.Optimizer) -> None:
+    # A fused kernel looks at no shapes: it reads on beyond a state that is too small.
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("fused") else ():
+            for name, value in optimizer.state.get(parameter, {}).items():
+                shape = torch.Size() if name == "step" else parameter.shape
+                if isinstance(value, torch.Tensor) and value.shape != shape:
+                    raise ValueError(f"{name} is of shape {tuple(value.shape)}, not {tuple(shape)}")
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str)
+
+
+def _is_mapping(part: Any) -> bool:
+    return isinstance(part, dict)
+
+
+def _is_list(part: Any) -> bool:
+    return isinstance(part, list)
+
+
+def _is_count(part: Any) -> bool:
+    return type(part) is int and part >= 0
+
+
+def _are_values(part: Any) -> bool:
+    return isinstance(part, dict) and all(
+        isinstance(name, str) and isinstance(value, str | int | float | None)
+        for name, value in part.items()
+    )
+
+
+def _are_steps(part: Any) -> bool:
+    # One is written between two steps, when one has been taken and one is left.
+    return (
+        isinstance(part, dict)
+        and all(_is_count(part.get(name)) for name in ("turns", "done", "length"))
+        and bool(part["turns"] <= part["done"] < part["length"])
+    )
+
+
+def _are_seconds(part: Any) -> bool:
+    return (
+        isinstance(part, dict)
+        and part.keys() == {"train_s", "eval_s"}
+        and all(type(s) is float and math.isfinite(s) and s >= 0 for s in part.values())
+    )
+
+
+_PARTS: dict[str, Callable[[Any], bool]] = {
+    "config": _is_text,
+    "seed": _is_count,
+    "steps": _are_steps,
+    "evaluated": _is_count,
+    "timing": _are_seconds,
+    "models": _is_list,
+    "optimizers": _is_list,
+    "schedules": _is_list,
+    "averages": _is_list,
+    "objects": _is_mapping,
+    "own": _are_values,
+    "rng": _is_mapping,
+}

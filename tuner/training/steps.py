@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
-import functools
 from collections import Counter
 from typing import Any
 
 import torch
 
-from tuner.domain.spec import Budget, evaluation_steps
+from tuner.domain.spec import Budget
+from tuner.domain.train import FULL, BatchSize
 from tuner.errors import SpecError
-
-_boundaries = functools.lru_cache(evaluation_steps)
 
 
 class Steps:
@@ -24,7 +21,7 @@ class Steps:
 
     Args:
         budget: What a full trial trains.
-        batch_size: Examples a step.
+        batch_size: Examples a step, or ``full``.
         at_most: Steps to cut a full trial to, or None.
         capped: Whether the optimizer can be told how often it may call its closure.
 
@@ -36,9 +33,10 @@ class Steps:
         inside: Whether a turn is being taken.
     """
 
-    def __init__(self, budget: Budget, batch_size: int, at_most: int | None, *, capped: bool):
+    def __init__(self, budget: Budget, batch_size: BatchSize, at_most: int | None, *, capped: bool):
         self._budget = budget
         self._batch_size = batch_size
+        self._full = batch_size == FULL
         self._at_most = at_most
         self._capped = capped
         self._done = 0
@@ -76,10 +74,43 @@ class Steps:
         """Whether a full trial has been trained."""
         return self._done >= self.total
 
-    def measure(self, epoch_steps: int) -> None:
-        """Learns how many steps an epoch has, and so the length of a full trial."""
+    @property
+    def batch_size(self) -> int:
+        """Examples a step.
+
+        Raises:
+            SpecError: If they are all there are, and nobody has said how many that is.
+        """
+        if self._batch_size == FULL:
+            raise SpecError(
+                'train.batch_size = "full" is the whole training set, and the run does not know '
+                "how many examples that is: call run.measure(examples=len(dataset)) first."
+            )
+        return self._batch_size
+
+    def measure(self, epoch_steps: int | None = None, examples: int | None = None) -> None:
+        """Learns how many steps an epoch has, and so the length of a full trial.
+
+        Args:
+            epoch_steps: Steps of an epoch.
+            examples: Size of the training set, the epoch's one batch where batches are full.
+
+        Raises:
+            SpecError: If batches are full and an epoch has several, or its size is not known.
+        """
+        if self._full and epoch_steps not in (None, 1):
+            raise SpecError(
+                f'train.batch_size = "full" makes an epoch one step, but the training loop has '
+                f"{epoch_steps} batches an epoch: call run.measure(examples=len(dataset)), and "
+                "give its loader batch_size=run.batch_size."
+            )
+        if self._full and examples is not None:
+            self._batch_size, epoch_steps = examples, 1
+        if epoch_steps is None:
+            return
         self.epoch_steps = epoch_steps
-        self._set_length(self._budget.full_steps(epoch_steps, self._batch_size))
+        batch_size = 1 if self._budget.examples is None else self.batch_size
+        self._set_length(self._budget.full_steps(epoch_steps, batch_size))
 
     def begin(self) -> None:
         """Starts counting turns."""
@@ -107,8 +138,11 @@ class Steps:
         return self.taken if self.begun else self._calls[optimizer]
 
     def evaluations_by(self, taken: int) -> int:
-        """Returns how many of the budgeted evaluations are due after so many steps."""
-        return bisect.bisect_right(_boundaries(self.total, self._budget.evaluations), taken)
+        """Returns how many of the budgeted evaluations are due after so many steps.
+
+        In whole numbers it is exactly how many of ``evaluation_step`` have come.
+        """
+        return min(taken, self.total) * self._budget.evaluations // self.total
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
         """Counts what an optimizer's steps cost."""

@@ -66,4 +66,4 @@ class Suggestions:
         """Returns what reports show of a trial anyway."""
         rows = [OPTIMIZERS[name] for name in self._searched]
         knobs = {knob.name for row in rows for knob in row.hyperparameters}
-        return {"optimizer", "schedule", "batch_size", *knobs}
+        return {"optimizer", "schedule", "average", "batch_size", "momentum_warmup", *knobs}

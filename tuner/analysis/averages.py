@@ -1,0 +1,73 @@
+"""What averaging brought: averaged trials beside their own last weights, and beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tuner.domain.trials import Outcome, TrialRecord
+
+LINE = "average_line"
+"""The attribute of a trial that holds the metric from its last weights to their average."""
+
+
+@dataclass(frozen=True)
+class AverageSummary:
+    """One average's results.
+
+    Attributes:
+        average: Its name, or ``none``.
+        trials: Trials that started.
+        complete: Trials trained to the end.
+        compared: Complete trials whose last weights were measured beside their average.
+        gained: Those of them whose average was better.
+        best_value: Its best complete value, or None.
+        best_trial: The trial that reached it, or None.
+        last_value: The metric of that trial's last weights, or None.
+        line: The metric from that trial's last weights (0) to their average (1), by place on the
+            line; None where it was not finite.
+    """
+
+    average: str
+    trials: int
+    complete: int
+    compared: int
+    gained: int
+    best_value: float | None
+    best_trial: int | None
+    last_value: float | None
+    line: tuple[tuple[float, float | None], ...]
+
+
+def summarize_average(
+    average: str,
+    records: Sequence[TrialRecord],
+    rank: Callable[[float | None], float],
+) -> AverageSummary:
+    """Sums up the trials of an average.
+
+    Args:
+        average: Its name.
+        records: Its trials.
+        rank: Turns a metric into a number that is the smaller the better.
+    """
+    complete = [r for r in records if r.outcome is Outcome.COMPLETE and r.value is not None]
+    best = min(complete, key=lambda r: (rank(r.value), r.number), default=None)
+    lines = [line for record in complete if (line := line_of(record))]
+    line = line_of(best) if best else ()
+    return AverageSummary(
+        average=average,
+        trials=len(records),
+        complete=len(complete),
+        compared=len(lines),
+        gained=sum(rank(line[-1][1]) < rank(line[0][1]) for line in lines),
+        best_value=best.value if best else None,
+        best_trial=best.number if best else None,
+        last_value=line[0][1] if line else None,
+        line=line,
+    )
+
+
+def line_of(record: TrialRecord) -> tuple[tuple[float, float | None], ...]:
+    """Returns the metric on the line from a trial's last weights to their average, if measured."""
+    return tuple((weight, value) for weight, value in record.attributes.get(LINE, ()))
