@@ -175,20 +175,11 @@ def test_tpe_searches_better_than_chance():
     assert statistics.mean(ends["tpe"]) < 0.5 * statistics.mean(ends["random"])
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+@both_samplers
 def test_a_cohort_is_proposed_within_the_space(sampler: str):
-    spec = (
-        spec_with(sampler)
-        if sampler != "qmc"
-        else make_spec(
-            search={"sampler": "qmc"}, space={"optimizers": ["sgd"], "schedules": ["constant"]}
-        )
-    )
+    spec = spec_with(sampler)
     proposer = Proposer(spec, 3)
-    for number in range(30):
-        trial = proposer.propose()
-        value = difficulty(trial) if sampler != "qmc" else float(number)
-        proposer.history.add([record_of(number, value=value, params=trial.params)])
+    search(proposer, 30)
 
     cohort = proposer.propose_many(40)
 

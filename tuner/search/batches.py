@@ -80,11 +80,10 @@ class _Part:
     ) -> None:
         self._rng = sampler._rng.rng  # noqa: SLF001
         self._space = space
-        self._fit = lambda: [
-            sampler._build_parzen_estimator(study, dict(space), trials, handle_below=is_below)  # noqa: SLF001
-            for trials, is_below in ((below, True), (above, False))
-        ]
-        self._mixtures: list[Any] | None = None
+        self._sampler = sampler
+        self._study = study
+        self._split = ((below, True), (above, False))
+        self._mixtures: list[Any] = []
         self._waiting: list[dict[str, Value]] = []
 
     def draw(self) -> dict[str, Value]:
@@ -94,8 +93,13 @@ class _Part:
         return self._waiting.pop()
 
     def _draw_some(self) -> list[dict[str, Value]]:
-        if self._mixtures is None:
-            self._mixtures = self._fit()
+        if not self._mixtures:
+            self._mixtures = [
+                self._sampler._build_parzen_estimator(  # noqa: SLF001
+                    self._study, dict(self._space), trials, handle_below=is_below
+                )
+                for trials, is_below in self._split
+            ]
         good, bad = self._mixtures
         points = good.sample(self._rng, _CANDIDATES * _AT_ONCE)
         gains = (good.log_pdf(points) - bad.log_pdf(points)).reshape(_AT_ONCE, _CANDIDATES)
