@@ -194,7 +194,7 @@ def train_plainly(bench: Bench, spec: StudySpec, config: TrialConfig) -> float:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, row.factor(config.schedule_values, total)
     )
-    order = BatchOrder(bench.train_examples, config.batch_size, spec.search.seed, bench.device)
+    order = BatchOrder(bench.train_examples, BATCH[spec.study.name], spec.search.seed, bench.device)
     value = math.nan
     for step in range(total):
         loss = bench.workload.loss(model, bench.batch(order(step)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.search.studies import make_spec, record_of, search
+from tests.search.studies import difficulty, make_spec, record_of, search
 from tuner.domain.dimensions import Choice, Fixed
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, default_proposals
@@ -173,3 +173,37 @@ def test_tpe_searches_better_than_chance():
             values = search(Proposer(spec_with(sampler), seed), 50)
             found.append(statistics.mean(values[-15:]))
     assert statistics.mean(ends["tpe"]) < 0.5 * statistics.mean(ends["random"])
+
+
+@both_samplers
+def test_a_cohort_is_proposed_within_the_space(sampler: str):
+    spec = spec_with(sampler)
+    proposer = Proposer(spec, 3)
+    search(proposer, 30)
+
+    cohort = proposer.propose_many(40)
+
+    assert len({str(sorted(trial.params.items())) for trial in cohort}) == 40
+    for trial in cohort:
+        check_point(spec, trial.params)
+
+
+def test_a_cohort_learns_from_the_past():
+    spec = make_spec()
+    first, later = Proposer(spec, 3), Proposer(spec, 3)
+    learnt = search(later, 80)
+
+    blind = [difficulty(trial) for trial in first.propose_many(60)]
+    cohort = [difficulty(trial) for trial in later.propose_many(60)]
+
+    assert len(learnt) == 80
+    assert statistics.median(cohort) < 0.5 * statistics.median(blind)
+
+
+def test_the_same_seed_proposes_the_same_cohort():
+    def cohort() -> list[dict[str, Any]]:
+        proposer = Proposer(make_spec(), 5)
+        search(proposer, 20)
+        return [trial.params for trial in proposer.propose_many(20)]
+
+    assert cohort() == cohort()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -79,6 +79,12 @@ class TrialConfig:
     average: str = NO_AVERAGE
     average_values: dict[str, Value] = field(default_factory=dict)
     momentum_warmup: float = 0.0
+
+    @property
+    def company(self) -> tuple[Hashable, ...]:
+        """What trials must have in common to train as one: batch size, and groups of parameters."""
+        parts = ((group.name, group.match, group.frozen_until) for group in self.groups)
+        return (self.batch_size, *parts)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values as a report shows them: the schedule's prefixed with its name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from tuner.domain.samplers import SAMPLERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Proposal, decode, default_proposals, walk
 from tuner.errors import SpecError
+from tuner.search.batches import BatchSampler
 from tuner.search.distributions import distributions_of, to_distribution
 from tuner.search.history import SAMPLER_STATE, History
 from tuner.search.samplers import build_sampler
@@ -51,6 +53,18 @@ class Proposer:
         # TPE notes its draw there, which the trial says anyway.
         state = {} if self._spec.search.sampler == "tpe" else asked.system_attrs
         return template_of(self._spec, proposal, state)
+
+    def propose_many(self, count: int) -> list[FrozenTrial]:
+        """Returns trials for the store to start together, learnt from the same past.
+
+        Args:
+            count: How many, at least 1.
+        """
+        study = self.history.asked
+        if not isinstance(study.sampler, BatchSampler):
+            return [self.propose() for _ in range(count)]
+        points = itertools.islice(study.sampler.draw_many(study), count)
+        return [template_of(self._spec, Proposal(walk(self._spec, point))) for point in points]
 
     def suggest(self, name: str, axis: Dimension) -> tuple[Value, BaseDistribution]:
         """Returns a hyperparameter that a training loop asks for, drawn with the last proposal.

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.spec import StudySpec
 from tuner.errors import SpecError
+from tuner.search.batches import BatchSampler
 from tuner.search.cube import UnitCube
 from tuner.search.distributions import joint_space
 from tuner.search.plugins import build_plugin
@@ -52,7 +53,7 @@ def build_sampler(spec: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
         case "tpe":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+                return BatchSampler(seed)
         case "qmc":
             return SobolSampler(joint_space(spec), seed)
         case "gp":

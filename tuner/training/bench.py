@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tuner.domain.train import FULL, BatchSize
 from tuner.errors import SpecError
 from tuner.training.device import autocast, dtype_of
 from tuner.training.seeds import derive_seed
@@ -55,6 +56,23 @@ class Bench:
     def train_examples(self) -> int:
         """Size of the training set."""
         return len(self.data.train[0])
+
+    def examples_a_step(self, batch_size: BatchSize) -> int:
+        """Returns how many examples a batch has.
+
+        Args:
+            batch_size: The trial's, which may be ``full``.
+
+        Raises:
+            SpecError: If it exceeds the training set.
+        """
+        size = self.train_examples if batch_size == FULL else batch_size
+        if size > self.train_examples:
+            raise SpecError(
+                f"train.batch_size = {size}: the workload has only {self.train_examples} training "
+                "examples; use a smaller batch."
+            )
+        return size
 
     def build_model(self, seed: int) -> nn.Module:
         """Returns a new model on the device, initialised from the study's seed."""

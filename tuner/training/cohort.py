@@ -74,9 +74,9 @@ class Cohort:
         at_most: int | None = None,
     ) -> None:
         bench, configs = model.bench, [start.config for start in starts]
-        check_together(starts, bench.train_examples)
+        check_together(starts)
         check_groups(model.layout.names, configs[0].groups)
-        batch_size = configs[0].batch_size
+        batch_size = bench.examples_a_step(configs[0].batch_size)
         self._model, self._reporter = model, reporter
         self._steps = Steps(model.spec.budget, batch_size, at_most, capped=False)
         self._steps.measure(bench.train_examples // batch_size)

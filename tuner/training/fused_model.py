@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.calls import Call
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
@@ -94,7 +95,7 @@ class FusedModel:
     def tables(self, configs: list[TrialConfig], total_steps: int) -> LaneTables:
         """Returns what trials train with."""
         train = self.spec.train
-        epoch_steps = self.bench.train_examples // configs[0].batch_size
+        epoch_steps = self.bench.train_examples // self.bench.examples_a_step(configs[0].batch_size)
         return LaneTables(
             self._model,
             configs,
@@ -163,21 +164,17 @@ class FusedModel:
         Returns:
             The reason, or None if it can.
         """
-        row = OPTIMIZERS[config.optimizer]
-        calls = row.calls(config.optimizer_values, 1)
-        for target in (target for call in calls for target in call.targets):
-            if target not in RULES and target != _WRAPPER:
-                return f"{target.rpartition('.')[2]} has no rule for many lanes at once"
+        return _unknown(config) or self._unfit(config) or self._try(config)
+
+    def _unfit(self, config: TrialConfig) -> str | None:
+        """Tells why the model cannot be trained so at all, or not by lanes."""
         if sparse_parameters(self._model):
             return "the model has sparse gradients"
-        if config.own:
-            return "the workload asks for hyperparameters of its own"
-        model = copy.deepcopy(self._model)
         try:
             build_optimizer(
                 config.optimizer,
                 config.optimizer_values,
-                model,
+                copy.deepcopy(self._model),
                 config.groups,
                 spare_vectors=self.spec.train.no_decay_on_biases_and_norms,
                 total_steps=1,
@@ -185,12 +182,12 @@ class FusedModel:
             check_groups(self.layout.names, config.groups)
         except TunerError as error:
             return str(error)
-        return self._try(config)
+        return None
 
     def _try(self, config: TrialConfig) -> str | None:
         """Takes a step and evaluates, as two lanes and not compiled, and throws the result away."""
         before, precision = random_state(self.bench.device), self.bench.precision
-        rows = torch.arange(config.batch_size, device=self.bench.device)
+        rows = torch.arange(self.bench.examples_a_step(config.batch_size), device=self.bench.device)
         eager = Compiler(enabled=False)
         try:
             family, tables = self.family([config]), self.tables([config] * 2, 1)
@@ -206,6 +203,21 @@ class FusedModel:
         finally:
             restore_random_state(before, self.bench.device)
         return None
+
+
+def _unknown(config: TrialConfig) -> str | None:
+    """Tells what lanes do not know of a trial's settings."""
+    calls = OPTIMIZERS[config.optimizer].calls(config.optimizer_values, 1)
+    for target in (target for call in calls for target in call.targets):
+        if target not in RULES and target != _WRAPPER:
+            return f"{target.rpartition('.')[2]} has no rule for many lanes at once"
+    if config.momentum_warmup:
+        return "momentum rises, which lanes do not know yet"
+    if config.average != NO_AVERAGE:
+        return "weights are averaged, which lanes do not know yet"
+    if config.own:
+        return "the workload asks for hyperparameters of its own"
+    return None
 
 
 def can_fuse(spec: StudySpec, bench: Bench, config: TrialConfig) -> str | None:

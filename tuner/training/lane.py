@@ -88,31 +88,21 @@ class Lane:
             self._plateau.load_state_dict(state["plateau"])
 
 
-def check_together(starts: Sequence[LaneStart], train_examples: int) -> None:
+def check_together(starts: Sequence[LaneStart]) -> None:
     """Sees that trials can train on the same batches, step by step.
 
     Raises:
-        SpecError: If they cannot, or a batch exceeds the training set.
+        SpecError: If they cannot.
     """
     if not starts:
         raise SpecError("A cohort needs at least one trial.")
     sizes = {start.config.batch_size for start in starts}
     taken = {start.state and start.state["steps"]["done"] for start in starts}
-    parts = {
-        tuple((group.name, group.match, group.frozen_until) for group in start.config.groups)
-        for start in starts
-    }
-    if len(sizes) > 1 or len(taken) > 1 or len(parts) > 1:
+    if len({start.config.company for start in starts}) > 1 or len(taken) > 1:
         raise SpecError(
-            f"The trials of a cohort have batch sizes {sorted(sizes)}, {len(parts)} ways of "
-            f"grouping parameters and {len(taken)} numbers of steps taken: put those together "
-            "that have all three in common."
-        )
-    [size] = sizes
-    if size > train_examples:
-        raise SpecError(
-            f"train.batch_size = {size}: the workload has only {train_examples} training "
-            "examples; use a smaller batch."
+            f"The trials of a cohort have batch sizes {', '.join(sorted(map(str, sizes)))} and "
+            f"{len(taken)} numbers of steps taken: put those together that have both in common, "
+            "and their groups of parameters."
         )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.domain.optimizers import OPTIMIZERS
-from tuner.errors import SpecError, WorkloadError
+from tuner.errors import WorkloadError
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
 from tuner.training.evaluations import to_float
@@ -95,12 +95,7 @@ def train_workload(run: Run, bench: Bench) -> None:
         WorkloadError: If the optimizer cannot train this model.
     """
     run.measure(examples=bench.train_examples)
-    if run.batch_size > bench.train_examples:
-        raise SpecError(
-            f"train.batch_size = {run.batch_size}: the workload has only "
-            f"{bench.train_examples} training examples; use a smaller batch."
-        )
-    run.measure(bench.train_examples // run.batch_size)
+    run.measure(bench.train_examples // bench.examples_a_step(run.batch_size))
     model = bench.build_model(run.seed)
     optimizer = run.optimizer(model)
     schedule = run.schedule(optimizer)
