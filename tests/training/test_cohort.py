@@ -374,4 +374,5 @@ def test_without_a_compiler_cohorts_train_all_the_same(
         fused = train_lanes(blobs, configs, compiled=True)
 
     assert len(warned) == 1
-    assert [fused.values(lane) for lane in (0, 1)] == [eager.values(lane) for lane in (0, 1)]
+    for lane in (0, 1):
+        assert fused.values(lane) == pytest.approx(eager.values(lane), rel=1e-12)

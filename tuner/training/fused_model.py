@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -83,9 +83,12 @@ class FusedModel:
         self.layout = Layout.of(self._model)
         self._family = Family.of(spec.space.optimizers)
         self._steps: dict[tuple[tuple[Segment, ...], Family], FusedStep] = {}
+        # Not compiled: evaluations are few, and gain little.
         self._metrics = FusedMetrics(
-            bench.workload, self._model, self.compiler, precision=bench.precision
+            bench.workload, self._model, Compiler(enabled=False), precision=bench.precision
         )
+        self._refusals: dict[tuple[str, tuple[Hashable, ...]], str | None] = {}
+        self._tried: dict[tuple[Hashable, ...], str | None] = {}
 
     def family(self, configs: Iterable[TrialConfig]) -> Family:
         """Returns the optimizers that a cohort's steps are made for: the study's, all of them."""
@@ -164,7 +167,13 @@ class FusedModel:
         Returns:
             The reason, or None if it can.
         """
-        return _unknown(config) or self._unfit(config) or self._try(config)
+        reason = _unknown(config)
+        if reason is None:
+            kind = (config.optimizer, config.company)
+            if kind not in self._refusals:
+                self._refusals[kind] = self._unfit(config) or self._untraced(config)
+            reason = self._refusals[kind]
+        return reason
 
     def _unfit(self, config: TrialConfig) -> str | None:
         """Tells why the model cannot be trained so at all, or not by lanes."""
@@ -183,6 +192,12 @@ class FusedModel:
         except TunerError as error:
             return str(error)
         return None
+
+    def _untraced(self, config: TrialConfig) -> str | None:
+        """Tells why the model cannot be stacked; that is a matter of the batch, not the rule."""
+        if config.company not in self._tried:
+            self._tried[config.company] = self._try(config)
+        return self._tried[config.company]
 
     def _try(self, config: TrialConfig) -> str | None:
         """Takes a step and evaluates, as two lanes and not compiled, and throws the result away."""

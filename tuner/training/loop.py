@@ -83,6 +83,21 @@ def run_trial(train: Train, run: Run) -> Outcome:
     return Outcome(Ending.COMPLETE, value)
 
 
+@dataclass(frozen=True)
+class WorkloadLoop:
+    """The training loop of a workload class.
+
+    Attributes:
+        bench: The workload on its device.
+    """
+
+    bench: Bench
+
+    def __call__(self, run: Run) -> None:
+        """Trains a trial."""
+        train_workload(run, self.bench)
+
+
 def train_workload(run: Run, bench: Bench) -> None:
     """Trains a workload class: the one definition of what a step is.
 
