@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tests.search.studies import difficulty, make_spec, record_of, search
 from tuner.domain.dimensions import Choice, Fixed
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, default_proposals
+from tuner.domain.trials import Outcome, Proposal, decode, default_proposals
 from tuner.search import Proposer
 
 both_samplers = pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -186,6 +186,51 @@ def test_a_cohort_is_proposed_within_the_space(sampler: str):
     assert len({str(sorted(trial.params.items())) for trial in cohort}) == 40
     for trial in cohort:
         check_point(spec, trial.params)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "optuna.samplers:RandomSampler"])
+def test_a_cohort_can_train_together_and_its_trials_differ(sampler: str):
+    spec = spec_with(
+        sampler,
+        space={"optimizers": ["sgd"], "schedules": ["constant"], "breadth": 1},
+        train={"batch_size": {"choices": [32, 64, 128]}},
+    )
+    proposer = Proposer(spec, 3)
+    search(proposer, 12)
+
+    for _ in range(2):
+        cohort = proposer.propose_many(4)
+        assert len({t.params["sgd.lr"] for t in cohort}) == len(cohort) == 4
+        assert len({decode(spec, Proposal(t.params)).company for t in cohort}) == 1
+
+
+def test_cohorts_have_the_batch_size_that_is_drawn_first():
+    spec = spec_with("random", train={"batch_size": {"choices": [32, 64, 128]}})
+    proposer = Proposer(spec, 3)
+    drawn = [proposer.propose_many(3)[2].params["batch_size"] for _ in range(12)]
+    assert set(drawn) == {32, 64, 128}
+
+
+def test_a_company_that_is_hardly_drawn_again_leaves_a_smaller_cohort():
+    spec = spec_with("random", train={"batch_size": {"choices": list(range(1, 2001))}})
+
+    cohort = Proposer(spec, 3).propose_many(4)
+
+    assert 1 <= len(cohort) < 4
+
+
+def test_one_trial_can_be_proposed_where_many_can():
+    assert len(Proposer(spec_with("tpe"), 0).propose_many(1)) == 1
+    assert len(Proposer(spec_with("random"), 0).propose_many(1)) == 1
+
+
+def test_asking_for_a_cohort_leaves_no_question_open():
+    proposer = Proposer(spec_with("random"), 0)
+    proposer.propose_many(5)
+    proposer.propose()
+    *earlier, last = proposer.history.asked.trials
+    assert {trial.state for trial in earlier} == {TrialState.FAIL}
+    assert last.state == TrialState.RUNNING
 
 
 def test_a_cohort_learns_from_the_past():
