@@ -33,6 +33,7 @@ class Proposer:
         seed: The worker's seed; two workers with one seed would propose alike.
 
     Attributes:
+        spec: The study.
         history: The past it learns from; whoever asks keeps it up to date.
 
     Raises:
@@ -40,13 +41,13 @@ class Proposer:
     """
 
     def __init__(self, spec: StudySpec, seed: int) -> None:
-        self._spec = spec
+        self.spec = spec
         self.history = History(spec, build_sampler(spec, seed))
         self._open: list[optuna.Trial] = []
 
     def defaults(self) -> list[FrozenTrial]:
         """Returns the trials the study starts with."""
-        return [template_of(self._spec, proposal) for proposal in default_proposals(self._spec)]
+        return [template_of(self.spec, proposal) for proposal in default_proposals(self.spec)]
 
     def propose(self) -> FrozenTrial:
         """Returns a trial for the store to start, with parameters and attributes."""
@@ -74,7 +75,7 @@ class Proposer:
         return [first, *itertools.islice(others, count - 1)]
 
     def _company(self, trial: FrozenTrial) -> tuple[Hashable, ...]:
-        return decode(self._spec, Proposal(trial.params)).company
+        return decode(self.spec, Proposal(trial.params)).company
 
     def suggest(self, name: str, axis: Dimension) -> tuple[Value, BaseDistribution]:
         """Returns a hyperparameter that a training loop asks for, drawn with the last proposal.
@@ -92,15 +93,15 @@ class Proposer:
         self._close()
         while True:
             question = self._ask()
-            proposal = Proposal(walk(self._spec, self._suggest))
+            proposal = Proposal(walk(self.spec, self._suggest))
             asked = self.history.asked.get_trials(deepcopy=False)[question.number]
             # TPE notes its draw there, which the trial says anyway.
-            state = {} if self._spec.search.sampler == "tpe" else asked.system_attrs
-            yield template_of(self._spec, proposal, state)
+            state = {} if self.spec.search.sampler == "tpe" else asked.system_attrs
+            yield template_of(self.spec, proposal, state)
 
     def _draw_at_once(self, sampler: BatchSampler) -> Iterator[FrozenTrial]:
         for point in sampler.draw_many(self.history.asked):
-            yield template_of(self._spec, Proposal(walk(self._spec, point)))
+            yield template_of(self.spec, Proposal(walk(self.spec, point)))
 
     def _ask(self) -> optuna.Trial:
         with self._explained():
@@ -121,7 +122,7 @@ class Proposer:
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Says of what a sampler of the user's own raises that it is theirs."""
-        sampler = self._spec.search.sampler
+        sampler = self.spec.search.sampler
         try:
             yield
         except Exception as error:

@@ -86,9 +86,14 @@ def calibrate(bench: Bench, spec: StudySpec, work: Work) -> tuple[FusePlan, Fuse
     return plan, calibration.models.get((plan.lanes, plan.compiled))
 
 
-def start_model(bench: Bench, spec: StudySpec, plan: FusePlan) -> FusedModel:
-    """Returns the model for a plan that was made before."""
-    return FusedModel(bench, spec, compiled=plan.compiled, smallest=plan.smallest)
+def warm_up(bench: Bench, spec: StudySpec, plan: FusePlan) -> FusedModel:
+    """Returns the model for a plan that was made before, compiled where that is planned."""
+    calibration = _Calibration(bench, spec, Work(plan.trials, 0, str(plan.lanes)))
+    configs, _ = calibration.find_fusable()
+    calibration.time_lanes(configs, plan.lanes, compiled=plan.compiled)
+    model = calibration.models[plan.lanes, plan.compiled]
+    model.smallest = plan.smallest
+    return model
 
 
 class _Calibration:
@@ -102,7 +107,7 @@ class _Calibration:
         largest, limit = self._largest()
         if largest == 1:
             return self._one_at_a_time(limit)
-        configs, reason = self._find_fusable()
+        configs, reason = self.find_fusable()
         if not configs:
             return self._one_at_a_time(reason)
         self._single_s = statistics.mean(self._time_single(config) for config in configs)
@@ -140,7 +145,7 @@ class _Calibration:
         free = _free_bytes(self._bench.device)
         return math.floor(min(MOST_LANES, _MEMORY * free / _lane_bytes(self._bench, self._spec)))
 
-    def _find_fusable(self) -> tuple[list[TrialConfig], str]:
+    def find_fusable(self) -> tuple[list[TrialConfig], str]:
         """Returns the defaults that can train as one, and why the first other one cannot."""
         model, reason = FusedModel(self._bench, self._spec), ""
         found = []
@@ -154,10 +159,10 @@ class _Calibration:
 
     def _measure(self, configs: Sequence[TrialConfig], largest: int) -> tuple[int, float]:
         """Returns the number of lanes that is fastest when traced, and the seconds a lane takes."""
-        lanes, lane_s = largest, self._time_lanes(configs, largest, compiled=False)
+        lanes, lane_s = largest, self.time_lanes(configs, largest, compiled=False)
         # Where many lanes gain little they fill the caches, and fewer may gain more.
         while self._work.asked == AUTO and lanes >= 16 and self._single_s < 2 * lane_s:
-            fewer_s = self._time_lanes(configs, lanes // 4, compiled=False)
+            fewer_s = self.time_lanes(configs, lanes // 4, compiled=False)
             if fewer_s > 0.9 * lane_s:
                 break
             lanes, lane_s = lanes // 4, fewer_s
@@ -170,7 +175,7 @@ class _Calibration:
         if steps * expected_s < _COMPILING_S:
             return self._plan(lanes, lane_s, "traced: compiling would not pay for itself")
         began = time.perf_counter()
-        compiled_s = self._time_lanes(configs, lanes, compiled=True)
+        compiled_s = self.time_lanes(configs, lanes, compiled=True)
         compiling_s = time.perf_counter() - began
         if not self.models[lanes, True].compiler.enabled:
             return self._plan(lanes, lane_s, "traced: nothing can be compiled here")
@@ -209,7 +214,7 @@ class _Calibration:
         run_trial(WorkloadLoop(self._bench), run)
         return watch.step_s
 
-    def _time_lanes(self, configs: Sequence[TrialConfig], lanes: int, *, compiled: bool) -> float:
+    def time_lanes(self, configs: Sequence[TrialConfig], lanes: int, *, compiled: bool) -> float:
         """Returns the seconds that a cohort's step takes, divided among its lanes."""
         model = FusedModel(self._bench, self._spec, compiled=compiled, smallest=lanes)
         self.models[lanes, compiled] = model

@@ -113,6 +113,25 @@ class Cohort:
         return self._evaluated
 
     @property
+    def size(self) -> int:
+        """How many lanes there were."""
+        return len(self._lanes)
+
+    @property
+    def room(self) -> int:
+        """How many lanes there is room for by now: what each step takes time for."""
+        return len(self._state.p)
+
+    @property
+    def epoch_steps(self) -> int | None:
+        """Steps of an epoch."""
+        return self._steps.epoch_steps
+
+    def describe_groups(self, lane: int) -> list[dict[str, Any]]:
+        """Returns the effective settings of a lane's parameter groups."""
+        return self._model.describe_groups(self._lanes[lane].config)
+
+    @property
     def alive(self) -> list[int]:
         """The lanes that are not over."""
         return [index for index, lane in enumerate(self._lanes) if lane.outcome is None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
 from tuner.optim.build import build_optimizer
-from tuner.optim.groups import check_groups, sparse_parameters
+from tuner.optim.groups import check_groups, describe_groups, sparse_parameters
 from tuner.optim.lane_rules import RULES, Kind
 from tuner.optim.lane_tables import LaneTables
 from tuner.optim.lanes import LaneState, Layout, Segment
@@ -180,18 +181,25 @@ class FusedModel:
         if sparse_parameters(self._model):
             return "the model has sparse gradients"
         try:
-            build_optimizer(
-                config.optimizer,
-                config.optimizer_values,
-                copy.deepcopy(self._model),
-                config.groups,
-                spare_vectors=self.spec.train.no_decay_on_biases_and_norms,
-                total_steps=1,
-            )
+            self._build_optimizer(config)
             check_groups(self.layout.names, config.groups)
         except TunerError as error:
             return str(error)
         return None
+
+    def describe_groups(self, config: TrialConfig) -> list[dict[str, Any]]:
+        """Returns the effective settings of the parameter groups that a trial trains with."""
+        return describe_groups(self._build_optimizer(config))
+
+    def _build_optimizer(self, config: TrialConfig) -> torch.optim.Optimizer:
+        return build_optimizer(
+            config.optimizer,
+            config.optimizer_values,
+            copy.deepcopy(self._model),
+            config.groups,
+            spare_vectors=self.spec.train.no_decay_on_biases_and_norms,
+            total_steps=1,
+        )
 
     def _untraced(self, config: TrialConfig) -> str | None:
         """Tells why the model cannot be stacked; that is a matter of the batch, not the rule."""
