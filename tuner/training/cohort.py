@@ -161,8 +161,7 @@ class Cohort:
         self._evaluated = int(first["evaluated"])
         self.timing = Timing(**first["timing"])
         try:
-            for name, tensor in zip(self._state.names, self._state.tensors, strict=True):
-                tensor[: len(states)] = torch.stack([state["tensors"][name] for state in states])
+            self._state.load([state["tensors"] for state in states])
         except (KeyError, RuntimeError) as error:
             raise StaleCheckpointError(f"The checkpoint does not fit the model: {error}") from error
         losses = torch.stack([state["losses"] for state in states], 1)
