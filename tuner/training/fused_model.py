@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from tuner.optim.lane_tables import LaneTables
 from tuner.optim.lanes import LaneState, Layout, Segment
 from tuner.optim.yellowfin_lanes import new_measurements
 from tuner.training.bench import Bench
+from tuner.training.fused_norms import FusedNorms
 from tuner.training.fusion import Compiler, FusedMetrics, FusedStep
 from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
 
@@ -113,6 +115,11 @@ class FusedModel:
         self._metrics = FusedMetrics(
             bench.workload, self._model, self.compiler, precision=bench.precision
         )
+
+    @functools.cached_property
+    def norms(self) -> FusedNorms:
+        """What measures statistics of BatchNorm anew."""
+        return FusedNorms(self.bench.workload, self._model, self.bench.precision)
 
     def family(self, configs: Iterable[TrialConfig]) -> Family:
         """Returns what a cohort's steps are made for: all that the study may need."""
@@ -251,8 +258,6 @@ def _unknown(config: TrialConfig) -> str | None:
     for target in (target for call in calls for target in call.targets):
         if target not in RULES and target != _WRAPPER:
             return f"{target.rpartition('.')[2]} has no rule for many lanes at once"
-    if config.average != NO_AVERAGE:
-        return "weights are averaged, which lanes do not know yet"
     if config.own:
         return "the workload asks for hyperparameters of its own"
     return None
