@@ -15,7 +15,8 @@ STEPS, NUMBERS = 200, 30
 DEFAULTS = [
     (call.target, call.arguments)
     for call in (row.calls(row.decode({}))[0] for row in OPTIMIZERS.values())
-    if call.target in RULES and call.parameters == "all" and call.wrapper is None
+    if call.target in RULES and "lr" in call.arguments and call.parameters == "all"
+    if call.wrapper is None
 ]
 TUNED: list[tuple[str, dict[str, Any]]] = [
     ("torch.optim.SGD", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1, "nesterov": True}),

@@ -57,7 +57,8 @@ def normalized() -> nn.Module:
 CASES = [
     (call.target, call.arguments)
     for call in (row.calls(row.decode({}))[0] for row in OPTIMIZERS.values())
-    if call.target in RULES and call.parameters == "all" and call.wrapper is None
+    if call.target in RULES and "lr" in call.arguments and call.parameters == "all"
+    if call.wrapper is None
 ]
 
 

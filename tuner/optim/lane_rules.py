@@ -54,6 +54,9 @@ class Kind(IntEnum):
     ORTHOGONAL = 6
     """As Muon on matrices: s is the update, which is made orthogonal before it is applied."""
 
+    TUNED = 7
+    """As YellowFin: s is the mean gradient; what it measures becomes rate and momentum."""
+
 
 class Coefficients(NamedTuple):
     """The numbers of a lane at a step, each broadcastable to the lane's parameters."""
@@ -88,12 +91,14 @@ class Stretch:
         steps: Their numbers, counted from 1, float64 of shape (T,).
         lr: The learning rate at each, float64 of shape (T,) or (lanes, T).
         momentum: The momentum at each, likewise, or NaN where no schedule sets it.
+        warmth: The part of the momentum's warmup that has passed at each, likewise, at most 1.
         before: The steps from the first on, if these are later ones: some coefficients accumulate.
     """
 
     steps: Tensor
     lr: Tensor
     momentum: Tensor | None = None
+    warmth: Tensor | None = None
     before: Stretch | None = None
 
 
@@ -104,6 +109,10 @@ Row = dict[str, "Tensor | float"]
 def _momentum(own: Tensor | float, stretch: Stretch) -> Tensor:
     """Returns the momentum at each step; a schedule leaves one of 0 alone."""
     momentum = torch.as_tensor(own, dtype=stretch.lr.dtype).expand_as(stretch.lr)
+    if stretch.warmth is not None:
+        # As warm_momentum() of the domain has it for a single trial.
+        warm = 1 - 1 / (2 + (1 / (1 - momentum) - 2) * stretch.warmth)
+        momentum = torch.where((momentum > 0.5) & (stretch.warmth < 1), warm, momentum)
     if stretch.momentum is None:
         return momentum
     return torch.where((momentum == 0) | stretch.momentum.isnan(), momentum, stretch.momentum)
@@ -253,6 +262,17 @@ def _muon(settings: Settings, stretch: Stretch) -> Row:
     } | _decoupled(settings, stretch)
 
 
+def _yellowfin(settings: Settings, stretch: Stretch) -> Row:
+    # What it measures with; tune_lanes() has the rest.
+    return {
+        "l2": settings["weight_decay"],
+        "s_decay": settings["beta"],
+        "s_grad": 1 - settings["beta"],
+        "step_g": stretch.lr,
+        "s_scale": settings["window"],
+    }
+
+
 class Rule(NamedTuple):
     """How lanes of an optimizer are updated.
 
@@ -279,6 +299,7 @@ RULES: dict[str, Rule] = {
     "torch.optim.Rprop": Rule(Kind.RPROP, _rprop),
     "torch.optim.Muon": Rule(Kind.ORTHOGONAL, _muon),
     "pytorch_optimizer.Lion": Rule(Kind.SIGN, _lion),
+    "tuner.optim.YellowFin": Rule(Kind.TUNED, _yellowfin),
 }
 """The optimizers that lanes can have, by the import path of their class."""
 
@@ -339,13 +360,17 @@ def update(
         c: The coefficients, each of shape (lanes, 1).
         kinds: What kinds there are among the lanes; what no lane needs is not computed.
     """
-    g = g + c.l2 * p
+    plain, g = g, g + c.l2 * p
     m_next = c.m_decay * m + c.m_grad * g
     s_next = c.s_decay * s + c.s_grad * g * g
     if Kind.MAXIMUM in kinds:
         s_next = torch.where(
             c.kind == Kind.MAXIMUM.value, torch.maximum(c.s_decay * s, g.abs() + c.eps), s_next
         )
+    if Kind.TUNED in kinds:
+        ours = c.kind == Kind.TUNED.value
+        m_next = torch.where(ours, c.m_decay * m + c.m_grad * plain + c.l2 * p, m_next)
+        s_next = torch.where(ours, c.s_decay * s + c.s_grad * plain, s_next)
     move = c.step_m * m_next + c.step_g * g
     if Kind.ADAPTIVE in kinds:
         adaptive = move / ((c.s_scale * s_next).sqrt() + c.eps)

@@ -66,6 +66,23 @@ class _Alike:
     pulls: tuple[dict[str, Any], ...]
 
 
+@dataclass(frozen=True)
+class _Courses:
+    """What the schedules of lanes say over some steps, each of shape (lanes, steps)."""
+
+    factors: Tensor
+    momenta: Tensor
+    warmth: Tensor | None
+
+    def of(
+        self, alike: _Alike, steps: Tensor, since: int = 0, before: Stretch | None = None
+    ) -> Stretch:
+        """Returns the steps of some lanes, but for the first few."""
+        factors, momenta = (part[alike.lanes, since:] for part in (self.factors, self.momenta))
+        warmth = None if self.warmth is None else self.warmth[alike.lanes, since:]
+        return Stretch(steps, alike.lr * factors, momenta, warmth, before)
+
+
 class LaneTables:
     """What lanes train with, as coefficients by step.
 
@@ -99,6 +116,9 @@ class LaneTables:
             model, configs[0].groups, total_steps, spare_vectors=spare_vectors, matrices=matrices
         )
         self._schedules = [(c.schedule, c.schedule_values) for c in configs]
+        warmups = [round(config.momentum_warmup * total_steps) for config in configs]
+        # Steps over which momentum rises, where any does.
+        self._warmups = np.array(warmups)[:, None] if any(warmups) else None
         calls = [OPTIMIZERS[c.optimizer].calls(c.optimizer_values, total_steps) for c in configs]
         self._muon = [any(RULES[c.target].kind is Kind.ORTHOGONAL for c in own) for own in calls]
         groups = [{values.name: values for values in c.groups} for c in configs]
@@ -146,7 +166,7 @@ class LaneTables:
         groups: Sequence[_Alike],
         start: int,
         stop: int,
-        courses: tuple[Tensor, Tensor],
+        courses: _Courses,
         cuts: Sequence[Sequence[Cut]],
     ) -> Tensor:
         """Returns a column's coefficients, of shape (WIDTH, lanes, T), lanes as in its groups."""
@@ -157,13 +177,11 @@ class LaneTables:
         steps = torch.arange(first, stop, dtype=torch.float64) - column.begins + 1
         active, end = table[:, :, first - start :], 0
         for alike in groups if first < stop else ():
-            factors, momenta = (part[alike.lanes, first - start :] for part in courses)
             before = None
             if first > column.begins and alike.target in ACCUMULATING:
                 before = self._before(alike, column, first, cuts)
-            row = work_out(
-                alike.target, alike.settings, Stretch(steps, alike.lr * factors, momenta, before)
-            )
+            stretch = courses.of(alike, steps, first - start, before)
+            row = work_out(alike.target, alike.settings, stretch)
             begin, end = end, end + len(alike.lanes)
             for key, coefficient in row.items():
                 active[_INDEX[key], begin:end] = coefficient
@@ -173,9 +191,7 @@ class LaneTables:
                     active[_INDEX["pull"], begin + lane] = ends * pull["alpha"]
         return table
 
-    def _courses(
-        self, start: int, stop: int, cuts: Sequence[Sequence[Cut]]
-    ) -> tuple[Tensor, Tensor]:
+    def _courses(self, start: int, stop: int, cuts: Sequence[Sequence[Cut]]) -> _Courses:
         at = np.arange(start, stop)
         length = count_epochs(self._total, self._epoch_steps)
         factors, momenta = tabulate_courses(self._schedules, length, at // self._epoch_steps)
@@ -185,14 +201,18 @@ class LaneTables:
                 scale[at >= step] = value
             if own:
                 factors[lane] *= scale
-        return torch.from_numpy(factors), torch.from_numpy(momenta)
+        warmth = None
+        if self._warmups is not None:
+            # Where there is none, it is over from the start.
+            passed = (at + (self._warmups == 0)) / np.maximum(self._warmups, 1)
+            warmth = torch.from_numpy(np.minimum(passed, 1.0))
+        return _Courses(torch.from_numpy(factors), torch.from_numpy(momenta), warmth)
 
     def _before(
         self, alike: _Alike, column: Column, first: int, cuts: Sequence[Sequence[Cut]]
     ) -> Stretch:
-        factors, momenta = self._courses(column.begins, first, cuts)
         steps = torch.arange(1, first - column.begins + 1, dtype=torch.float64)
-        return Stretch(steps, alike.lr * factors[alike.lanes], momenta[alike.lanes])
+        return self._courses(column.begins, first, cuts).of(alike, steps)
 
 
 def split_columns(

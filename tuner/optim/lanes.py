@@ -7,7 +7,7 @@ parameters one after the other. Lanes have optimizers of their own; see lane_rul
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -115,6 +115,8 @@ class LaneState:
         m: The optimizers' first buffer, likewise.
         s: Their second buffer, likewise.
         slow: The weights that Lookahead follows with, likewise, or None without any.
+        average: The averages of the weights, likewise, or None without any.
+        measured: What YellowFin has measured, or None without any; see yellowfin_lanes.py.
         buffers: The models' buffers by name, each with the lanes first.
     """
 
@@ -122,28 +124,55 @@ class LaneState:
     m: Tensor
     s: Tensor
     slow: Tensor | None = None
+    average: Tensor | None = None
+    measured: Tensor | None = None
     buffers: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def tensors(self) -> list[Tensor]:
         """All of them, in order."""
-        rows = [self.p, self.m, self.s] + ([] if self.slow is None else [self.slow])
-        return [*rows, *self.buffers.values()]
+        return [*self._rows().values(), *self.buffers.values()]
 
     @property
     def names(self) -> list[str]:
         """What :attr:`tensors` are called."""
-        return ["p", "m", "s"] + ([] if self.slow is None else ["slow"]) + list(self.buffers)
+        return [*self._rows(), *self.buffers]
 
     def replace(self, tensors: Sequence[Tensor]) -> LaneState:
         """Returns a state like this one of other tensors, in the order of :attr:`tensors`."""
-        p, m, s, *rest = tensors
-        slow = None if self.slow is None else rest.pop(0)
-        return LaneState(p, m, s, slow, dict(zip(self.buffers, rest, strict=True)))
+        found = dict(zip(self.names, tensors, strict=True))
+        rows = {name: found.pop(name) for name in self._rows()}
+        return LaneState(**rows, buffers=found)
 
     def select(self, rows: Tensor) -> LaneState:
         """Returns a copy of some lanes."""
         return self.replace([tensor.index_select(0, rows) for tensor in self.tensors])
+
+    def load(self, lanes: Sequence[Mapping[str, Tensor]]) -> None:
+        """Puts lanes where they were, in the first rows.
+
+        Args:
+            lanes: Of each, its rows by name. One that was trained where nobody needed some kind of
+                rows lacks these, and needs none.
+
+        Raises:
+            KeyError: If one lacks others.
+            RuntimeError: If one is of another model.
+        """
+        needed = {"p", "m", "s", *self.buffers}
+        for name, tensor in zip(self.names, self.tensors, strict=True):
+            for row, lane in zip(tensor, lanes, strict=False):
+                if name == "measured" and name in lane:
+                    # There may be room for other windows; a lane needs that for its own.
+                    end = min(len(row), len(lane[name]))
+                    row[:end] = lane[name][:end]
+                elif name in needed or name in lane:
+                    row.copy_(lane[name])
+
+    def _rows(self) -> dict[str, Tensor]:
+        """Returns what there is beside the buffers, by name."""
+        rows = ("p", "m", "s", "slow", "average", "measured")
+        return {name: own for name in rows if (own := getattr(self, name)) is not None}
 
 
 def update_lanes(
@@ -255,6 +284,18 @@ def clip_lanes(g: Tensor, largest: float, segments: Iterable[Segment]) -> Tensor
         largest: The largest norm.
         segments: The columns that train, and so count.
     """
-    squares = [g[:, part.start : part.stop].square().sum(1, keepdim=True) for part in segments]
-    norm = sum(squares[1:], start=squares[0]).sqrt()
-    return g * (largest / (norm + 1e-6)).clamp(max=1.0)
+    return g * (largest / (norm_lanes(g, segments) + 1e-6)).clamp(max=1.0)
+
+
+def norm_lanes(g: Tensor, segments: Iterable[Segment], dtype: torch.dtype | None = None) -> Tensor:
+    """Returns every lane's norm, of shape (lanes, 1).
+
+    Args:
+        g: Rows, of shape (lanes, width).
+        segments: The columns that count.
+        dtype: What squares are summed in; left out, that of the rows.
+    """
+    squares = [
+        g[:, part.start : part.stop].square().sum(1, keepdim=True, dtype=dtype) for part in segments
+    ]
+    return sum(squares[1:], start=squares[0]).sqrt()

@@ -16,7 +16,7 @@ import torch
 
 import tuner
 from tuner.domain.fusing import AUTO
-from tuner.domain.states import StudyState, WorkerState, announce_pause
+from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
 from tuner.search import Proposer, needs_running
@@ -166,7 +166,7 @@ class Worker:
         fusing = Fusing(self.study.spec, train, self.fuse, self._say)
         trials = self.study.spec.budget.trials
         workers = desk.patience.run(lambda: read_workers(self.database, self.study, is_dead))
-        alive = sum(row.state not in OVER for row in workers)
+        alive = sum(row.state.present for row in workers)
         left = max(0, trials - len(desk.records)) // max(1, alive)
         with self.interruption.raising():
             desk.patience.run(lambda: fusing.settle(self.database, self.study, trials, left))

@@ -12,8 +12,10 @@ from torch import Tensor
 from tuner.errors import WorkloadError
 from tuner.optim.groups import check_groups
 from tuner.optim.lane_rules import IDLE, Coefficients
+from tuner.training.evaluations import PLACES
 from tuner.training.fused_model import FusedModel, bucket
 from tuner.training.lane import Lane, LaneStart, check_together
+from tuner.training.lane_averaging import LaneAveraging
 from tuner.training.loop import Ending, Outcome
 from tuner.training.reporting import CohortReporter, Evaluation, StaleCheckpointError
 from tuner.training.seeds import (
@@ -86,6 +88,7 @@ class Cohort:
         self.timing = Timing()
         self._family = model.family(configs)
         self._tables = model.tables(configs, self.total_steps)
+        self._averaging = LaneAveraging(model, configs, self.total_steps, self._order)
         # Which lane is in which row of the device's tensors; rows after these are padding.
         self._rows = list(range(len(starts)))
         self._state = model.start(bucket(len(starts), model.smallest), self._family)
@@ -141,6 +144,13 @@ class Cohort:
         logged, self._lanes[lane].logged = self._lanes[lane].logged, []
         return logged
 
+    def average_line(self, lane: int) -> list[tuple[float, float]]:
+        """Returns the metric from a lane's last weights (0) to their average (1), by place.
+
+        There is one once all have ended, of a lane that is complete and averages its weights.
+        """
+        return self._lanes[lane].average_line
+
     def rows(self) -> Tensor:
         """Returns parameters and buffers of the optimizers, of shape (3, rows, numbers)."""
         return torch.stack([self._state.p, self._state.m, self._state.s])
@@ -180,8 +190,7 @@ class Cohort:
         self._evaluated = int(first["evaluated"])
         self.timing = Timing(**first["timing"])
         try:
-            for name, tensor in zip(self._state.names, self._state.tensors, strict=True):
-                tensor[: len(states)] = torch.stack([state["tensors"][name] for state in states])
+            self._state.load([state["tensors"] for state in states])
         except (KeyError, RuntimeError) as error:
             raise StaleCheckpointError(f"The checkpoint does not fit the model: {error}") from error
         losses = torch.stack([state["losses"] for state in states], 1)
@@ -212,6 +221,7 @@ class Cohort:
                     break
                 if not self._reporter.advance(steps.taken):
                     self._end(Outcome(Ending.INTERRUPTED))
+            self._compare_averages()
         self._end(Outcome(Ending.COMPLETE))
         return [lane.outcome for lane in self._lanes if lane.outcome is not None]
 
@@ -225,6 +235,7 @@ class Cohort:
         batch = self._model.bench.batch(self._order(number))
         coefficients = self._table[number - self._since]
         self._losses.append(self._fused(self._state, coefficients, batch, self._muon))
+        self._averaging.follow(self._state, number)
         if len(self._losses) > _LOSSES_KEPT:
             self._losses = [self._joined_losses()]
 
@@ -237,9 +248,7 @@ class Cohort:
         """Measures all lanes, and reports those whose losses and metric are finite."""
         taken = self.taken
         with self.timing.evaluation():
-            names, metrics = self._model.evaluate(
-                self._state, lambda: self._reporter.advance(taken)
-            )
+            names, metrics = self._measure()
             losses = self._joined_losses()
             # The device is waited for here alone.
             columns = torch.cat([losses.double(), metrics]).T.tolist()
@@ -259,6 +268,31 @@ class Cohort:
                 if self._is_finite(index, history, found[metric]):
                     evaluations[index] = Evaluation(self._evaluated, taken, found)
         self._judge(evaluations, metric)
+
+    def _measure(self, weight: float = 1.0) -> tuple[tuple[str, ...], Tensor]:
+        """Returns the metrics of all rows: of their averages, or on the line to these."""
+        taken = self.taken
+
+        def alive() -> None:
+            self._reporter.advance(taken)
+
+        held = self._averaging.held(self._state, self._averaged(), alive, weight=weight)
+        return self._model.evaluate(held, alive)
+
+    def _averaged(self) -> list[int]:
+        """Returns the rows that are evaluated by an average now."""
+        lanes = {*self.alive}.intersection(self._averaging.begun(self.taken))
+        return [row for row, lane in enumerate(self._rows) if lane in lanes]
+
+    def _compare_averages(self) -> None:
+        """Measures the lines from last weights to their averages, of lanes that are complete."""
+        rows = self._averaged()
+        for weight in PLACES if rows else ():
+            with self.timing.evaluation():
+                names, metrics = self._measure(weight)
+                values = metrics[names.index(self._model.spec.study.metric)].tolist()
+            for row in rows:
+                self._lanes[self._rows[row]].average_line.append((weight, values[row]))
 
     def _is_finite(self, index: int, history: list[float], value: float) -> bool:
         """Tells whether a lane has not diverged; it is over if it has."""
@@ -334,3 +368,5 @@ class Cohort:
         # Twice the same row is moved to the same place.
         muon += muon[:1] * (bucket(len(muon), 1) - len(muon)) if muon else []
         self._muon = torch.tensor(muon, dtype=torch.int64, device=self._device)
+        lanes = [None if idle[row] else self._rows[row] for row in range(len(idle))]
+        self._averaging.settle(self._since, self._until, lanes, self._state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +22,16 @@ from tuner.optim.groups import check_groups, describe_groups, sparse_parameters
 from tuner.optim.lane_rules import RULES, Kind
 from tuner.optim.lane_tables import LaneTables
 from tuner.optim.lanes import LaneState, Layout, Segment
+from tuner.optim.yellowfin_lanes import new_measurements
 from tuner.training.bench import Bench
+from tuner.training.fused_norms import FusedNorms
 from tuner.training.fusion import Compiler, FusedMetrics, FusedStep
 from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
 
 _WRAPPER = "tuner.optim.Lookahead"
+
+_WINDOW = 64
+"""Room for windows of YellowFin that there is at least: few shapes are compiled."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +41,39 @@ class Family:
     Attributes:
         kinds: Their rules.
         slow: Whether some have Lookahead around them.
+        window: Room for the windows of YellowFin, where there is YellowFin.
+        averages: Whether some are evaluated by averages of their weights.
     """
 
     kinds: frozenset[Kind]
     slow: bool
+    window: int
+    averages: bool
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> Family:
-        """Returns what those of some optimizers need that can be fused."""
-        calls = [call for name in names for call in _calls(name) if call.target in RULES]
-        kinds = {Kind.PLAIN} | {RULES[call.target].kind for call in calls}
-        return cls(frozenset(kinds), any(call.wrapper is not None for call in calls))
+    def of(cls, calls: Iterable[Call], averages: Iterable[str]) -> Family:
+        """Returns what lanes need.
+
+        Args:
+            calls: Their optimizers; what cannot be fused is left out.
+            averages: The names of their averages.
+        """
+        calls = [call for call in calls if call.target in RULES]
+        windows = [c.arguments["window"] for c in calls if RULES[c.target].kind is Kind.TUNED]
+        return cls(
+            kinds=frozenset({Kind.PLAIN} | {RULES[call.target].kind for call in calls}),
+            slow=any(call.wrapper is not None for call in calls),
+            window=bucket(max(windows), _WINDOW) if windows else 0,
+            averages=any(name != NO_AVERAGE for name in averages),
+        )
+
+    def __or__(self, other: Family) -> Family:
+        return Family(
+            self.kinds | other.kinds,
+            self.slow or other.slow,
+            max(self.window, other.window),
+            self.averages or other.averages,
+        )
 
 
 def _calls(name: str) -> tuple[Call, ...]:
@@ -82,7 +110,8 @@ class FusedModel:
         self._model = bench.build_model(self.seed).train()
         restore_random_state(before, bench.device)
         self.layout = Layout.of(self._model)
-        self._family = Family.of(spec.space.optimizers)
+        calls = [call for name in spec.space.optimizers for call in _calls(name)]
+        self._family = Family.of(calls, spec.train.averages)
         self._steps: dict[tuple[tuple[Segment, ...], Family], FusedStep] = {}
         # Not compiled: evaluations are few, and gain little.
         self._metrics = FusedMetrics(
@@ -91,10 +120,20 @@ class FusedModel:
         self._refusals: dict[tuple[str, tuple[Hashable, ...]], str | None] = {}
         self._tried: dict[tuple[Hashable, ...], str | None] = {}
 
+    @functools.cached_property
+    def norms(self) -> FusedNorms:
+        """What measures statistics of BatchNorm anew."""
+        return FusedNorms(self.bench.workload, self._model, self.bench.precision)
+
     def family(self, configs: Iterable[TrialConfig]) -> Family:
-        """Returns the optimizers that a cohort's steps are made for: the study's, all of them."""
-        own = Family.of({config.optimizer for config in configs})
-        return Family(self._family.kinds | own.kinds, self._family.slow or own.slow)
+        """Returns what a cohort's steps are made for: all that the study may need."""
+        configs = list(configs)
+        calls = [
+            call
+            for config in configs
+            for call in OPTIMIZERS[config.optimizer].calls(config.optimizer_values, 1)
+        ]
+        return self._family | Family.of(calls, [config.average for config in configs])
 
     def tables(self, configs: list[TrialConfig], total_steps: int) -> LaneTables:
         """Returns what trials train with."""
@@ -118,8 +157,15 @@ class FusedModel:
             name: buffer.expand(lanes, *buffer.shape).clone()
             for name, buffer in self._model.named_buffers()
         }
-        slow = p.clone() if family.slow else None
-        return LaneState(p, torch.zeros_like(p), torch.zeros_like(p), slow, buffers)
+        return LaneState(
+            p,
+            torch.zeros_like(p),
+            torch.zeros_like(p),
+            slow=p.clone() if family.slow else None,
+            average=p.clone() if family.averages else None,
+            measured=new_measurements(lanes, family.window, p.device) if family.window else None,
+            buffers=buffers,
+        )
 
     def step(self, tables: LaneTables, family: Family, number: int) -> FusedStep:
         """Returns what takes a step, from 0, of a cohort."""
@@ -142,6 +188,7 @@ class FusedModel:
             matrices=tuple(part for part in segments if tables.columns[part.column].matrices),
             grad_clip=self.spec.train.grad_clip,
             precision=self.bench.precision,
+            accumulate=self.spec.train.accumulate,
         )
 
     def evaluate(
@@ -234,10 +281,6 @@ def _unknown(config: TrialConfig) -> str | None:
     for target in (target for call in calls for target in call.targets):
         if target not in RULES and target != _WRAPPER:
             return f"{target.rpartition('.')[2]} has no rule for many lanes at once"
-    if config.momentum_warmup:
-        return "momentum rises, which lanes do not know yet"
-    if config.average != NO_AVERAGE:
-        return "weights are averaged, which lanes do not know yet"
     if config.own:
         return "the workload asks for hyperparameters of its own"
     return None

@@ -25,8 +25,10 @@ from tuner.optim.lanes import (
     move_matrices,
     update_lanes,
 )
+from tuner.optim.yellowfin_lanes import tune_lanes
 from tuner.training.bench import check_metrics
 from tuner.training.device import autocast
+from tuner.training.loop import split
 from tuner.training.seeds import random_state, restore_random_state
 from tuner.training.workload import Batch, Workload
 
@@ -149,6 +151,40 @@ def _call(module: _Bound, values: Mapping[str, Tensor], batch: Batch) -> Any:
     return functional_call(module, {f"model.{n}": t for n, t in values.items()}, (batch,))
 
 
+class FusedLoss:
+    """What a lane's forward pass gives in training.
+
+    Args:
+        workload: The workload.
+        model: One of its models, in training mode, on the device; its own values are not used.
+        precision: The study's ``train.precision``.
+    """
+
+    def __init__(self, workload: Workload, model: nn.Module, precision: str) -> None:
+        self._objective = _Bound(workload.loss, model)
+        self._autocast = functools.partial(autocast, precision, next(model.parameters()).device)
+
+    def __call__(
+        self,
+        parameters: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        batch: Batch,
+        share: float = 1.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns a lane's loss, and its buffers as the forward pass leaves them.
+
+        Args:
+            parameters: Its parameters by name.
+            buffers: Its buffers by name; they stay as they are.
+            batch: What it trains on.
+            share: What the loss is multiplied with.
+        """
+        kept = {name: buffer.clone() for name, buffer in buffers.items()}
+        with self._autocast():
+            loss: Tensor = _call(self._objective, parameters | kept, batch)
+        return (loss if share == 1 else share * loss), kept
+
+
 class FusedStep:
     """Trains all lanes on a batch.
 
@@ -162,6 +198,7 @@ class FusedStep:
         grad_clip: The largest norm of a lane's gradient, or None.
         precision: The study's ``train.precision``.
         shared: Whether all lanes train on the same batch.
+        accumulate: Parts a batch is computed in, one after the other.
     """
 
     def __init__(
@@ -176,17 +213,16 @@ class FusedStep:
         grad_clip: float | None = None,
         precision: str = "float32",
         shared: bool = True,
+        accumulate: int = 1,
     ) -> None:
-        self._objective = _Bound(workload.loss, model)
         self.layout = Layout.of(model)
         self._segments, self._matrices, self._kinds = segments, matrices, kinds
-        self._grad_clip = grad_clip
-        self._autocast = functools.partial(autocast, precision, next(model.parameters()).device)
+        self._grad_clip, self._shared, self._accumulate = grad_clip, shared, accumulate
         # Lanes draw the same numbers, as single trials of a study do: dropout is a matter of the
         # study's seed and the step, whoever the neighbours are.
         self._differentiate = vmap(
-            grad_and_value(self._loss, has_aux=True),
-            in_dims=(0, 0, None if shared else 0),
+            grad_and_value(FusedLoss(workload, model, precision), has_aux=True),
+            in_dims=(0, 0, None if shared else 0, None),
             randomness="same",
         )
         self._compiler = compiler
@@ -206,56 +242,83 @@ class FusedStep:
         Returns:
             Every lane's loss before the step, of shape (lanes,).
         """
-        tensors = [coefficients, *state.tensors, *batch]
-        key = (coefficients.shape, tensors[-1].shape)
-        if key not in self._compiled:
-            function = functools.partial(self._step, state)
-            self._compiled[key] = self._compiler(function, tensors)
-        losses = self._compiled[key](*tensors)
+        if self._accumulate == 1:
+            losses = self._run(self._step, state, coefficients, *batch)
+        else:
+            losses = self._step_by_parts(state, coefficients, batch)
         if muon is not None and len(muon) and self._matrices:
-            self._move(state, coefficients, muon)
+            # Apart, since how many lanes have Muon changes more often.
+            self._run(self._move_matrices, state, coefficients, muon)
         return losses
 
-    def _move(self, state: LaneState, coefficients: Tensor, muon: Tensor) -> None:
-        """Moves matrices of Muon; apart, since how many lanes have it changes more often."""
-        tensors = [coefficients, muon, *state.tensors]
-        key = (coefficients.shape, muon.shape)
-        if key not in self._compiled:
-            function = functools.partial(self._move_matrices, state)
-            self._compiled[key] = self._compiler(function, tensors)
-        self._compiled[key](*tensors)
-
-    def _move_matrices(
-        self, like: LaneState, coefficients: Tensor, muon: Tensor, *tensors: Tensor
+    def _run(
+        self, function: Callable[..., Tensor], state: LaneState, *others: Tensor, **fixed: float
     ) -> Tensor:
-        state = like.replace(tensors)
+        """Calls a function of lanes and other tensors, compiled for shapes like theirs."""
+        tensors = [*others, *state.tensors]
+        key = (function.__name__, *(tensor.shape for tensor in others), *fixed.items())
+        if key not in self._compiled:
+            bound = functools.partial(function, state, len(others), **fixed)
+            self._compiled[key] = self._compiler(bound, tensors)
+        return self._compiled[key](*tensors)
+
+    def _step_by_parts(self, state: LaneState, coefficients: Tensor, batch: Batch) -> Tensor:
+        """Takes a step whose gradient is computed part by part, each in the memory of the last."""
+        g = torch.zeros_like(state.p)
+        losses = [
+            self._run(self._add_part, state, g, *part, share=share)
+            for part, share in split(batch, self._accumulate, dim=0 if self._shared else 1)
+        ]
+        self._run(self._finish, state, coefficients, g)
+        return torch.stack(losses).sum(0)
+
+    # What is compiled: functions of the state they are made for, how many tensors come before
+    # those of a state, and all of these.
+
+    def _step(self, like: LaneState, count: int, *tensors: Tensor) -> Tensor:
+        state, (coefficients, *batch) = like.replace(tensors[count:]), tensors[:count]
+        with torch.no_grad():
+            g, losses = self._backward(state, tuple(batch))
+            self._update(state, coefficients, g)
+            return losses
+
+    def _add_part(
+        self, like: LaneState, count: int, *tensors: Tensor, share: float = 1.0
+    ) -> Tensor:
+        state, (total, *part) = like.replace(tensors[count:]), tensors[:count]
+        with torch.no_grad():
+            g, losses = self._backward(state, tuple(part), share)
+            total.add_(g)
+            return losses
+
+    def _finish(self, like: LaneState, count: int, *tensors: Tensor) -> Tensor:
+        state, (coefficients, g) = like.replace(tensors[count:]), tensors[:count]
+        with torch.no_grad():
+            self._update(state, coefficients, g)
+            return g
+
+    def _move_matrices(self, like: LaneState, count: int, *tensors: Tensor) -> Tensor:
+        state, (coefficients, muon) = like.replace(tensors[count:]), tensors[:count]
         move_matrices(state, muon, coefficients, self.layout, self._matrices)
         return muon
 
-    def _step(self, like: LaneState, coefficients: Tensor, *tensors: Tensor) -> Tensor:
-        count = len(like.tensors)
-        state, batch = like.replace(tensors[:count]), tensors[count:]
-        with torch.no_grad():
-            losses: Tensor
-            gradients, (losses, kept) = self._differentiate(
-                self.layout.split(state.p), state.buffers, batch
-            )
-            g = self.layout.join(gradients, len(state.p))
-            if self._grad_clip is not None:
-                g = clip_lanes(g, self._grad_clip, self._segments)
-            update_lanes(state, g, coefficients, self._segments, self._kinds)
-            for name, buffer in kept.items():
-                state.buffers[name].copy_(buffer)
-            return losses
+    def _backward(
+        self, state: LaneState, batch: Batch, share: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Returns gradients and losses of a batch; the buffers are as it leaves them."""
+        gradients, (losses, kept) = self._differentiate(
+            self.layout.split(state.p), state.buffers, batch, share
+        )
+        g = self.layout.join(gradients, len(state.p))
+        for name, buffer in kept.items():
+            state.buffers[name].copy_(buffer)
+        return g, losses
 
-    def _loss(
-        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns a lane's loss, and its buffers as the forward pass leaves them."""
-        kept = {name: buffer.clone() for name, buffer in buffers.items()}
-        with self._autocast():
-            loss: Tensor = _call(self._objective, parameters | kept, batch)
-        return loss, kept
+    def _update(self, state: LaneState, coefficients: Tensor, g: Tensor) -> None:
+        if self._grad_clip is not None:
+            g = clip_lanes(g, self._grad_clip, self._segments)
+        coefficients = tune_lanes(state, g, coefficients, self._segments)
+        update_lanes(state, g, coefficients, self._segments, self._kinds)
 
 
 class FusedMetrics:

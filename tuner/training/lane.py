@@ -40,6 +40,7 @@ class Lane:
         cuts: What its schedule has made of the metric so far.
         logged: Numbers kept beside it: step, name and value.
         outcome: How it ended, or None while it trains.
+        average_line: As :attr:`tuner.training.evaluations.Evaluations.average_line`.
     """
 
     def __init__(self, spec: StudySpec, start: LaneStart) -> None:
@@ -47,6 +48,7 @@ class Lane:
         self.cuts: list[Cut] = []
         self.logged: list[tuple[int, str, float]] = []
         self.outcome: Outcome | None = None
+        self.average_line: list[tuple[float, float]] = []
         self._plateau = build_plateau(
             start.config.schedule,
             start.config.schedule_values,
