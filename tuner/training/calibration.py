@@ -82,7 +82,12 @@ def calibrate(bench: Bench, spec: StudySpec, work: Work) -> tuple[FusePlan, Fuse
         The plan, and the model that it was measured with, unless it is one trial at a time.
     """
     calibration = _Calibration(bench, spec, work)
-    plan = calibration.choose()
+    try:
+        plan = calibration.choose()
+    except Exception as error:  # noqa: BLE001 (what a workload raises shows again where it counts)
+        reason = str(error).strip().splitlines() or [""]
+        why = f"trying it has raised {type(error).__name__}: {reason[0]:.200}"
+        plan = FusePlan(1, trials=work.trials, reason=why)
     return plan, calibration.models.get((plan.lanes, plan.compiled))
 
 
@@ -112,8 +117,10 @@ class _Calibration:
             return self._one_at_a_time(reason)
         self._single_s = statistics.mean(self._time_single(config) for config in configs)
         work_s = self._single_s * self._steps
-        if self._work.asked == AUTO and work_s < _WORTH_S:
-            return self._one_at_a_time(f"only {work_s:.1f} s of work are left")
+        if work_s < _WORTH_S:
+            if self._work.asked == AUTO:
+                return self._one_at_a_time(f"only {work_s:.1f} s of work are left")
+            return self._plan(largest, 0.0, f"{largest} as one, {limit}")
         lanes, lane_s = self._measure(configs, largest)
         plan = self._compile(configs, lanes, lane_s)
         if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s:
@@ -173,34 +180,33 @@ class _Calibration:
         steps = self._steps / _OCCUPIED
         expected_s = min(self._single_s * _OCCUPIED, lane_s) - lane_s / _EXPECTED
         if steps * expected_s < _COMPILING_S:
-            return self._plan(lanes, lane_s, "traced: compiling would not pay for itself")
+            how = "traced: compiling would not pay for itself"
+            return self._plan(lanes, lane_s, self._compare(lanes, lane_s, how))
         began = time.perf_counter()
         compiled_s = self.time_lanes(configs, lanes, compiled=True)
         compiling_s = time.perf_counter() - began
         if not self.models[lanes, True].compiler.enabled:
-            return self._plan(lanes, lane_s, "traced: nothing can be compiled here")
+            how = "traced: nothing can be compiled here"
+            return self._plan(lanes, lane_s, self._compare(lanes, lane_s, how))
         if compiled_s > 0.95 * lane_s:
-            return self._plan(lanes, lane_s, "traced: compiled they are no faster")
+            how = "traced: compiled they are no faster"
+            return self._plan(lanes, lane_s, self._compare(lanes, lane_s, how))
         # As lanes end, half the room takes half the time, once that has been compiled, too.
         smallest, rest_s = lanes, steps * compiled_s
         while smallest > 4 and 0.2 * rest_s > compiling_s:
             smallest, rest_s = smallest // 2, rest_s / 2
         self.models[lanes, True].smallest = smallest
-        return self._plan(
-            lanes, compiled_s, f"compiled in {compiling_s:.0f} s", compiled=True, smallest=smallest
-        )
+        reason = self._compare(lanes, compiled_s, f"compiled in {compiling_s:.0f} s")
+        return self._plan(lanes, compiled_s, reason, compiled=True, smallest=smallest)
+
+    def _compare(self, lanes: int, lane_s: float, how: str) -> str:
+        return f"{lanes} as one take {self._single_s / lane_s:.3g} times as many steps, {how}"
 
     def _plan(
-        self, lanes: int, lane_s: float, how: str, *, compiled: bool = False, smallest: int = 1
+        self, lanes: int, lane_s: float, reason: str, *, compiled: bool = False, smallest: int = 1
     ) -> FusePlan:
         return FusePlan(
-            lanes,
-            compiled,
-            smallest,
-            self._single_s,
-            lane_s,
-            self._work.trials,
-            f"{lanes} as one take {self._single_s / lane_s:.3g} times as many steps, {how}",
+            lanes, compiled, smallest, self._single_s, lane_s, self._work.trials, reason
         )
 
     def _one_at_a_time(self, reason: str) -> FusePlan:
