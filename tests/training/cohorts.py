@@ -1,4 +1,4 @@
-"""Cohorts to train, and a reporter that remembers what it was told."""
+"""Cohorts to train, what they are compared with, and a reporter that remembers what it heard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.training.trials import make_spec, through_disk
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from tests.training.trials import make_spec, through_disk, train
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.training.bench import Bench
@@ -15,6 +20,39 @@ from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import Outcome
 from tuner.training.reporting import Evaluation
+from tuner.training.workload import Batch, Data
+
+
+class Blobs:
+    """Three classes in four dimensions, and a network with a norm that tells them apart."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+
+    def data(self) -> Data:
+        generator = torch.Generator().manual_seed(1)
+        x = torch.randn(192, 4, generator=generator)
+        y = (x[:, 0] * x[:, 1] > 0).long() + (x[:, 2] > 0).long()
+        return Data(train=(x[:128], y[:128]), val=(x[128:], y[128:]))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Any:
+        return cross_entropy(model(batch[0]), batch[1])
+
+    def metrics(self, model: nn.Module, batch: Batch) -> Any:
+        return {"val_loss": self.loss(model, batch)}
+
+
+class Normed(Blobs):
+    def model(self) -> nn.Module:
+        # A bias before the norm would have a gradient of rounding errors alone, of which
+        # optimizers that look at signs make steps.
+        first = nn.Linear(4, 8, bias=False)
+        return nn.Sequential(first, nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+class Droopy(Blobs):
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 32), nn.Dropout(0.5), nn.Tanh(), nn.Linear(32, 3))
 
 
 @dataclass
@@ -93,3 +131,14 @@ def train_lanes(
     starts = [LaneStart(*pair) for pair in zip(configs, found, strict=True)]
     cohort = Cohort(model, starts, recorder)
     return Trained(cohort.train(), cohort, recorder)
+
+
+def check_same(fused: Trained, lane: int, bench: Bench, spec: Any, config: TrialConfig) -> None:
+    single = train(bench, spec, config)
+    label = f"{config.optimizer} {config.schedule}"
+    torch.testing.assert_close(
+        fused.values(lane), single.values, rtol=1e-10, atol=1e-10, msg=lambda m: f"{label}: {m}"
+    )
+    assert fused.outcomes[lane] == single.outcome, label
+    logged = [value for _, _, value in single.run.take_logged()]
+    assert [v for _, _, v in fused.logged(lane)] == pytest.approx(logged, rel=1e-9), label

@@ -106,6 +106,10 @@ def merge(columns: Sequence[tuple[int, int]]) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
+_OPTIONAL = ("slow", "average", "measured")
+"""What a state has where some lane needs it."""
+
+
 @dataclass
 class LaneState:
     """What changes as lanes train, of all of them.
@@ -136,13 +140,13 @@ class LaneState:
     @property
     def names(self) -> list[str]:
         """What :attr:`tensors` are called."""
-        return [*self._rows(), *self.buffers]
+        return [*self._rows(), *(f"buffers.{name}" for name in self.buffers)]
 
     def replace(self, tensors: Sequence[Tensor]) -> LaneState:
         """Returns a state like this one of other tensors, in the order of :attr:`tensors`."""
-        found = dict(zip(self.names, tensors, strict=True))
-        rows = {name: found.pop(name) for name in self._rows()}
-        return LaneState(**rows, buffers=found)
+        rows = self._rows()
+        buffers = dict(zip(self.buffers, tensors[len(rows) :], strict=True))
+        return LaneState(**dict(zip(rows, tensors, strict=False)), buffers=buffers)
 
     def select(self, rows: Tensor) -> LaneState:
         """Returns a copy of some lanes."""
@@ -159,20 +163,21 @@ class LaneState:
             KeyError: If one lacks others.
             RuntimeError: If one is of another model.
         """
-        needed = {"p", "m", "s", *self.buffers}
         for name, tensor in zip(self.names, self.tensors, strict=True):
             for row, lane in zip(tensor, lanes, strict=False):
-                if name == "measured" and name in lane:
+                if name in _OPTIONAL and name not in lane:
+                    continue
+                if name == "measured":
                     # There may be room for other windows; a lane needs that for its own.
                     end = min(len(row), len(lane[name]))
                     row[:end] = lane[name][:end]
-                elif name in needed or name in lane:
+                else:
                     row.copy_(lane[name])
 
     def _rows(self) -> dict[str, Tensor]:
         """Returns what there is beside the buffers, by name."""
-        rows = ("p", "m", "s", "slow", "average", "measured")
-        return {name: own for name in rows if (own := getattr(self, name)) is not None}
+        found = {name: getattr(self, name) for name in ("p", "m", "s", *_OPTIONAL)}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 def update_lanes(

@@ -57,7 +57,7 @@ class LaneAveraging:
         for row, lane in enumerate(rows):
             if lane is not None:
                 by_row[:, row] = shares[:, lane]
-        due: list[bool] = by_row.any(1).tolist()
+        due = [bool(row.any()) for row in by_row]
         self._start, self._due = start, due
         self._shares = torch.from_numpy(by_row).unsqueeze(-1).to(state.p)
 
