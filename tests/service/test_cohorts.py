@@ -55,7 +55,7 @@ class Counting(Parabola):
         if Counting.armed:
             Counting.armed = False
             raise ValueError("the scale is off")
-        return super().loss(model, batch) * (1 + 0.0 * Counting.calls)
+        return super().loss(model, batch) * (1 + 1e-12 * Counting.calls)
 
 
 class Greedy(Counting):
