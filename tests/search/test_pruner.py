@@ -247,6 +247,21 @@ def test_the_first_cohort_is_judged_without_a_past(points: int):
     assert stops == [False] * 5 + [True] * 4
 
 
+def test_those_left_of_a_cohort_are_halved_again():
+    pruner, lanes = pruner_after(0), lanes_of(range(32), 2)
+    left = list(range(32))
+    for points in (2, 3, 4):
+        lanes = [(r, curve(n, points if n in left else 2)) for n, (r, _) in enumerate(lanes)]
+        left = [n for n, stop in enumerate(pruner.judge(lanes)) if n in left and not stop]
+        assert left == list(range(32 >> points - 1))
+
+
+def test_a_cohort_also_meets_the_bar_of_the_past():
+    lanes = lanes_of([2.5 + level for level in range(8)], 3)
+    assert pruner_after(0).judge(lanes) == [False] * 4 + [True] * 4
+    assert pruner_after(5).judge(lanes) == [False] * 2 + [True] * 6
+
+
 @given(st.permutations(list(range(12))), st.sampled_from(["median", "asha", "hyperband"]))
 def test_the_order_of_lanes_does_not_matter(order: list[int], name: str):
     pruner = pruner_after(7, search={"pruner": name})

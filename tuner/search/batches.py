@@ -25,8 +25,9 @@ _LEARNED_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
 _STARTUP = 10
 """Trials before there is anything to fit, as in Optuna."""
 
-_CANDIDATES = 24
-"""Points that compete to be one draw, as in Optuna."""
+_CANDIDATES = 4
+"""Points that compete to be one draw. Optuna has 24 compete to be its next trial; as many for each
+of a cohort's would have them crowd where one fit believes most."""
 
 _AT_ONCE = 4
 """Draws made in one go at first; twice as many each time, as a part turns out to be needed."""
