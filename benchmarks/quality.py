@@ -22,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, cast
 
 import torch
+from optuna.trial import FrozenTrial
 from scipy.stats import wilcoxon
 
 from tuner.domain.spec import StudySpec
@@ -196,19 +197,8 @@ def run(model: FusedModel, lanes: int, seed: int, *, trials: int, steps: int = 0
         elif len(drawn) < lanes:
             drawn += proposer.propose_many(lanes - len(drawn))
         first = len(search.records)
-        reporter = Lanes(
-            spec,
-            pruner,
-            [
-                TrialRecord(
-                    first + index,
-                    Outcome.RUNNING,
-                    Proposal(trial.params, trial.user_attrs.get("preset")),
-                    attributes={SAMPLER_STATE: trial.user_attrs.get(SAMPLER_STATE)},
-                )
-                for index, trial in enumerate(drawn)
-            ],
-        )
+        records = [record_of(trial, number) for number, trial in enumerate(drawn, first)]
+        reporter = Lanes(spec, pruner, records)
         starts = [LaneStart(decode(spec, record.proposal)) for record in reporter.records]
         cohort = Cohort(model, starts, reporter)
         reporter.total_steps = cohort.total_steps
@@ -216,6 +206,17 @@ def run(model: FusedModel, lanes: int, seed: int, *, trials: int, steps: int = 0
         search.add(reporter)
         proposer.history.add(search.records[first:])
     return search
+
+
+def record_of(trial: FrozenTrial, number: int) -> TrialRecord:
+    """Returns a proposed trial as one that has started."""
+    attributes = trial.user_attrs
+    return TrialRecord(
+        number,
+        Outcome.RUNNING,
+        Proposal(trial.params, attributes.get("preset")),
+        attributes={SAMPLER_STATE: attributes.get(SAMPLER_STATE)},
+    )
 
 
 def summarize(arguments: argparse.Namespace, pairs: list[dict[str, Any]]) -> dict[str, Any]:

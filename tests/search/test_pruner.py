@@ -145,6 +145,13 @@ def test_without_a_pruner_nobody_is_stopped():
     assert not pruner.should_prune(RUNNING, curve(1e9, 4))
 
 
+@pytest.mark.parametrize("name", ["none", "median", "asha", "hyperband"])
+def test_judging_a_cohort_leaves_the_history_as_it_was(name: str):
+    pruner = pruner_after(6, search={"pruner": name})
+    pruner.judge(lanes_of(range(9), 3))
+    assert pruner._history.count == len(pruner._history.study.trials) == 6
+
+
 def test_judging_a_trial_does_not_enter_it_into_the_history():
     spec = make_spec()
     history = History(spec)
