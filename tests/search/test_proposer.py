@@ -4,14 +4,20 @@ import math
 import statistics
 from typing import Any
 
+import numpy as np
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstimatorParameters
+from optuna.samplers._tpe.sampler import default_weights
 from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import ks_2samp
 
 from tests.search.studies import difficulty, make_spec, record_of, search
 from tuner.domain.dimensions import Choice, Fixed
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, decode, default_proposals
 from tuner.search import Proposer
+from tuner.search.batches import _sample
 
 both_samplers = pytest.mark.parametrize("sampler", ["tpe", "random"])
 
@@ -217,6 +223,33 @@ def test_a_company_that_is_hardly_drawn_again_leaves_a_smaller_cohort():
     cohort = Proposer(spec, 3).propose_many(4)
 
     assert 1 <= len(cohort) < 4
+
+
+def test_draws_of_a_cohort_are_distributed_as_those_of_optuna():
+    space = {
+        "rate": FloatDistribution(1e-4, 1.0, log=True),
+        "momentum": FloatDistribution(0.0, 0.99),
+        "layers": IntDistribution(1, 40, log=True),
+        "width": IntDistribution(1, 9),
+        "kind": CategoricalDistribution(("a", "b", "c")),
+    }
+    rng = np.random.RandomState(0)
+    seen = {
+        "rate": 10 ** (-4 * rng.rand(12)),
+        "momentum": rng.rand(12),
+        "layers": rng.randint(1, 41, 12),
+        "width": rng.randint(1, 10, 12),
+        "kind": rng.randint(0, 3, 12),
+    }
+    parameters = _ParzenEstimatorParameters(1.0, True, False, default_weights, True)
+    theirs = _ParzenEstimator(seen, space, parameters)
+    count = 4000
+    drawn = theirs.sample(rng, count)
+
+    ours = _sample(theirs._mixture_distribution, rng, count)
+
+    for column, name in zip(ours.T, space, strict=True):
+        assert ks_2samp(column, drawn[name]).pvalue > 1e-3
 
 
 def test_one_trial_can_be_proposed_where_many_can():

@@ -145,6 +145,13 @@ def test_without_a_pruner_nobody_is_stopped():
     assert not pruner.should_prune(RUNNING, curve(1e9, 4))
 
 
+@pytest.mark.parametrize("name", ["none", "median", "asha", "hyperband"])
+def test_judging_a_cohort_leaves_the_history_as_it_was(name: str):
+    pruner = pruner_after(6, search={"pruner": name})
+    pruner.judge(lanes_of(range(9), 3))
+    assert pruner._history.count == len(pruner._history.study.trials) == 6
+
+
 def test_judging_a_trial_does_not_enter_it_into_the_history():
     spec = make_spec()
     history = History(spec)
@@ -245,6 +252,21 @@ def lanes_of(
 def test_the_first_cohort_is_judged_without_a_past(points: int):
     stops = pruner_after(0).judge(lanes_of(range(9), points))
     assert stops == [False] * 5 + [True] * 4
+
+
+def test_those_left_of_a_cohort_are_halved_again():
+    pruner, lanes = pruner_after(0), lanes_of(range(32), 2)
+    left = list(range(32))
+    for points in (2, 3, 4):
+        lanes = [(r, curve(n, points if n in left else 2)) for n, (r, _) in enumerate(lanes)]
+        left = [n for n, stop in enumerate(pruner.judge(lanes)) if n in left and not stop]
+        assert left == list(range(32 >> points - 1))
+
+
+def test_a_cohort_also_meets_the_bar_of_the_past():
+    lanes = lanes_of([2.5 + level for level in range(8)], 3)
+    assert pruner_after(0).judge(lanes) == [False] * 4 + [True] * 4
+    assert pruner_after(5).judge(lanes) == [False] * 2 + [True] * 6
 
 
 @given(st.permutations(list(range(12))), st.sampled_from(["median", "asha", "hyperband"]))

@@ -233,6 +233,22 @@ def known_axes(spec: StudySpec) -> dict[str, Dimension]:
     return axes
 
 
+def axes_of(spec: StudySpec, names: Collection[str]) -> dict[str, Dimension]:
+    """Returns the axes that some parameters are searched on, by name, without those on none.
+
+    Args:
+        spec: A resolved spec.
+        names: Parameters of a trial.
+    """
+    axes = root_axes(spec)
+    for name in names:
+        branch, _, key = name.rpartition(".")
+        for table in spec.tables().values():
+            if key in table.get(branch, {}):
+                axes[name] = table[branch][key]
+    return {name: axes[name] for name in names if name in axes}
+
+
 def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
     """Returns the trials a study starts with: each optimizer's own defaults.
 
@@ -255,7 +271,7 @@ def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
 
 def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
     """Returns what a trial at this point trains with."""
-    params, known = proposal.params, known_axes(spec)
+    params, known = proposal.params, axes_of(spec, proposal.params)
     chosen: dict[str, str] = {}
     points: dict[str, dict[str, Value]] = {}
     for table, branch, axes in branches_of(spec, params):

@@ -6,25 +6,31 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
+import numpy.typing as npt
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import RandomSampler, TPESampler
+from optuna.samplers._tpe.probability_distributions import _BatchedCategoricalDistributions
 from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.study import Study
 from optuna.trial import TrialState
+from scipy.special import ndtr, ndtri
 
 from tuner.domain.dimensions import Dimension, Fixed, Value
 from tuner.search.distributions import to_distribution
+
+Points = npt.NDArray[np.float64]
 
 _LEARNED_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
 
 _STARTUP = 10
 """Trials before there is anything to fit, as in Optuna."""
 
-_CANDIDATES = 24
-"""Points that compete to be one draw, as in Optuna."""
+_CANDIDATES = 4
+"""Points that compete to be one draw. Optuna has 24 compete to be its next trial; as many for each
+of a cohort's would have them crowd where one fit believes most."""
 
 _AT_ONCE = 4
-"""Draws made in one go, since how many of a part are needed turns out as lanes are drawn."""
+"""Draws made in one go at first; twice as many each time, as a part turns out to be needed."""
 
 
 class BatchSampler(TPESampler):
@@ -84,6 +90,7 @@ class _Part:
         self._study = study
         self._split = ((below, True), (above, False))
         self._mixtures: list[Any] = []
+        self._at_once = _AT_ONCE
         self._waiting: list[dict[str, Value]] = []
 
     def draw(self) -> dict[str, Value]:
@@ -94,23 +101,54 @@ class _Part:
 
     def _draw_some(self) -> list[dict[str, Value]]:
         if not self._mixtures:
-            self._mixtures = [
-                self._sampler._build_parzen_estimator(  # noqa: SLF001
-                    self._study, dict(self._space), trials, handle_below=is_below
-                )
-                for trials, is_below in self._split
-            ]
-        good, bad = self._mixtures
-        points = good.sample(self._rng, _CANDIDATES * _AT_ONCE)
-        gains = (good.log_pdf(points) - bad.log_pdf(points)).reshape(_AT_ONCE, _CANDIDATES)
-        chosen = np.arange(_AT_ONCE) * _CANDIDATES + gains.argmax(1)
+            self._mixtures = [self._fit(*side) for side in self._split]
+        draws, self._at_once = self._at_once, 2 * self._at_once
+        points = _sample(self._mixtures[0], self._rng, draws * _CANDIDATES)
+        gains = self._gains(points).reshape(draws, _CANDIDATES)
+        chosen = points[np.arange(draws) * _CANDIDATES + gains.argmax(1)]
         return [
             {
-                name: axis.to_external_repr(points[name][index].item())
-                for name, axis in self._space.items()
+                name: axis.to_external_repr(value)
+                for (name, axis), value in zip(self._space.items(), point, strict=True)
             }
-            for index in chosen
+            for point in chosen.tolist()
         ]
+
+    def _fit(self, trials: list[Any], is_below: bool) -> Any:
+        """Returns the density of some trials, Optuna's mixture of a kernel for each."""
+        estimator = self._sampler._build_parzen_estimator(  # noqa: SLF001
+            self._study, dict(self._space), trials, handle_below=is_below
+        )
+        return estimator._mixture_distribution  # noqa: SLF001
+
+    def _gains(self, points: Points) -> Points:
+        """Returns how much likelier points are among the good trials than among the bad."""
+        distinct, places = points, np.arange(len(points))
+        if all(isinstance(axis, CategoricalDistribution) for axis in self._space.values()):
+            distinct, places = np.unique(points, axis=0, return_inverse=True)
+        good, bad = (mixture.log_pdf(distinct) for mixture in self._mixtures)
+        gains: Points = (good - bad)[places.reshape(-1)]
+        return gains
+
+
+def _sample(mixture: Any, rng: np.random.RandomState, count: int) -> Points:
+    """Returns points of a mixture, as Optuna's own method does in three times the time."""
+    kernels = rng.choice(len(mixture.weights), p=mixture.weights, size=count)
+    columns = []
+    for axis in mixture.distributions:
+        quantiles = rng.random_sample(count)
+        if isinstance(axis, _BatchedCategoricalDistributions):
+            edges = axis.weights[kernels].cumsum(axis=1)[:, :-1]
+            columns.append((edges < quantiles[:, None]).sum(axis=1))
+            continue
+        mu, sigma = axis.mu[kernels], axis.sigma[kernels]
+        low, high = (ndtr((end - mu) / sigma) for end in (axis.adapted_low, axis.adapted_high))
+        values = mu + sigma * ndtri(low + quantiles * (high - low))
+        values = np.exp(values) if axis.is_log else values
+        if axis.step:
+            values = axis.low + np.round((values - axis.low) / axis.step) * axis.step
+        columns.append(np.clip(values, axis.low, axis.high))
+    return np.stack(columns, axis=1)
 
 
 class _Point:

@@ -15,7 +15,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.history import number_of
-from tuner.search.lanes import LanePruner, cost_of, others_of
+from tuner.search.lanes import LanePruner, others_of, sign_of
 
 ETA = 3
 """Of how many trials one goes on. Successive halving is least sensitive near e, and both papers
@@ -141,4 +141,5 @@ def _cost_at(trial: FrozenTrial, rung: int, direction: StudyDirection) -> float 
     if len(curve) < rung:
         diverged = trial.state.is_finished() and curve and math.isnan(curve[-1])
         return math.inf if diverged else None
-    return cost_of(curve[rung - 1], direction)
+    value = curve[rung - 1]
+    return math.inf if math.isnan(value) else sign_of(direction) * value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,9 @@ class LanePruner(optuna.pruners.BasePruner):
 class MedianPruner(LanePruner):
     """Stops a lane whose best evaluation is behind the median of all others at the same point.
 
-    The others are complete trials and the cohort's other lanes, of which those that are over are
-    the worst.
+    The others are complete trials, and the lanes of the cohort that have come as far: so half of
+    those that are left of a cohort go at each evaluation, until an optimizer has too few through,
+    or the past is harder to please.
 
     Args:
         first: The progress from which on lanes are judged.
@@ -63,21 +64,17 @@ class MedianPruner(LanePruner):
         """Tells which lanes should stop."""
         progress = max(lane.last_step or 0 for lane in lanes)
         complete = others_of(study, lanes, (TrialState.COMPLETE,))
-        if progress < self._first or len(complete) + len(lanes) <= STARTUP_TRIALS:
-            return [False] * len(lanes)
-        direction = study.direction
-        past = [t for t in complete if progress in t.intermediate_values]
-        bars = _medians_of_others(
-            _costs(past, progress, direction), _costs(lanes, progress, direction)
-        )
-        best = np.array([_least_cost(lane, progress, direction) for lane in lanes])
-        through = Counter(trial.params["optimizer"] for trial in complete)
-        optimizers = np.array([lane.params["optimizer"] for lane in lanes])
-        ahead = [
-            through[name] + int((best[optimizers == name] < cost).sum())
-            for name, cost in zip(optimizers.tolist(), best, strict=True)
-        ]
-        return ((best > bars) & (np.array(ahead) >= OWN_TRIALS)).tolist()  # type: ignore[no-any-return]
+        present = _costs(lanes, progress, study.direction)
+        trains = ~np.isnan(present)
+        stops = np.full(len(lanes), fill_value=False)
+        if progress >= self._first and len(complete) + trains.sum() > STARTUP_TRIALS:
+            past = _costs(complete, progress, study.direction)
+            best = np.array([_least_cost(lane, study.direction) for lane in lanes])[trains]
+            bars = _medians_of_others(past[~np.isnan(past)], present[trains])
+            optimizers = np.array([lane.params["optimizer"] for lane in lanes])[trains]
+            through = Counter(trial.params["optimizer"] for trial in complete)
+            stops[trains] = (best > bars) & (_places(best, optimizers, through) >= OWN_TRIALS)
+        return [bool(stop) for stop in stops]
 
 
 def others_of(
@@ -89,24 +86,21 @@ def others_of(
     return [trial for trial in trials if number_of(trial) not in own]
 
 
-def cost_of(value: float, direction: StudyDirection) -> float:
-    """Returns how bad a value is: the larger, the worse."""
-    if math.isnan(value):
-        return math.inf
-    return value if direction is StudyDirection.MINIMIZE else -value
+def sign_of(direction: StudyDirection) -> float:
+    """Returns what values are multiplied with, so that the smaller is the better."""
+    return 1.0 if direction is StudyDirection.MINIMIZE else -1.0
 
 
 def _costs(trials: Sequence[FrozenTrial], progress: int, direction: StudyDirection) -> Costs:
-    return np.array(
-        [cost_of(t.intermediate_values.get(progress, math.nan), direction) for t in trials]
-    )
+    """Returns how bad trials were at a point of progress, NaN where they did not get there."""
+    sign = sign_of(direction)
+    return np.array([sign * t.intermediate_values.get(progress, math.nan) for t in trials])
 
 
-def _least_cost(lane: FrozenTrial, progress: int, direction: StudyDirection) -> float:
-    """Returns the cost of a lane's best evaluation; a lane that is over is the worst."""
-    if math.isnan(lane.intermediate_values.get(progress, math.nan)):
-        return math.inf
-    return min(cost_of(value, direction) for value in lane.intermediate_values.values())
+def _least_cost(lane: FrozenTrial, direction: StudyDirection) -> float:
+    """Returns the cost of a lane's best evaluation so far."""
+    sign = sign_of(direction)
+    return min((sign * value for value in lane.intermediate_values.values()), default=math.inf)
 
 
 def _medians_of_others(past: Costs, lanes: Costs) -> Costs:
@@ -115,4 +109,14 @@ def _medians_of_others(past: Costs, lanes: Costs) -> Costs:
         return np.array([math.inf])
     return np.array(
         [np.median(np.concatenate([past, np.delete(lanes, i)])) for i in range(len(lanes))]
+    )
+
+
+def _places(costs: Costs, optimizers: npt.NDArray[np.str_], through: Mapping[str, int]) -> Costs:
+    """Returns how many trials of each lane's optimizer are complete, or lanes before it."""
+    return np.array(
+        [
+            through.get(name, 0) + (costs[optimizers == name] < cost).sum()
+            for name, cost in zip(optimizers.tolist(), costs, strict=True)
+        ]
     )

@@ -72,8 +72,8 @@ class Pruner:
             and not (total and self._is_starting(record, evaluations, total))
             for record, evaluations in lanes
         ]
-        if not any(judged):
-            return judged
+        if not any(judged) or isinstance(self._pruner, optuna.pruners.NopPruner):
+            return [False] * len(lanes)
         records = [_stand(record, evaluations, present) for record, evaluations in lanes]
         if isinstance(self._pruner, LanePruner):
             trials = [self._history.to_frozen(record) for record in records]
