@@ -487,3 +487,14 @@ def test_operation_costs_as_many_statements_for_one_trial_as_for_many(
     assert of_one == count_operations(cohorts, ledger, heir, 40)
     few = {"report": 3, "renew": 1, "saved": 1, "release": 3, "take over": 8, "finish": 5}
     assert few.items() <= of_one.items()
+
+
+def test_ids_that_are_other_trials_of_the_group_by_now_are_looked_up_again(
+    cohorts: Cohorts,
+) -> None:
+    ledger = cohorts.ledger("a")
+    first, second = leases = cohorts.start_many(ledger, 2)
+    held = (ledger._hand[first], ledger._hand[second])
+    held[0].trial_id, held[1].trial_id = held[1].trial_id, held[0].trial_id
+    assert ledger.report_many(5, evaluated(leases, 5)) == {}
+    assert [dict(cohorts.read(number).evaluations) for number in (0, 1)] == [{5: 0.5}, {5: 1.5}]
