@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+import functools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution
@@ -15,7 +17,7 @@ from tuner.errors import LeaseLostError, NotFoundError
 from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
 from tuner.store.identity import StudyHandle, carries, lock
-from tuner.store.leases import Lease, are_of, find_running
+from tuner.store.leases import LASTING_S, UNTIL, Lease, are_of, find_running
 from tuner.store.tables import leases
 
 
@@ -32,6 +34,44 @@ class Held:
     trial_id: int | None = None
     reports: dict[int, float] = field(default_factory=dict)
     params: dict[str, tuple[Value, BaseDistribution]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What to do to leases.
+
+    Attributes:
+        statement: A constant of the program: what is built around it is kept for the next time.
+        values: Those of its parameters.
+    """
+
+    statement: sa.Update | sa.Delete
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+_STEP = sa.bindparam("steps_taken", type_=sa.Integer)
+_IS_FURTHER = leases.c.step < _STEP
+_RENEWAL = sa.update(leases).values(
+    expires_at=UNTIL,
+    attempts=sa.case((_IS_FURTHER, 1), else_=leases.c.attempts),
+    step=sa.case((_IS_FURTHER, _STEP), else_=leases.c.step),
+)
+_SAVING = _RENEWAL.values(checkpoint=leases.c.token)
+
+GIVING_UP = Change(sa.delete(leases))
+"""What ends leases, with their trials."""
+
+
+def renewal(step: int, lease_s: float, *, saved: bool = False) -> Change:
+    """Returns what has leases count for longer.
+
+    Args:
+        step: Optimizer steps taken.
+        lease_s: How long the leases count from now on, in seconds.
+        saved: Whether their holder's own checkpoints count from now on.
+    """
+    values = {_STEP.key: step, LASTING_S.key: lease_s}
+    return Change(_SAVING if saved else _RENEWAL, values)
 
 
 @dataclass
@@ -76,7 +116,7 @@ class Hand:
         database: Database,
         study: StudyHandle,
         those: Sequence[Lease],
-        change: sa.Update | sa.Delete,
+        change: Change,
     ) -> Iterator[Fenced]:
         """A transaction that changes leases, and writes about the trials that are not lost.
 
@@ -98,10 +138,7 @@ class Hand:
 
 
 def _change_known(
-    connection: sa.Connection,
-    study: StudyHandle,
-    held: dict[Lease, Held],
-    change: sa.Update | sa.Delete,
+    connection: sa.Connection, study: StudyHandle, held: Mapping[Lease, Held], change: Change
 ) -> dict[int, int]:
     """Changes, in one statement, leases that count of trials that run under the ids known.
 
@@ -112,27 +149,39 @@ def _change_known(
     if not known:
         return {}
     ids = {lease.number: trial_id for lease, trial_id in known.items()}
+    values = {
+        **change.values,
+        "known_tokens": [lease.token for lease in known],
+        "known_ids": list(ids.values()),
+        "known_trials": list(ids.items()),
+    }
+    changed = connection.execute(_where_known(change.statement, study.uuid), values)
+    return {number: ids[number] for number in changed.scalars()}
+
+
+@functools.lru_cache(maxsize=64)
+def _where_known(statement: sa.Update | sa.Delete, study_uuid: str) -> sa.Executable:
     of_study = ot.trials.c.study_id == ot.study_attributes.c.study_id
+    numbered = sa.tuple_(ot.trials.c.number, ot.trials.c.trial_id)
     running = (
         sa.select(ot.trials.c.number)
         .join(ot.study_attributes, of_study)
         .where(
-            ot.trials.c.trial_id.in_(list(ids.values())),
-            sa.tuple_(ot.trials.c.number, ot.trials.c.trial_id).in_(list(ids.items())),
+            ot.trials.c.trial_id.in_(sa.bindparam("known_ids", expanding=True)),  # by the index
+            numbered.in_(sa.bindparam("known_trials", expanding=True)),
             ot.trials.c.state == TrialState.RUNNING,
-            *carries(study.uuid),
+            *carries(study_uuid),
         )
     )
-    changed = connection.execute(
-        change.where(*are_of(study.uuid, known), leases.c.number.in_(running)).returning(
-            leases.c.number
-        )
-    )
-    return {number: ids[number] for number in changed.scalars()}
+    return statement.where(
+        leases.c.study_uuid == study_uuid,
+        leases.c.number.in_(running),
+        leases.c.token.in_(sa.bindparam("known_tokens", expanding=True)),
+    ).returning(leases.c.number)
 
 
 def _look_closer(
-    fenced: Fenced, study: StudyHandle, held: dict[Lease, Held], change: sa.Update | sa.Delete
+    fenced: Fenced, study: StudyHandle, held: Mapping[Lease, Held], change: Change
 ) -> None:
     """Looks up where trials are by now, and why those that are lost are.
 
@@ -165,7 +214,7 @@ def _look_closer(
             moved[lease] = each
             fenced.ids[number] = running[number]
     if moved:
-        connection.execute(change.where(*are_of(study.uuid, moved)))
+        connection.execute(change.statement.where(*are_of(study.uuid, moved)), change.values)
         _tell_again(connection, [(running[lease.number], each) for lease, each in moved.items()])
 
 

@@ -26,13 +26,21 @@ from tuner.store import events
 from tuner.store import optuna_tables as ot
 from tuner.store.curves import insert_points
 from tuner.store.database import Database
-from tuner.store.fence import Fenced, Hand
+from tuner.store.fence import GIVING_UP, Change, Fenced, Hand, renewal
 from tuner.store.identity import Present, StudyHandle, lock, look_up, refuse_copy
-from tuner.store.leases import LEASE_S, Lease, are_of, grant, is_abandoned, lock_leases, read_leases
+from tuner.store.leases import (
+    LEASE_S,
+    Lease,
+    are_of,
+    grant,
+    is_abandoned,
+    lock_leases,
+    read_leases,
+)
 from tuner.store.orders import Orders, is_used_up, read_orders
 from tuner.store.reruns import count_defaults
 from tuner.store.seizure import Fate, record_taking, seize
-from tuner.store.tables import DatabaseClock, leases
+from tuner.store.tables import leases
 from tuner.store.workers import WorkerIdentity, enter, refuse_second_machine, touch
 
 TOUCH_S = 5.0
@@ -256,7 +264,7 @@ class GroupLedger:
         Returns:
             Why those are lost that are, by number.
         """
-        with self._renewing(those, step, checkpoint=leases.c.token) as fenced:
+        with self._renewing(those, step, saved=True) as fenced:
             return fenced.lost
 
     def finish_many(self, endings: Sequence[LaneEnding]) -> dict[int, LeaseLostError]:
@@ -266,7 +274,7 @@ class GroupLedger:
             Why those are lost that are, by number.
         """
         those = [ending.lease for ending in endings]
-        with self._changing(those, sa.delete(leases)) as fenced:
+        with self._changing(those, GIVING_UP) as fenced:
             ended = [
                 (fenced.ids[ending.lease.number], ending)
                 for ending in endings
@@ -355,20 +363,15 @@ class GroupLedger:
         return present
 
     @contextlib.contextmanager
-    def _renewing(self, those: Sequence[Lease], step: int, **changed: Any) -> Iterator[Fenced]:
-        further = leases.c.step < step
-        renewal = sa.update(leases).values(
-            expires_at=DatabaseClock() + self._lease_s,
-            attempts=sa.case((further, 1), else_=leases.c.attempts),
-            step=sa.case((further, step), else_=leases.c.step),
-            **changed,
-        )
-        with self._changing(those, renewal) as fenced:
+    def _renewing(
+        self, those: Sequence[Lease], step: int, *, saved: bool = False
+    ) -> Iterator[Fenced]:
+        with self._changing(those, renewal(step, self._lease_s, saved=saved)) as fenced:
             yield fenced
             self._touch_now_and_then(fenced.connection)
 
     def _changing(
-        self, those: Sequence[Lease], change: sa.Update | sa.Delete
+        self, those: Sequence[Lease], change: Change
     ) -> contextlib.AbstractContextManager[Fenced]:
         return self._hand.changing(self._database, self._study, those, change)
 

@@ -36,6 +36,12 @@ class Lease:
     checkpoint: str | None = None
 
 
+LASTING_S = sa.bindparam("lasting_s", type_=sa.Float(53))
+"""The parameter of a statement that gives leases: how long they count, in seconds."""
+
+UNTIL = DatabaseClock() + LASTING_S
+"""When a lease that is given in a statement with that parameter stops to count."""
+
 _HAS_EXPIRED = (leases.c.expires_at < DatabaseClock()).label("expired")
 
 
@@ -62,12 +68,12 @@ def grant(
             "step": 0,
             "attempts": lease.attempt,
             "checkpoint": lease.checkpoint,
+            LASTING_S.key: lease_s,
         }
         for lease in granted
     ]
     # A trial that was lost in a renaming can have left the lease of its number behind.
-    until = {"expires_at": DatabaseClock() + lease_s}
-    ot.upsert(connection, leases, rows, ("study_uuid", "number"), until)
+    ot.upsert(connection, leases, rows, ("study_uuid", "number"), {"expires_at": UNTIL})
     return granted
 
 

@@ -9,6 +9,7 @@ models, whatever its version.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import defaultdict
@@ -296,24 +297,40 @@ def upsert(
     Args:
         connection: In a transaction.
         table: Where to.
-        rows: Values by column.
+        rows: Values by column, and of parameters of what is computed.
         keys: The columns that tell rows apart.
-        computed: What the database works out for each row, by column.
+        computed: What the database works out for each row, by column; constants of the program.
     """
     if not rows:
         return
-    statement = insert_into(connection, table).values(computed)
-    names = [name for name in (*rows[0], *computed) if name not in keys]
-    changed = {name: statement.excluded[name] for name in names}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=list(keys), set_=changed), rows
+    names = (*(name for name in rows[0] if name in table.c), *computed)
+    replaced = tuple(name for name in names if name not in keys)
+    statement = _upsert(
+        connection.dialect.name, table, tuple(keys), replaced, tuple(computed.items())
     )
+    connection.execute(statement, rows)
+
+
+@functools.lru_cache(maxsize=64)
+def _upsert(
+    dialect: str,
+    table: sa.Table,
+    keys: Sequence[str],
+    replaced: Sequence[str],
+    computed: Sequence[tuple[str, sa.ColumnElement[Any]]],
+) -> Any:
+    statement = _insert(dialect, table).values(dict(computed))
+    changed = {name: statement.excluded[name] for name in replaced}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
 
 
 def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
     """Returns an INSERT of the database's own dialect, which can say what to do on a conflict."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table)
+    return _insert(connection.dialect.name, table)
+
+
+def _insert(dialect: str, table: sa.Table) -> Any:
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table)
 
 
 def _param_row(

@@ -15,8 +15,8 @@ from tuner.domain.states import StudyState
 from tuner.store import events
 from tuner.store import optuna_tables as ot
 from tuner.store.identity import Present
-from tuner.store.leases import Lease, new_token
-from tuner.store.tables import DatabaseClock, leases
+from tuner.store.leases import LASTING_S, UNTIL, Lease, new_token
+from tuner.store.tables import leases
 
 MAX_ATTEMPTS = 3
 """How often a trial is tried without getting further before it is failed."""
@@ -131,11 +131,16 @@ def _hand_over(
         .values(
             token=sa.bindparam("new_token"),
             worker_id=worker_id,
-            expires_at=DatabaseClock() + lease_s,
+            expires_at=UNTIL,
             attempts=sa.bindparam("attempt"),
         ),
         [
-            {"of_number": lease.number, "new_token": lease.token, "attempt": lease.attempt}
+            {
+                "of_number": lease.number,
+                "new_token": lease.token,
+                "attempt": lease.attempt,
+                LASTING_S.key: lease_s,
+            }
             for lease in taken
         ],
     )
