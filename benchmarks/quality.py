@@ -123,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", choices=sorted(LENGTH), default="parabola")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--lanes", type=int, help="of a cohort; left out, an eighth of the trials")
     parser.add_argument("--pruner", default="median")
@@ -131,7 +132,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with ProcessPoolExecutor(arguments.processes) as pool:
-        pairs = list(pool.map(functools.partial(compare, arguments), range(arguments.repeats)))
+        seeds = range(arguments.first_seed, arguments.first_seed + arguments.repeats)
+        pairs = list(pool.map(functools.partial(compare, arguments), seeds))
     found = summarize(arguments, pairs)
     print(json.dumps(found) if arguments.json else describe(found))
 

@@ -278,6 +278,23 @@ def test_a_cohort_learns_from_the_past():
     assert statistics.median(cohort) < 0.5 * statistics.median(blind)
 
 
+def test_lanes_of_a_cohort_keep_further_apart_than_draws_that_know_nothing_of_each_other():
+    spec = make_spec(space={"optimizers": ["adam"], "schedules": ["cosine"], "breadth": 1})
+
+    def gap(rates: list[float]) -> float:
+        ordered = np.sort(np.log10(rates))
+        return float(np.median(np.diff(ordered)))
+
+    together, apart = [], []
+    for seed in range(6):
+        proposer = Proposer(spec, seed)
+        search(proposer, 30)
+        together.append(gap([t.params["adam.lr"] for t in proposer.propose_many(24)]))
+        drawn = [proposer.propose_many(1)[0] for _ in range(24)]
+        apart.append(gap([t.params["adam.lr"] for t in drawn]))
+    assert statistics.mean(together) > 2 * statistics.mean(apart)
+
+
 def test_the_same_seed_proposes_the_same_cohort():
     def cohort() -> list[dict[str, Any]]:
         proposer = Proposer(make_spec(), 5)

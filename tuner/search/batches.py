@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler, TPESampler
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.probability_distributions import _BatchedCategoricalDistributions
 from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.study import Study
@@ -28,9 +29,6 @@ _STARTUP = 10
 _CANDIDATES = 4
 """Points that compete to be one draw. Optuna has 24 compete to be its next trial; as many for each
 of a cohort's would have them crowd where one fit believes most."""
-
-_AT_ONCE = 4
-"""Draws made in one go at first; twice as many each time, as a part turns out to be needed."""
 
 
 class BatchSampler(TPESampler):
@@ -74,7 +72,11 @@ class BatchSampler(TPESampler):
 
 
 class _Part:
-    """A part of the space whose parameters are drawn together."""
+    """A part of the space whose parameters are drawn together.
+
+    What has been drawn counts among the bad trials for the draws after it, or lanes would crowd
+    where one fit believes most.
+    """
 
     def __init__(
         self,
@@ -85,12 +87,13 @@ class _Part:
         above: list[Any],
     ) -> None:
         self._rng = sampler._rng.rng  # noqa: SLF001
-        self._space = space
+        self._space = dict(space)
         self._sampler = sampler
         self._study = study
-        self._split = ((below, True), (above, False))
-        self._mixtures: list[Any] = []
-        self._at_once = _AT_ONCE
+        self._split = (below, above)
+        self._good: Any = None
+        self._bad_points: list[list[float]] = []
+        self._count = 0
         self._waiting: list[dict[str, Value]] = []
 
     def draw(self) -> dict[str, Value]:
@@ -100,35 +103,38 @@ class _Part:
         return self._waiting.pop()
 
     def _draw_some(self) -> list[dict[str, Value]]:
-        if not self._mixtures:
-            self._mixtures = [self._fit(*side) for side in self._split]
-        draws, self._at_once = self._at_once, 2 * self._at_once
-        points = _sample(self._mixtures[0], self._rng, draws * _CANDIDATES)
-        gains = self._gains(points).reshape(draws, _CANDIDATES)
-        chosen = points[np.arange(draws) * _CANDIDATES + gains.argmax(1)]
+        """Returns points drawn at once: one at first, and then ever more."""
+        if self._good is None:
+            below, above = (self._observe(trials) for trials in self._split)
+            self._good, self._bad_points = self._fit(below), above.tolist()
+        draws = max(1, self._count // 2)
+        self._count += draws
+        points = _sample(self._good, self._rng, draws * _CANDIDATES)
+        bad = self._fit(np.array(self._bad_points).reshape(-1, len(self._space)))
+        gains = (self._good.log_pdf(points) - bad.log_pdf(points)).reshape(draws, _CANDIDATES)
+        chosen = points[np.arange(draws) * _CANDIDATES + gains.argmax(1)].tolist()
+        self._bad_points += chosen
         return [
             {
                 name: axis.to_external_repr(value)
                 for (name, axis), value in zip(self._space.items(), point, strict=True)
             }
-            for point in chosen.tolist()
+            for point in chosen
         ]
 
-    def _fit(self, trials: list[Any], is_below: bool) -> Any:
-        """Returns the density of some trials, Optuna's mixture of a kernel for each."""
-        estimator = self._sampler._build_parzen_estimator(  # noqa: SLF001
-            self._study, dict(self._space), trials, handle_below=is_below
+    def _observe(self, trials: list[Any]) -> Points:
+        """Returns where trials lie that have these parameters, as Optuna's densities take them."""
+        seen = self._sampler._get_internal_repr(trials, self._space, self._study)  # noqa: SLF001
+        return np.stack(list(seen.values()), axis=1)
+
+    def _fit(self, points: Points) -> Any:
+        """Returns the density of points, Optuna's mixture of a kernel for each."""
+        estimator = _ParzenEstimator(
+            dict(zip(self._space, points.T, strict=True)),
+            self._space,
+            self._sampler._parzen_estimator_parameters,  # noqa: SLF001
         )
         return estimator._mixture_distribution  # noqa: SLF001
-
-    def _gains(self, points: Points) -> Points:
-        """Returns how much likelier points are among the good trials than among the bad."""
-        distinct, places = points, np.arange(len(points))
-        if all(isinstance(axis, CategoricalDistribution) for axis in self._space.values()):
-            distinct, places = np.unique(points, axis=0, return_inverse=True)
-        good, bad = (mixture.log_pdf(distinct) for mixture in self._mixtures)
-        gains: Points = (good - bad)[places.reshape(-1)]
-        return gains
 
 
 def _sample(mixture: Any, rng: np.random.RandomState, count: int) -> Points:
