@@ -125,15 +125,9 @@ def misbehaving(project: Path) -> Iterator[None]:
         yield
 
 
-def arm(said: list[str]) -> Log:
-    """Returns a log that has the workload raise once trials train as one."""
-
-    def log(line: str) -> None:
-        said.append(line)
-        if line.startswith("Up to"):
-            sys.modules["misfused"].Counting.armed = True
-
-    return log
+def arm() -> None:
+    """Has the workload raise once."""
+    sys.modules["misfused"].Counting.armed = True
 
 
 def checkpoints(database: Database, study: StudyHandle) -> list[Path]:
@@ -276,7 +270,8 @@ def test_what_raises_in_a_cohort_is_trained_one_at_a_time(
     spec = many(make_spec, study={"name": "s", "workload": "misfused:Counting"})
     said: list[str] = []
 
-    records = work(database, Studies(database).create(spec), fuse="4", log=arm(said))
+    study = Studies(database).create(spec)
+    records = work(database, study, Meddling(9, arm), fuse="4", log=said.append)
 
     assert {record.outcome for record in records} == {Outcome.COMPLETE}
     assert "Trials train one at a time from now on: ValueError: the scale is off" in said
@@ -288,7 +283,8 @@ def test_without_enough_memory_fewer_train_as_one(
     spec = many(make_spec, study={"name": "s", "workload": "misfused:Greedy"})
     said: list[str] = []
 
-    records = work(database, Studies(database).create(spec), fuse="8", log=arm(said))
+    study = Studies(database).create(spec)
+    records = work(database, study, Meddling(9, arm), log=said.append)
 
     assert {record.outcome for record in records} == {Outcome.COMPLETE}
     assert any(line.startswith("Trials train 4 as one from now on") for line in said)

@@ -25,6 +25,7 @@ from tuner.training.loop import WorkloadLoop, run_trial
 from tuner.training.prepare import default_configs
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
+from tuner.training.seeds import random_state, restore_random_state
 from tuner.training.timing import Timing
 
 _WORTH_S = 5.0
@@ -82,12 +83,15 @@ def calibrate(bench: Bench, spec: StudySpec, work: Work) -> tuple[FusePlan, Fuse
         The plan, and the model that it was measured with, unless it is one trial at a time.
     """
     calibration = _Calibration(bench, spec, work)
+    before = random_state(bench.device)
     try:
         plan = calibration.choose()
     except Exception as error:  # noqa: BLE001 (what a workload raises shows again where it counts)
         reason = str(error).strip().splitlines() or [""]
         why = f"trying it has raised {type(error).__name__}: {reason[0]:.200}"
         plan = FusePlan(1, trials=work.trials, reason=why)
+    finally:
+        restore_random_state(before, bench.device)
     return plan, calibration.models.get((plan.lanes, plan.compiled))
 
 

@@ -25,7 +25,7 @@ from tuner.optim.lanes import LaneState, Layout, Segment
 from tuner.optim.yellowfin_lanes import new_measurements
 from tuner.training.bench import Bench
 from tuner.training.fused_norms import FusedNorms
-from tuner.training.fusion import Compiler, FusedMetrics, FusedStep
+from tuner.training.fusion import Compiler, FusedMetrics, FusedStep, Make, leave
 from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
 
 _WRAPPER = "tuner.optim.Lookahead"
@@ -176,7 +176,7 @@ class FusedModel:
         return self._steps[key]
 
     def _make_step(
-        self, tables: LaneTables, family: Family, number: int, compiler: Compiler
+        self, tables: LaneTables, family: Family, number: int, compiler: Make
     ) -> FusedStep:
         segments = tables.trained(number)
         return FusedStep(
@@ -258,14 +258,13 @@ class FusedModel:
         """Takes a step and evaluates, as two lanes and not compiled, and throws the result away."""
         before, precision = random_state(self.bench.device), self.bench.precision
         rows = torch.arange(self.bench.examples_a_step(config.batch_size), device=self.bench.device)
-        eager = Compiler(enabled=False)
         try:
             family, tables = self.family([config]), self.tables([config] * 2, 1)
             state = self.start(2, family)
             table = tables.rows(0, 1, dtype=state.p.dtype).to(self.bench.device)
             with torch.no_grad():
-                self._make_step(tables, family, 0, eager)(state, table[0], self.bench.batch(rows))
-                metrics = FusedMetrics(self.bench.workload, self._model, eager, precision=precision)
+                self._make_step(tables, family, 0, leave)(state, table[0], self.bench.batch(rows))
+                metrics = FusedMetrics(self.bench.workload, self._model, leave, precision=precision)
                 metrics(state, next(self.bench.chunks())[0])
         except Exception as error:  # noqa: BLE001 (a workload raises anything)
             reason = str(error).strip().splitlines() or [""]

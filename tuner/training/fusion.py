@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import warnings
@@ -36,6 +37,15 @@ Function = Callable[..., Tensor]
 
 _NARROW = 16
 """Columns up to which a matrix is narrow."""
+
+
+Make = Callable[[Function, Sequence[Tensor]], Function]
+"""Makes something quicker of a function for tensors like some."""
+
+
+def leave(function: Function, tensors: Sequence[Tensor]) -> Function:
+    """Returns a function as it is: it is called once."""
+    return function
 
 
 class Compiler:
@@ -94,10 +104,7 @@ def _first_of(function: Callable[..., Sequence[Tensor]]) -> Function:
 def _compile(
     graph: torch.fx.GraphModule, tensors: Sequence[Tensor]
 ) -> Callable[..., Sequence[Tensor]]:
-    # Without an environment of shapes Inductor leaves its cache on disk alone, which makes the
-    # second process, or the next run, start in a fraction of the time.
-    context = TracingContext(FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True))
-    with warnings.catch_warnings(), tracing(context):
+    with warnings.catch_warnings(), _shapes():
         # What torch deprecates, and uses itself.
         warnings.simplefilter("ignore", DeprecationWarning)
         compiled: Callable[..., Sequence[Tensor]] = torch._inductor.compile(  # noqa: SLF001
@@ -112,11 +119,22 @@ def _trace(
     device = tensors[0].device
     before = random_state(device)
     try:
-        return make_fx(lambda *arguments: (function(*arguments),), dict(rewritten))(
-            *(tensor.clone() for tensor in tensors)
-        )
+        with _shapes():
+            return make_fx(lambda *arguments: (function(*arguments),), dict(rewritten))(
+                *(tensor.clone() for tensor in tensors)
+            )
     finally:
         restore_random_state(before, device)
+
+
+def _shapes() -> contextlib.AbstractContextManager[object]:
+    """Returns a time in which shapes have an environment.
+
+    Without one a trace makes one for every operation, which takes longer than all else, and
+    Inductor leaves its cache on disk alone, which makes the second process, or the next run, start
+    in a fraction of the time.
+    """
+    return tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)))
 
 
 def _multiply(a: Tensor, b: Tensor) -> Tensor:
@@ -207,7 +225,7 @@ class FusedStep:
         model: nn.Module,
         segments: tuple[Segment, ...],
         kinds: frozenset[Kind],
-        compiler: Compiler,
+        compiler: Make,
         *,
         matrices: tuple[Segment, ...] = (),
         grad_clip: float | None = None,
@@ -335,7 +353,7 @@ class FusedMetrics:
         self,
         workload: Workload,
         model: nn.Module,
-        compiler: Compiler,
+        compiler: Make,
         *,
         precision: str = "float32",
     ) -> None:
