@@ -103,6 +103,9 @@ class Fusing:
         together: dict[tuple[Hashable, ...], list[LaneTask]] = defaultdict(list)
         for task in tasks:
             self._load(task)
+        if len(tasks) == 1 and tasks[0].state is None:
+            return list(tasks), False
+        for task in tasks:
             together[self._key(task)].append(task)
         key, chosen = max(together.items(), key=lambda item: (item[0][0], len(item[1])))
         as_lane = any(task.state is not None for task in chosen)

@@ -124,6 +124,7 @@ class _Calibration:
         if work_s < _WORTH_S:
             if self._work.asked == AUTO:
                 return self._one_at_a_time(f"only {work_s:.1f} s of work are left")
+            self.models[largest, False] = FusedModel(self._bench, self._spec)
             return self._plan(largest, 0.0, f"{largest} as one, {limit}")
         lanes, lane_s = self._measure(configs, largest)
         plan = self._compile(configs, lanes, lane_s)
@@ -141,12 +142,12 @@ class _Calibration:
 
     def _largest(self) -> tuple[int, str]:
         """Returns how many lanes there may be at most, and what keeps them from being more."""
-        fit = self._count_fitting()
         if self._work.asked != AUTO:
-            return max(1, min(int(self._work.asked), fit)), "as asked for"
+            return max(1, min(int(self._work.asked), self._count_fitting())), "as asked for"
         largest = largest_cohort(self._work.trials)
         if largest == 1:
             return 1, f"{self._work.trials} trials are too few for cohorts that learn"
+        fit = self._count_fitting()
         if fit < 2:
             return 1, "there is no memory for two"
         return min(largest, 1 << (fit.bit_length() - 1)), "as many as fit in memory"
