@@ -35,7 +35,7 @@ _COMPILING_S = 10.0
 """Seconds that compiling is expected to take."""
 
 _GAIN = 1.05
-"""How much faster than single a cohort must be: less is noise."""
+"""How much faster than single a cohort must be, as it empties: less is noise."""
 
 _LOOK_S = 0.1
 """Seconds that a measurement lasts."""
@@ -49,7 +49,7 @@ _EXPECTED = 2.0
 _GO_ON = 0.6
 """Share of the steps that are taken, on average, as trials are pruned."""
 
-_OCCUPIED = 0.6
+_OCCUPIED = 0.7
 """Share of the lanes that train, on average, as others are pruned."""
 
 _MEMORY = 0.25
@@ -128,7 +128,7 @@ class _Calibration:
             return self._plan(largest, 0.0, f"{largest} as one, {limit}")
         lanes, lane_s = self._measure(configs, largest)
         plan = self._compile(configs, lanes, lane_s)
-        if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s:
+        if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s / _OCCUPIED:
             ratio = self._single_s / plan.lane_s
             return self._one_at_a_time(f"{lanes} as one take {ratio:.2f} times as many steps")
         return plan
