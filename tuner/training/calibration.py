@@ -40,6 +40,9 @@ _GAIN = 1.05
 _LOOK_S = 0.1
 """Seconds that a measurement lasts."""
 
+_FEWEST = 4
+"""The fewest lanes that there is room for: less takes no less time."""
+
 _WARMUP_STEPS = 3
 """Steps before that: something is traced, compiled or allocated in each of the first."""
 
@@ -109,6 +112,7 @@ class _Calibration:
     def __init__(self, bench: Bench, spec: StudySpec, work: Work) -> None:
         self._bench, self._spec, self._work = bench, spec, work
         self.models: dict[tuple[int, bool], FusedModel] = {}
+        self._making_s: dict[tuple[int, bool], float] = {}
         self._single_s = 0.0
 
     def choose(self) -> FusePlan:
@@ -124,8 +128,14 @@ class _Calibration:
         if work_s < _WORTH_S:
             if self._work.asked == AUTO:
                 return self._one_at_a_time(f"only {work_s:.1f} s of work are left")
-            self.models[largest, False] = FusedModel(self._bench, self._spec)
-            return self._plan(largest, 0.0, f"{largest} as one, {limit}")
+            self.models[largest, False] = FusedModel(self._bench, self._spec, smallest=largest)
+            return FusePlan(
+                largest,
+                smallest=largest,
+                single_s=self._single_s,
+                trials=self._work.trials,
+                reason=f"{largest} as one, {limit}",
+            )
         lanes, lane_s = self._measure(configs, largest)
         plan = self._compile(configs, lanes, lane_s)
         if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s / _OCCUPIED:
@@ -185,33 +195,30 @@ class _Calibration:
         steps = self._steps / _OCCUPIED
         expected_s = min(self._single_s * _OCCUPIED, lane_s) - lane_s / _EXPECTED
         if steps * expected_s < _COMPILING_S:
-            how = "traced: compiling would not pay for itself"
-            return self._plan(lanes, lane_s, self._compare(lanes, lane_s, how))
-        began = time.perf_counter()
+            return self._plan(lanes, lane_s, "traced: compiling would not pay for itself")
         compiled_s = self.time_lanes(configs, lanes, compiled=True)
-        compiling_s = time.perf_counter() - began
         if not self.models[lanes, True].compiler.enabled:
-            how = "traced: nothing can be compiled here"
-            return self._plan(lanes, lane_s, self._compare(lanes, lane_s, how))
+            return self._plan(lanes, lane_s, "traced: nothing can be compiled here")
         if compiled_s > 0.95 * lane_s:
-            how = "traced: compiled they are no faster"
-            return self._plan(lanes, lane_s, self._compare(lanes, lane_s, how))
-        # As lanes end, half the room takes half the time, once that has been compiled, too.
-        smallest, rest_s = lanes, steps * compiled_s
-        while smallest > 4 and 0.2 * rest_s > compiling_s:
+            return self._plan(lanes, lane_s, "traced: compiled they are no faster")
+        how = f"compiled in {self._making_s[lanes, True]:.0f} s"
+        return self._plan(lanes, compiled_s, how, compiled=True)
+
+    def _plan(self, lanes: int, lane_s: float, how: str, *, compiled: bool = False) -> FusePlan:
+        # As lanes end, half the room takes half the time at best, once it has been made, too.
+        smallest, rest_s = lanes, self._steps / _OCCUPIED * lane_s
+        while smallest > _FEWEST and 0.2 * rest_s > self._making_s[lanes, compiled]:
             smallest, rest_s = smallest // 2, rest_s / 2
-        self.models[lanes, True].smallest = smallest
-        reason = self._compare(lanes, compiled_s, f"compiled in {compiling_s:.0f} s")
-        return self._plan(lanes, compiled_s, reason, compiled=True, smallest=smallest)
-
-    def _compare(self, lanes: int, lane_s: float, how: str) -> str:
-        return f"{lanes} as one take {self._single_s / lane_s:.3g} times as many steps, {how}"
-
-    def _plan(
-        self, lanes: int, lane_s: float, reason: str, *, compiled: bool = False, smallest: int = 1
-    ) -> FusePlan:
+        self.models[lanes, compiled].smallest = smallest
+        ratio = self._single_s / lane_s
         return FusePlan(
-            lanes, compiled, smallest, self._single_s, lane_s, self._work.trials, reason
+            lanes,
+            compiled,
+            smallest,
+            self._single_s,
+            lane_s,
+            self._work.trials,
+            f"{lanes} as one take {ratio:.3g} times as many steps, {how}",
         )
 
     def _one_at_a_time(self, reason: str) -> FusePlan:
@@ -229,7 +236,7 @@ class _Calibration:
         """Returns the seconds that a cohort's step takes, divided among its lanes."""
         model = FusedModel(self._bench, self._spec, compiled=compiled, smallest=lanes)
         self.models[lanes, compiled] = model
-        watch = _CohortStopwatch()
+        watch, began = _CohortStopwatch(), time.perf_counter()
         starts = [LaneStart(configs[lane % len(configs)]) for lane in range(lanes)]
         try:
             cohort = Cohort(model, starts, watch)
@@ -239,7 +246,8 @@ class _Calibration:
             if is_out_of_memory(error):
                 return math.inf
             raise
-        model.smallest = 1
+        finally:
+            self._making_s[lanes, compiled] = time.perf_counter() - began
         return watch.step_s / lanes
 
 

@@ -366,7 +366,16 @@ class Cohort:
         self._table[:, :, :, idle.to(self._device)] = row[:, None, None]
         muon = [row for row in trains if self._tables.has_muon(self._rows[row])]
         # Twice the same row is moved to the same place.
-        muon += muon[:1] * (bucket(len(muon), 1) - len(muon)) if muon else []
+        muon += muon[:1] * (_share(len(muon), len(self._state.p)) - len(muon)) if muon else []
         self._muon = torch.tensor(muon, dtype=torch.int64, device=self._device)
         lanes = [None if idle[row] else self._rows[row] for row in range(len(idle))]
         self._averaging.settle(self._since, self._until, lanes, self._state)
+
+
+def _share(lanes: int, room: int) -> int:
+    """Returns for how many lanes Muon's part of a step is made: few sizes, as with all lanes.
+
+    >>> [_share(lanes, room=64) for lanes in (1, 8, 9, 40)]
+    [8, 8, 32, 64]
+    """
+    return next(size for size in (room // 8, room // 2, room) if size >= lanes)
