@@ -17,28 +17,42 @@ from tuner.training.workload import Workload, load_workload
 
 @dataclass(frozen=True)
 class Size:
-    """How much of a workload is trained.
+    """How much is trained where ways to train are compared.
 
     Attributes:
         batch: Examples a step.
         lanes: Trials that train side by side.
-        steps: Of a trial, where ways to train are compared.
-        study_steps: Of a full trial, where whole studies are.
-        study_trials: Of a study.
+        steps: Of a trial.
     """
 
     batch: int
     lanes: int
     steps: int
-    study_steps: int
-    study_trials: int
+
+
+@dataclass(frozen=True)
+class StudySize:
+    """How much a whole study trains.
+
+    Attributes:
+        trials: Its budget.
+        steps: Of a full trial.
+    """
+
+    trials: int
+    steps: int
 
 
 SIZES = {
-    "parabola": Size(batch=32, lanes=64, steps=1000, study_steps=300, study_trials=1000),
-    "digits": Size(batch=128, lanes=64, steps=300, study_steps=500, study_trials=1000),
-    "mnist": Size(batch=128, lanes=32, steps=100, study_steps=2000, study_trials=64),
-    "cifar10": Size(batch=128, lanes=8, steps=10, study_steps=1000, study_trials=16),
+    "parabola": Size(batch=32, lanes=64, steps=1000),
+    "digits": Size(batch=128, lanes=64, steps=300),
+    "mnist": Size(batch=128, lanes=32, steps=100),
+    "cifar10": Size(batch=128, lanes=8, steps=10),
+}
+STUDIES = {
+    "parabola": StudySize(trials=1000, steps=300),
+    "digits": StudySize(trials=1000, steps=500),
+    "mnist": StudySize(trials=64, steps=2000),
 }
 
 
