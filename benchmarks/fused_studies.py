@@ -199,7 +199,8 @@ def describe(found: dict[str, Any]) -> str:
     lines = [
         "{workload}: {trials} trials of up to {steps} steps, {processes} processes, "
         "{space} space".format(**found),
-        f"{'':>6} {'seconds':>9} {'trials/h':>10} {'ratio':>7} {'steps':>12} {'best':>10}",
+        f"{'':>6} {'seconds':>9} {'trials/h':>10} {'ratio':>7} {'steps':>11} {'steps/s':>9} "
+        f"{'best':>10}",
     ]
     plain_s = statistics.median(run["seconds"] for run in found["runs"]["plain"])
     for way, runs in found["runs"].items():
@@ -208,7 +209,7 @@ def describe(found: dict[str, Any]) -> str:
         )
         lines.append(
             f"{way:>6} {seconds:>9.1f} {3600 * found['trials'] / seconds:>10,.0f} "
-            f"{plain_s / seconds:>6.2f}x {steps:>12,.0f} {best:>10.5f}"
+            f"{plain_s / seconds:>6.2f}x {steps:>11,.0f} {steps / seconds:>9,.0f} {best:>10.5f}"
         )
     for way in ("cold", "warm"):
         last = found["runs"][way][-1]

@@ -83,11 +83,14 @@ class Way(ABC):
         bench: The workload on its device.
         spec: The study.
         configs: The trials.
-        job: What there is to do.
+        compiled: Whether fused steps are compiled.
     """
 
-    def __init__(self, bench: Bench, spec: StudySpec, configs: list[TrialConfig], job: Job) -> None:
-        self.bench, self.spec, self.configs, self.job = bench, spec, configs, job
+    def __init__(
+        self, bench: Bench, spec: StudySpec, configs: list[TrialConfig], *, compiled: bool = True
+    ) -> None:
+        self.bench, self.spec, self.configs, self.compiled = bench, spec, configs, compiled
+        self.steps = spec.budget.steps or 0
 
     def prepare(self) -> bool:
         """Does what is done once, such as compiling; returns whether it has compiled."""
@@ -110,14 +113,14 @@ class Plain(Way):
         return [self._train(config) for config in self.configs]
 
     def _train(self, config: TrialConfig) -> float:
-        bench, total = self.bench, self.job.steps
+        bench, total = self.bench, self.steps
         model = bench.build_model(self.spec.search.seed)
         optimizer = self._optimizer(config, model)
         factor = SCHEDULES[config.schedule].factor(config.schedule_values, total)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         scheduled = config.schedule != "constant" or config.schedule_values["warmup"]
-        batch_size = SIZES[self.job.workload].batch
-        order = BatchOrder(bench.train_examples, batch_size, self.spec.search.seed, bench.device)
+        size = bench.examples_a_step(config.batch_size)
+        order = BatchOrder(bench.train_examples, size, self.spec.search.seed, bench.device)
         value = math.nan
         for step in range(total):
             loss = bench.workload.loss(model, bench.batch(order(step)))
@@ -148,7 +151,8 @@ class Plain(Way):
         bench = self.bench
         model = bench.build_model(self.spec.search.seed)
         optimizer = self._optimizer(config, model)
-        batch = bench.batch(torch.arange(SIZES[self.job.workload].batch, device=bench.device))
+        size = bench.examples_a_step(config.batch_size)
+        batch = bench.batch(torch.arange(size, device=bench.device))
 
         def step() -> None:
             loss = bench.workload.loss(model, batch)
@@ -179,7 +183,7 @@ class Fused(Way):
         """Compiles, by a cohort of a few steps."""
         # No room is made smaller as lanes diverge, so that there is one shape to compile.
         self._model = FusedModel(
-            self.bench, self.spec, compiled=self.job.compiled, smallest=len(self.configs)
+            self.bench, self.spec, compiled=self.compiled, smallest=len(self.configs)
         )
         Cohort(self._model, self._starts(), Everyone(), at_most=EVALUATIONS).train()  # type: ignore[arg-type]
         return self._model.compiler.enabled
@@ -307,7 +311,8 @@ def serve() -> None:
     device, spec = resolve_device(job.device), job.spec()
     workload = load(job.workload)
     bench = Bench.prepare(workload, device, "float32")
-    way = WAYS[job.way](bench, spec, [sample(spec, seed) for seed in job.seeds], job)
+    configs = [sample(spec, seed) for seed in job.seeds]
+    way = WAYS[job.way](bench, spec, configs, compiled=job.compiled)
     answers: dict[str, Callable[[], Any]] = {"train": way.train, "step": way.step_s}
     prepared, compiled = timed(device, way.prepare)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

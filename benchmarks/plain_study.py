@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import torch
@@ -43,15 +43,17 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    grouped = {"multivariate": True, "group": True} if arguments.space == "default" else {}
+    conditional = arguments.space == "default"
     study = optuna.create_study(
         study_name="plain",
         load_if_exists=True,
         storage=open_storage(arguments.storage),
-        sampler=optuna.samplers.TPESampler(seed=arguments.seed, **grouped),
+        sampler=optuna.samplers.TPESampler(
+            seed=arguments.seed, multivariate=conditional, group=conditional
+        ),
         pruner=optuna.pruners.MedianPruner(),
     )
-    make = make_default(arguments) if arguments.space == "default" else make_adam(arguments.steps)
+    make = make_default(arguments) if conditional else make_adam(arguments.steps)
     objective = Objective(arguments, make)
     study.optimize(objective, n_trials=arguments.trials)
     print(json.dumps({"steps": objective.taken, "best": study.best_value}))
@@ -147,7 +149,7 @@ def make_default(arguments: argparse.Namespace) -> Make:
                 case Int():
                     return trial.suggest_int(name, axis.low, axis.high, log=axis.log)
                 case Choice():
-                    return trial.suggest_categorical(name, axis.choices)
+                    return cast("Value", trial.suggest_categorical(name, axis.choices))
                 case _:
                     return axis.value
 
