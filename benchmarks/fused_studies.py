@@ -1,16 +1,18 @@
 """Whole studies, start to end, on two processes: tuner as it comes against the quickest plain form.
 
 Plain is the Optuna script a careful user writes (``benchmarks.plain_study``) in its quickest form:
-two processes, half of the trials each, on Optuna's journal file. Ours is ``tuner study run
---workers 2`` on SQLite with what ``--fuse auto`` chooses, measured from the command to its report:
-start-up, calibration and compiling are part of it, with an empty cache of Inductor (cold) and with
-what that run has left in it (warm). One thread a process. Both search the same space.
+two processes, half of the trials each, on Optuna's journal file. Ours is ``tuner run --workers 2``
+on a study that has just been created on SQLite, with what ``--fuse auto`` chooses, measured from
+the command to its report: start-up, calibration and compiling are part of it, with an empty cache
+of Inductor (cold) and with what that run has left in it (warm). One thread a process. Both search
+the same space.
 
-For ours it also tells where the time of the workers went. A worker's life up to its first trial is
-*start-up* (imports, data, calibration, compiling); trials are charged *training* and *evaluation*
-(compiling for fewer lanes, as others end, is in there); after its last trial a worker *waits* for
-the other one. What is left between its first trial and its last is *storage and search*: proposing,
-judging, reading and writing, and setting trials up. The rest is the command around them.
+For ours it also tells where the time of the workers went. *Start-up* (imports, data) is what the
+workers of a study of two trials need up to the first, ``--fuse off``; what others need beyond that
+is *calibration and compiling*. Trials are charged *training* and *evaluation*; compiling for fewer
+lanes, as some end, is in there. After its last trial a worker *waits* for the other one. What is
+left between its first trial and its last is *storage and search*: proposing, judging, reading and
+writing, and setting trials up. What is left of the wall time is the command around the workers.
 
     python -m benchmarks.fused_studies --workload digits --rounds 3
 """
@@ -26,10 +28,12 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fused_ways import EVALUATIONS
 from benchmarks.plain_study import JOURNAL, SPACES
 from benchmarks.workloads import SIZES, STUDIES, import_string
 from tuner.service.presence import is_dead
@@ -39,7 +43,10 @@ from tuner.store.events import read_events
 from tuner.store.workers import read_workers
 
 ROOT = Path(__file__).parents[1]
-PHASES = ("start-up", "training", "evaluation", "storage and search", "waiting")
+PHASES = (
+    *("start-up", "calibration and compiling", "training", "evaluation"),
+    *("storage and search", "waiting"),
+)
 
 
 def main() -> None:
@@ -61,11 +68,12 @@ def main() -> None:
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns what each round of each way has given."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    start_s = measure_start(arguments)
     for _ in range(arguments.rounds):
         runs["plain"].append(run_plain(arguments))
         with tempfile.TemporaryDirectory(prefix="tuner-bench-") as cache:
-            runs["cold"].append(run_ours(arguments, cache))
-            runs["warm"].append(run_ours(arguments, cache))
+            runs["cold"].append(run_ours(arguments, cache, start_s))
+            runs["warm"].append(run_ours(arguments, cache, start_s))
     return {
         "workload": arguments.workload,
         "trials": arguments.trials,
@@ -106,21 +114,39 @@ def run_plain(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def run_ours(arguments: argparse.Namespace, cache: str) -> dict[str, Any]:
-    """Returns the same of a study of ours, and where its workers' time went."""
+def measure_start(arguments: argparse.Namespace) -> float:
+    """Returns the seconds that imports and data take the workers of a study, in the mean."""
+    tiny = argparse.Namespace(**vars(arguments) | {"trials": arguments.processes, "fuse": "off"})
+    with tempfile.TemporaryDirectory(prefix="tuner-bench-") as cache:
+        found = run_ours(tiny, cache, 0.0, ("--set", f"budget.steps={EVALUATIONS}"))
+    return float(found["spans_s"]["calibration and compiling"]) / arguments.processes
+
+
+def run_ours(
+    arguments: argparse.Namespace, cache: str, start_s: float, extra: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns the same of a study of ours, and where its workers' time went.
+
+    Args:
+        arguments: What main() was told.
+        cache: A folder for what is compiled.
+        start_s: What imports and data take a worker, in seconds.
+        extra: More options for the study.
+    """
     name = arguments.workload
     with tempfile.TemporaryDirectory(prefix="tuner-bench-") as folder:
         url = f"sqlite:///{folder}/studies.db"
         own = environment(
             TUNER_STORAGE=url, TUNER_HOME=f"{folder}/home", TORCHINDUCTOR_CACHE_DIR=cache
         )
-        tuner = [sys.executable, "-m", "tuner", "study"]
-        create = [*tuner, "create", "--no-check", "--workload", import_string(name)]
-        run([*create, "--name", name, *settings(arguments)], own)
+        tuner = [sys.executable, "-m", "tuner"]
+        study = ["--workload", import_string(name), "--name", name, *settings(arguments), *extra]
+        run([*tuner, "study", "create", "--no-check", *study], own)
         began = time.perf_counter()
-        run([*tuner, "run", name, "--workers", str(arguments.processes)], own)
+        how = ["--workers", str(arguments.processes), "--fuse", arguments.fuse]
+        run([*tuner, "run", *study, *how], own)
         seconds = time.perf_counter() - began
-        return {"seconds": seconds, **read(url, name, seconds)}
+        return {"seconds": seconds, **read(url, name, seconds, start_s)}
 
 
 def settings(arguments: argparse.Namespace) -> list[str]:
@@ -156,7 +182,7 @@ def run(command: list[str], own: dict[str, str]) -> None:
         raise SystemExit(f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stderr}")
 
 
-def read(url: str, name: str, seconds: float) -> dict[str, Any]:
+def read(url: str, name: str, seconds: float, start_s: float) -> dict[str, Any]:
     """Returns what the database tells of a study that took so many seconds."""
     database = open_database(url)
     try:
@@ -178,7 +204,9 @@ def read(url: str, name: str, seconds: float) -> dict[str, Any]:
         for worker in workers:
             last_at = max((ends[n] for n in trials[worker.id]), default=worker.last_seen)
             begun_at = first_at.get(worker.id, last_at)
-            spans["start-up"] += begun_at - worker.started_at
+            before_s = begun_at - worker.started_at
+            spans["start-up"] += min(start_s, before_s)
+            spans["calibration and compiling"] += max(0.0, before_s - start_s)
             spans["waiting"] += worker.last_seen - last_at
             spans["storage and search"] += last_at - begun_at
         spans["training"], spans["evaluation"] = summary.training_s, summary.evaluation_s

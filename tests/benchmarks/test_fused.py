@@ -44,9 +44,11 @@ def test_trials_that_end_elsewhere_are_told_apart():
 
 @pytest.mark.slow
 def test_whole_studies_search_one_space_and_their_time_adds_up(tmp_path: Path):
-    arguments = argparse.Namespace(workload="parabola", trials=8, processes=2, space="adam")
+    arguments = argparse.Namespace(
+        workload="parabola", trials=8, processes=2, space="adam", fuse="4"
+    )
     plain = run_plain(arguments)
-    ours = run_ours(arguments, str(tmp_path))
+    ours = run_ours(arguments, str(tmp_path), 0.5)
     for found in (plain, ours):
         assert 0 < found["steps"] <= 8 * 300
         assert 0.005 < found["best"] < 1
