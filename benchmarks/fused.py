@@ -30,8 +30,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fused_ways import EVALUATIONS, WAYS, Job
-from benchmarks.workloads import SIZES
+from benchmarks.fused_ways import WAYS, Job
+from benchmarks.workloads import SIZES, load
 
 ROOT = Path(__file__).parents[1]
 MANY = "plain, all cores"
@@ -59,14 +59,16 @@ def main() -> None:
     arguments = parser.parse_args()
     size = SIZES[arguments.workload]
     steps = arguments.steps or size.steps
-    if steps % EVALUATIONS:
-        parser.error(f"--steps {steps}: a multiple of {EVALUATIONS}, the evaluations")
+    if steps % size.evaluations:
+        parser.error(f"--steps {steps}: a multiple of {size.evaluations}, the evaluations")
     job = Job(
         way="",
         workload=arguments.workload,
+        source=load(arguments.workload).source,  # downloaded here, and not by all at once
         device=arguments.device,
         threads=arguments.threads,
         steps=steps,
+        evaluations=size.evaluations,
         seeds=list(range(arguments.lanes or size.lanes)),
         optimizers=arguments.optimizers,
         compiled=not arguments.eager,

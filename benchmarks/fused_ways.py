@@ -36,7 +36,9 @@ from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
 
-EVALUATIONS = 10
+_REHEARSAL = 10
+"""Steps by which is compiled."""
+
 _LOOK_S = 0.05
 
 
@@ -47,9 +49,11 @@ class Job:
     Attributes:
         way: One of :data:`WAYS`.
         workload: Its name.
+        source: Which data it trains on.
         device: Where.
         threads: On how many threads.
-        steps: Of a trial: a multiple of :data:`EVALUATIONS`.
+        steps: Of a trial: a multiple of the evaluations.
+        evaluations: Of a trial.
         seeds: One a trial; its configuration is drawn with it.
         optimizers: Among which to draw; none are the usual ones.
         compiled: Whether fused steps are compiled.
@@ -57,9 +61,11 @@ class Job:
 
     way: str
     workload: str
+    source: str
     device: str
     threads: int
     steps: int
+    evaluations: int
     seeds: list[int]
     optimizers: list[str]
     compiled: bool
@@ -68,7 +74,7 @@ class Job:
         """Returns the study that the trials could be of."""
         tree: dict[str, Any] = {
             "study": {"name": self.workload, "workload": import_string(self.workload)},
-            "budget": {"steps": self.steps, "evaluations": EVALUATIONS, "trials": 1000},
+            "budget": {"steps": self.steps, "evaluations": self.evaluations, "trials": 1000},
             "train": {"batch_size": SIZES[self.workload].batch},
         }
         if self.optimizers:
@@ -129,7 +135,7 @@ class Plain(Way):
             optimizer.step()
             if scheduled:
                 schedule.step()
-            if (step + 1) % (total // EVALUATIONS) == 0:
+            if (step + 1) % (total // self.spec.budget.evaluations) == 0:
                 value = bench.evaluate(model)["val_loss"]
                 if not math.isfinite(value):
                     return math.nan
@@ -185,7 +191,7 @@ class Fused(Way):
         self._model = FusedModel(
             self.bench, self.spec, compiled=self.compiled, smallest=len(self.configs)
         )
-        Cohort(self._model, self._starts(), Everyone(), at_most=EVALUATIONS).train()  # type: ignore[arg-type]
+        Cohort(self._model, self._starts(), Everyone(), at_most=_REHEARSAL).train()  # type: ignore[arg-type]
         return self._model.compiler.enabled
 
     def train(self) -> list[float]:
@@ -309,14 +315,14 @@ def serve() -> None:
     job = Job(**json.loads(sys.stdin.readline()))
     torch.set_num_threads(job.threads)
     device, spec = resolve_device(job.device), job.spec()
-    workload = load(job.workload)
+    workload = load(job.workload, job.source)
     bench = Bench.prepare(workload, device, "float32")
     configs = [sample(spec, seed) for seed in job.seeds]
     way = WAYS[job.way](bench, spec, configs, compiled=job.compiled)
     answers: dict[str, Callable[[], Any]] = {"train": way.train, "step": way.step_s}
     prepared, compiled = timed(device, way.prepare)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    tell(seconds=prepared, compiled=compiled, device=name, data=getattr(workload, "source", ""))
+    tell(seconds=prepared, compiled=compiled, device=name, data=workload.source)
     for line in sys.stdin:
         seconds, answer = timed(device, answers[line.strip()])
         tell(seconds=seconds, answer=answer, peak_bytes=peak_bytes(device))

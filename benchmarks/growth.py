@@ -76,8 +76,9 @@ def grow_lanes(counts: list[int], device: torch.device, hows: tuple[bool, ...]) 
     """Returns the microseconds that a step takes a lane, by the number of lanes."""
     lines: dict[str, Line] = defaultdict(dict)
     for name in WORKLOADS:
-        bench = Bench.prepare(load(name), device, "float32")
-        job = Job("", name, str(device), 1, 100, [], ["adam"], compiled=True)
+        workload = load(name)
+        bench = Bench.prepare(workload, device, "float32")
+        job = Job("", name, workload.source, str(device), 1, 100, 10, [], ["adam"], compiled=True)
         for lanes in counts:
             times = time_steps(bench, job.spec(), lanes, hows)
             for how, taken in times.items():

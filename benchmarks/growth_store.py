@@ -11,7 +11,6 @@ from typing import TypeVar
 from optuna.trial import TrialState
 
 from benchmarks.databases import new_database
-from benchmarks.fused_ways import EVALUATIONS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialRecord, progress_at
 from tuner.search import Proposer, Pruner
@@ -27,6 +26,7 @@ from tuner.store import (
 )
 
 COHORT = 64
+EVALUATIONS = 10
 _FILLING = 500
 _STEPS = 500
 

@@ -23,11 +23,13 @@ class Size:
         batch: Examples a step.
         lanes: Trials that train side by side.
         steps: Of a trial.
+        evaluations: Of a trial, spread over its steps.
     """
 
     batch: int
     lanes: int
     steps: int
+    evaluations: int = 10
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ class StudySize:
 SIZES = {
     "parabola": Size(batch=32, lanes=64, steps=1000),
     "digits": Size(batch=128, lanes=64, steps=300),
-    "mnist": Size(batch=128, lanes=32, steps=100),
-    "cifar10": Size(batch=128, lanes=8, steps=10),
+    "mnist": Size(batch=128, lanes=32, steps=500),
+    "cifar10": Size(batch=128, lanes=8, steps=20, evaluations=2),
 }
+OWN, SUBSET, NOISE = "its own", "a subset", "noise"
 STUDIES = {
     "parabola": StudySize(trials=1000, steps=300),
     "digits": StudySize(trials=1000, steps=500),
@@ -65,25 +68,29 @@ def import_string(name: str) -> str:
     return f"models.{name}:{name.capitalize()}"
 
 
-def load(name: str) -> Workload:
+def load(name: str, source: str | None = None) -> Supplied:
     """Returns a workload that has data.
 
     Where its own is neither in the data folder nor to be downloaded, it is a smaller copy in that
     folder, or noise of the same shape, which takes as long to train on and can only be learned by
     heart.
+
+    Args:
+        name: The workload.
+        source: The data to take, as :attr:`Supplied.source` says it; None for the best there is.
     """
     workload = load_workload(import_string(name))
     if not isinstance(workload, Workload):
         raise SystemExit(f"{name} has a training loop of its own")
-    try:
-        data = workload.data()
-    except WorkloadError as error:
-        path = data_folder() / "cifar10" / "cifar10-subset.npz"
-        if name == "cifar10" and path.exists():
-            return Supplied(workload, "a subset", _subset(str(path)))
-        print(f"Training on noise: {error}", file=sys.stderr)
-        return Supplied(workload, "noise", _NOISE[name]())
-    return Supplied(workload, "its own", data)
+    if source in (None, OWN):
+        try:
+            return Supplied(workload, OWN, workload.data())
+        except WorkloadError as error:
+            print(f"Training on other data: {error}", file=sys.stderr)
+    path = data_folder() / "cifar10" / "cifar10-subset.npz"
+    if name == "cifar10" and path.exists() and source != NOISE:
+        return Supplied(workload, SUBSET, _subset(str(path)))
+    return Supplied(workload, NOISE, _NOISE[name]())
 
 
 class Supplied:
@@ -91,7 +98,7 @@ class Supplied:
 
     Args:
         workload: The workload.
-        source: What kind of data it is.
+        source: Which data it is: :data:`OWN`, :data:`SUBSET` or :data:`NOISE`.
         data: The data.
     """
 

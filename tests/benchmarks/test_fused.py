@@ -23,7 +23,8 @@ from benchmarks.workloads import SIZES, load
 
 
 def test_ways_to_train_agree_on_where_trials_end():
-    job = Job("", "parabola", "cpu", 1, 20, [0, 1, 2, 3], ["adam", "momentum"], compiled=False)
+    some = ["adam", "momentum"]
+    job = Job("", "parabola", "its own", "cpu", 1, 20, 10, [0, 1, 2, 3], some, compiled=False)
     found = compare(job, rounds=1, processes=2)
     assert found["agree"]
     assert found["ways"].keys() == {"plain", MANY, "single", "fused"}
@@ -84,6 +85,7 @@ def test_a_workload_without_data_trains_on_noise(
     monkeypatch.setenv("TUNER_DATA", str(tmp_path))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     for name in ("mnist", "cifar10"):
-        data = load(name).data()
-        assert len(data.train[0]) > SIZES[name].batch
-    assert "Training on noise" in capsys.readouterr().err
+        workload = load(name)
+        assert workload.source == "noise"
+        assert len(workload.data().train[0]) > SIZES[name].batch
+    assert "Training on other data" in capsys.readouterr().err
