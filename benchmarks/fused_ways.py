@@ -36,7 +36,7 @@ from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
 
-_REHEARSAL = 10
+_REHEARSAL = 2
 """Steps by which is compiled."""
 
 _LOOK_S = 0.05
