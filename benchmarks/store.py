@@ -4,7 +4,9 @@ A group of trials is asked for with its parameters, reports at ten rounds and is
 database each time: once through :class:`tuner.store.storage.Storage`, in one transaction an
 operation, and once through the methods of Optuna's ``RDBStorage`` that ``Study.ask``,
 ``Trial.report`` and ``Study.tell`` end in. Optuna runs on the same engine settings (WAL on SQLite),
-and again as it comes, without them. All alternate, since machines drift; medians are shown.
+and again as it comes, without them. What workers do is the same under leases: a
+:class:`tuner.store.Ledger` does it for the group, and trial by trial. All alternate, since machines
+drift; medians are shown.
 
     python -m benchmarks.store --database postgresql
 """
@@ -15,8 +17,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -27,6 +29,16 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.databases import KINDS, new_database
+from tuner.domain.spec import StudySpec
+from tuner.domain.study_file import parse_spec
+from tuner.store import (
+    LaneEnding,
+    LaneReport,
+    Ledger,
+    Studies,
+    WorkerIdentity,
+    open_database,
+)
 from tuner.store.storage import Storage
 
 S = TypeVar("S", bound=RDBStorage)
@@ -66,6 +78,8 @@ def main() -> None:
     load = Load(arguments.trials, arguments.params, arguments.reports)
     ways: dict[str, Callable[[str], list[float]]] = {
         "tuner": lambda url: measure(Storage(url), in_groups, load),
+        "tuner, under leases": lambda url: measure_ledger(url, leased_in_groups, load),
+        "leases, one by one": lambda url: measure_ledger(url, leased_one_by_one, load),
         "Optuna, same settings": lambda url: measure(Storage(url), one_by_one, load),
         "Optuna, as it comes": lambda url: measure(RDBStorage(url), one_by_one, load),
     }
@@ -93,6 +107,37 @@ def measure(storage: S, record: Callable[[S, int, Load], list[float]], load: Loa
     check(storage, study_id, load)
     storage.remove_session()
     storage.engine.dispose()
+    return ms_a_trial(moments, load)
+
+
+def measure_ledger(
+    url: str, record: Callable[[Ledger, Load], list[float]], load: Load
+) -> list[float]:
+    """Returns the same of trials that a worker holds under leases."""
+    database = open_database(url, create=True)
+    warm = replace(load, trials=2)
+    for name, part in (("warm", warm), ("measured", load)):
+        study = Studies(database).create(spec_of(name, part.trials))
+        worker = WorkerIdentity(name, "benchmark", 1, "cpu", "0")
+        ledger = Ledger(database, study, worker)
+        ledger.register(0.0, lambda ordinal: ordinal)
+        moments = record(ledger, part)
+    check(database.storage, study.study_id, load)
+    database.close()
+    return ms_a_trial(moments, load)
+
+
+def spec_of(name: str, trials: int) -> StudySpec:
+    """Returns the spec of a study of so many trials."""
+    tree = {
+        "study": {"name": name, "workload": "models.parabola:Parabola"},
+        "budget": {"trials": trials, "steps": 100},
+    }
+    return parse_spec(tree, origin="benchmarks.store").resolve()
+
+
+def ms_a_trial(moments: Sequence[float], load: Load) -> list[float]:
+    """Returns the milliseconds a trial between moments in seconds, and their sum."""
     spans = [end - start for start, end in pairwise(moments)]
     return [1000 * span / load.trials for span in (*spans, sum(spans))]
 
@@ -122,6 +167,35 @@ def one_by_one(storage: RDBStorage, study_id: int, load: Load) -> list[float]:
     moments.append(time.perf_counter())
     for trial_id in ids:
         storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.5])
+    return [*moments, time.perf_counter()]
+
+
+def leased_in_groups(ledger: Ledger, load: Load) -> list[float]:
+    """Records all trials at once, under leases; returns the same moments."""
+    templates = load.templates()
+    moments = [time.perf_counter()]
+    leases = ledger.start_many([], templates)
+    moments.append(time.perf_counter())
+    for step in range(load.reports):
+        ledger.report_many(step, [LaneReport(lease, step, 0.5) for lease in leases])
+    moments.append(time.perf_counter())
+    ledger.finish_many([LaneEnding(lease, TrialState.COMPLETE, 0.5, {}) for lease in leases])
+    return [*moments, time.perf_counter()]
+
+
+def leased_one_by_one(ledger: Ledger, load: Load) -> list[float]:
+    """Records each trial on its own, under its lease; returns the same moments."""
+    templates = load.templates()
+    moments = [time.perf_counter()]
+    started = [ledger.start([], template) for template in templates]
+    leases = [lease for lease in started if lease is not None]
+    moments.append(time.perf_counter())
+    for step in range(load.reports):
+        for lease in leases:
+            ledger.report(lease, step, step, 0.5)
+    moments.append(time.perf_counter())
+    for lease in leases:
+        ledger.finish(lease, TrialState.COMPLETE, 0.5, {})
     return [*moments, time.perf_counter()]
 
 

@@ -172,7 +172,8 @@ def test_workloads_are_found_and_checked(tuner: Tuner, project: Path) -> None:
         "    def loss(self, model, batch):\n"
         "        raise ZeroDivisionError('nothing to divide by')\n"
     )
-    (project / "models" / "mnist.py").unlink()
+    for downloads in ("mnist.py", "cifar10.py"):
+        (project / "models" / downloads).unlink()
     ended = tuner("workloads", "--json")
     checks = {check["workload"]: check for check in json.loads(ended.stdout)}
     assert ended.returncode == 1

@@ -269,5 +269,6 @@ class TestPackage:
             torch.manual_seed(1)
             train(model, optimizer, 4)
         for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
-            assert torch.equal(a, b)
+            # Kernels add up in another order where memory is aligned otherwise; Kron shows it.
+            torch.testing.assert_close(a, b)
             assert a.isfinite().all()

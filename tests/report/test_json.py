@@ -24,6 +24,7 @@ KEYS = {
     "evaluation_s",
     "worker_s",
     "overhead",
+    "fusing",
     "trials_per_hour",
     "steps",
     "steps_per_s",

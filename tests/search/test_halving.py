@@ -80,6 +80,25 @@ def test_the_order_in_which_trials_arrive_does_not_matter(levels: list[float], r
     assert first.should_prune(judged, evaluations) == second.should_prune(judged, evaluations)
 
 
+@given(LEVELS, st.sampled_from(["asha", "hyperband"]), st.sampled_from([1, 3]))
+def test_lanes_at_a_rung_are_judged_as_trials_that_reached_it_one_by_one(
+    levels: list[float], pruner: str, rung: int
+):
+    lanes = [(running(n, level), curve(level, rung)) for n, level in enumerate(levels)]
+    stops = pruner_of([], pruner=pruner).judge(lanes)
+    assert {n for n, stop in enumerate(stops) if not stop} == kept(levels, rung, pruner=pruner)
+
+
+def test_a_lane_that_diverged_is_the_worst_and_one_that_stopped_does_not_compete():
+    lanes = [(running(n, float(n)), curve(n, 3)) for n in range(3)]
+    over = [(record_of(n, Outcome.DIVERGED), {}) for n in range(3, 6)]
+    stopped = [(running(n, 0.0), curve(0.0, 1)) for n in range(6, 9)]
+    judge = pruner_of([]).judge
+    assert judge(lanes) == [False, True, True]
+    assert judge(lanes + stopped)[:3] == [False, True, True]
+    assert judge(lanes + over)[:3] == [False, False, True]
+
+
 @pytest.mark.parametrize("points", [2, 4, 5, 6, 7, 8])
 def test_between_rungs_nobody_is_judged(points: int):
     assert kept([1.0, 2.0, 3.0, 4.0], points) == {0, 1, 2, 3}

@@ -4,14 +4,20 @@ import math
 import statistics
 from typing import Any
 
+import numpy as np
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstimatorParameters
+from optuna.samplers._tpe.sampler import default_weights
 from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import ks_2samp
 
-from tests.search.studies import make_spec, record_of, search
+from tests.search.studies import difficulty, make_spec, record_of, search
 from tuner.domain.dimensions import Choice, Fixed
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, default_proposals
+from tuner.domain.trials import Outcome, Proposal, decode, default_proposals
 from tuner.search import Proposer
+from tuner.search.batches import _sample
 
 both_samplers = pytest.mark.parametrize("sampler", ["tpe", "random"])
 
@@ -173,3 +179,126 @@ def test_tpe_searches_better_than_chance():
             values = search(Proposer(spec_with(sampler), seed), 50)
             found.append(statistics.mean(values[-15:]))
     assert statistics.mean(ends["tpe"]) < 0.5 * statistics.mean(ends["random"])
+
+
+@both_samplers
+def test_a_cohort_is_proposed_within_the_space(sampler: str):
+    spec = spec_with(sampler)
+    proposer = Proposer(spec, 3)
+    search(proposer, 30)
+
+    cohort = proposer.propose_many(40)
+
+    assert len({str(sorted(trial.params.items())) for trial in cohort}) == 40
+    for trial in cohort:
+        check_point(spec, trial.params)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "optuna.samplers:RandomSampler"])
+def test_a_cohort_can_train_together_and_its_trials_differ(sampler: str):
+    spec = spec_with(
+        sampler,
+        space={"optimizers": ["sgd"], "schedules": ["constant"], "breadth": 1},
+        train={"batch_size": {"choices": [32, 64, 128]}},
+    )
+    proposer = Proposer(spec, 3)
+    search(proposer, 12)
+
+    for _ in range(2):
+        cohort = proposer.propose_many(4)
+        assert len({t.params["sgd.lr"] for t in cohort}) == len(cohort) == 4
+        assert len({decode(spec, Proposal(t.params)).company for t in cohort}) == 1
+
+
+def test_cohorts_have_the_batch_size_that_is_drawn_first():
+    spec = spec_with("random", train={"batch_size": {"choices": [32, 64, 128]}})
+    proposer = Proposer(spec, 3)
+    drawn = [proposer.propose_many(3)[2].params["batch_size"] for _ in range(12)]
+    assert set(drawn) == {32, 64, 128}
+
+
+def test_a_company_that_is_hardly_drawn_again_leaves_a_smaller_cohort():
+    spec = spec_with("random", train={"batch_size": {"choices": list(range(1, 2001))}})
+
+    cohort = Proposer(spec, 3).propose_many(4)
+
+    assert 1 <= len(cohort) < 4
+
+
+def test_draws_of_a_cohort_are_distributed_as_those_of_optuna():
+    space = {
+        "rate": FloatDistribution(1e-4, 1.0, log=True),
+        "momentum": FloatDistribution(0.0, 0.99),
+        "layers": IntDistribution(1, 40, log=True),
+        "width": IntDistribution(1, 9),
+        "kind": CategoricalDistribution(("a", "b", "c")),
+    }
+    rng = np.random.RandomState(0)
+    seen = {
+        "rate": 10 ** (-4 * rng.rand(12)),
+        "momentum": rng.rand(12),
+        "layers": rng.randint(1, 41, 12),
+        "width": rng.randint(1, 10, 12),
+        "kind": rng.randint(0, 3, 12),
+    }
+    parameters = _ParzenEstimatorParameters(1.0, True, False, default_weights, True)
+    theirs = _ParzenEstimator(seen, space, parameters)
+    count = 4000
+    drawn = theirs.sample(rng, count)
+
+    ours = _sample(theirs._mixture_distribution, rng, count)
+
+    for column, name in zip(ours.T, space, strict=True):
+        assert ks_2samp(column, drawn[name]).pvalue > 1e-3
+
+
+def test_one_trial_can_be_proposed_where_many_can():
+    assert len(Proposer(spec_with("tpe"), 0).propose_many(1)) == 1
+    assert len(Proposer(spec_with("random"), 0).propose_many(1)) == 1
+
+
+def test_asking_for_a_cohort_leaves_no_question_open():
+    proposer = Proposer(spec_with("random"), 0)
+    proposer.propose_many(5)
+    proposer.propose()
+    *earlier, last = proposer.history.asked.trials
+    assert {trial.state for trial in earlier} == {TrialState.FAIL}
+    assert last.state == TrialState.RUNNING
+
+
+def test_a_cohort_learns_from_the_past():
+    spec = make_spec()
+    first, later = Proposer(spec, 3), Proposer(spec, 3)
+    learnt = search(later, 80)
+
+    blind = [difficulty(trial) for trial in first.propose_many(60)]
+    cohort = [difficulty(trial) for trial in later.propose_many(60)]
+
+    assert len(learnt) == 80
+    assert statistics.median(cohort) < 0.5 * statistics.median(blind)
+
+
+def test_lanes_of_a_cohort_keep_further_apart_than_draws_that_know_nothing_of_each_other():
+    spec = make_spec(space={"optimizers": ["adam"], "schedules": ["cosine"], "breadth": 1})
+
+    def gap(rates: list[float]) -> float:
+        ordered = np.sort(np.log10(rates))
+        return float(np.median(np.diff(ordered)))
+
+    together, apart = [], []
+    for seed in range(6):
+        proposer = Proposer(spec, seed)
+        search(proposer, 30)
+        together.append(gap([t.params["adam.lr"] for t in proposer.propose_many(24)]))
+        drawn = [proposer.propose_many(1)[0] for _ in range(24)]
+        apart.append(gap([t.params["adam.lr"] for t in drawn]))
+    assert statistics.mean(together) > 2 * statistics.mean(apart)
+
+
+def test_the_same_seed_proposes_the_same_cohort():
+    def cohort() -> list[dict[str, Any]]:
+        proposer = Proposer(make_spec(), 5)
+        search(proposer, 20)
+        return [trial.params for trial in proposer.propose_many(20)]
+
+    assert cohort() == cohort()

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, TrialState
 
 from tests.search.studies import make_spec, record_of
+from tuner.domain.dimensions import Value
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, progress_at
 from tuner.errors import SpecError
 from tuner.search import History, Pruner, needs_running
-from tuner.search.pruner import OWN_TRIALS, STARTUP_TRIALS
+from tuner.search.lanes import OWN_TRIALS, STARTUP_TRIALS
 
 STEPS = (20, 40, 60, 80, 100)
 MAXIMIZE = {"study": {"name": "s", "workload": "a:B", "direction": "maximize"}}
@@ -140,6 +145,13 @@ def test_without_a_pruner_nobody_is_stopped():
     assert not pruner.should_prune(RUNNING, curve(1e9, 4))
 
 
+@pytest.mark.parametrize("name", ["none", "median", "asha", "hyperband"])
+def test_judging_a_cohort_leaves_the_history_as_it_was(name: str):
+    pruner = pruner_after(6, search={"pruner": name})
+    pruner.judge(lanes_of(range(9), 3))
+    assert pruner._history.count == len(pruner._history.study.trials) == 6
+
+
 def test_judging_a_trial_does_not_enter_it_into_the_history():
     spec = make_spec()
     history = History(spec)
@@ -223,3 +235,108 @@ def test_an_optimizer_is_stopped_once_enough_of_its_own_trials_are_complete(comp
     )
     trial = record_of(99, Outcome.RUNNING, params=adam)
     assert pruner.should_prune(trial, curve(100.0, 3)) is (complete >= OWN_TRIALS)
+
+
+def lanes_of(
+    levels: Sequence[float], points: int, own: Sequence[Mapping[str, Value]] = ()
+) -> list[tuple[TrialRecord, dict[int, float]]]:
+    """Returns a cohort of flat curves."""
+    params = own or [{}] * len(levels)
+    return [
+        (record_of(100 + n, Outcome.RUNNING, params=params[n]), curve(level, points))
+        for n, level in enumerate(levels)
+    ]
+
+
+@pytest.mark.parametrize("points", [2, 3, 4])
+def test_the_first_cohort_is_judged_without_a_past(points: int):
+    stops = pruner_after(0).judge(lanes_of(range(9), points))
+    assert stops == [False] * 5 + [True] * 4
+
+
+def test_those_left_of_a_cohort_are_halved_again():
+    pruner, lanes = pruner_after(0), lanes_of(range(32), 2)
+    left = list(range(32))
+    for points in (2, 3, 4):
+        lanes = [(r, curve(n, points if n in left else 2)) for n, (r, _) in enumerate(lanes)]
+        left = [n for n, stop in enumerate(pruner.judge(lanes)) if n in left and not stop]
+        assert left == list(range(32 >> points - 1))
+
+
+def test_a_cohort_also_meets_the_bar_of_the_past():
+    lanes = lanes_of([2.5 + level for level in range(8)], 3)
+    assert pruner_after(0).judge(lanes) == [False] * 4 + [True] * 4
+    assert pruner_after(5).judge(lanes) == [False] * 2 + [True] * 6
+
+
+@given(st.permutations(list(range(12))), st.sampled_from(["median", "asha", "hyperband"]))
+def test_the_order_of_lanes_does_not_matter(order: list[int], name: str):
+    pruner = pruner_after(7, search={"pruner": name})
+    lanes = lanes_of([0.5 * level for level in range(12)], 3)
+    stops = pruner.judge(lanes)
+    assert pruner.judge([lanes[n] for n in order]) == [stops[n] for n in order]
+
+
+@given(st.lists(st.integers(-5, 25), min_size=1, max_size=12), st.integers(0, 12))
+def test_a_cohort_of_one_lane_is_a_trial_that_trains_alone(levels: list[int], past: int):
+    pruner = pruner_after(past)
+    for lane in lanes_of(levels, 3):
+        assert pruner.judge([lane]) == [pruner.should_prune(*lane)]
+
+
+@pytest.mark.parametrize(
+    "name", ["median", "asha", "hyperband", "tests.search.test_pruner:Everyone"]
+)
+def test_lanes_that_are_over_and_defaults_are_not_stopped(name: str):
+    lanes = lanes_of([9.0] * 12, 3)
+    lanes[0] = record_of(0, Outcome.RUNNING, preset="default"), curve(1e9, 3)
+    lanes[1] = lanes[1][0], curve(1e9, 2)
+    lanes[2] = record_of(2, Outcome.DIVERGED), {}
+    assert pruner_after(0, search={"pruner": name}).judge(lanes)[:3] == [False] * 3
+
+
+@pytest.mark.parametrize("name", ["median", "asha", "hyperband"])
+def test_nobody_is_judged_before_the_first_evaluation(name: str):
+    lanes = lanes_of(range(20), 0)
+    assert pruner_after(9, search={"pruner": name}).judge(lanes) == [False] * 20
+
+
+def test_the_best_of_each_optimizer_go_on_until_enough_of_its_own_are_through():
+    adam = [{"optimizer": "adam", "adam.lr": 0.1}] * 6
+    lanes = lanes_of([*range(10), *range(100, 106)], 3, [{}] * 10 + adam)
+    pruner = pruner_after(0)
+
+    assert pruner.judge(lanes)[10:] == [False] * OWN_TRIALS + [True] * (6 - OWN_TRIALS)
+    pruner._history.add([record_of(0, value=9.0, evaluations=curve(9.0, 5), params=adam[0])])
+    assert pruner.judge(lanes)[10:] == [False] * (OWN_TRIALS - 1) + [True] * (7 - OWN_TRIALS)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RUNNING, Outcome.PRUNED, Outcome.COMPLETE])
+def test_what_the_history_holds_of_the_lanes_themselves_does_not_count(outcome: Outcome):
+    lanes = lanes_of([0.1 * n for n in range(9)], 3)
+    for name in ("median", "asha"):
+        pruner = pruner_after(7, search={"pruner": name})
+        before = pruner.judge(lanes)
+        pruner._history.add(
+            record_of(record.number, outcome, value=-1.0, evaluations=curve(-1.0, 5))
+            for record, _ in lanes
+        )
+        assert pruner.judge(lanes) == before
+
+
+class BehindAnyone(optuna.pruners.BasePruner):
+    """Stops whoever is behind a running trial."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        last = trial.intermediate_values[trial.last_step or 0]
+        return any(other.intermediate_values[trial.last_step or 0] < last for other in running)
+
+
+def test_a_pruner_of_the_user_s_sees_the_lanes_as_running_trials():
+    pruner = pruner_after(0, search={"pruner": "tests.search.test_pruner:BehindAnyone"})
+    assert pruner.judge(lanes_of([3.0, 1.0, 2.0], 2)) == [True, False, True]
+    lanes = lanes_of([3.0, 1.0, 2.0], 3)
+    lanes[1] = lanes[1][0], curve(1.0, 2)
+    pruner._history.add([record_of(101, Outcome.PRUNED, 1.0, curve(1.0, 2))])
+    assert pruner.judge(lanes) == [True, False, False]

@@ -206,6 +206,15 @@ def test_a_dropped_proposal_leaves_no_hole_in_the_sequence():
         assert sorted((axis * 16).astype(int)) == list(range(16))
 
 
+def test_a_cohort_draws_the_next_points_of_the_sequence():
+    search, together = Search(joint_spec("qmc")), Search(joint_spec("qmc"))
+    search.run(5)
+    together.run(5)
+    cohort = [trial.params for trial in together.workers[0].propose_many(11)]
+    search.run(11)
+    assert cohort == [record.proposal.params for record in search.records[-11:]]
+
+
 def test_workers_draw_other_points_of_sobol_sequences():
     search = Search(joint_spec("qmc"), 4)
     search.run(32)

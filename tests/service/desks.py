@@ -79,8 +79,9 @@ class Bureau:
         desk = self._desks[worker]
         desk.interruption = interruption or Counted(stop_after)
         desk.catch_up()
-        lease = desk.ledger.take_over(lambda other: worker not in ("a", other)) or desk.start()
-        assert lease is not None
+        lease = desk.ledger.take_over(lambda other: worker not in ("a", other))
+        if lease is None:
+            [lease] = desk.start(1, lambda config: False)
         record = read_record(self.database, self.study, lease.number)
         assert record is not None
         task = Task(

@@ -344,7 +344,7 @@ def test_a_holder_that_lost_its_trial_writes_nothing_that_counts(bureau: Bureau)
 class TestOrders:
     @pytest.fixture(autouse=True)
     def look_at_every_report(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tuner.service.task._LOOK_AT_REPORTS_S", -1.0)
+        monkeypatch.setattr("tuner.service.task.LOOK_AT_REPORTS_S", -1.0)
 
     def obeyed(self, bureau: Bureau, give: Callable[[], object]) -> tuple[TrialRecord, list[int]]:
         """Returns what became of a trial in which an order is given at the third step."""

@@ -57,6 +57,12 @@ def test_a_compressed_file_is_read_and_decompressed(folder: Path):
     assert fetch("some/x.gz", url=UNREACHABLE, sha256=SHA256) == CONTENT
 
 
+def test_an_archive_is_read_as_it_is(folder: Path):
+    put(folder, "some/x.tar.gz", PACKED)
+    packed = hashlib.sha256(PACKED).hexdigest()
+    assert fetch("some/x.tar.gz", url=UNREACHABLE, sha256=packed) == PACKED
+
+
 def test_a_plain_file_is_read_as_it_is(folder: Path):
     put(folder, "some/x.bin", CONTENT)
     assert fetch("some/x.bin", url=UNREACHABLE, sha256=SHA256) == CONTENT

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuner.analysis.averages import AverageSummary, summarize_average
+from tuner.analysis.fusing import FusingSummary, summarize_fusing
 from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.dimensions import Choice, Fixed
+from tuner.domain.fusing import FusePlan
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.trials import (
@@ -95,6 +97,7 @@ class StudySummary:
         worker_s: Seconds all workers lived, added up.
         steps: Optimizer steps taken, all trials together.
         state: Whether it is worked on.
+        fusing: How many trials trained as one, or None where nobody has asked for it.
     """
 
     name: str
@@ -111,6 +114,7 @@ class StudySummary:
     worker_s: float
     steps: int
     state: StudyState = StudyState.RUNNING
+    fusing: FusingSummary | None = None
 
     @property
     def finished(self) -> int:
@@ -155,6 +159,7 @@ def summarize(
     wall_s: float,
     worker_s: float,
     state: StudyState = StudyState.RUNNING,
+    plans: Collection[FusePlan] = (),
 ) -> StudySummary:
     """Sums up a study.
 
@@ -166,6 +171,7 @@ def summarize(
         wall_s: Seconds during which at least one worker lived.
         worker_s: Seconds all workers lived, added up.
         state: Whether it is worked on.
+        plans: How many trials were to train as one, on each kind of device.
     """
     counts = Counter(record.outcome.value for record in records)
     best = best_of(spec, records)
@@ -189,6 +195,7 @@ def summarize(
         worker_s=worker_s,
         steps=round(_total(records, "steps")),
         state=state,
+        fusing=summarize_fusing(records, plans),
     )
 
 

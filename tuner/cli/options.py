@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tuner.domain.fusing import AUTO, parse_fuse
 from tuner.domain.imports import allow, vouch_for
 from tuner.domain.names import find_nearest
 from tuner.domain.spec import StudySpec
@@ -130,6 +131,23 @@ def device_option(command: F, *, purpose: str = "Where to train.") -> F:
         metavar="auto|cpu|cuda|cuda:0|mps",
         help=purpose,
     )(command)
+
+
+def fuse_option(command: F) -> F:
+    """Adds ``--fuse``."""
+    return click.option(
+        "--fuse",
+        default=AUTO,
+        show_default=True,
+        metavar="auto|off|N",
+        callback=_parse_fuse,
+        help="How many trials train as one: what is fastest here, found out once for each study "
+        "and kind of device; one at a time; or N.",
+    )(command)
+
+
+def _parse_fuse(_ctx: click.Context, _param: click.Parameter, text: str) -> str:
+    return parse_fuse(text)
 
 
 def workers_option(command: F) -> F:

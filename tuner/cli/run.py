@@ -15,11 +15,13 @@ from tuner.cli.options import (
     console,
     device_option,
     examples,
+    fuse_option,
     load_spec,
     open_storage,
     spec_options,
     storage_option,
 )
+from tuner.domain.fusing import AUTO
 from tuner.errors import SpecError, WorkloadError
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ INTERRUPTED = 130
     help="Processes; they share the cores, unless OMP_NUM_THREADS says how many each takes.",
 )
 @device_option
+@fuse_option
 @allow_option
 def run(
     spec: str | None,
@@ -58,6 +61,7 @@ def run(
     storage: str | None,
     workers: int,
     device: str,
+    fuse: str,
 ) -> None:
     """Create or resume a study, train it on this machine, and report.
 
@@ -67,7 +71,7 @@ def run(
     """
     parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
     database, study = create_or_resume(parsed, storage, device, settings)
-    train(database, study, workers=workers, device=device)
+    train(database, study, workers=workers, device=device, fuse=fuse)
 
 
 def create_or_resume(
@@ -133,7 +137,9 @@ def check_workload(spec: StudySpec, device: str) -> None:
     prepare_checked(resolved, resolve_device(device))
 
 
-def train(database: Database, study: StudyHandle, *, workers: int, device: str) -> None:
+def train(
+    database: Database, study: StudyHandle, *, workers: int, device: str, fuse: str = AUTO
+) -> None:
     """Trains a study on local workers, shows how it goes, and prints the report."""
     from tuner.service.local_pool import LocalPool
     from tuner.service.pools import slots_on
@@ -141,7 +147,8 @@ def train(database: Database, study: StudyHandle, *, workers: int, device: str) 
 
     if read_summary(database, study).finished < study.spec.budget.trials:
         _refuse_halted(database, study)
-        train_on(LocalPool(job_on(database, study), slots_on([device], workers)), database, study)
+        job = job_on(database, study, fuse)
+        train_on(LocalPool(job, slots_on([device], workers)), database, study)
     conclude(database, study)
 
 
@@ -175,7 +182,7 @@ def _refuse_halted(database: Database, study: StudyHandle) -> None:
         )
 
 
-def job_on(database: Database, study: StudyHandle) -> Job:
+def job_on(database: Database, study: StudyHandle, fuse: str = AUTO) -> Job:
     """Returns what the workers of a pool are started with."""
     from tuner.domain.imports import ALLOW
     from tuner.service.checkpoints import study_folder
@@ -185,6 +192,7 @@ def job_on(database: Database, study: StudyHandle) -> Job:
         study=study.name,
         url=database.url,
         logs=study_folder(database.url, study) / "logs",
+        fuse=fuse,
         environment={key: value for key, value in os.environ.items() if key == ALLOW},
     )
 

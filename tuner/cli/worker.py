@@ -13,11 +13,13 @@ from tuner.cli.options import (
     allow_option,
     device_option,
     examples,
+    fuse_option,
     open_storage,
     storage_option,
 )
 from tuner.cli.run import INTERRUPTED
 from tuner.cli.streams import lose_rather_than_fail
+from tuner.domain.fusing import AUTO
 from tuner.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -35,11 +37,17 @@ def worker() -> None:
 @click.argument("name")
 @storage_option
 @device_option
+@fuse_option
 @allow_option
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; else torch decides.")
 @click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when standard input ends.")
 def start(
-    name: str, storage: str | None, device: str, threads: int | None, follow_stdin: bool
+    name: str,
+    storage: str | None,
+    device: str,
+    fuse: str,
+    threads: int | None,
+    follow_stdin: bool,
 ) -> None:
     """Work on the study NAME until its budget is used up.
 
@@ -53,7 +61,7 @@ def start(
     lose_rather_than_fail()
     with Interruption(follow_stdin=follow_stdin) as interruption:
         try:
-            work(name, storage, device, threads, interruption)
+            work(name, storage, device, threads, interruption, fuse=fuse)
         except (KeyboardInterrupt, UnavailableError) as error:
             if not interruption.requested:
                 raise
@@ -70,6 +78,8 @@ def work(
     device: str,
     threads: int | None,
     interruption: Interruption,
+    *,
+    fuse: str = AUTO,
 ) -> None:
     """Opens the database, waiting for it if it is away, and works on a study.
 
@@ -101,5 +111,6 @@ def work(
             interruption=interruption,
             started_at=STARTED_AT,
             log=click.echo,
+            fuse=fuse,
         )
     worker.run()

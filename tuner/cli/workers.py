@@ -13,6 +13,7 @@ from tuner.cli.options import (
     console,
     echo_json,
     examples,
+    fuse_option,
     json_option,
     open_storage,
     storage_option,
@@ -51,6 +52,7 @@ def workers() -> None:
 )
 @click.argument("name")
 @storage_option
+@fuse_option
 @allow_option
 @click.option(
     "--on",
@@ -81,6 +83,7 @@ def workers() -> None:
 def launch(
     name: str,
     storage: str | None,
+    fuse: str,
     place: str,
     devices: str | None,
     per_device: int | None,
@@ -107,7 +110,7 @@ def launch(
     database, study = _find(name, storage)
     from tuner.service.pools import MAX_RESTARTS
 
-    job = job_on(database, study)
+    job = job_on(database, study, fuse)
     cap = MAX_RESTARTS if max_restarts is None else max_restarts
     if place == "ray":
         _launch_on_ray(database, study, job, address, count or 1, gpus_per_worker, cap)

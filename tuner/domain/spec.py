@@ -302,9 +302,10 @@ class StudySpec(Frozen):
 
     def root_axes(self) -> dict[str, Dimension]:
         """Returns the axes every trial has."""
+        # Every trial asks for these, and they have been validated.
         axes: dict[str, Dimension] = {
-            "optimizer": Choice(choices=self.space.optimizers),
-            "schedule": Choice(choices=self.space.schedules),
+            "optimizer": Choice.model_construct(choices=self.space.optimizers),
+            "schedule": Choice.model_construct(choices=self.space.schedules),
         }
         return axes | self.train.axes()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -79,6 +79,12 @@ class TrialConfig:
     average: str = NO_AVERAGE
     average_values: dict[str, Value] = field(default_factory=dict)
     momentum_warmup: float = 0.0
+
+    @property
+    def company(self) -> tuple[Hashable, ...]:
+        """What trials must have in common to train as one: batch size, and groups of parameters."""
+        parts = ((group.name, group.match, group.frozen_until) for group in self.groups)
+        return (self.batch_size, *parts)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values as a report shows them: the schedule's prefixed with its name."""
@@ -227,6 +233,22 @@ def known_axes(spec: StudySpec) -> dict[str, Dimension]:
     return axes
 
 
+def axes_of(spec: StudySpec, names: Collection[str]) -> dict[str, Dimension]:
+    """Returns the axes that some parameters are searched on, by name, without those on none.
+
+    Args:
+        spec: A resolved spec.
+        names: Parameters of a trial.
+    """
+    axes = root_axes(spec)
+    for name in names:
+        branch, _, key = name.rpartition(".")
+        for table in spec.tables().values():
+            if key in table.get(branch, {}):
+                axes[name] = table[branch][key]
+    return {name: axes[name] for name in names if name in axes}
+
+
 def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
     """Returns the trials a study starts with: each optimizer's own defaults.
 
@@ -249,7 +271,7 @@ def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
 
 def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
     """Returns what a trial at this point trains with."""
-    params, known = proposal.params, known_axes(spec)
+    params, known = proposal.params, axes_of(spec, proposal.params)
     chosen: dict[str, str] = {}
     points: dict[str, dict[str, Value]] = {}
     for table, branch, axes in branches_of(spec, params):

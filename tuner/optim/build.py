@@ -83,7 +83,9 @@ def build_optimizer(
             parts.append(_instantiate(call, own, sparse))
             frozen += [FrozenGroup(parts[-1], group) for group in _freeze(parts[-1])]
         elif own:
-            parts.append(_load(call.target)([p for _, ps in own for p in ps], **call.arguments))
+            parts.append(
+                find_constructor(call.target)([p for _, ps in own for p in ps], **call.arguments)
+            )
     if len(parts) == 1 and not frozen:
         return parts[0]
     return JointOptimizer(parts, frozen)
@@ -106,7 +108,7 @@ def _instantiate(
 
     Where torch has a fused kernel for it, that one is used: the same rule in one pass.
     """
-    constructor = _load(call.target)
+    constructor = find_constructor(call.target)
     accepted = inspect.signature(constructor).parameters
     groups = [
         {
@@ -124,12 +126,16 @@ def _instantiate(
     faster = {"fused": True} if fusable else {}
     optimizer: torch.optim.Optimizer = constructor(groups, **call.arguments, **faster)
     if call.wrapper is not None:
-        optimizer = _load(call.wrapper.target)(optimizer, **call.wrapper.arguments)
+        optimizer = find_constructor(call.wrapper.target)(optimizer, **call.wrapper.arguments)
     return optimizer
 
 
-def _load(target: str) -> Any:
-    """Returns a class by its import path."""
+def find_constructor(target: str) -> Any:
+    """Returns the class of an import path.
+
+    Raises:
+        SpecError: If its package is not installed.
+    """
     module, _, attribute = target.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)

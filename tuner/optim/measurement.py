@@ -145,18 +145,16 @@ class Measurement:
         self._quotient.lerp_(quotient, 1 - self._beta)
 
     def _tune(self, curvature: Tensor, variance: Tensor, distance: Tensor) -> Tuning:
-        """Returns learning rate and momentum: the paper's SingleStep in closed form."""
+        """Returns learning rate and momentum."""
         if self.steps == 1:
             return Tuning(FIRST_RATE * self._one, 0 * distance)
         low, high = (curvature + self._epsilon).unbind()
         noise = torch.add(self._two_epsilon, variance, alpha=2)
-        root_p = (distance + self._epsilon) * low * noise.rsqrt()
-        # 1 − √μ: the larger momentum is that which needs the smaller of both.
-        rest = torch.minimum(solve_cubic(root_p), self._two / ((high / low).sqrt() + self._one))
-        lr = rest.square() / low
+        reach = distance + self._epsilon
+        lr, momentum = solve_step(low, high, noise, reach, one=self._one, two=self._two)
         if self.steps < SLOW_START * len(self._energies):
             lr = lr * (self.steps / (SLOW_START * len(self._energies)))
-        return Tuning(lr, (self._one - rest).square())
+        return Tuning(lr, momentum)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything measured so far."""
@@ -179,6 +177,31 @@ class Measurement:
         self._quotient = state["quotient"].to(device, copy=True)
         self._curvature = state["curvature"].to(device)
         self._estimates = {name: value.to(device) for name, value in state["estimates"].items()}
+
+
+def solve_step(
+    low: Tensor,
+    high: Tensor,
+    noise: Tensor,
+    distance: Tensor,
+    *,
+    one: Tensor | float = 1.0,
+    two: Tensor | float = 2.0,
+) -> Tuning:
+    """Returns learning rate and momentum: the paper's SingleStep in closed form.
+
+    Args:
+        low: The least curvature, in float64 and above 0, like all of them.
+        high: The largest curvature.
+        noise: Twice the variance of the gradient.
+        distance: The distance to the optimum.
+        one: The number 1; a scalar on the device is quicker to compute with.
+        two: The number 2, likewise.
+    """
+    root_p = distance * low * noise.rsqrt()
+    # 1 − √μ: the larger momentum is that which needs the smaller of both.
+    rest = torch.minimum(solve_cubic(root_p), two / ((high / low).sqrt() + one))
+    return Tuning(rest.square() / low, (one - rest).square())
 
 
 def solve_cubic(root_p: Tensor) -> Tensor:

@@ -58,10 +58,7 @@ def build_schedule(
     """
     row, epoch_steps = SCHEDULES[name], epoch_steps or 1
     length = count_epochs(total_steps, epoch_steps)
-    plateau = None
-    if row.follows_metric:
-        numbers = as_numbers(values)
-        plateau = _Plateau(numbers["factor"], count_patience(numbers, evaluations), direction)
+    plateau = build_plateau(name, values, evaluations=evaluations, direction=direction)
     return Schedule(
         optimizer,
         total_steps,
@@ -72,6 +69,23 @@ def build_schedule(
         epoch_steps=epoch_steps,
         momentum_warmup=round(momentum_warmup * total_steps),
     )
+
+
+def build_plateau(
+    name: str, values: dict[str, Value], *, evaluations: int, direction: Direction
+) -> Plateau | None:
+    """Builds what lowers the rate when the metric stops improving, if the schedule does that.
+
+    Args:
+        name: The schedule's name in the catalog.
+        values: Its hyperparameters.
+        evaluations: Evaluations of a full trial, at least 1.
+        direction: Whether a lower or a higher metric is better.
+    """
+    if not SCHEDULES[name].follows_metric:
+        return None
+    numbers = as_numbers(values)
+    return Plateau(numbers["factor"], count_patience(numbers, evaluations), direction)
 
 
 class Schedule(LRScheduler):
@@ -100,7 +114,7 @@ class Schedule(LRScheduler):
         total_steps: int,
         factor: Course,
         momentum: Course | None = None,
-        plateau: _Plateau | None = None,
+        plateau: Plateau | None = None,
         *,
         clock: Callable[[], int] | None = None,
         epoch_steps: int = 1,
@@ -192,7 +206,7 @@ class Schedule(LRScheduler):
         return self.last_epoch // self._epoch_steps
 
 
-class _Plateau:
+class Plateau:
     """Torch's ReduceLROnPlateau over a stand-in whose learning rate is a scale on everyone's."""
 
     def __init__(self, factor: float, patience: int, direction: Direction) -> None:

@@ -38,6 +38,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         "evaluation_s": summary.evaluation_s,
         "worker_s": summary.worker_s,
         "overhead": summary.overhead,
+        "fusing": None if summary.fusing is None else dataclasses.asdict(summary.fusing),
         "trials_per_hour": summary.trials_per_hour,
         "steps": summary.steps,
         "steps_per_s": summary.steps_per_s,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.analysis.fusing import FusingSummary
 from tuner.analysis.summary import StudySummary
 from tuner.domain.dimensions import format_value
 from tuner.domain.states import StudyState
@@ -134,9 +135,27 @@ def facts(summary: StudySummary) -> TextTable:
             ("outside both", f"{summary.overhead:.1%} of the workers' time"),
             ("trials an hour", f"{summary.trials_per_hour:,.0f}"),
             ("steps a second", f"{summary.steps_per_s:,.0f}"),
+            *_fused(summary.fusing),
             ("database", summary.storage),
         ),
     )
+
+
+def _fused(fusing: FusingSummary | None) -> list[tuple[str, str]]:
+    """Returns how many trials trained as one, and what that gained."""
+    if fusing is None:
+        return []
+    if not fusing.trials:
+        return [("trained as one", f"none: {fusing.reason}")]
+    said = [
+        f"{fusing.trials} trials",
+        f"up to {fusing.lanes} at once{', compiled' if fusing.compiled else ''}",
+    ]
+    if fusing.occupancy is not None:
+        said.append(f"{fusing.occupancy:.0%} of their places in use")
+    if fusing.speedup is not None:
+        said.append(f"{fusing.speedup:.3g} times the speed of one at a time")
+    return [("trained as one", ", ".join(said))]
 
 
 def number(value: float | None) -> str:

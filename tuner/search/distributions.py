@@ -13,7 +13,7 @@ from optuna.distributions import (
 
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import known_axes, walk
+from tuner.domain.trials import axes_of, walk
 
 
 def to_distribution(axis: Dimension) -> BaseDistribution:
@@ -39,7 +39,7 @@ def distributions_of(
         params: The trial's parameters by name.
         own_axes: Where its workload's own hyperparameters were searched.
     """
-    axes = {**(own_axes or {}), **known_axes(spec)}
+    axes = {**(own_axes or {}), **axes_of(spec, params)}
     return {name: to_distribution(axes[name]) for name in params if name in axes}
 
 

@@ -7,13 +7,15 @@ that was interrupted is judged as one that was not.
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Sequence
 
-import optuna
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.history import number_of
+from tuner.search.lanes import LanePruner, others_of, sign_of
 
 ETA = 3
 """Of how many trials one goes on. Successive halving is least sensitive near e, and both papers
@@ -22,13 +24,14 @@ use 3 or 4; with the usual ten evaluations 3 leaves two rungs, 4 only one."""
 _COMPETING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
-class AshaPruner(optuna.pruners.BasePruner):
+class AshaPruner(LanePruner):
     """Asynchronous successive halving (Li et al., 2020), in the form that stops trials.
 
     At a rung, a trial goes on if it is among the best n/eta of the n trials that have been
     evaluated as often, itself included, and nobody waits for others. Where fewer than eta trials
     have come that far, the best of them goes on: so the first one always does. Trials that are
-    level go on together; a diverged trial is the worst at every rung it did not reach.
+    level go on together; a diverged trial is the worst at every rung it did not reach. The lanes
+    of a cohort reach a rung together, and each competes with all others there.
 
     Args:
         evaluations: Evaluations of a full trial, at least 1.
@@ -39,18 +42,24 @@ class AshaPruner(optuna.pruners.BasePruner):
         self._eta = eta
         self._rungs = rungs(evaluations, eta)
 
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Tells whether a trial should stop, which it may where it has just reached a rung."""
-        rung = len(trial.intermediate_values)
-        first = self.first_rung(number_of(trial))
-        if rung not in self._rungs[first:]:
-            return False
-        others = [
-            other
-            for other in study.get_trials(deepcopy=False, states=_COMPETING)
-            if number_of(other) != number_of(trial) and self.first_rung(number_of(other)) == first
+    def prune_lanes(self, study: Study, lanes: Sequence[FrozenTrial]) -> list[bool]:
+        """Tells which lanes should stop, which they may where they have just reached a rung."""
+        rung = max(len(lane.intermediate_values) for lane in lanes)
+        if rung not in self._rungs:
+            return [False] * len(lanes)
+        trials = (*lanes, *others_of(study, lanes, _COMPETING))
+        costs = [_cost_at(trial, rung, study.direction) for trial in trials]
+        first = [self.first_rung(number_of(trial)) for trial in trials]
+        reached: dict[int, list[float]] = {}
+        for bracket, cost in zip(first, costs, strict=True):
+            if cost is not None:
+                bisect.insort(reached.setdefault(bracket, []), cost)
+        return [
+            cost is not None
+            and rung in self._rungs[bracket:]
+            and _is_behind(cost, reached[bracket], self._eta)
+            for bracket, cost in zip(first, costs[: len(lanes)], strict=False)
         ]
-        return _is_behind(trial, others, rung, self._eta, study.direction)
 
     def first_rung(self, number: int) -> int:
         """Returns the rung, counted from 0, at which a trial is judged first.
@@ -120,22 +129,17 @@ def _interleave(sizes: tuple[int, ...]) -> list[int]:
     return [bracket for _, bracket in sorted(turns)]
 
 
-def _is_behind(
-    trial: FrozenTrial, others: list[FrozenTrial], rung: int, eta: int, direction: StudyDirection
-) -> bool:
-    sign = 1.0 if direction is StudyDirection.MINIMIZE else -1.0
-    own, *reached = [
-        cost for t in (trial, *others) if (cost := _cost_at(t, rung, sign)) is not None
-    ]
-    goes_on = max(1, (1 + len(reached)) // eta)
-    return sum(cost < own for cost in reached) >= goes_on
+def _is_behind(cost: float, reached: list[float], eta: int) -> bool:
+    """Tells whether a cost, one of those at a rung in their order, is not among the least."""
+    goes_on = max(1, len(reached) // eta)
+    return bisect.bisect_left(reached, cost) >= goes_on
 
 
-def _cost_at(trial: FrozenTrial, rung: int, sign: float) -> float | None:
+def _cost_at(trial: FrozenTrial, rung: int, direction: StudyDirection) -> float | None:
     """Returns how bad a trial was at a rung, or None if it did not get there."""
     curve = [value for _, value in sorted(trial.intermediate_values.items())]
     if len(curve) < rung:
         diverged = trial.state.is_finished() and curve and math.isnan(curve[-1])
         return math.inf if diverged else None
     value = curve[rung - 1]
-    return math.inf if math.isnan(value) else sign * value
+    return math.inf if math.isnan(value) else sign_of(direction) * value

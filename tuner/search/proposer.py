@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, cast
 
 import optuna
@@ -15,9 +16,13 @@ from tuner.domain.samplers import SAMPLERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Proposal, decode, default_proposals, walk
 from tuner.errors import SpecError
+from tuner.search.batches import BatchSampler
 from tuner.search.distributions import distributions_of, to_distribution
 from tuner.search.history import SAMPLER_STATE, History
 from tuner.search.samplers import build_sampler
+
+_DRAWS = 20
+"""Draws for each trial of a cohort, before a cohort is left smaller than it was asked for."""
 
 
 class Proposer:
@@ -28,6 +33,7 @@ class Proposer:
         seed: The worker's seed; two workers with one seed would propose alike.
 
     Attributes:
+        spec: The study.
         history: The past it learns from; whoever asks keeps it up to date.
 
     Raises:
@@ -35,22 +41,41 @@ class Proposer:
     """
 
     def __init__(self, spec: StudySpec, seed: int) -> None:
-        self._spec = spec
+        self.spec = spec
         self.history = History(spec, build_sampler(spec, seed))
-        self._question: optuna.Trial | None = None
+        self._open: list[optuna.Trial] = []
 
     def defaults(self) -> list[FrozenTrial]:
         """Returns the trials the study starts with."""
-        return [template_of(self._spec, proposal) for proposal in default_proposals(self._spec)]
+        return [template_of(self.spec, proposal) for proposal in default_proposals(self.spec)]
 
     def propose(self) -> FrozenTrial:
         """Returns a trial for the store to start, with parameters and attributes."""
-        question = self._ask()
-        proposal = Proposal(walk(self._spec, self._suggest))
-        asked = self.history.asked.get_trials(deepcopy=False)[question.number]
-        # TPE notes its draw there, which the trial says anyway.
-        state = {} if self._spec.search.sampler == "tpe" else asked.system_attrs
-        return template_of(self._spec, proposal, state)
+        return next(self._draw_one_by_one())
+
+    def propose_many(self, count: int) -> list[FrozenTrial]:
+        """Returns trials for the store to start and train together, learnt from the same past.
+
+        All have the company of the first one drawn (see :class:`TrialConfig`).
+
+        Args:
+            count: How many, at least 1.
+
+        Returns:
+            As many, or fewer where hardly any draw has that company.
+        """
+        sampler = self.history.asked.sampler
+        if isinstance(sampler, BatchSampler):
+            drawn = self._draw_at_once(sampler)
+        else:
+            drawn = self._draw_one_by_one()
+        first = next(drawn)
+        company = self._company(first)
+        others = (t for t in itertools.islice(drawn, _DRAWS * count) if self._company(t) == company)
+        return [first, *itertools.islice(others, count - 1)]
+
+    def _company(self, trial: FrozenTrial) -> tuple[Hashable, ...]:
+        return decode(self.spec, Proposal(trial.params)).company
 
     def suggest(self, name: str, axis: Dimension) -> tuple[Value, BaseDistribution]:
         """Returns a hyperparameter that a training loop asks for, drawn with the last proposal.
@@ -59,27 +84,45 @@ class Proposer:
             name: Its name.
             axis: Where it is searched.
         """
-        if self._question is None:
+        if not self._open:
             self._ask()
         return self._suggest(name, axis), to_distribution(axis)
 
+    def _draw_one_by_one(self) -> Iterator[FrozenTrial]:
+        """Yields trials; those drawn before stay open, so that samplers take them for running."""
+        self._close()
+        while True:
+            question = self._ask()
+            proposal = Proposal(walk(self.spec, self._suggest))
+            asked = self.history.asked.get_trials(deepcopy=False)[question.number]
+            # TPE notes its draw there, which the trial says anyway.
+            state = {} if self.spec.search.sampler == "tpe" else asked.system_attrs
+            yield template_of(self.spec, proposal, state)
+
+    def _draw_at_once(self, sampler: BatchSampler) -> Iterator[FrozenTrial]:
+        for point in sampler.draw_many(self.history.asked):
+            yield template_of(self.spec, Proposal(walk(self.spec, point)))
+
     def _ask(self) -> optuna.Trial:
-        if self._question is not None:
-            # A trial enters the history when it comes back from the database; this one was only
-            # the question, and a failed trial is one that samplers do not look at.
-            self.history.asked.tell(self._question, state=TrialState.FAIL)
         with self._explained():
-            self._question = self.history.asked.ask()
-        return self._question
+            self._open.append(self.history.asked.ask())
+        return self._open[-1]
+
+    def _close(self) -> None:
+        # A trial enters the history when it comes back from the database; these were only
+        # questions, and a failed trial is one that samplers do not look at.
+        for question in self._open:
+            self.history.asked.tell(question, state=TrialState.FAIL)
+        self._open = []
 
     def _suggest(self, name: str, axis: Dimension) -> Value:
         with self._explained():
-            return self._draw(cast("optuna.Trial", self._question), name, axis)
+            return self._draw(self._open[-1], name, axis)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Says of what a sampler of the user's own raises that it is theirs."""
-        sampler = self._spec.search.sampler
+        sampler = self.spec.search.sampler
         try:
             yield
         except Exception as error:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import optuna
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
 
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.schedules import as_numbers, split_steps
@@ -15,15 +13,8 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, decode, steps_at
 from tuner.search.halving import AshaPruner, HyperbandPruner
 from tuner.search.history import History
+from tuner.search.lanes import LanePruner, MedianPruner
 from tuner.search.plugins import build_plugin
-
-STARTUP_TRIALS = 5
-"""Complete trials before the median pruner stops anything."""
-
-OWN_TRIALS = 2
-"""Complete trials of an optimizer, its default one of them, before the median stops its others.
-
-An optimizer that learns slowly at first would otherwise be known by its default alone."""
 
 
 class Pruner:
@@ -49,19 +40,52 @@ class Pruner:
     def should_prune(
         self, record: TrialRecord, evaluations: Mapping[int, float], total_steps: int | None = None
     ) -> bool:
-        """Tells whether a trial should stop.
+        """Tells whether a trial that trains alone should stop.
 
         Args:
             record: The trial.
             evaluations: Its metric so far by progress.
             total_steps: Its steps when full; left out, the budget's, which may count epochs.
         """
+        return self.judge([(record, evaluations)], total_steps)[0]
+
+    def judge(
+        self,
+        lanes: Sequence[tuple[TrialRecord, Mapping[int, float]]],
+        total_steps: int | None = None,
+    ) -> list[bool]:
+        """Tells which lanes of a cohort should stop, compared with each other and with the past.
+
+        Args:
+            lanes: Each trial of the cohort, and its metric so far by progress. Those that have
+                fewer evaluations than others are over; the outcome of those that diverged says so.
+            total_steps: Steps of a full trial; left out, the budget's, which may count epochs.
+
+        Returns:
+            One entry a lane, False for those that are over.
+        """
         total = total_steps or self._spec.budget.steps
-        if record.is_default or (total and self._is_starting(record, evaluations, total)):
-            return False
-        running = dataclasses.replace(record, outcome=Outcome.RUNNING, evaluations=evaluations)
-        trial = self._history.to_frozen(running)
-        return bool(self._pruner.prune(self._history.study, trial))
+        present = max((max(evaluations, default=0) for _, evaluations in lanes), default=0)
+        judged = [
+            present in evaluations
+            and not record.is_default
+            and not (total and self._is_starting(record, evaluations, total))
+            for record, evaluations in lanes
+        ]
+        if not any(judged) or isinstance(self._pruner, optuna.pruners.NopPruner):
+            return [False] * len(lanes)
+        records = [_stand(record, evaluations, present) for record, evaluations in lanes]
+        if isinstance(self._pruner, LanePruner):
+            trials = [self._history.to_frozen(record) for record in records]
+            behind = self._pruner.prune_lanes(self._history.study, trials)
+            return [may and stops for may, stops in zip(judged, behind, strict=True)]
+        if len(records) > 1:
+            # One of the user's looks for the other lanes among the study's running trials.
+            self._history.add(record for record in records if record.outcome is Outcome.RUNNING)
+        return [may and self._prunes(record) for may, record in zip(judged, records, strict=True)]
+
+    def _prunes(self, record: TrialRecord) -> bool:
+        return bool(self._pruner.prune(self._history.study, self._history.to_frozen(record)))
 
     def _is_starting(
         self, record: TrialRecord, evaluations: Mapping[int, float], total_steps: int
@@ -72,14 +96,11 @@ class Pruner:
         return steps_at(self._spec, max(evaluations), total_steps) <= max(warmup, slow)
 
 
-class MedianPruner(optuna.pruners.MedianPruner):
-    """Optuna's, which stops a trial behind the median of all, but gives each optimizer a start."""
-
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Tells whether a trial should stop."""
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        own = [t for t in complete if t.params["optimizer"] == trial.params["optimizer"]]
-        return len(own) >= OWN_TRIALS and super().prune(study, trial)
+def _stand(record: TrialRecord, evaluations: Mapping[int, float], present: int) -> TrialRecord:
+    """Returns how a lane stands where its cohort has come to a point of progress."""
+    over = record.outcome if record.outcome is Outcome.DIVERGED else Outcome.PRUNED
+    outcome = Outcome.RUNNING if present in evaluations else over
+    return dataclasses.replace(record, outcome=outcome, evaluations=evaluations)
 
 
 def build_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
@@ -96,7 +117,7 @@ def build_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
             # Nobody is judged at the first evaluation.
             steps = spec.budget.steps
             first = 1 if steps is None else -(-steps // evaluations)
-            return MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=first + 1)
+            return MedianPruner(first + 1)
         case "asha":
             return AshaPruner(evaluations)
         case "hyperband":

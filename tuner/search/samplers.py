@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.spec import StudySpec
 from tuner.errors import SpecError
+from tuner.search.batches import BatchSampler
 from tuner.search.cube import UnitCube
 from tuner.search.distributions import joint_space
 from tuner.search.plugins import build_plugin
@@ -52,7 +53,7 @@ def build_sampler(spec: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
         case "tpe":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+                return BatchSampler(seed)
         case "qmc":
             return SobolSampler(joint_space(spec), seed)
         case "gp":
@@ -106,8 +107,8 @@ class SobolSampler(JointSampler):
     """A scrambled Sobol sequence: points that fill the space more evenly than random ones.
 
     Every worker follows a sequence of its own, scrambled by its seed, so that no two of them
-    draw one point twice without having to agree. A worker goes on from the points of its that
-    were started, so none is skipped when a proposal is dropped.
+    draw one point twice without having to agree. A worker goes on from the last of its points
+    that was started or is proposed beside, so none is skipped when a proposal is dropped.
     """
 
     def sample_relative(
@@ -118,14 +119,17 @@ class SobolSampler(JointSampler):
 
         if not search_space:
             return {}
-        started = {
-            past.user_attrs["number"]
+        taken = [
+            past.system_attrs["point"]
             for past in study.get_trials(deepcopy=False)
-            if past.system_attrs.get("sequence") == self._seed and "number" in past.user_attrs
-        }
+            if past.system_attrs.get("sequence") == self._seed
+            and ("number" in past.user_attrs or past.state is TrialState.RUNNING)
+        ]
+        point = max(taken, default=-1) + 1
         sequence = Sobol(len(search_space), scramble=True, rng=self._seed)
-        if started:
-            sequence.fast_forward(len(started))
+        if point:
+            sequence.fast_forward(point)
+        _remember(study, trial, "point", point)
         _remember(study, trial, "sequence", self._seed)
         return UnitCube(search_space).to_params(sequence.random(1)[0])
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tuner.domain.trials import TrialRecord
+from optuna.trial import FrozenTrial
+
+from tuner.domain.trials import Proposal, TrialConfig, TrialRecord, decode
 from tuner.search import Proposer
 from tuner.service.interruption import Interruption
 from tuner.service.presence import Presence
@@ -41,6 +44,7 @@ class Desk:
     leaving: bool = False
 
     def __post_init__(self) -> None:
+        self._apart: list[FrozenTrial] = []
         self.defaults = self.proposer.defaults()
 
     def catch_up(self) -> None:
@@ -49,6 +53,28 @@ class Desk:
         self.proposer.history.add(news)
         self.records |= {record.number: record for record in news}
 
-    def start(self) -> Lease | None:
-        """Starts a new trial, if the budget has one left."""
-        return self.ledger.start(self.defaults, self.proposer.propose())
+    def start(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[Lease]:
+        """Starts new trials, as far as the budget has some left.
+
+        Args:
+            count: How many, where they can train as one.
+            can_fuse: Tells whether a trial can. One that cannot waits, and starts alone next time.
+        """
+        if count == 1:
+            return self._start([self.proposer.propose()])
+        if not self._apart:
+            drawn = self.proposer.propose_many(count)
+            together = [trial for trial in drawn if can_fuse(self._config_of(trial))]
+            self._apart = [trial for trial in drawn if not can_fuse(self._config_of(trial))]
+            if together:
+                return self._start(together)
+        return self._start([self._apart.pop()])
+
+    def _start(self, proposals: list[FrozenTrial]) -> list[Lease]:
+        started = self.ledger.start_many(self.defaults, proposals)
+        if started:
+            self.catch_up()
+        return started
+
+    def _config_of(self, trial: FrozenTrial) -> TrialConfig:
+        return decode(self.proposer.spec, Proposal(trial.params))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -16,31 +15,26 @@ from tuner.analysis.averages import LINE
 from tuner.domain.dimensions import Dimension, Value
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
-from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord, decode, progress_at
 from tuner.errors import StorageError, UnavailableError, WorkloadError
 from tuner.search import Pruner
 from tuner.service.checkpoints import Checkpoints
 from tuner.service.desk import Desk
+from tuner.service.endings import (
+    STATES,
+    describe,
+    ending_attributes,
+    error_attributes,
+    tell_ending,
+)
+from tuner.service.lookout import LOOK_AT_REPORTS_S, LOOK_S, Lookout
 from tuner.service.reports import Report, read_reports
 from tuner.store import Lease
 from tuner.store.outbox import Outbox
 from tuner.store.urls import hide_known_secrets
-from tuner.training.device import is_out_of_memory
 from tuner.training.loop import Ending, Outcome, Train, run_trial
 from tuner.training.reporting import Evaluation, StaleCheckpointError
 from tuner.training.run import Run
-
-_LOOK_S = 5.0
-_LOOK_AT_REPORTS_S = 1.0
-"""Seconds between two looks at what the worker is asked to do, between and at reports."""
-
-_STATES = {
-    Ending.COMPLETE: TrialState.COMPLETE,
-    Ending.PRUNED: TrialState.PRUNED,
-    Ending.DIVERGED: TrialState.PRUNED,
-    Ending.INTERRUPTED: TrialState.PRUNED,
-}
 
 
 class Task:
@@ -79,11 +73,10 @@ class Task:
         self._unsent: list[Report] = []
         self._evaluations: dict[int, float] = {}
         self._metrics: dict[str, float] = {}
-        self._stopped_by: str | None = None
-        self._paused = False
+        self._lookout = Lookout(desk)
         self._announced = False
         self._run: Run | None = None
-        self._saved_at = self._renewed_at = self._looked_at = time.monotonic()
+        self._saved_at = self._renewed_at = time.monotonic()
 
     def train(self, train: Train, device: torch.device) -> Outcome:
         """Trains the trial from its checkpoint, or from the start if that cannot be used.
@@ -123,7 +116,7 @@ class Task:
     def _start_over(self, error: Exception) -> None:
         reason = str(error)
         if not isinstance(error, StorageError | StaleCheckpointError):
-            reason = f"going on from its checkpoint raised {_describe(error)}"
+            reason = f"going on from its checkpoint raised {describe(error)}"
         reason = hide_known_secrets(reason).splitlines()[0]
         self._log(f"Trial {self._lease.number} starts over: {reason}")
 
@@ -178,28 +171,14 @@ class Task:
 
     def _goes_on(self) -> bool:
         try:
-            if time.monotonic() - self._looked_at > _LOOK_AT_REPORTS_S:
-                self._look()
+            self._lookout.look(LOOK_AT_REPORTS_S)
             self._desk.catch_up()
         except UnavailableError:
             return True
-        if self._stopped_by is not None:
+        if self._lookout.stopped_by is not None:
             return False
         total_steps = self._present.total_steps
         return not self._pruner.should_prune(self._record, self._evaluations, total_steps)
-
-    def _look(self) -> None:
-        """Learns what the worker is asked to do."""
-        self._looked_at = time.monotonic()
-        orders = self._desk.ledger.orders()
-        if orders.leaving:
-            self._desk.leaving = True
-            self._desk.interruption.request()
-        self._paused = orders.state is StudyState.PAUSED
-        if orders.state is StudyState.STOPPED:
-            self._stopped_by = "stop"
-        elif orders.out_of_time:
-            self._stopped_by = "wall_time"
 
     def advance(self, step: int) -> bool:
         """Renews the lease, looks around and saves now and then; False when it is to stop."""
@@ -210,10 +189,9 @@ class Task:
             self._outbox.put(lambda: self._desk.ledger.renew(self._lease, step))
         elif self._outbox:
             self._outbox.deliver()
-        if now - self._looked_at > _LOOK_S:
-            with contextlib.suppress(UnavailableError):
-                self._look()
-        if self._desk.interruption.requested or self._paused or self._stopped_by is not None:
+        with contextlib.suppress(UnavailableError):
+            self._lookout.look(LOOK_S)
+        if self._lookout.halts:
             return False
         if now - self._saved_at > self._spec.train.checkpoint_s:
             self.save()
@@ -257,7 +235,8 @@ class Task:
 
     def close(self, outcome: Outcome) -> None:
         """Tells how the trial ended, or gives it back."""
-        if outcome.ending is Ending.INTERRUPTED and self._stopped_by is None:
+        stopped_by = self._lookout.stopped_by
+        if outcome.ending is Ending.INTERRUPTED and stopped_by is None:
             self._give_back()
             return
         value = outcome.value
@@ -267,30 +246,17 @@ class Task:
             metric = self._spec.study.metric
             self.fail(WorkloadError(f"The training loop neither reported nor returned {metric}."))
             return
-        attributes: dict[str, Any] = {"metrics": _finite(self._metrics)}
-        if outcome.diverged_step is not None:
-            attributes["diverged_step"] = outcome.diverged_step
-        if self._stopped_by is not None:
-            attributes["stopped_by"] = self._stopped_by
-        self._finish(_STATES[outcome.ending], value, attributes)
-        shown = f"{self._spec.study.metric} {value:.6g}" if value is not None else "no evaluation"
-        ending = f"stopped by {self._stopped_by}" if self._stopped_by else outcome.ending
-        self._log(f"Trial {self._lease.number} {ending}: {shown}")
+        attributes = ending_attributes(outcome, self._metrics, stopped_by)
+        self._finish(STATES[outcome.ending], value, attributes)
+        self._log(
+            tell_ending(self._lease.number, outcome, self._spec.study.metric, value, stopped_by)
+        )
 
     def fail(self, error: BaseException) -> None:
         """Records what the workload raised."""
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-        text = hide_known_secrets(_describe(error))
-        if is_out_of_memory(error):
-            text = f"Out of memory ({text}). Use a smaller batch or model, or a larger device."
-        attributes = {
-            "error": text[:2000],
-            "error_at": place,
-            "traceback": hide_known_secrets("".join(traceback.format_exception(error)))[-20_000:],
-        }
+        attributes = error_attributes(error)
         self._finish(TrialState.FAIL, None, attributes)
-        self._log(f"Trial {self._lease.number} failed: {text.splitlines()[0]}")
+        self._log(f"Trial {self._lease.number} failed: {attributes['error'].splitlines()[0]}")
 
     def _give_back(self) -> None:
         self.save()
@@ -352,15 +318,3 @@ def _costs(run: Run, optimizer: str) -> dict[str, Any]:
     if run.train.schedule_by == "epoch" and run.epoch_steps is not None:
         costs["epoch_steps"] = run.epoch_steps
     return costs
-
-
-def _finite(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def _describe(error: BaseException) -> str:
-    kind = type(error).__name__
-    try:
-        return f"{kind}: {error}"
-    except Exception as second:  # noqa: BLE001 (an exception of the user's may break when shown)
-        return f"{kind}: its message cannot be read, since that raises {type(second).__name__}"

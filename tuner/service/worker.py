@@ -7,7 +7,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +15,18 @@ import optuna
 import torch
 
 import tuner
+from tuner.domain.fusing import AUTO
 from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
 from tuner.search import Proposer, needs_running
 from tuner.service.checkpoints import Checkpoints, study_folder, sweep
+from tuner.service.cohort_task import CohortTask
 from tuner.service.desk import Desk
+from tuner.service.endings import describe
+from tuner.service.fusing import Fusing
 from tuner.service.interruption import Interruption
+from tuner.service.lane_task import LaneTask
 from tuner.service.presence import Presence, is_dead
 from tuner.service.task import Task
 from tuner.service.watchdog import Watchdog
@@ -29,6 +34,7 @@ from tuner.store import Database, Lease, Ledger, RecordReader, StudyHandle
 from tuner.store.ledger import WorkerIdentity, is_done
 from tuner.store.records import read_record
 from tuner.store.retries import PATIENCE_S, Patience
+from tuner.store.workers import read_workers
 from tuner.training.loop import Train
 from tuner.training.prepare import prepare
 from tuner.training.seeds import derive_seed
@@ -53,6 +59,7 @@ class Worker:
         interruption: Tells when to stop early.
         started_at: When this process started, seconds since 1970.
         log: Takes one line a trial. Where it cannot, for want of room or of a reader, work goes on.
+        fuse: How many trials train as one: ``auto``, ``off``, or how many.
     """
 
     database: Database
@@ -61,7 +68,9 @@ class Worker:
     interruption: Interruption
     started_at: float
     log: Log = lambda line: None
+    fuse: str = AUTO
     _folder: Path = field(init=False)
+    _fusing: Fusing = field(init=False)
 
     def run(self) -> None:
         """Works until nothing is left to do or a stop is asked for.
@@ -128,6 +137,7 @@ class Worker:
         """Works, and returns why it has ended."""
         desk.patience.run(desk.catch_up)
         desk.failures_before = sum(_failure_of(r) is not None for r in desk.records.values())
+        self._fusing = self._settle(train, desk)
         paused = False
         while not self.interruption.requested:
             orders = desk.patience.run(desk.ledger.orders)
@@ -136,13 +146,13 @@ class Worker:
             before, paused = paused, orders.state is StudyState.PAUSED
             if paused and not before:
                 self._say(announce_pause(self.study.name))
-            lease = None
+            leases: list[Lease] = []
             if not paused:
                 desk.patience.run(desk.catch_up)
                 self._stop_if_all_fail(desk)
-                lease = desk.patience.run(lambda: self._find_work(desk))
-            if lease is not None:
-                self._train(train, desk, lease)
+                leases = desk.patience.run(lambda: self._find_work(desk))
+            if leases:
+                self._train(train, desk, leases)
             elif desk.patience.run(lambda: is_done(self.database, self.study)):
                 return "nothing left to do"
             else:
@@ -151,30 +161,83 @@ class Worker:
                 self.interruption.wait(_POLL_S)
         return "asked to leave" if desk.leaving else "interrupted"
 
-    def _find_work(self, desk: Desk) -> Lease | None:
+    def _settle(self, train: Train, desk: Desk) -> Fusing:
+        """Finds out how many trials train as one here."""
+        fusing = Fusing(self.study.spec, train, self.fuse, self._say)
+        trials = self.study.spec.budget.trials
+        workers = desk.patience.run(lambda: read_workers(self.database, self.study, is_dead))
+        alive = sum(row.state.present for row in workers)
+        left = max(0, trials - len(desk.records)) // max(1, alive)
+        with self.interruption.raising():
+            desk.patience.run(lambda: fusing.settle(self.database, self.study, trials, left))
+        return fusing
+
+    def _find_work(self, desk: Desk) -> list[Lease]:
         # After an outage every lease has expired, and those who train need a moment to say so. A
         # process that has just started may have started into the end of one.
         expired = self.database.calm_s > _SETTLING_S
-        return desk.ledger.take_over(is_dead, expired=expired) or desk.start()
+        lanes = self._fusing.lanes
+        left_behind = desk.ledger.take_over_many(is_dead, expired=expired, at_most=lanes)
+        return left_behind or desk.start(lanes, self._fusing.can_fuse)
 
-    def _train(self, train: Train, desk: Desk, lease: Lease) -> None:
-        record = desk.patience.run(lambda: read_record(self.database, self.study, lease.number))
-        if record is None:
+    def _train(self, train: Train, desk: Desk, leases: Sequence[Lease]) -> None:
+        """Trains of some trials those that can train together, and gives back the others."""
+        tasks = [task for lease in leases if (task := self._lane_task(desk, lease)) is not None]
+        if not tasks:
             return
-        checkpoints = Checkpoints(self._folder, self.study.uuid, lease)
-        task = Task(self.study.spec, desk, lease, record, checkpoints, self._say)
+        chosen, fused = self._fusing.choose(tasks)
+        others = [task.lease for task in tasks if task not in chosen]
+        if others:
+            desk.patience.run(lambda: desk.ledger.release_many(others))
         try:
-            try:
-                task.close(task.train(train, self.device))
-            except (LeaseLostError, StorageError):
-                raise
-            except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (recorded)
-                task.fail(error)
+            if fused:
+                self._train_cohort(desk, chosen)
+            else:
+                self._train_alone(train, desk, chosen[0])
         except LeaseLostError as error:
             self._say(f"{error} It is left to that worker.")
             self._sweep()
         finally:
             desk.watchdog.rest()
+
+    def _lane_task(self, desk: Desk, lease: Lease) -> LaneTask | None:
+        record = desk.records.get(lease.number)
+        if record is None or lease.checkpoint is not None or lease.attempt > 1:
+            record = desk.patience.run(lambda: read_record(self.database, self.study, lease.number))
+        if record is None:
+            return None
+        checkpoints = Checkpoints(self._folder, self.study.uuid, lease)
+        return LaneTask(self.study.spec, lease, record, checkpoints)
+
+    def _train_alone(self, train: Train, desk: Desk, one: LaneTask) -> None:
+        task = Task(self.study.spec, desk, one.lease, one.record, one.checkpoints, self._say)
+        try:
+            task.close(task.train(train, self.device))
+        except (LeaseLostError, StorageError):
+            raise
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (recorded)
+            task.fail(error)
+
+    def _train_cohort(self, desk: Desk, tasks: list[LaneTask]) -> None:
+        """Trains trials as one; what the workload raises shows whose it is where they train alone.
+
+        What is raised between a checkpoint and the evaluation that follows is put down to the
+        checkpoint first.
+        """
+        cohort = CohortTask(self.study.spec, desk, self._fusing.model, tasks, self._say)
+        try:
+            cohort.train()
+        except (LeaseLostError, StorageError):
+            raise
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (raised again)
+            if cohort.resumed and not cohort.evaluated:
+                self._say(f"{len(tasks)} trials start over: {describe(error).splitlines()[0]}")
+                for task in tasks:
+                    task.start_over()
+                self._train_cohort(desk, [task for task in tasks if not task.lost])
+            else:
+                self._fusing.retreat(error)
+                cohort.abandon()
 
     def _sweep(self) -> None:
         with contextlib.suppress(UnavailableError):  # whoever comes next does it

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuner.domain.fusing import AUTO
 from tuner.service.pools import Exit
 
 _REFUSED = 2
@@ -27,12 +28,14 @@ class Job:
         url: The database's URL. It travels in the environment of the processes, which the
             process list does not show.
         logs: The folder their output goes to.
+        fuse: How many trials train as one, as ``--fuse`` takes it.
         environment: What they are told by variables besides, on whichever machine they run.
     """
 
     study: str
     url: str = field(repr=False)
     logs: Path
+    fuse: str = AUTO
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -62,7 +65,7 @@ class WorkerProcess:
                 [
                     # -P: a tuner.py in the working directory is not the program to run.
                     *(sys.executable, "-P", "-m", "tuner", "worker", "start"),
-                    *("--device", device, "--follow-stdin"),
+                    *("--device", device, "--fuse", job.fuse, "--follow-stdin"),
                     *(word for number in share for word in ("--threads", number)),
                     *("--", job.study),
                 ],

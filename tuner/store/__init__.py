@@ -3,7 +3,7 @@
 from tuner.store.curves import read_curves
 from tuner.store.database import Database, open_database
 from tuner.store.identity import StudyHandle
-from tuner.store.ledger import Lease, Ledger, Orders
+from tuner.store.ledger import LaneEnding, LaneReport, Lease, Ledger, Orders
 from tuner.store.outbox import Outbox
 from tuner.store.records import RecordReader, read_records
 from tuner.store.retries import Patience
@@ -13,6 +13,8 @@ from tuner.store.workers import WorkerIdentity
 
 __all__ = [
     "Database",
+    "LaneEnding",
+    "LaneReport",
     "Lease",
     "Ledger",
     "Orders",

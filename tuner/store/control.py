@@ -13,16 +13,16 @@ from tuner.domain.states import StudyState
 from tuner.store import events
 from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
-from tuner.store.identity import STATE, StudyHandle, lock, look_up, set_attribute
+from tuner.store.identity import STATE, Present, StudyHandle, lock, look_up, set_attribute
 from tuner.store.leases import (
     LEASE_S,
-    Fate,
     find_running,
     is_abandoned,
+    lock_leases,
     none_is,
     read_leases,
-    seize,
 )
+from tuner.store.seizure import Fate, Seized, seize
 from tuner.store.tables import DatabaseClock, leases, workers
 
 _EVENTS = {
@@ -83,9 +83,10 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
         events.record(connection, study.uuid, _EVENTS[state])
         if state is StudyState.STOPPED:
             stopped = look_up(connection, study)
-            for row in read_leases(connection, study.uuid):
-                if is_abandoned(row, none_is):
-                    seize(connection, stopped, row, attempt=row.attempts)
+            rows = read_leases(connection, study.uuid)
+            found = [row.number for row in rows if is_abandoned(row, none_is)]
+            locked = lock_leases(connection, stopped, found)
+            seize(connection, stopped, [row for row in locked if is_abandoned(row, none_is)])
     return before
 
 
@@ -131,30 +132,33 @@ def repair(database: Database, study: StudyHandle, is_dead: Callable[[str], bool
     """
     with database.write() as connection:
         present = lock(connection, study)
-        done = []
-        for row in read_leases(connection, study.uuid):
-            over = find_running(connection, present.study_id, row.number) is None
-            free = row.worker_id is None and present.state is not StudyState.STOPPED
-            if not over and (free or not is_abandoned(row, is_dead)):
-                continue
-            attempt = row.attempts + (row.worker_id is not None)
-            seized = seize(connection, present, row, attempt=attempt)
-            if seized is not None:
-                done.append(_describe(row, seized[0]))
+        found = _find_astray(connection, present, is_dead)
+        done = [_describe(seized) for seized in seize(connection, present, found)]
         done += _fail_unheld(connection, present.study_id, study.uuid)
-        for repaired in done:
-            events.record(
-                connection,
-                study.uuid,
-                "repaired",
-                number=repaired.number,
-                detail=f"{repaired.action}: {repaired.detail}",
-            )
+        happened = [(each.number, "repaired", f"{each.action}: {each.detail}") for each in done]
+        events.record_all(connection, study.uuid, happened)
     return sorted(done, key=lambda repaired: repaired.number)
 
 
-def _describe(row: sa.Row[Any], fate: Fate) -> Repair:
-    match fate:
+def _find_astray(
+    connection: sa.Connection, present: Present, is_dead: Callable[[str], bool]
+) -> list[sa.Row[Any]]:
+    """Returns the locked leases of trials that are over, or left behind by who held them."""
+
+    def is_left(row: sa.Row[Any]) -> bool:
+        free = row.worker_id is None and present.state is not StudyState.STOPPED
+        return not free and is_abandoned(row, is_dead)
+
+    rows = read_leases(connection, present.uuid)
+    running = find_running(connection, present.study_id, [row.number for row in rows])
+    found = [row.number for row in rows if row.number not in running or is_left(row)]
+    locked = lock_leases(connection, present, found)
+    return [row for row in locked if row.trial_id is None or is_left(row)]
+
+
+def _describe(seized: Seized) -> Repair:
+    row = seized.row
+    match seized.fate:
         case Fate.TAKEN:
             gone = "was silent for too long" if row.expired else "has died"
             return Repair(row.number, "freed", f"its worker {gone}, at step {row.step}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
@@ -25,20 +25,24 @@ NAME_LENGTH = 255
 def insert_points(
     connection: sa.Connection,
     study_uuid: str,
-    number: int,
-    logged: Sequence[tuple[int, str, float]],
+    logged: Iterable[tuple[int, Sequence[tuple[int, str, float]]]],
 ) -> None:
-    """Records (step, name, value) triples of a trial; a step logged again is replaced.
+    """Records what trials logged: each one's number, and its (step, name, value) triples.
+
+    A step logged again is replaced.
 
     Raises:
         SpecError: If a name is empty, too long, or holds what a database cannot.
     """
-    for name in {name for _, name, _ in logged}:
+    points = [(number, *point) for number, own in logged for point in own]
+    for name in {name for _, _, name, _ in points}:
         _check(name)
-    points = {(name, step): value for step, name, value in logged if math.isfinite(value)}
+    finite = {
+        (number, name, step): value for number, step, name, value in points if math.isfinite(value)
+    }
     rows = [
         {"study_uuid": study_uuid, "number": number, "name": name, "step": step, "value": value}
-        for (name, step), value in points.items()
+        for (number, name, step), value in finite.items()
     ]
     upsert(connection, curves, rows, ("study_uuid", "number", "name", "step"))
 

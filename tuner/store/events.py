@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -77,17 +78,36 @@ def record(
     Raises:
         ValueError: If there is no such kind.
     """
-    if kind not in KINDS:
-        raise ValueError(f"{kind!r} is no kind of event: use one of {', '.join(sorted(KINDS))}.")
+    record_all(connection, study_uuid, [(number, kind, detail)], worker_id=worker_id)
+
+
+def record_all(
+    connection: sa.Connection,
+    study_uuid: str,
+    happened: Sequence[tuple[int | None, str, str]],
+    *,
+    worker_id: str | None = None,
+) -> None:
+    """Records, in one statement, (number, kind, detail) triples of what :func:`record` does."""
+    for _, kind, _ in happened:
+        if kind not in KINDS:
+            raise ValueError(
+                f"{kind!r} is no kind of event: use one of {', '.join(sorted(KINDS))}."
+            )
+    if not happened:
+        return
     connection.execute(
-        sa.insert(events).values(
-            study_uuid=study_uuid,
-            number=number,
-            worker_id=worker_id,
-            at=DatabaseClock(),
-            kind=kind,
-            detail=detail,
-        )
+        sa.insert(events).values(at=DatabaseClock()),
+        [
+            {
+                "study_uuid": study_uuid,
+                "number": number,
+                "worker_id": worker_id,
+                "kind": kind,
+                "detail": detail,
+            }
+            for number, kind, detail in happened
+        ],
     )
 
 
@@ -100,21 +120,21 @@ def read_events(database: Database, study: StudyHandle, number: int | None = Non
         number: One trial, or None for everything.
     """
     with database.read() as connection:
-        return select_events(connection, study.uuid, number)
+        return select_events(connection, study.uuid, None if number is None else [number])
 
 
 def select_events(
-    connection: sa.Connection, study_uuid: str, number: int | None = None
+    connection: sa.Connection, study_uuid: str, numbers: Collection[int] | None = None
 ) -> list[Event]:
-    """Returns what :func:`read_events` does, within a transaction."""
+    """Returns what :func:`read_events` does, of any number of trials, within a transaction."""
     statement = (
         sa.select(events, workers.c.host, workers.c.pid, workers.c.device)
         .select_from(events.outerjoin(workers, workers.c.worker_id == events.c.worker_id))
         .where(events.c.study_uuid == study_uuid)
         .order_by(events.c.event_id)
     )
-    if number is not None:
-        statement = statement.where(events.c.number == number)
+    if numbers is not None:
+        statement = statement.where(events.c.number.in_(numbers))
     return [
         Event(r.at, r.kind, r.number, r.worker_id, r.host, r.pid, r.device, r.detail)
         for r in connection.execute(statement)

@@ -1,34 +1,22 @@
-"""Leases as rows: granted, seized from who is gone, and what becomes of their trials.
-
-What changes something here runs inside a transaction that has locked the study.
-"""
+"""Leases as rows: granted, read, and locked by who is about to take them."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from tuner.domain.states import StudyState
 from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
-from tuner.store.events import record, select_events
 from tuner.store.identity import Present, StudyHandle
 from tuner.store.tables import DatabaseClock, leases
 
 LEASE_S = 300.0
 """How long a lease counts without being renewed, in seconds."""
-
-MAX_ATTEMPTS = 3
-"""How often a trial is tried without getting further before it is failed."""
-
-_TOLD = 6
-"""How many events a failed trial's error tells."""
 
 
 @dataclass(frozen=True)
@@ -48,50 +36,53 @@ class Lease:
     checkpoint: str | None = None
 
 
-class Fate(StrEnum):
-    """What becomes of a trial that is taken from who held it."""
+LASTING_S = sa.bindparam("lasting_s", type_=sa.Float(53))
+"""The parameter of a statement that gives leases: how long they count, in seconds."""
 
-    TAKEN = "taken"
-    """It can be worked on."""
+UNTIL = DatabaseClock() + LASTING_S
+"""When a lease that is given in a statement with that parameter stops to count."""
 
-    FAILED = "failed"
-    """It had been tried too often."""
+_HAS_EXPIRED = (leases.c.expires_at < DatabaseClock()).label("expired")
 
-    STOPPED = "stopped"
-    """The study was stopped, so it ends with what it has."""
 
-    OVER = "over"
-    """It is not running: it ended otherwise, or is not there any more."""
+def new_token() -> str:
+    """Returns a token that no other lease ever had."""
+    return uuid.uuid4().hex
 
 
 def grant(
-    connection: sa.Connection, study_uuid: str, number: int, worker_id: str | None, lease_s: float
-) -> Lease:
-    """Enters the lease of a trial that has just started; nobody holds it without a worker."""
-    token = uuid.uuid4().hex
-    terms = {
-        "token": token,
-        "worker_id": worker_id,
-        "expires_at": DatabaseClock() + lease_s,
-        "step": 0,
-        "attempts": 1,
-        "checkpoint": None,
-    }
+    connection: sa.Connection,
+    study_uuid: str,
+    numbers: Sequence[int],
+    worker_id: str | None,
+    lease_s: float,
+) -> list[Lease]:
+    """Enters the leases of trials that have just started; nobody holds them without a worker."""
+    granted = [Lease(number, new_token(), 1) for number in numbers]
+    rows = [
+        {
+            "study_uuid": study_uuid,
+            "number": lease.number,
+            "token": lease.token,
+            "worker_id": worker_id,
+            "step": 0,
+            "attempts": lease.attempt,
+            "checkpoint": lease.checkpoint,
+            LASTING_S.key: lease_s,
+        }
+        for lease in granted
+    ]
     # A trial that was lost in a renaming can have left the lease of its number behind.
-    connection.execute(
-        ot.insert_into(connection, leases)
-        .values(study_uuid=study_uuid, number=number, **terms)
-        .on_conflict_do_update(index_elements=["study_uuid", "number"], set_=terms)
-    )
-    return Lease(number, token, 1)
+    ot.upsert(connection, leases, rows, ("study_uuid", "number"), {"expires_at": UNTIL})
+    return granted
 
 
-def is_of(study_uuid: str, number: int, token: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """Returns what holds of the row of a lease that still counts."""
+def are_of(study_uuid: str, those: Collection[Lease]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Returns what holds of the rows of leases that still count."""
     return (
         leases.c.study_uuid == study_uuid,
-        leases.c.number == number,
-        leases.c.token == token,
+        leases.c.number.in_([lease.number for lease in those]),
+        leases.c.token.in_([lease.token for lease in those]),
     )
 
 
@@ -99,9 +90,34 @@ def read_leases(connection: sa.Connection, study_uuid: str) -> list[sa.Row[Any]]
     """Returns every lease of a study by number, and whether it has ``expired``."""
     return list(
         connection.execute(
-            sa.select(leases, (leases.c.expires_at < DatabaseClock()).label("expired"))
+            sa.select(leases, _HAS_EXPIRED)
             .where(leases.c.study_uuid == study_uuid)
             .order_by(leases.c.number)
+        )
+    )
+
+
+def lock_leases(
+    connection: sa.Connection, present: Present, numbers: Collection[int]
+) -> list[sa.Row[Any]]:
+    """Holds back the holders of trials until the transaction ends; the study must be locked.
+
+    Returns:
+        What :func:`read_leases` does, of these trials, each with the ``trial_id`` of the trial, or
+        None if it does not run.
+    """
+    runs = sa.and_(
+        ot.trials.c.study_id == present.study_id,
+        ot.trials.c.number == leases.c.number,
+        ot.trials.c.state == TrialState.RUNNING,
+    )
+    return list(
+        connection.execute(
+            sa.select(leases, _HAS_EXPIRED, ot.trials.c.trial_id)
+            .select_from(leases.outerjoin(ot.trials, runs))
+            .where(leases.c.study_uuid == present.uuid, leases.c.number.in_(numbers))
+            .order_by(leases.c.number)
+            .with_for_update(of=leases)
         )
     )
 
@@ -145,124 +161,15 @@ def none_is(worker_id: str) -> bool:
     return False
 
 
-def seize(
-    connection: sa.Connection,
-    present: Present,
-    row: sa.Row[Any],
-    *,
-    attempt: int,
-    worker_id: str | None = None,
-    lease_s: float = 0.0,
-) -> tuple[Fate, Lease] | None:
-    """Takes a trial from whoever held it, unless something has happened to it since it was read.
-
-    A trial that cannot be worked on any more is ended instead: one that has been tried too often,
-    and any in a study that was stopped. Of one that is over already the lease goes.
-
-    Args:
-        connection: In a transaction.
-        present: The study.
-        row: The lease as :func:`read_leases` read it.
-        attempt: Which attempt this is.
-        worker_id: Who takes it, None to give it back for anyone.
-        lease_s: How long the lease counts, in seconds.
-
-    Returns:
-        What becomes of it, and its lease; None if something has happened to it.
-    """
-    token = uuid.uuid4().hex
-    seized = connection.execute(
-        sa.update(leases)
-        .where(
-            *is_of(row.study_uuid, row.number, row.token),
-            leases.c.expires_at == row.expires_at,
-            leases.c.worker_id.is_not_distinct_from(row.worker_id),
-        )
-        .values(
-            token=token,
-            worker_id=worker_id,
-            expires_at=DatabaseClock() + lease_s,
-            attempts=attempt,
-        )
-    )
-    if seized.rowcount != 1:
-        return None
-    lease = Lease(row.number, token, attempt, row.checkpoint)
-    trial_id = find_running(connection, present.study_id, row.number)
-    if trial_id is None:
-        connection.execute(sa.delete(leases).where(*is_of(row.study_uuid, row.number, token)))
-        return Fate.OVER, lease
-    if present.state is StudyState.STOPPED:
-        _end(connection, row, trial_id, TrialState.PRUNED, {"stopped_by": "stop"})
-        return Fate.STOPPED, lease
-    if attempt > MAX_ATTEMPTS:
-        history = _tell_attempts(connection, row)
-        _end(connection, row, trial_id, TrialState.FAIL, {"error": history})
-        detail = f"{row.attempts} attempts did not get past step {row.step}"
-        record(connection, row.study_uuid, "failed_attempts", number=row.number, detail=detail)
-        return Fate.FAILED, lease
-    return Fate.TAKEN, lease
-
-
-def record_taking(
-    connection: sa.Connection, row: sa.Row[Any], lease: Lease, worker_id: str
-) -> None:
-    """Records that a worker goes on with a trial, as what it is after who had it before."""
-    if row.worker_id is not None:
-        kind = "taken_over"
-    else:
-        kind = "continued" if row.step or lease.attempt > 1 else "started"
-    attempt = [f"attempt {lease.attempt}"] if lease.attempt > 1 else []
-    at = [] if kind == "started" else [f"at step {row.step}"]
-    record(
-        connection,
-        row.study_uuid,
-        kind,
-        number=row.number,
-        worker_id=worker_id,
-        detail=", ".join(attempt + at),
-    )
-
-
-def find_running(connection: sa.Connection, study_id: int, number: int) -> int | None:
-    """Returns the id of a trial that is not finished, or None if there is none of this number."""
-    return connection.execute(
-        sa.select(ot.trials.c.trial_id).where(
+def find_running(
+    connection: sa.Connection, study_id: int, numbers: Collection[int]
+) -> dict[int, int]:
+    """Returns the ids of those trials that are not finished, by number."""
+    rows = connection.execute(
+        sa.select(ot.trials.c.number, ot.trials.c.trial_id).where(
             ot.trials.c.study_id == study_id,
-            ot.trials.c.number == number,
+            ot.trials.c.number.in_(numbers),
             ot.trials.c.state == TrialState.RUNNING,
         )
-    ).scalar_one_or_none()
-
-
-def _end(
-    connection: sa.Connection,
-    row: sa.Row[Any],
-    trial_id: int,
-    state: TrialState,
-    attributes: Mapping[str, Any],
-) -> None:
-    """Ends a trial that nobody holds, with its last evaluation if it is not failed."""
-    last = (
-        sa.select(ot.trial_reports.c.intermediate_value)
-        .where(ot.trial_reports.c.trial_id == trial_id)
-        .order_by(ot.trial_reports.c.step.desc())
-        .limit(1)
     )
-    value = None if state is TrialState.FAIL else connection.execute(last).scalar_one_or_none()
-    kept = {**attributes, "steps": row.step}
-    ot.set_attributes(connection, [(trial_id, key, value) for key, value in kept.items()])
-    ot.finish_trials(connection, [(trial_id, state, value)])
-    connection.execute(
-        sa.delete(leases).where(
-            leases.c.study_uuid == row.study_uuid, leases.c.number == row.number
-        )
-    )
-
-
-def _tell_attempts(connection: sa.Connection, row: sa.Row[Any]) -> str:
-    lines = [
-        f"WorkerDied: {row.attempts} workers died or hung on it; none got past step {row.step}."
-    ]
-    told = select_events(connection, row.study_uuid, row.number)
-    return "\n".join([*lines, *(f"  {event}" for event in told[-_TOLD:])])
+    return {row.number: row.trial_id for row in rows}

@@ -107,18 +107,14 @@ def insert_trials(
 
 
 def insert_params(
-    connection: sa.Connection,
-    trial_id: int,
-    params: Mapping[str, Any],
-    distributions: Mapping[str, BaseDistribution],
+    connection: sa.Connection, params: Sequence[tuple[int, str, Any, BaseDistribution]]
 ) -> None:
-    """Adds parameters to a trial; one it has already is left as it is."""
+    """Adds (trial id, name, value, distribution) to trials; what one has already is left alone."""
     storage = JoinedStorage(connection)
-    known = storage.get_trial_params(trial_id)
-    for name, value in params.items():
-        if name not in known:
-            stored = distributions[name].to_internal_repr(value)
-            storage.set_trial_param(trial_id, name, stored, distributions[name])
+    for trial_id, name, value, distribution in params:
+        if name not in storage.get_trial_params(trial_id):
+            stored = distribution.to_internal_repr(value)
+            storage.set_trial_param(trial_id, name, stored, distribution)
 
 
 def insert_reports(connection: sa.Connection, reports: Sequence[tuple[int, int, float]]) -> None:

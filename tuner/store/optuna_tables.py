@@ -9,11 +9,13 @@ models, whatever its version.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -150,6 +152,27 @@ def read_distribution(
     return None if found is None else json_to_distribution(found)
 
 
+def read_last_reports(
+    connection: sa.Connection, trial_ids: Collection[int]
+) -> dict[int, float | None]:
+    """Returns the value of each trial's last report, by its id; None where that is no number."""
+    if not trial_ids:
+        return {}
+    last = (
+        sa.select(trial_reports.c.trial_id, sa.func.max(trial_reports.c.step).label("step"))
+        .where(trial_reports.c.trial_id.in_(trial_ids))
+        .group_by(trial_reports.c.trial_id)
+        .subquery()
+    )
+    of_it = sa.and_(
+        trial_reports.c.trial_id == last.c.trial_id, trial_reports.c.step == last.c.step
+    )
+    rows = connection.execute(
+        sa.select(trial_reports.c.trial_id, trial_reports.c.intermediate_value).join(last, of_it)
+    )
+    return {row.trial_id: row.intermediate_value for row in rows}
+
+
 @else_by(optuna_calls.insert_trials)
 def insert_trials(
     connection: sa.Connection,
@@ -188,7 +211,10 @@ def insert_trials(
     params: list[dict[str, Any]] = []
     attributes: list[tuple[int, str, Any]] = []
     for (trial_id, _), template in zip(started, templates, strict=True):
-        params += _param_rows(trial_id, template.params, template.distributions)
+        params += [
+            _param_row(trial_id, name, value, template.distributions[name])
+            for name, value in template.params.items()
+        ]
         attributes += [(trial_id, key, value) for key, value in template.user_attrs.items()]
     if params:
         connection.execute(sa.insert(trial_params), params)
@@ -198,18 +224,14 @@ def insert_trials(
 
 @else_by(optuna_calls.insert_params)
 def insert_params(
-    connection: sa.Connection,
-    trial_id: int,
-    params: Mapping[str, Any],
-    distributions: Mapping[str, BaseDistribution],
+    connection: sa.Connection, params: Sequence[tuple[int, str, Any, BaseDistribution]]
 ) -> None:
-    """Adds parameters to a trial; one it has already is left as it is."""
-    rows = _param_rows(trial_id, params, distributions)
-    if rows:
+    """Adds (trial id, name, value, distribution) to trials; what one has already is left alone."""
+    if params:
         statement = insert_into(connection, trial_params).on_conflict_do_nothing(
             index_elements=["trial_id", "param_name"]
         )
-        connection.execute(statement, rows)
+        connection.execute(statement, [_param_row(*param) for param in params])
 
 
 @else_by(optuna_calls.insert_reports)
@@ -268,35 +290,58 @@ def upsert(
     table: sa.Table,
     rows: Sequence[Mapping[str, Any]],
     keys: Sequence[str],
+    computed: Mapping[str, sa.ColumnElement[Any]] = MappingProxyType({}),
 ) -> None:
-    """Inserts rows; one whose keys are there already replaces the rest of it."""
+    """Inserts rows; one whose keys are there already replaces the rest of it.
+
+    Args:
+        connection: In a transaction.
+        table: Where to.
+        rows: Values by column, and of parameters of what is computed.
+        keys: The columns that tell rows apart.
+        computed: What the database works out for each row, by column; constants of the program.
+    """
     if not rows:
         return
-    statement = insert_into(connection, table)
-    changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=list(keys), set_=changed), rows
+    names = (*(name for name in rows[0] if name in table.c), *computed)
+    replaced = tuple(name for name in names if name not in keys)
+    statement = _upsert(
+        connection.dialect.name, table, tuple(keys), replaced, tuple(computed.items())
     )
+    connection.execute(statement, rows)
+
+
+@functools.lru_cache(maxsize=64)
+def _upsert(
+    dialect: str,
+    table: sa.Table,
+    keys: Sequence[str],
+    replaced: Sequence[str],
+    computed: Sequence[tuple[str, sa.ColumnElement[Any]]],
+) -> Any:
+    statement = _insert(dialect, table).values(dict(computed))
+    changed = {name: statement.excluded[name] for name in replaced}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
 
 
 def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
     """Returns an INSERT of the database's own dialect, which can say what to do on a conflict."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table)
+    return _insert(connection.dialect.name, table)
 
 
-def _param_rows(
-    trial_id: int, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "trial_id": trial_id,
-            "param_name": name,
-            "param_value": distributions[name].to_internal_repr(value),
-            "distribution_json": distribution_to_json(distributions[name]),
-        }
-        for name, value in params.items()
-    ]
+def _insert(dialect: str, table: sa.Table) -> Any:
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table)
+
+
+def _param_row(
+    trial_id: int, name: str, value: Any, distribution: BaseDistribution
+) -> dict[str, Any]:
+    return {
+        "trial_id": trial_id,
+        "param_name": name,
+        "param_value": distribution.to_internal_repr(value),
+        "distribution_json": distribution_to_json(distribution),
+    }
 
 
 def _value_rows(trial_id: int, value: float | None) -> list[dict[str, Any]]:

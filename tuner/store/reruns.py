@@ -59,7 +59,7 @@ def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool =
         _check_budget(connection, study, present, number)
         template = _read_template(connection, row.trial_id, number)
         [(_, started)] = ot.insert_trials(connection, present.study_id, [template])
-        grant(connection, study.uuid, started, None, 0.0)
+        grant(connection, study.uuid, [started], None, 0.0)
         events.record(
             connection, study.uuid, "rerun", number=started, detail=f"trial {number} again"
         )

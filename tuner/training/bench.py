@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from tuner.domain.train import FULL, BatchSize
 from tuner.errors import SpecError
 from tuner.training.device import autocast, dtype_of
 from tuner.training.seeds import derive_seed
@@ -55,6 +57,23 @@ class Bench:
         """Size of the training set."""
         return len(self.data.train[0])
 
+    def examples_a_step(self, batch_size: BatchSize) -> int:
+        """Returns how many examples a batch has.
+
+        Args:
+            batch_size: The trial's, which may be ``full``.
+
+        Raises:
+            SpecError: If it exceeds the training set.
+        """
+        size = self.train_examples if batch_size == FULL else batch_size
+        if size > self.train_examples:
+            raise SpecError(
+                f"train.batch_size = {size}: the workload has only {self.train_examples} training "
+                "examples; use a smaller batch."
+            )
+        return size
+
     def build_model(self, seed: int) -> nn.Module:
         """Returns a new model on the device, initialised from the study's seed."""
         torch.manual_seed(derive_seed(seed, "init"))
@@ -71,6 +90,14 @@ class Bench:
         """
         return tuple(tensor.index_select(0, indices) for tensor in self.data.train)
 
+    def chunks(self) -> Iterator[tuple[Batch, float]]:
+        """Iterates over the validation data in parts, and what share of it each is."""
+        rows = len(self.data.val[0])
+        # As few and as equal as can be: a fused evaluation is compiled for every size.
+        size = math.ceil(rows / math.ceil(rows / _EVALUATION_ROWS))
+        for chunk in zip(*(tensor.split(size) for tensor in self.data.val), strict=True):
+            yield chunk, len(chunk[0]) / rows
+
     def evaluate(
         self, model: nn.Module, on_chunk: Callable[[], object] = lambda: None
     ) -> dict[str, float]:
@@ -85,11 +112,9 @@ class Bench:
         """
         model.eval()
         totals: dict[str, Tensor] = {}
-        rows = len(self.data.val[0])
         with torch.no_grad(), autocast(self.precision, self.device):
-            for chunk in zip(*(t.split(_EVALUATION_ROWS) for t in self.data.val), strict=True):
-                share = len(chunk[0]) / rows
-                for name, value in _check_metrics(self.workload.metrics(model, chunk)).items():
+            for chunk, share in self.chunks():
+                for name, value in check_metrics(self.workload.metrics(model, chunk)).items():
                     weighted = value.detach().reshape(()).double() * share
                     totals[name] = totals[name] + weighted if name in totals else weighted
                 on_chunk()
@@ -98,7 +123,12 @@ class Bench:
         return dict(zip(totals, values, strict=True))
 
 
-def _check_metrics(metrics: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def check_metrics(metrics: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Returns what a workload's ``metrics()`` gave.
+
+    Raises:
+        SpecError: If it is something else than scalars by name.
+    """
     if not isinstance(metrics, Mapping) or not metrics:
         raise SpecError("metrics() must return a mapping from names to scalar tensors.")
     for name, value in metrics.items():

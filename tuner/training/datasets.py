@@ -27,10 +27,11 @@ def fetch(name: str, *, url: str, sha256: str) -> bytes:
     Args:
         name: Its path inside the data folder, such as ``mnist/train-labels-idx1-ubyte.gz``.
         url: Where to download it.
-        sha256: Checksum of the content, decompressed where the name ends in ``.gz``.
+        sha256: Checksum of the content, decompressed where the name ends in ``.gz`` and it is not
+            an archive, ``.tar.gz``.
 
     Returns:
-        The content, decompressed.
+        The content, decompressed likewise.
 
     Raises:
         WorkloadError: If it is missing and cannot be downloaded, or has another checksum.
@@ -40,7 +41,8 @@ def fetch(name: str, *, url: str, sha256: str) -> bytes:
         _download(url, path, name)
     try:
         raw = path.read_bytes()
-        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        packed = path.suffix == ".gz" and not path.name.endswith(".tar.gz")
+        content = gzip.decompress(raw) if packed else raw
     except (OSError, EOFError, zlib.error) as error:
         raise WorkloadError(
             f"{path} cannot be read: {error}. Delete it to have it fetched again."

@@ -12,8 +12,8 @@ from tuner.training.averaging import Averaging, Forward
 from tuner.training.reporting import Reporter
 from tuner.training.timing import Timing
 
-POINTS = 7
-"""Points on the line from the last weights to their average, both ends included."""
+PLACES = tuple(point / 6 for point in range(7))
+"""Where the line from the last weights (0) to their average (1) is measured."""
 
 
 class Evaluations:
@@ -92,8 +92,7 @@ class Evaluations:
         if not self._averaging.begun:
             return
         self.average_line = []
-        for point in range(POINTS):
-            weight = point / (POINTS - 1)
+        for weight in PLACES:
             with (
                 self.timing.evaluation(),
                 self._averaging.applied(batches, forward, self.alive, weight=weight),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.domain.optimizers import OPTIMIZERS
-from tuner.errors import SpecError, WorkloadError
+from tuner.errors import WorkloadError
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
 from tuner.training.evaluations import to_float
@@ -83,6 +83,21 @@ def run_trial(train: Train, run: Run) -> Outcome:
     return Outcome(Ending.COMPLETE, value)
 
 
+@dataclass(frozen=True)
+class WorkloadLoop:
+    """The training loop of a workload class.
+
+    Attributes:
+        bench: The workload on its device.
+    """
+
+    bench: Bench
+
+    def __call__(self, run: Run) -> None:
+        """Trains a trial."""
+        train_workload(run, self.bench)
+
+
 def train_workload(run: Run, bench: Bench) -> None:
     """Trains a workload class: the one definition of what a step is.
 
@@ -95,12 +110,7 @@ def train_workload(run: Run, bench: Bench) -> None:
         WorkloadError: If the optimizer cannot train this model.
     """
     run.measure(examples=bench.train_examples)
-    if run.batch_size > bench.train_examples:
-        raise SpecError(
-            f"train.batch_size = {run.batch_size}: the workload has only "
-            f"{bench.train_examples} training examples; use a smaller batch."
-        )
-    run.measure(bench.train_examples // run.batch_size)
+    run.measure(bench.train_examples // bench.examples_a_step(run.batch_size))
     model = bench.build_model(run.seed)
     optimizer = run.optimizer(model)
     schedule = run.schedule(optimizer)
@@ -182,16 +192,21 @@ class Step:
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
-def split(batch: Batch, parts: int) -> Iterator[tuple[Batch, float]]:
+def split(batch: Batch, parts: int, *, dim: int = 0) -> Iterator[tuple[Batch, float]]:
     """Yields a batch in parts, each with its share of the examples; none is empty.
+
+    Args:
+        batch: The batch.
+        parts: How many, at most.
+        dim: Along which dimension the examples lie.
 
     >>> [(part[0].tolist(), share) for part, share in split((torch.arange(4),), 3)]
     [([0, 1], 0.5), ([2], 0.25), ([3], 0.25)]
     """
-    rows = len(batch[0])
-    pieces = (tensor.tensor_split(min(parts, rows)) for tensor in batch)
+    rows = batch[0].shape[dim]
+    pieces = (tensor.tensor_split(min(parts, rows), dim) for tensor in batch)
     for part in zip(*pieces, strict=True):
-        yield part, len(part[0]) / rows
+        yield part, part[0].shape[dim] / rows
 
 
 class Parts:

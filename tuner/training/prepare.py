@@ -6,7 +6,6 @@ import contextlib
 import math
 import traceback
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from tuner.domain.trials import Proposal, TrialConfig, decode, default_proposals
 from tuner.errors import SpecError, TunerError, WorkloadError
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
-from tuner.training.loop import Step, Train, run_trial, split, train_workload
+from tuner.training.loop import Step, Train, WorkloadLoop, run_trial, split
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
 from tuner.training.workload import Batch, load_workload, missing_methods
@@ -99,10 +98,10 @@ def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> Train:
         workload: Any = target
         bench = Bench.prepare(workload, device, spec.train.precision)
         probe(bench, spec, optimizers=check)
-        return partial(train_workload, bench=bench)
+        return WorkloadLoop(bench)
     train: Any = target
     if check:
-        first, *others = _defaults(spec)
+        first, *others = default_configs(spec)
         # Others ask nothing of the loop or its model that the first does not.
         demanding = [o for o in others if _is_demanding(OPTIMIZERS[o.optimizer])]
         for config in (first, *demanding, *_variants(spec)):
@@ -210,7 +209,7 @@ def probe(bench: Bench, spec: StudySpec, *, optimizers: bool = True) -> dict[str
             f"study.metric = {spec.study.metric!r}: the workload returns "
             f"{', '.join(sorted(metrics))}; name one of these."
         )
-    for config in _defaults(spec) if optimizers else []:
+    for config in default_configs(spec) if optimizers else []:
         _try_optimizer(bench, spec, config, batch)
     return metrics
 
@@ -280,7 +279,8 @@ def _try_optimizer(bench: Bench, spec: StudySpec, config: TrialConfig, batch: Ba
         ) from error
 
 
-def _defaults(spec: StudySpec) -> list[TrialConfig]:
+def default_configs(spec: StudySpec) -> list[TrialConfig]:
+    """Returns what every optimizer of a study trains with by default."""
     every = spec.with_budget(spec.budget.model_copy(update={"trials": 10**6}))
     return [decode(spec, proposal) for proposal in default_proposals(every)]
 

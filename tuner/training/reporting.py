@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,3 +66,29 @@ class Reporter(Protocol):
 
     def save(self) -> None:
         """Writes a checkpoint of the run now."""
+
+
+class CohortReporter(Protocol):
+    """Whom a cohort reports to: a worker, or a test."""
+
+    def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
+        """Takes an evaluation of every lane; returns which of them go on.
+
+        Args:
+            evaluations: One a lane, each with a finite metric; None for lanes that are over.
+        """
+
+    def diverged(self, lane: int, step: int) -> None:
+        """Hears that a lane is over, since something is infinite or NaN since a step.
+
+        Called before the report of the other lanes.
+        """
+
+    def advance(self, step: int) -> bool:
+        """Hears that the cohort goes on; returns False if it is to stop where it is.
+
+        Called after every step, and between the parts of an evaluation, which is not stopped.
+        """
+
+    def save(self) -> None:
+        """Writes a checkpoint of every lane now."""

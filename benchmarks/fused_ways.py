@@ -1,0 +1,346 @@
+"""A way to train the trials of a comparison, in a process of its own: see ``benchmarks.fused``.
+
+Takes a job as a line of JSON and says when it is ready. To every ``train`` that follows it trains
+all its trials, to every ``step`` it times steps alone, and it tells what that took.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import resource
+import sys
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.workloads import SIZES, import_string, load
+from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
+from tuner.domain.schedules import SCHEDULES
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import Proposal, TrialConfig, decode, walk
+from tuner.optim import build_optimizer
+from tuner.training.bench import Bench
+from tuner.training.cohort import Cohort
+from tuner.training.device import resolve_device
+from tuner.training.fused_model import FusedModel
+from tuner.training.lane import LaneStart
+from tuner.training.loop import run_trial, train_workload
+from tuner.training.reporting import Evaluation
+from tuner.training.run import Run
+from tuner.training.seeds import BatchOrder
+
+_REHEARSAL = 2
+"""Steps by which is compiled."""
+
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train, and how.
+
+    Attributes:
+        way: One of :data:`WAYS`.
+        workload: Its name.
+        source: Which data it trains on.
+        device: Where.
+        threads: On how many threads.
+        steps: Of a trial: a multiple of the evaluations.
+        evaluations: Of a trial.
+        seeds: One a trial; its configuration is drawn with it.
+        optimizers: Among which to draw; none are the usual ones.
+        compiled: Whether fused steps are compiled.
+    """
+
+    way: str
+    workload: str
+    source: str
+    device: str
+    threads: int
+    steps: int
+    evaluations: int
+    seeds: list[int]
+    optimizers: list[str]
+    compiled: bool
+
+    def spec(self) -> StudySpec:
+        """Returns the study that the trials could be of."""
+        tree: dict[str, Any] = {
+            "study": {"name": self.workload, "workload": import_string(self.workload)},
+            "budget": {"steps": self.steps, "evaluations": self.evaluations, "trials": 1000},
+            "train": {"batch_size": SIZES[self.workload].batch},
+        }
+        if self.optimizers:
+            tree["space"] = {"optimizers": self.optimizers}
+        return StudySpec.model_validate(tree).resolve()
+
+
+class Way(ABC):
+    """A way to train trials.
+
+    Args:
+        bench: The workload on its device.
+        spec: The study.
+        configs: The trials.
+        compiled: Whether fused steps are compiled.
+    """
+
+    def __init__(
+        self, bench: Bench, spec: StudySpec, configs: list[TrialConfig], *, compiled: bool = True
+    ) -> None:
+        self.bench, self.spec, self.configs, self.compiled = bench, spec, configs, compiled
+        self.steps = spec.budget.steps or 0
+
+    def prepare(self) -> bool:
+        """Does what is done once, such as compiling; returns whether it has compiled."""
+        return False
+
+    @abstractmethod
+    def train(self) -> list[float]:
+        """Trains all trials; returns their last validation losses, NaN where they diverged."""
+
+    @abstractmethod
+    def step_s(self) -> float:
+        """Returns the seconds that forward, backward and update take of one trial's step."""
+
+
+class Plain(Way):
+    """One after the other, as a skilled user writes it."""
+
+    def train(self) -> list[float]:
+        """Trains all trials."""
+        return [self._train(config) for config in self.configs]
+
+    def _train(self, config: TrialConfig) -> float:
+        bench, total = self.bench, self.steps
+        model = bench.build_model(self.spec.search.seed)
+        optimizer = self._optimizer(config, model)
+        factor = SCHEDULES[config.schedule].factor(config.schedule_values, total)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        scheduled = config.schedule != "constant" or config.schedule_values["warmup"]
+        size = bench.examples_a_step(config.batch_size)
+        order = BatchOrder(bench.train_examples, size, self.spec.search.seed, bench.device)
+        value = math.nan
+        for step in range(total):
+            loss = bench.workload.loss(model, bench.batch(order(step)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if scheduled:
+                schedule.step()
+            if (step + 1) % (total // self.spec.budget.evaluations) == 0:
+                value = bench.evaluate(model)["val_loss"]
+                if not math.isfinite(value):
+                    return math.nan
+        return value
+
+    def _optimizer(self, config: TrialConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Returns torch's optimizer, by its fused kernel, or the one for lists of tensors."""
+        optimizer = build_optimizer(config.optimizer, config.optimizer_values, model)
+        for group in optimizer.param_groups:
+            if "foreach" in group and not group.get("fused"):
+                group["foreach"] = True
+        return optimizer
+
+    def step_s(self) -> float:
+        """Returns the seconds of a step, the mean over the trials."""
+        return math.fsum(self._step_s(config) for config in self.configs) / len(self.configs)
+
+    def _step_s(self, config: TrialConfig) -> float:
+        bench = self.bench
+        model = bench.build_model(self.spec.search.seed)
+        optimizer = self._optimizer(config, model)
+        size = bench.examples_a_step(config.batch_size)
+        batch = bench.batch(torch.arange(size, device=bench.device))
+
+        def step() -> None:
+            loss = bench.workload.loss(model, batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return time_calls(bench.device, step)
+
+
+class Single(Plain):
+    """One after the other, by our own loop; its steps alone are those of any other loop."""
+
+    def _train(self, config: TrialConfig) -> float:
+        reporter = Everyone()
+        run = Run(self.spec, config, device=self.bench.device, reporter=reporter)  # type: ignore[arg-type]
+        outcome = run_trial(lambda run: train_workload(run, self.bench), run)
+        return reporter.last[0] if outcome.ending == "complete" else math.nan
+
+    def _optimizer(self, config: TrialConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(config.optimizer, config.optimizer_values, model)
+
+
+class Fused(Way):
+    """All as one."""
+
+    def prepare(self) -> bool:
+        """Compiles, by a cohort of a few steps."""
+        # No room is made smaller as lanes diverge, so that there is one shape to compile.
+        self._model = FusedModel(
+            self.bench, self.spec, compiled=self.compiled, smallest=len(self.configs)
+        )
+        Cohort(self._model, self._starts(), Everyone(), at_most=_REHEARSAL).train()  # type: ignore[arg-type]
+        return self._model.compiler.enabled
+
+    def train(self) -> list[float]:
+        """Trains all trials."""
+        reporter = Everyone()
+        Cohort(self._model, self._starts(), reporter).train()  # type: ignore[arg-type]
+        return [reporter.last[lane] for lane in range(len(self.configs))]
+
+    def _starts(self) -> list[LaneStart]:
+        return [LaneStart(config) for config in self.configs]
+
+    def step_s(self) -> float:
+        """Returns the seconds of a step, divided among the lanes."""
+        return time_fused_steps(self._model, self.configs) / len(self.configs)
+
+
+WAYS: dict[str, type[Way]] = {"plain": Plain, "single": Single, "fused": Fused}
+
+
+class Everyone:
+    """A reporter of trials and cohorts that lets everyone go on, and keeps the last metric."""
+
+    def __init__(self) -> None:
+        self.last: dict[int, float] = {}
+
+    def report(self, evaluations: Evaluation | Sequence[Evaluation | None]) -> list[bool] | bool:
+        """Takes evaluations."""
+        several = [evaluations] if isinstance(evaluations, Evaluation) else evaluations
+        for lane, evaluation in enumerate(several):
+            if evaluation is not None:
+                self.last[lane] = evaluation.metrics["val_loss"]
+        return True if isinstance(evaluations, Evaluation) else [True] * len(several)
+
+    def diverged(self, lane: int, step: int) -> None:
+        """Hears of a lane that is over."""
+        self.last[lane] = math.nan
+
+    def advance(self, step: int) -> bool:
+        """Hears that training goes on."""
+        return True
+
+    def save(self) -> None:
+        """Is never called."""
+
+    def suggest(self, name: str, axis: Dimension) -> Value:
+        """Is never called."""
+        raise NotImplementedError
+
+
+def sample(spec: StudySpec, seed: int) -> TrialConfig:
+    """Returns a random configuration of a study."""
+    generator = random.Random(seed)  # noqa: S311
+
+    def draw(name: str, axis: Dimension) -> Value:
+        match axis:
+            case Float(log=True):
+                return math.exp(generator.uniform(math.log(axis.low), math.log(axis.high)))
+            case Float():
+                return generator.uniform(axis.low, axis.high)
+            case Int():
+                return generator.randint(axis.low, axis.high)
+            case Choice():
+                return generator.choice(axis.choices)
+            case _:
+                return axis.value
+
+    return decode(spec, Proposal(walk(spec, draw)))
+
+
+def time_fused_steps(model: FusedModel, configs: list[TrialConfig]) -> float:
+    """Returns the seconds that forward, backward and update of a cohort take, nothing around."""
+    family, device = model.family(configs), model.bench.device
+    tables = model.tables(configs, model.spec.budget.steps or 0)
+    state = model.start(len(configs), family)
+    step = model.step(tables, family, 0)
+    table = tables.rows(0, 1, dtype=state.p.dtype)[0].to(device)
+    muon = [lane for lane in range(len(configs)) if tables.has_muon(lane)]
+    places = torch.tensor(muon, device=device) if muon else None
+    rows = torch.arange(model.bench.examples_a_step(configs[0].batch_size), device=device)
+    batch = model.bench.batch(rows)
+    with torch.no_grad():
+        return time_calls(device, lambda: step(state, table, batch, places))
+
+
+def time_calls(device: torch.device, call: Callable[[], object]) -> float:
+    """Returns the seconds of a call once it is warm: the best of three looks."""
+    for _ in range(2):
+        call()
+    synchronize(device)
+    count, best = 1, math.inf
+    looks = 0
+    while looks < 3:
+        began = time.perf_counter()
+        for _ in range(count):
+            call()
+        synchronize(device)
+        taken = time.perf_counter() - began
+        if taken < _LOOK_S / 2:
+            count = max(count + 1, math.ceil(count * _LOOK_S / taken))
+            continue
+        best, looks = min(best, taken / count), looks + 1
+    return best
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Returns the most memory that was in use: of the device, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def serve() -> None:
+    """Takes the job, and does what it is asked for until the input ends."""
+    job = Job(**json.loads(sys.stdin.readline()))
+    torch.set_num_threads(job.threads)
+    device, spec = resolve_device(job.device), job.spec()
+    workload = load(job.workload, job.source)
+    bench = Bench.prepare(workload, device, "float32")
+    configs = [sample(spec, seed) for seed in job.seeds]
+    way = WAYS[job.way](bench, spec, configs, compiled=job.compiled)
+    answers: dict[str, Callable[[], Any]] = {"train": way.train, "step": way.step_s}
+    prepared, compiled = timed(device, way.prepare)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    tell(seconds=prepared, compiled=compiled, device=name, data=workload.source)
+    for line in sys.stdin:
+        seconds, answer = timed(device, answers[line.strip()])
+        tell(seconds=seconds, answer=answer, peak_bytes=peak_bytes(device))
+
+
+def timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, Any]:
+    """Returns the seconds that work takes, its kernels included, and what it returns."""
+    began = time.perf_counter()
+    found = work()
+    synchronize(device)
+    return time.perf_counter() - began, found
+
+
+def tell(**values: Any) -> None:
+    """Answers by a line of JSON."""
+    print(json.dumps(values), flush=True)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("default")
+    serve()

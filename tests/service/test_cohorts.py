@@ -1,0 +1,398 @@
+"""Workers that train many trials as one, on real databases."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import MakeSpec, away, forgotten
+from tests.service.desks import Counted
+from tests.training.trials import train
+from tuner.domain.states import StudyState
+from tuner.domain.trials import Outcome, TrialRecord, decode
+from tuner.service.checkpoints import study_folder
+from tuner.service.interruption import Interruption
+from tuner.service.summaries import read_summary
+from tuner.service.worker import Log, Worker
+from tuner.store import (
+    Database,
+    Ledger,
+    Studies,
+    StudyHandle,
+    WorkerIdentity,
+    open_database,
+    read_records,
+)
+from tuner.store.control import set_state
+from tuner.store.plans import read_plans
+from tuner.training.bench import Bench
+from tuner.training.workload import load_workload
+
+CPU = torch.device("cpu")
+
+_WORKLOADS = '''
+import torch
+from models.parabola import Parabola
+
+
+class Counting(Parabola):
+    """Raises once, when it has been armed."""
+
+    calls = 0
+
+    armed = False
+
+    def loss(self, model, batch):
+        Counting.calls += 1
+        if Counting.armed:
+            Counting.armed = False
+            raise ValueError("the scale is off")
+        return super().loss(model, batch) * (1 + 1e-12 * Counting.calls)
+
+
+class Greedy(Counting):
+    """Runs out of memory once."""
+
+    def loss(self, model, batch):
+        try:
+            return super().loss(model, batch)
+        except ValueError:
+            raise torch.OutOfMemoryError("tried to allocate 80 GiB") from None
+'''
+
+
+class Meddling(Interruption):
+    """Does something when it has been looked at a number of times."""
+
+    def __init__(self, looks: int, action: Callable[[], object]) -> None:
+        super().__init__()
+        self._looks, self._action = looks, action
+
+    @property
+    def requested(self) -> bool:
+        self._looks -= 1
+        if self._looks == 0:
+            self._action()
+        return False
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
+def work(
+    database: Database,
+    study: StudyHandle,
+    interruption: Interruption | None = None,
+    fuse: str = "8",
+    log: Log = lambda line: None,
+) -> list[TrialRecord]:
+    worker = Worker(
+        database=database,
+        study=study,
+        device=CPU,
+        interruption=interruption or Interruption(),
+        started_at=time.time(),
+        log=log,
+        fuse=fuse,
+    )
+    worker.run()
+    return read_records(database, study)
+
+
+def many(make_spec: MakeSpec, trials: int = 8, **tables: Any) -> Any:
+    tree = {
+        "budget": {"trials": trials, "steps": 20, "evaluations": 4},
+        "space": {"optimizers": ["sgd", "adam", "momentum"], "schedules": ["constant", "cosine"]},
+        "search": {"sampler": "random", "pruner": "none"},
+        "train": {"batch_size": 32, "precision": "float64"},
+    }
+    return make_spec(**(tree | tables))
+
+
+@pytest.fixture
+def misbehaving(project: Path) -> Iterator[None]:
+    (project / "misfused.py").write_text(_WORKLOADS)
+    with forgotten("misfused"):
+        yield
+
+
+def arm() -> None:
+    """Has the workload raise once."""
+    sys.modules["misfused"].Counting.armed = True
+
+
+def checkpoints(database: Database, study: StudyHandle) -> list[Path]:
+    return list(study_folder(database.url, study).rglob("*.pt"))
+
+
+def test_a_fused_study_ends_with_exactly_its_budget(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(many(make_spec, 27, search={"pruner": "median"}))
+
+    records = work(database, study)
+
+    assert [record.number for record in records] == list(range(27))
+    assert {record.outcome for record in records} == {Outcome.COMPLETE, Outcome.PRUNED}
+    assert all(record.attributes["lanes"] in (3, 8) for record in records)
+    complete = [record for record in records if record.outcome is Outcome.COMPLETE]
+    assert all(list(record.evaluations) == [5, 10, 15, 20] for record in complete)
+    assert all(record.value == record.evaluations[20] for record in complete)
+    assert checkpoints(database, study) == []
+
+
+def test_fused_trials_end_as_they_do_alone(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = many(make_spec, 12)
+    records = work(database, Studies(database).create(spec))
+
+    bench = Bench.prepare(load_workload(spec.study.workload), CPU, "float64")
+    assert len({record.value for record in records}) > 6
+    for record in records:
+        alone = train(bench, spec, decode(spec, record.proposal))
+        found = [e.metrics["val_loss"] for e in alone.recorder.evaluations]
+        assert list(record.evaluations.values()) == pytest.approx(found, rel=1e-10)
+
+
+def test_what_cannot_be_fused_trains_alone(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    space = {"optimizers": ["sgd", "lbfgs", "adam"], "schedules": ["constant"]}
+    study = Studies(database).create(many(make_spec, 16, space=space))
+
+    records = work(database, study)
+
+    assert len(records) == 16
+    alone = [record for record in records if "lanes" not in record.attributes]
+    assert {record.optimizer for record in alone} == {"lbfgs"}
+    assert {record.outcome for record in records} == {Outcome.COMPLETE}
+
+
+def test_trials_of_other_batch_sizes_train_with_their_like(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    sizes = {"batch_size": {"choices": [16, 32, "full"]}, "precision": "float64"}
+    study = Studies(database).create(many(make_spec, 24, train=sizes))
+
+    records = work(database, study)
+
+    assert {record.outcome for record in records} == {Outcome.COMPLETE}
+    assert Counter(r.attributes.get("lanes", 1) for r in records)[1] < 8
+
+
+@pytest.mark.parametrize("looks", [3, 6, 8, 14, 19])
+def test_an_interrupted_cohort_is_continued_with_the_same_results(
+    project: Path, database: Database, make_spec: MakeSpec, looks: int
+) -> None:
+    spec = many(make_spec)
+    whole = work(database, Studies(database).create(spec))
+    identity = spec.study.model_copy(update={"name": "broken"})
+    study = Studies(database).create(spec.model_copy(update={"study": identity}))
+
+    stopped = work(database, study, Counted(looks))
+    assert {record.outcome for record in stopped} == {Outcome.RUNNING}
+    assert len(checkpoints(database, study)) == 8
+    continued = work(database, study)
+
+    assert [r.evaluations for r in continued] == [r.evaluations for r in whole]
+    assert {r.outcome for r in continued} == {Outcome.COMPLETE}
+    assert all(r.attributes["steps"] == 20 for r in continued)
+    assert checkpoints(database, study) == []
+
+
+def test_lanes_go_on_with_others_and_where_nothing_is_fused(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = many(make_spec)
+    whole = work(database, Studies(database).create(spec))
+    identity = spec.study.model_copy(update={"name": "broken"})
+    study = Studies(database).create(spec.model_copy(update={"study": identity}))
+    work(database, study, Counted(8))
+    said: list[str] = []
+
+    # Three of them as one, another three, and the last two each alone.
+    work(database, study, Counted(8), fuse="3", log=said.append)
+    continued = work(database, study, fuse="off", log=said.append)
+
+    for before, after in zip(whole, continued, strict=True):
+        # With room for another number of lanes, kernels may add up in another order.
+        assert after.evaluations == pytest.approx(before.evaluations, rel=1e-12)
+    assert not any("starts over" in line for line in said)
+
+
+def test_a_damaged_checkpoint_costs_its_own_trial_alone(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(many(make_spec))
+    work(database, study, Counted(12))
+    [damaged] = [path for path in checkpoints(database, study) if "trial-3-" in path.name]
+    state = torch.load(damaged, weights_only=True)
+    state["tensors"]["p"] = state["tensors"]["p"][:3]
+    torch.save(state, damaged)
+    said: list[str] = []
+
+    records = work(database, study, log=said.append)
+
+    assert {record.outcome for record in records} == {Outcome.COMPLETE}
+    assert next(line for line in said if "over" in line).startswith("Trial 3 starts over")
+    assert any(line.startswith("Trials 0, 1, 2, 4, 5, 6, 7 continue as one") for line in said)
+
+
+def test_a_lane_that_diverges_leaves_the_others_alone(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    wild = {"sgd": {"lr": {"choices": [0.01, 1e30]}}}
+    spec = many(make_spec, 10, optimizer=wild)
+    records = work(database, Studies(database).create(spec))
+
+    outcomes = Counter(record.outcome for record in records)
+    assert outcomes[Outcome.DIVERGED] > 0
+    assert outcomes[Outcome.COMPLETE] + outcomes[Outcome.DIVERGED] == 10
+    bench = Bench.prepare(load_workload(spec.study.workload), CPU, "float64")
+    for record in records:
+        alone = train(bench, spec, decode(spec, record.proposal))
+        assert record.attributes.get("diverged_step") == alone.outcome.diverged_step
+
+
+def test_what_raises_in_a_cohort_is_trained_one_at_a_time(
+    misbehaving: None, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = many(make_spec, study={"name": "s", "workload": "misfused:Counting"})
+    said: list[str] = []
+
+    study = Studies(database).create(spec)
+    records = work(database, study, Meddling(9, arm), fuse="4", log=said.append)
+
+    assert {record.outcome for record in records} == {Outcome.COMPLETE}
+    assert "Trials train one at a time from now on: ValueError: the scale is off" in said
+
+
+def test_without_enough_memory_fewer_train_as_one(
+    misbehaving: None, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = many(make_spec, study={"name": "s", "workload": "misfused:Greedy"})
+    said: list[str] = []
+
+    study = Studies(database).create(spec)
+    records = work(database, study, Meddling(9, arm), log=said.append)
+
+    assert {record.outcome for record in records} == {Outcome.COMPLETE}
+    assert any(line.startswith("Trials train 4 as one from now on") for line in said)
+    assert 4 in {record.attributes["lanes"] for record in records}
+
+
+def test_a_lane_that_another_worker_takes_is_left_to_it(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(many(make_spec))
+    other = Ledger(database, study, WorkerIdentity("b", "host", 1, "cpu", "0"))
+    other.register(0.0, lambda ordinal: 0)
+    taken = []
+    said: list[str] = []
+
+    def seize() -> None:
+        taken.append(other.take_over(lambda worker: True))
+
+    def follow(line: str) -> None:
+        said.append(line)
+        if line.startswith("Trial 7 complete") and taken[0] is not None:
+            other.release(taken[0])
+
+    records = work(database, study, Meddling(9, seize), log=follow)
+
+    assert "Trial 0 belongs to another worker by now. It is left to that worker." in said
+    ends = [line.partition(":")[0] for line in said if " complete" in line]
+    assert ends == [*(f"Trial {n} complete" for n in range(1, 8)), "Trial 0 complete"]
+    assert {record.outcome for record in records} == {Outcome.COMPLETE}
+
+
+def test_a_stopped_study_ends_its_cohort_as_it_is(
+    project: Path, database: Database, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.service.cohort_task.LOOK_S", -1.0)
+    study = Studies(database).create(many(make_spec, 30))
+    stop = Meddling(9, lambda: set_state(database, study, StudyState.STOPPED))
+
+    records = work(database, study, stop)
+
+    assert len(records) == 8
+    assert {record.outcome for record in records} == {Outcome.PRUNED}
+    assert {record.attributes["stopped_by"] for record in records} == {"stop"}
+    assert checkpoints(database, study) == []
+
+
+def test_the_report_says_how_trials_trained(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(many(make_spec, 16, search={"pruner": "median"}))
+    records = work(database, study)
+
+    [plan] = read_plans(database, study).values()
+    assert (plan.lanes, plan.trials) == (8, 16)
+    fusing = read_summary(database, study).fusing
+    assert fusing is not None
+    assert (fusing.trials, fusing.lanes) == (16, 8)
+    assert fusing.occupancy is not None
+    assert 0.3 < fusing.occupancy <= 1
+    assert fusing.speedup is not None
+    total = sum(record.attributes["steps"] for record in records)
+    places = sum(record.attributes["places"] for record in records)
+    assert fusing.occupancy == pytest.approx(total / places)
+
+
+def test_a_plan_is_repeated_by_whoever_comes_later(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(many(make_spec))
+    work(database, study, Counted(6))
+    before = read_plans(database, study)
+    said: list[str] = []
+
+    work(database, study, log=said.append)
+
+    assert read_plans(database, study) == before
+    [plan] = before.values()
+    assert f"Up to 8 trials as one: {plan.reason}" in said
+
+
+def test_small_studies_train_one_trial_at_a_time(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(many(make_spec, 6))
+    records = work(database, study, fuse="auto")
+
+    assert not any("lanes" in record.attributes for record in records)
+    [plan] = read_plans(database, study).values()
+    assert plan.reason == "6 trials are too few for cohorts that learn"
+
+
+def test_a_cohort_outlives_an_outage(
+    project: Path, postgres_server: str, postgres_url: str, make_spec: MakeSpec
+) -> None:
+    database = open_database(postgres_url, create=True)
+    study = Studies(database).create(many(make_spec))
+    said: list[str] = []
+    with contextlib.ExitStack() as stack:
+        leave = Meddling(8, lambda: stack.enter_context(away(postgres_server, postgres_url)))
+
+        def follow(line: str) -> None:
+            said.append(line)
+            if "training goes on" in line and len(said) > 1:
+                stack.close()
+
+        records = work(database, study, leave, log=follow)
+    database.close()
+
+    assert any("the database is away; training goes on" in line for line in said)
+    assert {record.outcome for record in records} == {Outcome.COMPLETE}
+    assert all(list(record.evaluations) == [5, 10, 15, 20] for record in records)

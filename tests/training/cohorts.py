@@ -1,0 +1,144 @@
+"""Cohorts to train, what they are compared with, and a reporter that remembers what it heard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from tests.training.trials import make_spec, through_disk, train
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialConfig
+from tuner.training.bench import Bench
+from tuner.training.cohort import Cohort
+from tuner.training.fused_model import FusedModel
+from tuner.training.lane import LaneStart
+from tuner.training.loop import Outcome
+from tuner.training.reporting import Evaluation
+from tuner.training.workload import Batch, Data
+
+
+class Blobs:
+    """Three classes in four dimensions, and a network with a norm that tells them apart."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+
+    def data(self) -> Data:
+        generator = torch.Generator().manual_seed(1)
+        x = torch.randn(192, 4, generator=generator)
+        y = (x[:, 0] * x[:, 1] > 0).long() + (x[:, 2] > 0).long()
+        return Data(train=(x[:128], y[:128]), val=(x[128:], y[128:]))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Any:
+        return cross_entropy(model(batch[0]), batch[1])
+
+    def metrics(self, model: nn.Module, batch: Batch) -> Any:
+        return {"val_loss": self.loss(model, batch)}
+
+
+class Normed(Blobs):
+    def model(self) -> nn.Module:
+        # A bias before the norm would have a gradient of rounding errors alone, of which
+        # optimizers that look at signs make steps.
+        first = nn.Linear(4, 8, bias=False)
+        return nn.Sequential(first, nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+class Droopy(Blobs):
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 32), nn.Dropout(0.5), nn.Tanh(), nn.Linear(32, 3))
+
+
+@dataclass
+class CohortRecorder:
+    """A reporter that keeps what it hears.
+
+    Attributes:
+        prune_at: Steps taken at the evaluation that ends a lane, by lane.
+        interrupt_at: Steps taken from which on the cohort is to stop, or None.
+        on_step: Called whenever the reporter hears that the cohort goes on.
+    """
+
+    prune_at: dict[int, int] = field(default_factory=dict)
+    interrupt_at: int | None = None
+    on_step: Callable[[int], None] = lambda step: None
+    evaluations: dict[int, list[Evaluation]] = field(default_factory=dict)
+    diverged_at: dict[int, int] = field(default_factory=dict)
+    steps: list[int] = field(default_factory=list)
+
+    def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
+        for lane, evaluation in enumerate(evaluations):
+            if evaluation is not None:
+                self.evaluations.setdefault(lane, []).append(evaluation)
+        return [
+            evaluation is not None and self.prune_at.get(lane) != evaluation.step
+            for lane, evaluation in enumerate(evaluations)
+        ]
+
+    def diverged(self, lane: int, step: int) -> None:
+        self.diverged_at[lane] = step
+
+    def advance(self, step: int) -> bool:
+        self.steps.append(step)
+        self.on_step(step)
+        return self.interrupt_at is None or step < self.interrupt_at
+
+    def save(self) -> None:
+        raise AssertionError("nobody asks for a checkpoint")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A cohort that has ended."""
+
+    outcomes: list[Outcome]
+    cohort: Cohort
+    recorder: CohortRecorder
+
+    def values(self, lane: int) -> list[float]:
+        """Returns what a lane reported."""
+        return [e.metrics["val_loss"] for e in self.recorder.evaluations.get(lane, [])]
+
+    def logged(self, lane: int) -> list[tuple[int, str, float]]:
+        """Returns what was logged of a lane."""
+        return self.cohort.take_logged(lane)
+
+    def states(self, lanes: Sequence[int]) -> list[dict[str, Any]]:
+        """Returns lanes as their checkpoints give them back."""
+        return [through_disk(self.cohort.state_dict(lane)) for lane in lanes]
+
+
+def train_lanes(
+    bench: Bench,
+    configs: Sequence[TrialConfig],
+    spec: StudySpec | None = None,
+    recorder: CohortRecorder | None = None,
+    states: Sequence[dict[str, Any]] | None = None,
+    *,
+    compiled: bool = False,
+    smallest: int = 1,
+) -> Trained:
+    """Trains a cohort."""
+    model = FusedModel(bench, spec or make_spec(), compiled=compiled, smallest=smallest)
+    recorder = recorder or CohortRecorder()
+    found = states or [None] * len(configs)
+    starts = [LaneStart(*pair) for pair in zip(configs, found, strict=True)]
+    cohort = Cohort(model, starts, recorder)
+    return Trained(cohort.train(), cohort, recorder)
+
+
+def check_same(fused: Trained, lane: int, bench: Bench, spec: Any, config: TrialConfig) -> None:
+    single = train(bench, spec, config)
+    label = f"{config.optimizer} {config.schedule}"
+    torch.testing.assert_close(
+        fused.values(lane), single.values, rtol=1e-10, atol=1e-10, msg=lambda m: f"{label}: {m}"
+    )
+    assert fused.outcomes[lane] == single.outcome, label
+    logged = [value for _, _, value in single.run.take_logged()]
+    assert [v for _, _, v in fused.logged(lane)] == pytest.approx(logged, rel=1e-9), label

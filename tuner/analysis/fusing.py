@@ -1,0 +1,70 @@
+"""How much of a study trained as one, how well its places were used, and what that gained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tuner.domain.fusing import FusePlan
+from tuner.domain.trials import TrialRecord
+
+
+@dataclass(frozen=True)
+class FusingSummary:
+    """How a study's trials trained: as one, or one at a time.
+
+    Attributes:
+        trials: Trials that trained with others.
+        lanes: The most that trained as one.
+        compiled: Whether their steps were compiled.
+        occupancy: Share of the places in cohorts that trained a trial, above 0 and at most 1; the
+            rest belonged to trials that were over. None without any.
+        speedup: How many times as fast a step of theirs was as one of a single trial, measured
+            before the study's first cohort; None where that is not known.
+        reason: Why so many, or why one at a time.
+    """
+
+    trials: int
+    lanes: int
+    compiled: bool
+    occupancy: float | None
+    speedup: float | None
+    reason: str
+
+
+def summarize_fusing(
+    records: Sequence[TrialRecord], plans: Iterable[FusePlan]
+) -> FusingSummary | None:
+    """Sums up how trials trained.
+
+    Args:
+        records: The trials of a study.
+        plans: How they were to train, one for each kind of device and what was asked for there.
+
+    Returns:
+        The summary, or None where nothing was fused or planned.
+    """
+    plans = list(plans)
+    fused = [record for record in records if _get(record, "lanes") > 1]
+    chosen = sorted(plans, key=lambda plan: plan.lanes, reverse=True)
+    if not fused and not chosen:
+        return None
+    steps = math.fsum(_get(record, "steps") for record in fused)
+    places = math.fsum(_get(record, "places") for record in fused)
+    train_s = math.fsum(_get(record, "train_s") for record in fused)
+    singles = [plan.single_s for plan in chosen if plan.lanes > 1 and plan.single_s > 0]
+    single_s = math.fsum(singles) / len(singles) if singles else 0.0
+    return FusingSummary(
+        trials=len(fused),
+        lanes=max((int(_get(record, "lanes")) for record in fused), default=1),
+        compiled=any(plan.compiled for plan in chosen),
+        occupancy=min(1.0, steps / places) if places else None,
+        speedup=single_s * steps / train_s if train_s and single_s else None,
+        reason=chosen[0].reason if chosen else "",
+    )
+
+
+def _get(record: TrialRecord, name: str) -> float:
+    value = record.attributes.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0

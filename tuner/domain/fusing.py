@@ -1,0 +1,85 @@
+"""How many trials of a study train as one: what is asked for, and what was chosen why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tuner.errors import SpecError
+
+AUTO = "auto"
+OFF = "off"
+
+MOST_LANES = 512
+"""The most trials that train as one."""
+
+COHORTS = 8
+"""Cohorts that a study has at least: what trains together does not learn from one another."""
+
+
+def parse_fuse(text: str) -> str:
+    """Returns how many trials are to train as one, as it is asked for.
+
+    Args:
+        text: ``auto``, ``off``, or a number from 1 to :data:`MOST_LANES`.
+
+    Raises:
+        SpecError: If it is something else.
+
+    >>> parse_fuse("auto"), parse_fuse("064")
+    ('auto', '64')
+    """
+    if text in (AUTO, OFF):
+        return text
+    if text.isascii() and text.isdecimal() and 1 <= int(text) <= MOST_LANES:
+        return str(int(text))
+    raise SpecError(
+        f"--fuse {text!r}: auto, off, or how many trials train as one, from 1 to {MOST_LANES}."
+    )
+
+
+def largest_cohort(trials: int) -> int:
+    """Returns how many trials may train as one in a study: a power of two, or 1.
+
+    Args:
+        trials: The study's budget.
+
+    >>> [largest_cohort(trials) for trials in (5, 60, 1000, 10**6)]
+    [1, 4, 64, 512]
+    """
+    at_most = min(MOST_LANES, trials // COHORTS)
+    return 1 << (at_most.bit_length() - 1) if at_most > 1 else 1
+
+
+@dataclass(frozen=True)
+class FusePlan:
+    """How the trials of a study train on a kind of device.
+
+    Attributes:
+        lanes: How many train as one; 1 is one at a time.
+        compiled: Whether their step is compiled.
+        smallest: The fewest lanes that there is room for as some end: what is compiled anew for
+            every number is not made for all of them.
+        single_s: Seconds of a step of one trial, or 0 where that was not measured.
+        lane_s: Seconds of a step of a cohort, divided among its lanes, likewise.
+        trials: The study's budget when it was chosen.
+        reason: Why, in words.
+    """
+
+    lanes: int
+    compiled: bool = False
+    smallest: int = 1
+    single_s: float = 0.0
+    lane_s: float = 0.0
+    trials: int = 0
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FusePlan:
+        """Returns what :meth:`to_json` gave, of another version perhaps."""
+        return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values})

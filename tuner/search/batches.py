@@ -1,0 +1,183 @@
+"""Many proposals from one fit: TPE's mixtures are built once, and drawn from for a whole cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from optuna.distributions import BaseDistribution
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.samplers._tpe.probability_distributions import _BatchedCategoricalDistributions
+from optuna.samplers._tpe.sampler import _split_trials, default_gamma
+from optuna.study import Study
+from optuna.trial import TrialState
+from scipy.special import ndtr, ndtri
+
+from tuner.domain.dimensions import Dimension, Fixed, Value
+from tuner.search.distributions import to_distribution
+
+Points = npt.NDArray[np.float64]
+
+_LEARNED_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
+
+_STARTUP = 10
+"""Trials before there is anything to fit, as in Optuna."""
+
+_CANDIDATES = 4
+"""Points that compete to be one draw. Optuna has 24 compete to be its next trial; as many for each
+of a cohort's would have them crowd where one fit believes most."""
+
+
+class BatchSampler(TPESampler):
+    """Optuna's multivariate TPE over groups, which can also draw many points from one fit.
+
+    Args:
+        seed: Of all draws.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed, multivariate=True, group=True)
+        self._spare = RandomSampler(seed=seed)
+
+    def draw_many(self, study: Study) -> Iterator[Callable[[str, Dimension], Value]]:
+        """Returns one way after another to draw a point, all from the study as it is now.
+
+        Args:
+            study: What to learn from.
+
+        Yields:
+            A function that gives a value for a name and its axis, one point's at a time.
+        """
+        parts = self._fit(study)
+        while True:
+            yield _Point(self._spare, study, parts)
+
+    def _fit(self, study: Study) -> dict[str, _Part]:
+        """Returns the part of the space that each parameter belongs to, by its name."""
+        trials = study.get_trials(deepcopy=False, states=_LEARNED_FROM)
+        if len(trials) < _STARTUP:
+            return {}
+        self.infer_relative_search_space(study, None)  # type: ignore[arg-type]
+        below, above = _split_trials(study, trials, default_gamma(len(trials)))
+        parts: dict[str, _Part] = {}
+        for found in self._search_space_group.search_spaces:  # type: ignore[union-attr]
+            space = {name: axis for name, axis in sorted(found.items()) if not axis.single()}
+            if space:
+                part = _Part(self, study, space, below, above)
+                parts |= dict.fromkeys(space, part)
+        return parts
+
+
+class _Part:
+    """A part of the space whose parameters are drawn together.
+
+    What has been drawn counts among the bad trials for the draws after it, or lanes would crowd
+    where one fit believes most.
+    """
+
+    def __init__(
+        self,
+        sampler: BatchSampler,
+        study: Study,
+        space: Mapping[str, BaseDistribution],
+        below: list[Any],
+        above: list[Any],
+    ) -> None:
+        self._rng = sampler._rng.rng  # noqa: SLF001
+        self._space = dict(space)
+        self._sampler = sampler
+        self._study = study
+        self._split = (below, above)
+        self._good: Any = None
+        self._bad_points: list[list[float]] = []
+        self._count = 0
+        self._waiting: list[dict[str, Value]] = []
+
+    def draw(self) -> dict[str, Value]:
+        """Returns one point of the part."""
+        if not self._waiting:
+            self._waiting = self._draw_some()
+        return self._waiting.pop()
+
+    def _draw_some(self) -> list[dict[str, Value]]:
+        """Returns points drawn at once: one at first, and then ever more."""
+        if self._good is None:
+            below, above = (self._observe(trials) for trials in self._split)
+            self._good, self._bad_points = self._fit(below), above.tolist()
+        draws = max(1, self._count // 2)
+        self._count += draws
+        points = _sample(self._good, self._rng, draws * _CANDIDATES)
+        bad = self._fit(np.array(self._bad_points).reshape(-1, len(self._space)))
+        gains = (self._good.log_pdf(points) - bad.log_pdf(points)).reshape(draws, _CANDIDATES)
+        chosen = points[np.arange(draws) * _CANDIDATES + gains.argmax(1)].tolist()
+        self._bad_points += chosen
+        return [
+            {
+                name: axis.to_external_repr(value)
+                for (name, axis), value in zip(self._space.items(), point, strict=True)
+            }
+            for point in chosen
+        ]
+
+    def _observe(self, trials: list[Any]) -> Points:
+        """Returns where trials lie that have these parameters, as Optuna's densities take them."""
+        seen = self._sampler._get_internal_repr(trials, self._space, self._study)  # noqa: SLF001
+        return np.stack(list(seen.values()), axis=1)
+
+    def _fit(self, points: Points) -> Any:
+        """Returns the density of points, Optuna's mixture of a kernel for each."""
+        estimator = _ParzenEstimator(
+            dict(zip(self._space, points.T, strict=True)),
+            self._space,
+            self._sampler._parzen_estimator_parameters,  # noqa: SLF001
+        )
+        return estimator._mixture_distribution  # noqa: SLF001
+
+
+def _sample(mixture: Any, rng: np.random.RandomState, count: int) -> Points:
+    """Returns points of a mixture, as Optuna's own method does in three times the time."""
+    kernels = rng.choice(len(mixture.weights), p=mixture.weights, size=count)
+    columns = []
+    for axis in mixture.distributions:
+        quantiles = rng.random_sample(count)
+        if isinstance(axis, _BatchedCategoricalDistributions):
+            edges = axis.weights[kernels].cumsum(axis=1)[:, :-1]
+            columns.append((edges < quantiles[:, None]).sum(axis=1))
+            continue
+        mu, sigma = axis.mu[kernels], axis.sigma[kernels]
+        low, high = (ndtr((end - mu) / sigma) for end in (axis.adapted_low, axis.adapted_high))
+        values = mu + sigma * ndtri(low + quantiles * (high - low))
+        values = np.exp(values) if axis.is_log else values
+        if axis.step:
+            values = axis.low + np.round((values - axis.low) / axis.step) * axis.step
+        columns.append(np.clip(values, axis.low, axis.high))
+    return np.stack(columns, axis=1)
+
+
+class _Point:
+    """One point as it is drawn, name by name."""
+
+    def __init__(self, spare: RandomSampler, study: Study, parts: Mapping[str, _Part]) -> None:
+        self._spare = spare
+        self._study = study
+        self._parts = parts
+        self._drawn: dict[str, Value] = {}
+
+    def __call__(self, name: str, axis: Dimension) -> Value:
+        """Returns the point's value of a parameter."""
+        if isinstance(axis, Fixed):
+            return axis.value
+        if name not in self._drawn and name in self._parts:
+            self._drawn |= self._parts[name].draw()
+        if name not in self._drawn:
+            drawn: Value = self._spare.sample_independent(
+                self._study,
+                None,  # type: ignore[arg-type]
+                name,
+                to_distribution(axis),
+            )
+            self._drawn[name] = drawn
+        return self._drawn[name]

@@ -1,0 +1,160 @@
+"""How a worker trains its trials: one at a time, or many as one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+
+from tuner.domain.fusing import OFF, FusePlan
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialConfig
+from tuner.errors import StorageError
+from tuner.service.endings import describe
+from tuner.service.lane_task import LaneTask, is_of_lane
+from tuner.store import Database, StudyHandle
+from tuner.store.plans import keep_plan, read_plans
+from tuner.training.calibration import Work, calibrate, warm_up
+from tuner.training.cohort import Cohort
+from tuner.training.device import is_out_of_memory
+from tuner.training.fused_model import FusedModel
+from tuner.training.lane import LaneStart
+from tuner.training.loop import Train, WorkloadLoop
+from tuner.training.prepare import Rehearsal
+
+Log = Callable[[str], None]
+
+
+class Fusing:
+    """What a worker knows about training many trials as one.
+
+    Args:
+        spec: The study, resolved.
+        train: Its training loop; only that of a workload class can be fused.
+        asked: ``auto``, ``off``, or how many trials are to train as one.
+        log: Takes a line of text.
+    """
+
+    def __init__(self, spec: StudySpec, train: Train, asked: str, log: Log) -> None:
+        self._spec, self._asked, self._log = spec, asked, log
+        self._bench = train.bench if isinstance(train, WorkloadLoop) else None
+        self._plan = FusePlan(1, reason="as asked for")
+        self._model: FusedModel | None = None
+        self._broken = False
+
+    @property
+    def lanes(self) -> int:
+        """How many trials train as one, at most."""
+        return self._plan.lanes
+
+    def settle(self, database: Database, study: StudyHandle, trials: int, left: int) -> None:
+        """Finds out how to train here, or reads what a worker on such a device has found out.
+
+        Args:
+            database: Where the study is.
+            study: The study.
+            trials: Its budget.
+            left: Trials that this worker has to expect.
+        """
+        if self._asked == OFF:
+            return
+        if self._bench is None:
+            self._plan = FusePlan(1, reason="a training loop of one's own trains one trial")
+            self._log(f"One trial at a time: {self._plan.reason}")
+            return
+        key = f"{self._asked} on {_kind_of(self._bench.device)}"
+        plan = read_plans(database, study).get(key)
+        if plan is None or plan.trials != trials:
+            found, self._model = calibrate(self._bench, self._spec, Work(trials, left, self._asked))
+            plan = keep_plan(database, study, key, found)
+            if plan != found:
+                self._model = None
+        self._plan = plan
+        if plan.lanes > 1 and self._model is None:
+            self._model = warm_up(self._bench, self._spec, plan)
+        how = f"Up to {plan.lanes} trials as one" if plan.lanes > 1 else "One trial at a time"
+        self._log(f"{how}: {plan.reason}")
+
+    @property
+    def model(self) -> FusedModel:
+        """The study's model, fused."""
+        if self._model is None:
+            if self._bench is None:
+                raise RuntimeError("A training loop of one's own cannot be fused.")
+            self._model = FusedModel(self._bench, self._spec)
+        return self._model
+
+    def can_fuse(self, config: TrialConfig) -> bool:
+        """Tells whether a trial can train as a lane here."""
+        usable = self._bench is not None and not self._broken
+        return usable and self.model.refusal(config) is None
+
+    def choose(self, tasks: Sequence[LaneTask]) -> tuple[list[LaneTask], bool]:
+        """Returns which of some trials to train now, and whether as a cohort.
+
+        They are those that can train together and are the most. A trial that a lane has saved goes
+        on as one, even alone.
+
+        Args:
+            tasks: At least one trial.
+        """
+        together: dict[tuple[Hashable, ...], list[LaneTask]] = defaultdict(list)
+        for task in tasks:
+            self._load(task)
+        if len(tasks) == 1 and tasks[0].state is None:
+            return list(tasks), False
+        for task in tasks:
+            together[self._key(task)].append(task)
+        key, chosen = max(together.items(), key=lambda item: (item[0][0], len(item[1])))
+        as_lane = any(task.state is not None for task in chosen)
+        return chosen, bool(key[0]) and (len(chosen) > 1 or as_lane)
+
+    def _key(self, task: LaneTask) -> tuple[Hashable, ...]:
+        if task.apart or not self.can_fuse(task.config):
+            return (False, task.number)
+        return (True, task.step, *task.config.company)
+
+    def _load(self, task: LaneTask) -> None:
+        """Reads what a trial goes on from, and sees whether a lane can."""
+        if task.lease.checkpoint is None:
+            return
+        try:
+            state = task.checkpoints.load()
+            if state is None or not is_of_lane(state):
+                # The trial was trained alone, or its file says so, and goes on alone.
+                task.apart = True
+                return
+            if not self.can_fuse(task.config):
+                return
+            task.state = state
+            task.begin(Cohort(self.model, [LaneStart(task.config, state)], _Nobody()))
+        except StorageError:
+            task.apart = True  # whoever trains it alone says what is wrong
+        except Exception as error:  # noqa: BLE001 (a file may hold anything)
+            task.start_over()
+            self._log(f"Trial {task.number} starts over: {describe(error).splitlines()[0]}")
+
+    def retreat(self, error: BaseException) -> None:
+        """Trains with fewer lanes from now on, or none, after something has been raised."""
+        lanes = self._plan.lanes // 2 if is_out_of_memory(error) else 1
+        self._plan = dataclasses.replace(self._plan, lanes=max(1, lanes))
+        self._broken = self._plan.lanes == 1
+        how = "one at a time" if self._broken else f"{lanes} as one"
+        self._log(f"Trials train {how} from now on: {describe(error).splitlines()[0]}")
+
+
+class _Nobody(Rehearsal):
+    """Takes the reports of a cohort that is only built."""
+
+    def report(self, evaluations: object) -> list[bool]:  # type: ignore[override]
+        """Is not called."""
+        raise NotImplementedError
+
+    def diverged(self, lane: int, step: int) -> None:
+        """Is not called."""
+
+
+def _kind_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

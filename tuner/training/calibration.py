@@ -1,0 +1,331 @@
+"""Measures how the trials of a study train fastest on a device: one at a time, or many as one."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tuner.domain.dimensions import Dimension, Value
+from tuner.domain.fusing import AUTO, MOST_LANES, FusePlan, largest_cohort
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialConfig
+from tuner.training.bench import Bench
+from tuner.training.cohort import Cohort
+from tuner.training.device import autocast, is_out_of_memory
+from tuner.training.fused_model import FusedModel
+from tuner.training.lane import LaneStart
+from tuner.training.loop import WorkloadLoop, run_trial
+from tuner.training.prepare import default_configs
+from tuner.training.reporting import Evaluation
+from tuner.training.run import Run
+from tuner.training.seeds import random_state, restore_random_state
+from tuner.training.timing import Timing
+
+_WORTH_S = 5.0
+"""Seconds of work left below which measuring costs more than it could save."""
+
+_COMPILING_S = 10.0
+"""Seconds that compiling is expected to take."""
+
+_GAIN = 1.05
+"""How much faster than single a cohort must be, as it empties: less is noise."""
+
+_LOOK_S = 0.1
+"""Seconds that a measurement lasts."""
+
+_FEWEST = 4
+"""The fewest lanes that there is room for: less takes no less time."""
+
+_WARMUP_STEPS = 3
+"""Steps before that: something is traced, compiled or allocated in each of the first."""
+
+_EXPECTED = 2.0
+"""How much faster compiled steps are expected to be than traced ones."""
+
+_GO_ON = 0.6
+"""Share of the steps that are taken, on average, as trials are pruned."""
+
+_OCCUPIED = 0.7
+"""Share of the lanes that train, on average, as others are pruned."""
+
+_MEMORY = 0.25
+"""Share of the free memory that a cohort may take: others may want some of it, too."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker has before it.
+
+    Attributes:
+        trials: The study's budget of trials.
+        left: Trials that this worker has to expect.
+        asked: ``auto``, or how many trials are to train as one.
+    """
+
+    trials: int
+    left: int
+    asked: str = AUTO
+
+
+def calibrate(bench: Bench, spec: StudySpec, work: Work) -> tuple[FusePlan, FusedModel | None]:
+    """Finds out how trials train fastest here: with how many lanes, traced or compiled.
+
+    Args:
+        bench: The workload on its device.
+        spec: The study, resolved.
+        work: What there is to do.
+
+    Returns:
+        The plan, and the model that it was measured with, unless it is one trial at a time.
+    """
+    calibration = _Calibration(bench, spec, work)
+    before = random_state(bench.device)
+    try:
+        plan = calibration.choose()
+    except Exception as error:  # noqa: BLE001 (what a workload raises shows again where it counts)
+        reason = str(error).strip().splitlines() or [""]
+        why = f"trying it has raised {type(error).__name__}: {reason[0]:.200}"
+        plan = FusePlan(1, trials=work.trials, reason=why)
+    finally:
+        restore_random_state(before, bench.device)
+    return plan, calibration.models.get((plan.lanes, plan.compiled))
+
+
+def warm_up(bench: Bench, spec: StudySpec, plan: FusePlan) -> FusedModel:
+    """Returns the model for a plan that was made before, compiled where that is planned."""
+    calibration = _Calibration(bench, spec, Work(plan.trials, 0, str(plan.lanes)))
+    configs, _ = calibration.find_fusable()
+    calibration.time_lanes(configs, plan.lanes, compiled=plan.compiled)
+    model = calibration.models[plan.lanes, plan.compiled]
+    model.smallest = plan.smallest
+    return model
+
+
+class _Calibration:
+    def __init__(self, bench: Bench, spec: StudySpec, work: Work) -> None:
+        self._bench, self._spec, self._work = bench, spec, work
+        self.models: dict[tuple[int, bool], FusedModel] = {}
+        self._making_s: dict[tuple[int, bool], float] = {}
+        self._single_s = 0.0
+
+    def choose(self) -> FusePlan:
+        """Measures, and decides."""
+        largest, limit = self._largest()
+        if largest == 1:
+            return self._one_at_a_time(limit)
+        configs, reason = self.find_fusable()
+        if not configs:
+            return self._one_at_a_time(reason)
+        self._single_s = statistics.mean(self._time_single(config) for config in configs)
+        work_s = self._single_s * self._steps
+        if work_s < _WORTH_S:
+            if self._work.asked == AUTO:
+                return self._one_at_a_time(f"only {work_s:.1f} s of work are left")
+            self.models[largest, False] = FusedModel(self._bench, self._spec, smallest=largest)
+            return FusePlan(
+                largest,
+                smallest=largest,
+                single_s=self._single_s,
+                trials=self._work.trials,
+                reason=f"{largest} as one, {limit}",
+            )
+        lanes, lane_s = self._measure(configs, largest)
+        plan = self._compile(configs, lanes, lane_s)
+        if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s / _OCCUPIED:
+            ratio = self._single_s / plan.lane_s
+            return self._one_at_a_time(f"{lanes} as one take {ratio:.2f} times as many steps")
+        return plan
+
+    @property
+    def _steps(self) -> float:
+        """Steps that are left to this worker."""
+        batch = self._bench.examples_a_step(self._spec.train.batch_sizes[0])
+        epoch_steps = self._bench.train_examples // batch
+        return _GO_ON * self._work.left * self._spec.budget.full_steps(epoch_steps, batch)
+
+    def _largest(self) -> tuple[int, str]:
+        """Returns how many lanes there may be at most, and what keeps them from being more."""
+        if self._work.asked != AUTO:
+            return max(1, min(int(self._work.asked), self._count_fitting())), "as asked for"
+        largest = largest_cohort(self._work.trials)
+        if largest == 1:
+            return 1, f"{self._work.trials} trials are too few for cohorts that learn"
+        fit = self._count_fitting()
+        if fit < 2:
+            return 1, "there is no memory for two"
+        return min(largest, 1 << (fit.bit_length() - 1)), "as many as fit in memory"
+
+    def _count_fitting(self) -> int:
+        """Returns for how many lanes there is memory."""
+        free = _free_bytes(self._bench.device)
+        return math.floor(min(MOST_LANES, _MEMORY * free / _lane_bytes(self._bench, self._spec)))
+
+    def find_fusable(self) -> tuple[list[TrialConfig], str]:
+        """Returns the defaults that can train as one, and why the first other one cannot."""
+        model, reason = FusedModel(self._bench, self._spec), ""
+        found = []
+        for config in default_configs(self._spec):
+            refusal = model.refusal(config)
+            if refusal is None:
+                found.append(config)
+            else:
+                reason = reason or refusal
+        return [config for config in found if config.company == found[0].company], reason
+
+    def _measure(self, configs: Sequence[TrialConfig], largest: int) -> tuple[int, float]:
+        """Returns the number of lanes that is fastest when traced, and the seconds a lane takes."""
+        lanes, lane_s = largest, self.time_lanes(configs, largest, compiled=False)
+        # Where many lanes gain little they fill the caches, and fewer may gain more.
+        while self._work.asked == AUTO and lanes >= 16 and self._single_s < 2 * lane_s:
+            fewer_s = self.time_lanes(configs, lanes // 4, compiled=False)
+            if fewer_s > 0.9 * lane_s:
+                break
+            lanes, lane_s = lanes // 4, fewer_s
+        return lanes, lane_s
+
+    def _compile(self, configs: Sequence[TrialConfig], lanes: int, lane_s: float) -> FusePlan:
+        """Returns the plan for a number of lanes, compiled where that pays for itself."""
+        steps = self._steps / _OCCUPIED
+        expected_s = min(self._single_s * _OCCUPIED, lane_s) - lane_s / _EXPECTED
+        if steps * expected_s < _COMPILING_S:
+            return self._plan(lanes, lane_s, "traced: compiling would not pay for itself")
+        compiled_s = self.time_lanes(configs, lanes, compiled=True)
+        if not self.models[lanes, True].compiler.enabled:
+            return self._plan(lanes, lane_s, "traced: nothing can be compiled here")
+        if compiled_s > 0.95 * lane_s:
+            return self._plan(lanes, lane_s, "traced: compiled they are no faster")
+        how = f"compiled in {self._making_s[lanes, True]:.0f} s"
+        return self._plan(lanes, compiled_s, how, compiled=True)
+
+    def _plan(self, lanes: int, lane_s: float, how: str, *, compiled: bool = False) -> FusePlan:
+        # As lanes end, half the room takes half the time at best, once it has been made, too.
+        smallest, rest_s = lanes, self._steps / _OCCUPIED * lane_s
+        while smallest > _FEWEST and 0.2 * rest_s > self._making_s[lanes, compiled]:
+            smallest, rest_s = smallest // 2, rest_s / 2
+        self.models[lanes, compiled].smallest = smallest
+        ratio = self._single_s / lane_s
+        return FusePlan(
+            lanes,
+            compiled,
+            smallest,
+            self._single_s,
+            lane_s,
+            self._work.trials,
+            f"{lanes} as one take {ratio:.3g} times as many steps, {how}",
+        )
+
+    def _one_at_a_time(self, reason: str) -> FusePlan:
+        return FusePlan(1, single_s=self._single_s, trials=self._work.trials, reason=reason)
+
+    def _time_single(self, config: TrialConfig) -> float:
+        """Returns the seconds of a step of one trial."""
+        watch = _Stopwatch()
+        run = Run(self._spec, config, device=self._bench.device, reporter=watch)
+        watch.timing = run.timing
+        run_trial(WorkloadLoop(self._bench), run)
+        return watch.step_s
+
+    def time_lanes(self, configs: Sequence[TrialConfig], lanes: int, *, compiled: bool) -> float:
+        """Returns the seconds that a cohort's step takes, divided among its lanes."""
+        model = FusedModel(self._bench, self._spec, compiled=compiled, smallest=lanes)
+        self.models[lanes, compiled] = model
+        watch, began = _CohortStopwatch(), time.perf_counter()
+        starts = [LaneStart(configs[lane % len(configs)]) for lane in range(lanes)]
+        try:
+            cohort = Cohort(model, starts, watch)
+            watch.timing = cohort.timing
+            cohort.train()
+        except Exception as error:
+            if is_out_of_memory(error):
+                return math.inf
+            raise
+        finally:
+            self._making_s[lanes, compiled] = time.perf_counter() - began
+        return watch.step_s / lanes
+
+
+class _Stopwatch:
+    """Takes the reports of a trial for a moment, and times its steps.
+
+    Attributes:
+        timing: The seconds that the trial has trained.
+    """
+
+    timing: Timing
+
+    def __init__(self) -> None:
+        self._begun: tuple[int, float] | None = None
+        self.step_s = math.inf
+
+    def advance(self, step: int) -> bool:
+        """Goes on until enough has been seen; the first steps do not count."""
+        spent = self.timing.train_s
+        if self._begun is None:
+            if step >= _WARMUP_STEPS:
+                self._begun = (step, spent)
+            return True
+        since, before = self._begun
+        if step > since:
+            self.step_s = (spent - before) / (step - since)
+        return spent - before < _LOOK_S
+
+    def report(self, evaluation: Evaluation) -> bool:
+        """Goes on."""
+        return True
+
+    def save(self) -> None:
+        """Writes nothing."""
+
+    def suggest(self, name: str, axis: Dimension) -> Value:
+        """Is not asked: workload classes have no hyperparameters of their own."""
+        raise NotImplementedError
+
+
+class _CohortStopwatch(_Stopwatch):
+    """Takes the reports of a cohort for a moment, and times its steps."""
+
+    def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:  # type: ignore[override]
+        """Goes on."""
+        return [True] * len(evaluations)
+
+    def diverged(self, lane: int, step: int) -> None:
+        """Does not mind."""
+
+
+def _free_bytes(device: torch.device) -> float:
+    """Returns how much memory is free for training; infinite if nobody can say."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+
+
+def _lane_bytes(bench: Bench, spec: StudySpec) -> float:
+    """Returns about how much memory a lane takes: what it keeps, and what a step needs."""
+    size = bench.examples_a_step(max(spec.train.batch_sizes, key=bench.examples_a_step))
+    size = math.ceil(size / spec.train.accumulate)
+    batch = bench.batch(torch.arange(size, device=bench.device))
+    model = bench.build_model(spec.search.seed)
+    saved: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        saved[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        autocast(bench.precision, bench.device),
+    ):
+        bench.workload.loss(model, batch)
+    own = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    # Parameters, two buffers, slow weights, gradients, and as much again in between.
+    return 8.0 * own + 3.0 * sum(saved.values())

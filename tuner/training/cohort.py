@@ -1,0 +1,381 @@
+"""Many trials trained as one: a cohort, each of whose lanes comes to an ending of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuner.errors import WorkloadError
+from tuner.optim.groups import check_groups
+from tuner.optim.lane_rules import IDLE, Coefficients
+from tuner.training.evaluations import PLACES
+from tuner.training.fused_model import FusedModel, bucket
+from tuner.training.lane import Lane, LaneStart, check_together
+from tuner.training.lane_averaging import LaneAveraging
+from tuner.training.loop import Ending, Outcome
+from tuner.training.reporting import CohortReporter, Evaluation, StaleCheckpointError
+from tuner.training.seeds import (
+    BatchOrder,
+    derive_seed,
+    random_state,
+    restore_random_state,
+    seed_all,
+)
+from tuner.training.steps import Steps
+from tuner.training.timing import Timing
+
+_TABLE_NUMBERS = 2**22
+_LOSSES_KEPT = 1024
+
+
+def train_cohort(
+    model: FusedModel, starts: Sequence[LaneStart], reporter: CohortReporter
+) -> list[Outcome]:
+    """Trains trials as one, each from where it stands to its end.
+
+    Args:
+        model: The study's model, fused.
+        starts: The trials: see :class:`Cohort`.
+        reporter: Whom to report to.
+
+    Returns:
+        How each ended, in the order of the trials.
+    """
+    return Cohort(model, starts, reporter).train()
+
+
+class Cohort:
+    """Trials that train as one: on the same batches, each with its own optimizer and schedule.
+
+    Args:
+        model: The study's model, fused.
+        starts: The trials, all with the same batch size and parameter groups, and all new or all
+            from the same step.
+        reporter: Whom to report to.
+        at_most: Steps to cut a full trial to, for a rehearsal.
+
+    Attributes:
+        timing: Seconds spent on all lanes together.
+
+    Raises:
+        SpecError: If the trials cannot train together, or a batch exceeds the training set.
+        StaleCheckpointError: If a state does not fit.
+        WorkloadError: If a parameter group takes nothing.
+    """
+
+    def __init__(
+        self,
+        model: FusedModel,
+        starts: Sequence[LaneStart],
+        reporter: CohortReporter,
+        *,
+        at_most: int | None = None,
+    ) -> None:
+        bench, configs = model.bench, [start.config for start in starts]
+        check_together(starts)
+        check_groups(model.layout.names, configs[0].groups)
+        batch_size = bench.examples_a_step(configs[0].batch_size)
+        self._model, self._reporter = model, reporter
+        self._steps = Steps(model.spec.budget, batch_size, at_most, capped=False)
+        self._steps.measure(bench.train_examples // batch_size)
+        self._order = BatchOrder(bench.train_examples, batch_size, model.seed, bench.device)
+        self._lanes = [Lane(model.spec, start) for start in starts]
+        self._evaluated = 0
+        self.timing = Timing()
+        self._family = model.family(configs)
+        self._tables = model.tables(configs, self.total_steps)
+        self._averaging = LaneAveraging(model, configs, self.total_steps, self._order)
+        # Which lane is in which row of the device's tensors; rows after these are padding.
+        self._rows = list(range(len(starts)))
+        self._state = model.start(bucket(len(starts), model.smallest), self._family)
+        self._losses: list[Tensor] = []
+        # The coefficients of some steps to come, and what takes these: see _tabulate().
+        self._since = self._until = 0
+        self._table, self._muon = torch.empty(0), torch.empty(0, dtype=torch.int64)
+        self._restore([start.state for start in starts if start.state is not None])
+
+    # What a worker asks.
+
+    @property
+    def taken(self) -> int:
+        """Steps taken, the present one included."""
+        return self._steps.taken
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of a full trial."""
+        return self._steps.total
+
+    @property
+    def evaluated(self) -> int:
+        """How many of the budgeted evaluations have been reported."""
+        return self._evaluated
+
+    @property
+    def size(self) -> int:
+        """How many lanes there were."""
+        return len(self._lanes)
+
+    @property
+    def room(self) -> int:
+        """How many lanes there is room for by now: what each step takes time for."""
+        return len(self._state.p)
+
+    @property
+    def epoch_steps(self) -> int | None:
+        """Steps of an epoch."""
+        return self._steps.epoch_steps
+
+    def describe_groups(self, lane: int) -> list[dict[str, Any]]:
+        """Returns the effective settings of a lane's parameter groups."""
+        return self._model.describe_groups(self._lanes[lane].config)
+
+    @property
+    def alive(self) -> list[int]:
+        """The lanes that are not over."""
+        return [index for index, lane in enumerate(self._lanes) if lane.outcome is None]
+
+    def take_logged(self, lane: int) -> list[tuple[int, str, float]]:
+        """Returns (step, name, value) of what was logged of a lane since the last call."""
+        logged, self._lanes[lane].logged = self._lanes[lane].logged, []
+        return logged
+
+    def average_line(self, lane: int) -> list[tuple[float, float]]:
+        """Returns the metric from a lane's last weights (0) to their average (1), by place.
+
+        There is one once all have ended, of a lane that is complete and averages its weights.
+        """
+        return self._lanes[lane].average_line
+
+    def rows(self) -> Tensor:
+        """Returns parameters and buffers of the optimizers, of shape (3, rows, numbers)."""
+        return torch.stack([self._state.p, self._state.m, self._state.s])
+
+    def state_dict(self, lane: int) -> dict[str, Any]:
+        """Returns all that continuing a lane needs, with whichever others, between two steps.
+
+        Raises:
+            WorkloadError: If the lane is over, so that its place may be another's.
+        """
+        own = self._lanes[lane]
+        if own.outcome not in (None, Outcome(Ending.INTERRUPTED)):
+            raise WorkloadError(f"Lane {lane} is over: it has nothing to go on from.")
+        row = self._rows.index(lane)
+        tensors = zip(self._state.names, self._state.tensors, strict=True)
+        return {
+            "kind": "lane",
+            **own.state_dict(),
+            "seed": self._model.seed,
+            "tensors": {name: tensor[row].cpu().clone() for name, tensor in tensors},
+            "losses": self._joined_losses()[:, row].cpu().clone(),
+            "steps": self._steps.state_dict(),
+            "evaluated": self._evaluated,
+            "rng": random_state(self._model.bench.device),
+            "timing": self.timing.state_dict(),
+        }
+
+    def _restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        seed_all(derive_seed(self._model.seed, "train"))
+        if not states:
+            return
+        first = states[0]
+        for state in states:
+            if state["seed"] != self._model.seed or state["steps"]["length"] != self.total_steps:
+                raise StaleCheckpointError("The checkpoint is of another seed or length.")
+        self._steps.load_state_dict(first["steps"])
+        self._evaluated = int(first["evaluated"])
+        self.timing = Timing(**first["timing"])
+        try:
+            self._state.load([state["tensors"] for state in states])
+        except (KeyError, RuntimeError) as error:
+            raise StaleCheckpointError(f"The checkpoint does not fit the model: {error}") from error
+        losses = torch.stack([state["losses"] for state in states], 1)
+        padded = losses.new_zeros(len(losses), len(self._state.p))
+        padded[:, : len(states)] = losses
+        self._losses = [padded.to(self._state.p.device)]
+        restore_random_state(first["rng"], self._model.bench.device)
+
+    # Training.
+
+    def train(self) -> list[Outcome]:
+        """Trains all lanes from where they stand to their ends.
+
+        Returns:
+            How each ended, in the order of the trials.
+        """
+        steps = self._steps
+        self.timing.begin()
+        steps.begin()
+        self._tabulate(self.taken)
+        with torch.no_grad():
+            while not steps.is_over and self.alive:
+                self._step(steps.enter())
+                if steps.evaluations_by(steps.taken) > self._evaluated:
+                    self._evaluate()
+                self.timing.mark()
+                if steps.leave() or not self.alive:
+                    break
+                if not self._reporter.advance(steps.taken):
+                    self._end(Outcome(Ending.INTERRUPTED))
+            self._compare_averages()
+        self._end(Outcome(Ending.COMPLETE))
+        return [lane.outcome for lane in self._lanes if lane.outcome is not None]
+
+    def _end(self, outcome: Outcome) -> None:
+        for index in self.alive:
+            self._lanes[index].outcome = outcome
+
+    def _step(self, number: int) -> None:
+        if number >= self._until:
+            self._tabulate(number)
+        batch = self._model.bench.batch(self._order(number))
+        coefficients = self._table[number - self._since]
+        self._losses.append(self._fused(self._state, coefficients, batch, self._muon))
+        self._averaging.follow(self._state, number)
+        if len(self._losses) > _LOSSES_KEPT:
+            self._losses = [self._joined_losses()]
+
+    def _joined_losses(self) -> Tensor:
+        rows = len(self._state.p)
+        parts = [loss.reshape(-1, rows) for loss in self._losses]
+        return torch.cat(parts or [self._state.p.new_empty(0, rows)])
+
+    def _evaluate(self) -> None:
+        """Measures all lanes, and reports those whose losses and metric are finite."""
+        taken = self.taken
+        with self.timing.evaluation():
+            names, metrics = self._measure()
+            losses = self._joined_losses()
+            # The device is waited for here alone.
+            columns = torch.cat([losses.double(), metrics]).T.tolist()
+        self._losses = []
+        metric = self._model.spec.study.metric
+        if metric not in names:
+            raise WorkloadError(
+                f"metrics() gave {', '.join(names)}, but study.metric is {metric!r}: return it "
+                "too, or name one of these in the study file."
+            )
+        self._evaluated = self._steps.evaluations_by(taken)
+        evaluations: list[Evaluation | None] = [None] * len(self._lanes)
+        for index, column in zip(self._rows, columns, strict=False):
+            if self._lanes[index].outcome is None:
+                history, values = column[: len(losses)], column[len(losses) :]
+                found = dict(zip(names, values, strict=True))
+                if self._is_finite(index, history, found[metric]):
+                    evaluations[index] = Evaluation(self._evaluated, taken, found)
+        self._judge(evaluations, metric)
+
+    def _measure(self, weight: float = 1.0) -> tuple[tuple[str, ...], Tensor]:
+        """Returns the metrics of all rows: of their averages, or on the line to these."""
+        taken = self.taken
+
+        def alive() -> None:
+            self._reporter.advance(taken)
+
+        held = self._averaging.held(self._state, self._averaged(), alive, weight=weight)
+        return self._model.evaluate(held, alive)
+
+    def _averaged(self) -> list[int]:
+        """Returns the rows that are evaluated by an average now."""
+        lanes = {*self.alive}.intersection(self._averaging.begun(self.taken))
+        return [row for row, lane in enumerate(self._rows) if lane in lanes]
+
+    def _compare_averages(self) -> None:
+        """Measures the lines from last weights to their averages, of lanes that are complete."""
+        rows = self._averaged()
+        for weight in PLACES if rows else ():
+            with self.timing.evaluation():
+                names, metrics = self._measure(weight)
+                values = metrics[names.index(self._model.spec.study.metric)].tolist()
+            for row in rows:
+                self._lanes[self._rows[row]].average_line.append((weight, values[row]))
+
+    def _is_finite(self, index: int, history: list[float], value: float) -> bool:
+        """Tells whether a lane has not diverged; it is over if it has."""
+        lane, taken = self._lanes[index], self.taken
+        step = next((i for i, loss in enumerate(history) if not math.isfinite(loss)), None)
+        if step is None:
+            lane.logged.append((taken, "train_loss", math.fsum(history) / len(history)))
+            if math.isfinite(value):
+                return True
+            step = len(history) - 1
+        step = taken - (len(history) - 1 - step)
+        lane.outcome = Outcome(Ending.DIVERGED, diverged_step=step)
+        self._reporter.diverged(index, step)
+        return False
+
+    def _judge(self, evaluations: Sequence[Evaluation | None], metric: str) -> None:
+        """Has the reporter say who goes on, and lets the others' places go."""
+        cut = False
+        if self.alive:
+            goes_on = self._reporter.report(evaluations)
+            for index, evaluation in enumerate(evaluations):
+                if evaluation is not None:
+                    lane = self._lanes[index]
+                    cut |= lane.observe(evaluation.metrics[metric], self.taken)
+                    if not goes_on[index]:
+                        lane.outcome = Outcome(Ending.PRUNED)
+        if self.alive and self.taken < self.total_steps:
+            self._compact()
+            if cut:
+                self._until = self.taken
+
+    def _compact(self) -> None:
+        """Moves those that train together where at most half of the rows do, and idles the rest."""
+        alive = set(self.alive)
+        rows = [row for row, index in enumerate(self._rows) if index in alive]
+        if len(rows) == len(self._rows):
+            return
+        size = bucket(len(rows), self._model.smallest)
+        if size < len(self._state.p):
+            chosen = torch.tensor(rows + [rows[0]] * (size - len(rows)), device=self._device)
+            self._state = self._state.select(chosen)
+            self._table = self._table.index_select(3, chosen)
+            self._rows = [self._rows[row] for row in rows]
+        self._settle()
+
+    @property
+    def _device(self) -> torch.device:
+        return self._model.bench.device
+
+    def _tabulate(self, start: int) -> None:
+        """Works out the coefficients of the steps to come."""
+        size = max(1, _TABLE_NUMBERS // (len(self._lanes) * len(self._tables.columns)))
+        later = [c.begins for c in self._tables.columns if c.begins > start]
+        self._since, self._until = start, min(start + size, self.total_steps, *later)
+        self._fused = self._model.step(self._tables, self._family, start)
+        cuts = [lane.cuts for lane in self._lanes]
+        p = self._state.p
+        table = self._tables.rows(start, self._until, cuts, p.dtype)
+        chosen = torch.tensor(self._rows + [self._rows[0]] * (len(p) - len(self._rows)))
+        self._table = table.index_select(3, chosen).to(self._device)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Has rows without a lane in training stay as they are, and finds those with Muon."""
+        alive = set(self.alive)
+        trains = [row for row, index in enumerate(self._rows) if index in alive]
+        idle = torch.ones(len(self._state.p), dtype=torch.bool)
+        idle[trains] = False
+        names = Coefficients._fields
+        row = torch.tensor([IDLE.get(name, 0.0) for name in names]).to(self._table)
+        self._table[:, :, :, idle.to(self._device)] = row[:, None, None]
+        muon = [row for row in trains if self._tables.has_muon(self._rows[row])]
+        # Twice the same row is moved to the same place.
+        muon += muon[:1] * (_share(len(muon), len(self._state.p)) - len(muon)) if muon else []
+        self._muon = torch.tensor(muon, dtype=torch.int64, device=self._device)
+        lanes = [None if idle[row] else self._rows[row] for row in range(len(idle))]
+        self._averaging.settle(self._since, self._until, lanes, self._state)
+
+
+def _share(lanes: int, room: int) -> int:
+    """Returns for how many lanes Muon's part of a step is made: few sizes, as with all lanes.
+
+    >>> [_share(lanes, room=64) for lanes in (1, 8, 9, 40)]
+    [8, 8, 32, 64]
+    """
+    return next(size for size in (room // 8, room // 2, room) if size >= lanes)

@@ -1,0 +1,299 @@
+"""A study's model as cohorts train it: what they start from, and their compiled functions."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuner.domain.averages import NO_AVERAGE
+from tuner.domain.calls import Call
+from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialConfig
+from tuner.errors import TunerError
+from tuner.optim.build import build_optimizer
+from tuner.optim.groups import check_groups, describe_groups, sparse_parameters
+from tuner.optim.lane_rules import RULES, Kind
+from tuner.optim.lane_tables import LaneTables
+from tuner.optim.lanes import LaneState, Layout, Segment
+from tuner.optim.yellowfin_lanes import new_measurements
+from tuner.training.bench import Bench
+from tuner.training.fused_norms import FusedNorms
+from tuner.training.fusion import Compiler, FusedMetrics, FusedStep, Make, leave
+from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
+
+_WRAPPER = "tuner.optim.Lookahead"
+
+_WINDOW = 64
+"""Room for windows of YellowFin that there is at least: few shapes are compiled."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What kinds of optimizers lanes may have; steps are compiled for all of them.
+
+    Attributes:
+        kinds: Their rules.
+        slow: Whether some have Lookahead around them.
+        window: Room for the windows of YellowFin, where there is YellowFin.
+        averages: Whether some are evaluated by averages of their weights.
+    """
+
+    kinds: frozenset[Kind]
+    slow: bool
+    window: int
+    averages: bool
+
+    @classmethod
+    def of(cls, calls: Iterable[Call], averages: Iterable[str]) -> Family:
+        """Returns what lanes need.
+
+        Args:
+            calls: Their optimizers; what cannot be fused is left out.
+            averages: The names of their averages.
+        """
+        calls = [call for call in calls if call.target in RULES]
+        windows = [c.arguments["window"] for c in calls if RULES[c.target].kind is Kind.TUNED]
+        return cls(
+            kinds=frozenset({Kind.PLAIN} | {RULES[call.target].kind for call in calls}),
+            slow=any(call.wrapper is not None for call in calls),
+            window=bucket(max(windows), _WINDOW) if windows else 0,
+            averages=any(name != NO_AVERAGE for name in averages),
+        )
+
+    def __or__(self, other: Family) -> Family:
+        return Family(
+            self.kinds | other.kinds,
+            self.slow or other.slow,
+            max(self.window, other.window),
+            self.averages or other.averages,
+        )
+
+
+def _calls(name: str) -> tuple[Call, ...]:
+    row = OPTIMIZERS[name]
+    return row.calls(row.decode({}), 1)
+
+
+class FusedModel:
+    """What all cohorts of a study share.
+
+    Args:
+        bench: The workload on its device.
+        spec: The study, resolved.
+        compiled: Whether to compile steps and evaluations, for every number of lanes anew.
+        smallest: The smallest number of lanes that there is room for; more are in powers of two.
+
+    Attributes:
+        bench: The workload on its device.
+        spec: The study.
+        seed: The seed of initialisation, data order and dropout.
+        layout: Where the parameters of a lane lie.
+        compiler: What compiles; it says whether that works here.
+        smallest: The smallest number of lanes that there is room for.
+    """
+
+    def __init__(
+        self, bench: Bench, spec: StudySpec, *, compiled: bool = False, smallest: int = 1
+    ) -> None:
+        self.bench, self.spec, self.smallest = bench, spec, smallest
+        self.seed = spec.search.seed
+        self.compiler = Compiler(compiled)
+        before = random_state(bench.device)
+        seed_all(derive_seed(self.seed, "init"))
+        self._model = bench.build_model(self.seed).train()
+        restore_random_state(before, bench.device)
+        self.layout = Layout.of(self._model)
+        calls = [call for name in spec.space.optimizers for call in _calls(name)]
+        self._family = Family.of(calls, spec.train.averages)
+        self._steps: dict[tuple[tuple[Segment, ...], Family], FusedStep] = {}
+        # Not compiled: evaluations are few, and gain little.
+        self._metrics = FusedMetrics(
+            bench.workload, self._model, Compiler(enabled=False), precision=bench.precision
+        )
+        self._refusals: dict[tuple[str, tuple[Hashable, ...]], str | None] = {}
+        self._tried: dict[tuple[Hashable, ...], str | None] = {}
+
+    @functools.cached_property
+    def norms(self) -> FusedNorms:
+        """What measures statistics of BatchNorm anew."""
+        return FusedNorms(self.bench.workload, self._model, self.bench.precision)
+
+    def family(self, configs: Iterable[TrialConfig]) -> Family:
+        """Returns what a cohort's steps are made for: all that the study may need."""
+        configs = list(configs)
+        calls = [
+            call
+            for config in configs
+            for call in OPTIMIZERS[config.optimizer].calls(config.optimizer_values, 1)
+        ]
+        return self._family | Family.of(calls, [config.average for config in configs])
+
+    def tables(self, configs: list[TrialConfig], total_steps: int) -> LaneTables:
+        """Returns what trials train with."""
+        train = self.spec.train
+        epoch_steps = self.bench.train_examples // self.bench.examples_a_step(configs[0].batch_size)
+        return LaneTables(
+            self._model,
+            configs,
+            total_steps,
+            spare_vectors=train.no_decay_on_biases_and_norms,
+            matrices=Kind.ORTHOGONAL in self.family(configs).kinds,
+            epoch_steps=epoch_steps if train.schedule_by == "epoch" else None,
+        )
+
+    def start(self, lanes: int, family: Family) -> LaneState:
+        """Returns lanes that have not been trained."""
+        values = dict(self._model.named_parameters())
+        row = torch.cat([values[name].detach().reshape(-1) for name in self.layout.names])
+        p = row.expand(lanes, -1).clone()
+        buffers = {
+            name: buffer.expand(lanes, *buffer.shape).clone()
+            for name, buffer in self._model.named_buffers()
+        }
+        return LaneState(
+            p,
+            torch.zeros_like(p),
+            torch.zeros_like(p),
+            slow=p.clone() if family.slow else None,
+            average=p.clone() if family.averages else None,
+            measured=new_measurements(lanes, family.window, p.device) if family.window else None,
+            buffers=buffers,
+        )
+
+    def step(self, tables: LaneTables, family: Family, number: int) -> FusedStep:
+        """Returns what takes a step, from 0, of a cohort."""
+        segments = tables.trained(number)
+        key = (segments, family)
+        if key not in self._steps:
+            self._steps[key] = self._make_step(tables, family, number, self.compiler)
+        return self._steps[key]
+
+    def _make_step(
+        self, tables: LaneTables, family: Family, number: int, compiler: Make
+    ) -> FusedStep:
+        segments = tables.trained(number)
+        return FusedStep(
+            self.bench.workload,
+            self._model,
+            segments,
+            family.kinds,
+            compiler,
+            matrices=tuple(part for part in segments if tables.columns[part.column].matrices),
+            grad_clip=self.spec.train.grad_clip,
+            precision=self.bench.precision,
+            accumulate=self.spec.train.accumulate,
+        )
+
+    def evaluate(
+        self, state: LaneState, on_chunk: Callable[[], object] = lambda: None
+    ) -> tuple[tuple[str, ...], Tensor]:
+        """Returns the names of the metrics, and these over the whole validation set.
+
+        Args:
+            state: The lanes.
+            on_chunk: Called after each part of the validation set.
+
+        Returns:
+            The names, and float64 of shape (metrics, lanes), still on the device.
+        """
+        parts = []
+        for chunk, share in self.bench.chunks():
+            parts.append(self._metrics(state, chunk) * share)
+            on_chunk()
+        return self._metrics.names, torch.stack(parts).sum(0)
+
+    def refusal(self, config: TrialConfig) -> str | None:
+        """Tells why a trial cannot be trained as a lane.
+
+        Returns:
+            The reason, or None if it can.
+        """
+        reason = _unknown(config)
+        if reason is None:
+            kind = (config.optimizer, config.company)
+            if kind not in self._refusals:
+                self._refusals[kind] = self._unfit(config) or self._untraced(config)
+            reason = self._refusals[kind]
+        return reason
+
+    def _unfit(self, config: TrialConfig) -> str | None:
+        """Tells why the model cannot be trained so at all, or not by lanes."""
+        if sparse_parameters(self._model):
+            return "the model has sparse gradients"
+        try:
+            self._build_optimizer(config)
+            check_groups(self.layout.names, config.groups)
+        except TunerError as error:
+            return str(error)
+        return None
+
+    def describe_groups(self, config: TrialConfig) -> list[dict[str, Any]]:
+        """Returns the effective settings of the parameter groups that a trial trains with."""
+        return describe_groups(self._build_optimizer(config))
+
+    def _build_optimizer(self, config: TrialConfig) -> torch.optim.Optimizer:
+        return build_optimizer(
+            config.optimizer,
+            config.optimizer_values,
+            copy.deepcopy(self._model),
+            config.groups,
+            spare_vectors=self.spec.train.no_decay_on_biases_and_norms,
+            total_steps=1,
+        )
+
+    def _untraced(self, config: TrialConfig) -> str | None:
+        """Tells why the model cannot be stacked; that is a matter of the batch, not the rule."""
+        if config.company not in self._tried:
+            self._tried[config.company] = self._try(config)
+        return self._tried[config.company]
+
+    def _try(self, config: TrialConfig) -> str | None:
+        """Takes a step and evaluates, as two lanes and not compiled, and throws the result away."""
+        before, precision = random_state(self.bench.device), self.bench.precision
+        rows = torch.arange(self.bench.examples_a_step(config.batch_size), device=self.bench.device)
+        try:
+            family, tables = self.family([config]), self.tables([config] * 2, 1)
+            state = self.start(2, family)
+            table = tables.rows(0, 1, dtype=state.p.dtype).to(self.bench.device)
+            with torch.no_grad():
+                self._make_step(tables, family, 0, leave)(state, table[0], self.bench.batch(rows))
+                metrics = FusedMetrics(self.bench.workload, self._model, leave, precision=precision)
+                metrics(state, next(self.bench.chunks())[0])
+        except Exception as error:  # noqa: BLE001 (a workload raises anything)
+            reason = str(error).strip().splitlines() or [""]
+            return f"the model cannot be stacked: {type(error).__name__}: {reason[0]:.200}"
+        finally:
+            restore_random_state(before, self.bench.device)
+        return None
+
+
+def _unknown(config: TrialConfig) -> str | None:
+    """Tells what lanes do not know of a trial's settings."""
+    calls = OPTIMIZERS[config.optimizer].calls(config.optimizer_values, 1)
+    for target in (target for call in calls for target in call.targets):
+        if target not in RULES and target != _WRAPPER:
+            return f"{target.rpartition('.')[2]} has no rule for many lanes at once"
+    if config.own:
+        return "the workload asks for hyperparameters of its own"
+    return None
+
+
+def can_fuse(spec: StudySpec, bench: Bench, config: TrialConfig) -> str | None:
+    """Tells why a trial cannot be trained as a lane, or None if it can."""
+    return FusedModel(bench, spec).refusal(config)
+
+
+def bucket(lanes: int, smallest: int) -> int:
+    """Returns how many lanes there is room for: a power of two, so that few shapes are compiled.
+
+    >>> [bucket(lanes, 2) for lanes in (1, 2, 3, 64, 65)]
+    [2, 2, 4, 64, 128]
+    """
+    return max(smallest, 1 << (lanes - 1).bit_length())

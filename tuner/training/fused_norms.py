@@ -1,0 +1,70 @@
+"""The statistics of BatchNorm of many lanes, measured anew of the weights these are given."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tuner.optim.lanes import Layout
+from tuner.training.fusion import FusedLoss
+from tuner.training.workload import Batch, Workload
+
+
+class FusedNorms:
+    """Measures what torch's ``update_bn`` measures, of many lanes at once.
+
+    Args:
+        workload: The workload.
+        model: One of its models, on the device; its own values are not used.
+        precision: The study's ``train.precision``.
+    """
+
+    def __init__(self, workload: Workload, model: nn.Module, precision: str) -> None:
+        own = copy.deepcopy(model).train()
+        self._layout = Layout.of(own)
+        self._names: list[str] = []
+        self._calls: Counter[nn.Module] = Counter()
+        for name, module in own.named_modules():
+            if isinstance(module, _BatchNorm):
+                module.register_forward_pre_hook(self._count)
+                if module.track_running_stats:
+                    self._names.append(f"{name}." if name else "")
+        self._pass = vmap(
+            FusedLoss(workload, own, precision), in_dims=(0, 0, None), randomness="same"
+        )
+
+    @property
+    def needed(self) -> bool:
+        """Whether the model has such statistics."""
+        return bool(self._names)
+
+    def __call__(
+        self, p: Tensor, buffers: dict[str, Tensor], batches: Iterable[Batch]
+    ) -> dict[str, Tensor]:
+        """Returns the buffers as training data leaves them.
+
+        Args:
+            p: Parameters, of shape (lanes, width).
+            buffers: Buffers by name, with the lanes first; they stay as they are.
+            batches: The training data.
+        """
+        self._calls.clear()
+        buffers = dict(buffers)
+        for name in self._names:
+            buffers[f"{name}running_mean"] = torch.zeros_like(buffers[f"{name}running_mean"])
+            buffers[f"{name}running_var"] = torch.ones_like(buffers[f"{name}running_var"])
+            tracked = f"{name}num_batches_tracked"
+            buffers[tracked] = torch.zeros_like(buffers[tracked])
+        for batch in batches:
+            _, buffers = self._pass(self._layout.split(p), buffers, batch)
+        return buffers
+
+    def _count(self, norm: _BatchNorm, _: object) -> None:
+        """Has a norm take the mean of all batches; torch reads their number from the device."""
+        self._calls[norm] += 1
+        norm.momentum = 1 / self._calls[norm]

@@ -1,0 +1,394 @@
+"""A step, and an evaluation, of many models at once, each as one function of tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from tuner.optim.lane_rules import Kind
+from tuner.optim.lanes import (
+    LaneState,
+    Layout,
+    Segment,
+    clip_lanes,
+    move_matrices,
+    update_lanes,
+)
+from tuner.optim.yellowfin_lanes import tune_lanes
+from tuner.training.bench import check_metrics
+from tuner.training.device import autocast
+from tuner.training.loop import split
+from tuner.training.seeds import random_state, restore_random_state
+from tuner.training.workload import Batch, Workload
+
+Function = Callable[..., Tensor]
+
+_NARROW = 16
+"""Columns up to which a matrix is narrow."""
+
+
+Make = Callable[[Function, Sequence[Tensor]], Function]
+"""Makes something quicker of a function for tensors like some."""
+
+
+def leave(function: Function, tensors: Sequence[Tensor]) -> Function:
+    """Returns a function as it is: it is called once."""
+    return function
+
+
+class Compiler:
+    """Makes functions of tensors quicker, anew for every set of shapes.
+
+    A function is traced as it runs. The trace alone, without the layers of ``vmap`` and autograd
+    around each operation, takes half to a quarter of the time where tensors are small; Inductor
+    makes more of it, for seconds of its own. A call of what comes back takes half of the time of
+    one through ``torch.compile``, whose guards look at everything a function may depend on. What a
+    function does must depend on its tensors' shapes alone; where two traces of it differ, as where
+    a model counts its calls, it is left as it is.
+
+    Args:
+        enabled: Whether to compile, and not only trace.
+
+    Attributes:
+        enabled: Whether it compiles; False once that has failed.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+
+    def __call__(self, function: Function, tensors: Sequence[Tensor]) -> Function:
+        """Returns a function traced or compiled for tensors like these, or the function itself.
+
+        Args:
+            function: What it returns is one tensor; it may write into tensors that it is given.
+            tensors: Its arguments; they are left as they are.
+        """
+        rewritten = _REWRITTEN if self.enabled and tensors[0].device.type == "cpu" else {}
+        graph, again = (_trace(function, tensors, rewritten) for _ in range(2))
+        if graph.code != again.code:
+            return function
+        if not self.enabled:
+            return _first_of(graph)
+        try:
+            return _first_of(_compile(graph, tensors))
+        except Exception as error:  # noqa: BLE001 (a compiler that is missing or fails)
+            self.enabled = False
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            warnings.warn(
+                f"Fused training goes on without compiling, which failed: {reason[0]:.200}. "
+                "Install a C++ compiler such as g++ to have it faster.",
+                stacklevel=2,
+            )
+            return _first_of(graph)
+
+
+def _first_of(function: Callable[..., Sequence[Tensor]]) -> Function:
+    def run(*arguments: Tensor) -> Tensor:
+        return function(*arguments)[0]
+
+    return run
+
+
+def _compile(
+    graph: torch.fx.GraphModule, tensors: Sequence[Tensor]
+) -> Callable[..., Sequence[Tensor]]:
+    with warnings.catch_warnings(), _shapes():
+        # What torch deprecates, and uses itself.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        compiled: Callable[..., Sequence[Tensor]] = torch._inductor.compile(  # noqa: SLF001
+            graph, [tensor.clone() for tensor in tensors]
+        )
+    return compiled
+
+
+def _trace(
+    function: Function, tensors: Sequence[Tensor], rewritten: Mapping[Any, Function]
+) -> torch.fx.GraphModule:
+    device = tensors[0].device
+    before = random_state(device)
+    try:
+        with _shapes():
+            return make_fx(lambda *arguments: (function(*arguments),), dict(rewritten))(
+                *(tensor.clone() for tensor in tensors)
+            )
+    finally:
+        restore_random_state(before, device)
+
+
+def _shapes() -> contextlib.AbstractContextManager[object]:
+    """Returns a time in which shapes have an environment.
+
+    Without one a trace makes one for every operation, which takes longer than all else, and
+    Inductor leaves its cache on disk alone, which makes the second process, or the next run, start
+    in a fraction of the time.
+    """
+    return tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)))
+
+
+def _multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Multiplies tall matrices by narrow ones as wide by flat ones.
+
+    On CPUs a few columns take twice as long as a few rows; and what follows, such as a softmax over
+    ten classes, then has the examples side by side and can take many at once.
+    """
+    if b.shape[2] <= _NARROW < a.shape[1]:
+        return torch.bmm(b.mT, a.mT).mT
+    return NotImplemented  # type: ignore[no-any-return]
+
+
+_REWRITTEN = {torch.ops.aten.bmm.default: _multiply}
+"""What compiled code computes otherwise on CPUs."""
+
+
+class _Bound(nn.Module):
+    """A method of a workload as the forward pass of a module that holds its model."""
+
+    def __init__(self, method: Callable[[nn.Module, Batch], Any], model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._method = method
+
+    def forward(self, batch: Batch) -> Any:
+        """Returns what the workload does for a batch."""
+        return self._method(self.model, batch)
+
+
+def _call(module: _Bound, values: Mapping[str, Tensor], batch: Batch) -> Any:
+    return functional_call(module, {f"model.{n}": t for n, t in values.items()}, (batch,))
+
+
+class FusedLoss:
+    """What a lane's forward pass gives in training.
+
+    Args:
+        workload: The workload.
+        model: One of its models, in training mode, on the device; its own values are not used.
+        precision: The study's ``train.precision``.
+    """
+
+    def __init__(self, workload: Workload, model: nn.Module, precision: str) -> None:
+        self._objective = _Bound(workload.loss, model)
+        self._autocast = functools.partial(autocast, precision, next(model.parameters()).device)
+
+    def __call__(
+        self,
+        parameters: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        batch: Batch,
+        share: float = 1.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns a lane's loss, and its buffers as the forward pass leaves them.
+
+        Args:
+            parameters: Its parameters by name.
+            buffers: Its buffers by name; they stay as they are.
+            batch: What it trains on.
+            share: What the loss is multiplied with.
+        """
+        kept = {name: buffer.clone() for name, buffer in buffers.items()}
+        with self._autocast():
+            loss: Tensor = _call(self._objective, parameters | kept, batch)
+        return (loss if share == 1 else share * loss), kept
+
+
+class FusedStep:
+    """Trains all lanes on a batch.
+
+    Args:
+        workload: The workload.
+        model: One of its models, in training mode, on the device; its own values are not used.
+        segments: Which parameters train, and which coefficients they have.
+        kinds: What kinds of optimizers there are among the lanes.
+        compiler: What compiles it.
+        matrices: Those segments that Muon trains, where there is Muon.
+        grad_clip: The largest norm of a lane's gradient, or None.
+        precision: The study's ``train.precision``.
+        shared: Whether all lanes train on the same batch.
+        accumulate: Parts a batch is computed in, one after the other.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        model: nn.Module,
+        segments: tuple[Segment, ...],
+        kinds: frozenset[Kind],
+        compiler: Make,
+        *,
+        matrices: tuple[Segment, ...] = (),
+        grad_clip: float | None = None,
+        precision: str = "float32",
+        shared: bool = True,
+        accumulate: int = 1,
+    ) -> None:
+        self.layout = Layout.of(model)
+        self._segments, self._matrices, self._kinds = segments, matrices, kinds
+        self._grad_clip, self._shared, self._accumulate = grad_clip, shared, accumulate
+        # Lanes draw the same numbers, as single trials of a study do: dropout is a matter of the
+        # study's seed and the step, whoever the neighbours are.
+        self._differentiate = vmap(
+            grad_and_value(FusedLoss(workload, model, precision), has_aux=True),
+            in_dims=(0, 0, None if shared else 0, None),
+            randomness="same",
+        )
+        self._compiler = compiler
+        self._compiled: dict[Any, Function] = {}
+
+    def __call__(
+        self, state: LaneState, coefficients: Tensor, batch: Batch, muon: Tensor | None = None
+    ) -> Tensor:
+        """Takes a step in place; call it under ``torch.no_grad()``.
+
+        Args:
+            state: The lanes.
+            coefficients: Of the lanes at this step: see :func:`update_lanes`.
+            batch: The batch; with the lanes first unless all share it.
+            muon: Which lanes have Muon, int64, if any.
+
+        Returns:
+            Every lane's loss before the step, of shape (lanes,).
+        """
+        if self._accumulate == 1:
+            losses = self._run(self._step, state, coefficients, *batch)
+        else:
+            losses = self._step_by_parts(state, coefficients, batch)
+        if muon is not None and len(muon) and self._matrices:
+            # Apart, since how many lanes have Muon changes more often.
+            self._run(self._move_matrices, state, coefficients, muon)
+        return losses
+
+    def _run(
+        self, function: Callable[..., Tensor], state: LaneState, *others: Tensor, **fixed: float
+    ) -> Tensor:
+        """Calls a function of lanes and other tensors, compiled for shapes like theirs."""
+        tensors = [*others, *state.tensors]
+        key = (function.__name__, *(tensor.shape for tensor in others), *fixed.items())
+        if key not in self._compiled:
+            bound = functools.partial(function, state, len(others), **fixed)
+            self._compiled[key] = self._compiler(bound, tensors)
+        return self._compiled[key](*tensors)
+
+    def _step_by_parts(self, state: LaneState, coefficients: Tensor, batch: Batch) -> Tensor:
+        """Takes a step whose gradient is computed part by part, each in the memory of the last."""
+        g = torch.zeros_like(state.p)
+        losses = [
+            self._run(self._add_part, state, g, *part, share=share)
+            for part, share in split(batch, self._accumulate, dim=0 if self._shared else 1)
+        ]
+        self._run(self._finish, state, coefficients, g)
+        return torch.stack(losses).sum(0)
+
+    # What is compiled: functions of the state they are made for, how many tensors come before
+    # those of a state, and all of these.
+
+    def _step(self, like: LaneState, count: int, *tensors: Tensor) -> Tensor:
+        state, (coefficients, *batch) = like.replace(tensors[count:]), tensors[:count]
+        with torch.no_grad():
+            g, losses = self._backward(state, tuple(batch))
+            self._update(state, coefficients, g)
+            return losses
+
+    def _add_part(
+        self, like: LaneState, count: int, *tensors: Tensor, share: float = 1.0
+    ) -> Tensor:
+        state, (total, *part) = like.replace(tensors[count:]), tensors[:count]
+        with torch.no_grad():
+            g, losses = self._backward(state, tuple(part), share)
+            total.add_(g)
+            return losses
+
+    def _finish(self, like: LaneState, count: int, *tensors: Tensor) -> Tensor:
+        state, (coefficients, g) = like.replace(tensors[count:]), tensors[:count]
+        with torch.no_grad():
+            self._update(state, coefficients, g)
+            return g
+
+    def _move_matrices(self, like: LaneState, count: int, *tensors: Tensor) -> Tensor:
+        state, (coefficients, muon) = like.replace(tensors[count:]), tensors[:count]
+        move_matrices(state, muon, coefficients, self.layout, self._matrices)
+        return muon
+
+    def _backward(
+        self, state: LaneState, batch: Batch, share: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Returns gradients and losses of a batch; the buffers are as it leaves them."""
+        gradients, (losses, kept) = self._differentiate(
+            self.layout.split(state.p), state.buffers, batch, share
+        )
+        g = self.layout.join(gradients, len(state.p))
+        for name, buffer in kept.items():
+            state.buffers[name].copy_(buffer)
+        return g, losses
+
+    def _update(self, state: LaneState, coefficients: Tensor, g: Tensor) -> None:
+        if self._grad_clip is not None:
+            g = clip_lanes(g, self._grad_clip, self._segments)
+        coefficients = tune_lanes(state, g, coefficients, self._segments)
+        update_lanes(state, g, coefficients, self._segments, self._kinds)
+
+
+class FusedMetrics:
+    """Measures all lanes on validation data.
+
+    Args:
+        workload: The workload.
+        model: One of its models, on the device; its own values are not used.
+        compiler: What compiles it.
+        precision: The study's ``train.precision``.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        model: nn.Module,
+        compiler: Make,
+        *,
+        precision: str = "float32",
+    ) -> None:
+        self._metrics = _Bound(workload.metrics, copy.deepcopy(model).eval())
+        self._layout = Layout.of(model)
+        self._autocast = functools.partial(autocast, precision, next(model.parameters()).device)
+        self._measure = vmap(self._one, in_dims=(0, 0, None), randomness="same")
+        self._compiler = compiler
+        self._compiled: dict[Any, Function] = {}
+        self.names: tuple[str, ...] = ()
+
+    def __call__(self, state: LaneState, batch: Batch) -> Tensor:
+        """Returns the metrics on a batch, float64 of shape (metrics, lanes).
+
+        They are in the order of :attr:`names`, which are known after the first call.
+        """
+        tensors = [state.p, *state.buffers.values(), *batch]
+        key = (state.p.shape, tensors[-1].shape)
+        if key not in self._compiled:
+            function = functools.partial(self._run, tuple(state.buffers))
+            self._compiled[key] = self._compiler(function, tensors)
+        return self._compiled[key](*tensors)
+
+    def _run(self, names: tuple[str, ...], p: Tensor, *tensors: Tensor) -> Tensor:
+        buffers = dict(zip(names, tensors, strict=False))
+        with torch.no_grad():
+            metrics = self._measure(self._layout.split(p), buffers, tensors[len(names) :])
+            self.names = tuple(metrics)
+            return torch.stack([value.double() for value in metrics.values()])
+
+    def _one(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch
+    ) -> dict[str, Tensor]:
+        # Copies, since a metric may look at its model in training mode.
+        kept = {name: buffer.clone() for name, buffer in buffers.items()}
+        with self._autocast():
+            metrics = check_metrics(_call(self._metrics, parameters | kept, batch))
+        return {name: value.detach().reshape(()) for name, value in metrics.items()}
