@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.training.bench import Bench
 from tuner.training.cohort import Cohort
-from tuner.training.device import autocast, is_out_of_memory
+from tuner.training.device import autocast, free_bytes, is_out_of_memory
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import WorkloadLoop, run_trial
@@ -164,7 +163,7 @@ class _Calibration:
 
     def _count_fitting(self) -> int:
         """Returns for how many lanes there is memory."""
-        free = _free_bytes(self._bench.device)
+        free = free_bytes(self._bench.device)
         return math.floor(min(MOST_LANES, _MEMORY * free / _lane_bytes(self._bench, self._spec)))
 
     def find_fusable(self) -> tuple[list[TrialConfig], str]:
@@ -297,16 +296,6 @@ class _CohortStopwatch(_Stopwatch):
 
     def diverged(self, lane: int, step: int) -> None:
         """Does not mind."""
-
-
-def _free_bytes(device: torch.device) -> float:
-    """Returns how much memory is free for training; infinite if nobody can say."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):
-        return math.inf
 
 
 def _lane_bytes(bench: Bench, spec: StudySpec) -> float:
