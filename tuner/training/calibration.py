@@ -119,28 +119,33 @@ class _Calibration:
         largest, limit = self._largest()
         if largest == 1:
             return self._one_at_a_time(limit)
+        self._single_s = self._time_single(default_configs(self._spec)[0])
+        work_s = self._single_s * self._steps
+        if work_s < _WORTH_S:
+            return self._take(largest, limit, f"only {work_s:.1f} s of work are left")
         configs, reason = self.find_fusable()
         if not configs:
             return self._one_at_a_time(reason)
         self._single_s = statistics.mean(self._time_single(config) for config in configs)
-        work_s = self._single_s * self._steps
-        if work_s < _WORTH_S:
-            if self._work.asked == AUTO:
-                return self._one_at_a_time(f"only {work_s:.1f} s of work are left")
-            self.models[largest, False] = FusedModel(self._bench, self._spec, smallest=largest)
-            return FusePlan(
-                largest,
-                smallest=largest,
-                single_s=self._single_s,
-                trials=self._work.trials,
-                reason=f"{largest} as one, {limit}",
-            )
         lanes, lane_s = self._measure(configs, largest)
         plan = self._compile(configs, lanes, lane_s)
         if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s / _OCCUPIED:
             ratio = self._single_s / plan.lane_s
             return self._one_at_a_time(f"{lanes} as one take {ratio:.2f} times as many steps")
         return plan
+
+    def _take(self, lanes: int, limit: str, reason: str) -> FusePlan:
+        """Returns what is asked for, without measuring what would be best."""
+        if self._work.asked == AUTO:
+            return self._one_at_a_time(reason)
+        self.models[lanes, False] = FusedModel(self._bench, self._spec, smallest=lanes)
+        return FusePlan(
+            lanes,
+            smallest=lanes,
+            single_s=self._single_s,
+            trials=self._work.trials,
+            reason=f"{lanes} as one, {limit}",
+        )
 
     @property
     def _steps(self) -> float:
