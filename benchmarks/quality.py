@@ -131,6 +131,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if arguments.repeats < 2:
+        parser.error("--repeats: a spread needs at least two")
     with ProcessPoolExecutor(arguments.processes) as pool:
         seeds = range(arguments.first_seed, arguments.first_seed + arguments.repeats)
         pairs = list(pool.map(functools.partial(compare, arguments), seeds))

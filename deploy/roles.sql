@@ -44,7 +44,7 @@ GRANT UPDATE (state, datetime_start, datetime_complete) ON trials TO tuner_worke
 GRANT INSERT, UPDATE ON
     trial_params, trial_values, trial_intermediate_values, trial_user_attributes
 TO tuner_worker;
-GRANT SELECT, INSERT, UPDATE ON tuner_workers, tuner_curves TO tuner_worker;
+GRANT SELECT, INSERT, UPDATE ON tuner_workers, tuner_curves, tuner_plans TO tuner_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON tuner_leases TO tuner_worker;
 GRANT SELECT, INSERT ON tuner_events TO tuner_worker;
 -- To lock a study's row, PostgreSQL asks for the right to change one of its columns. An id cannot

@@ -81,11 +81,11 @@ def test_optimizers_without_a_rule_keep_a_study_single() -> None:
 
 def test_memory_bounds_a_cohort(monkeypatch: pytest.MonkeyPatch) -> None:
     own = calibration._lane_bytes(bench_of(Line()), make_spec())
-    monkeypatch.setattr(calibration, "_free_bytes", lambda device: 5 * own / calibration._MEMORY)
+    monkeypatch.setattr(calibration, "free_bytes", lambda device: 5 * own / calibration._MEMORY)
     monkeypatch.setattr(calibration, "_COMPILING_S", 1e9)
     assert plan_of(Line()).lanes == 4
     assert plan_of(Line(), asked="64").lanes == 5
-    monkeypatch.setattr(calibration, "_free_bytes", lambda device: own)
+    monkeypatch.setattr(calibration, "free_bytes", lambda device: own)
     assert plan_of(Line()).reason == "there is no memory for two"
 
 

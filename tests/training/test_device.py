@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
 from tuner.errors import SpecError
-from tuner.training.device import autocast, dtype_of, is_out_of_memory, resolve_device
+from tuner.training.device import autocast, dtype_of, free_bytes, is_out_of_memory, resolve_device
 
 CPU = torch.device("cpu")
 
@@ -65,3 +68,17 @@ def test_memory_that_ran_out_is_recognised():
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("memory")])
 def test_another_error_is_not_taken_for_it(error: Exception):
     assert not is_out_of_memory(error)
+
+
+def test_free_memory_is_less_than_there_is() -> None:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < free_bytes(torch.device("cpu")) < total
+
+
+def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
+    monkeypatch.setattr("tuner.training.device._CGROUP", tmp_path)
+    assert free_bytes(torch.device("cpu")) == 600_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes(torch.device("cpu")) > 600_000

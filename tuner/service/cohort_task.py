@@ -60,6 +60,8 @@ class CohortTask:
         self._ended: set[int] = set()
         self.evaluated, self.resumed = False, any(task.state is not None for task in tasks)
         self._saved_at = self._renewed_at = time.monotonic()
+        # Compiling takes longer than a step may.
+        model.compiler.before = desk.watchdog.rest
         starts = [LaneStart(task.config, task.state) for task in tasks]
         self._cohort = Cohort(model, starts, self)
         # Of what is charged already, in seconds and steps.
@@ -244,6 +246,8 @@ class CohortTask:
             for lane, outcome in self._outcomes.items()
             if outcome.ending is not Ending.INTERRUPTED
         }
+        if not self._held:
+            return
         self.save()
         self._desk.watchdog.rest()
         patience, ledger, step = self._desk.patience, self._desk.ledger, self._cohort.taken

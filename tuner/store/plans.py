@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+
+import sqlalchemy as sa
 
 from tuner.domain.fusing import FusePlan
+from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
-from tuner.store.identity import StudyHandle, lock, look_up, set_attribute
-
-PLANS = "tuner:fuse"
+from tuner.store.identity import StudyHandle, lock, look_up
+from tuner.store.tables import plans
 
 
 def read_plans(database: Database, study: StudyHandle) -> dict[str, FusePlan]:
@@ -19,33 +20,34 @@ def read_plans(database: Database, study: StudyHandle) -> dict[str, FusePlan]:
         NotFoundError: If the study has been deleted.
     """
     with database.read() as connection:
-        return _plans(look_up(connection, study).attributes)
+        look_up(connection, study)
+        return _read(connection, study)
 
 
-def keep_plan(database: Database, study: StudyHandle, key: str, plan: FusePlan) -> FusePlan:
+def keep_plan(database: Database, study: StudyHandle, place: str, plan: FusePlan) -> FusePlan:
     """Stores a plan, unless another worker has stored one for the same budget; returns what counts.
 
     Args:
         database: Where the study is.
         study: The study.
-        key: What was asked for, on which kind of device.
+        place: What was asked for, on which kind of device.
         plan: What was found.
 
     Raises:
         NotFoundError: If the study has been deleted.
     """
     with database.write() as connection:
-        present = lock(connection, study)
-        plans = _plans(present.attributes)
-        known = plans.get(key)
+        lock(connection, study)
+        known = _read(connection, study).get(place)
         if known is not None and known.trials == plan.trials:
             return known
-        kept = {**plans, key: plan}
-        values = {name: one.to_json() for name, one in kept.items()}
-        set_attribute(connection, present.study_id, PLANS, values)
+        row = {"study_uuid": study.uuid, "place": place, "plan": json.dumps(plan.to_json())}
+        ot.upsert(connection, plans, [row], ("study_uuid", "place"))
     return plan
 
 
-def _plans(attributes: Mapping[str, Any]) -> dict[str, FusePlan]:
-    plans: dict[str, dict[str, Any]] = attributes.get(PLANS, {})
-    return {key: FusePlan.from_json(values) for key, values in plans.items()}
+def _read(connection: sa.Connection, study: StudyHandle) -> dict[str, FusePlan]:
+    rows = connection.execute(
+        sa.select(plans.c.place, plans.c.plan).where(plans.c.study_uuid == study.uuid)
+    )
+    return {row.place: FusePlan.from_json(json.loads(row.plan)) for row in rows}

@@ -35,7 +35,7 @@ from tuner.store.identity import (
 )
 from tuner.store.leases import find_held, none_is
 from tuner.store.orders import is_used_up
-from tuner.store.tables import curves, events, leases, workers
+from tuner.store.tables import curves, events, leases, plans, workers
 
 CREATED = "tuner:created_at"
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
@@ -175,7 +175,7 @@ class Studies:
                 ot.delete_study(connection, study.study_id)
                 return False
             dissolve_copies(connection, study, home)
-            for table in (leases, workers, curves, events):
+            for table in (leases, workers, curves, events, plans):
                 connection.execute(sa.delete(table).where(table.c.study_uuid == study.uuid))
             ot.delete_study(connection, home)
         return True

@@ -80,6 +80,16 @@ events = Table(
 """What happened to a study, or to one of its trials, beyond plain training."""
 
 
+plans = Table(
+    "tuner_plans",
+    metadata,
+    Column("study_uuid", String(32), primary_key=True),
+    Column("place", String(255), primary_key=True),
+    Column("plan", Text, nullable=False),
+)
+"""How a study's trials train at a place: what was asked for, on which kind of device."""
+
+
 class DatabaseClock(FunctionElement[float]):
     """Seconds since 1970 by the database's own clock, so that hosts need not agree on time."""
 

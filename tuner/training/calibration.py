@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.training.bench import Bench
 from tuner.training.cohort import Cohort
-from tuner.training.device import autocast, is_out_of_memory
+from tuner.training.device import autocast, free_bytes, is_out_of_memory
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import WorkloadLoop, run_trial
@@ -120,28 +119,33 @@ class _Calibration:
         largest, limit = self._largest()
         if largest == 1:
             return self._one_at_a_time(limit)
+        self._single_s = self._time_single(default_configs(self._spec)[0])
+        work_s = self._single_s * self._steps
+        if work_s < _WORTH_S:
+            return self._take(largest, limit, f"only {work_s:.1f} s of work are left")
         configs, reason = self.find_fusable()
         if not configs:
             return self._one_at_a_time(reason)
         self._single_s = statistics.mean(self._time_single(config) for config in configs)
-        work_s = self._single_s * self._steps
-        if work_s < _WORTH_S:
-            if self._work.asked == AUTO:
-                return self._one_at_a_time(f"only {work_s:.1f} s of work are left")
-            self.models[largest, False] = FusedModel(self._bench, self._spec, smallest=largest)
-            return FusePlan(
-                largest,
-                smallest=largest,
-                single_s=self._single_s,
-                trials=self._work.trials,
-                reason=f"{largest} as one, {limit}",
-            )
         lanes, lane_s = self._measure(configs, largest)
         plan = self._compile(configs, lanes, lane_s)
         if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s / _OCCUPIED:
             ratio = self._single_s / plan.lane_s
             return self._one_at_a_time(f"{lanes} as one take {ratio:.2f} times as many steps")
         return plan
+
+    def _take(self, lanes: int, limit: str, reason: str) -> FusePlan:
+        """Returns what is asked for, without measuring what would be best."""
+        if self._work.asked == AUTO:
+            return self._one_at_a_time(reason)
+        self.models[lanes, False] = FusedModel(self._bench, self._spec, smallest=lanes)
+        return FusePlan(
+            lanes,
+            smallest=lanes,
+            single_s=self._single_s,
+            trials=self._work.trials,
+            reason=f"{lanes} as one, {limit}",
+        )
 
     @property
     def _steps(self) -> float:
@@ -164,7 +168,7 @@ class _Calibration:
 
     def _count_fitting(self) -> int:
         """Returns for how many lanes there is memory."""
-        free = _free_bytes(self._bench.device)
+        free = free_bytes(self._bench.device)
         return math.floor(min(MOST_LANES, _MEMORY * free / _lane_bytes(self._bench, self._spec)))
 
     def find_fusable(self) -> tuple[list[TrialConfig], str]:
@@ -297,16 +301,6 @@ class _CohortStopwatch(_Stopwatch):
 
     def diverged(self, lane: int, step: int) -> None:
         """Does not mind."""
-
-
-def _free_bytes(device: torch.device) -> float:
-    """Returns how much memory is free for training; infinite if nobody can say."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):
-        return math.inf
 
 
 def _lane_bytes(bench: Bench, spec: StudySpec) -> float:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from pathlib import Path
 
 import torch
 
 from tuner.errors import SpecError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -90,3 +94,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def free_bytes(device: torch.device) -> float:
+    """Returns how much memory is free, of the device or the host; infinite if nobody can say."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    free = [math.inf]
+    for line in _read(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            free.append(1024.0 * int(line.split()[1]))
+    # A container may have less than its host.
+    most, used = (_read(_CGROUP / name).strip() for name in ("memory.max", "memory.current"))
+    if most.isdecimal() and used.isdecimal():
+        free.append(float(int(most) - int(used)))
+    return max(0.0, min(free))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""

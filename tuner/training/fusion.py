@@ -63,10 +63,12 @@ class Compiler:
 
     Attributes:
         enabled: Whether it compiles; False once that has failed.
+        before: Called before it compiles, which may take a while.
     """
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
+        self.before: Callable[[], object] = lambda: None
 
     def __call__(self, function: Function, tensors: Sequence[Tensor]) -> Function:
         """Returns a function traced or compiled for tensors like these, or the function itself.
@@ -81,6 +83,7 @@ class Compiler:
             return function
         if not self.enabled:
             return _first_of(graph)
+        self.before()
         try:
             return _first_of(_compile(graph, tensors))
         except Exception as error:  # noqa: BLE001 (a compiler that is missing or fails)
