@@ -146,6 +146,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def own_models() -> Iterator[None]:
+    """Has every test find this repository's workloads, whatever another one has left to be found.
+
+    A folder without ``__init__.py`` is every folder of its name along ``sys.path``.
+    """
+    with forgotten("models"):
+        yield
+
+
 @contextlib.contextmanager
 def forgotten(package: str) -> Iterator[None]:
     """Has a package imported anew, such as from another folder, and then the one before again."""
