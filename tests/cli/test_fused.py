@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import MakeSpec
 from tuner.domain.trials import Outcome
-from tuner.service.checkpoints import study_folder
+from tuner.service.folders import study_folder
 from tuner.store import Database, Studies, StudyHandle, read_records
 from tuner.store.events import read_events
 

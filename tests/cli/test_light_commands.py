@@ -109,6 +109,15 @@ def test_light_command_answers_without_torch_or_optuna(project: Path, arguments:
     assert imported.isdisjoint({"torch", "optuna", "sqlalchemy", "sklearn", "numpy"})
 
 
+def test_workers_start_and_a_study_is_watched_without_torch() -> None:
+    code = (
+        "import sys, tuner.cli.progress, tuner.cli.run, tuner.report.terminal;"
+        "from tuner.service import folders, interruption, local_pool, resume, summaries;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60)
+
+
 def test_optimizers_are_listed_for_programs(tuner: Tuner) -> None:
     listed = json.loads(tuner("optimizers", "--json").stdout)
     assert [row["name"] for row in listed] == list(OPTIMIZERS)

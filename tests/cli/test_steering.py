@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from tests.conftest import MakeSpec
 from tuner.cli.main import cli
 from tuner.search import Proposer
-from tuner.service.checkpoints import study_folder
+from tuner.service.folders import study_folder
 from tuner.store import Database, Ledger, Studies, StudyHandle, open_database
 from tuner.store.control import read_state
 from tuner.store.records import read_record

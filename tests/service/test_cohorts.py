@@ -18,7 +18,7 @@ from tests.service.desks import Counted
 from tests.training.trials import train
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord, decode
-from tuner.service.checkpoints import study_folder
+from tuner.service.folders import study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.summaries import read_summary
 from tuner.service.worker import Log, Worker

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from tests.conftest import MakeSpec
 from tuner.domain.trials import Outcome
 from tuner.errors import SpecError, UnavailableError
-from tuner.service.checkpoints import study_folder
+from tuner.service.folders import study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.local_pool import LocalPool
 from tuner.service.pools import Exit, Pool, SeatState, slots_on, tend

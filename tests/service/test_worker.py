@@ -16,7 +16,7 @@ from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import NotFoundError, SpecError, WorkloadError
 from tuner.search import Proposer
-from tuner.service.checkpoints import study_folder
+from tuner.service.folders import study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.worker import Log, Worker
 from tuner.store import (

@@ -17,7 +17,7 @@ from tuner.analysis.summary import best_of
 from tuner.cli.options import console
 from tuner.cli.roster import Roster
 from tuner.domain.states import StudyState, announce_pause
-from tuner.domain.trials import Outcome, TrialRecord, tell_waiting
+from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import UnavailableError
 from tuner.report.tables import duration
 from tuner.service.interruption import Interruption
@@ -120,8 +120,11 @@ class Scene:
     ) -> None:
         self._database = database
         self.study = study
-        self.records: dict[int, TrialRecord] = {}
+        self.outcomes: dict[int, Outcome] = {}
         self.seated: list[tuple[Seat, list[int]]] = []
+        self._counts: Counter[Outcome] = Counter()
+        self._running: set[int] = set()
+        self._best: TrialRecord | None = None
         self._held: frozenset[int] = frozenset()
         self._clock = clock
         self._began = clock()
@@ -130,15 +133,29 @@ class Scene:
     def take(self, news: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
         """Takes in news one by one; yields each trial that finished as soon as it is counted."""
         if self._finished_before is None:
-            self.records = {record.number: record for record in news}
+            for record in news:
+                self._count(record)
             self._finished_before = self.finished
             news = ()
-        if len(self.records | {r.number: r for r in news}) > self.study.spec.budget.trials:
+        if len(self.outcomes.keys() | {r.number for r in news}) > self.study.spec.budget.trials:
             self.study = Studies(self._database).refresh(self.study)
         for record in news:
-            self.records[record.number] = record
+            self._count(record)
             if record.outcome is not Outcome.RUNNING:
                 yield record
+
+    def _count(self, record: TrialRecord) -> None:
+        before = self.outcomes.get(record.number)
+        if before is not None:
+            self._counts[before] -= 1
+        self.outcomes[record.number] = record.outcome
+        self._counts[record.outcome] += 1
+        if record.outcome is Outcome.RUNNING:
+            self._running.add(record.number)
+        else:
+            self._running.discard(record.number)
+        rivals = [record] if self._best is None else [self._best, record]
+        self._best = best_of(self.study.spec, rivals)
 
     def look(self) -> None:
         """Finds out which trials somebody trains."""
@@ -155,20 +172,21 @@ class Scene:
     @property
     def counts(self) -> Counter[Outcome]:
         """Trials by outcome; those that nobody trains are waiting."""
-        shown = tell_waiting(self.records.values(), self._held)
-        return Counter(record.outcome for record in shown)
+        waiting = len(self._running - self._held)
+        shown = Counter({Outcome.RUNNING: -waiting, Outcome.WAITING: waiting})
+        shown.update(self._counts)
+        return shown
 
     @property
     def finished(self) -> int:
         """Trials that are over."""
-        return sum(record.outcome is not Outcome.RUNNING for record in self.records.values())
+        return len(self.outcomes) - len(self._running)
 
     def best(self) -> str:
         """Returns the best trial in a few words."""
-        record = best_of(self.study.spec, list(self.records.values()))
-        if record is None:
+        if self._best is None:
             return "–"
-        return f"{record.value:.4g} ({record.optimizer}, {record.schedule})"
+        return f"{self._best.value:.4g} ({self._best.optimizer}, {self._best.schedule})"
 
     @property
     def elapsed_s(self) -> float:
@@ -212,10 +230,15 @@ class Lines:
 
     def _tell(self, scene: Scene, record: TrialRecord) -> None:
         value = "" if record.value is None else f" {record.value:.4g}"
+        ended = scene.counts
         counts = ", ".join(
             [
                 f"{scene.finished}/{scene.study.spec.budget.trials} done",
-                *(f"{scene.counts[o]} {o.value}" for o in _ENDED_EARLY if scene.counts[o]),
+                *(
+                    f"{ended[outcome]} {outcome.value}"
+                    for outcome in _ENDED_EARLY
+                    if ended[outcome]
+                ),
             ]
         )
         self.say(

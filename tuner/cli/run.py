@@ -185,7 +185,7 @@ def _refuse_halted(database: Database, study: StudyHandle) -> None:
 def job_on(database: Database, study: StudyHandle, fuse: str = AUTO) -> Job:
     """Returns what the workers of a pool are started with."""
     from tuner.domain.imports import ALLOW
-    from tuner.service.checkpoints import study_folder
+    from tuner.service.folders import study_folder
     from tuner.service.worker_process import Job
 
     return Job(

@@ -209,7 +209,8 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
     free once its worker is known to have died, or has been silent for as long as its lease. One
     that was tried three times without getting further is failed, and so is one that nobody holds.
     """
-    from tuner.service.checkpoints import study_folder, sweep
+    from tuner.service.checkpoints import sweep
+    from tuner.service.folders import study_folder
     from tuner.service.presence import is_dead
     from tuner.store import control
 
@@ -233,7 +234,7 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(name: str, storage: str | None, yes: bool) -> None:
     """Delete a study with its trials, checkpoints and logs."""
-    from tuner.service.checkpoints import remove_folder, study_folder
+    from tuner.service.folders import remove_folder, study_folder
     from tuner.store import Studies, read_records
 
     database, handle = _find(name, storage)

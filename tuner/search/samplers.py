@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cmaes
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
@@ -182,6 +181,8 @@ class CmaEsSampler(JointSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Returns a draw from the distribution as it is after the last full generation."""
+        import cmaes  # noqa: PLC0415 (takes half a second)
+
         cube = UnitCube(search_space)
         strategy = cmaes.CMA(
             mean=np.full(len(search_space), 0.5),

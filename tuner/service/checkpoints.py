@@ -1,10 +1,8 @@
-"""Where the checkpoints and logs of a study are kept: beside a SQLite file, else here."""
+"""The checkpoints of a study's trials, each its holder's own."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,37 +10,12 @@ from typing import Any
 from tuner.errors import StorageError
 from tuner.store import Database, Lease, StudyHandle
 from tuner.store.leases import read_leases
-from tuner.store.urls import sqlite_path
 from tuner.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from tuner.training.reporting import StaleCheckpointError
 
 _CHECKPOINTS = "checkpoints"
 _NAME = re.compile(r"trial-\d+-(?P<token>[0-9a-f]+)\.")
 """Of a checkpoint, and of one that is being written."""
-
-
-def study_folder(url: str, study: StudyHandle) -> Path:
-    """Returns the folder of a study's files.
-
-    Args:
-        url: The database's URL.
-        study: The study.
-
-    Returns:
-        A folder below ``TUNER_HOME``, else below ``.tuner`` beside a SQLite database, else below
-        ``.tuner`` in the working directory. It need not exist.
-    """
-    configured = os.environ.get("TUNER_HOME")
-    if configured:
-        return Path(configured).expanduser() / study.uuid
-    path = sqlite_path(url)
-    base = path.resolve().parent if path is not None else Path.cwd()
-    return base / ".tuner" / study.uuid
-
-
-def remove_folder(folder: Path) -> None:
-    """Deletes a study's files."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(folder: Path, database: Database, study: StudyHandle) -> None:

@@ -20,10 +20,11 @@ from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
 from tuner.search import Proposer, needs_running
-from tuner.service.checkpoints import Checkpoints, study_folder, sweep
+from tuner.service.checkpoints import Checkpoints, sweep
 from tuner.service.cohort_task import CohortTask
 from tuner.service.desk import Desk
 from tuner.service.endings import describe
+from tuner.service.folders import study_folder
 from tuner.service.fusing import Fusing
 from tuner.service.interruption import Interruption
 from tuner.service.lane_task import LaneTask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ def find_held(
     connection: sa.Connection, study_uuid: str, is_dead: Callable[[str], bool]
 ) -> frozenset[int]:
     """Returns what :func:`read_held` does, within a transaction."""
-    rows = read_leases(connection, study_uuid)
+    rows, is_dead = read_leases(connection, study_uuid), functools.cache(is_dead)
     return frozenset(row.number for row in rows if not is_abandoned(row, is_dead))
 
 
