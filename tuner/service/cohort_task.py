@@ -210,7 +210,7 @@ class CohortTask:
             ours = [entry for entry in told if not entry[0].lost]
             self._lose(self._desk.ledger.report_many(step, [sent for _, _, sent in ours]))
             for task, report, _ in ours:
-                task.unsent.remove(report)
+                task.reports.unsent.remove(report)
 
         return self._outbox.put(deliver)
 
@@ -227,7 +227,7 @@ class CohortTask:
                 continue
             by = stopped_by if outcome.ending is Ending.INTERRUPTED else None
             endings.append((task, task.end(self._cohort, lane, outcome, by)))
-            self._log(tell_ending(task.number, outcome, self._metric, task.value, by))
+            self._log(tell_ending(task.number, outcome, self._metric, task.reports.value, by))
 
         def deliver() -> None:
             ours = [(task, ending) for task, ending in endings if not task.lost]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import TrialState
 
+from tuner.analysis.averages import LINE
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialConfig
+from tuner.errors import StorageError
 from tuner.store.urls import hide_known_secrets
 from tuner.training.device import is_out_of_memory
 from tuner.training.loop import Ending, Outcome
+from tuner.training.reporting import StaleCheckpointError
 
 STATES = {
     Ending.COMPLETE: TrialState.COMPLETE,
@@ -41,6 +46,53 @@ def ending_attributes(
     return attributes
 
 
+def training_attributes(
+    spec: StudySpec,
+    config: TrialConfig,
+    *,
+    taken: int,
+    total_steps: int | None,
+    epoch_steps: int | None,
+    line: Sequence[tuple[float, float]],
+    describe_groups: Callable[[], list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """Returns what is kept of how a trial trained, so far as its configuration does not say.
+
+    Args:
+        spec: The study, resolved.
+        config: What it trained with.
+        taken: Steps taken.
+        total_steps: Steps of a full trial, or None if its loop has not said.
+        epoch_steps: Steps of an epoch, or None.
+        line: How the metric changes from the last weights to the averaged ones.
+        describe_groups: Tells of the parameter groups.
+    """
+    attributes: dict[str, Any] = {"seed": spec.search.seed, "steps": taken}
+    if total_steps not in (None, taken):
+        attributes["total_steps"] = total_steps
+    if config.groups or spec.train.no_decay_on_biases_and_norms:
+        attributes["groups"] = describe_groups()
+    if line:
+        attributes[LINE] = [(place, v if math.isfinite(v) else None) for place, v in line]
+    if spec.train.schedule_by == "epoch" and epoch_steps is not None:
+        attributes["epoch_steps"] = epoch_steps
+    return attributes
+
+
+def tell_restart(who: str, error: BaseException) -> str:
+    """Returns a line for the log that says why trials start over.
+
+    Args:
+        who: They, and that they do.
+        error: What their checkpoint is, or what going on from it has raised.
+    """
+    if isinstance(error, StorageError | StaleCheckpointError):
+        reason = hide_known_secrets(str(error))
+    else:
+        reason = f"going on from the checkpoint raised {describe(error)}"
+    return f"{who}: {reason.splitlines()[0]}"
+
+
 def tell_ending(
     number: int, outcome: Outcome, metric: str, value: float | None, stopped_by: str | None
 ) -> str:
@@ -53,7 +105,7 @@ def tell_ending(
 def error_attributes(error: BaseException) -> dict[str, Any]:
     """Returns what is kept of what a workload raised."""
     frames = traceback.extract_tb(error.__traceback__)
-    text = hide_known_secrets(describe(error))
+    text = describe(error)
     if is_out_of_memory(error):
         text = f"Out of memory ({text}). Use a smaller batch or model, or a larger device."
     return {
@@ -64,9 +116,9 @@ def error_attributes(error: BaseException) -> dict[str, Any]:
 
 
 def describe(error: BaseException) -> str:
-    """Returns the kind and the message of an exception."""
+    """Returns the kind and the message of an exception, without secrets."""
     kind = type(error).__name__
     try:
-        return f"{kind}: {error}"
+        return hide_known_secrets(f"{kind}: {error}")
     except Exception as second:  # noqa: BLE001 (an exception of the user's may break when shown)
         return f"{kind}: its message cannot be read, since that raises {type(second).__name__}"

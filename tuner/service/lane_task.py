@@ -7,13 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tuner.analysis.averages import LINE
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome as RecordOutcome
-from tuner.domain.trials import TrialRecord, decode, progress_at
+from tuner.domain.trials import TrialRecord, decode
 from tuner.service.checkpoints import Checkpoints
-from tuner.service.endings import STATES, ending_attributes
-from tuner.service.reports import Report, read_reports
+from tuner.service.endings import STATES, ending_attributes, training_attributes
+from tuner.service.reports import Report, Reports
 from tuner.store import Lease
 from tuner.store.group_ledger import LaneEnding, LaneReport
 from tuner.training.cohort import Cohort
@@ -38,8 +37,7 @@ class LaneTask:
         config: What it trains with.
         checkpoints: What its holders have saved.
         state: What it goes on from, or None.
-        evaluations: The metric so far, by progress.
-        unsent: What the database has not been told yet.
+        reports: What it has told.
         costs: Seconds in training and in evaluation, its share of the cohort's, and the places in
             cohorts that it has paid for: those of lanes that are over are paid by the others.
         lost: Whether it belongs to another worker by now.
@@ -51,14 +49,12 @@ class LaneTask:
         self, spec: StudySpec, lease: Lease, record: TrialRecord, checkpoints: Checkpoints
     ) -> None:
         self._spec = spec
-        self._metrics: dict[str, float] = {}
         self.lease = lease
         self.record = record
         self.config = decode(spec, record.proposal)
         self.checkpoints = checkpoints
         self.state: Mapping[str, Any] | None = None
-        self.evaluations: dict[int, float] = {}
-        self.unsent: list[Report] = []
+        self.reports = Reports(spec, record)
         self.costs = dict.fromkeys(_COSTS, 0.0)
         self.lost = self.announced = self.apart = False
 
@@ -76,9 +72,9 @@ class LaneTask:
         """Takes its place in a cohort; returns what the database may not have been told before."""
         if self.state is None:
             return []
-        seen = {self.progress(cohort, index) for index in range(1, cohort.evaluated + 1)}
-        unsent = read_reports(self.state.get("unsent"), cohort.taken, seen)
-        self.evaluations = {p: v for p, v in self.record.evaluations.items() if p in seen}
+        unsent = self.reports.resume(
+            self.state.get("unsent"), cohort.taken, cohort.evaluated, cohort.total_steps
+        )
         for name, value in _read_costs(self.state.get("costs")).items():
             self.costs[name] = value
         return unsent
@@ -86,23 +82,16 @@ class LaneTask:
     def start_over(self) -> None:
         """Forgets what it was to go on from."""
         self.state = None
-        self.evaluations = {}
-        self.unsent = []
+        self.reports.forget()
 
     def report(self, cohort: Cohort, lane: int, evaluation: Evaluation) -> Report:
         """Returns what an evaluation has to tell."""
-        self._metrics = evaluation.metrics
-        value = evaluation.metrics[self._spec.study.metric]
-        logged = [(evaluation.step, *measured) for measured in evaluation.metrics.items()]
-        logged += cohort.take_logged(lane)
-        progress = self.progress(cohort, evaluation.index)
-        return Report(evaluation.step, progress, value, logged)
+        logged = cohort.take_logged(lane)
+        return self.reports.measure(evaluation, cohort.total_steps, logged)
 
     def send(self, report: Report) -> LaneReport:
         """Returns a report as the ledger takes it; it is unsent until it is taken off."""
-        if report.progress is not None and report.value is not None:
-            self.evaluations[report.progress] = report.value
-        self.unsent.append(report)
+        self.reports.send(report)
         return LaneReport(self.lease, report.progress, report.value, report.logged)
 
     def judged(self, outcome: Outcome | None) -> tuple[TrialRecord, Mapping[int, float]]:
@@ -110,48 +99,33 @@ class LaneTask:
         record = self.record
         if outcome is not None and outcome.ending is Ending.DIVERGED:
             record = dataclasses.replace(record, outcome=RecordOutcome.DIVERGED)
-        return record, self.evaluations
+        return record, self.reports.evaluations
 
     def state_dict(self, cohort: Cohort, lane: int) -> dict[str, Any]:
         """Returns what another worker goes on from."""
-        unsent = [tuple(report) for report in self.unsent]
-        return {**cohort.state_dict(lane), "unsent": unsent, "costs": self.costs}
+        told = self.reports.state()
+        return {**cohort.state_dict(lane), "unsent": told, "costs": self.costs}
 
     def end(
         self, cohort: Cohort, lane: int, outcome: Outcome, stopped_by: str | None
     ) -> LaneEnding:
         """Returns its ending as the ledger takes it."""
-        attributes = ending_attributes(outcome, self._metrics, stopped_by)
-        attributes["seed"] = self._spec.search.seed
+        attributes = ending_attributes(outcome, self.reports.metrics, stopped_by)
         attributes |= self._describe_costs(cohort, lane)
-        return LaneEnding(self.lease, STATES[outcome.ending], self.value, attributes)
-
-    @property
-    def value(self) -> float | None:
-        """The metric of its last evaluation."""
-        return self.evaluations[max(self.evaluations)] if self.evaluations else None
-
-    def progress(self, cohort: Cohort, index: int) -> int:
-        """Returns where an evaluation stands on the axis that trials are compared along."""
-        return progress_at(self._spec, index, cohort.total_steps if self._spec.budget.steps else 0)
+        return LaneEnding(self.lease, STATES[outcome.ending], self.reports.value, attributes)
 
     def _describe_costs(self, cohort: Cohort, lane: int) -> dict[str, Any]:
-        costs: dict[str, Any] = {
-            "steps": cohort.taken,
-            "lanes": cohort.size,
-            **{name: round(value, 6) for name, value in self.costs.items()},
-        }
-        if cohort.total_steps != cohort.taken:
-            costs["total_steps"] = cohort.total_steps
-        train = self._spec.train
-        if self.config.groups or train.no_decay_on_biases_and_norms:
-            costs["groups"] = cohort.describe_groups(lane)
-        line = cohort.average_line(lane)
-        if line:
-            costs[LINE] = [(place, v if math.isfinite(v) else None) for place, v in line]
-        if train.schedule_by == "epoch":
-            costs["epoch_steps"] = cohort.epoch_steps
-        return costs
+        costs = training_attributes(
+            self._spec,
+            self.config,
+            taken=cohort.taken,
+            total_steps=cohort.total_steps,
+            epoch_steps=cohort.epoch_steps,
+            line=cohort.average_line(lane),
+            describe_groups=lambda: cohort.describe_groups(lane),
+        )
+        costs["lanes"] = cohort.size
+        return costs | {name: round(value, 6) for name, value in self.costs.items()}
 
 
 def is_of_lane(state: Mapping[str, Any]) -> bool:

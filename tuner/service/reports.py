@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialRecord, progress_at
 from tuner.store.curves import NAME_LENGTH
-from tuner.training.reporting import StaleCheckpointError
+from tuner.training.reporting import Evaluation, StaleCheckpointError
 
 
 class Report(NamedTuple):
@@ -25,17 +27,85 @@ class Report(NamedTuple):
     logged: list[tuple[int, str, float]]
 
 
-def read_reports(told: Any, taken: int, progress: set[int]) -> list[Report]:
-    """Returns the reports that a checkpoint carries.
+class Reports:
+    """What a trial has told, and what the database may not know of it yet.
 
     Args:
-        told: Each report as a tuple.
-        taken: Steps the trial has taken.
-        progress: Where it has been evaluated.
+        spec: The study, resolved.
+        record: The trial as the database knows it.
 
-    Raises:
-        StaleCheckpointError: If they are something else.
+    Attributes:
+        evaluations: The metric so far, by progress.
+        metrics: What was measured last.
+        unsent: Reports on their way.
     """
+
+    def __init__(self, spec: StudySpec, record: TrialRecord) -> None:
+        self._spec, self._record = spec, record
+        self.forget()
+
+    def forget(self) -> None:
+        """Starts over."""
+        self.evaluations: dict[int, float] = {}
+        self.metrics: dict[str, float] = {}
+        self.unsent: list[Report] = []
+
+    @property
+    def value(self) -> float | None:
+        """The metric of the last evaluation."""
+        return self.evaluations[max(self.evaluations)] if self.evaluations else None
+
+    def resume(self, told: Any, taken: int, evaluated: int, total_steps: int) -> list[Report]:
+        """Takes up what was told before a checkpoint; returns the reports that it carries.
+
+        Args:
+            told: The reports that were unsent, each as a tuple.
+            taken: Steps the trial has taken.
+            evaluated: How often it has been evaluated.
+            total_steps: Steps of a full trial.
+
+        Raises:
+            StaleCheckpointError: If the checkpoint's reports are malformed.
+        """
+        seen = {self._progress(index, total_steps) for index in range(1, evaluated + 1)}
+        unsent = _read_reports(told, taken, seen)
+        self.evaluations = {p: v for p, v in self._record.evaluations.items() if p in seen}
+        return unsent
+
+    def measure(
+        self, evaluation: Evaluation, total_steps: int, logged: list[tuple[int, str, float]]
+    ) -> Report:
+        """Returns an evaluation as a report.
+
+        Args:
+            evaluation: The evaluation.
+            total_steps: Steps of a full trial.
+            logged: What the loop has logged since the last one, as (step, name, value) triples.
+        """
+        self.metrics = evaluation.metrics
+        measured = [(evaluation.step, *metric) for metric in evaluation.metrics.items()]
+        return Report(
+            evaluation.step,
+            self._progress(evaluation.index, total_steps),
+            evaluation.metrics[self._spec.study.metric],
+            measured + logged,
+        )
+
+    def send(self, report: Report) -> None:
+        """Puts a report among those on their way; whoever delivers it takes it off."""
+        if report.progress is not None and report.value is not None:
+            self.evaluations[report.progress] = report.value
+        self.unsent.append(report)
+
+    def state(self) -> list[tuple[Any, ...]]:
+        """Returns what a checkpoint carries of them."""
+        return [tuple(report) for report in self.unsent]
+
+    def _progress(self, index: int, total_steps: int) -> int:
+        return progress_at(self._spec, index, total_steps if self._spec.budget.steps else 0)
+
+
+def _read_reports(told: Any, taken: int, progress: set[int]) -> list[Report]:
     try:
         reports = [Report(*values) for values in told]
         sound = all(_is_sound(report, taken, progress) for report in reports)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,27 +10,26 @@ from typing import Any
 import torch
 from optuna.trial import TrialState
 
-from tuner.analysis.averages import LINE
 from tuner.domain.dimensions import Dimension, Value
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import TrialRecord, decode, progress_at
+from tuner.domain.trials import TrialRecord, decode
 from tuner.errors import StorageError, UnavailableError, WorkloadError
 from tuner.search import Pruner
 from tuner.service.checkpoints import Checkpoints
 from tuner.service.desk import Desk
 from tuner.service.endings import (
     STATES,
-    describe,
     ending_attributes,
     error_attributes,
     tell_ending,
+    tell_restart,
+    training_attributes,
 )
 from tuner.service.lookout import LOOK_AT_REPORTS_S, LOOK_S, Lookout
-from tuner.service.reports import Report, read_reports
+from tuner.service.reports import Report, Reports
 from tuner.store import Lease
 from tuner.store.outbox import Outbox
-from tuner.store.urls import hide_known_secrets
 from tuner.training.loop import Ending, Outcome, Train, run_trial
 from tuner.training.reporting import Evaluation, StaleCheckpointError
 from tuner.training.run import Run
@@ -70,9 +68,7 @@ class Task:
         self._config = decode(spec, record.proposal)
         self._pruner = Pruner(spec, desk.proposer.history)
         self._outbox = Outbox(seed=desk.seed + lease.number)
-        self._unsent: list[Report] = []
-        self._evaluations: dict[int, float] = {}
-        self._metrics: dict[str, float] = {}
+        self._reports = Reports(spec, record)
         self._lookout = Lookout(desk)
         self._announced = False
         self._run: Run | None = None
@@ -87,7 +83,7 @@ class Task:
         self._desk.watchdog.feed()
         outcome = self._train_on(train, device)
         if outcome is None:
-            self._evaluations = {}
+            self._reports.forget()
             outcome = run_trial(train, self._new_run(device, None))
         return outcome
 
@@ -114,18 +110,13 @@ class Task:
             return None
 
     def _start_over(self, error: Exception) -> None:
-        reason = str(error)
-        if not isinstance(error, StorageError | StaleCheckpointError):
-            reason = f"going on from its checkpoint raised {describe(error)}"
-        reason = hide_known_secrets(reason).splitlines()[0]
-        self._log(f"Trial {self._lease.number} starts over: {reason}")
+        self._log(tell_restart(f"Trial {self._lease.number} starts over", error))
 
     def _continue(self, device: torch.device, state: dict[str, Any]) -> Run:
         run = self._new_run(device, state)
-        seen = {self._progress(run, index) for index in range(1, run.evaluated + 1)}
-        unsent = read_reports(state.get("unsent"), run.taken, seen)
-        self._evaluations = {p: v for p, v in self._record.evaluations.items() if p in seen}
-        for report in unsent:
+        for report in self._reports.resume(
+            state.get("unsent"), run.taken, run.evaluated, run.total_steps
+        ):
             self._send(report)
         self._log(f"Trial {self._lease.number} continues at step {run.taken}")
         return run
@@ -141,24 +132,17 @@ class Task:
         """Records an evaluation; False when the trial is to stop."""
         run = self._present
         self._desk.watchdog.feed()
-        value = evaluation.metrics[self._spec.study.metric]
-        progress = self._progress(run, evaluation.index)
-        self._metrics = evaluation.metrics
-        step = evaluation.step
-        logged = [(step, name, measured) for name, measured in evaluation.metrics.items()]
-        logged += run.take_logged()
-        delivered = self._send(Report(step, progress, value, logged))
+        report = self._reports.measure(evaluation, run.total_steps, run.take_logged())
+        delivered = self._send(report)
         self._renewed_at = time.monotonic()
         if not delivered:
             self._log(f"Trial {self._lease.number}: the database is away; training goes on")
             return True
-        return step >= run.total_steps or self._goes_on()
+        return evaluation.step >= run.total_steps or self._goes_on()
 
     def _send(self, report: Report) -> bool:
         """Puts a report on its way; returns whether everything has arrived."""
-        if report.progress is not None and report.value is not None:
-            self._evaluations[report.progress] = report.value
-        self._unsent.append(report)
+        self._reports.send(report)
         return self._outbox.put(lambda: self._deliver(report))
 
     def _deliver(self, report: Report) -> None:
@@ -167,7 +151,7 @@ class Task:
             ledger.log(self._lease, step, logged)
         else:
             ledger.report(self._lease, step, progress, value, logged)
-        self._unsent.remove(report)
+        self._reports.unsent.remove(report)
 
     def _goes_on(self) -> bool:
         try:
@@ -177,8 +161,9 @@ class Task:
             return True
         if self._lookout.stopped_by is not None:
             return False
-        total_steps = self._present.total_steps
-        return not self._pruner.should_prune(self._record, self._evaluations, total_steps)
+        return not self._pruner.should_prune(
+            self._record, self._reports.evaluations, self._present.total_steps
+        )
 
     def advance(self, step: int) -> bool:
         """Renews the lease, looks around and saves now and then; False when it is to stop."""
@@ -216,9 +201,8 @@ class Task:
             return
         self._saved_at = time.monotonic()
         self._tell_logged()
-        unsent = [tuple(report) for report in self._unsent]
         try:
-            self._checkpoints.save(self._run.state_dict() | {"unsent": unsent})
+            self._checkpoints.save(self._run.state_dict() | {"unsent": self._reports.state()})
         except StorageError as error:
             self._log(f"Trial {self._lease.number}: {error}")
             return
@@ -239,14 +223,12 @@ class Task:
         if outcome.ending is Ending.INTERRUPTED and stopped_by is None:
             self._give_back()
             return
-        value = outcome.value
-        if value is None and self._evaluations:
-            value = self._evaluations[max(self._evaluations)]
+        value = self._reports.value if outcome.value is None else outcome.value
         if value is None and outcome.ending is Ending.COMPLETE:
             metric = self._spec.study.metric
             self.fail(WorkloadError(f"The training loop neither reported nor returned {metric}."))
             return
-        attributes = ending_attributes(outcome, self._metrics, stopped_by)
+        attributes = ending_attributes(outcome, self._reports.metrics, stopped_by)
         self._finish(STATES[outcome.ending], value, attributes)
         self._log(
             tell_ending(self._lease.number, outcome, self._spec.study.metric, value, stopped_by)
@@ -275,9 +257,10 @@ class Task:
     def _finish(self, state: TrialState, value: float | None, attributes: dict[str, Any]) -> None:
         self._desk.watchdog.rest()  # the database may be away for longer than a step may take
         run = self._run
-        attributes["seed"] = self._spec.search.seed
-        if run is not None:
-            attributes |= _costs(run, self._config.optimizer)
+        if run is None:
+            attributes["seed"] = self._spec.search.seed
+        else:
+            attributes |= self._describe_costs(run)
             self._tell_logged()
         self._outbox.flush(self._desk.patience)
         self._desk.patience.run(
@@ -296,25 +279,18 @@ class Task:
             raise RuntimeError("The trial has not begun.")
         return self._run
 
-    def _progress(self, run: Run, index: int) -> int:
-        return progress_at(self._spec, index, run.total_steps if self._spec.budget.steps else 0)
-
-
-def _costs(run: Run, optimizer: str) -> dict[str, Any]:
-    """Returns what a trial cost, and what its report needs to know."""
-    costs: dict[str, Any] = {
-        "steps": run.taken,
-        "train_s": round(run.timing.train_s, 6),
-        "eval_s": round(run.timing.eval_s, 6),
-    }
-    if run.length not in (None, run.taken):
-        costs["total_steps"] = run.length
-    if OPTIMIZERS[optimizer].closure:
-        costs["optimizer_steps"] = run.turns
-    if run.config.groups or run.train.no_decay_on_biases_and_norms:
-        costs["groups"] = run.describe_groups()
-    if run.average_line:
-        costs[LINE] = [(place, v if math.isfinite(v) else None) for place, v in run.average_line]
-    if run.train.schedule_by == "epoch" and run.epoch_steps is not None:
-        costs["epoch_steps"] = run.epoch_steps
-    return costs
+    def _describe_costs(self, run: Run) -> dict[str, Any]:
+        costs = training_attributes(
+            self._spec,
+            self._config,
+            taken=run.taken,
+            total_steps=run.length,
+            epoch_steps=run.epoch_steps,
+            line=run.average_line,
+            describe_groups=run.describe_groups,
+        )
+        costs["train_s"] = round(run.timing.train_s, 6)
+        costs["eval_s"] = round(run.timing.eval_s, 6)
+        if OPTIMIZERS[self._config.optimizer].closure:
+            costs["optimizer_steps"] = run.turns
+        return costs

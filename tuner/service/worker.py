@@ -23,7 +23,7 @@ from tuner.search import Proposer, needs_running
 from tuner.service.checkpoints import Checkpoints, sweep
 from tuner.service.cohort_task import CohortTask
 from tuner.service.desk import Desk
-from tuner.service.endings import describe
+from tuner.service.endings import tell_restart
 from tuner.service.folders import study_folder
 from tuner.service.fusing import Fusing
 from tuner.service.interruption import Interruption
@@ -232,7 +232,7 @@ class Worker:
             raise
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (raised again)
             if cohort.resumed and not cohort.evaluated:
-                self._say(f"{len(tasks)} trials start over: {describe(error).splitlines()[0]}")
+                self._say(tell_restart(f"{len(tasks)} trials start over", error))
                 for task in tasks:
                     task.start_over()
                 self._train_cohort(desk, [task for task in tasks if not task.lost])
