@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import resource
 import sys
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.workloads import SIZES, import_string, load
@@ -31,8 +31,8 @@ from tuner.training.cohort import Cohort
 from tuner.training.device import resolve_device
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
-from tuner.training.loop import run_trial, train_workload
-from tuner.training.reporting import Evaluation
+from tuner.training.loop import Ending, run_trial, train_workload
+from tuner.training.prepare import CohortRehearsal, Rehearsal
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
 
@@ -173,10 +173,12 @@ class Single(Plain):
     """One after the other, by our own loop; its steps alone are those of any other loop."""
 
     def _train(self, config: TrialConfig) -> float:
-        reporter = Everyone()
-        run = Run(self.spec, config, device=self.bench.device, reporter=reporter)  # type: ignore[arg-type]
+        reporter = Rehearsal()
+        run = Run(self.spec, config, device=self.bench.device, reporter=reporter)
         outcome = run_trial(lambda run: train_workload(run, self.bench), run)
-        return reporter.last[0] if outcome.ending == "complete" else math.nan
+        if outcome.ending is not Ending.COMPLETE:
+            return math.nan
+        return reporter.evaluations[-1].metrics["val_loss"]
 
     def _optimizer(self, config: TrialConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
         return build_optimizer(config.optimizer, config.optimizer_values, model)
@@ -191,14 +193,15 @@ class Fused(Way):
         self._model = FusedModel(
             self.bench, self.spec, compiled=self.compiled, smallest=len(self.configs)
         )
-        Cohort(self._model, self._starts(), Everyone(), at_most=_REHEARSAL).train()  # type: ignore[arg-type]
+        Cohort(self._model, self._starts(), CohortRehearsal(), at_most=_REHEARSAL).train()
         return self._model.compiler.enabled
 
     def train(self) -> list[float]:
         """Trains all trials."""
-        reporter = Everyone()
-        Cohort(self._model, self._starts(), reporter).train()  # type: ignore[arg-type]
-        return [reporter.last[lane] for lane in range(len(self.configs))]
+        reporter = CohortRehearsal()
+        Cohort(self._model, self._starts(), reporter).train()
+        lasts = (reporter.last.get(lane) for lane in range(len(self.configs)))
+        return [math.nan if last is None else last.metrics["val_loss"] for last in lasts]
 
     def _starts(self) -> list[LaneStart]:
         return [LaneStart(config) for config in self.configs]
@@ -211,39 +214,9 @@ class Fused(Way):
 WAYS: dict[str, type[Way]] = {"plain": Plain, "single": Single, "fused": Fused}
 
 
-class Everyone:
-    """A reporter of trials and cohorts that lets everyone go on, and keeps the last metric."""
-
-    def __init__(self) -> None:
-        self.last: dict[int, float] = {}
-
-    def report(self, evaluations: Evaluation | Sequence[Evaluation | None]) -> list[bool] | bool:
-        """Takes evaluations."""
-        several = [evaluations] if isinstance(evaluations, Evaluation) else evaluations
-        for lane, evaluation in enumerate(several):
-            if evaluation is not None:
-                self.last[lane] = evaluation.metrics["val_loss"]
-        return True if isinstance(evaluations, Evaluation) else [True] * len(several)
-
-    def diverged(self, lane: int, step: int) -> None:
-        """Hears of a lane that is over."""
-        self.last[lane] = math.nan
-
-    def advance(self, step: int) -> bool:
-        """Hears that training goes on."""
-        return True
-
-    def save(self) -> None:
-        """Is never called."""
-
-    def suggest(self, name: str, axis: Dimension) -> Value:
-        """Is never called."""
-        raise NotImplementedError
-
-
 def sample(spec: StudySpec, seed: int) -> TrialConfig:
     """Returns a random configuration of a study."""
-    generator = random.Random(seed)  # noqa: S311
+    generator = np.random.default_rng(seed)
 
     def draw(name: str, axis: Dimension) -> Value:
         match axis:
@@ -252,9 +225,9 @@ def sample(spec: StudySpec, seed: int) -> TrialConfig:
             case Float():
                 return generator.uniform(axis.low, axis.high)
             case Int():
-                return generator.randint(axis.low, axis.high)
+                return int(generator.integers(axis.low, axis.high, endpoint=True))
             case Choice():
-                return generator.choice(axis.choices)
+                return axis.choices[generator.integers(len(axis.choices))]
             case _:
                 return axis.value
 

@@ -47,7 +47,7 @@ class Past(contextlib.AbstractContextManager["Past"]):
         }
         self._spec = StudySpec.model_validate(tree).resolve()
         self._trials = trials
-        self._random = random.Random(0)  # noqa: S311
+        self._random = random.Random(0)  # noqa: S311 (no secret)
 
     def __enter__(self) -> Past:
         self._stack = contextlib.ExitStack()

@@ -29,7 +29,7 @@ from tuner.errors import SpecError, WorkloadError
 from tuner.optim.lane_rules import RULES
 from tuner.training.bench import Bench
 from tuner.training.cohort import Cohort
-from tuner.training.fused_model import FusedModel, can_fuse
+from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.reporting import StaleCheckpointError
 from tuner.training.workload import Batch
@@ -430,7 +430,8 @@ def test_what_cannot_be_fused_says_why(blobs: Bench) -> None:
     for name in ("lbfgs", "adafactor", "prodigy", "sparse_adam", "pytorch_optimizer:Tiger"):
         assert "no rule for many lanes" in str(model.refusal(make_config(name)))
     config = make_config("adam")
-    assert "cannot be stacked" in str(can_fuse(make_spec(), bench_of(Branching()), config))
+    model = FusedModel(bench_of(Branching()), make_spec())
+    assert "cannot be stacked" in str(model.refusal(config))
     assert "no parameter" in str(
         model.refusal(replace(config, groups=(GroupValues("body", "body.*"),)))
     )

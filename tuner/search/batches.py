@@ -1,4 +1,8 @@
-"""Many proposals from one fit: TPE's mixtures are built once, and drawn from for a whole cohort."""
+"""Many proposals from one fit: TPE's mixtures are built once, and drawn from for a whole cohort.
+
+Optuna's own sampler fits anew for every trial and offers no other way, so its parts are used here
+that it keeps private; constraints.txt says of which version.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +64,7 @@ class BatchSampler(TPESampler):
         trials = study.get_trials(deepcopy=False, states=_LEARNED_FROM)
         if len(trials) < _STARTUP:
             return {}
+        # Optuna looks at the study alone, here and below.
         self.infer_relative_search_space(study, None)  # type: ignore[arg-type]
         below, above = _split_trials(study, trials, default_gamma(len(trials)))
         parts: dict[str, _Part] = {}

@@ -63,9 +63,10 @@ class Desk:
         if count == 1:
             return self._start([self.proposer.propose()])
         if not self._apart:
-            drawn = self.proposer.propose_many(count)
-            together = [trial for trial in drawn if can_fuse(self._config_of(trial))]
-            self._apart = [trial for trial in drawn if not can_fuse(self._config_of(trial))]
+            together: list[FrozenTrial] = []
+            for trial in self.proposer.propose_many(count):
+                fits = can_fuse(decode(self.proposer.spec, Proposal(trial.params)))
+                (together if fits else self._apart).append(trial)
             if together:
                 return self._start(together)
         return self._start([self._apart.pop()])
@@ -75,6 +76,3 @@ class Desk:
         if started:
             self.catch_up()
         return started
-
-    def _config_of(self, trial: FrozenTrial) -> TrialConfig:
-        return decode(self.proposer.spec, Proposal(trial.params))

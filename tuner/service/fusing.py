@@ -22,7 +22,7 @@ from tuner.training.device import is_out_of_memory
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import Train, WorkloadLoop
-from tuner.training.prepare import Rehearsal
+from tuner.training.prepare import CohortRehearsal
 
 Log = Callable[[str], None]
 
@@ -129,7 +129,7 @@ class Fusing:
             if not self.can_fuse(task.config):
                 return
             task.state = state
-            task.begin(Cohort(self.model, [LaneStart(task.config, state)], _Nobody()))
+            task.begin(Cohort(self.model, [LaneStart(task.config, state)], CohortRehearsal()))
         except StorageError:
             task.apart = True  # whoever trains it alone says what is wrong
         except Exception as error:  # noqa: BLE001 (a file may hold anything)
@@ -143,17 +143,6 @@ class Fusing:
         self._broken = self._plan.lanes == 1
         how = "one at a time" if self._broken else f"{lanes} as one"
         self._log(f"Trials train {how} from now on: {describe(error).splitlines()[0]}")
-
-
-class _Nobody(Rehearsal):
-    """Takes the reports of a cohort that is only built."""
-
-    def report(self, evaluations: object) -> list[bool]:  # type: ignore[override]
-        """Is not called."""
-        raise NotImplementedError
-
-    def diverged(self, lane: int, step: int) -> None:
-        """Is not called."""
 
 
 def _kind_of(device: torch.device) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tuner.domain.dimensions import Dimension, Value
 from tuner.domain.fusing import AUTO, MOST_LANES, FusePlan, largest_cohort
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
@@ -21,8 +20,7 @@ from tuner.training.device import autocast, free_bytes, is_out_of_memory
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import WorkloadLoop, run_trial
-from tuner.training.prepare import default_configs
-from tuner.training.reporting import Evaluation
+from tuner.training.prepare import CohortRehearsal, Rehearsal, default_configs
 from tuner.training.run import Run
 from tuner.training.seeds import random_state, restore_random_state
 from tuner.training.timing import Timing
@@ -230,7 +228,7 @@ class _Calibration:
 
     def _time_single(self, config: TrialConfig) -> float:
         """Returns the seconds of a step of one trial."""
-        watch = _Stopwatch()
+        watch = _TrialStopwatch()
         run = Run(self._spec, config, device=self._bench.device, reporter=watch)
         watch.timing = run.timing
         run_trial(WorkloadLoop(self._bench), run)
@@ -256,15 +254,17 @@ class _Calibration:
 
 
 class _Stopwatch:
-    """Takes the reports of a trial for a moment, and times its steps.
+    """Lets something train for a moment, and times its steps.
 
     Attributes:
-        timing: The seconds that the trial has trained.
+        timing: The seconds that it has trained.
+        step_s: Seconds of a step.
     """
 
     timing: Timing
 
     def __init__(self) -> None:
+        super().__init__()
         self._begun: tuple[int, float] | None = None
         self.step_s = math.inf
 
@@ -280,27 +280,13 @@ class _Stopwatch:
             self.step_s = (spent - before) / (step - since)
         return spent - before < _LOOK_S
 
-    def report(self, evaluation: Evaluation) -> bool:
-        """Goes on."""
-        return True
 
-    def save(self) -> None:
-        """Writes nothing."""
-
-    def suggest(self, name: str, axis: Dimension) -> Value:
-        """Is not asked: workload classes have no hyperparameters of their own."""
-        raise NotImplementedError
+class _TrialStopwatch(_Stopwatch, Rehearsal):
+    """Times a trial."""
 
 
-class _CohortStopwatch(_Stopwatch):
-    """Takes the reports of a cohort for a moment, and times its steps."""
-
-    def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:  # type: ignore[override]
-        """Goes on."""
-        return [True] * len(evaluations)
-
-    def diverged(self, lane: int, step: int) -> None:
-        """Does not mind."""
+class _CohortStopwatch(_Stopwatch, CohortRehearsal):
+    """Times a cohort."""
 
 
 def _lane_bytes(bench: Bench, spec: StudySpec) -> float:

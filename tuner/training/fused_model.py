@@ -285,11 +285,6 @@ def _unknown(config: TrialConfig) -> str | None:
     return None
 
 
-def can_fuse(spec: StudySpec, bench: Bench, config: TrialConfig) -> str | None:
-    """Tells why a trial cannot be trained as a lane, or None if it can."""
-    return FusedModel(bench, spec).refusal(config)
-
-
 def bucket(lanes: int, smallest: int) -> int:
     """Returns how many lanes there is room for: a power of two, so that few shapes are compiled.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -57,6 +57,33 @@ class Rehearsal:
                 return axis.value
             case _:
                 return axis.low
+
+    def save(self) -> None:
+        """Writes nothing."""
+
+
+class CohortRehearsal:
+    """Takes a cohort's reports where no study is, and keeps the last of every lane.
+
+    Attributes:
+        last: The last evaluation of each lane that has not diverged.
+    """
+
+    def __init__(self) -> None:
+        self.last: dict[int, Evaluation] = {}
+
+    def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
+        """Takes an evaluation of every lane; all go on."""
+        self.last |= {lane: found for lane, found in enumerate(evaluations) if found is not None}
+        return [True] * len(evaluations)
+
+    def diverged(self, lane: int, step: int) -> None:
+        """Forgets a lane."""
+        self.last.pop(lane, None)
+
+    def advance(self, step: int) -> bool:
+        """Goes on."""
+        return True
 
     def save(self) -> None:
         """Writes nothing."""
