@@ -402,6 +402,38 @@ def test_a_state_of_another_trial_is_refused(blobs: Bench) -> None:
         train_lanes(blobs, [make_config("adam")], make_spec(steps=50), states=states)
 
 
+PARTS = ("config", "seed", "steps", "evaluated", "timing", "rng", "cuts", "plateau")
+
+
+@pytest.mark.parametrize("part", [*PARTS, "tensors", "losses"])
+@pytest.mark.parametrize("value", [None, "", -1, 10**18, [1], {"done": 3}], ids=repr)
+def test_a_state_with_a_part_that_cannot_be_is_refused(
+    blobs: Bench, part: str, value: object
+) -> None:
+    config = make_config("adam", schedule="plateau")
+    stopped = train_lanes(blobs, [config], recorder=CohortRecorder(interrupt_at=3))
+    state = dict(stopped.states([0])[0])
+    train_lanes(blobs, [config], states=[state])
+
+    with pytest.raises(StaleCheckpointError):
+        train_lanes(blobs, [config], states=[state | {part: value}])
+    del state[part]
+    with pytest.raises(StaleCheckpointError):
+        train_lanes(blobs, [config], states=[state])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
+def test_a_state_of_another_model_is_refused(blobs: Bench, shape: tuple[int, ...]) -> None:
+    config = make_config("adam")
+    stopped = train_lanes(blobs, [config], recorder=CohortRecorder(interrupt_at=3))
+    state = dict(stopped.states([0])[0])
+
+    for name in state["tensors"]:
+        tensors = state["tensors"] | {name: torch.zeros(shape)}
+        with pytest.raises(StaleCheckpointError):
+            train_lanes(blobs, [config], states=[state | {"tensors": tensors}])
+
+
 def test_a_lane_that_is_over_has_no_state(blobs: Bench) -> None:
     done = train_lanes(blobs, [make_config("adam")])
 

@@ -171,8 +171,10 @@ class LaneState:
                     # There may be room for other windows; a lane needs that for its own.
                     end = min(len(row), len(lane[name]))
                     row[:end] = lane[name][:end]
-                else:
+                elif row.shape == lane[name].shape:
                     row.copy_(lane[name])
+                else:
+                    raise RuntimeError(f"{name} is of shape {tuple(lane[name].shape)}")
 
     def _rows(self) -> dict[str, Tensor]:
         """Returns what there is beside the buffers, by name."""

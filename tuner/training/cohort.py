@@ -25,6 +25,7 @@ from tuner.training.seeds import (
     restore_random_state,
     seed_all,
 )
+from tuner.training.snapshot import fitting
 from tuner.training.steps import Steps
 from tuner.training.timing import Timing
 
@@ -184,20 +185,22 @@ class Cohort:
             return
         first = states[0]
         for state in states:
-            if state["seed"] != self._model.seed or state["steps"]["length"] != self.total_steps:
+            counts = state["steps"]
+            if state["seed"] != self._model.seed or counts["length"] != self.total_steps:
                 raise StaleCheckpointError("The checkpoint is of another seed or length.")
+            if state["evaluated"] != self._steps.evaluations_by(counts["done"]):
+                raise StaleCheckpointError("The checkpoint has other evaluations than were due.")
         self._steps.load_state_dict(first["steps"])
-        self._evaluated = int(first["evaluated"])
+        self._evaluated = first["evaluated"]
         self.timing = Timing(**first["timing"])
-        try:
+        with fitting("the model"):
             self._state.load([state["tensors"] for state in states])
-        except (KeyError, RuntimeError) as error:
-            raise StaleCheckpointError(f"The checkpoint does not fit the model: {error}") from error
-        losses = torch.stack([state["losses"] for state in states], 1)
+            losses = torch.stack([state["losses"] for state in states], 1)
         padded = losses.new_zeros(len(losses), len(self._state.p))
         padded[:, : len(states)] = losses
         self._losses = [padded.to(self._state.p.device)]
-        restore_random_state(first["rng"], self._model.bench.device)
+        with fitting("the sources of randomness"):
+            restore_random_state(first["rng"], self._model.bench.device)
 
     # Training.
 

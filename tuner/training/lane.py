@@ -13,6 +13,7 @@ from tuner.optim.lane_tables import Cut
 from tuner.optim.schedules import build_plateau
 from tuner.training.loop import Outcome
 from tuner.training.reporting import StaleCheckpointError
+from tuner.training.snapshot import check_lane, fitting
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,17 @@ class LaneStart:
     Attributes:
         config: What it trains with.
         state: What ``Cohort.state_dict()`` gave of it, to go on from, or None.
+
+    Raises:
+        StaleCheckpointError: If a part of the state is missing, of another type, or out of range.
     """
 
     config: TrialConfig
     state: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.state is not None:
+            check_lane(self.state)
 
 
 class Lane:
@@ -85,9 +93,10 @@ class Lane:
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state.get("kind") != "lane" or state["config"] != _describe(self.config):
             raise StaleCheckpointError("The checkpoint is of another trial, or not of a lane.")
-        self.cuts = [(int(step), float(scale)) for step, scale in state["cuts"]]
+        self.cuts = [(step, scale) for step, scale in state["cuts"]]
         if self._plateau is not None:
-            self._plateau.load_state_dict(state["plateau"])
+            with fitting("the schedule"):
+                self._plateau.load_state_dict(state["plateau"])
 
 
 def check_together(starts: Sequence[LaneStart]) -> None:

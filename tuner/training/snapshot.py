@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tuner.domain.trials import TrialConfig
 from tuner.optim.modes import parts_of
@@ -33,13 +34,8 @@ class Snapshot:
 
     def __init__(self, state: Mapping[str, Any] | None) -> None:
         self._state = state or {}
-        if state is None:
-            return
-        for part, is_sound in _PARTS.items():
-            if part not in state:
-                raise StaleCheckpointError(f"The checkpoint lacks {part}.")
-            if not is_sound(state[part]):
-                raise StaleCheckpointError(f"The checkpoint's {part} are malformed.")
+        if state is not None:
+            _check_parts(state, _PARTS)
 
     def __bool__(self) -> bool:
         return bool(self._state)
@@ -57,7 +53,7 @@ class Snapshot:
             return
         if index >= len(self._state[kind]):
             raise StaleCheckpointError(f"The checkpoint has fewer {kind} than the loop builds.")
-        with _fitting(type(target).__name__):
+        with fitting(type(target).__name__):
             target.load_state_dict(self._state[kind][index])
             for optimizer in parts_of(target) if kind == "optimizers" else ():
                 _check_fused(optimizer)
@@ -69,7 +65,7 @@ class Snapshot:
             StaleCheckpointError: If the state is of something else.
         """
         if name in self._state.get("objects", {}):
-            with _fitting(type(target).__name__):
+            with fitting(type(target).__name__):
                 target.load_state_dict(self._state["objects"][name])
 
     def restore_randomness(self, device: torch.device) -> None:
@@ -79,7 +75,7 @@ class Snapshot:
             StaleCheckpointError: If the state is of something else.
         """
         if self._state:
-            with _fitting("the sources of randomness"):
+            with fitting("the sources of randomness"):
                 restore_random_state(self._state["rng"], device)
 
     def check(self, config: TrialConfig, seed: int, steps: Steps) -> None:
@@ -100,13 +96,41 @@ class Snapshot:
             raise StaleCheckpointError("The checkpoint has more evaluations than were due.")
 
 
+def check_lane(state: Mapping[str, Any]) -> None:
+    """Makes sure that a state may be one of a lane.
+
+    Args:
+        state: What ``Cohort.state_dict()`` gave, or anything.
+
+    Raises:
+        StaleCheckpointError: If a part is missing, of another type, or out of range.
+    """
+    _check_parts(state, _LANE_PARTS)
+
+
+def _check_parts(state: Mapping[str, Any], parts: Mapping[str, Callable[[Any], bool]]) -> None:
+    for part, is_sound in parts.items():
+        if part not in state:
+            raise StaleCheckpointError(f"The checkpoint lacks {part}.")
+        if not is_sound(state[part]):
+            raise StaleCheckpointError(f"The checkpoint's {part} are malformed.")
+
+
 def describe(config: TrialConfig) -> str:
     """Returns what a trial was started with as text: all but what its loop asks for."""
     return json.dumps(dataclasses.asdict(dataclasses.replace(config, own={})), sort_keys=True)
 
 
 @contextlib.contextmanager
-def _fitting(what: str) -> Iterator[None]:
+def fitting(what: str) -> Iterator[None]:
+    """Puts down to the checkpoint what goes wrong while something is put where it was.
+
+    Args:
+        what: What that is.
+
+    Raises:
+        StaleCheckpointError: If anything is raised.
+    """
     try:
         yield
     except Exception as error:  # a state of another shape makes what loads it raise anything
@@ -165,17 +189,42 @@ def _are_seconds(part: Any) -> bool:
     )
 
 
-_PARTS: dict[str, Callable[[Any], bool]] = {
-    "config": _is_text,
+def _are_cuts(part: Any) -> bool:
+    return isinstance(part, list) and all(
+        isinstance(cut, list) and len(cut) == 2 and _is_count(cut[0]) and type(cut[1]) is float
+        for cut in part
+    )
+
+
+def _are_tensors(part: Any) -> bool:
+    return isinstance(part, dict) and all(isinstance(value, Tensor) for value in part.values())
+
+
+def _is_line(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.ndim == 1
+
+
+_EVERY_PART: dict[str, Callable[[Any], bool]] = {
     "seed": _is_count,
     "steps": _are_steps,
     "evaluated": _is_count,
     "timing": _are_seconds,
+    "rng": _is_mapping,
+}
+
+_PARTS = _EVERY_PART | {
+    "config": _is_text,
     "models": _is_list,
     "optimizers": _is_list,
     "schedules": _is_list,
     "averages": _is_list,
     "objects": _is_mapping,
     "own": _are_values,
-    "rng": _is_mapping,
+}
+
+_LANE_PARTS = _EVERY_PART | {
+    "config": _is_mapping,
+    "cuts": _are_cuts,
+    "tensors": _are_tensors,
+    "losses": _is_line,
 }
