@@ -245,8 +245,9 @@ def test_parts_of_a_batch_save_memory() -> None:
 # Precision.
 
 
-def test_a_cohort_in_bfloat16_trains_as_single_trials_do() -> None:
-    bench, tables = bench_of(Blobs(), "bfloat16"), {"precision": "bfloat16", "accumulate": 2}
+@pytest.mark.parametrize("workload", [Blobs(), Normed()], ids=lambda it: type(it).__name__)
+def test_a_cohort_in_bfloat16_trains_as_single_trials_do(workload: Blobs) -> None:
+    bench, tables = bench_of(workload, "bfloat16"), {"precision": "bfloat16", "accumulate": 2}
     spec = make_spec(steps=60, evaluations=4, train=tables)
     configs = [make_config(name) for name in ("adam", "momentum", "yellowfin", "rmsprop")]
 

@@ -24,7 +24,7 @@ from tuner.optim.lane_tables import LaneTables
 from tuner.optim.lanes import LaneState, Layout, Segment
 from tuner.optim.yellowfin_lanes import new_measurements
 from tuner.training.bench import Bench
-from tuner.training.fused_norms import FusedNorms
+from tuner.training.fused_norms import FusedNorms, widen_norms
 from tuner.training.fusion import Compiler, FusedMetrics, FusedStep, Make, leave
 from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
 
@@ -107,7 +107,7 @@ class FusedModel:
         self.compiler = Compiler(compiled)
         before = random_state(bench.device)
         seed_all(derive_seed(self.seed, "init"))
-        self._model = bench.build_model(self.seed).train()
+        self._model = widen_norms(bench.build_model(self.seed).train())
         restore_random_state(before, bench.device)
         self.layout = Layout.of(self._model)
         calls = [call for name in spec.space.optimizers for call in _calls(name)]

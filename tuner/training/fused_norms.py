@@ -1,8 +1,9 @@
-"""The statistics of BatchNorm of many lanes, measured anew of the weights these are given."""
+"""BatchNorm of many lanes: in which type it computes, and its statistics, measured anew."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 
@@ -13,6 +14,46 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tuner.optim.lanes import Layout
 from tuner.training.fusion import FusedLoss
 from tuner.training.workload import Batch, Workload
+
+
+def widen_norms(model: nn.Module) -> nn.Module:
+    """Has the BatchNorm of a model compute in its own type, and answer in that it is given.
+
+    By itself it does so for bfloat16; stacked, it knows only one type at once.
+
+    Args:
+        model: A model, which is changed.
+
+    Returns:
+        The model.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            own = next(itertools.chain(module.parameters(), module.buffers()), None)
+            if own is not None:
+                types = _Types(own.dtype)
+                module.register_forward_pre_hook(types.widen)
+                module.register_forward_hook(types.narrow)
+    return model
+
+
+class _Types:
+    """The types in which a norm computes, and answers.
+
+    Args:
+        own: The first.
+    """
+
+    def __init__(self, own: torch.dtype) -> None:
+        self._own = self._given = own
+
+    def widen(self, _: nn.Module, arguments: tuple[Tensor]) -> Tensor:
+        [given] = arguments
+        self._given = given.dtype
+        return given.to(self._own)
+
+    def narrow(self, _: nn.Module, __: tuple[Tensor], output: Tensor) -> Tensor:
+        return output.to(self._given)
 
 
 class FusedNorms:
