@@ -376,9 +376,10 @@ class Cohort:
 
 
 def _share(lanes: int, room: int) -> int:
-    """Returns for how many lanes Muon's part of a step is made: few sizes, as with all lanes.
+    """Returns for how many lanes Muon's part of a step is made: not any, to trace only some.
 
     >>> [_share(lanes, room=64) for lanes in (1, 8, 9, 40)]
-    [8, 8, 32, 64]
+    [4, 8, 12, 40]
     """
-    return next(size for size in (room // 8, room // 2, room) if size >= lanes)
+    grain = max(1, room // 16)
+    return math.ceil(lanes / grain) * grain

@@ -246,7 +246,7 @@ class FusedStep:
             in_dims=(0, 0, None if shared else 0, None),
             randomness="same",
         )
-        self._compiler = compiler
+        self._compiler, self._trace = compiler, Compiler(enabled=False)
         self._compiled: dict[Any, Function] = {}
 
     def __call__(
@@ -268,19 +268,25 @@ class FusedStep:
         else:
             losses = self._step_by_parts(state, coefficients, batch)
         if muon is not None and len(muon) and self._matrices:
-            # Apart, since how many lanes have Muon changes more often.
-            self._run(self._move_matrices, state, coefficients, muon)
+            # Apart, since how many lanes have Muon changes often; so it is never compiled, which
+            # products of matrices gain little from.
+            self._run(self._move_matrices, state, coefficients, muon, make=self._trace)
         return losses
 
     def _run(
-        self, function: Callable[..., Tensor], state: LaneState, *others: Tensor, **fixed: float
+        self,
+        function: Callable[..., Tensor],
+        state: LaneState,
+        *others: Tensor,
+        make: Make | None = None,
+        **fixed: float,
     ) -> Tensor:
         """Calls a function of lanes and other tensors, compiled for shapes like theirs."""
         tensors = [*others, *state.tensors]
         key = (function.__name__, *(tensor.shape for tensor in others), *fixed.items())
         if key not in self._compiled:
             bound = functools.partial(function, state, len(others), **fixed)
-            self._compiled[key] = self._compiler(bound, tensors)
+            self._compiled[key] = (make or self._compiler)(bound, tensors)
         return self._compiled[key](*tensors)
 
     def _step_by_parts(self, state: LaneState, coefficients: Tensor, batch: Batch) -> Tensor:
