@@ -189,10 +189,7 @@ class Fused(Way):
 
     def prepare(self) -> bool:
         """Compiles, by a cohort of a few steps."""
-        # No room is made smaller as lanes diverge, so that there is one shape to compile.
-        self._model = FusedModel(
-            self.bench, self.spec, compiled=self.compiled, smallest=len(self.configs)
-        )
+        self._model = FusedModel(self.bench, self.spec, compiled=self.compiled)
         Cohort(self._model, self._starts(), CohortRehearsal(), at_most=_REHEARSAL).train()
         return self._model.compiler.enabled
 

@@ -23,6 +23,6 @@ def test_a_study_has_several_cohorts_of_a_power_of_two(trials: int) -> None:
 
 
 def test_a_plan_of_another_version_is_read_as_far_as_it_is_known() -> None:
-    plan = FusePlan(64, compiled=True, smallest=16, single_s=1e-3, trials=1000, reason="quicker")
+    plan = FusePlan(64, compiled=True, single_s=1e-3, trials=1000, reason="quicker")
     assert FusePlan.from_json(plan.to_json()) == plan
     assert FusePlan.from_json({"lanes": 4, "since": "tomorrow"}) == FusePlan(4)

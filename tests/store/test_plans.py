@@ -9,7 +9,7 @@ from tuner.errors import NotFoundError
 from tuner.store import Database, Studies, StudyHandle
 from tuner.store.plans import keep_plan, read_plans
 
-PLAN = FusePlan(64, compiled=True, smallest=16, single_s=1e-3, trials=1000, reason="quicker")
+PLAN = FusePlan(64, compiled=True, single_s=1e-3, trials=1000, reason="quicker")
 
 
 def test_a_study_has_no_plans_at_first(database: Database, study: StudyHandle) -> None:

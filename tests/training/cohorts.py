@@ -122,10 +122,9 @@ def train_lanes(
     states: Sequence[dict[str, Any]] | None = None,
     *,
     compiled: bool = False,
-    smallest: int = 1,
 ) -> Trained:
     """Trains a cohort."""
-    model = FusedModel(bench, spec or make_spec(), compiled=compiled, smallest=smallest)
+    model = FusedModel(bench, spec or make_spec(), compiled=compiled)
     recorder = recorder or CohortRecorder()
     found = states or [None] * len(configs)
     starts = [LaneStart(*pair) for pair in zip(configs, found, strict=True)]

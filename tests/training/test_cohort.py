@@ -322,20 +322,21 @@ def test_a_metric_that_is_not_finite_ends_its_lane_alone() -> None:
         assert fused.logged(lane)[-1][0] == single.run.take_logged()[-1][0]
 
 
-def test_a_pruned_lane_stops_changing(blobs: Bench) -> None:
+def test_a_pruned_lane_stops_training_and_the_others_go_on(blobs: Bench) -> None:
     spec = make_spec(steps=40, evaluations=4)
     recorder = CohortRecorder(prune_at={1: 10})
-    seen: list[torch.Tensor] = []
+    seen: dict[int, torch.Tensor] = {}
     model = FusedModel(blobs, spec)
     starts = [LaneStart(make_config(name)) for name in ("adam", "momentum", "rprop", "adamax")]
     cohort = Cohort(model, starts, recorder)
-    recorder.on_step = lambda step: seen.append(cohort.rows()[:, 1].clone())
+    recorder.on_step = lambda step: seen.update({step: cohort.rows().clone()})
 
     outcomes = cohort.train()
 
     assert outcomes[1].ending == "pruned"
-    assert not torch.equal(seen[8], seen[9])
-    assert all(torch.equal(rows, seen[10]) for rows in seen[11:])
+    assert [rows.shape[1] for rows in seen.values()] == [4] * 9 + [3] * 31
+    for earlier, later in itertools.pairwise(list(seen.values())[9:]):
+        assert all(not torch.equal(earlier[0, lane], later[0, lane]) for lane in range(3))
 
 
 def test_lanes_that_go_on_are_not_disturbed_by_those_that_end(blobs: Bench) -> None:
@@ -349,12 +350,14 @@ def test_lanes_that_go_on_are_not_disturbed_by_those_that_end(blobs: Bench) -> N
 
     assert [o.ending == "pruned" for o in pruned.outcomes] == [True, False, True, True, False, True]
     for lane in (1, 4):
-        assert pruned.values(lane) == whole.values(lane)
+        # With fewer beside it, kernels may add up in another order.
+        assert pruned.values(lane) == pytest.approx(whole.values(lane), rel=1e-10)
     assert [len(pruned.values(lane)) for lane in range(6)] == [1, 8, 2, 2, 8, 4]
 
 
-@pytest.mark.parametrize("bench", [bench_of(Normed()), bench_of(Droopy()), bench_of(Blobs())])
-def test_a_lane_does_not_depend_on_its_neighbours(bench: Bench) -> None:
+@pytest.mark.parametrize("workload", [Normed(), Droopy(), Blobs()])
+def test_a_lane_does_not_depend_on_its_neighbours(workload: Blobs) -> None:
+    bench = bench_of(workload, "float64")
     spec = make_spec(steps=30, evaluations=3)
     configs = [make_config(name, lr=0.05) for name in ("adam", "momentum", "adagrad", "radam")]
 
@@ -362,11 +365,10 @@ def test_a_lane_does_not_depend_on_its_neighbours(bench: Bench) -> None:
 
     for lane, config in enumerate(configs):
         twice = train_lanes(bench, [make_config("lion"), config, config], spec)
-        alone = train_lanes(bench, [config], spec, smallest=4)
-        room = train_lanes(bench, [config], spec)
-        assert twice.values(1) == twice.values(2) == alone.values(0) == together.values(lane)
-        # With room for another number of lanes, kernels may add up in another order.
-        assert room.values(0) == pytest.approx(together.values(lane), rel=1e-4)
+        alone = train_lanes(bench, [config], spec)
+        # With others beside it, kernels may add up in another order.
+        for values in (twice.values(1), twice.values(2), alone.values(0)):
+            assert values == pytest.approx(together.values(lane), rel=1e-10)
 
 
 # Checkpoints.
@@ -481,7 +483,7 @@ def test_compiled_lanes_train_as_others_do(blobs: Bench) -> None:
 
     eager, compiled = (
         train_lanes(blobs, configs, spec),
-        train_lanes(blobs, configs, spec, recorder, compiled=True, smallest=4),
+        train_lanes(blobs, configs, spec, recorder, compiled=True),
     )
 
     assert [o.ending for o in compiled.outcomes] == ["pruned"] * 5 + ["complete"] * 3

@@ -13,7 +13,8 @@ from tuner.domain.optimizers import OPTIMIZERS
 from tuner.optim.build import find_constructor
 from tuner.optim.lane_rules import RULES, WIDTH, Kind, Stretch, tabulate
 from tuner.optim.lanes import LaneState, merge
-from tuner.training.fusion import Compiler, FusedStep
+from tuner.training.fusion import FusedStep
+from tuner.training.tracing import Compiler
 
 STEPS = 200
 ROWS = 16

@@ -59,8 +59,6 @@ class FusePlan:
     Attributes:
         lanes: How many train as one; 1 is one at a time.
         compiled: Whether their step is compiled.
-        smallest: The fewest lanes that there is room for as some end: what is compiled anew for
-            every number is not made for all of them.
         single_s: Seconds of a step of one trial, or 0 where that was not measured.
         lane_s: Seconds of a step of a cohort, divided among its lanes, likewise.
         trials: The study's budget when it was chosen.
@@ -69,7 +67,6 @@ class FusePlan:
 
     lanes: int
     compiled: bool = False
-    smallest: int = 1
     single_s: float = 0.0
     lane_s: float = 0.0
     trials: int = 0

@@ -274,7 +274,7 @@ class CohortTask:
         timing, steps = self._cohort.timing, self._cohort.taken
         spent = (timing.train_s, timing.eval_s)
         shares = [now - before for now, before in zip(spent, self._charged, strict=True)]
-        shares.append(float(self._cohort.room * (steps - self._charged_steps)))
+        shares.append(float(self._cohort.size * (steps - self._charged_steps)))
         self._charged, self._charged_steps = spent, steps
         trained = [task for lane, task in enumerate(self._tasks) if lane not in self._ended]
         for task in trained:

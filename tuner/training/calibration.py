@@ -32,25 +32,19 @@ _COMPILING_S = 10.0
 """Seconds that compiling is expected to take."""
 
 _GAIN = 1.05
-"""How much faster than single a cohort must be, as it empties: less is noise."""
+"""How much faster than single a cohort must be: less is noise."""
 
 _LOOK_S = 0.1
 """Seconds that a measurement lasts."""
 
-_FEWEST = 4
-"""The fewest lanes that there is room for: less takes no less time."""
-
 _WARMUP_STEPS = 3
 """Steps before that: something is traced, compiled or allocated in each of the first."""
 
-_EXPECTED = 2.0
+_EXPECTED = 2.5
 """How much faster compiled steps are expected to be than traced ones."""
 
-_GO_ON = 0.6
-"""Share of the steps that are taken, on average, as trials are pruned."""
-
-_OCCUPIED = 0.7
-"""Share of the lanes that train, on average, as others are pruned."""
+_PRUNED = 0.5
+"""Share of the steps that trials take, on average, where some are pruned."""
 
 _MEMORY = 0.25
 """Share of the free memory that a cohort may take: others may want some of it, too."""
@@ -100,17 +94,16 @@ def warm_up(bench: Bench, spec: StudySpec, plan: FusePlan) -> FusedModel:
     calibration = _Calibration(bench, spec, Work(plan.trials, 0, str(plan.lanes)))
     configs, _ = calibration.find_fusable()
     calibration.time_lanes(configs, plan.lanes, compiled=plan.compiled)
-    model = calibration.models[plan.lanes, plan.compiled]
-    model.smallest = plan.smallest
-    return model
+    return calibration.models[plan.lanes, plan.compiled]
 
 
 class _Calibration:
     def __init__(self, bench: Bench, spec: StudySpec, work: Work) -> None:
         self._bench, self._spec, self._work = bench, spec, work
         self.models: dict[tuple[int, bool], FusedModel] = {}
-        self._making_s: dict[tuple[int, bool], float] = {}
         self._single_s = 0.0
+        # As some are pruned, so large a share of the steps is taken, and of the lanes trains.
+        self._share = 1.0 if spec.search.pruner == "none" else _PRUNED
 
     def choose(self) -> FusePlan:
         """Measures, and decides."""
@@ -127,7 +120,7 @@ class _Calibration:
         self._single_s = statistics.mean(self._time_single(config) for config in configs)
         lanes, lane_s = self._measure(configs, largest)
         plan = self._compile(configs, lanes, lane_s)
-        if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s / _OCCUPIED:
+        if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s:
             ratio = self._single_s / plan.lane_s
             return self._one_at_a_time(f"{lanes} as one take {ratio:.2f} times as many steps")
         return plan
@@ -136,10 +129,9 @@ class _Calibration:
         """Returns what is asked for, without measuring what would be best."""
         if self._work.asked == AUTO:
             return self._one_at_a_time(reason)
-        self.models[lanes, False] = FusedModel(self._bench, self._spec, smallest=lanes)
+        self.models[lanes, False] = FusedModel(self._bench, self._spec)
         return FusePlan(
             lanes,
-            smallest=lanes,
             single_s=self._single_s,
             trials=self._work.trials,
             reason=f"{lanes} as one, {limit}",
@@ -150,7 +142,7 @@ class _Calibration:
         """Steps that are left to this worker."""
         batch = self._bench.examples_a_step(self._spec.train.batch_sizes[0])
         epoch_steps = self._bench.train_examples // batch
-        return _GO_ON * self._work.left * self._spec.budget.full_steps(epoch_steps, batch)
+        return self._share * self._work.left * self._spec.budget.full_steps(epoch_steps, batch)
 
     def _largest(self) -> tuple[int, str]:
         """Returns how many lanes there may be at most, and what keeps them from being more."""
@@ -194,29 +186,23 @@ class _Calibration:
 
     def _compile(self, configs: Sequence[TrialConfig], lanes: int, lane_s: float) -> FusePlan:
         """Returns the plan for a number of lanes, compiled where that pays for itself."""
-        steps = self._steps / _OCCUPIED
-        expected_s = min(self._single_s * _OCCUPIED, lane_s) - lane_s / _EXPECTED
-        if steps * expected_s < _COMPILING_S:
+        expected_s = min(self._single_s, lane_s) - lane_s / _EXPECTED
+        if self._steps * expected_s < _COMPILING_S:
             return self._plan(lanes, lane_s, "traced: compiling would not pay for itself")
+        began = time.perf_counter()
         compiled_s = self.time_lanes(configs, lanes, compiled=True)
         if not self.models[lanes, True].compiler.enabled:
             return self._plan(lanes, lane_s, "traced: nothing can be compiled here")
         if compiled_s > 0.95 * lane_s:
             return self._plan(lanes, lane_s, "traced: compiled they are no faster")
-        how = f"compiled in {self._making_s[lanes, True]:.0f} s"
+        how = f"compiled in {time.perf_counter() - began:.0f} s"
         return self._plan(lanes, compiled_s, how, compiled=True)
 
     def _plan(self, lanes: int, lane_s: float, how: str, *, compiled: bool = False) -> FusePlan:
-        # As lanes end, half the room takes half the time at best, once it has been made, too.
-        smallest, rest_s = lanes, self._steps / _OCCUPIED * lane_s
-        while smallest > _FEWEST and 0.2 * rest_s > self._making_s[lanes, compiled]:
-            smallest, rest_s = smallest // 2, rest_s / 2
-        self.models[lanes, compiled].smallest = smallest
         ratio = self._single_s / lane_s
         return FusePlan(
             lanes,
             compiled,
-            smallest,
             self._single_s,
             lane_s,
             self._work.trials,
@@ -235,11 +221,17 @@ class _Calibration:
         return watch.step_s
 
     def time_lanes(self, configs: Sequence[TrialConfig], lanes: int, *, compiled: bool) -> float:
-        """Returns the seconds that a cohort's step takes, divided among its lanes."""
-        model = FusedModel(self._bench, self._spec, compiled=compiled, smallest=lanes)
+        """Returns the seconds a lane that a cohort's step takes, with as many as train on average.
+
+        Args:
+            configs: What they train with, in turn.
+            lanes: How many begin.
+            compiled: Whether to compile.
+        """
+        model = FusedModel(self._bench, self._spec, compiled=compiled)
         self.models[lanes, compiled] = model
-        watch, began = _CohortStopwatch(), time.perf_counter()
-        starts = [LaneStart(configs[lane % len(configs)]) for lane in range(lanes)]
+        watch, present = _CohortStopwatch(), max(1, round(self._share * lanes))
+        starts = [LaneStart(configs[lane % len(configs)]) for lane in range(present)]
         try:
             cohort = Cohort(model, starts, watch)
             watch.timing = cohort.timing
@@ -248,9 +240,7 @@ class _Calibration:
             if is_out_of_memory(error):
                 return math.inf
             raise
-        finally:
-            self._making_s[lanes, compiled] = time.perf_counter() - began
-        return watch.step_s / lanes
+        return watch.step_s / present
 
 
 class _Stopwatch:

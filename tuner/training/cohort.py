@@ -11,9 +11,8 @@ from torch import Tensor
 
 from tuner.errors import WorkloadError
 from tuner.optim.groups import check_groups
-from tuner.optim.lane_rules import IDLE, Coefficients
 from tuner.training.evaluations import PLACES
-from tuner.training.fused_model import FusedModel, bucket
+from tuner.training.fused_model import FusedModel
 from tuner.training.lane import Lane, LaneStart, check_together
 from tuner.training.lane_averaging import LaneAveraging
 from tuner.training.loop import Ending, Outcome
@@ -90,9 +89,9 @@ class Cohort:
         self._family = model.family(configs)
         self._tables = model.tables(configs, self.total_steps)
         self._averaging = LaneAveraging(model, configs, self.total_steps, self._order)
-        # Which lane is in which row of the device's tensors; rows after these are padding.
+        # Which lane is in which row of the device's tensors.
         self._rows = list(range(len(starts)))
-        self._state = model.start(bucket(len(starts), model.smallest), self._family)
+        self._state = model.start(len(starts), self._family)
         self._losses: list[Tensor] = []
         # The coefficients of some steps to come, and what takes these: see _tabulate().
         self._since = self._until = 0
@@ -120,11 +119,6 @@ class Cohort:
     def size(self) -> int:
         """How many lanes there were."""
         return len(self._lanes)
-
-    @property
-    def room(self) -> int:
-        """How many lanes there is room for by now: what each step takes time for."""
-        return len(self._state.p)
 
     @property
     def epoch_steps(self) -> int | None:
@@ -195,10 +189,7 @@ class Cohort:
         self.timing = Timing(**first["timing"])
         with fitting("the model"):
             self._state.load([state["tensors"] for state in states])
-            losses = torch.stack([state["losses"] for state in states], 1)
-        padded = losses.new_zeros(len(losses), len(self._state.p))
-        padded[:, : len(states)] = losses
-        self._losses = [padded.to(self._state.p.device)]
+            self._losses = [torch.stack([state["losses"] for state in states], 1).to(self._device)]
         with fitting("the sources of randomness"):
             restore_random_state(first["rng"], self._model.bench.device)
 
@@ -264,7 +255,7 @@ class Cohort:
             )
         self._evaluated = self._steps.evaluations_by(taken)
         evaluations: list[Evaluation | None] = [None] * len(self._lanes)
-        for index, column in zip(self._rows, columns, strict=False):
+        for index, column in zip(self._rows, columns, strict=True):
             if self._lanes[index].outcome is None:
                 history, values = column[: len(losses)], column[len(losses) :]
                 found = dict(zip(names, values, strict=True))
@@ -312,7 +303,7 @@ class Cohort:
         return False
 
     def _judge(self, evaluations: Sequence[Evaluation | None], metric: str) -> None:
-        """Has the reporter say who goes on, and lets the others' places go."""
+        """Has the reporter say who goes on, and drops the others' rows."""
         cut = False
         if self.alive:
             goes_on = self._reporter.report(evaluations)
@@ -328,17 +319,15 @@ class Cohort:
                 self._until = self.taken
 
     def _compact(self) -> None:
-        """Moves those that train together where at most half of the rows do, and idles the rest."""
+        """Keeps the rows of those that train."""
         alive = set(self.alive)
         rows = [row for row, index in enumerate(self._rows) if index in alive]
         if len(rows) == len(self._rows):
             return
-        size = bucket(len(rows), self._model.smallest)
-        if size < len(self._state.p):
-            chosen = torch.tensor(rows + [rows[0]] * (size - len(rows)), device=self._device)
-            self._state = self._state.select(chosen)
-            self._table = self._table.index_select(3, chosen)
-            self._rows = [self._rows[row] for row in rows]
+        chosen = torch.tensor(rows, device=self._device)
+        self._state = self._state.select(chosen)
+        self._table = self._table.index_select(3, chosen)
+        self._rows = [self._rows[row] for row in rows]
         self._settle()
 
     @property
@@ -352,34 +341,24 @@ class Cohort:
         self._since, self._until = start, min(start + size, self.total_steps, *later)
         self._fused = self._model.step(self._tables, self._family, start)
         cuts = [lane.cuts for lane in self._lanes]
-        p = self._state.p
-        table = self._tables.rows(start, self._until, cuts, p.dtype)
-        chosen = torch.tensor(self._rows + [self._rows[0]] * (len(p) - len(self._rows)))
-        self._table = table.index_select(3, chosen).to(self._device)
+        table = self._tables.rows(start, self._until, cuts, self._state.p.dtype)
+        self._table = table.index_select(3, torch.tensor(self._rows)).to(self._device)
         self._settle()
 
     def _settle(self) -> None:
-        """Has rows without a lane in training stay as they are, and finds those with Muon."""
-        alive = set(self.alive)
-        trains = [row for row, index in enumerate(self._rows) if index in alive]
-        idle = torch.ones(len(self._state.p), dtype=torch.bool)
-        idle[trains] = False
-        names = Coefficients._fields
-        row = torch.tensor([IDLE.get(name, 0.0) for name in names]).to(self._table)
-        self._table[:, :, :, idle.to(self._device)] = row[:, None, None]
-        muon = [row for row in trains if self._tables.has_muon(self._rows[row])]
+        """Finds the rows with Muon, and what averages take in."""
+        muon = [row for row, lane in enumerate(self._rows) if self._tables.has_muon(lane)]
         # Twice the same row is moved to the same place.
-        muon += muon[:1] * (_share(len(muon), len(self._state.p)) - len(muon)) if muon else []
+        muon += muon[:1] * (_share(len(muon), self.size) - len(muon)) if muon else []
         self._muon = torch.tensor(muon, dtype=torch.int64, device=self._device)
-        lanes = [None if idle[row] else self._rows[row] for row in range(len(idle))]
-        self._averaging.settle(self._since, self._until, lanes, self._state)
+        self._averaging.settle(self._since, self._until, self._rows, self._state)
 
 
-def _share(lanes: int, room: int) -> int:
+def _share(lanes: int, most: int) -> int:
     """Returns for how many lanes Muon's part of a step is made: not any, to trace only some.
 
-    >>> [_share(lanes, room=64) for lanes in (1, 8, 9, 40)]
+    >>> [_share(lanes, most=64) for lanes in (1, 8, 9, 40)]
     [4, 8, 12, 40]
     """
-    grain = max(1, room // 16)
+    grain = max(1, most // 16)
     return math.ceil(lanes / grain) * grain

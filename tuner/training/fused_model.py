@@ -25,8 +25,9 @@ from tuner.optim.lanes import LaneState, Layout, Segment
 from tuner.optim.yellowfin_lanes import new_measurements
 from tuner.training.bench import Bench
 from tuner.training.fused_norms import FusedNorms, widen_norms
-from tuner.training.fusion import Compiler, FusedMetrics, FusedStep, Make, leave
+from tuner.training.fusion import FusedMetrics, FusedStep
 from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
+from tuner.training.tracing import Compiler, Make, leave
 
 _WRAPPER = "tuner.optim.Lookahead"
 
@@ -63,7 +64,7 @@ class Family:
         return cls(
             kinds=frozenset({Kind.PLAIN} | {RULES[call.target].kind for call in calls}),
             slow=any(call.wrapper is not None for call in calls),
-            window=bucket(max(windows), _WINDOW) if windows else 0,
+            window=_room(max(windows)) if windows else 0,
             averages=any(name != NO_AVERAGE for name in averages),
         )
 
@@ -74,6 +75,15 @@ class Family:
             max(self.window, other.window),
             self.averages or other.averages,
         )
+
+
+def _room(window: int) -> int:
+    """Returns how many measurements there is room for: a power of two, so that few compile anew.
+
+    >>> [_room(window) for window in (20, 64, 65)]
+    [64, 64, 128]
+    """
+    return max(_WINDOW, 1 << (window - 1).bit_length())
 
 
 def _calls(name: str) -> tuple[Call, ...]:
@@ -87,8 +97,7 @@ class FusedModel:
     Args:
         bench: The workload on its device.
         spec: The study, resolved.
-        compiled: Whether to compile steps and evaluations, for every number of lanes anew.
-        smallest: The smallest number of lanes that there is room for; more are in powers of two.
+        compiled: Whether to compile steps.
 
     Attributes:
         bench: The workload on its device.
@@ -96,13 +105,10 @@ class FusedModel:
         seed: The seed of initialisation, data order and dropout.
         layout: Where the parameters of a lane lie.
         compiler: What compiles; it says whether that works here.
-        smallest: The smallest number of lanes that there is room for.
     """
 
-    def __init__(
-        self, bench: Bench, spec: StudySpec, *, compiled: bool = False, smallest: int = 1
-    ) -> None:
-        self.bench, self.spec, self.smallest = bench, spec, smallest
+    def __init__(self, bench: Bench, spec: StudySpec, *, compiled: bool = False) -> None:
+        self.bench, self.spec = bench, spec
         self.seed = spec.search.seed
         self.compiler = Compiler(compiled)
         before = random_state(bench.device)
@@ -283,12 +289,3 @@ def _unknown(config: TrialConfig) -> str | None:
     if config.own:
         return "the workload asks for hyperparameters of its own"
     return None
-
-
-def bucket(lanes: int, smallest: int) -> int:
-    """Returns how many lanes there is room for: a power of two, so that few shapes are compiled.
-
-    >>> [bucket(lanes, 2) for lanes in (1, 2, 3, 64, 65)]
-    [2, 2, 4, 64, 128]
-    """
-    return max(smallest, 1 << (lanes - 1).bit_length())

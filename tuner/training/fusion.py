@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from tuner.optim.lane_rules import Kind
 from tuner.optim.lanes import (
@@ -30,129 +24,19 @@ from tuner.optim.yellowfin_lanes import tune_lanes
 from tuner.training.bench import check_metrics
 from tuner.training.device import autocast
 from tuner.training.loop import split
-from tuner.training.seeds import random_state, restore_random_state
+from tuner.training.tracing import Compiler, Dims, Function, Make
 from tuner.training.workload import Batch, Workload
 
-Function = Callable[..., Tensor]
-
-_NARROW = 16
-"""Columns up to which a matrix is narrow."""
+_ROWS = 2
+"""The dimension of coefficients that lanes are along."""
 
 
-Make = Callable[[Function, Sequence[Tensor]], Function]
-"""Makes something quicker of a function for tensors like some."""
-
-
-def leave(function: Function, tensors: Sequence[Tensor]) -> Function:
-    """Returns a function as it is: it is called once."""
-    return function
-
-
-class Compiler:
-    """Makes functions of tensors quicker, anew for every set of shapes.
-
-    A function is traced as it runs. The trace alone, without the layers of ``vmap`` and autograd
-    around each operation, takes half to a quarter of the time where tensors are small; Inductor
-    makes more of it, for seconds of its own. A call of what comes back takes half of the time of
-    one through ``torch.compile``, whose guards look at everything a function may depend on. What a
-    function does must depend on its tensors' shapes alone; where two traces of it differ, as where
-    a model counts its calls, it is left as it is.
-
-    Args:
-        enabled: Whether to compile, and not only trace.
-
-    Attributes:
-        enabled: Whether it compiles; False once that has failed.
-        before: Called before it compiles, which may take a while.
-    """
-
-    def __init__(self, enabled: bool) -> None:
-        self.enabled = enabled
-        self.before: Callable[[], object] = lambda: None
-
-    def __call__(self, function: Function, tensors: Sequence[Tensor]) -> Function:
-        """Returns a function traced or compiled for tensors like these, or the function itself.
-
-        Args:
-            function: What it returns is one tensor; it may write into tensors that it is given.
-            tensors: Its arguments; they are left as they are.
-        """
-        rewritten = _REWRITTEN if self.enabled and tensors[0].device.type == "cpu" else {}
-        graph, again = (_trace(function, tensors, rewritten) for _ in range(2))
-        if graph.code != again.code:
-            return function
-        if not self.enabled:
-            return _first_of(graph)
-        self.before()
-        try:
-            return _first_of(_compile(graph, tensors))
-        except Exception as error:  # noqa: BLE001 (a compiler that is missing or fails)
-            self.enabled = False
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            warnings.warn(
-                f"Fused training goes on without compiling, which failed: {reason[0]:.200}. "
-                "Install a C++ compiler such as g++ to have it faster.",
-                stacklevel=2,
-            )
-            return _first_of(graph)
-
-
-def _first_of(function: Callable[..., Sequence[Tensor]]) -> Function:
-    def run(*arguments: Tensor) -> Tensor:
-        return function(*arguments)[0]
-
-    return run
-
-
-def _compile(
-    graph: torch.fx.GraphModule, tensors: Sequence[Tensor]
-) -> Callable[..., Sequence[Tensor]]:
-    with warnings.catch_warnings(), _shapes():
-        # What torch deprecates, and uses itself.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        compiled: Callable[..., Sequence[Tensor]] = torch._inductor.compile(  # noqa: SLF001
-            graph, [tensor.clone() for tensor in tensors]
-        )
-    return compiled
-
-
-def _trace(
-    function: Function, tensors: Sequence[Tensor], rewritten: Mapping[Any, Function]
-) -> torch.fx.GraphModule:
-    device = tensors[0].device
-    before = random_state(device)
-    try:
-        with _shapes():
-            return make_fx(lambda *arguments: (function(*arguments),), dict(rewritten))(
-                *(tensor.clone() for tensor in tensors)
-            )
-    finally:
-        restore_random_state(before, device)
-
-
-def _shapes() -> contextlib.AbstractContextManager[object]:
-    """Returns a time in which shapes have an environment.
-
-    Without one a trace makes one for every operation, which takes longer than all else, and
-    Inductor leaves its cache on disk alone, which makes the second process, or the next run, start
-    in a fraction of the time.
-    """
-    return tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)))
-
-
-def _multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Multiplies tall matrices by narrow ones as wide by flat ones.
-
-    On CPUs a few columns take twice as long as a few rows; and what follows, such as a softmax over
-    ten classes, then has the examples side by side and can take many at once.
-    """
-    if b.shape[2] <= _NARROW < a.shape[1]:
-        return torch.bmm(b.mT, a.mT).mT
-    return NotImplemented  # type: ignore[no-any-return]
-
-
-_REWRITTEN = {torch.ops.aten.bmm.default: _multiply}
-"""What compiled code computes otherwise on CPUs."""
+def _shapes(tensors: Sequence[Tensor], dims: Dims) -> tuple[tuple[int, ...], ...]:
+    """Returns the shapes of tensors, whatever the number of lanes."""
+    return tuple(
+        tuple(-1 if place == dim else size for place, size in enumerate(tensor.shape))
+        for tensor, dim in zip(tensors, dims, strict=True)
+    )
 
 
 class _Bound(nn.Module):
@@ -264,39 +148,61 @@ class FusedStep:
             Every lane's loss before the step, of shape (lanes,).
         """
         if self._accumulate == 1:
-            losses = self._run(self._step, state, coefficients, *batch)
+            dims = [_ROWS, *self._along(batch)]
+            losses = self._run(self._step, state, [coefficients, *batch], dims)
         else:
             losses = self._step_by_parts(state, coefficients, batch)
         if muon is not None and len(muon) and self._matrices:
             # Apart, since how many lanes have Muon changes often; so it is never compiled, which
             # products of matrices gain little from.
-            self._run(self._move_matrices, state, coefficients, muon, make=self._trace)
+            others = [coefficients, muon]
+            self._run(self._move_matrices, state, others, [_ROWS, None], make=self._trace_moves)
         return losses
 
     def _run(
         self,
         function: Callable[..., Tensor],
         state: LaneState,
-        *others: Tensor,
+        others: Sequence[Tensor],
+        dims: Dims,
+        *,
         make: Make | None = None,
         **fixed: float,
     ) -> Tensor:
-        """Calls a function of lanes and other tensors, compiled for shapes like theirs."""
+        """Calls a function of lanes and other tensors, compiled for any number of lanes.
+
+        Args:
+            function: One of those below.
+            state: The lanes.
+            others: What comes before their tensors.
+            dims: Where these have the lanes.
+            make: What compiles it; left out, the usual.
+            fixed: What else it is told.
+        """
         tensors = [*others, *state.tensors]
-        key = (function.__name__, *(tensor.shape for tensor in others), *fixed.items())
+        key = (function.__name__, _shapes(others, dims), *fixed.items())
         if key not in self._compiled:
             bound = functools.partial(function, state, len(others), **fixed)
-            self._compiled[key] = (make or self._compiler)(bound, tensors)
+            every = [*dims, *(0 for _ in state.tensors)]
+            self._compiled[key] = (make or self._compiler)(bound, tensors, every)
         return self._compiled[key](*tensors)
+
+    def _trace_moves(self, function: Function, tensors: Sequence[Tensor], dims: Dims) -> Function:
+        coefficients, muon, *rows = tensors
+        # It is traced with fewer lanes than there are, of which the first is always one.
+        return self._trace(function, [coefficients, torch.zeros_like(muon), *rows], dims)
+
+    def _along(self, batch: Batch) -> list[int | None]:
+        return [None if self._shared else 0 for _ in batch]
 
     def _step_by_parts(self, state: LaneState, coefficients: Tensor, batch: Batch) -> Tensor:
         """Takes a step whose gradient is computed part by part, each in the memory of the last."""
         g = torch.zeros_like(state.p)
         losses = [
-            self._run(self._add_part, state, g, *part, share=share)
+            self._run(self._add_part, state, [g, *part], [0, *self._along(part)], share=share)
             for part, share in split(batch, self._accumulate, dim=0 if self._shared else 1)
         ]
-        self._run(self._finish, state, coefficients, g)
+        self._run(self._finish, state, [coefficients, g], [_ROWS, 0])
         return torch.stack(losses).sum(0)
 
     # What is compiled: functions of the state they are made for, how many tensors come before
@@ -379,11 +285,12 @@ class FusedMetrics:
 
         They are in the order of :attr:`names`, which are known after the first call.
         """
-        tensors = [state.p, *state.buffers.values(), *batch]
-        key = (state.p.shape, tensors[-1].shape)
+        rows = [state.p, *state.buffers.values()]
+        tensors, dims = [*rows, *batch], [*(0 for _ in rows), *(None for _ in batch)]
+        key = _shapes(tensors, dims)
         if key not in self._compiled:
             function = functools.partial(self._run, tuple(state.buffers))
-            self._compiled[key] = self._compiler(function, tensors)
+            self._compiled[key] = self._compiler(function, tensors, dims)
         return self._compiled[key](*tensors)
 
     def _run(self, names: tuple[str, ...], p: Tensor, *tensors: Tensor) -> Tensor:

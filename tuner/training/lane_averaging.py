@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
 
 from tuner.domain.trials import TrialConfig
@@ -41,22 +40,18 @@ class LaneAveraging:
         self._due: list[bool] = []
         self._shares = torch.empty(0)
 
-    def settle(self, start: int, stop: int, rows: Sequence[int | None], state: LaneState) -> None:
+    def settle(self, start: int, stop: int, rows: Sequence[int], state: LaneState) -> None:
         """Works out what averages take in over some steps.
 
         Args:
             start: The first step, from 0.
             stop: The first one after.
-            rows: The lane that trains in every row of the state, or None.
+            rows: The lane that trains in every row of the state.
             state: The lanes.
         """
         if state.average is None:
             return
-        shares = self._averages.shares(start, stop)
-        by_row = np.zeros((stop - start, len(rows)))
-        for row, lane in enumerate(rows):
-            if lane is not None:
-                by_row[:, row] = shares[:, lane]
+        by_row = self._averages.shares(start, stop)[:, list(rows)]
         due = [bool(row.any()) for row in by_row]
         self._start, self._due = start, due
         self._shares = torch.from_numpy(by_row).unsqueeze(-1).to(state.p)
