@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -145,11 +146,17 @@ def _trace_any(
 def _trace(
     function: Function, tensors: Sequence[Tensor], rewritten: Mapping[Any, Function]
 ) -> GraphModule:
-    device = tensors[0].device
+    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+    with _undisturbed(tensors[0].device), tracing(TracingContext(mode)):
+        return make_fx(lambda *arguments: (function(*arguments),), dict(rewritten))(*tensors)
+
+
+@contextlib.contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """Has whatever is drawn at random leave no trace."""
     before = random_state(device)
     try:
-        with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True))):
-            return make_fx(lambda *arguments: (function(*arguments),), dict(rewritten))(*tensors)
+        yield
     finally:
         restore_random_state(before, device)
 
@@ -246,10 +253,9 @@ def _compile(
     graph: GraphModule, tensors: Sequence[Tensor], dims: Dims
 ) -> tuple[Callable[..., Sequence[Tensor]], int | None]:
     """Returns what Inductor makes of a graph, and the one number of lanes it is for, if it is."""
-    shapes = ShapeEnv()
     # Shapes without an environment would leave Inductor's cache on disk alone, which makes the
     # second process, or the next run, start in a fraction of the time.
-    mode = FakeTensorMode(shape_env=shapes)
+    mode = FakeTensorMode(shape_env=ShapeEnv())
     index, dim = _whose(dims)
     lanes = max(_FEW, tensors[index].shape[dim])
     fakes: list[Any] = [
@@ -260,11 +266,24 @@ def _compile(
         # What torch deprecates, and uses itself.
         warnings.simplefilter("ignore", DeprecationWarning)
         compiled: Callable[..., Sequence[Tensor]] = torch._inductor.compile(  # noqa: SLF001
-            graph, fakes
+            graph, fakes, options={"size_asserts": True}
         )
-    # What Inductor needs a number for makes one of the symbol.
-    size: Any = fakes[index].shape[dim]
-    return compiled, lanes if shapes.simplify(size.node.expr).is_number else None
+    serves = _serves(compiled, _with_lanes(tensors, dims, lanes + 1))
+    return compiled, None if serves else lanes
+
+
+def _serves(compiled: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]) -> bool:
+    """Tells whether something compiled takes tensors of these shapes.
+
+    Where Inductor has needed a number, it has taken that of the symbol, and refuses others; of what
+    it finds in its cache, nothing else says so.
+    """
+    with _undisturbed(tensors[0].device), torch.no_grad():
+        try:
+            compiled(*tensors)
+        except AssertionError:
+            return False
+    return True
 
 
 def _symbols(count: int, dim: int | None) -> StatelessSymbolicContext[Any, Any]:
