@@ -13,7 +13,7 @@ def test_nothing_is_said_where_nothing_was_planned() -> None:
     assert summarize_fusing([trial(0, steps=10, train_s=1.0)], []) is None
 
 
-def test_occupancy_is_the_share_of_places_that_trained_a_trial() -> None:
+def test_occupancy_is_the_share_of_a_cohort_that_trains_on_average() -> None:
     whole = trial(0, lanes=2, steps=100, places=150.0, train_s=0.5)
     pruned = trial(1, lanes=2, steps=50, places=50.0, train_s=0.25)
     alone = trial(2, steps=100, train_s=1.0)

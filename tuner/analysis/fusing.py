@@ -1,4 +1,4 @@
-"""How much of a study trained as one, how well its places were used, and what that gained."""
+"""How much of a study trained as one, how full its cohorts were, and what that gained."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class FusingSummary:
         trials: Trials that trained with others.
         lanes: The most that trained as one.
         compiled: Whether their steps were compiled.
-        occupancy: Share of the places in cohorts that trained a trial, above 0 and at most 1; the
-            rest belonged to trials that were over. None without any.
+        occupancy: Share of a cohort's trials that trained, on average over its steps, above 0 and
+            at most 1; the others were over, and cost nothing more. None without any.
         speedup: How many times as fast a step of theirs was as one of a single trial, measured
             before the study's first cohort; None where that is not known.
         reason: Why so many, or why one at a time.

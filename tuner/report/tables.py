@@ -152,7 +152,7 @@ def _fused(fusing: FusingSummary | None) -> list[tuple[str, str]]:
         f"up to {fusing.lanes} at once{', compiled' if fusing.compiled else ''}",
     ]
     if fusing.occupancy is not None:
-        said.append(f"{fusing.occupancy:.0%} of their places in use")
+        said.append(f"{fusing.occupancy:.0%} of them on average")
     if fusing.speedup is not None:
         said.append(f"{fusing.speedup:.3g} times the speed of one at a time")
     return [("trained as one", ", ".join(said))]

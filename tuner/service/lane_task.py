@@ -38,8 +38,8 @@ class LaneTask:
         checkpoints: What its holders have saved.
         state: What it goes on from, or None.
         reports: What it has told.
-        costs: Seconds in training and in evaluation, its share of the cohort's, and the places in
-            cohorts that it has paid for: those of lanes that are over are paid by the others.
+        costs: Its share of the cohort's seconds in training and in evaluation, and of its places:
+            what all trials that began would have taken in steps, had none ended early.
         lost: Whether it belongs to another worker by now.
         announced: Whether the database knows of its checkpoint.
         apart: Whether it goes on alone, as it has begun.
