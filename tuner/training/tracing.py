@@ -257,10 +257,12 @@ def _compile(
     # second process, or the next run, start in a fraction of the time.
     mode = FakeTensorMode(shape_env=ShapeEnv())
     index, dim = _whose(dims)
-    lanes = max(_FEW, tensors[index].shape[dim])
+    if tensors[index].shape[dim] == 1:
+        tensors = _with_lanes(tensors, dims, _FEW)  # Inductor takes 1 for a number of its own
+    lanes = tensors[index].shape[dim]
     fakes: list[Any] = [
         mode.from_tensor(tensor, symbolic_context=_symbols(tensor.ndim, own))
-        for tensor, own in zip(_with_lanes(tensors, dims, lanes), dims, strict=True)
+        for tensor, own in zip(tensors, dims, strict=True)
     ]
     with warnings.catch_warnings(), tracing(TracingContext(mode)):
         # What torch deprecates, and uses itself.
@@ -268,7 +270,7 @@ def _compile(
         compiled: Callable[..., Sequence[Tensor]] = torch._inductor.compile(  # noqa: SLF001
             graph, fakes, options={"size_asserts": True}
         )
-    serves = _serves(compiled, _with_lanes(tensors, dims, lanes + 1))
+    serves = _serves(compiled, _with_lanes(tensors, dims, _MORE if lanes == _FEW else _FEW))
     return compiled, None if serves else lanes
 
 
