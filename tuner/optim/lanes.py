@@ -237,34 +237,34 @@ def _update_segment(
 
 
 def move_matrices(
-    state: LaneState,
-    rows: Tensor,
+    p: Tensor,
+    s: Tensor,
+    slow: Tensor | None,
     coefficients: Tensor,
     layout: Layout,
     segments: Iterable[Segment],
 ) -> None:
-    """Moves the matrices of lanes with Muon along the orthogonal parts of their updates, in place.
+    """Moves matrices along the orthogonal parts of their updates, in place, where all have Muon.
 
     Args:
-        state: The lanes, after :func:`update_lanes`.
-        rows: Which of them have Muon, int64 of shape (rows,).
-        coefficients: As there.
+        p: Parameters after :func:`update_lanes`, of shape (lanes, width).
+        s: Second buffers, likewise: the updates.
+        slow: The weights that Lookahead follows with, likewise, or None without any.
+        coefficients: As there, of these lanes.
         layout: Where parameters lie.
         segments: Those of matrices that train.
     """
     for segment in segments:
-        c = Coefficients(*coefficients[segment.column].index_select(1, rows).unbind())
+        c = Coefficients(*coefficients[segment.column].unbind())
         for start, shape in layout.places(segment):
             here = (slice(None), slice(start, start + shape.numel()))
-            update = state.s[here].index_select(0, rows).unflatten(1, shape)
             step = c.s_scale * max(1, shape[0] / shape[1]) ** 0.5
-            p = state.p[here].index_select(0, rows) - step * orthogonalize(update).flatten(1)
-            if state.slow is not None:
-                slow = state.slow[here].index_select(0, rows)
-                slow = slow + c.pull * (p - slow)
-                p = torch.where(c.pull > 0, slow, p)
-                state.slow[here].index_copy_(0, rows, slow)
-            state.p[here].index_copy_(0, rows, p)
+            moved = p[here] - step * orthogonalize(s[here].unflatten(1, shape)).flatten(1)
+            if slow is not None:
+                follows = slow[here] + c.pull * (moved - slow[here])
+                moved = torch.where(c.pull > 0, follows, moved)
+                slow[here] = torch.where(c.pull > 0, follows, slow[here])
+            p[here] = moved
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

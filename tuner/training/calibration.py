@@ -31,6 +31,10 @@ _WORTH_S = 5.0
 _COMPILING_S = 10.0
 """Seconds that compiling is expected to take."""
 
+_NO_GAIN = 1.25
+"""How many times the seconds of a traced step tell that compiling, once done, has gained nothing:
+others may have compiled meanwhile, so that less is noise."""
+
 _GAIN = 1.05
 """How much faster than single a cohort must be: less is noise."""
 
@@ -193,7 +197,7 @@ class _Calibration:
         compiled_s = self.time_lanes(configs, lanes, compiled=True)
         if not self.models[lanes, True].compiler.enabled:
             return self._plan(lanes, lane_s, "traced: nothing can be compiled here")
-        if compiled_s > 0.95 * lane_s:
+        if compiled_s > _NO_GAIN * lane_s:
             return self._plan(lanes, lane_s, "traced: compiled they are no faster")
         how = f"compiled in {time.perf_counter() - began:.0f} s"
         return self._plan(lanes, compiled_s, how, compiled=True)

@@ -348,17 +348,5 @@ class Cohort:
     def _settle(self) -> None:
         """Finds the rows with Muon, and what averages take in."""
         muon = [row for row, lane in enumerate(self._rows) if self._tables.has_muon(lane)]
-        # Twice the same row is moved to the same place.
-        muon += muon[:1] * (_share(len(muon), self.size) - len(muon)) if muon else []
         self._muon = torch.tensor(muon, dtype=torch.int64, device=self._device)
         self._averaging.settle(self._since, self._until, self._rows, self._state)
-
-
-def _share(lanes: int, most: int) -> int:
-    """Returns for how many lanes Muon's part of a step is made: not any, to trace only some.
-
-    >>> [_share(lanes, most=64) for lanes in (1, 8, 9, 40)]
-    [4, 8, 12, 40]
-    """
-    grain = max(1, most // 16)
-    return math.ceil(lanes / grain) * grain

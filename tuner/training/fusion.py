@@ -24,7 +24,7 @@ from tuner.optim.yellowfin_lanes import tune_lanes
 from tuner.training.bench import check_metrics
 from tuner.training.device import autocast
 from tuner.training.loop import split
-from tuner.training.tracing import Compiler, Dims, Function, Make
+from tuner.training.tracing import Dims, Function, Make
 from tuner.training.workload import Batch, Workload
 
 _ROWS = 2
@@ -130,7 +130,7 @@ class FusedStep:
             in_dims=(0, 0, None if shared else 0, None),
             randomness="same",
         )
-        self._compiler, self._trace = compiler, Compiler(enabled=False)
+        self._compiler = compiler
         self._compiled: dict[Any, Function] = {}
 
     def __call__(
@@ -153,10 +153,7 @@ class FusedStep:
         else:
             losses = self._step_by_parts(state, coefficients, batch)
         if muon is not None and len(muon) and self._matrices:
-            # Apart, since how many lanes have Muon changes often; so it is never compiled, which
-            # products of matrices gain little from.
-            others = [coefficients, muon]
-            self._run(self._move_matrices, state, others, [_ROWS, None], make=self._trace_moves)
+            self._move(state, coefficients, muon)
         return losses
 
     def _run(
@@ -165,8 +162,6 @@ class FusedStep:
         state: LaneState,
         others: Sequence[Tensor],
         dims: Dims,
-        *,
-        make: Make | None = None,
         **fixed: float,
     ) -> Tensor:
         """Calls a function of lanes and other tensors, compiled for any number of lanes.
@@ -176,7 +171,6 @@ class FusedStep:
             state: The lanes.
             others: What comes before their tensors.
             dims: Where these have the lanes.
-            make: What compiles it; left out, the usual.
             fixed: What else it is told.
         """
         tensors = [*others, *state.tensors]
@@ -184,13 +178,20 @@ class FusedStep:
         if key not in self._compiled:
             bound = functools.partial(function, state, len(others), **fixed)
             every = [*dims, *(0 for _ in state.tensors)]
-            self._compiled[key] = (make or self._compiler)(bound, tensors, every)
+            self._compiled[key] = self._compiler(bound, tensors, every)
         return self._compiled[key](*tensors)
 
-    def _trace_moves(self, function: Function, tensors: Sequence[Tensor], dims: Dims) -> Function:
-        coefficients, muon, *rows = tensors
-        # It is traced with fewer lanes than there are, of which the first is always one.
-        return self._trace(function, [coefficients, torch.zeros_like(muon), *rows], dims)
+    def _move(self, state: LaneState, coefficients: Tensor, muon: Tensor) -> None:
+        """Moves the matrices of the lanes with Muon, apart: they are fewer, and cost the most."""
+        rows = [state.p, state.s] + ([] if state.slow is None else [state.slow])
+        own = [coefficients.index_select(_ROWS, muon), *(row.index_select(0, muon) for row in rows)]
+        dims = [_ROWS, *(0 for _ in rows)]
+        key = ("move", _shapes(own, dims))
+        if key not in self._compiled:
+            self._compiled[key] = self._compiler(self._move_matrices, own, dims)
+        self._compiled[key](*own)
+        for row, moved in zip(rows, own[1:], strict=True):
+            row.index_copy_(0, muon, moved)
 
     def _along(self, batch: Batch) -> list[int | None]:
         return [None if self._shared else 0 for _ in batch]
@@ -230,10 +231,11 @@ class FusedStep:
             self._update(state, coefficients, g)
             return g
 
-    def _move_matrices(self, like: LaneState, count: int, *tensors: Tensor) -> Tensor:
-        state, (coefficients, muon) = like.replace(tensors[count:]), tensors[:count]
-        move_matrices(state, muon, coefficients, self.layout, self._matrices)
-        return muon
+    def _move_matrices(self, coefficients: Tensor, p: Tensor, s: Tensor, *slow: Tensor) -> Tensor:
+        with torch.no_grad():
+            behind = slow[0] if slow else None
+            move_matrices(p, s, behind, coefficients, self.layout, self._matrices)
+        return p
 
     def _backward(
         self, state: LaneState, batch: Batch, share: float = 1.0
