@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -80,6 +81,9 @@ def main() -> None:
         # Whoever read our output has gone, as with `tuner optimizers | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAULT)
+    finally:
+        # Looking through all that torch has made, for nothing, would take Python a second.
+        gc.freeze()
 
 
 def _code_of(error: TunerError) -> int:

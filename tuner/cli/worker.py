@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import uuid
 from typing import TYPE_CHECKING
 
@@ -97,11 +98,16 @@ def work(
         database = patience.run(lambda: open_storage(storage))
         study = patience.run(lambda: Studies(database).find(name))
 
+        # What is imported stays; looking through it for garbage again and again takes a second.
+        gc.disable()
         import torch
+        import torch._dynamo  # by the first of torch's optimizers at the latest
 
         from tuner.service.worker import Worker
         from tuner.training.device import resolve_device
 
+        gc.freeze()
+        gc.enable()
         if threads is not None:
             torch.set_num_threads(threads)
         worker = Worker(
