@@ -41,7 +41,7 @@ def plan_of(workload: Any, trials: int = 100_000, asked: str = "auto", **tables:
 
 def test_many_small_models_train_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing could pay for compiling.
-    monkeypatch.setattr(calibration, "_COMPILING_S", 1e9)
+    monkeypatch.setattr(calibration, "compiling_s", lambda: 1e9)
     plan = plan_of(Line())
     assert plan.lanes >= 64
     assert not plan.compiled
@@ -51,7 +51,7 @@ def test_many_small_models_train_as_one(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_would_be_no_faster_trains_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "_COMPILING_S", 1e9)
+    monkeypatch.setattr(calibration, "compiling_s", lambda: 1e9)
     monkeypatch.setattr(calibration, "_GAIN", 1e6)
     plan = plan_of(Line(), 1000)
     assert plan.lanes == 1
@@ -82,7 +82,7 @@ def test_optimizers_without_a_rule_keep_a_study_single() -> None:
 def test_memory_bounds_a_cohort(monkeypatch: pytest.MonkeyPatch) -> None:
     own = calibration._lane_bytes(bench_of(Line()), make_spec())
     monkeypatch.setattr(calibration, "free_bytes", lambda device: 5 * own / calibration._MEMORY)
-    monkeypatch.setattr(calibration, "_COMPILING_S", 1e9)
+    monkeypatch.setattr(calibration, "compiling_s", lambda: 1e9)
     assert plan_of(Line()).lanes == 4
     assert plan_of(Line(), asked="64").lanes == 5
     monkeypatch.setattr(calibration, "free_bytes", lambda device: own)

@@ -24,12 +24,10 @@ from tuner.training.prepare import CohortRehearsal, Rehearsal, default_configs
 from tuner.training.run import Run
 from tuner.training.seeds import random_state, restore_random_state
 from tuner.training.timing import Timing
+from tuner.training.tracing import compiling_s
 
 _WORTH_S = 5.0
 """Seconds of work left below which measuring costs more than it could save."""
-
-_COMPILING_S = 10.0
-"""Seconds that compiling is expected to take."""
 
 _NO_GAIN = 1.25
 """How many times the seconds of a traced step tell that compiling, once done, has gained nothing:
@@ -191,7 +189,7 @@ class _Calibration:
     def _compile(self, configs: Sequence[TrialConfig], lanes: int, lane_s: float) -> FusePlan:
         """Returns the plan for a number of lanes, compiled where that pays for itself."""
         expected_s = min(self._single_s, lane_s) - lane_s / _EXPECTED
-        if self._steps * expected_s < _COMPILING_S:
+        if self._steps * expected_s < compiling_s():
             return self._plan(lanes, lane_s, "traced: compiling would not pay for itself")
         began = time.perf_counter()
         compiled_s = self.time_lanes(configs, lanes, compiled=True)
