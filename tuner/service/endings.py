@@ -89,7 +89,7 @@ def tell_restart(who: str, error: BaseException) -> str:
     if isinstance(error, StorageError | StaleCheckpointError):
         reason = hide_known_secrets(str(error))
     else:
-        reason = f"going on from the checkpoint raised {describe(error)}"
+        reason = f"going on from its checkpoint raised {describe(error)}"
     return f"{who}: {reason.splitlines()[0]}"
 
 
