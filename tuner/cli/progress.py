@@ -234,11 +234,7 @@ class Lines:
         counts = ", ".join(
             [
                 f"{scene.finished}/{scene.study.spec.budget.trials} done",
-                *(
-                    f"{ended[outcome]} {outcome.value}"
-                    for outcome in _ENDED_EARLY
-                    if ended[outcome]
-                ),
+                *(f"{ended[way]} {way.value}" for way in _ENDED_EARLY if ended[way]),
             ]
         )
         self.say(

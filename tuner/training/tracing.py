@@ -276,7 +276,7 @@ def _compile(
         for tensor, own in zip(tensors, dims, strict=True)
     ]
     with warnings.catch_warnings(), tracing(TracingContext(mode)):
-        # What torch deprecates, and uses itself.
+        # What torch deprecates, and uses itself. Its public torch.compile would guard every call.
         warnings.simplefilter("ignore", DeprecationWarning)
         compiled: Callable[..., Sequence[Tensor]] = torch._inductor.compile(  # noqa: SLF001
             graph, fakes, options={"size_asserts": True}
@@ -315,6 +315,7 @@ def _multiply(a: Tensor, b: Tensor) -> Tensor:
     """
     if b.shape[2] <= _NARROW < a.shape[1]:
         return torch.bmm(b.mT, a.mT).mT
+    # As torch has it said that the product is left as it is.
     return NotImplemented  # type: ignore[no-any-return]
 
 
