@@ -237,13 +237,13 @@ def time_fused_steps(model: FusedModel, configs: list[TrialConfig]) -> float:
     tables = model.tables(configs, model.spec.budget.steps or 0)
     state = model.start(len(configs), family)
     step = model.step(tables, family, 0)
-    table = tables.rows(0, 1, dtype=state.p.dtype)[0].to(device)
-    muon = [lane for lane in range(len(configs)) if tables.has_muon(lane)]
-    places = torch.tensor(muon, device=device) if muon else None
+    lanes = sorted(range(len(configs)), key=lambda lane: not tables.has_muon(lane))
+    table = tables.rows(0, 1, dtype=state.p.dtype, lanes=lanes)[0].to(device)
+    muon = sum(map(tables.has_muon, lanes))
     rows = torch.arange(model.bench.examples_a_step(configs[0].batch_size), device=device)
     batch = model.bench.batch(rows)
     with torch.no_grad():
-        return time_calls(device, lambda: step(state, table, batch, places))
+        return time_calls(device, lambda: step(state, table, batch, muon))
 
 
 def time_calls(device: torch.device, call: Callable[[], object]) -> float:

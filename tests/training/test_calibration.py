@@ -107,6 +107,15 @@ def test_a_number_that_is_asked_for_is_taken() -> None:
     assert (plan.lanes, plan.reason) == (6, "6 as one, as asked for")
 
 
+def test_what_another_worker_found_meanwhile_spares_compiling() -> None:
+    bench, spec = bench_of(Line()), make_spec(space=SPACE)
+    theirs = FusePlan(8, trials=100_000, reason="as they have found")
+    work = Work(100_000, 100_000_000)
+    plan, model = calibrate(bench, spec, work, lambda: theirs)
+    assert plan == theirs
+    assert model is None
+
+
 def test_a_plan_is_repeated_without_measuring() -> None:
     bench, spec = bench_of(Line()), make_spec(space=SPACE)
     model = warm_up(bench, spec, FusePlan(8, trials=100))

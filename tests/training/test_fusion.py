@@ -98,7 +98,6 @@ def train_fused(
     cases: list[tuple[str, dict[str, Any]]],
     *,
     clip: float | None = None,
-    shared: bool = True,
 ) -> tuple[FusedStep, LaneState]:
     model, lanes = workload.model(), len(cases)
     row = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
@@ -113,21 +112,16 @@ def train_fused(
         Compiler(enabled=False),
         grad_clip=clip,
         precision="float64",
-        shared=shared,
     )
     for number, coefficients in enumerate(tabulate_all(cases)):
-        batch = batch_of(workload, number)
-        if not shared:
-            batch = tuple(t.expand(lanes, *t.shape) for t in batch)
-        step(state, coefficients, batch)
+        step(state, coefficients, batch_of(workload, number))
     return step, state
 
 
 @pytest.mark.parametrize("build", [plain, normalized])
-@pytest.mark.parametrize("shared", [True, False])
-def test_lanes_end_where_single_models_end(build: Callable[[], nn.Module], shared: bool) -> None:
+def test_lanes_end_where_single_models_end(build: Callable[[], nn.Module]) -> None:
     workload = Small(build)
-    step, state = train_fused(workload, CASES, shared=shared)
+    step, state = train_fused(workload, CASES)
 
     for lane, (target, arguments) in enumerate(CASES):
         single = train_single(workload, target, arguments)

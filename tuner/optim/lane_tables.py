@@ -141,6 +141,7 @@ class LaneTables:
         stop: int,
         cuts: Sequence[Sequence[Cut]] = (),
         dtype: torch.dtype = torch.float64,
+        lanes: Sequence[int] | None = None,
     ) -> Tensor:
         """Returns the coefficients of some steps.
 
@@ -149,16 +150,20 @@ class LaneTables:
             stop: The first one after.
             cuts: Of every lane, what a schedule that follows the metric has done, in order.
             dtype: What they are rounded to.
+            lanes: Whose, in order; left out, all lanes'.
 
         Returns:
             A tensor of shape (stop − start, columns, WIDTH, lanes, 1).
         """
         courses = self._courses(start, stop, cuts)
-        parts = [
-            self._rows_of(column, alike, start, stop, courses, cuts).to(dtype)[:, places]
-            for column, (alike, places) in zip(self.columns, self._alike, strict=True)
-        ]
-        return torch.stack(parts).permute(3, 0, 1, 2).unsqueeze(-1).contiguous()
+        chosen = torch.arange(len(self._schedules)) if lanes is None else torch.tensor(lanes)
+        rows = torch.empty(stop - start, len(self.columns), WIDTH, len(chosen), dtype=dtype)
+        for index, (column, (alike, places)) in enumerate(
+            zip(self.columns, self._alike, strict=True)
+        ):
+            found = self._rows_of(column, alike, start, stop, courses, cuts)
+            rows[:, index] = found[:, places[chosen]].permute(2, 0, 1)
+        return rows.unsqueeze(-1)
 
     def _rows_of(
         self,

@@ -278,8 +278,13 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     x = (matrices.mT if tall else matrices).bfloat16()
     x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        if x.shape[1] == 1:
+            # A row's products are numbers: computed as such they need no calls of their own.
+            gram = x.square().sum(2, keepdim=True)
+            x = a * x + (b * gram + c * gram.square()) * x
+        else:
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
 
 

@@ -155,7 +155,7 @@ class CohortTask:
             self._outbox.deliver()
         with contextlib.suppress(UnavailableError):
             self._lookout.look(LOOK_S)
-        if self._lookout.halts or not self._held:
+        if self._lookout.halts or not any(map(self._holds, range(len(self._tasks)))):
             return False
         if now - self._saved_at > self._spec.train.checkpoint_s:
             self.save()
@@ -167,7 +167,7 @@ class CohortTask:
         self._charge()
         cohort, fresh = self._cohort, []
         for lane, task in enumerate(self._tasks):
-            if lane in self._outcomes or task.lost:
+            if not self._holds(lane):
                 continue
             try:
                 task.checkpoints.save(task.state_dict(cohort, lane))
@@ -192,11 +192,10 @@ class CohortTask:
     @property
     def _held(self) -> list[LaneTask]:
         """The trials in training that are this worker's."""
-        return [
-            task
-            for lane, task in enumerate(self._tasks)
-            if lane not in self._outcomes and not task.lost
-        ]
+        return [task for lane, task in enumerate(self._tasks) if self._holds(lane)]
+
+    def _holds(self, lane: int) -> bool:
+        return lane not in self._outcomes and not self._tasks[lane].lost
 
     def _send(self, reports: Mapping[int, Report], step: int) -> bool:
         """Puts reports on their way; returns whether everything has arrived."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
@@ -65,9 +66,20 @@ class Fusing:
             self._log(f"One trial at a time: {self._plan.reason}")
             return
         key = f"{self._asked} on {_kind_of(self._bench.device)}"
-        plan = read_plans(database, study).get(key)
-        if plan is None or plan.trials != trials:
-            found, self._model = calibrate(self._bench, self._spec, Work(trials, left, self._asked))
+
+        def read() -> FusePlan | None:
+            kept = read_plans(database, study).get(key)
+            return kept if kept is not None and kept.trials == trials else None
+
+        def look() -> FusePlan | None:
+            with contextlib.suppress(StorageError):  # what is wrong shows where the plan is kept
+                return read()
+            return None
+
+        plan = read()
+        if plan is None:
+            work = Work(trials, left, self._asked)
+            found, self._model = calibrate(self._bench, self._spec, work, look)
             plan = keep_plan(database, study, key, found)
             if plan != found:
                 self._model = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,18 +67,25 @@ class Work:
     asked: str = AUTO
 
 
-def calibrate(bench: Bench, spec: StudySpec, work: Work) -> tuple[FusePlan, FusedModel | None]:
+def calibrate(
+    bench: Bench,
+    spec: StudySpec,
+    work: Work,
+    known: Callable[[], FusePlan | None] = lambda: None,
+) -> tuple[FusePlan, FusedModel | None]:
     """Finds out how trials train fastest here: with how many lanes, traced or compiled.
 
     Args:
         bench: The workload on its device.
         spec: The study, resolved.
         work: What there is to do.
+        known: Gives the plan that another worker may have by now; asked before anything is
+            compiled.
 
     Returns:
         The plan, and the model that it was measured with, unless it is one trial at a time.
     """
-    calibration = _Calibration(bench, spec, work)
+    calibration = _Calibration(bench, spec, work, known)
     before = random_state(bench.device)
     try:
         plan = calibration.choose()
@@ -100,8 +107,14 @@ def warm_up(bench: Bench, spec: StudySpec, plan: FusePlan) -> FusedModel:
 
 
 class _Calibration:
-    def __init__(self, bench: Bench, spec: StudySpec, work: Work) -> None:
-        self._bench, self._spec, self._work = bench, spec, work
+    def __init__(
+        self,
+        bench: Bench,
+        spec: StudySpec,
+        work: Work,
+        known: Callable[[], FusePlan | None] = lambda: None,
+    ) -> None:
+        self._bench, self._spec, self._work, self._known = bench, spec, work, known
         self.models: dict[tuple[int, bool], FusedModel] = {}
         self._single_s = 0.0
         # As some are pruned, so large a share of the steps is taken, and of the lanes trains.
@@ -121,6 +134,8 @@ class _Calibration:
             return self._one_at_a_time(reason)
         self._single_s = statistics.mean(self._time_single(config) for config in configs)
         lanes, lane_s = self._measure(configs, largest)
+        if known := self._known():
+            return known
         plan = self._compile(configs, lanes, lane_s)
         if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s:
             ratio = self._single_s / plan.lane_s

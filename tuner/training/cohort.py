@@ -89,14 +89,16 @@ class Cohort:
         self._family = model.family(configs)
         self._tables = model.tables(configs, self.total_steps)
         self._averaging = LaneAveraging(model, configs, self.total_steps, self._order)
-        # Which lane is in which row of the device's tensors.
-        self._rows = list(range(len(starts)))
+        # Which lane is in which row of the device's tensors; those with Muon come first.
+        self._rows = sorted(range(len(starts)), key=lambda lane: not self._tables.has_muon(lane))
+        self._muon = 0
         self._state = model.start(len(starts), self._family)
         self._losses: list[Tensor] = []
         # The coefficients of some steps to come, and what takes these: see _tabulate().
         self._since = self._until = 0
-        self._table, self._muon = torch.empty(0), torch.empty(0, dtype=torch.int64)
-        self._restore([start.state for start in starts if start.state is not None])
+        self._table = torch.empty(0)
+        saved = [starts[lane].state for lane in self._rows]
+        self._restore([state for state in saved if state is not None])
 
     # What a worker asks.
 
@@ -147,8 +149,9 @@ class Cohort:
         return self._lanes[lane].average_line
 
     def rows(self) -> Tensor:
-        """Returns parameters and buffers of the optimizers, of shape (3, rows, numbers)."""
-        return torch.stack([self._state.p, self._state.m, self._state.s])
+        """Returns parameters and buffers of the optimizers, of shape (3, lanes left, numbers)."""
+        order = sorted(range(len(self._rows)), key=lambda row: self._rows[row])
+        return torch.stack([self._state.p, self._state.m, self._state.s])[:, order]
 
     def state_dict(self, lane: int) -> dict[str, Any]:
         """Returns all that continuing a lane needs, with whichever others, between two steps.
@@ -195,6 +198,10 @@ class Cohort:
 
     # Training.
 
+    @property
+    def _is_over(self) -> bool:
+        return all(self._lanes[index].outcome is not None for index in self._rows)
+
     def train(self) -> list[Outcome]:
         """Trains all lanes from where they stand to their ends.
 
@@ -206,12 +213,12 @@ class Cohort:
         steps.begin()
         self._tabulate(self.taken)
         with torch.no_grad():
-            while not steps.is_over and self.alive:
+            while not steps.is_over and not self._is_over:
                 self._step(steps.enter())
                 if steps.evaluations_by(steps.taken) > self._evaluated:
                     self._evaluate()
                 self.timing.mark()
-                if steps.leave() or not self.alive:
+                if steps.leave() or self._is_over:
                     break
                 if not self._reporter.advance(steps.taken):
                     self._end(Outcome(Ending.INTERRUPTED))
@@ -291,13 +298,13 @@ class Cohort:
     def _is_finite(self, index: int, history: list[float], value: float) -> bool:
         """Tells whether a lane has not diverged; it is over if it has."""
         lane, taken = self._lanes[index], self.taken
-        step = next((i for i, loss in enumerate(history) if not math.isfinite(loss)), None)
-        if step is None:
+        finite = [*map(math.isfinite, history)]
+        if all(finite):
             lane.logged.append((taken, "train_loss", math.fsum(history) / len(history)))
             if math.isfinite(value):
                 return True
-            step = len(history) - 1
-        step = taken - (len(history) - 1 - step)
+            finite[-1] = False
+        step = taken - (len(history) - 1 - finite.index(False))
         lane.outcome = Outcome(Ending.DIVERGED, diverged_step=step)
         self._reporter.diverged(index, step)
         return False
@@ -341,12 +348,11 @@ class Cohort:
         self._since, self._until = start, min(start + size, self.total_steps, *later)
         self._fused = self._model.step(self._tables, self._family, start)
         cuts = [lane.cuts for lane in self._lanes]
-        table = self._tables.rows(start, self._until, cuts, self._state.p.dtype)
-        self._table = table.index_select(3, torch.tensor(self._rows)).to(self._device)
+        table = self._tables.rows(start, self._until, cuts, self._state.p.dtype, self._rows)
+        self._table = table.to(self._device)
         self._settle()
 
     def _settle(self) -> None:
-        """Finds the rows with Muon, and what averages take in."""
-        muon = [row for row, lane in enumerate(self._rows) if self._tables.has_muon(lane)]
-        self._muon = torch.tensor(muon, dtype=torch.int64, device=self._device)
+        """Counts the rows with Muon, and finds what averages take in."""
+        self._muon = sum(self._tables.has_muon(lane) for lane in self._rows)
         self._averaging.settle(self._since, self._until, self._rows, self._state)

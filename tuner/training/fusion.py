@@ -31,14 +31,6 @@ _ROWS = 2
 """The dimension of coefficients that lanes are along."""
 
 
-def _shapes(tensors: Sequence[Tensor], dims: Dims) -> tuple[tuple[int, ...], ...]:
-    """Returns the shapes of tensors, whatever the number of lanes."""
-    return tuple(
-        tuple(-1 if place == dim else size for place, size in enumerate(tensor.shape))
-        for tensor, dim in zip(tensors, dims, strict=True)
-    )
-
-
 class _Bound(nn.Module):
     """A method of a workload as the forward pass of a module that holds its model."""
 
@@ -91,7 +83,7 @@ class FusedLoss:
 
 
 class FusedStep:
-    """Trains all lanes on a batch.
+    """Trains all lanes on the same batch.
 
     Args:
         workload: The workload.
@@ -102,7 +94,6 @@ class FusedStep:
         matrices: Those segments that Muon trains, where there is Muon.
         grad_clip: The largest norm of a lane's gradient, or None.
         precision: The study's ``train.precision``.
-        shared: Whether all lanes train on the same batch.
         accumulate: Parts a batch is computed in, one after the other.
     """
 
@@ -117,42 +108,41 @@ class FusedStep:
         matrices: tuple[Segment, ...] = (),
         grad_clip: float | None = None,
         precision: str = "float32",
-        shared: bool = True,
         accumulate: int = 1,
     ) -> None:
         self.layout = Layout.of(model)
         self._segments, self._matrices, self._kinds = segments, matrices, kinds
-        self._grad_clip, self._shared, self._accumulate = grad_clip, shared, accumulate
+        self._grad_clip, self._accumulate = grad_clip, accumulate
         # Lanes draw the same numbers, as single trials of a study do: dropout is a matter of the
         # study's seed and the step, whoever the neighbours are.
         self._differentiate = vmap(
             grad_and_value(FusedLoss(workload, model, precision), has_aux=True),
-            in_dims=(0, 0, None if shared else 0, None),
+            in_dims=(0, 0, None, None),
             randomness="same",
         )
         self._compiler = compiler
         self._compiled: dict[Any, Function] = {}
 
     def __call__(
-        self, state: LaneState, coefficients: Tensor, batch: Batch, muon: Tensor | None = None
+        self, state: LaneState, coefficients: Tensor, batch: Batch, muon: int = 0
     ) -> Tensor:
         """Takes a step in place; call it under ``torch.no_grad()``.
 
         Args:
-            state: The lanes.
+            state: The lanes, those with Muon first.
             coefficients: Of the lanes at this step: see :func:`update_lanes`.
-            batch: The batch; with the lanes first unless all share it.
-            muon: Which lanes have Muon, int64, if any.
+            batch: The batch.
+            muon: How many lanes have Muon.
 
         Returns:
             Every lane's loss before the step, of shape (lanes,).
         """
         if self._accumulate == 1:
-            dims = [_ROWS, *self._along(batch)]
+            dims = [_ROWS, *(None for _ in batch)]
             losses = self._run(self._step, state, [coefficients, *batch], dims)
         else:
             losses = self._step_by_parts(state, coefficients, batch)
-        if muon is not None and len(muon) and self._matrices:
+        if muon and self._matrices:
             self._move(state, coefficients, muon)
         return losses
 
@@ -174,34 +164,30 @@ class FusedStep:
             fixed: What else it is told.
         """
         tensors = [*others, *state.tensors]
-        key = (function.__name__, _shapes(others, dims), *fixed.items())
+        sizes = [other.shape[:dim] for other, dim in zip(others, dims, strict=True)]
+        key = (function.__name__, *sizes, *fixed.items())
         if key not in self._compiled:
             bound = functools.partial(function, state, len(others), **fixed)
             every = [*dims, *(0 for _ in state.tensors)]
             self._compiled[key] = self._compiler(bound, tensors, every)
         return self._compiled[key](*tensors)
 
-    def _move(self, state: LaneState, coefficients: Tensor, muon: Tensor) -> None:
+    def _move(self, state: LaneState, coefficients: Tensor, muon: int) -> None:
         """Moves the matrices of the lanes with Muon, apart: they are fewer, and cost the most."""
         rows = [state.p, state.s] + ([] if state.slow is None else [state.slow])
-        own = [coefficients.index_select(_ROWS, muon), *(row.index_select(0, muon) for row in rows)]
-        dims = [_ROWS, *(0 for _ in rows)]
-        key = ("move", _shapes(own, dims))
+        own = [coefficients[:, :, :muon].contiguous(), *(row[:muon] for row in rows)]
+        key = ("move", len(coefficients))
         if key not in self._compiled:
+            dims = [_ROWS, *(0 for _ in rows)]
             self._compiled[key] = self._compiler(self._move_matrices, own, dims)
         self._compiled[key](*own)
-        for row, moved in zip(rows, own[1:], strict=True):
-            row.index_copy_(0, muon, moved)
-
-    def _along(self, batch: Batch) -> list[int | None]:
-        return [None if self._shared else 0 for _ in batch]
 
     def _step_by_parts(self, state: LaneState, coefficients: Tensor, batch: Batch) -> Tensor:
         """Takes a step whose gradient is computed part by part, each in the memory of the last."""
         g = torch.zeros_like(state.p)
         losses = [
-            self._run(self._add_part, state, [g, *part], [0, *self._along(part)], share=share)
-            for part, share in split(batch, self._accumulate, dim=0 if self._shared else 1)
+            self._run(self._add_part, state, [g, *part], [0, *(None for _ in part)], share=share)
+            for part, share in split(batch, self._accumulate)
         ]
         self._run(self._finish, state, [coefficients, g], [_ROWS, 0])
         return torch.stack(losses).sum(0)
@@ -289,7 +275,7 @@ class FusedMetrics:
         """
         rows = [state.p, *state.buffers.values()]
         tensors, dims = [*rows, *batch], [*(0 for _ in rows), *(None for _ in batch)]
-        key = _shapes(tensors, dims)
+        key = tuple(tensor.shape for tensor in batch)
         if key not in self._compiled:
             function = functools.partial(self._run, tuple(state.buffers))
             self._compiled[key] = self._compiler(function, tensors, dims)

@@ -192,21 +192,20 @@ class Step:
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
-def split(batch: Batch, parts: int, *, dim: int = 0) -> Iterator[tuple[Batch, float]]:
+def split(batch: Batch, parts: int) -> Iterator[tuple[Batch, float]]:
     """Yields a batch in parts, each with its share of the examples; none is empty.
 
     Args:
         batch: The batch.
         parts: How many, at most.
-        dim: Along which dimension the examples lie.
 
     >>> [(part[0].tolist(), share) for part, share in split((torch.arange(4),), 3)]
     [([0, 1], 0.5), ([2], 0.25), ([3], 0.25)]
     """
-    rows = batch[0].shape[dim]
-    pieces = (tensor.tensor_split(min(parts, rows), dim) for tensor in batch)
+    rows = len(batch[0])
+    pieces = (tensor.tensor_split(min(parts, rows)) for tensor in batch)
     for part in zip(*pieces, strict=True):
-        yield part, part[0].shape[dim] / rows
+        yield part, len(part[0]) / rows
 
 
 class Parts:
