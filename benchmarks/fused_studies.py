@@ -5,7 +5,8 @@ two processes, half of the trials each, on Optuna's journal file. Ours is ``tune
 on a study that has just been created on SQLite, with what ``--fuse auto`` chooses, measured from
 the command to its report: start-up, calibration and compiling are part of it, with an empty cache
 of Inductor (cold) and with what that run has left in it (warm). One thread a process. Both search
-the same space.
+the same space. Every round has a seed of its own, from which both take weights, batches and
+proposals; these are not the same numbers in both, so that best values compare over rounds.
 
 For ours it also tells where the time of the workers went. *Start-up* (imports, data) is what the
 workers of a study of two trials need up to the first, ``--fuse off``; what others need beyond that
@@ -68,11 +69,12 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns what each round of each way has given."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     start_s = measure_start(arguments)
-    for _ in range(arguments.rounds):
-        runs["plain"].append(run_plain(arguments))
+    for seed in range(arguments.rounds):
+        runs["plain"].append(run_plain(arguments, seed))
+        seeded = ("--set", f"search.seed={seed}")
         with tempfile.TemporaryDirectory(prefix="tuner-bench-") as cache:
-            runs["cold"].append(run_ours(arguments, cache, start_s))
-            runs["warm"].append(run_ours(arguments, cache, start_s))
+            runs["cold"].append(run_ours(arguments, cache, start_s, seeded))
+            runs["warm"].append(run_ours(arguments, cache, start_s, seeded))
     return {
         "workload": arguments.workload,
         "trials": arguments.trials,
@@ -83,7 +85,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def run_plain(arguments: argparse.Namespace) -> dict[str, Any]:
+def run_plain(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Returns seconds, steps and best value of the script in several processes."""
     name, count = arguments.workload, arguments.processes
     shares = [len(range(first, arguments.trials, count)) for first in range(count)]
@@ -95,14 +97,15 @@ def run_plain(arguments: argparse.Namespace) -> dict[str, Any]:
                     *(sys.executable, "-m", "benchmarks.plain_study", "--workload", name),
                     *("--trials", str(share), "--steps", str(STUDIES[name].steps)),
                     *("--batch", str(SIZES[name].batch), "--space", arguments.space),
-                    *("--storage", f"{JOURNAL}{folder}/journal.log", "--seed", str(seed)),
+                    *("--storage", f"{JOURNAL}{folder}/journal.log"),
+                    *("--seed", str(count * seed + place), "--training-seed", str(seed)),
                 ],
                 cwd=ROOT,
                 env=environment(),
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            for seed, share in enumerate(shares)
+            for place, share in enumerate(shares)
         ]
         answers = [json.loads(process.communicate()[0]) for process in processes]
         seconds = time.perf_counter() - began
@@ -228,16 +231,21 @@ def describe(found: dict[str, Any]) -> str:
         "{workload}: {trials} trials of up to {steps} steps, {processes} processes, "
         "{space} space".format(**found),
         f"{'':>6} {'seconds':>9} {'trials/h':>10} {'ratio':>7} {'steps':>11} {'steps/s':>9} "
-        f"{'best':>10}",
+        f"{'best (lowest-highest)':>27}",
     ]
-    plain_s = statistics.median(run["seconds"] for run in found["runs"]["plain"])
     for way, runs in found["runs"].items():
-        seconds, steps, best = (
-            statistics.median(run[key] for run in runs) for key in ("seconds", "steps", "best")
+        ratio = statistics.median(
+            plain["seconds"] / run["seconds"]
+            for plain, run in zip(found["runs"]["plain"], runs, strict=True)
         )
+        seconds, steps = (
+            statistics.median(run[key] for run in runs) for key in ("seconds", "steps")
+        )
+        bests = sorted(run["best"] for run in runs)
+        best = f"{statistics.median(bests):.5f} ({bests[0]:.5f}-{bests[-1]:.5f})"
         lines.append(
             f"{way:>6} {seconds:>9.1f} {3600 * found['trials'] / seconds:>10,.0f} "
-            f"{plain_s / seconds:>6.2f}x {steps:>11,.0f} {steps / seconds:>9,.0f} {best:>10.5f}"
+            f"{ratio:>6.2f}x {steps:>11,.0f} {steps / seconds:>9,.0f} {best:>27}"
         )
     for way in ("cold", "warm"):
         last = found["runs"][way][-1]

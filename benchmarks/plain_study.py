@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--storage", required=True, help="a URL, or journal: and a file")
     parser.add_argument("--space", choices=SPACES, default=SPACES[0])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the sampler")
+    parser.add_argument("--training-seed", type=int, default=0, help="of weights and batches")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -83,12 +84,13 @@ class Objective:
         self._workload = getattr(module, name.capitalize())()
         self._data = self._workload.data()
         self._steps, self._batch, self._make = arguments.steps, arguments.batch, make
+        self._seed = arguments.training_seed
         self.taken = 0
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Returns the last validation loss."""
         workload, data, steps = self._workload, self._data, self._steps
-        torch.manual_seed(0)
+        torch.manual_seed(self._seed)
         model = workload.model()
         optimizer, scheduler = self._make(trial, model)
         per_epoch = len(data.train[0]) // self._batch
