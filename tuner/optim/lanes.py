@@ -279,9 +279,11 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         if x.shape[1] == 1:
-            # A row's products are numbers: computed as such they need no calls of their own.
-            gram = x.square().sum(2, keepdim=True)
-            x = a * x + (b * gram + c * gram.square()) * x
+            # A row's products are numbers: computed as such, and rounded where products are, they
+            # need no calls of their own.
+            row = x.float()
+            gram = row.square().sum(2, keepdim=True).bfloat16().float()
+            x = (a * row + (b * gram + c * gram.square()).bfloat16() * row).bfloat16()
         else:
             gram = x @ x.mT
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
