@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,12 +132,26 @@ def train_lanes(
     return Trained(cohort.train(), cohort, recorder)
 
 
-def check_same(fused: Trained, lane: int, bench: Bench, spec: Any, config: TrialConfig) -> None:
-    single = train(bench, spec, config)
-    label = f"{config.optimizer} {config.schedule}"
-    torch.testing.assert_close(
-        fused.values(lane), single.values, rtol=1e-10, atol=1e-10, msg=lambda m: f"{label}: {m}"
-    )
-    assert fused.outcomes[lane] == single.outcome, label
-    logged = [value for _, _, value in single.run.take_logged()]
-    assert [v for _, _, v in fused.logged(lane)] == pytest.approx(logged, rel=1e-9), label
+def check_same(
+    fused: Trained,
+    bench: Bench,
+    spec: Any,
+    configs: Sequence[TrialConfig],
+    lanes: Iterable[int] | None = None,
+) -> None:
+    """Sees that lanes, or some of them, have trained as their trials do alone."""
+    for lane in range(len(configs)) if lanes is None else lanes:
+        config = configs[lane]
+        single = train(bench, spec, config)
+        label = f"{config.optimizer} {config.schedule}"
+        torch.testing.assert_close(
+            fused.values(lane),
+            single.values,
+            rtol=1e-10,
+            atol=1e-10,
+            msg=lambda m, label=label: f"{label}: {m}",
+        )
+        assert fused.outcomes[lane] == single.outcome, label
+        logged = [value for _, _, value in single.run.take_logged()]
+        ours = [value for _, _, value in fused.logged(lane)]
+        assert ours == pytest.approx(logged, rel=1e-9), label

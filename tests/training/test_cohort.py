@@ -60,14 +60,14 @@ def test_lanes_of_every_schedule_train_as_single_trials_do(blobs: Bench, optimiz
 
     fused = train_lanes(blobs, configs, spec)
 
-    for lane, config in enumerate(configs):
-        check_same(fused, lane, blobs, spec, config)
+    check_same(fused, blobs, spec, configs)
 
 
 def test_matrices_of_muon_move_as_torchs_do(blobs: Bench) -> None:
     # Its iteration rounds to bfloat16, so that only a few steps stay comparable.
     spec = make_spec(steps=4, evaluations=4)
-    configs = [make_config("muon", schedule="linear", lr=0.02), make_config("adam")]
+    muon = make_config("muon", schedule="linear", lr=0.02)
+    configs = [make_config("adam"), muon, make_config("sgd"), make_config("muon", lr=0.005)]
 
     fused = train_lanes(blobs, configs, spec)
 
@@ -125,8 +125,7 @@ def test_lanes_with_groups_train_as_single_trials_do(blobs: Bench, tables: dict[
 
     fused = train_lanes(blobs, GROUPED, spec)
 
-    for lane, config in enumerate(GROUPED):
-        check_same(fused, lane, blobs, spec, config)
+    check_same(fused, blobs, spec, GROUPED)
 
 
 def test_statistics_of_norms_are_each_lanes_own() -> None:
@@ -135,8 +134,7 @@ def test_statistics_of_norms_are_each_lanes_own() -> None:
 
     fused = train_lanes(bench, configs, spec)
 
-    for lane, config in enumerate(configs):
-        check_same(fused, lane, bench, spec, config)
+    check_same(fused, bench, spec, configs)
 
 
 def test_lanes_drop_what_single_trials_drop() -> None:
@@ -145,8 +143,7 @@ def test_lanes_drop_what_single_trials_drop() -> None:
 
     fused = train_lanes(bench, configs, spec)
 
-    for lane, config in enumerate(configs):
-        check_same(fused, lane, bench, spec, config)
+    check_same(fused, bench, spec, configs)
 
 
 def test_a_rate_that_follows_the_metric_is_each_lanes_own(blobs: Bench) -> None:
@@ -161,8 +158,7 @@ def test_a_rate_that_follows_the_metric_is_each_lanes_own(blobs: Bench) -> None:
 
     fused = train_lanes(blobs, configs, spec)
 
-    for lane, config in enumerate(configs):
-        check_same(fused, lane, blobs, spec, config)
+    check_same(fused, blobs, spec, configs)
 
 
 def test_momentum_warms_up_as_that_of_single_trials(blobs: Bench) -> None:
@@ -177,8 +173,7 @@ def test_momentum_warms_up_as_that_of_single_trials(blobs: Bench) -> None:
     for half in (configs[: len(names)], configs[len(names) :]):
         fused = train_lanes(blobs, half, spec)
 
-        for lane, config in enumerate(half):
-            check_same(fused, lane, blobs, spec, config)
+        check_same(fused, blobs, spec, half)
 
 
 @pytest.mark.parametrize("workload", [Normed(), Droopy()])
@@ -190,8 +185,7 @@ def test_batches_are_computed_in_parts_as_single_trials_compute_them(workload: B
 
     fused = train_lanes(bench, configs, spec)
 
-    for lane, config in enumerate(configs):
-        check_same(fused, lane, bench, spec, config)
+    check_same(fused, bench, spec, configs)
 
 
 class Peak(TorchDispatchMode):
@@ -300,8 +294,7 @@ def test_a_lane_that_diverges_is_told_with_its_step(blobs: Bench) -> None:
     assert fused.outcomes[1] == single.outcome
     assert fused.recorder.diverged_at == {1: single.outcome.diverged_step}
     assert fused.values(1) == []
-    for lane in (0, 2):
-        check_same(fused, lane, blobs, spec, configs[lane])
+    check_same(fused, blobs, spec, configs, lanes=(0, 2))
 
 
 def test_a_metric_that_is_not_finite_ends_its_lane_alone() -> None:
@@ -377,14 +370,14 @@ def test_a_lane_does_not_depend_on_its_neighbours(workload: Blobs) -> None:
 @pytest.mark.parametrize("step", [1, 9, 10, 11, 23])
 def test_lanes_continue_as_if_they_had_never_stopped(step: int) -> None:
     bench, spec = bench_of(Droopy()), make_spec(steps=40, evaluations=4)
-    names = ["adam", "nadam", "asgd", "ranger", "rprop", "yellowfin"]
+    names = ["adam", "nadam", "asgd", "ranger", "rprop", "yellowfin", "muon"]
     configs = [make_config(name, schedule="plateau") for name in names]
     whole = train_lanes(bench, configs, spec)
 
     stopped = train_lanes(bench, configs, spec, CohortRecorder(interrupt_at=step))
     assert {outcome.ending for outcome in stopped.outcomes} == {"interrupted"}
     # Others need not come back, nor in the same order.
-    lanes = [3, 0, 5, 2, 1]
+    lanes = [3, 0, 6, 5, 2, 1]
     states = stopped.states(lanes)
     torch.rand(17)  # what else was drawn in between must not matter
     continued = train_lanes(bench, [configs[lane] for lane in lanes], spec, states=states)

@@ -64,8 +64,8 @@ def test_lanes_are_evaluated_by_their_averages_as_single_trials_are(workload: Bl
 
     fused = train_lanes(bench, CONFIGS, spec)
 
-    for lane, config in enumerate(CONFIGS):
-        check_same(fused, lane, bench, spec, config)
+    check_same(fused, bench, spec, CONFIGS)
+    for lane in range(len(CONFIGS)):
         check_line(fused, lane, bench, spec)
     assert [bool(fused.cohort.average_line(lane)) for lane in range(5)] == [True] * 4 + [False]
 
@@ -90,7 +90,7 @@ def test_only_complete_lanes_are_compared_with_their_last_weights() -> None:
 
     assert [o.ending == "pruned" for o in fused.outcomes] == [True, False, True, True, False]
     assert [len(fused.cohort.average_line(lane)) for lane in range(5)] == [0, 7, 0, 0, 0]
-    check_same(fused, 1, bench, SPEC, CONFIGS[1])
+    check_same(fused, bench, SPEC, CONFIGS, lanes=[1])
     check_line(fused, 1, bench, SPEC)
 
 
