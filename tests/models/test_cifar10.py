@@ -18,7 +18,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import WorkloadError
 from tuner.training.bench import Bench
-from tuner.training.fused_model import FusedModel
+from tuner.training.refusals import Refusals
 
 SUBSET = data_folder() / "cifar10" / "cifar10-subset.npz"
 ARCHIVE = data_folder() / "cifar10" / "cifar-10-binary.tar.gz"
@@ -95,7 +95,7 @@ def test_it_trains_as_lanes(bench: Bench):
     spec = StudySpec.model_validate(tree).resolve()
     values = OPTIMIZERS["adam"].decode({"lr": 0.01})
     config = TrialConfig("adam", values, "constant", {"warmup": 0.0}, 32)
-    assert FusedModel(bench, spec).refusal(config) is None
+    assert Refusals(bench, spec)(config) is None
 
 
 def test_it_learns_to_tell_colours_in_a_few_steps(bench: Bench):

@@ -12,8 +12,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tests.training.trials import make_spec, through_disk, train
+from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
+from tuner.optim.lane_rules import RULES
 from tuner.training.bench import Bench
 from tuner.training.cohort import Cohort
 from tuner.training.fused_model import FusedModel
@@ -21,6 +23,12 @@ from tuner.training.lane import LaneStart
 from tuner.training.loop import Outcome
 from tuner.training.reporting import Evaluation
 from tuner.training.workload import Batch, Data
+
+FUSABLE = [
+    name
+    for name, row in OPTIMIZERS.items()
+    if all(call.target in RULES for call in row.calls(row.decode({}), 1))
+]
 
 
 class Blobs:

@@ -4,6 +4,7 @@ import pytest
 
 from models.digits import Digits
 from models.parabola import Parabola
+from tests.training.cohorts import Blobs
 from tests.training.trials import bench_of
 from tuner.training.bench import Bench
 
@@ -18,3 +19,9 @@ def digits() -> Bench:
 def parabola() -> Bench:
     """Returns the quickest workload."""
     return bench_of(Parabola())
+
+
+@pytest.fixture(scope="session")
+def blobs() -> Bench:
+    """Returns what lanes are compared by, in float64."""
+    return bench_of(Blobs(), "float64")

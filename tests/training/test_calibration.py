@@ -11,6 +11,7 @@ from tests.training.trials import Line, bench_of, make_spec
 from tuner.domain.fusing import FusePlan
 from tuner.training import calibration
 from tuner.training.calibration import Work, calibrate, warm_up
+from tuner.training.refusals import Refusals
 from tuner.training.workload import Batch
 
 
@@ -34,7 +35,7 @@ SPACE = {"optimizers": ["sgd", "adam", "momentum"], "schedules": ["constant"]}
 
 def plan_of(workload: Any, trials: int = 100_000, asked: str = "auto", **tables: Any) -> FusePlan:
     bench, spec = bench_of(workload), make_spec(space=SPACE, **tables)
-    plan, model = calibrate(bench, spec, Work(trials, trials, asked))
+    plan, model = calibrate(bench, spec, Work(trials, trials, asked), Refusals(bench, spec))
     assert (model is None) == (plan.lanes == 1)
     return plan
 
@@ -75,7 +76,7 @@ def test_one_at_a_time_has_a_reason(workload: Any, trials: int, reason: str) -> 
 
 def test_optimizers_without_a_rule_keep_a_study_single() -> None:
     bench, spec = bench_of(Line()), make_spec(space={"optimizers": ["lbfgs"]})
-    plan, _ = calibrate(bench, spec, Work(100_000, 100_000))
+    plan, _ = calibrate(bench, spec, Work(100_000, 100_000), Refusals(bench, spec))
     assert plan.reason == "LBFGS has no rule for many lanes at once"
 
 
@@ -111,14 +112,14 @@ def test_what_another_worker_found_meanwhile_spares_compiling() -> None:
     bench, spec = bench_of(Line()), make_spec(space=SPACE)
     theirs = FusePlan(8, trials=100_000, reason="as they have found")
     work = Work(100_000, 100_000_000)
-    plan, model = calibrate(bench, spec, work, lambda: theirs)
+    plan, model = calibrate(bench, spec, work, Refusals(bench, spec), lambda: theirs)
     assert plan == theirs
     assert model is None
 
 
 def test_a_plan_is_repeated_without_measuring() -> None:
     bench, spec = bench_of(Line()), make_spec(space=SPACE)
-    model = warm_up(bench, spec, FusePlan(8, trials=100))
+    model = warm_up(bench, spec, FusePlan(8, trials=100), Refusals(bench, spec))
     assert not model.compiler.enabled
 
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.training.cohorts import (
+    FUSABLE,
     Blobs,
     CohortRecorder,
     Droopy,
@@ -22,28 +23,15 @@ from tests.training.cohorts import (
 )
 from tests.training.trials import Line, bench_of, make_config, make_spec, train
 from tuner.domain.groups import GroupValues
-from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.schedules import SCHEDULES
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
-from tuner.optim.lane_rules import RULES
 from tuner.training.bench import Bench
 from tuner.training.cohort import Cohort
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.reporting import StaleCheckpointError
 from tuner.training.workload import Batch
-
-FUSABLE = [
-    name
-    for name, row in OPTIMIZERS.items()
-    if all(call.target in RULES for call in row.calls(row.decode({}), 1))
-]
-
-
-@pytest.fixture(scope="module")
-def blobs() -> Bench:
-    return bench_of(Blobs(), "float64")
 
 
 def cases(optimizers: list[str]) -> list[TrialConfig]:
@@ -444,27 +432,6 @@ def test_trials_that_cannot_share_batches_are_refused(blobs: Bench) -> None:
         train_lanes(blobs, configs)
 
 
-# What can be fused.
-
-
-def test_what_cannot_be_fused_says_why(blobs: Bench) -> None:
-    class Branching(Blobs):
-        def loss(self, model: nn.Module, batch: Batch) -> Any:
-            loss = super().loss(model, batch)
-            return loss if loss > 0.1 else loss * 2
-
-    model = FusedModel(blobs, make_spec())
-    assert [model.refusal(make_config(name)) for name in FUSABLE] == [None] * len(FUSABLE)
-    for name in ("lbfgs", "adafactor", "prodigy", "sparse_adam", "pytorch_optimizer:Tiger"):
-        assert "no rule for many lanes" in str(model.refusal(make_config(name)))
-    config = make_config("adam")
-    model = FusedModel(bench_of(Branching()), make_spec())
-    assert "cannot be stacked" in str(model.refusal(config))
-    assert "no parameter" in str(
-        model.refusal(replace(config, groups=(GroupValues("body", "body.*"),)))
-    )
-
-
 # Compiled.
 
 
@@ -485,15 +452,15 @@ def test_compiled_lanes_train_as_others_do(blobs: Bench) -> None:
         assert found == pytest.approx(eager.values(lane)[: len(found)], rel=rel), config.optimizer
 
 
-def test_without_a_compiler_cohorts_train_all_the_same(
-    blobs: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+def test_without_a_compiler_cohorts_train_all_the_same(blobs: Bench) -> None:
     configs = [make_config(name) for name in ("adam", "momentum")]
     eager = train_lanes(blobs, configs)
 
-    with pytest.warns(UserWarning, match="without compiling") as warned:
+    without = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}
+    with (
+        torch._inductor.config.patch(without),
+        pytest.warns(UserWarning, match="without compiling") as warned,
+    ):
         fused = train_lanes(blobs, configs, compiled=True)
 
     assert len(warned) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
@@ -24,6 +25,7 @@ from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import Train, WorkloadLoop
 from tuner.training.prepare import CohortRehearsal
+from tuner.training.refusals import Refusals
 
 Log = Callable[[str], None]
 
@@ -79,13 +81,13 @@ class Fusing:
         plan = read()
         if plan is None:
             work = Work(trials, left, self._asked)
-            found, self._model = calibrate(self._bench, self._spec, work, look)
+            found, self._model = calibrate(self._bench, self._spec, work, self._refusals, look)
             plan = keep_plan(database, study, key, found)
             if plan != found:
                 self._model = None
         self._plan = plan
         if plan.lanes > 1 and self._model is None:
-            self._model = warm_up(self._bench, self._spec, plan)
+            self._model = warm_up(self._bench, self._spec, plan, self._refusals)
         how = f"Up to {plan.lanes} trials as one" if plan.lanes > 1 else "One trial at a time"
         self._log(f"{how}: {plan.reason}")
 
@@ -100,8 +102,15 @@ class Fusing:
 
     def can_fuse(self, config: TrialConfig) -> bool:
         """Tells whether a trial can train as a lane here."""
-        usable = self._bench is not None and not self._broken
-        return usable and self.model.refusal(config) is None
+        if self._bench is None or self._broken:
+            return False
+        return self._refusals(config) is None
+
+    @functools.cached_property
+    def _refusals(self) -> Refusals:
+        if self._bench is None:
+            raise RuntimeError("A training loop of one's own cannot be fused.")
+        return Refusals(self._bench, self._spec)
 
     def choose(self, tasks: Sequence[LaneTask]) -> tuple[list[LaneTask], bool]:
         """Returns which of some trials to train now, and whether as a cohort.

@@ -27,12 +27,14 @@ class Bench:
         data: Its data, on the device and in the study's precision.
         device: Where trials train.
         precision: The study's ``train.precision``.
+        evaluation_rows: Examples that are evaluated at once, at most.
     """
 
     workload: Workload
     data: Data
     device: torch.device
     precision: str
+    evaluation_rows: int = _EVALUATION_ROWS
 
     @classmethod
     def prepare(cls, workload: Workload, device: torch.device, precision: str) -> Bench:
@@ -94,7 +96,7 @@ class Bench:
         """Iterates over the validation data in parts, and what share of it each is."""
         rows = len(self.data.val[0])
         # As few and as equal as can be: a fused evaluation is compiled for every size.
-        size = math.ceil(rows / math.ceil(rows / _EVALUATION_ROWS))
+        size = math.ceil(rows / math.ceil(rows / self.evaluation_rows))
         for chunk in zip(*(tensor.split(size) for tensor in self.data.val), strict=True):
             yield chunk, len(chunk[0]) / rows
 

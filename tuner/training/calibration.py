@@ -21,6 +21,7 @@ from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import WorkloadLoop, run_trial
 from tuner.training.prepare import CohortRehearsal, Rehearsal, default_configs
+from tuner.training.refusals import Refusals
 from tuner.training.run import Run
 from tuner.training.seeds import random_state, restore_random_state
 from tuner.training.timing import Timing
@@ -71,6 +72,7 @@ def calibrate(
     bench: Bench,
     spec: StudySpec,
     work: Work,
+    refusals: Refusals,
     known: Callable[[], FusePlan | None] = lambda: None,
 ) -> tuple[FusePlan, FusedModel | None]:
     """Finds out how trials train fastest here: with how many lanes, traced or compiled.
@@ -79,13 +81,14 @@ def calibrate(
         bench: The workload on its device.
         spec: The study, resolved.
         work: What there is to do.
+        refusals: Tells which trials cannot train as lanes.
         known: Gives the plan that another worker may have by now; asked before anything is
             compiled.
 
     Returns:
         The plan, and the model that it was measured with, unless it is one trial at a time.
     """
-    calibration = _Calibration(bench, spec, work, known)
+    calibration = _Calibration(bench, spec, work, refusals, known)
     before = random_state(bench.device)
     try:
         plan = calibration.choose()
@@ -98,9 +101,9 @@ def calibrate(
     return plan, calibration.models.get((plan.lanes, plan.compiled))
 
 
-def warm_up(bench: Bench, spec: StudySpec, plan: FusePlan) -> FusedModel:
+def warm_up(bench: Bench, spec: StudySpec, plan: FusePlan, refusals: Refusals) -> FusedModel:
     """Returns the model for a plan that was made before, compiled where that is planned."""
-    calibration = _Calibration(bench, spec, Work(plan.trials, 0, str(plan.lanes)))
+    calibration = _Calibration(bench, spec, Work(plan.trials, 0, str(plan.lanes)), refusals)
     configs, _ = calibration.find_fusable()
     calibration.time_lanes(configs, plan.lanes, compiled=plan.compiled)
     return calibration.models[plan.lanes, plan.compiled]
@@ -112,9 +115,11 @@ class _Calibration:
         bench: Bench,
         spec: StudySpec,
         work: Work,
+        refusals: Refusals,
         known: Callable[[], FusePlan | None] = lambda: None,
     ) -> None:
-        self._bench, self._spec, self._work, self._known = bench, spec, work, known
+        self._bench, self._spec, self._work = bench, spec, work
+        self._refusals, self._known = refusals, known
         self.models: dict[tuple[int, bool], FusedModel] = {}
         self._single_s = 0.0
         # As some are pruned, so large a share of the steps is taken, and of the lanes trains.
@@ -127,11 +132,15 @@ class _Calibration:
             return self._one_at_a_time(limit)
         self._single_s = self._time_single(default_configs(self._spec)[0])
         work_s = self._single_s * self._steps
-        if work_s < _WORTH_S:
-            return self._take(largest, limit, f"only {work_s:.1f} s of work are left")
+        if self._work.asked == AUTO and work_s < _WORTH_S:
+            return self._one_at_a_time(f"only {work_s:.1f} s of work are left")
         configs, reason = self.find_fusable()
         if not configs:
             return self._one_at_a_time(reason)
+        return self._take(largest, limit) if work_s < _WORTH_S else self._compare(configs, largest)
+
+    def _compare(self, configs: Sequence[TrialConfig], largest: int) -> FusePlan:
+        """Measures what there is to choose from."""
         self._single_s = statistics.mean(self._time_single(config) for config in configs)
         lanes, lane_s = self._measure(configs, largest)
         if known := self._known():
@@ -142,10 +151,8 @@ class _Calibration:
             return self._one_at_a_time(f"{lanes} as one take {ratio:.2f} times as many steps")
         return plan
 
-    def _take(self, lanes: int, limit: str, reason: str) -> FusePlan:
+    def _take(self, lanes: int, limit: str) -> FusePlan:
         """Returns what is asked for, without measuring what would be best."""
-        if self._work.asked == AUTO:
-            return self._one_at_a_time(reason)
         self.models[lanes, False] = FusedModel(self._bench, self._spec)
         return FusePlan(
             lanes,
@@ -180,10 +187,10 @@ class _Calibration:
 
     def find_fusable(self) -> tuple[list[TrialConfig], str]:
         """Returns the defaults that can train as one, and why the first other one cannot."""
-        model, reason = FusedModel(self._bench, self._spec), ""
+        reason = ""
         found = []
         for config in default_configs(self._spec):
-            refusal = model.refusal(config)
+            refusal = self._refusals(config)
             if refusal is None:
                 found.append(config)
             else:

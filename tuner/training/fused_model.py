@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import functools
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.calls import Call
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
-from tuner.errors import TunerError
 from tuner.optim.build import build_optimizer
-from tuner.optim.groups import check_groups, describe_groups, sparse_parameters
+from tuner.optim.groups import describe_groups
 from tuner.optim.lane_rules import RULES, Kind
 from tuner.optim.lane_tables import LaneTables
 from tuner.optim.lanes import LaneState, Layout, Segment
@@ -26,10 +24,8 @@ from tuner.optim.yellowfin_lanes import new_measurements
 from tuner.training.bench import Bench
 from tuner.training.fused_norms import FusedNorms, widen_norms
 from tuner.training.fusion import FusedMetrics, FusedStep
-from tuner.training.seeds import derive_seed, random_state, restore_random_state, seed_all
-from tuner.training.tracing import Compiler, Make, leave
-
-_WRAPPER = "tuner.optim.Lookahead"
+from tuner.training.seeds import derive_seed, seeded
+from tuner.training.tracing import Compiler
 
 _WINDOW = 64
 """Room for windows of YellowFin that there is at least: few shapes are compiled."""
@@ -111,25 +107,25 @@ class FusedModel:
         self.bench, self.spec = bench, spec
         self.seed = spec.search.seed
         self.compiler = Compiler(compiled)
-        before = random_state(bench.device)
-        seed_all(derive_seed(self.seed, "init"))
-        self._model = widen_norms(bench.build_model(self.seed).train())
-        restore_random_state(before, bench.device)
+        self._model = self._build()
         self.layout = Layout.of(self._model)
         calls = [call for name in spec.space.optimizers for call in _calls(name)]
         self._family = Family.of(calls, spec.train.averages)
         self._steps: dict[tuple[tuple[Segment, ...], Family], FusedStep] = {}
         # Not compiled: evaluations are few, and gain little.
         self._metrics = FusedMetrics(
-            bench.workload, self._model, Compiler(enabled=False), precision=bench.precision
+            bench.workload, self._build(), Compiler(enabled=False), precision=bench.precision
         )
-        self._refusals: dict[tuple[str, tuple[Hashable, ...]], str | None] = {}
-        self._tried: dict[tuple[Hashable, ...], str | None] = {}
+
+    def _build(self) -> nn.Module:
+        """Returns a new model, as trials begin with; a copy may refer to what it is copied from."""
+        with seeded(derive_seed(self.seed, "init"), self.bench.device):
+            return widen_norms(self.bench.build_model(self.seed).train())
 
     @functools.cached_property
     def norms(self) -> FusedNorms:
         """What measures statistics of BatchNorm anew."""
-        return FusedNorms(self.bench.workload, self._model, self.bench.precision)
+        return FusedNorms(self.bench.workload, self._build(), self.bench.precision)
 
     def family(self, configs: Iterable[TrialConfig]) -> Family:
         """Returns what a cohort's steps are made for: all that the study may need."""
@@ -178,24 +174,18 @@ class FusedModel:
         segments = tables.trained(number)
         key = (segments, family)
         if key not in self._steps:
-            self._steps[key] = self._make_step(tables, family, number, self.compiler)
+            self._steps[key] = FusedStep(
+                self.bench.workload,
+                self._model,
+                segments,
+                family.kinds,
+                self.compiler,
+                matrices=tuple(part for part in segments if tables.columns[part.column].matrices),
+                grad_clip=self.spec.train.grad_clip,
+                precision=self.bench.precision,
+                accumulate=self.spec.train.accumulate,
+            )
         return self._steps[key]
-
-    def _make_step(
-        self, tables: LaneTables, family: Family, number: int, compiler: Make
-    ) -> FusedStep:
-        segments = tables.trained(number)
-        return FusedStep(
-            self.bench.workload,
-            self._model,
-            segments,
-            family.kinds,
-            compiler,
-            matrices=tuple(part for part in segments if tables.columns[part.column].matrices),
-            grad_clip=self.spec.train.grad_clip,
-            precision=self.bench.precision,
-            accumulate=self.spec.train.accumulate,
-        )
 
     def evaluate(
         self, state: LaneState, on_chunk: Callable[[], object] = lambda: None
@@ -215,77 +205,14 @@ class FusedModel:
             on_chunk()
         return self._metrics.names, torch.stack(parts).sum(0)
 
-    def refusal(self, config: TrialConfig) -> str | None:
-        """Tells why a trial cannot be trained as a lane.
-
-        Returns:
-            The reason, or None if it can.
-        """
-        reason = _unknown(config)
-        if reason is None:
-            kind = (config.optimizer, config.company)
-            if kind not in self._refusals:
-                self._refusals[kind] = self._unfit(config) or self._untraced(config)
-            reason = self._refusals[kind]
-        return reason
-
-    def _unfit(self, config: TrialConfig) -> str | None:
-        """Tells why the model cannot be trained so at all, or not by lanes."""
-        if sparse_parameters(self._model):
-            return "the model has sparse gradients"
-        try:
-            self._build_optimizer(config)
-            check_groups(self.layout.names, config.groups)
-        except TunerError as error:
-            return str(error)
-        return None
-
     def describe_groups(self, config: TrialConfig) -> list[dict[str, Any]]:
         """Returns the effective settings of the parameter groups that a trial trains with."""
-        return describe_groups(self._build_optimizer(config))
-
-    def _build_optimizer(self, config: TrialConfig) -> torch.optim.Optimizer:
-        return build_optimizer(
+        optimizer = build_optimizer(
             config.optimizer,
             config.optimizer_values,
-            copy.deepcopy(self._model),
+            self._build(),
             config.groups,
             spare_vectors=self.spec.train.no_decay_on_biases_and_norms,
             total_steps=1,
         )
-
-    def _untraced(self, config: TrialConfig) -> str | None:
-        """Tells why the model cannot be stacked; that is a matter of the batch, not the rule."""
-        if config.company not in self._tried:
-            self._tried[config.company] = self._try(config)
-        return self._tried[config.company]
-
-    def _try(self, config: TrialConfig) -> str | None:
-        """Takes a step and evaluates, as two lanes and not compiled, and throws the result away."""
-        before, precision = random_state(self.bench.device), self.bench.precision
-        rows = torch.arange(self.bench.examples_a_step(config.batch_size), device=self.bench.device)
-        try:
-            family, tables = self.family([config]), self.tables([config] * 2, 1)
-            state = self.start(2, family)
-            table = tables.rows(0, 1, dtype=state.p.dtype).to(self.bench.device)
-            with torch.no_grad():
-                self._make_step(tables, family, 0, leave)(state, table[0], self.bench.batch(rows))
-                metrics = FusedMetrics(self.bench.workload, self._model, leave, precision=precision)
-                metrics(state, next(self.bench.chunks())[0])
-        except Exception as error:  # noqa: BLE001 (a workload raises anything)
-            reason = str(error).strip().splitlines() or [""]
-            return f"the model cannot be stacked: {type(error).__name__}: {reason[0]:.200}"
-        finally:
-            restore_random_state(before, self.bench.device)
-        return None
-
-
-def _unknown(config: TrialConfig) -> str | None:
-    """Tells what lanes do not know of a trial's settings."""
-    calls = OPTIMIZERS[config.optimizer].calls(config.optimizer_values, 1)
-    for target in (target for call in calls for target in call.targets):
-        if target not in RULES and target != _WRAPPER:
-            return f"{target.rpartition('.')[2]} has no rule for many lanes at once"
-    if config.own:
-        return "the workload asks for hyperparameters of its own"
-    return None
+        return describe_groups(optimizer)

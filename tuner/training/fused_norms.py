@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections import Counter
 from collections.abc import Iterable
@@ -61,22 +60,22 @@ class FusedNorms:
 
     Args:
         workload: The workload.
-        model: One of its models, on the device; its own values are not used.
+        model: One of its models, in training mode, on the device; its own values are not used, and
+            its norms are changed.
         precision: The study's ``train.precision``.
     """
 
     def __init__(self, workload: Workload, model: nn.Module, precision: str) -> None:
-        own = copy.deepcopy(model).train()
-        self._layout = Layout.of(own)
+        self._layout = Layout.of(model)
         self._names: list[str] = []
         self._calls: Counter[nn.Module] = Counter()
-        for name, module in own.named_modules():
+        for name, module in model.named_modules():
             if isinstance(module, _BatchNorm):
                 module.register_forward_pre_hook(self._count)
                 if module.track_running_stats:
                     self._names.append(f"{name}." if name else "")
         self._pass = vmap(
-            FusedLoss(workload, own, precision), in_dims=(0, 0, None), randomness="same"
+            FusedLoss(workload, model, precision), in_dims=(0, 0, None), randomness="same"
         )
 
     @property

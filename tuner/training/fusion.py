@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,8 +43,12 @@ class _Bound(nn.Module):
         return self._method(self.model, batch)
 
 
-def _call(module: _Bound, values: Mapping[str, Tensor], batch: Batch) -> Any:
-    return functional_call(module, {f"model.{n}": t for n, t in values.items()}, (batch,))
+def _call(module: _Bound, values: dict[str, Tensor], batch: Batch) -> Any:
+    """Calls a module with other values, which are afterwards as it leaves them."""
+    named = {f"model.{name}": tensor for name, tensor in values.items()}
+    result = functional_call(module, named, (batch,))
+    values |= {name: named[f"model.{name}"] for name in values}
+    return result
 
 
 class FusedLoss:
@@ -76,10 +79,10 @@ class FusedLoss:
             batch: What it trains on.
             share: What the loss is multiplied with.
         """
-        kept = {name: buffer.clone() for name, buffer in buffers.items()}
+        values = parameters | {name: buffer.clone() for name, buffer in buffers.items()}
         with self._autocast():
-            loss: Tensor = _call(self._objective, parameters | kept, batch)
-        return (loss if share == 1 else share * loss), kept
+            loss: Tensor = _call(self._objective, values, batch)
+        return (loss if share == 1 else share * loss), {name: values[name] for name in buffers}
 
 
 class FusedStep:
@@ -247,7 +250,7 @@ class FusedMetrics:
 
     Args:
         workload: The workload.
-        model: One of its models, on the device; its own values are not used.
+        model: One of its models, on the device; its own values are not used, its mode is.
         compiler: What compiles it.
         precision: The study's ``train.precision``.
     """
@@ -260,7 +263,7 @@ class FusedMetrics:
         *,
         precision: str = "float32",
     ) -> None:
-        self._metrics = _Bound(workload.metrics, copy.deepcopy(model).eval())
+        self._metrics = _Bound(workload.metrics, model)
         self._layout = Layout.of(model)
         self._autocast = functools.partial(autocast, precision, next(model.parameters()).device)
         self._measure = vmap(self._one, in_dims=(0, 0, None), randomness="same")
@@ -283,6 +286,7 @@ class FusedMetrics:
 
     def _run(self, names: tuple[str, ...], p: Tensor, *tensors: Tensor) -> Tensor:
         buffers = dict(zip(names, tensors, strict=False))
+        self._metrics.eval()
         with torch.no_grad():
             metrics = self._measure(self._layout.split(p), buffers, tensors[len(names) :])
             self.names = tuple(metrics)

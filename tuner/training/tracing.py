@@ -100,8 +100,9 @@ class Compiler:
             self.enabled = False
             reason = str(error).strip().splitlines() or [type(error).__name__]
             warnings.warn(
-                f"Fused training goes on without compiling, which failed: {reason[0]:.200}. "
-                "Install a C++ compiler such as g++ to have it faster.",
+                f"Fused training goes on without compiling, which failed: {reason[0]:.200}. To "
+                "have it faster, see that there are a C++ compiler such as g++ and room in "
+                "TORCHINDUCTOR_CACHE_DIR, or in the folder for temporary files.",
                 stacklevel=2,
             )
             return _first_of(graph)
