@@ -20,8 +20,8 @@ class FusingSummary:
         compiled: Whether their steps were compiled.
         occupancy: Share of a cohort's trials that trained, on average over its steps, above 0 and
             at most 1; the others were over, and cost nothing more. None without any.
-        speedup: How many times as fast a step of theirs was as one of a single trial, measured
-            before the study's first cohort; None where that is not known.
+        speedup: How many times as many steps a second they took as one trial at a time, both
+            measured before the first cohort; None where that was not.
         reason: Why so many, or why one at a time.
     """
 
@@ -52,15 +52,13 @@ def summarize_fusing(
         return None
     steps = math.fsum(_get(record, "steps") for record in fused)
     places = math.fsum(_get(record, "places") for record in fused)
-    train_s = math.fsum(_get(record, "train_s") for record in fused)
-    singles = [plan.single_s for plan in chosen if plan.lanes > 1 and plan.single_s > 0]
-    single_s = math.fsum(singles) / len(singles) if singles else 0.0
+    ratios = [plan.single_s / plan.lane_s for plan in chosen if plan.lanes > 1 and plan.lane_s > 0]
     return FusingSummary(
         trials=len(fused),
         lanes=max((int(_get(record, "lanes")) for record in fused), default=1),
         compiled=any(plan.compiled for plan in chosen),
         occupancy=min(1.0, steps / places) if places else None,
-        speedup=single_s * steps / train_s if train_s and single_s else None,
+        speedup=ratios[0] if fused and ratios else None,
         reason=chosen[0].reason if chosen else "",
     )
 

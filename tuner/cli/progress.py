@@ -16,6 +16,7 @@ from rich.text import Text
 from tuner.analysis.summary import best_of
 from tuner.cli.options import console
 from tuner.cli.roster import Roster
+from tuner.domain.fusing import OFF
 from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import UnavailableError
@@ -26,6 +27,7 @@ from tuner.service.presence import is_dead
 from tuner.store import Database, RecordReader, Studies, StudyHandle
 from tuner.store.control import read_state
 from tuner.store.leases import read_held
+from tuner.store.plans import find_plan
 from tuner.store.workers import read_workers
 
 _ENDED_EARLY = {Outcome.PRUNED: "yellow", Outcome.DIVERGED: "magenta", Outcome.FAILED: "red"}
@@ -54,6 +56,7 @@ def watch(
     pool: Pool,
     interruption: Interruption,
     *,
+    fuse: str = OFF,
     show_workers: bool = False,
 ) -> Watched:
     """Runs a pool to its end and shows how the study goes.
@@ -63,15 +66,16 @@ def watch(
         study: The study.
         pool: Workers on the study, not yet started.
         interruption: Tells when to stop early.
+        fuse: How many trials its workers were asked to train as one.
         show_workers: Whether to show each worker, too.
     """
     out = console(stderr=True)
-    scene = Scene(database, study)
+    scene = Scene(database, study, fuse)
     reader = RecordReader(database, study)
     roster = Roster()
     failures: list[Exit] = []
     display: _Live | Lines = _Live(out) if out.is_terminal else Lines(out)
-    stopping = lost = away = paused = False
+    stopping = lost = away = False
     with display:
         for moment in tend(pool, interruption):
             if moment.stopping and not stopping:
@@ -89,14 +93,13 @@ def watch(
                 if lack is not None:
                     display.say(lack)
             try:
+                for line in scene.tidings():
+                    display.say(line)
                 news = reader.sync()
                 scene.look()
                 if show_workers:
                     scene.seat(pool.seats)
                 display.show(scene, scene.take(news))
-                before, paused = paused, read_state(database, study) is StudyState.PAUSED
-                if paused and not before:
-                    display.say(announce_pause(study.name))
                 away = False
             except UnavailableError as error:
                 # The workers keep what they have to tell, so this only has nothing to show.
@@ -112,11 +115,16 @@ class Scene:
     Args:
         database: Where the study is.
         study: The study.
+        fuse: How many trials its workers were asked to train as one.
         clock: Returns seconds.
     """
 
     def __init__(
-        self, database: Database, study: StudyHandle, clock: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        study: StudyHandle,
+        fuse: str = OFF,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self.study = study
@@ -125,6 +133,7 @@ class Scene:
         self._counts: Counter[Outcome] = Counter()
         self._running: set[int] = set()
         self._best: TrialRecord | None = None
+        self._fuse, self._plan, self._paused = fuse, "", False
         self._held: frozenset[int] = frozenset()
         self._clock = clock
         self._began = clock()
@@ -156,6 +165,20 @@ class Scene:
             self._running.discard(record.number)
         rivals = [record] if self._best is None else [self._best, record]
         self._best = best_of(self.study.spec, rivals)
+
+    def tidings(self) -> Iterator[str]:
+        """Yields what is to be said once: how trials train, and that the study pauses."""
+        if not self._plan and self._fuse != OFF:
+            plan = find_plan(self._database, self.study, self._fuse)
+            if plan is not None:
+                self._plan = str(plan)
+                yield f"{plan}."
+        before, self._paused = (
+            self._paused,
+            (read_state(self._database, self.study) is StudyState.PAUSED),
+        )
+        if self._paused and not before:
+            yield announce_pause(self.study.name)
 
     def look(self) -> None:
         """Finds out which trials somebody trains."""

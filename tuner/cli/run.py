@@ -148,7 +148,7 @@ def train(
     if read_summary(database, study).finished < study.spec.budget.trials:
         _refuse_halted(database, study)
         job = job_on(database, study, fuse)
-        train_on(LocalPool(job, slots_on([device], workers)), database, study)
+        train_on(LocalPool(job, slots_on([device], workers)), database, study, fuse)
     conclude(database, study)
 
 
@@ -198,7 +198,7 @@ def job_on(database: Database, study: StudyHandle, fuse: str = AUTO) -> Job:
 
 
 def train_on(
-    pool: Pool, database: Database, study: StudyHandle, *, show_workers: bool = False
+    pool: Pool, database: Database, study: StudyHandle, fuse: str, *, show_workers: bool = False
 ) -> None:
     """Runs a pool to its end and shows how the study goes.
 
@@ -206,6 +206,7 @@ def train_on(
         pool: Workers on the study.
         database: Where the study is.
         study: The study.
+        fuse: How many trials they were asked to train as one.
         show_workers: Whether to show each worker, too.
 
     Raises:
@@ -216,7 +217,7 @@ def train_on(
     from tuner.store.ledger import is_done
 
     with Interruption() as interruption:
-        watched = watch(database, study, pool, interruption, show_workers=show_workers)
+        watched = watch(database, study, pool, interruption, fuse=fuse, show_workers=show_workers)
     done = is_done(database, study)
     stopped_by = interruption.requested_by
     if not done and not stopped_by and _were_asked_to_leave(database, study, pool):

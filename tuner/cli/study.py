@@ -17,6 +17,7 @@ from tuner.cli.options import (
     device_option,
     echo_json,
     examples,
+    fuse_option,
     json_option,
     load_spec,
     open_storage,
@@ -153,14 +154,15 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
     "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes."
 )
 @device_option
+@fuse_option
 @allow_option
-def run(name: str, storage: str | None, workers: int, device: str) -> None:
+def run(name: str, storage: str | None, workers: int, device: str, fuse: str) -> None:
     """Train a study that exists on this machine, and report.
 
     A study that was paused or stopped is left alone until 'tuner study resume'.
     """
     database, handle = _find(name, storage)
-    train(database, handle, workers=workers, device=device)
+    train(database, handle, workers=workers, device=device, fuse=fuse)
 
 
 @study.command(epilog=examples("tuner study pause digits", "tuner study resume digits"))

@@ -120,7 +120,7 @@ def launch(
         from tuner.training.device import expand_devices
 
         slots = slots_on(expand_devices(devices or "all"), per_device or 1)
-        _train(LocalPool(job, slots, max_restarts=cap), database, study)
+        _train(LocalPool(job, slots, max_restarts=cap), database, study, job.fuse)
 
 
 @workers.command("list", epilog=examples("tuner workers list digits"))
@@ -239,9 +239,9 @@ def _launch_on_ray(
             # Another cluster may grow.
             check_room(count, share, gpus)
         pool = RayPool(job, workers=count, gpus_per_worker=share, max_restarts=max_restarts)
-        _train(pool, database, study)
+        _train(pool, database, study, job.fuse)
 
 
-def _train(pool: Pool, database: Database, study: StudyHandle) -> None:
-    train_on(pool, database, study, show_workers=True)
+def _train(pool: Pool, database: Database, study: StudyHandle, fuse: str) -> None:
+    train_on(pool, database, study, fuse, show_workers=True)
     conclude(database, study)

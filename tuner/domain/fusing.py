@@ -72,6 +72,15 @@ class FusePlan:
     trials: int = 0
     reason: str = ""
 
+    def __str__(self) -> str:
+        """Tells it in a line.
+
+        >>> str(FusePlan(8, reason="asked for")), str(FusePlan(1, reason="too few"))
+        ('Up to 8 trials as one: asked for', 'One trial at a time: too few')
+        """
+        how = f"Up to {self.lanes} trials as one" if self.lanes > 1 else "One trial at a time"
+        return f"{how}: {self.reason}"
+
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain values."""
         return asdict(self)

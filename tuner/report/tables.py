@@ -147,15 +147,13 @@ def _fused(fusing: FusingSummary | None) -> list[tuple[str, str]]:
         return []
     if not fusing.trials:
         return [("trained as one", f"none: {fusing.reason}")]
-    said = [
-        f"{fusing.trials} trials",
-        f"up to {fusing.lanes} at once{', compiled' if fusing.compiled else ''}",
-    ]
+    said = [f"{fusing.trials} trials, up to {fusing.lanes} at once"]
     if fusing.occupancy is not None:
-        said.append(f"{fusing.occupancy:.0%} of them on average")
+        said.append(f"of a cohort's trials {fusing.occupancy:.0%} in training on average")
     if fusing.speedup is not None:
-        said.append(f"{fusing.speedup:.3g} times the speed of one at a time")
-    return [("trained as one", ", ".join(said))]
+        said.append(f"measured at {fusing.speedup:.3g} times the speed of one at a time")
+    rows = [("trained as one", "; ".join(said))]
+    return [*rows, ("chosen since", fusing.reason)] if fusing.reason else rows
 
 
 def number(value: float | None) -> str:

@@ -97,7 +97,12 @@ class CohortTask:
         unsent = {lane: task.begin(self._cohort) for lane, task in enumerate(self._tasks)}
         if self._cohort.taken:
             numbers = ", ".join(str(task.number) for task in self._tasks)
-            self._log(f"Trials {numbers} continue as one at step {self._cohort.taken}")
+            who = (
+                f"Trials {numbers} continue as one"
+                if self._tasks[1:]
+                else f"Trial {numbers} continues"
+            )
+            self._log(f"{who} at step {self._cohort.taken}")
         for lane, reports in unsent.items():
             for report in reports:
                 self._send({lane: report}, report.step)

@@ -24,7 +24,7 @@ from tuner.training.device import is_out_of_memory
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import Train, WorkloadLoop
-from tuner.training.prepare import CohortRehearsal
+from tuner.training.prepare import CohortRehearsal, default_configs
 from tuner.training.refusals import Refusals
 
 Log = Callable[[str], None]
@@ -64,8 +64,9 @@ class Fusing:
         if self._asked == OFF:
             return
         if self._bench is None:
-            self._plan = FusePlan(1, reason="a training loop of one's own trains one trial")
-            self._log(f"One trial at a time: {self._plan.reason}")
+            own = FusePlan(1, trials=trials, reason="a training loop of one's own trains one")
+            self._plan = keep_plan(database, study, f"{self._asked} on any device", own)
+            self._log(str(self._plan))
             return
         key = f"{self._asked} on {_kind_of(self._bench.device)}"
 
@@ -88,8 +89,11 @@ class Fusing:
         self._plan = plan
         if plan.lanes > 1 and self._model is None:
             self._model = warm_up(self._bench, self._spec, plan, self._refusals)
-        how = f"Up to {plan.lanes} trials as one" if plan.lanes > 1 else "One trial at a time"
-        self._log(f"{how}: {plan.reason}")
+        self._log(str(plan))
+        for config in default_configs(self._spec) if plan.lanes > 1 else ():
+            reason = self._refusals(config)
+            if reason is not None:
+                self._log(f"Trials of {config.optimizer} train one at a time: {reason}")
 
     @property
     def model(self) -> FusedModel:

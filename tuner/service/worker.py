@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import time
@@ -168,7 +169,8 @@ class Worker:
         trials = self.study.spec.budget.trials
         workers = desk.patience.run(lambda: read_workers(self.database, self.study, is_dead))
         alive = sum(row.state.present for row in workers)
-        left = max(0, trials - len(desk.records)) // max(1, alive)
+        ended = sum(record.outcome is not Outcome.RUNNING for record in desk.records.values())
+        left = math.ceil(max(0, trials - ended) / max(1, alive))
         with self.interruption.raising():
             desk.patience.run(lambda: fusing.settle(self.database, self.study, trials, left))
         return fusing

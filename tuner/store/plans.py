@@ -24,6 +24,20 @@ def read_plans(database: Database, study: StudyHandle) -> dict[str, FusePlan]:
         return _read(connection, study)
 
 
+def find_plan(database: Database, study: StudyHandle, asked: str) -> FusePlan | None:
+    """Returns a plan for the study's budget, on whichever device there is one.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        asked: What was asked for.
+    """
+    plans = read_plans(database, study)
+    trials = study.spec.budget.trials
+    own = (plan for place, plan in plans.items() if place.startswith(f"{asked} on "))
+    return next((plan for plan in own if plan.trials == trials), None)
+
+
 def keep_plan(database: Database, study: StudyHandle, place: str, plan: FusePlan) -> FusePlan:
     """Stores a plan, unless another worker has stored one for the same budget; returns what counts.
 

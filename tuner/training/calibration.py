@@ -37,8 +37,9 @@ others may have compiled meanwhile, so that less is noise."""
 _GAIN = 1.05
 """How much faster than single a cohort must be: less is noise."""
 
-_LOOK_S = 0.1
-"""Seconds that a measurement lasts."""
+_LOOKS, _LOOK_S = 4, 0.025
+"""Looks of a measurement, and the seconds of each at least: the quickest counts, since whatever
+else a machine does makes steps slower, never quicker."""
 
 _WARMUP_STEPS = 3
 """Steps before that: something is traced, compiled or allocated in each of the first."""
@@ -137,7 +138,10 @@ class _Calibration:
         configs, reason = self.find_fusable()
         if not configs:
             return self._one_at_a_time(reason)
-        return self._take(largest, limit) if work_s < _WORTH_S else self._compare(configs, largest)
+        if work_s < _WORTH_S:
+            lane_s = self.time_lanes(configs, largest, compiled=False)
+            return self._plan(largest, lane_s, f"traced, {limit}")
+        return self._compare(configs, largest)
 
     def _compare(self, configs: Sequence[TrialConfig], largest: int) -> FusePlan:
         """Measures what there is to choose from."""
@@ -148,18 +152,8 @@ class _Calibration:
         plan = self._compile(configs, lanes, lane_s)
         if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s:
             ratio = self._single_s / plan.lane_s
-            return self._one_at_a_time(f"{lanes} as one take {ratio:.2f} times as many steps")
+            return self._one_at_a_time(f"{lanes} as one would take {ratio:.2f} times as many steps")
         return plan
-
-    def _take(self, lanes: int, limit: str) -> FusePlan:
-        """Returns what is asked for, without measuring what would be best."""
-        self.models[lanes, False] = FusedModel(self._bench, self._spec)
-        return FusePlan(
-            lanes,
-            single_s=self._single_s,
-            trials=self._work.trials,
-            reason=f"{lanes} as one, {limit}",
-        )
 
     @property
     def _steps(self) -> float:
@@ -230,7 +224,7 @@ class _Calibration:
             self._single_s,
             lane_s,
             self._work.trials,
-            f"{lanes} as one take {ratio:.3g} times as many steps, {how}",
+            f"{lanes} take {ratio:.3g} times as many steps a second as one at a time, {how}",
         )
 
     def _one_at_a_time(self, reason: str) -> FusePlan:
@@ -279,20 +273,27 @@ class _Stopwatch:
 
     def __init__(self) -> None:
         super().__init__()
-        self._begun: tuple[int, float] | None = None
+        self._since: tuple[int, float] | None = None
+        self._looked_s = 0.0
         self.step_s = math.inf
 
     def advance(self, step: int) -> bool:
         """Goes on until enough has been seen; the first steps do not count."""
         spent = self.timing.train_s
-        if self._begun is None:
+        if self._since is None:
             if step >= _WARMUP_STEPS:
-                self._begun = (step, spent)
+                self._since = (step, spent)
             return True
-        since, before = self._begun
+        since, before = self._since
         if step > since:
-            self.step_s = (spent - before) / (step - since)
-        return spent - before < _LOOK_S
+            # A trial too short for a look has this much.
+            step_s = (spent - before) / (step - since)
+            if spent - before >= _LOOK_S or self.step_s == math.inf:
+                self.step_s = min(self.step_s, step_s)
+        if spent - before >= _LOOK_S:
+            self._looked_s += spent - before
+            self._since = (step, spent)
+        return self._looked_s < _LOOKS * _LOOK_S
 
 
 class _TrialStopwatch(_Stopwatch, Rehearsal):
