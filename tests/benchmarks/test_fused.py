@@ -48,7 +48,7 @@ def test_whole_studies_search_one_space_and_their_time_adds_up(tmp_path: Path):
     arguments = argparse.Namespace(
         workload="parabola", trials=8, processes=2, space="adam", fuse="4"
     )
-    plain = run_plain(arguments)
+    plain = run_plain(arguments, 0)
     ours = run_ours(arguments, str(tmp_path), 0.5)
     for found in (plain, ours):
         assert 0 < found["steps"] <= 8 * 300

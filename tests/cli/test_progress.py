@@ -10,9 +10,11 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from tuner.cli.progress import Lines, Scene
+from tuner.domain.fusing import FusePlan
 from tuner.domain.trials import Outcome
 from tuner.search import Proposer
 from tuner.store import Database, Ledger, RecordReader, StudyHandle, WorkerIdentity
+from tuner.store.plans import keep_plan
 
 
 class Desk:
@@ -62,6 +64,16 @@ def test_counts_are_those_of_the_moment_at_which_the_trial_of_the_line_ended(des
         "3/6 done, 1 pruned, 1 failed",
     ]
     assert desk.look() == []
+
+
+def test_how_trials_train_is_told_once_it_is_known(database: Database, study: StudyHandle) -> None:
+    scene = Scene(database, study, "auto")
+    assert list(scene.tidings()) == []
+    plan = FusePlan(8, trials=study.spec.budget.trials, reason="quicker")
+    keep_plan(database, study, "auto on cpu", plan)
+    assert list(scene.tidings()) == ["Up to 8 trials as one: quicker."]
+    assert list(scene.tidings()) == []
+    assert list(Scene(database, study, "off").tidings()) == []
 
 
 def test_what_was_over_before_is_counted_and_not_told(database: Database, desk: Desk) -> None:

@@ -16,6 +16,7 @@ import torch
 from tests.conftest import MakeSpec, away, forgotten
 from tests.service.desks import Counted
 from tests.training.trials import train
+from tuner.domain.fusing import FusePlan
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord, decode
 from tuner.service.folders import study_folder
@@ -34,6 +35,7 @@ from tuner.store import (
 from tuner.store.control import set_state
 from tuner.store.plans import read_plans
 from tuner.training.bench import Bench
+from tuner.training.calibration import Work
 from tuner.training.workload import load_workload
 
 CPU = torch.device("cpu")
@@ -169,9 +171,12 @@ def test_what_cannot_be_fused_trains_alone(
 ) -> None:
     space = {"optimizers": ["sgd", "lbfgs", "adam"], "schedules": ["constant"]}
     study = Studies(database).create(many(make_spec, 16, space=space))
+    said: list[str] = []
 
-    records = work(database, study)
+    records = work(database, study, log=said.append)
 
+    why = "LBFGS has no rule for many lanes at once"
+    assert f"Trials of lbfgs train one at a time: {why}" in said
     assert len(records) == 16
     alone = [record for record in records if "lanes" not in record.attributes]
     assert {record.optimizer for record in alone} == {"lbfgs"}
@@ -363,6 +368,39 @@ def test_a_plan_is_repeated_by_whoever_comes_later(
     assert read_plans(database, study) == before
     [plan] = before.values()
     assert f"Up to 8 trials as one: {plan.reason}" in said
+
+
+def test_trials_that_were_left_unfinished_are_work(
+    project: Path, database: Database, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Studies(database).create(many(make_spec, 8))
+    work(database, study, Counted(6))
+    left = []
+
+    def calibrate(bench: Bench, spec: Any, work: Work, *_: object) -> tuple[FusePlan, None]:
+        left.append(work.left)
+        return FusePlan(4, trials=work.trials), None
+
+    monkeypatch.setattr("tuner.service.fusing.calibrate", calibrate)
+    work(database, study, fuse="4")
+
+    assert left == [8]
+
+
+def test_a_loop_of_ones_own_says_why_it_is_not_fused(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    (project / "own.py").write_text(
+        "def train(run):\n    for step in run.steps(20):\n        pass\n    return 0.5\n"
+    )
+    with forgotten("own"):
+        spec = many(make_spec, 2, study={"name": "own", "workload": "own:train"})
+        study = Studies(database).create(spec)
+        work(database, study)
+
+    fusing = read_summary(database, study).fusing
+    assert fusing is not None
+    assert (fusing.trials, fusing.reason) == (0, "a training loop of one's own trains one")
 
 
 def test_small_studies_train_one_trial_at_a_time(

@@ -7,7 +7,7 @@ import pytest
 from tuner.domain.fusing import FusePlan
 from tuner.errors import NotFoundError
 from tuner.store import Database, Studies, StudyHandle
-from tuner.store.plans import keep_plan, read_plans
+from tuner.store.plans import find_plan, keep_plan, read_plans
 
 PLAN = FusePlan(64, compiled=True, single_s=1e-3, trials=1000, reason="quicker")
 
@@ -29,6 +29,14 @@ def test_another_budget_asks_for_another_plan(database: Database, study: StudyHa
     extended = dataclasses.replace(PLAN, trials=2000)
     assert keep_plan(database, study, "auto on cpu", extended) == extended
     assert read_plans(database, study) == {"auto on cpu": extended}
+
+
+def test_a_plan_is_found_by_what_was_asked_for(database: Database, study: StudyHandle) -> None:
+    mine = dataclasses.replace(PLAN, trials=study.spec.budget.trials)
+    keep_plan(database, study, "auto on cpu", PLAN)  # of another budget
+    keep_plan(database, study, "8 on cpu", mine)
+    assert find_plan(database, study, "8") == mine
+    assert find_plan(database, study, "auto") is None
 
 
 def test_a_deleted_study_has_no_plans(database: Database, study: StudyHandle) -> None:
