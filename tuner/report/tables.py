@@ -150,10 +150,8 @@ def _fused(fusing: FusingSummary | None) -> list[tuple[str, str]]:
     said = [f"{fusing.trials} trials, up to {fusing.lanes} at once"]
     if fusing.occupancy is not None:
         said.append(f"of a cohort's trials {fusing.occupancy:.0%} in training on average")
-    if fusing.speedup is not None:
-        said.append(f"measured at {fusing.speedup:.3g} times the speed of one at a time")
     rows = [("trained as one", "; ".join(said))]
-    return [*rows, ("chosen since", fusing.reason)] if fusing.reason else rows
+    return [*rows, ("why as one", fusing.reason)] if fusing.reason else rows
 
 
 def number(value: float | None) -> str:

@@ -202,6 +202,9 @@ def split(batch: Batch, parts: int) -> Iterator[tuple[Batch, float]]:
     >>> [(part[0].tolist(), share) for part, share in split((torch.arange(4),), 3)]
     [([0, 1], 0.5), ([2], 0.25), ([3], 0.25)]
     """
+    if parts == 1:
+        yield batch, 1.0
+        return
     rows = len(batch[0])
     pieces = (tensor.tensor_split(min(parts, rows)) for tensor in batch)
     for part in zip(*pieces, strict=True):
