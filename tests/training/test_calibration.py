@@ -54,7 +54,7 @@ def test_many_small_models_train_as_one(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_would_be_no_faster_trains_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "compiling_s", lambda: 1e9)
     monkeypatch.setattr(calibration, "_GAIN", 1e6)
-    plan = plan_of(Line(), 1000)
+    plan = plan_of(Line(), 10_000)
     assert plan.lanes == 1
     assert "as one would take" in plan.reason
 
