@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,7 +64,16 @@ class Of(Blobs):
         return self._build()
 
 
-@pytest.mark.parametrize("workload", [Blobs(), Droopy(), Normed(), Of(Assigned), Of(Enclosed)])
+class Marked(Blobs):
+    """Keeps a number that differs from itself."""
+
+    def __init__(self) -> None:
+        self.unknown = math.nan
+
+
+@pytest.mark.parametrize(
+    "workload", [Blobs(), Droopy(), Normed(), Marked(), Of(Assigned), Of(Enclosed)]
+)
 def test_what_can_be_stacked_trains_as_alone(workload: Blobs) -> None:
     assert refusal_of(workload) is None
     bench, spec = bench_of(workload, "float64"), make_spec(steps=20, evaluations=4)

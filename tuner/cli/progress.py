@@ -173,10 +173,8 @@ class Scene:
             if plan is not None:
                 self._plan = str(plan)
                 yield f"{plan}."
-        before, self._paused = (
-            self._paused,
-            (read_state(self._database, self.study) is StudyState.PAUSED),
-        )
+        before = self._paused
+        self._paused = read_state(self._database, self.study) is StudyState.PAUSED
         if self._paused and not before:
             yield announce_pause(self.study.name)
 

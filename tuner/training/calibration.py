@@ -23,7 +23,7 @@ from tuner.training.loop import WorkloadLoop, run_trial
 from tuner.training.prepare import CohortRehearsal, Rehearsal, default_configs
 from tuner.training.refusals import Refusals
 from tuner.training.run import Run
-from tuner.training.seeds import random_state, restore_random_state
+from tuner.training.seeds import undisturbed
 from tuner.training.timing import Timing
 from tuner.training.tracing import compiling_s
 
@@ -90,15 +90,13 @@ def calibrate(
         The plan, and the model that it was measured with, unless it is one trial at a time.
     """
     calibration = _Calibration(bench, spec, work, refusals, known)
-    before = random_state(bench.device)
     try:
-        plan = calibration.choose()
+        with undisturbed(bench.device):
+            plan = calibration.choose()
     except Exception as error:  # noqa: BLE001 (what a workload raises shows again where it counts)
         reason = str(error).strip().splitlines() or [""]
         why = f"trying it has raised {type(error).__name__}: {reason[0]:.200}"
         plan = FusePlan(1, trials=work.trials, reason=why)
-    finally:
-        restore_random_state(before, bench.device)
     return plan, calibration.models.get((plan.lanes, plan.compiled))
 
 

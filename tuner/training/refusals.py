@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import random
 import warnings
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,14 @@ from tuner.optim.groups import check_groups, sparse_parameters, trainable
 from tuner.optim.lane_rules import RULES
 from tuner.training.bench import Bench
 from tuner.training.cohort import Cohort
+from tuner.training.device import autocast
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import WorkloadLoop, run_trial
 from tuner.training.prepare import CohortRehearsal, Rehearsal
+from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
-from tuner.training.seeds import random_state, restore_random_state
+from tuner.training.seeds import undisturbed
 from tuner.training.workload import Data
 
 _WRAPPER = "tuner.optim.Lookahead"
@@ -78,12 +81,14 @@ class Refusals:
         if reason is None:
             kind = (config.optimizer, config.company)
             if kind not in self._unfit:
-                self._unfit[kind] = _undisturbed(self._bench, lambda: self._find_unfit(config))
+                with _quietly(self._bench):
+                    self._unfit[kind] = self._find_unfit(config)
             reason = self._unfit[kind]
         if reason is None:
             _, *groups = config.company
             if (key := tuple(groups)) not in self._unlike:
-                self._unlike[key] = _undisturbed(self._bench, lambda: self._find_unlike(config))
+                with _quietly(self._bench):
+                    self._unlike[key] = self._find_unlike(config)
             reason = self._unlike[key]
         return reason
 
@@ -118,10 +123,10 @@ class Refusals:
                 alone = _train_alone(bench, self._spec, config)
             except Exception as error:  # noqa: BLE001 (a workload raises anything)
                 return f"trying it has raised {_tell(error)}"
-        reason = _find_peculiarity(bench)
-        if reason is not None:
-            return reason
         try:
+            reason = _find_peculiarity(bench)
+            if reason is not None:
+                return reason
             together = _train_together(bench, self._spec, config)
         except Exception as error:  # noqa: BLE001 (a workload raises anything)
             return f"the model cannot be stacked: {_tell(error)}"
@@ -146,16 +151,12 @@ def _unknown(config: TrialConfig) -> str | None:
     return None
 
 
-def _undisturbed(bench: Bench, find: Any) -> str | None:
-    """Returns what is found, and leaves the sources of randomness as they were."""
-    before = random_state(bench.device)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a workload warns of shows where it trains
-            found: str | None = find()
-            return found
-    finally:
-        restore_random_state(before, bench.device)
+@contextlib.contextmanager
+def _quietly(bench: Bench) -> Iterator[None]:
+    """Has what is tried draw and warn for nobody; warnings show where it trains."""
+    with undisturbed(bench.device), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _tell(error: Exception) -> str:
@@ -208,10 +209,8 @@ def _train_alone(bench: Bench, spec: StudySpec, config: TrialConfig) -> dict[str
         reporter = Rehearsal()
         run = Run(spec, one, device=bench.device, reporter=reporter, at_most=_STEPS)
         run_trial(WorkloadLoop(bench), run)
-        last = reporter.evaluations[-1].metrics if reporter.evaluations else {}
-        found |= {f"{name} by {one.optimizer}": value for name, value in last.items()}
-        for _, name, value in run.take_logged():
-            found[f"{name} by {one.optimizer}"] = value
+        last = reporter.evaluations[-1] if reporter.evaluations else None
+        found |= _name(one, last, run.take_logged())
     return found
 
 
@@ -224,11 +223,16 @@ def _train_together(bench: Bench, spec: StudySpec, config: TrialConfig) -> dict[
     cohort.train()
     found: dict[str, float] = {}
     for lane, one in enumerate(configs):
-        last = reporter.last[lane].metrics if lane in reporter.last else {}
-        found |= {f"{name} by {one.optimizer}": value for name, value in last.items()}
-        for _, name, value in cohort.take_logged(lane):
-            found[f"{name} by {one.optimizer}"] = value
+        found |= _name(one, reporter.last.get(lane), cohort.take_logged(lane))
     return found
+
+
+def _name(
+    config: TrialConfig, last: Evaluation | None, logged: Iterable[tuple[int, str, float]]
+) -> dict[str, float]:
+    """Returns the last of what was measured and logged of a trial, by name."""
+    values = {name: value for _, name, value in logged} | ({} if last is None else last.metrics)
+    return {f"{name} by {config.optimizer}": value for name, value in values.items()}
 
 
 # Looking.
@@ -240,12 +244,14 @@ def _find_peculiarity(bench: Bench) -> str | None:
     for name, parameter in trainable(model).items():
         if parameter._backward_hooks:  # noqa: SLF001 (torch tells of hooks in no other way)
             return f"a hook is on the gradient of {name}"
-    known: dict[str, Any] = {}
+    known: dict[str, str] = {}
     for turn in range(3):
         drawn = _drawn_outside_torch()
         rows = torch.arange(min(_ROWS, bench.train_examples), device=bench.device)
-        bench.workload.loss(model, bench.batch(rows)).backward()
-        with torch.no_grad():
+        with autocast(bench.precision, bench.device):
+            loss = bench.workload.loss(model, bench.batch(rows))
+        loss.backward()
+        with torch.no_grad(), autocast(bench.precision, bench.device):
             model.eval()
             bench.workload.metrics(model, next(bench.chunks())[0])
             model.train()
@@ -267,11 +273,14 @@ def _drawn_outside_torch() -> tuple[Any, ...]:
     return random.getstate(), name, np.asarray(keys).tobytes(), *rest
 
 
-def _plain_attributes(bench: Bench, model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yields what the workload and the modules keep as plain values of Python, by name."""
+def _plain_attributes(bench: Bench, model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yields what the workload and the modules keep as plain values of Python, as written, by name.
+
+    Written, NaN is what it was.
+    """
     owners: dict[str, Any] = {"the workload": bench.workload}
     owners |= {name or "the model": module for name, module in model.named_modules()}
     for label, owner in owners.items():
         for name, value in getattr(owner, "__dict__", {}).items():
             if isinstance(value, bool | int | float | str | None):
-                yield f"{label}.{name}", value
+                yield f"{label}.{name}", repr(value)

@@ -82,8 +82,19 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         seed: The seed.
         device: Whose generator to put back, besides those of the CPU.
     """
+    with undisturbed(device):
+        seed_all(seed)
+        yield
+
+
+@contextlib.contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Has whatever is drawn at random for a while leave no trace.
+
+    Args:
+        device: Whose generator to put back, besides those of the CPU.
+    """
     before = random_state(device)
-    seed_all(seed)
     try:
         yield
     finally:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from tuner.training.seeds import random_state, restore_random_state
+from tuner.training.seeds import undisturbed
 
 Function = Callable[..., Tensor]
 
@@ -46,11 +45,6 @@ _FIRST_S, _AGAIN_S = 9.0, 4.0
 def compiling_s() -> float:
     """Returns the seconds compiling should take: fewer where this machine has compiled before."""
     return _AGAIN_S if Path(cache_dir(), "fxgraph").exists() else _FIRST_S
-
-
-def leave(function: Function, tensors: Sequence[Tensor], dims: Dims) -> Function:
-    """Returns a function as it is: it is called once."""
-    return function
 
 
 class Compiler:
@@ -159,18 +153,8 @@ def _trace(
     function: Function, tensors: Sequence[Tensor], rewritten: Mapping[Any, Function]
 ) -> GraphModule:
     mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
-    with _undisturbed(tensors[0].device), tracing(TracingContext(mode)):
+    with undisturbed(tensors[0].device), tracing(TracingContext(mode)):
         return make_fx(lambda *arguments: (function(*arguments),), dict(rewritten))(*tensors)
-
-
-@contextlib.contextmanager
-def _undisturbed(device: torch.device) -> Iterator[None]:
-    """Has whatever is drawn at random leave no trace."""
-    before = random_state(device)
-    try:
-        yield
-    finally:
-        restore_random_state(before, device)
 
 
 def _with_lanes(tensors: Sequence[Tensor], dims: Dims, lanes: int) -> list[Tensor]:
@@ -301,7 +285,7 @@ def _serves(compiled: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]
     Where Inductor has needed a number, it has taken that of the symbol, and refuses others; of what
     it finds in its cache, nothing else says so.
     """
-    with _undisturbed(tensors[0].device), torch.no_grad():
+    with undisturbed(tensors[0].device), torch.no_grad():
         try:
             compiled(*tensors)
         except AssertionError:
