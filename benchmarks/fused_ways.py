@@ -28,7 +28,7 @@ from tuner.domain.trials import Proposal, TrialConfig, decode, walk
 from tuner.optim import build_optimizer
 from tuner.training.bench import Bench
 from tuner.training.cohort import Cohort
-from tuner.training.device import resolve_device
+from tuner.training.device import resolve_device, wait_for
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import Ending, run_trial, train_workload
@@ -250,26 +250,20 @@ def time_calls(device: torch.device, call: Callable[[], object]) -> float:
     """Returns the seconds of a call once it is warm: the best of three looks."""
     for _ in range(2):
         call()
-    synchronize(device)
+    wait_for(device)
     count, best = 1, math.inf
     looks = 0
     while looks < 3:
         began = time.perf_counter()
         for _ in range(count):
             call()
-        synchronize(device)
+        wait_for(device)
         taken = time.perf_counter() - began
         if taken < _LOOK_S / 2:
             count = max(count + 1, math.ceil(count * _LOOK_S / taken))
             continue
         best, looks = min(best, taken / count), looks + 1
     return best
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -302,7 +296,7 @@ def timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, Any]:
     """Returns the seconds that work takes, its kernels included, and what it returns."""
     began = time.perf_counter()
     found = work()
-    synchronize(device)
+    wait_for(device)
     return time.perf_counter() - began, found
 
 

@@ -277,21 +277,24 @@ class _Stopwatch:
 
     def advance(self, step: int) -> bool:
         """Goes on until enough has been seen; the first steps do not count."""
-        spent = self.timing.train_s
         if self._since is None:
             if step >= _WARMUP_STEPS:
-                self._since = (step, spent)
+                self._since = (step, self._spent_s())
             return True
         since, before = self._since
-        if step > since:
-            # A trial too short for a look has this much.
-            step_s = (spent - before) / (step - since)
-            if spent - before >= _LOOK_S or self.step_s == math.inf:
-                self.step_s = min(self.step_s, step_s)
-        if spent - before >= _LOOK_S:
-            self._looked_s += spent - before
-            self._since = (step, spent)
+        # A trial too short for a look has its first step.
+        if step > since and (self.step_s == math.inf or self.timing.train_s - before >= _LOOK_S):
+            spent_s = self._spent_s()
+            self.step_s = min(self.step_s, (spent_s - before) / (step - since))
+            if spent_s - before >= _LOOK_S:
+                self._looked_s += spent_s - before
+                self._since = (step, spent_s)
         return self._looked_s < _LOOKS * _LOOK_S
+
+    def _spent_s(self) -> float:
+        """Returns the seconds of training, those included that a device has yet to spend."""
+        self.timing.wait()
+        return self.timing.train_s
 
 
 class _TrialStopwatch(_Stopwatch, Rehearsal):

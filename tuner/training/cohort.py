@@ -209,7 +209,7 @@ class Cohort:
             How each ended, in the order of the trials.
         """
         steps = self._steps
-        self.timing.begin()
+        self.timing.begin(self._device)
         steps.begin()
         self._tabulate(self.taken)
         with torch.no_grad():

@@ -89,6 +89,12 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     return contextlib.nullcontext()
 
 
+def wait_for(device: torch.device) -> None:
+    """Waits until a device has done what it was given: an accelerator works on its own."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tells whether an exception means that memory ran out, on the device or the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

@@ -22,6 +22,7 @@ from tuner.optim.lane_tables import LaneTables
 from tuner.optim.lanes import LaneState, Layout, Segment
 from tuner.optim.yellowfin_lanes import new_measurements
 from tuner.training.bench import Bench
+from tuner.training.capture import Step, captured
 from tuner.training.fused_norms import FusedNorms, widen_norms
 from tuner.training.fusion import FusedMetrics, FusedStep
 from tuner.training.seeds import derive_seed, seeded
@@ -111,7 +112,7 @@ class FusedModel:
         self.layout = Layout.of(self._model)
         calls = [call for name in spec.space.optimizers for call in _calls(name)]
         self._family = Family.of(calls, spec.train.averages)
-        self._steps: dict[tuple[tuple[Segment, ...], Family], FusedStep] = {}
+        self._steps: dict[tuple[tuple[Segment, ...], Family], Step] = {}
         # Not compiled: evaluations are few, and gain little.
         self._metrics = FusedMetrics(
             bench.workload, self._build(), Compiler(enabled=False), precision=bench.precision
@@ -169,12 +170,12 @@ class FusedModel:
             buffers=buffers,
         )
 
-    def step(self, tables: LaneTables, family: Family, number: int) -> FusedStep:
+    def step(self, tables: LaneTables, family: Family, number: int) -> Step:
         """Returns what takes a step, from 0, of a cohort."""
         segments = tables.trained(number)
         key = (segments, family)
         if key not in self._steps:
-            self._steps[key] = FusedStep(
+            step = FusedStep(
                 self.bench.workload,
                 self._model,
                 segments,
@@ -185,6 +186,7 @@ class FusedModel:
                 precision=self.bench.precision,
                 accumulate=self.spec.train.accumulate,
             )
+            self._steps[key] = captured(step, self.bench.device)
         return self._steps[key]
 
     def evaluate(

@@ -219,7 +219,7 @@ class Run(Suggestions, Progress, Evaluations):
         if not steps.begun:
             self._snapshot.restore_randomness(self.device)
         steps.begin()
-        self.timing.begin()
+        self.timing.begin(self.device)
         while not steps.is_over:
             if self.over is not None:
                 raise self.over

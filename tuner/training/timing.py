@@ -7,6 +7,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
+import torch
+
+from tuner.training.device import wait_for
+
 
 @dataclass
 class Timing:
@@ -19,10 +23,12 @@ class Timing:
 
     train_s: float = 0.0
     eval_s: float = 0.0
+    _device: torch.device | None = field(default=None, repr=False, compare=False)
     _marked_at: float | None = field(default=None, repr=False, compare=False)
 
-    def begin(self) -> None:
-        """Starts counting."""
+    def begin(self, device: torch.device) -> None:
+        """Starts counting what is spent on a device."""
+        self._device = device
         self._marked_at = time.perf_counter()
 
     def mark(self) -> None:
@@ -32,14 +38,24 @@ class Timing:
             self.train_s += now - self._marked_at
             self._marked_at = now
 
+    def wait(self) -> None:
+        """Counts as training what the device has yet to do, too, by waiting for it."""
+        self._wait()
+        self.mark()
+
+    def _wait(self) -> None:
+        if self._device is not None:
+            wait_for(self._device)
+
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Counts the time within as evaluation."""
-        self.mark()
+        """Counts the time within as evaluation, but for what the device has yet to do."""
+        self.wait()
         began = time.perf_counter()
         try:
             yield
         finally:
+            self._wait()
             ended = time.perf_counter()
             self.eval_s += ended - began
             if self._marked_at is not None:

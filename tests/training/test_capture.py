@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.cohorts import (
+    Blobs,
+    CohortRecorder,
+    Droopy,
+    Normed,
+    Trained,
+    check_same,
+    train_lanes,
+)
+from tests.training.trials import make_config, make_spec
+from tuner.training.bench import Bench
+from tuner.training.capture import CapturedStep, Step
+from tuner.training.cohort import Cohort
+from tuner.training.fused_model import FusedModel
+from tuner.training.lane import LaneStart
+
+CONFIGS = [
+    make_config("adam"),
+    make_config("muon"),
+    make_config("momentum", schedule="cosine"),
+    make_config("yellowfin"),
+    make_config("lookahead(adamw)"),
+]
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of CUDA")
+
+
+class Notes:
+    """Stands in for CUDA where there is none: takes down a function, and calls it again.
+
+    As with CUDA, taking down does nothing, and what is read again are the tensors taken down.
+    """
+
+    def __init__(self) -> None:
+        self.taken = self.played = 0
+
+    def __call__(self, function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+        self.taken += 1
+        result = torch.empty(0, dtype=torch.float64)
+
+        def play() -> None:
+            self.played += 1
+            result.set_(function())  # type: ignore[no-untyped-call]
+
+        return play, result
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch) -> Notes:
+    """What steps are recorded by from now on."""
+    notes = Notes()
+
+    def capture(step: Step, device: torch.device) -> Step:
+        return CapturedStep(step, notes)
+
+    monkeypatch.setattr("tuner.training.fused_model.captured", capture)
+    return notes
+
+
+def bench_on(workload: Blobs, device: str = "cpu") -> Bench:
+    return Bench.prepare(workload, torch.device(device), "float64")
+
+
+def everything(trained: Trained) -> list[object]:
+    lanes = range(len(trained.outcomes))
+    return [[trained.values(lane), trained.logged(lane)] for lane in lanes]
+
+
+@pytest.mark.parametrize("workload", [Blobs(), Droopy(), Normed()])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_replayed_steps_are_those_taken_one_by_one(
+    workload: Blobs, accumulate: int, request: pytest.FixtureRequest
+) -> None:
+    spec = make_spec(steps=40, evaluations=4, train={"accumulate": accumulate})
+    bench, prune_at = bench_on(workload), {1: 10, 3: 20}
+    plain = train_lanes(bench, CONFIGS, spec, CohortRecorder(prune_at))
+
+    notes: Notes = request.getfixturevalue("notes")
+    replayed = train_lanes(bench, CONFIGS, spec, CohortRecorder(prune_at))
+
+    assert everything(replayed) == everything(plain)
+    assert replayed.outcomes == plain.outcomes
+    # Recorded at first, and once each lane has been dropped; three steps are taken before.
+    assert (notes.taken, notes.played) == (3, 40 - 3 * 3)
+
+
+def test_the_next_cohort_is_recorded_anew(notes: Notes) -> None:
+    spec = make_spec(steps=12, evaluations=3)
+    model = FusedModel(bench_on(Blobs()), spec)
+    starts = [LaneStart(config) for config in CONFIGS]
+    cohorts = [Cohort(model, starts, CohortRecorder()) for _ in range(2)]
+    for cohort in cohorts:
+        cohort.train()
+    first, second = (cohort.rows() for cohort in cohorts)
+    assert torch.equal(first, second)
+    assert notes.taken == 2
+
+
+def test_nothing_is_recorded_of_lanes_that_soon_change(notes: Notes) -> None:
+    spec = make_spec(steps=9, evaluations=3)
+    train_lanes(bench_on(Blobs()), CONFIGS[:3], spec, CohortRecorder({0: 3, 1: 6}))
+    assert notes.taken == 0
+
+
+def test_steps_that_cannot_be_captured_are_taken_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(
+        "tuner.training.fused_model.captured", lambda step, device: CapturedStep(step, refuse)
+    )
+    bench, spec = bench_on(Blobs()), make_spec(steps=20, evaluations=4)
+    with pytest.warns(UserWarning, match="not permitted when stream is capturing. To have") as told:
+        fused = train_lanes(bench, CONFIGS[:1], spec)
+    assert len(told) == 1
+    check_same(fused, bench, spec, CONFIGS[:1])
+
+
+# On the device itself.
+
+
+@on_a_gpu
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("workload", [Blobs(), Normed()])
+def test_lanes_on_a_gpu_train_as_on_the_cpu(workload: Blobs, *, compiled: bool) -> None:
+    spec, prune_at = make_spec(steps=40, evaluations=4), {2: 20}
+    configs = [config for config in CONFIGS if config.optimizer != "muon"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        there = train_lanes(
+            bench_on(workload, "cuda"), configs, spec, CohortRecorder(prune_at), compiled=compiled
+        )
+    here = train_lanes(bench_on(workload), configs, spec, CohortRecorder(prune_at))
+    for lane in range(len(configs)):
+        torch.testing.assert_close(there.values(lane), here.values(lane), rtol=1e-6, atol=1e-9)
+    assert there.outcomes == here.outcomes
+
+
+@on_a_gpu
+@pytest.mark.parametrize("workload", [Blobs(), Droopy(), Normed()])
+def test_replayed_steps_on_a_gpu_are_those_taken_one_by_one(
+    workload: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, prune_at = make_spec(steps=40, evaluations=4), {2: 20}
+    bench = bench_on(workload, "cuda")
+    replayed = train_lanes(bench, CONFIGS, spec, CohortRecorder(prune_at))
+    monkeypatch.setattr("tuner.training.fused_model.captured", lambda step, device: step)
+    plain = train_lanes(bench, CONFIGS, spec, CohortRecorder(prune_at))
+    for lane in range(len(CONFIGS)):
+        torch.testing.assert_close(replayed.values(lane), plain.values(lane), rtol=1e-9, atol=1e-9)
