@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
@@ -30,6 +31,7 @@ def test_composed_optimizers_run_from_a_study_file_to_a_report(tuner: Tuner) -> 
     assert all(row["default_value"] is not None for row in told["optimizers"])
 
 
+@pytest.mark.slow
 def test_a_winner_s_exports_rebuild_it(tuner: Tuner, project: Path) -> None:
     few = ("--set", "budget.trials=3", "--set", "budget.steps=20")
     only = ("--set", 'space.optimizers=["lookahead(yellowfin)"]', "--set", "study.name=one")

@@ -221,6 +221,7 @@ def test_program_of_tuners_name_in_the_working_directory_is_not_run(
     assert "12 of 12" in ended.stdout
 
 
+@pytest.mark.slow
 def test_what_a_user_named_things_never_becomes_code(tuner: Tuner, project: Path) -> None:
     name = 'x"""+__import__("os").system("touch owned")+"""[red]'
     ran = tuner("run", "studies/parabola.toml", "--name", name, *_SMALL)

@@ -144,7 +144,7 @@ def _print(
     for event in events:
         click.echo(str(event))
     for key, attribute in record.attributes.items():
-        if key not in ("config", "traceback", "groups", "metrics", "sampler"):
+        if key not in ("config", "traceback", "groups", "metrics", "sampler", "places"):
             click.echo(f"{key}: {attribute}")
     if "traceback" in record.attributes:
         click.echo(f"\n{record.attributes['traceback']}")
