@@ -240,33 +240,37 @@ class Losses:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._joined = torch.empty(0, device=device)
         self._parts: list[Tensor] = []
 
     def add(self, loss: Tensor) -> None:
         """Takes a step's loss."""
         self._parts.append(loss)
         if len(self._parts) > _LOSSES_KEPT:
-            self._parts = [self._joined()]
+            self._join()
 
     def read(self) -> list[float]:
         """Returns them all, waiting for the device once."""
-        losses: list[float] = self._joined().tolist()
+        losses: list[float] = self._join().tolist()
         return losses
 
     def forget(self) -> None:
         """Starts a new interval."""
-        self._parts = []
+        self._joined, self._parts = self._joined[:0], []
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns them for a checkpoint."""
-        return {"losses": self._joined()}
+        return {"losses": self._join()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continues from what :meth:`state_dict` gave."""
-        self._parts = [state["losses"].to(self._device)]
+        self._joined, self._parts = state["losses"].to(self._device), []
 
-    def _joined(self) -> Tensor:
-        return torch.cat([loss.reshape(-1) for loss in self._parts] or [torch.empty(0)])
+    def _join(self) -> Tensor:
+        if self._parts:
+            self._joined = torch.cat([self._joined, torch.stack(self._parts).reshape(-1)])
+            self._parts = []
+        return self._joined
 
 
 def _to_value(returned: Any) -> float | None:

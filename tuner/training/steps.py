@@ -40,7 +40,9 @@ class Steps:
         self._at_most = at_most
         self._capped = capped
         self._done = 0
+        # What this turn has cost by each optimizer, and by the dearest.
         self._calls: Counter[torch.optim.Optimizer] = Counter()
+        self._cost = 0
         self.length: int | None = None
         self.epoch_steps: int | None = None
         self.turns = 0
@@ -66,8 +68,7 @@ class Steps:
     @property
     def taken(self) -> int:
         """Steps taken, the present one included."""
-        calls = max(self._calls.values(), default=0)
-        return self._done + (max(1, calls) if self.inside else calls)
+        return self._done + (self._cost or self.inside)
 
     @property
     def is_over(self) -> bool:
@@ -115,7 +116,7 @@ class Steps:
     def begin(self) -> None:
         """Starts counting turns."""
         self.begun = True
-        self._calls.clear()
+        self._start()
 
     def enter(self) -> int:
         """Starts a turn; returns the steps before it."""
@@ -126,8 +127,13 @@ class Steps:
         """Ends a turn; returns whether it was the last."""
         self._done, self.turns = self.taken, self.turns + 1
         self.inside = False
-        self._calls.clear()
+        self._start()
         return self.is_over
+
+    def _start(self) -> None:
+        if self._cost:
+            self._calls.clear()
+            self._cost = 0
 
     def at(self, step: int) -> int:
         """Returns the steps taken at the end of a step, as the loop counts it from 0."""
@@ -142,7 +148,8 @@ class Steps:
 
         In whole numbers it is exactly how many of ``evaluation_step`` have come.
         """
-        return min(taken, self.total) * self._budget.evaluations // self.total
+        total = self.total
+        return min(taken, total) * self._budget.evaluations // total
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
         """Counts what an optimizer's steps cost."""
@@ -164,16 +171,21 @@ class Steps:
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
         if closure is None:
             # A turn costs one, however many such steps it takes.
-            self._calls[optimizer] += not self.begun
+            if not self.begun:
+                self._add(optimizer)
             return None
         if self._capped:
             self._cap(optimizer)
 
         def counted() -> Any:
-            self._calls[optimizer] += 1
+            self._add(optimizer)
             return closure()
 
         return (args[0], counted), {k: v for k, v in kwargs.items() if k != "closure"}
+
+    def _add(self, optimizer: torch.optim.Optimizer) -> None:
+        self._calls[optimizer] += 1
+        self._cost = max(self._cost, self._calls[optimizer])
 
     def _cap(self, optimizer: torch.optim.Optimizer) -> None:
         """Keeps the last step of L-BFGS from costing more than is left of the budget."""
