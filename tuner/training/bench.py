@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tuner.domain.train import FULL, BatchSize
 from tuner.errors import SpecError
 from tuner.training.device import autocast, dtype_of
-from tuner.training.seeds import derive_seed
+from tuner.training.seeds import derive_seed, seed_torch
 from tuner.training.workload import Batch, Data, Workload
 
 _EVALUATION_ROWS = 2048
@@ -78,7 +78,7 @@ class Bench:
 
     def build_model(self, seed: int) -> nn.Module:
         """Returns a new model on the device, initialised from the study's seed."""
-        torch.manual_seed(derive_seed(seed, "init"))
+        seed_torch(derive_seed(seed, "init"))
         model = self.workload.model()
         if not isinstance(model, nn.Module):
             raise SpecError(f"model() returned {type(model).__name__}: return a torch nn.Module.")

@@ -19,7 +19,7 @@ from tuner.training.device import autocast
 from tuner.training.evaluations import to_float
 from tuner.training.reporting import Diverged, Interrupted, Pruned
 from tuner.training.run import Run
-from tuner.training.seeds import BatchOrder, derive_seed
+from tuner.training.seeds import BatchOrder, derive_seed, seed_torch
 from tuner.training.workload import Batch
 
 Train = Callable[[Run], Any]
@@ -118,7 +118,7 @@ def train_workload(run: Run, bench: Bench) -> None:
     losses = Losses(run.device)
     run.checkpoint(losses=losses)
     order = BatchOrder(bench.train_examples, run.batch_size, run.seed, run.device)
-    torch.manual_seed(derive_seed(run.seed, "train"))
+    seed_torch(derive_seed(run.seed, "train"))
     model.train()
     parts = Parts(bench, order, run.train.accumulate)
     for number in run.steps():
