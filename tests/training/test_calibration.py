@@ -11,6 +11,7 @@ from tests.training.trials import Line, bench_of, make_spec
 from tuner.domain.fusing import FusePlan
 from tuner.training import calibration
 from tuner.training.calibration import Work, calibrate, warm_up
+from tuner.training.compile_costs import CompileCosts
 from tuner.training.refusals import Refusals
 from tuner.training.workload import Batch
 
@@ -42,7 +43,7 @@ def plan_of(workload: Any, trials: int = 100_000, asked: str = "auto", **tables:
 
 def test_many_small_models_train_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing could pay for compiling.
-    monkeypatch.setattr(calibration, "compiling_s", lambda: 1e9)
+    monkeypatch.setattr(CompileCosts, "seconds", 1e9)
     plan = plan_of(Line())
     assert plan.lanes >= 64
     assert not plan.compiled
@@ -52,7 +53,7 @@ def test_many_small_models_train_as_one(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_would_be_no_faster_trains_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "compiling_s", lambda: 1e9)
+    monkeypatch.setattr(CompileCosts, "seconds", 1e9)
     monkeypatch.setattr(calibration, "_GAIN", 1e6)
     plan = plan_of(Line(), 10_000)
     assert plan.lanes == 1
@@ -83,7 +84,7 @@ def test_optimizers_without_a_rule_keep_a_study_single() -> None:
 def test_memory_bounds_a_cohort(monkeypatch: pytest.MonkeyPatch) -> None:
     own = calibration._lane_bytes(bench_of(Line()), make_spec())
     monkeypatch.setattr(calibration, "free_bytes", lambda device: 5 * own / calibration._MEMORY)
-    monkeypatch.setattr(calibration, "compiling_s", lambda: 1e9)
+    monkeypatch.setattr(CompileCosts, "seconds", 1e9)
     assert plan_of(Line()).lanes == 4
     assert plan_of(Line(), asked="64").lanes == 5
     monkeypatch.setattr(calibration, "free_bytes", lambda device: own)

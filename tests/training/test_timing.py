@@ -45,6 +45,18 @@ def test_waiting_counts_as_training(machine: Machine) -> None:
     assert timing.train_s == 5.0
 
 
+def test_marks_within_an_evaluation_count_nothing(machine: Machine) -> None:
+    timing = Timing()
+    timing.begin(torch.device("cpu"))
+    with timing.evaluation():
+        machine.now += 2.0
+        timing.wait()
+        machine.now += 1.0
+    machine.now += 4.0
+    timing.mark()
+    assert (timing.train_s, timing.eval_s) == (4.0, 3.0)
+
+
 def test_an_evaluation_outside_training_is_counted_by_itself(machine: Machine) -> None:
     timing = Timing()
     with timing.evaluation():

@@ -25,7 +25,6 @@ from tuner.training.refusals import Refusals
 from tuner.training.run import Run
 from tuner.training.seeds import undisturbed
 from tuner.training.timing import Timing
-from tuner.training.tracing import compiling_s
 
 _WORTH_S = 5.0
 """Seconds of work left below which measuring costs more than it could save."""
@@ -203,12 +202,14 @@ class _Calibration:
     def _compile(self, configs: Sequence[TrialConfig], lanes: int, lane_s: float) -> FusePlan:
         """Returns the plan for a number of lanes, compiled where that pays for itself."""
         expected_s = min(self._single_s, lane_s) - lane_s / _EXPECTED
-        if self._steps * expected_s < compiling_s():
+        costs = self.models[lanes, False].compiler.costs
+        if self._steps * expected_s < costs.seconds:
             return self._plan(lanes, lane_s, "traced: compiling would not pay for itself")
         began = time.perf_counter()
         compiled_s = self.time_lanes(configs, lanes, compiled=True)
         if not self.models[lanes, True].compiler.enabled:
             return self._plan(lanes, lane_s, "traced: nothing can be compiled here")
+        costs.note()
         if compiled_s > _NO_GAIN * lane_s:
             return self._plan(lanes, lane_s, "traced: compiled they are no faster")
         how = f"compiled in {time.perf_counter() - began:.0f} s"
@@ -246,17 +247,36 @@ class _Calibration:
         """
         model = FusedModel(self._bench, self._spec, compiled=compiled)
         self.models[lanes, compiled] = model
-        watch, present = _CohortStopwatch(), max(1, round(self._share * lanes))
-        starts = [LaneStart(configs[lane % len(configs)]) for lane in range(present)]
+        present = max(1, round(self._share * lanes))
         try:
-            cohort = Cohort(model, starts, watch)
-            watch.timing = cohort.timing
-            cohort.train()
+            # Where there are more of them than lanes, as many cohorts as it takes to have them all.
+            steps_s = [
+                _time_cohort(model, [configs[lane % len(configs)] for lane in range(first, last)])
+                for first, last in _spans(len(configs), present)
+            ]
         except Exception as error:
             if is_out_of_memory(error):
                 return math.inf
             raise
-        return watch.step_s / present
+        return statistics.mean(steps_s) / present
+
+
+def _spans(count: int, present: int) -> list[tuple[int, int]]:
+    """Returns where cohorts begin and end that have all of some configurations, in turn.
+
+    >>> _spans(8, 3), _spans(2, 3)
+    ([(0, 3), (3, 6), (6, 9)], [(0, 3)])
+    """
+    return [(first, first + present) for first in range(0, count, present)]
+
+
+def _time_cohort(model: FusedModel, configs: Sequence[TrialConfig]) -> float:
+    """Returns the seconds of a cohort's step."""
+    watch = _CohortStopwatch()
+    cohort = Cohort(model, [LaneStart(config) for config in configs], watch)
+    watch.timing = cohort.timing
+    cohort.train()
+    return watch.step_s
 
 
 class _Stopwatch:
@@ -282,10 +302,11 @@ class _Stopwatch:
                 self._since = (step, self._spent_s())
             return True
         since, before = self._since
-        # A trial too short for a look has its first step.
-        if step > since and (self.step_s == math.inf or self.timing.train_s - before >= _LOOK_S):
+        if step > since and (not self._looked_s or self.timing.train_s - before >= _LOOK_S):
             spent_s = self._spent_s()
-            self.step_s = min(self.step_s, (spent_s - before) / (step - since))
+            step_s = (spent_s - before) / (step - since)
+            # A trial too short for a look has the mean of its steps.
+            self.step_s = min(self.step_s, step_s) if self._looked_s else step_s
             if spent_s - before >= _LOOK_S:
                 self._looked_s += spent_s - before
                 self._since = (step, spent_s)

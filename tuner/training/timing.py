@@ -52,13 +52,15 @@ class Timing:
         """Counts the time within as evaluation, but for what the device has yet to do."""
         self.wait()
         began = time.perf_counter()
+        # Whoever marks within, as when somebody asks how far the trial is, counts nothing.
+        counting, self._marked_at = self._marked_at is not None, None
         try:
             yield
         finally:
             self._wait()
             ended = time.perf_counter()
             self.eval_s += ended - began
-            if self._marked_at is not None:
+            if counting:
                 self._marked_at = ended
 
     def state_dict(self) -> dict[str, float]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._guards import TracingContext, tracing
-from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -21,6 +19,7 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
+from tuner.training.compile_costs import CompileCosts
 from tuner.training.seeds import undisturbed
 
 Function = Callable[..., Tensor]
@@ -36,15 +35,6 @@ _FEW, _MORE = 2, 3
 
 _NARROW = 16
 """Columns up to which a matrix is narrow."""
-
-
-_FIRST_S, _AGAIN_S = 9.0, 4.0
-"""Seconds that compiling a step is expected to take: at first, and where much of it is cached."""
-
-
-def compiling_s() -> float:
-    """Returns the seconds compiling should take: fewer where this machine has compiled before."""
-    return _AGAIN_S if Path(cache_dir(), "fxgraph").exists() else _FIRST_S
 
 
 class Compiler:
@@ -65,11 +55,13 @@ class Compiler:
 
     Attributes:
         enabled: Whether it compiles; False once that has failed.
+        costs: What compiling all that it has traced should take.
         before: Called before it compiles, which may take a while.
     """
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
+        self.costs = CompileCosts()
         self.before: Callable[[], object] = lambda: None
 
     def __call__(self, function: Function, tensors: Sequence[Tensor], dims: Dims) -> Function:
@@ -85,6 +77,7 @@ class Compiler:
             graph = _trace_any(function, tensors, dims, rewritten)
         except _DifferError:
             return function
+        self.costs.add(graph, tensors, dims)
         if not self.enabled:
             return _first_of(graph)
         self.before()
