@@ -61,6 +61,14 @@ def test_any_number_of_lanes_is_the_same_and_other_tensors_are_not() -> None:
     assert costs_of(trace(5), like=torch.ones(3, 2, dtype=torch.float64)).seconds > known
 
 
+def test_compiled_steps_are_quicker_and_most_so_where_little_is_computed() -> None:
+    costs = costs_of(trace(100))
+    steps_s = (0.0005, 0.002, 0.2)
+    gains = [traced_s / costs.step_s(traced_s) for traced_s in steps_s]
+    assert gains == sorted(gains, reverse=True)
+    assert min(gains) > 2
+
+
 def test_where_nothing_can_be_noted_everything_takes_longer(folder: Path) -> None:
     folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file in its place")

@@ -43,9 +43,6 @@ else a machine does makes steps slower, never quicker."""
 _WARMUP_STEPS = 3
 """Steps before that: something is traced, compiled or allocated in each of the first."""
 
-_EXPECTED = 2.5
-"""How much faster compiled steps are expected to be than traced ones."""
-
 _PRUNED = 0.5
 """Share of the steps that trials take, on average, where some are pruned."""
 
@@ -201,9 +198,9 @@ class _Calibration:
 
     def _compile(self, configs: Sequence[TrialConfig], lanes: int, lane_s: float) -> FusePlan:
         """Returns the plan for a number of lanes, compiled where that pays for itself."""
-        expected_s = min(self._single_s, lane_s) - lane_s / _EXPECTED
-        costs = self.models[lanes, False].compiler.costs
-        if self._steps * expected_s < costs.seconds:
+        costs, present = self.models[lanes, False].compiler.costs, self._count_present(lanes)
+        gain_s = min(self._single_s, lane_s) - costs.step_s(lane_s * present) / present
+        if self._steps * gain_s < costs.seconds:
             return self._plan(lanes, lane_s, "traced: compiling would not pay for itself")
         began = time.perf_counter()
         compiled_s = self.time_lanes(configs, lanes, compiled=True)
@@ -247,7 +244,7 @@ class _Calibration:
         """
         model = FusedModel(self._bench, self._spec, compiled=compiled)
         self.models[lanes, compiled] = model
-        present = max(1, round(self._share * lanes))
+        present = self._count_present(lanes)
         try:
             # Where there are more of them than lanes, as many cohorts as it takes to have them all.
             steps_s = [
@@ -259,6 +256,10 @@ class _Calibration:
                 return math.inf
             raise
         return statistics.mean(steps_s) / present
+
+    def _count_present(self, lanes: int) -> int:
+        """Returns how many of a cohort's lanes train on average."""
+        return max(1, round(self._share * lanes))
 
 
 def _spans(count: int, present: int) -> list[tuple[int, int]]:
