@@ -13,17 +13,11 @@ with warnings.catch_warnings():
     from benchmarks.faults import run
 
 SCALE = Scale(trials=5, workers=2, steps=200, checkpoint_s=0.4, every_s=1.5, cut_s=3.0)
-QUICK = {("kill", "sqlite")}
 CASES = [(name, kind) for name, fault in FAULTS.items() for kind in fault.databases]
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        pytest.param(name, kind, marks=() if (name, kind) in QUICK else pytest.mark.slow)
-        for name, kind in CASES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_study_under_a_fault_ends_with_its_budget_and_loses_nothing(name: str, kind: str) -> None:
     reason = FAULTS[name].refusal()
     if reason is not None:

@@ -23,6 +23,7 @@ def value_of(tuner: Tuner, study: str) -> float:
     return value
 
 
+@pytest.mark.slow
 def test_composed_optimizers_run_from_a_study_file_to_a_report(tuner: Tuner) -> None:
     ended = tuner("run", "studies/digits-composed.toml", *SMALL)
     assert ended.returncode == 0, ended.stderr

@@ -136,6 +136,7 @@ def test_every_view_of_a_study_tells_of_it(
     assert not any((project / ".tuner").rglob("*.log"))
 
 
+@pytest.mark.slow
 def test_exported_winner_rebuilds_what_the_report_says(
     tuner: Tuner, project: Path, parabola: subprocess.CompletedProcess[str]
 ) -> None:
