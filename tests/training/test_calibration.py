@@ -112,6 +112,15 @@ def test_a_number_that_is_asked_for_is_taken() -> None:
     )
 
 
+def test_speed_is_compared_with_that_of_all_optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"sgd": 1e-3, "adam": 2e-3, "momentum": 6e-3}
+    monkeypatch.setattr(CompileCosts, "seconds", 1e9)
+    monkeypatch.setattr(
+        calibration._Calibration, "_time_single", lambda self, config: seconds[config.optimizer]
+    )
+    assert plan_of(Line(), asked="6").single_s == pytest.approx(3e-3)
+
+
 def test_what_another_worker_found_meanwhile_spares_compiling() -> None:
     bench, spec = bench_of(Line()), make_spec(space=SPACE)
     theirs = FusePlan(8, trials=100_000, reason="as they have found")

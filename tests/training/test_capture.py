@@ -18,7 +18,7 @@ from tests.training.cohorts import (
 )
 from tests.training.trials import make_config, make_spec
 from tuner.training.bench import Bench
-from tuner.training.capture import CapturedStep, Step
+from tuner.training.capture import CapturedStep, Record, Step
 from tuner.training.cohort import Cohort
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
@@ -49,21 +49,19 @@ class Notes:
 
         def play() -> None:
             self.played += 1
-            result.set_(function())  # type: ignore[no-untyped-call]
+            losses = function()
+            result.resize_(losses.shape).copy_(losses)
 
         return play, result
 
 
-@pytest.fixture
-def notes(monkeypatch: pytest.MonkeyPatch) -> Notes:
-    """What steps are recorded by from now on."""
-    notes = Notes()
+def record_by(monkeypatch: pytest.MonkeyPatch, record: Record | None) -> None:
+    """Has steps recorded by something else from now on, or taken one by one."""
 
     def capture(step: Step, device: torch.device) -> Step:
-        return CapturedStep(step, notes)
+        return step if record is None else CapturedStep(step, record)
 
     monkeypatch.setattr("tuner.training.fused_model.captured", capture)
-    return notes
 
 
 def bench_on(workload: Blobs, device: str = "cpu") -> Bench:
@@ -78,13 +76,14 @@ def everything(trained: Trained) -> list[object]:
 @pytest.mark.parametrize("workload", [Blobs(), Droopy(), Normed()])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_replayed_steps_are_those_taken_one_by_one(
-    workload: Blobs, accumulate: int, request: pytest.FixtureRequest
+    workload: Blobs, accumulate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = make_spec(steps=40, evaluations=4, train={"accumulate": accumulate})
-    bench, prune_at = bench_on(workload), {1: 10, 3: 20}
+    bench, prune_at, notes = bench_on(workload), {1: 10, 3: 20}, Notes()
+    record_by(monkeypatch, None)
     plain = train_lanes(bench, CONFIGS, spec, CohortRecorder(prune_at))
 
-    notes: Notes = request.getfixturevalue("notes")
+    record_by(monkeypatch, notes)
     replayed = train_lanes(bench, CONFIGS, spec, CohortRecorder(prune_at))
 
     assert everything(replayed) == everything(plain)
@@ -93,7 +92,9 @@ def test_replayed_steps_are_those_taken_one_by_one(
     assert (notes.taken, notes.played) == (3, 40 - 3 * 3)
 
 
-def test_the_next_cohort_is_recorded_anew(notes: Notes) -> None:
+def test_the_next_cohort_is_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = Notes()
+    record_by(monkeypatch, notes)
     spec = make_spec(steps=12, evaluations=3)
     model = FusedModel(bench_on(Blobs()), spec)
     starts = [LaneStart(config) for config in CONFIGS]
@@ -105,7 +106,9 @@ def test_the_next_cohort_is_recorded_anew(notes: Notes) -> None:
     assert notes.taken == 2
 
 
-def test_nothing_is_recorded_of_lanes_that_soon_change(notes: Notes) -> None:
+def test_nothing_is_recorded_of_lanes_that_soon_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = Notes()
+    record_by(monkeypatch, notes)
     spec = make_spec(steps=9, evaluations=3)
     train_lanes(bench_on(Blobs()), CONFIGS[:3], spec, CohortRecorder({0: 3, 1: 6}))
     assert notes.taken == 0
@@ -117,9 +120,7 @@ def test_steps_that_cannot_be_captured_are_taken_as_they_are(
     def refuse(function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(
-        "tuner.training.fused_model.captured", lambda step, device: CapturedStep(step, refuse)
-    )
+    record_by(monkeypatch, refuse)
     bench, spec = bench_on(Blobs()), make_spec(steps=20, evaluations=4)
     with pytest.warns(UserWarning, match="not permitted when stream is capturing. To have") as told:
         fused = train_lanes(bench, CONFIGS[:1], spec)
@@ -155,7 +156,7 @@ def test_replayed_steps_on_a_gpu_are_those_taken_one_by_one(
     spec, prune_at = make_spec(steps=40, evaluations=4), {2: 20}
     bench = bench_on(workload, "cuda")
     replayed = train_lanes(bench, CONFIGS, spec, CohortRecorder(prune_at))
-    monkeypatch.setattr("tuner.training.fused_model.captured", lambda step, device: step)
+    record_by(monkeypatch, None)
     plain = train_lanes(bench, CONFIGS, spec, CohortRecorder(prune_at))
     for lane in range(len(CONFIGS)):
         torch.testing.assert_close(replayed.values(lane), plain.values(lane), rtol=1e-9, atol=1e-9)

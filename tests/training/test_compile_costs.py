@@ -70,7 +70,6 @@ def test_compiled_steps_are_quicker_and_most_so_where_little_is_computed() -> No
 
 
 def test_where_nothing_can_be_noted_everything_takes_longer(folder: Path) -> None:
-    folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file in its place")
     costs = costs_of(trace(5))
     before = costs.seconds
