@@ -58,6 +58,23 @@ class Normed(Blobs):
         return nn.Sequential(first, nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 
 
+class Frozen(Blobs):
+    """Stands on a part that stays as in evaluation, but for the last of its norms."""
+
+    def model(self) -> nn.Module:
+        backbone = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.BatchNorm1d(8)
+        )
+        backbone[0].requires_grad_(False)
+        backbone.eval()
+        backbone[4].train()
+        return nn.Sequential(backbone, nn.Dropout(0.2), nn.Linear(8, 3))
+
+    def metrics(self, model: Any, batch: Batch) -> Any:
+        means = [model[0][place].running_mean.abs().sum() for place in (1, 4)]
+        return {"val_loss": self.loss(model, batch), "frozen": means[0], "moved": means[1]}
+
+
 class Droopy(Blobs):
     def model(self) -> nn.Module:
         return nn.Sequential(nn.Linear(4, 32), nn.Dropout(0.5), nn.Tanh(), nn.Linear(32, 3))

@@ -17,11 +17,12 @@ from tests.training.cohorts import (
     Blobs,
     CohortRecorder,
     Droopy,
+    Frozen,
     Normed,
     check_same,
     train_lanes,
 )
-from tests.training.trials import Line, bench_of, make_config, make_spec, train
+from tests.training.trials import Line, averaged, bench_of, make_config, make_spec, train
 from tuner.domain.groups import GroupValues
 from tuner.domain.schedules import SCHEDULES
 from tuner.domain.trials import TrialConfig
@@ -123,6 +124,18 @@ def test_statistics_of_norms_are_each_lanes_own() -> None:
     fused = train_lanes(bench, configs, spec)
 
     check_same(fused, bench, spec, configs)
+
+
+def test_what_is_in_eval_mode_stays_so_in_every_lane() -> None:
+    bench, spec = bench_of(Frozen(), "float64"), make_spec(steps=60, evaluations=4)
+    configs = [make_config("adam", lr=0.01), averaged(make_config("momentum", lr=0.05))]
+
+    fused = train_lanes(bench, configs, spec)
+
+    check_same(fused, bench, spec, configs)
+    for lane in range(2):
+        metrics = fused.recorder.evaluations[lane][-1].metrics
+        assert (metrics["frozen"], metrics["moved"] > 0) == (0, True)
 
 
 def test_lanes_drop_what_single_trials_drop() -> None:

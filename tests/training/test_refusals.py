@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tests.training.cohorts import FUSABLE, Blobs, Droopy, Normed, check_same, train_lanes
+from tests.training.cohorts import (
+    FUSABLE,
+    Blobs,
+    Droopy,
+    Frozen,
+    Normed,
+    check_same,
+    train_lanes,
+)
 from tests.training.trials import bench_of, make_config, make_spec
 from tuner.domain.groups import GroupValues
 from tuner.training.bench import Bench
@@ -72,7 +80,7 @@ class Marked(Blobs):
 
 
 @pytest.mark.parametrize(
-    "workload", [Blobs(), Droopy(), Normed(), Marked(), Of(Assigned), Of(Enclosed)]
+    "workload", [Blobs(), Droopy(), Normed(), Frozen(), Marked(), Of(Assigned), Of(Enclosed)]
 )
 def test_what_can_be_stacked_trains_as_alone(workload: Blobs) -> None:
     assert refusal_of(workload) is None

@@ -97,7 +97,8 @@ class LoopCode:
         return f'''def build_average(model):
     """Returns the average of the model's weights, to evaluate instead of the model.
 
-    Where the model has BatchNorm, call torch.optim.swa_utils.update_bn(loader, averaged) before.
+    Where the model has BatchNorm, call torch.optim.swa_utils.update_bn(loader, averaged) before. It
+    measures norms in eval mode anew, too: put the buffers of those back that are to stay.
     """
     averaged = AveragedModel(model, multi_avg_fn={name}({arguments}))
     averaged.due = AVERAGE_START

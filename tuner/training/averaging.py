@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import update_bn
 
 from tuner.domain.trials import TrialConfig
 from tuner.errors import WorkloadError
 from tuner.optim.averages import Average, build_average
 from tuner.optim.modes import evaluation_mode
+from tuner.training.modes import Modes, training_norms
 from tuner.training.seeds import derive_seed, seeded
 from tuner.training.steps import Steps
 
@@ -41,6 +41,7 @@ class Averaging:
         self._seed = seed
         self._device = device
         self._models: list[nn.Module] = []
+        self._modes: list[Modes] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._applied_at: int | None = None
         self.averages: list[Average] = []
@@ -58,9 +59,14 @@ class Averaging:
         average = build_average(self._config.average, self._config.average_values, model)
         if average is not None:
             self.averages.append(average)
-            optimizer.register_step_post_hook(
-                lambda *_: average.follow(self._steps.of(optimizer), self._steps.total)
-            )
+            modes = Modes(model)
+            self._modes.append(modes)
+
+            def follow(*_: object) -> None:
+                average.follow(self._steps.of(optimizer), self._steps.total)
+                modes.note()
+
+            optimizer.register_step_post_hook(follow)
         return average
 
     @property
@@ -125,29 +131,48 @@ class Averaging:
     def _refresh_norms(
         self, batches: Iterable[Any] | None, forward: Forward | None, alive: Callable[[], object]
     ) -> None:
-        """Has BatchNorm measure its statistics anew, of the weights the models hold now."""
-        modules = [module for model in self._models for module in model.modules()]
-        norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
-        if not norms:
-            return
+        """Has BatchNorm measure its statistics anew, of the weights the models hold now.
+
+        It is what torch's update_bn does, but norms that were in eval mode when the weights were
+        trained, as frozen ones are, keep theirs.
+        """
+        before = [Modes(model) for model in self._models]
+        try:
+            for modes in self._modes:
+                modes.put_back()
+            if norms := [norm for model in self._models for norm in training_norms(model).values()]:
+                self._measure_norms(norms, batches, forward or self._pass_inputs, alive)
+        finally:
+            for modes in before:
+                modes.put_back()
+
+    def _measure_norms(
+        self,
+        norms: list[_BatchNorm],
+        batches: Iterable[Any] | None,
+        forward: Forward,
+        alive: Callable[[], object],
+    ) -> None:
         if batches is None:
             raise WorkloadError(
                 "The model has BatchNorm, and the statistics in it are not those of its averaged "
                 "weights: hand the evaluation batches of training data to measure them by, with "
                 "'with run.evaluation(loader):'."
             )
-        passing = _Passing(self._models, forward or self._pass_inputs, alive)
-        before = [(module, module.training) for module in modules]
-        momenta = [(norm, norm.momentum) for norm in norms]
+        momenta, passed = [norm.momentum for norm in norms], False
         try:
-            with seeded(derive_seed(self._seed, "norms"), self._device):
-                update_bn(([batch] for batch in batches), passing)
+            with seeded(derive_seed(self._seed, "norms"), self._device), torch.no_grad():
+                for norm in norms:
+                    norm.reset_running_stats()
+                    norm.momentum = None  # the mean of all batches
+                for batch in batches:
+                    forward(batch)
+                    passed = True
+                    alive()
         finally:
-            for module, training in before:
-                module.training = training
-            for norm, momentum in momenta:
+            for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
-        if not passing.passed:
+        if not passed:
             raise WorkloadError(
                 "run.evaluation() was given no batches to measure the statistics of BatchNorm by: "
                 "hand it a loader, which can be gone through again and again."
@@ -163,22 +188,3 @@ class Averaging:
                 "'with run.evaluation(loader, forward=lambda batch: model(batch[...])):'."
             )
         return self._models[0](inputs.to(self._device))
-
-
-class _Passing(nn.Module):
-    """A loop's models as one, for torch's update_bn to pass whole batches through."""
-
-    def __init__(
-        self, models: Iterable[nn.Module], forward: Forward, alive: Callable[[], object]
-    ) -> None:
-        super().__init__()
-        self.models = nn.ModuleList(models)
-        self.passed = 0
-        self._pass = forward
-        self._alive = alive
-
-    def forward(self, batch: Any) -> None:
-        """Passes a batch through."""
-        self._pass(batch)
-        self.passed += 1
-        self._alive()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tuner.domain.train import FULL, BatchSize
 from tuner.errors import SpecError
 from tuner.training.device import autocast, dtype_of
+from tuner.training.modes import begin_training, evaluating
 from tuner.training.seeds import derive_seed, seed_torch
 from tuner.training.workload import Batch, Data, Workload
 
@@ -77,12 +78,16 @@ class Bench:
         return size
 
     def build_model(self, seed: int) -> nn.Module:
-        """Returns a new model on the device, initialised from the study's seed."""
+        """Returns a new model on the device, initialised from the study's seed, ready to train.
+
+        Raises:
+            SpecError: If ``model()`` returns something else, or leaves open what trains.
+        """
         seed_torch(derive_seed(seed, "init"))
         model = self.workload.model()
         if not isinstance(model, nn.Module):
             raise SpecError(f"model() returned {type(model).__name__}: return a torch nn.Module.")
-        return model.to(self.device, dtype_of(self.precision, self.device))
+        return begin_training(model).to(self.device, dtype_of(self.precision, self.device))
 
     def batch(self, indices: Tensor) -> Batch:
         """Returns some rows of the training data.
@@ -112,15 +117,13 @@ class Bench:
         Raises:
             SpecError: If ``metrics()`` returns something else than scalars by name.
         """
-        model.eval()
         totals: dict[str, Tensor] = {}
-        with torch.no_grad(), autocast(self.precision, self.device):
+        with evaluating(model), torch.no_grad(), autocast(self.precision, self.device):
             for chunk, share in self.chunks():
                 for name, value in check_metrics(self.workload.metrics(model, chunk)).items():
                     weighted = value.detach().reshape(()).double() * share
                     totals[name] = totals[name] + weighted if name in totals else weighted
                 on_chunk()
-        model.train()
         values = torch.stack(list(totals.values())).tolist()
         return dict(zip(totals, values, strict=True))
 

@@ -121,7 +121,7 @@ class FusedModel:
     def _build(self) -> nn.Module:
         """Returns a new model, as trials begin with; a copy may refer to what it is copied from."""
         with seeded(derive_seed(self.seed, "init"), self.bench.device):
-            return widen_norms(self.bench.build_model(self.seed).train())
+            return widen_norms(self.bench.build_model(self.seed))
 
     @functools.cached_property
     def norms(self) -> FusedNorms:

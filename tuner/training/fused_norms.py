@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tuner.optim.lanes import Layout
 from tuner.training.fusion import FusedLoss
+from tuner.training.modes import training_norms
 from tuner.training.workload import Batch, Workload
 
 
@@ -56,24 +57,22 @@ class _Types:
 
 
 class FusedNorms:
-    """Measures what torch's ``update_bn`` measures, of many lanes at once.
+    """Measures statistics of many lanes at once, as :class:`Averaging` does of one model.
 
     Args:
         workload: The workload.
-        model: One of its models, in training mode, on the device; its own values are not used, and
-            its norms are changed.
+        model: One of its models, on the device; its modes are used, its own values are not, and its
+            norms are changed.
         precision: The study's ``train.precision``.
     """
 
     def __init__(self, workload: Workload, model: nn.Module, precision: str) -> None:
         self._layout = Layout.of(model)
-        self._names: list[str] = []
         self._calls: Counter[nn.Module] = Counter()
-        for name, module in model.named_modules():
-            if isinstance(module, _BatchNorm):
-                module.register_forward_pre_hook(self._count)
-                if module.track_running_stats:
-                    self._names.append(f"{name}." if name else "")
+        norms = training_norms(model)
+        self._names = [f"{name}." if name else "" for name in norms]
+        for norm in norms.values():
+            norm.register_forward_pre_hook(self._count)
         self._pass = vmap(
             FusedLoss(workload, model, precision), in_dims=(0, 0, None), randomness="same"
         )

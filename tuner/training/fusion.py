@@ -56,7 +56,7 @@ class FusedLoss:
 
     Args:
         workload: The workload.
-        model: One of its models, in training mode, on the device; its own values are not used.
+        model: One of its models, on the device; its modes are used, its own values are not.
         precision: The study's ``train.precision``.
     """
 
@@ -90,7 +90,7 @@ class FusedStep:
 
     Args:
         workload: The workload.
-        model: One of its models, in training mode, on the device; its own values are not used.
+        model: One of its models, on the device; its modes are used, its own values are not.
         segments: Which parameters train, and which coefficients they have.
         kinds: What kinds of optimizers there are among the lanes.
         compiler: What compiles it.
@@ -250,7 +250,7 @@ class FusedMetrics:
 
     Args:
         workload: The workload.
-        model: One of its models, on the device; its own values are not used, its mode is.
+        model: One of its models, on the device; its own values are not used.
         compiler: What compiles it.
         precision: The study's ``train.precision``.
     """

@@ -119,7 +119,6 @@ def train_workload(run: Run, bench: Bench) -> None:
     run.checkpoint(losses=losses)
     order = BatchOrder(bench.train_examples, run.batch_size, run.seed, run.device)
     seed_torch(derive_seed(run.seed, "train"))
-    model.train()
     parts = Parts(bench, order, run.train.accumulate)
     for number in run.steps():
         losses.add(step(bench.batch(order(run.turns))))

@@ -21,6 +21,7 @@ from tuner.errors import SpecError, TunerError, WorkloadError
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
 from tuner.training.loop import Step, Train, WorkloadLoop, run_trial, split
+from tuner.training.modes import evaluating
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
 from tuner.training.workload import Batch, load_workload, missing_methods
@@ -260,11 +261,9 @@ def _check_parts(bench: Bench, model: nn.Module, parts: list[Batch]) -> None:
     if len(parts) == 1:
         return
     joint = tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         whole = float(_loss_of(bench, model, joint))
         losses = [len(part[0]) * float(_loss_of(bench, model, part)) for part in parts]
-    model.train()
     mean = sum(losses) / len(joint[0])
     # Wide enough for a loss that draws random numbers; one that is a sum is off by a factor.
     if not math.isclose(whole, mean, rel_tol=0.2, abs_tol=1e-6):

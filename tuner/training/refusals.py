@@ -29,6 +29,7 @@ from tuner.training.device import autocast
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import WorkloadLoop, run_trial
+from tuner.training.modes import evaluating
 from tuner.training.prepare import CohortRehearsal, Rehearsal
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
@@ -240,7 +241,7 @@ def _name(
 
 def _find_peculiarity(bench: Bench) -> str | None:
     """Tells what a step does that a function of tensors cannot, or that lanes do not do."""
-    model = bench.build_model(0).train()
+    model = bench.build_model(0)
     for name, parameter in trainable(model).items():
         if parameter._backward_hooks:  # noqa: SLF001 (torch tells of hooks in no other way)
             return f"a hook is on the gradient of {name}"
@@ -251,10 +252,8 @@ def _find_peculiarity(bench: Bench) -> str | None:
         with autocast(bench.precision, bench.device):
             loss = bench.workload.loss(model, bench.batch(rows))
         loss.backward()
-        with torch.no_grad(), autocast(bench.precision, bench.device):
-            model.eval()
+        with evaluating(model), torch.no_grad(), autocast(bench.precision, bench.device):
             bench.workload.metrics(model, next(bench.chunks())[0])
-            model.train()
         if _drawn_outside_torch() != drawn:
             return "it draws random numbers by Python or NumPy: draw them by torch"
         before, known = known, dict(_plain_attributes(bench, model))
