@@ -71,7 +71,7 @@ class Average:
             for averages, weights in self._by_kind():
                 self._update(averages, weights, self.count)
         else:
-            self._weights = {name: p.detach().clone() for name, p in self._floats().items()}
+            self._weights = {name: p.detach().clone() for name, p in self._averaged().items()}
         self.count += 1
         self._taken_in_at = taken
 
@@ -84,7 +84,7 @@ class Average:
         Args:
             weight: Where on the line from the model's own weights (0) to the average (1).
         """
-        weights = self._floats()
+        weights = self._averaged()
         own = {name: p.detach().clone() for name, p in weights.items()}
         buffers = [
             (module, name, buffer, buffer.detach().clone())
@@ -120,7 +120,7 @@ class Average:
         Raises:
             ValueError: If the state is of another model.
         """
-        weights, saved = self._floats(), state["weights"]
+        weights, saved = self._averaged(), state["weights"]
         if saved and {n: w.shape for n, w in saved.items()} != {
             n: w.shape for n, w in weights.items()
         }:
@@ -130,14 +130,15 @@ class Average:
         }
         self.count, self._taken_in_at = int(state["count"]), int(state["taken_in_at"])
 
-    def _floats(self) -> dict[str, Tensor]:
+    def _averaged(self) -> dict[str, Tensor]:
         """Returns the weights that have a mean, by name."""
-        return {n: p for n, p in self._model.named_parameters() if p.is_floating_point()}
+        named = self._model.named_parameters()
+        return {name: p for name, p in named if p.is_floating_point() or p.is_complex()}
 
     def _by_kind(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
         """Yields averages and weights in lists of one device and type, as foreach kernels need."""
         kinds: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
-        for name, weight in self._floats().items():
+        for name, weight in self._averaged().items():
             averages, weights = kinds.setdefault((weight.device, weight.dtype), ([], []))
             averages.append(self._weights[name])
             weights.append(weight.detach())

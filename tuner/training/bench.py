@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tuner.domain.train import FULL, BatchSize
 from tuner.errors import SpecError
-from tuner.training.device import autocast, dtype_of
+from tuner.training.device import autocast, cast, dtype_of
 from tuner.training.modes import begin_training, evaluating
 from tuner.training.seeds import derive_seed, seed_torch
 from tuner.training.workload import Batch, Data, Workload
@@ -51,7 +51,7 @@ class Bench:
             raise SpecError(f"data() returned {type(data).__name__}: return tuner.Data.")
 
         def place(batch: Batch) -> Batch:
-            return tuple(t.to(device, dtype if t.is_floating_point() else t.dtype) for t in batch)
+            return tuple(cast(tensor, dtype).to(device) for tensor in batch)
 
         return cls(workload, Data(train=place(data.train), val=place(data.val)), device, precision)
 
@@ -87,7 +87,11 @@ class Bench:
         model = self.workload.model()
         if not isinstance(model, nn.Module):
             raise SpecError(f"model() returned {type(model).__name__}: return a torch nn.Module.")
-        return begin_training(model).to(self.device, dtype_of(self.precision, self.device))
+        dtype = dtype_of(self.precision, self.device)
+        model = begin_training(model).to(self.device)
+        # As its to(dtype) does, which would take the imaginary part from complex numbers.
+        model._apply(lambda tensor: cast(tensor, dtype))  # noqa: SLF001
+        return model
 
     def batch(self, indices: Tensor) -> Batch:
         """Returns some rows of the training data.

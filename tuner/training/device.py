@@ -82,6 +82,17 @@ def dtype_of(precision: str, device: torch.device) -> torch.dtype:
     return _DTYPES[precision]
 
 
+def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Returns a tensor in a type of real numbers: complex ones in its twin, integers as they are.
+
+    >>> cast(torch.ones(1, dtype=torch.complex64), torch.float64).dtype
+    torch.complex128
+    """
+    if tensor.is_complex():
+        return tensor.to(dtype.to_complex())
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Returns the context of a forward pass: bfloat16 autocast, or nothing."""
     if precision == "bfloat16":

@@ -294,10 +294,12 @@ def _try_optimizer(bench: Bench, spec: StudySpec, config: TrialConfig, batch: Ba
     run.measure(examples=bench.train_examples)
     run.measure(max(1, bench.train_examples // run.batch_size))
     model = bench.build_model(spec.search.seed)
-    optimizer = run.optimizer(model)
-    run.check_groups()
     try:
+        optimizer = run.optimizer(model)
+        run.check_groups()
         Step(run, bench, model, optimizer)(batch)
+    except TunerError:
+        raise
     except Exception as error:  # packages have errors of their own
         raise WorkloadError(
             f"{config.optimizer} cannot train this model: {error}. "

@@ -25,7 +25,7 @@ from tuner.optim.groups import check_groups, sparse_parameters, trainable
 from tuner.optim.lane_rules import RULES
 from tuner.training.bench import Bench
 from tuner.training.cohort import Cohort
-from tuner.training.device import autocast
+from tuner.training.device import autocast, cast
 from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import WorkloadLoop, run_trial
@@ -98,6 +98,9 @@ class Refusals:
         model = self._bench.build_model(self._spec.search.seed)
         if sparse_parameters(model):
             return "the model has sparse gradients"
+        for name, parameter in trainable(model).items():
+            if parameter.is_complex():
+                return f"{name} is complex, and lanes have real parameters"
         try:
             build_optimizer(
                 config.optimizer,
@@ -173,7 +176,7 @@ def _shrink(bench: Bench, dtype: torch.dtype | None = None) -> Bench:
 
     def take(tensor: torch.Tensor, rows: int) -> torch.Tensor:
         few = tensor[:: max(1, len(tensor) // rows)][:rows].clone()
-        return few.to(dtype) if dtype is not None and few.is_floating_point() else few
+        return few if dtype is None else cast(few, dtype)
 
     return dataclasses.replace(
         bench,
