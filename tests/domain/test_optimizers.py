@@ -25,6 +25,9 @@ DELIBERATE = {
     ("nesterov", "nesterov"),
     ("lookahead(momentum)", "momentum"),
     ("ranger", "k"),  # Ranger's own
+    # torch's own runs away on mini-batches: see test_digits_are_learned_from_the_defaults.
+    ("lbfgs", "line_search_fn"),
+    ("lbfgs", "max_iter"),
 }
 # What an optimizer is told of a trial.
 TOLD = {"num_iterations"}

@@ -222,15 +222,17 @@ TORCH_ROWS = (
     OptimizerRow(
         "lbfgs",
         "torch.optim.LBFGS",
-        "Small smooth problems in large batches; each of its steps costs many gradients.",
+        "Small smooth problems in large batches; each of its steps costs many gradients. Its "
+        "default searches along lines, four to a batch: without, as torch has it, mini-batches "
+        "diverge.",
         "p ← p − lr·H·g, H from the last differences of p and g",
         "Liu and Nocedal, On the limited memory BFGS method, Mathematical Programming 1989",
         (
             rate(1.0, 0.1, 1.0, "J"),
             Hyperparameter(
-                "line_search_fn", NONE, Choice(choices=(NONE, "strong_wolfe")), "J", MAIN
+                "line_search_fn", "strong_wolfe", Choice(choices=(NONE, "strong_wolfe")), "J", MAIN
             ),
-            Hyperparameter("max_iter", 20, Choice(choices=(4, 10, 20)), "J", MAIN, bounds=COUNT),
+            Hyperparameter("max_iter", 4, Choice(choices=(4, 10, 20)), "J", MAIN, bounds=COUNT),
             Hyperparameter(
                 "history_size", 100, Choice(choices=(5, 10, 20, 100)), "J", FINE, bounds=COUNT
             ),
