@@ -77,12 +77,12 @@ def test_it_builds_from_its_defaults_and_changes_every_parameter(name: str):
 
 
 @every_optimizer
-def test_it_holds_every_trainable_parameter_once(name: str):
+def test_it_holds_every_parameter_once_frozen_ones_too(name: str):
     model = network_for(name)
     next(p for p in model.parameters() if p.ndim == 1).requires_grad_(False)
     optimizer = build(name, model)
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
 
 
 @every_optimizer
@@ -190,11 +190,12 @@ def test_muon_refuses_a_model_without_matrices():
         build_optimizer("muon", OPTIMIZERS["muon"].decode({}), nn.LayerNorm(4))
 
 
-def test_muon_refuses_a_model_whose_matrices_are_frozen():
+def test_muon_takes_matrices_that_are_frozen_since_they_may_thaw():
     model = nn.Linear(3, 2)
     model.weight.requires_grad_(False)
-    with pytest.raises(WorkloadError, match="with two dimensions, but the model has none"):
-        build_optimizer("muon", OPTIMIZERS["muon"].decode({}), model)
+    optimizer = build_optimizer("muon", OPTIMIZERS["muon"].decode({}), model)
+    assert isinstance(optimizer, JointOptimizer)
+    assert [p is model.weight for p in optimizer.parts[0].param_groups[0]["params"]] == [True]
 
 
 @every_optimizer

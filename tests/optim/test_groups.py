@@ -47,7 +47,7 @@ def test_a_model_is_split_by_the_first_match_and_nothing_is_left_out(
     model = network()
     for parameter in list(model.parameters())[:untrained][:-1]:
         parameter.requires_grad_(False)
-    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    named = dict(model.named_parameters())
     first = {
         n: next((i for i, m in enumerate(matches) if fnmatch.fnmatch(n, m)), -1) for n in named
     }

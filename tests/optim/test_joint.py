@@ -142,7 +142,7 @@ def with_frozen(model: nn.Linear) -> JointOptimizer:
     optimizer = torch.optim.SGD([model.weight], lr=0.1, momentum=0.9)
     group = {**optimizer.param_groups[0], "params": [model.bias], "frozen_until": 0.5}
     model.bias.requires_grad_(False)
-    return JointOptimizer([optimizer], [FrozenGroup(optimizer, group)])
+    return JointOptimizer([optimizer], [FrozenGroup(optimizer, group, (model.bias,))])
 
 
 @pytest.mark.parametrize("thawed", [False, True])

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.optim.networks import EVERY_OPTIMIZER
+from tests.optim.networks import EVERY_OPTIMIZER, Words
 from tests.report.summaries import STEPS, make_spec, summary_of, trial
 from tests.report.test_code import optimizers_of, run_exported
 from tuner.analysis.summary import StudySummary
@@ -152,6 +152,21 @@ def test_what_is_frozen_for_good_stays_so_in_an_exported_group(tmp_path: Path) -
         namespace["freeze"](exported, step)
         assert not model[0].bias.requires_grad
     assert model[0].weight.requires_grad
+
+
+@pytest.mark.parametrize("name", EVERY_OPTIMIZER)
+def test_exported_optimizers_take_frozen_parameters_along(name: str, tmp_path: Path) -> None:
+    space = {"optimizers": [name], "schedules": ["cosine"]}
+    summary = summary_of(trial(1, name, 0.5, schedule="cosine"), spec=make_spec(space=space))
+    model = Words() if OPTIMIZERS[name].takes == "sparse" else network()
+    first, *_ = model.parameters()
+    first.requires_grad_(False)
+    ours = trained(summary, model)
+    exported = optimizers_of(run_exported(to_python(summary), tmp_path), model)
+    groups = [group for part in exported for group in part.param_groups]
+    held = [[id(p) for p in group["params"]] for group in groups]
+    assert held == [[id(p) for p in group["params"]] for group in ours.param_groups]
+    assert any(id(first) in group for group in held)
 
 
 def test_exported_sparse_adam_takes_what_the_trained_one_took(tmp_path: Path) -> None:

@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.loops import EPOCH, LOOPS, STEPS, by_step, over_loader, points, with_closure
+from tests.training.loops import (
+    EPOCH,
+    LOOPS,
+    STEPS,
+    Net,
+    batches_of,
+    by_step,
+    differentiate,
+    evaluate,
+    over_loader,
+    points,
+    with_closure,
+)
 from tests.training.trials import (
     Recorder,
     Trial,
@@ -225,3 +237,30 @@ def test_an_optimizer_is_told_how_long_it_trains(measured: bool):
     else:
         with pytest.raises(SpecError, match="ranger21 is built with the steps of a full trial"):
             train(loop, spec, make_config("ranger21"))
+
+
+def thawing(run: Run) -> None:
+    """Trains its head alone for two epochs, and then everything."""
+    model, loader = Net(), batches_of()
+    model.body.requires_grad_(False)
+    before = model.body.weight.detach().clone()
+    optimizer = run.optimizer(model)
+    for step, batch in run.steps(loader):
+        if step == 2 * EPOCH:
+            model.body.requires_grad_(True)
+        differentiate(optimizer, model, batch)
+        optimizer.step()
+        moved = (model.body.weight - before).abs().max()
+        run.report(step, val_loss=evaluate(model), moved=moved)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum", "muon", "lookahead(adam)"])
+@pytest.mark.parametrize("step", [2 * EPOCH - 1, 2 * EPOCH + 3])
+def test_what_a_loop_thaws_trains_from_then_on_also_after_an_interruption(
+    optimizer: str, step: int
+):
+    config = make_config(optimizer)
+    whole = train(thawing, SPEC, config)
+    moved = [evaluation.metrics["moved"] > 0 for evaluation in whole.evaluations]
+    assert moved == [False, False, True, True]
+    check_continued(whole, *stop_and_go(thawing, step, SPEC, config))

@@ -152,6 +152,18 @@ class Measuring(Blobs):
     model = Normed.model
 
 
+class Thawing(Blobs):
+    """Trains its bias from the first step on."""
+
+    def model(self) -> nn.Module:
+        model = nn.Linear(4, 3)
+        model.bias.requires_grad_(False)
+        return model
+
+    def loss(self, model: nn.Module, batch: Batch) -> Any:
+        return super().loss(model.requires_grad_(True), batch)
+
+
 def hooked() -> nn.Module:
     model = nn.Linear(4, 3)
     model.weight.register_hook(lambda gradient: 0.1 * gradient)
@@ -176,6 +188,7 @@ def idle() -> nn.Module:
         (Measuring(), "its models train otherwise than alone: after 5 steps"),
         (Of(hooked), "a hook is on the gradient of weight"),
         (Of(idle), "spare gets no gradient"),
+        (Thawing(), "a step freezes or thaws bias"),
     ],
 )
 def test_what_lanes_would_do_otherwise_is_refused(workload: Any, reason: str) -> None:

@@ -227,7 +227,8 @@ def package_row(name: str) -> OptimizerRow:
         "as its reference says",
         f"pytorch-optimizer 4.1, {name}",
         tuple(knobs),
-        grows=not name.startswith("DAdapt"),
+        # SPAM clips what joins later by a second moment of zero.
+        grows=not name.startswith("DAdapt") and name != "SPAM",
         averages=own.averages,
         switches=own.switches,
     )

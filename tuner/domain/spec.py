@@ -232,8 +232,8 @@ class StudySpec(Frozen):
         for name in self.space.optimizers:
             if thawing and not OPTIMIZERS[name].grows:
                 raise ValueError(
-                    f"{name} estimates one distance for all parameters, so the group "
-                    f"{thawing[0]} cannot join in mid-run: leave {name} out of "
+                    f"no parameters can join {name} in mid-run, so the group "
+                    f"{thawing[0]} would not thaw: leave {name} out of "
                     "space.optimizers, or leave out frozen_until"
                 )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tuner.domain.calls import Call
 from tuner.domain.dimensions import Value
@@ -17,6 +18,7 @@ from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim.groups import (
     Block,
+    optimizable,
     select_parameters,
     sparse_parameters,
     split_model,
@@ -38,7 +40,8 @@ def build_optimizer(
     Args:
         name: Its name in the catalog.
         values: Every hyperparameter in torch's form, as the row's ``decode`` gives them.
-        model: The model whose trainable parameters it updates.
+        model: The model whose parameters it updates; those that are frozen train once they
+            require gradients.
         groups: Parameters that train otherwise than the rest; those of a frozen group do not
             train until the optimizer's ``thaw`` is told so, which a schedule of ours does.
         spare_vectors: Whether parameters with fewer than two dimensions are spared from weight
@@ -65,7 +68,8 @@ def build_optimizer(
         )
     blocks = split_model(model, groups, spare_vectors=spare_vectors)
     _check_fit(row, [p for block in blocks for p in block.parameters], model)
-    if row.groups and all(block.values.frozen_until for block in blocks):
+    trained = [block for block in blocks if any(p.requires_grad for p in block.parameters)]
+    if row.groups and all(block.values.frozen_until for block in trained):
         raise WorkloadError(
             "train.groups freezes every parameter of the model, so that nothing would train: "
             "narrow a group's match, or leave out its frozen_until."
@@ -81,11 +85,13 @@ def build_optimizer(
         ]
         if own and row.groups:
             parts.append(_instantiate(call, own, sparse))
-            frozen += [FrozenGroup(parts[-1], group) for group in _freeze(parts[-1])]
+            frozen += _freeze(parts[-1])
         elif own:
             parts.append(
                 find_constructor(call.target)([p for _, ps in own for p in ps], **call.arguments)
             )
+        if own and not row.grows:
+            _refuse_thawing(parts[-1], row.name, model)
     if len(parts) == 1 and not frozen:
         return parts[0]
     return JointOptimizer(parts, frozen)
@@ -125,9 +131,39 @@ def _instantiate(
     )
     faster = {"fused": True} if fusable else {}
     optimizer: torch.optim.Optimizer = constructor(groups, **call.arguments, **faster)
+    if fusable:
+        _meet_first_gradients(optimizer)
     if call.wrapper is not None:
         optimizer = find_constructor(call.wrapper.target)(optimizer, **call.wrapper.arguments)
     return optimizer
+
+
+def _meet_first_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Prepares fused kernels for what only a parameter's first gradient tells.
+
+    None takes sparse gradients, and SGD's takes no parameter that joins others in mid-run.
+    """
+    handles: dict[Tensor, RemovableHandle] = {}
+
+    def meet(parameter: Tensor) -> None:
+        handles.pop(parameter).remove()
+        groups = optimizer.param_groups
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            for group in groups:
+                group["fused"] = False
+            # What a gradient scaler would leave to the kernel.
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # noqa: SLF001
+        elif isinstance(optimizer, torch.optim.SGD) and any(g["momentum"] for g in groups):
+            # With it, the first step is what it is without: the gradient alone.
+            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            trains = parameter.requires_grad
+            # A hook is for what requires a gradient, be it later.
+            parameter.requires_grad_(True)
+            handles[parameter] = parameter.register_post_accumulate_grad_hook(meet)
+            parameter.requires_grad_(trains)
 
 
 def find_constructor(target: str) -> Any:
@@ -148,12 +184,38 @@ def find_constructor(target: str) -> Any:
         ) from error
 
 
-def _freeze(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+def _freeze(optimizer: torch.optim.Optimizer) -> list[FrozenGroup]:
     """Takes the groups to be frozen out of an optimizer, and has their parameters not train."""
-    frozen = [group for group in optimizer.param_groups if group.get("frozen_until")]
+    frozen = [
+        FrozenGroup(optimizer, group, tuple(p for p in group["params"] if p.requires_grad))
+        for group in optimizer.param_groups
+        if group.get("frozen_until")
+    ]
     # In place, since what is around an optimizer shares its list of groups.
     optimizer.param_groups[:] = [g for g in optimizer.param_groups if not g.get("frozen_until")]
-    for group in frozen:
-        for parameter in group["params"]:
+    for waiting in frozen:
+        for parameter in waiting.waits:
             parameter.requires_grad_(False)
     return frozen
+
+
+def _refuse_thawing(optimizer: torch.optim.Optimizer, name: str, model: nn.Module) -> None:
+    """Has an optimizer that parameters cannot join in mid-run say so once some would."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    frozen: list[Tensor] | None = None
+
+    def check(*_: Any) -> None:
+        nonlocal frozen
+        if frozen is None:
+            frozen = [p for p in parameters if not p.requires_grad]
+        thawed = {id(p) for p in frozen if p.requires_grad}
+        if thawed:
+            names = [name for name, p in optimizable(model).items() if id(p) in thawed]
+            raise WorkloadError(
+                f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''} began to require "
+                f"gradients in mid-run, where nothing can join {name}, nor thaw by frozen_until: "
+                f"leave {name} out of space.optimizers, or have them require gradients from the "
+                "start."
+            )
+
+    optimizer.register_step_pre_hook(check)

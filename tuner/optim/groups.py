@@ -33,7 +33,7 @@ class Block:
 def split_model(
     model: nn.Module, groups: Sequence[GroupValues], *, spare_vectors: bool
 ) -> list[Block]:
-    """Splits a model's trainable parameters into blocks that train alike.
+    """Splits a model's parameters into blocks that train alike, frozen ones included.
 
     Args:
         model: The model.
@@ -44,8 +44,8 @@ def split_model(
     Raises:
         WorkloadError: If the model has no trainable parameter.
     """
-    named = trainable(model)
-    if not named:
+    named = optimizable(model)
+    if not any(p.requires_grad for p in named.values()):
         raise WorkloadError("The model has no trainable parameters: nothing to optimize.")
     matches = [(group.name, group.match) for group in groups]
     blocks: list[Block] = []
@@ -59,16 +59,26 @@ def split_model(
     return [block for block in blocks if block.parameters]
 
 
+def optimizable(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the parameters of a model that an optimizer takes, by name, each once.
+
+    Frozen ones are among them: torch's optimizers skip what has no gradient, so these train from
+    the step on when their loop has them require one. Whole numbers never can.
+    """
+    named = model.named_parameters()
+    return {name: p for name, p in named if p.is_floating_point() or p.is_complex()}
+
+
 def trainable(model: nn.Module) -> dict[str, Tensor]:
-    """Returns a model's parameters that train, by name; each once, however often it is used."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    """Returns a model's parameters that train now, by name, each once."""
+    return {name: p for name, p in optimizable(model).items() if p.requires_grad}
 
 
 def check_groups(names: Iterable[str], groups: Sequence[GroupValues]) -> None:
     """Sees that every group takes a parameter; which of several models it is in is all the same.
 
     Args:
-        names: What the models call their trainable parameters.
+        names: What the models call their parameters.
         groups: The parameter groups.
 
     Raises:
@@ -114,19 +124,23 @@ def sparse_parameters(model: nn.Module) -> list[Tensor]:
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """Returns the effective settings of an optimizer's groups, frozen ones too, as plain values.
 
+    What counts as a group's parameters are the numbers that train, be it later.
     Where the optimizer tunes its own, ``lr`` is the factor on it, and there is no momentum.
     """
     frozen = optimizer.frozen if isinstance(optimizer, JointOptimizer) else []
     return [
         {
             "name": group.get("name", REST),
-            "parameters": sum(p.numel() for p in group["params"]),
+            "parameters": sum(p.numel() for p in parameters if p.requires_grad or waits),
             "lr": float(group.get(f"initial_{rate_key(group)}", group[rate_key(group)])),
             "weight_decay": group.get("weight_decay"),
             "momentum": group.get("initial_momentum", _momentum_of(group)),
             "frozen_until": group.get("frozen_until", 0.0),
         }
-        for group in (*optimizer.param_groups, *(waiting.group for waiting in frozen))
+        for group, parameters, waits in (
+            *((group, group["params"], False) for group in optimizer.param_groups),
+            *((waiting.group, waiting.waits, True) for waiting in frozen),
+        )
     ]
 
 

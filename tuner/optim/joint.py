@@ -16,10 +16,12 @@ class FrozenGroup:
     Attributes:
         part: The optimizer that will train it.
         group: The group, with ``frozen_until``, a fraction of a full trial; 1 is for good.
+        waits: Those of its parameters that will train then; others were frozen by somebody else.
     """
 
     part: torch.optim.Optimizer
     group: dict[str, Any]
+    waits: tuple[torch.Tensor, ...]
 
     @property
     def until(self) -> float:
@@ -71,7 +73,7 @@ class JointOptimizer(torch.optim.Optimizer):
 
     def _add(self, count: int) -> None:
         for waiting in self.frozen[:count]:
-            for parameter in waiting.group["params"]:
+            for parameter in waiting.waits:
                 parameter.requires_grad_(True)
             waiting.part.add_param_group(waiting.group)
         self.frozen = self.frozen[count:]

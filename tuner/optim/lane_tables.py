@@ -234,7 +234,8 @@ def split_columns(
     for block in split_model(model, groups, spare_vectors=spare_vectors):
         begins = _begin(block.values.frozen_until, total_steps)
         for kind in (False, True):
-            own = [p for p in block.parameters if (matrices and p.ndim == 2) == kind]
+            trained = [p for p in block.parameters if p.requires_grad]
+            own = [p for p in trained if (matrices and p.ndim == 2) == kind]
             if own:
                 column_of |= {id(p): len(columns) for p in own}
                 columns.append(Column(block.values.name, block.spared, kind, begins))

@@ -72,10 +72,11 @@ class Lookahead(torch.optim.Optimizer):
         Args:
             closure: Reevaluates the model and returns the loss; passed on.
         """
-        parameters = self._parameters()
-        for parameter in parameters:
-            if parameter not in self._slow:
-                self._slow[parameter] = parameter.detach().clone()
+        # A frozen parameter stays as its owner has it; slow weights start where it thaws.
+        parameters = [p for p in self._parameters() if p.requires_grad]
+        self._slow = {
+            p: self._slow[p] if p in self._slow else p.detach().clone() for p in parameters
+        }
         loss: float | None = self.inner.step(closure)
         self._taken += 1
         if parameters and self._taken % self.k == 0:

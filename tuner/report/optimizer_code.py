@@ -14,21 +14,19 @@ from tuner.domain.spec import StudySpec
 _PACKAGES = {"pytorch_optimizer": "pytorch-optimizer", "tuner": "tuner"}
 
 _SELECTIONS = {
-    "all": "[p for p in model.parameters() if p.requires_grad]",
-    "matrices": "[p for p in model.parameters() if p.requires_grad and p.ndim == 2]",
-    "others": "[p for p in model.parameters() if p.requires_grad and p.ndim != 2]",
+    "all": "[p for p in model.parameters() if p.is_floating_point() or p.is_complex()]",
+    "matrices": "[p for p in model.parameters() if p.ndim == 2]",
+    "others": "[p for p in model.parameters() if p.ndim != 2]",
     "sparse": """[
         p
         for p in model.parameters()
-        if p.requires_grad
-        and any(
+        if any(
             p is m.weight
             for m in model.modules()
             if isinstance(m, (torch.nn.Embedding, torch.nn.EmbeddingBag)) and m.sparse
         )
     ]""",
-    "dense": "[p for p in model.parameters()"
-    " if p.requires_grad and all(p is not weight for weight in sparse)]",
+    "dense": "[p for p in model.parameters() if all(p is not weight for weight in sparse)]",
 }
 
 
@@ -176,14 +174,20 @@ _FREEZE = '''def freeze(optimizer, step):
     """Freezes and thaws an optimizer's groups; call it at the start of every step, from 0."""
     for group in optimizer.param_groups:
         if until := group.get("frozen_until"):
+            thawed = until < 1 and step / STEPS >= until
             for parameter in group["params"]:
-                parameter.requires_grad_(until < 1 and step / STEPS >= until)'''
+                if not thawed and parameter.requires_grad:
+                    parameter.waits = True
+                    parameter.requires_grad_(False)
+                elif thawed and getattr(parameter, "waits", False):
+                    parameter.waits = False
+                    parameter.requires_grad_(True)'''
 
 # Steps are counted by group there, and those of a group that is trained from some point on start
 # then.
 _FREEZE_COUNTING = _FREEZE.replace(
     """            for parameter in""",
-    """            if not group["params"][0].requires_grad:
+    """            if any(getattr(parameter, "waits", False) for parameter in group["params"]):
                 counted = ("step", "weight_sum", "lr_max")
                 for key in counted:
                     group.pop(key, None)

@@ -21,7 +21,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
 from tuner.optim.build import build_optimizer
-from tuner.optim.groups import check_groups, sparse_parameters, trainable
+from tuner.optim.groups import check_groups, optimizable, sparse_parameters, trainable
 from tuner.optim.lane_rules import RULES
 from tuner.training.bench import Bench
 from tuner.training.cohort import Cohort
@@ -110,7 +110,7 @@ class Refusals:
                 spare_vectors=self._spec.train.no_decay_on_biases_and_norms,
                 total_steps=1,
             )
-            check_groups(tuple(trainable(model)), config.groups)
+            check_groups(optimizable(model), config.groups)
         except TunerError as error:
             return str(error)
         return None
@@ -248,6 +248,7 @@ def _find_peculiarity(bench: Bench) -> str | None:
     for name, parameter in trainable(model).items():
         if parameter._backward_hooks:  # noqa: SLF001 (torch tells of hooks in no other way)
             return f"a hook is on the gradient of {name}"
+    trained = set(trainable(model))
     known: dict[str, str] = {}
     for turn in range(3):
         drawn = _drawn_outside_torch()
@@ -264,6 +265,8 @@ def _find_peculiarity(bench: Bench) -> str | None:
             # What is set up in the first turn stays.
             if turn > 1 and before.get(name) != value:
                 return f"a step changes {name}: keep what changes in a buffer"
+    if changed := trained ^ trainable(model).keys():
+        return f"a step freezes or thaws {min(changed)}"
     for name, parameter in trainable(model).items():
         if parameter.grad is None:
             return f"{name} gets no gradient: freeze it (requires_grad_(False))"

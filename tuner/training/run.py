@@ -15,7 +15,7 @@ from tuner.domain.train import Train
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
-from tuner.optim.groups import check_groups, describe_groups, trainable
+from tuner.optim.groups import check_groups, describe_groups, optimizable, trainable
 from tuner.training.averaging import Averaging
 from tuner.training.evaluations import Evaluations, to_float
 from tuner.training.loader import length_of, resume_batches
@@ -80,7 +80,7 @@ class Run(Suggestions, Progress, Evaluations):
         self.train: Train = spec.train
         self.over: Pruned | Interrupted | None = None
         self._models: list[nn.Module] = []
-        self._trainable: list[str] = []
+        self._parameter_names: list[str] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._schedules: list[Schedule] = []
         self._objects: dict[str, Any] = {}
@@ -95,7 +95,8 @@ class Run(Suggestions, Progress, Evaluations):
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Returns this trial's optimizer over a model, parameter groups included.
 
-        When the trial continues from a checkpoint, model and optimizer are where they were.
+        Frozen parameters train from when the loop has them require gradients. When the trial
+        continues from a checkpoint, model and optimizer are where they were.
 
         Args:
             model: The model, on :attr:`device`.
@@ -103,7 +104,7 @@ class Run(Suggestions, Progress, Evaluations):
         Raises:
             WorkloadError: If this optimizer cannot train this model.
         """
-        self._trainable += trainable(model)
+        self._parameter_names += optimizable(model)
         optimizer = build_optimizer(
             self.config.optimizer,
             self.config.optimizer_values,
@@ -217,6 +218,7 @@ class Run(Suggestions, Progress, Evaluations):
         if loader is not None:
             batches = resume_batches(loader, self.seed, steps.turns, self.device)
         if not steps.begun:
+            self._snapshot.restore_trained(self._models)
             self._snapshot.restore_randomness(self.device)
         steps.begin()
         self.timing.begin(self.device)
@@ -333,7 +335,7 @@ class Run(Suggestions, Progress, Evaluations):
             WorkloadError: If a group takes none of any model.
         """
         if self._models:
-            check_groups(self._trainable, self.config.groups)
+            check_groups(self._parameter_names, self.config.groups)
 
     def diverge(self, step: int) -> None:
         """Ends the trial because something is infinite or NaN.
@@ -359,6 +361,7 @@ class Run(Suggestions, Progress, Evaluations):
         """Returns all that continuing needs, between two steps."""
         return {
             "models": [model.state_dict() for model in self._models],
+            "trained": [list(trainable(model)) for model in self._models],
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "schedules": [schedule.state_dict() for schedule in self._schedules],
             "averages": [average.state_dict() for average in self._averaging.averages],

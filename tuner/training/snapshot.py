@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tuner.domain.trials import TrialConfig
+from tuner.optim.groups import optimizable
 from tuner.optim.modes import parts_of
 from tuner.training.reporting import StaleCheckpointError
 from tuner.training.seeds import restore_random_state
@@ -67,6 +68,18 @@ class Snapshot:
         if name in self._state.get("objects", {}):
             with fitting(type(target).__name__):
                 target.load_state_dict(self._state["objects"][name])
+
+    def restore_trained(self, models: Iterable[nn.Module]) -> None:
+        """Has those parameters require gradients that did; a loop may have thawed some.
+
+        Raises:
+            StaleCheckpointError: If the state is of something else.
+        """
+        if self._state:
+            with fitting("which parameters train"):
+                for model, names in zip(models, self._state["trained"], strict=True):
+                    for name, parameter in optimizable(model).items():
+                        parameter.requires_grad_(name in names)
 
     def restore_randomness(self, device: torch.device) -> None:
         """Puts every source of randomness where it was.
@@ -215,6 +228,7 @@ _EVERY_PART: dict[str, Callable[[Any], bool]] = {
 _PARTS = _EVERY_PART | {
     "config": _is_text,
     "models": _is_list,
+    "trained": _is_list,
     "optimizers": _is_list,
     "schedules": _is_list,
     "averages": _is_list,
