@@ -9,6 +9,7 @@ from tuner.domain.trials import Outcome
 from tuner.report.json import to_json
 
 KEYS = {
+    "stopped_early",
     "study",
     "workload",
     "metric",
@@ -18,6 +19,7 @@ KEYS = {
     "counts",
     "best",
     "optimizers",
+    "apart",
     "averages",
     "wall_s",
     "training_s",

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import MakeSpec, away
-from tests.service.desks import Bureau, loop_of
+from tests.service.desks import Bureau, loop_of, stepped
 from tuner.domain.dimensions import Float, Int
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
@@ -150,7 +150,7 @@ def test_a_checkpoint_on_demand_lies_on_disk_after_the_step(bureau: Bureau) -> N
 
 def test_costs_are_told_also_of_a_loop_that_never_knew_its_epochs(make_bureau: MakeBureau) -> None:
     bureau = make_bureau(train={"batch_size": 32, "schedule_by": "epoch"})
-    record = bureau.train(lambda run: 0.5)
+    record = bureau.train(lambda run: stepped(run) and 0.5)
     assert (record.outcome, record.value) == (Outcome.COMPLETE, 0.5)
     assert "epoch_steps" not in record.attributes
 
@@ -184,6 +184,7 @@ def test_a_trial_at_its_last_step_is_not_pruned(
 class TestOwnHyperparameters:
     def test_they_are_stored_with_where_they_were_searched(self, bureau: Bureau) -> None:
         def loop(run: Run) -> float:
+            stepped(run)
             return run.suggest_float("width", 0.5, 2.0, log=True) + run.suggest_int("depth", 1, 3)
 
         for _ in range(3):
@@ -196,12 +197,15 @@ class TestOwnHyperparameters:
             }
 
     def test_they_are_drawn_anew_for_every_trial(self, bureau: Bureau) -> None:
-        drawn = [bureau.train(lambda run: run.suggest_float("width", 0, 1)).value for _ in range(4)]
+        drawn = [
+            bureau.train(lambda run: stepped(run).suggest_float("width", 0, 1)).value
+            for _ in range(4)
+        ]
         assert len(set(drawn)) == 4
 
     def test_a_rerun_trains_with_those_of_its_model(self, bureau: Bureau) -> None:
         def loop(run: Run) -> float:
-            return run.suggest_float("width", 0.5, 2.0, log=True)
+            return stepped(run).suggest_float("width", 0.5, 2.0, log=True)
 
         first = bureau.train(loop)
         bureau.train(loop)
@@ -291,7 +295,7 @@ class TestDatabaseAway:
     ) -> None:
         def loop(run: Run) -> Any:
             with away(postgres_server, bureau.database.url):
-                return run.suggest_float("width", 0, 1)
+                return stepped(run).suggest_float("width", 0, 1)
 
         record = bureau.train(loop)
         assert record.proposal.params["width"] == record.value

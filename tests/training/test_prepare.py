@@ -140,6 +140,7 @@ def reporting(run: Run) -> None:
 
 
 def returning(run: Run) -> float:
+    run.optimizer(nn.Linear(1, 1))
     return 0.5
 
 
@@ -226,6 +227,7 @@ def test_an_optimizer_that_takes_matrices_alone_is_rehearsed_too():
 
 def test_a_loop_that_diverges_at_once_runs_nevertheless():
     def loop(run: Run) -> Any:
+        run.optimizer(nn.Linear(1, 1))
         return torch.tensor(float("nan"))
 
     metrics, _ = rehearse(loop, make_spec(), make_config(), CPU)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from tuner.domain.trials import Outcome, TrialRecord
@@ -43,6 +43,7 @@ def summarize_average(
     average: str,
     records: Sequence[TrialRecord],
     rank: Callable[[float | None], float],
+    apart: Collection[int] = (),
 ) -> AverageSummary:
     """Sums up the trials of an average.
 
@@ -50,9 +51,11 @@ def summarize_average(
         average: Its name.
         records: Its trials.
         rank: Turns a metric into a number that is the smaller the better.
+        apart: The numbers of complete trials whose length keeps them from being ranked.
     """
     complete = [r for r in records if r.outcome is Outcome.COMPLETE and r.value is not None]
-    best = min(complete, key=lambda r: (rank(r.value), r.number), default=None)
+    rivals = [record for record in complete if record.number not in apart]
+    best = min(rivals, key=lambda r: (rank(r.value), r.number), default=None)
     lines = [line for record in complete if (line := line_of(record))]
     line = line_of(best) if best else ()
     return AverageSummary(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from tuner.analysis.fusing import FusingSummary, summarize_fusing
 from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.dimensions import Choice, Fixed
 from tuner.domain.fusing import FusePlan
+from tuner.domain.lengths import split_by_length
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.trials import (
@@ -77,6 +78,17 @@ class BestTrial:
         attributes = self.record.attributes
         return int(attributes.get("total_steps", attributes["steps"]))
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Settings that its loop never asked its run for, so that they changed nothing."""
+        return tuple(self.record.attributes.get("unread", ()))
+
+    @property
+    def schedule_calls(self) -> tuple[Mapping[str, int | None], ...] | None:
+        """How its loop stepped each schedule; None where it did after every optimizer step."""
+        calls = self.record.attributes.get("schedule_calls")
+        return None if calls is None else tuple(calls)
+
 
 @dataclass(frozen=True)
 class StudySummary:
@@ -91,6 +103,7 @@ class StudySummary:
         optimizers: One entry an optimizer, best first.
         averages: One entry an average, best first; none where no trial averages.
         records: Every trial, by number.
+        apart: Complete trials that have trained for longer or shorter than the ranked ones.
         wall_s: Seconds during which at least one worker lived.
         training_s: Seconds spent in training steps, all trials together.
         evaluation_s: Seconds spent in evaluations, all trials together.
@@ -108,6 +121,7 @@ class StudySummary:
     optimizers: tuple[OptimizerSummary, ...]
     averages: tuple[AverageSummary, ...]
     records: tuple[TrialRecord, ...]
+    apart: tuple[TrialRecord, ...]
     wall_s: float
     training_s: float
     evaluation_s: float
@@ -174,9 +188,11 @@ def summarize(
         plans: How many trials were to train as one, on each kind of device.
     """
     counts = Counter(record.outcome.value for record in records)
-    best = best_of(spec, records)
+    ranked, apart = split_by_length(records)
+    best = _first(spec, ranked)
     summaries = [
-        _summarize_optimizer(spec, optimizer, records) for optimizer in spec.space.optimizers
+        _summarize_optimizer(spec, optimizer, records, ranked)
+        for optimizer in spec.space.optimizers
     ]
     return StudySummary(
         name=name,
@@ -187,8 +203,9 @@ def summarize(
         optimizers=tuple(
             sorted(summaries, key=lambda s: (_rank(spec, s.best_value), s.best_trial or 0))
         ),
-        averages=_summarize_averages(spec, records),
+        averages=_summarize_averages(spec, records, {record.number for record in apart}),
         records=tuple(sorted(records, key=lambda record: record.number)),
+        apart=tuple(sorted(apart, key=lambda record: record.number)),
         wall_s=wall_s,
         training_s=_total(records, "train_s"),
         evaluation_s=_total(records, "eval_s"),
@@ -200,17 +217,24 @@ def summarize(
 
 
 def best_of(spec: StudySpec, records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """Returns the complete trial with the best value, the earliest among equals, or None."""
-    complete = [r for r in records if r.outcome is Outcome.COMPLETE and r.value is not None]
-    return min(complete, key=lambda r: (_rank(spec, r.value), r.number), default=None)
+    """Returns the ranked trial with the best value, the earliest among equals, or None."""
+    return _first(spec, split_by_length(records)[0])
+
+
+def _first(spec: StudySpec, ranked: Iterable[TrialRecord]) -> TrialRecord | None:
+    return min(ranked, key=lambda r: (_rank(spec, r.value), r.number), default=None)
 
 
 def _summarize_optimizer(
-    spec: StudySpec, optimizer: str, records: Sequence[TrialRecord]
+    spec: StudySpec,
+    optimizer: str,
+    records: Sequence[TrialRecord],
+    ranked: Sequence[TrialRecord],
 ) -> OptimizerSummary:
     own = [record for record in records if record.optimizer == optimizer]
-    best = best_of(spec, own)
-    default = best_of(spec, [record for record in own if ran_own_defaults(spec, record)])
+    rivals = [record for record in ranked if record.optimizer == optimizer]
+    best = _first(spec, rivals)
+    default = _first(spec, [record for record in rivals if ran_own_defaults(spec, record)])
     outcomes = Counter(record.outcome for record in own)
     return OptimizerSummary(
         optimizer=optimizer,
@@ -227,7 +251,7 @@ def _summarize_optimizer(
 
 
 def _summarize_averages(
-    spec: StudySpec, records: Sequence[TrialRecord]
+    spec: StudySpec, records: Sequence[TrialRecord], apart: Collection[int]
 ) -> tuple[AverageSummary, ...]:
     if spec.train.averages == (NO_AVERAGE,):
         return ()
@@ -235,7 +259,7 @@ def _summarize_averages(
     for record in records:
         own.setdefault(decode(spec, record.proposal).average, []).append(record)
     summaries = [
-        summarize_average(average, trials, lambda value: _rank(spec, value))
+        summarize_average(average, trials, lambda value: _rank(spec, value), apart)
         for average, trials in own.items()
     ]
     return tuple(sorted(summaries, key=lambda s: (_rank(spec, s.best_value), s.best_trial or 0)))

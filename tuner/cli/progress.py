@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,6 +18,7 @@ from tuner.analysis.summary import best_of
 from tuner.cli.options import console
 from tuner.cli.roster import Roster
 from tuner.domain.fusing import OFF
+from tuner.domain.lengths import length_of, ranked_length, tell_length
 from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import UnavailableError
@@ -132,7 +134,9 @@ class Scene:
         self.seated: list[tuple[Seat, list[int]]] = []
         self._counts: Counter[Outcome] = Counter()
         self._running: set[int] = set()
-        self._best: TrialRecord | None = None
+        # The best complete trial of each length, and how many there are of it.
+        self._best: dict[Fraction, TrialRecord] = {}
+        self._lengths: Counter[Fraction] = Counter()
         self._fuse, self._plan, self._paused = fuse, "", False
         self._held: frozenset[int] = frozenset()
         self._clock = clock
@@ -163,8 +167,16 @@ class Scene:
             self._running.add(record.number)
         else:
             self._running.discard(record.number)
-        rivals = [record] if self._best is None else [self._best, record]
-        self._best = best_of(self.study.spec, rivals)
+        if record.outcome is Outcome.COMPLETE and record.value is not None:
+            self._rank(record)
+
+    def _rank(self, record: TrialRecord) -> None:
+        length = length_of(record.attributes)
+        self._lengths[length] += 1
+        alike = [record, *([self._best[length]] if length in self._best else [])]
+        best = best_of(self.study.spec, alike)
+        if best is not None:
+            self._best[length] = best
 
     def tidings(self) -> Iterator[str]:
         """Yields what is to be said once: how trials train, and that the study pauses."""
@@ -205,9 +217,10 @@ class Scene:
 
     def best(self) -> str:
         """Returns the best trial in a few words."""
-        if self._best is None:
+        best = self._best.get(ranked_length(self._lengths))
+        if best is None:
             return "–"
-        return f"{self._best.value:.4g} ({self._best.optimizer}, {self._best.schedule})"
+        return f"{best.value:.4g} ({best.optimizer}, {best.schedule})"
 
     @property
     def elapsed_s(self) -> float:
@@ -258,9 +271,12 @@ class Lines:
                 *(f"{ended[way]} {way.value}" for way in _ENDED_EARLY if ended[way]),
             ]
         )
+        complete = record.outcome is Outcome.COMPLETE
+        length = tell_length(record.attributes) if complete else ""
+        ending = f"{record.outcome.value}{value}{length and f', {length}'}"
         self.say(
-            f"trial {record.number} {record.optimizer}/{record.schedule} "
-            f"{record.outcome.value}{value} | {counts} | best {scene.best()}{self._time(scene)}"
+            f"trial {record.number} {record.optimizer}/{record.schedule} {ending} | "
+            f"{counts} | best {scene.best()}{self._time(scene)}"
         )
 
     def _time(self, scene: Scene) -> str:

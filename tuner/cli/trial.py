@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from tuner.store import StudyHandle
     from tuner.store.events import Event
 
+_SHOWN_ELSEWHERE = frozenset(
+    {"config", "traceback", "groups", "metrics", "sampler", "places", "last_cost", "schedule_calls"}
+)
+"""Attributes of a trial that are bookkeeping, or shown in another form."""
+
 
 @click.group(
     cls=Group, epilog=examples("tuner trial show digits 12", "tuner trial rerun digits 12")
@@ -144,7 +149,7 @@ def _print(
     for event in events:
         click.echo(str(event))
     for key, attribute in record.attributes.items():
-        if key not in ("config", "traceback", "groups", "metrics", "sampler", "places"):
+        if key not in _SHOWN_ELSEWHERE:
             click.echo(f"{key}: {attribute}")
     if "traceback" in record.attributes:
         click.echo(f"\n{record.attributes['traceback']}")

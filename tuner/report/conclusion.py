@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 
 from tuner.analysis.averages import line_of
 from tuner.analysis.summary import BestTrial, OptimizerSummary, StudySummary
 from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.dimensions import format_value
+from tuner.domain.lengths import FULL, length_of, tell_length
 from tuner.domain.trials import Outcome, TrialConfig, TrialRecord
+
+_REASONS = 3
 
 
 def conclude(summary: StudySummary) -> list[str]:
@@ -29,6 +33,7 @@ def conclude(summary: StudySummary) -> list[str]:
         *_compare_to_default(leader),
         *_compare_to_runner_up(summary.optimizers),
     ]
+    sentences += [*_tell_lengths(summary, best), *_doubt_schedule(best)]
     sentences += [
         f"{edge} lies at the end of its range: widen it in the study file and search again."
         for edge in best.edges
@@ -37,6 +42,42 @@ def conclude(summary: StudySummary) -> list[str]:
         share = summary.counts[Outcome.DIVERGED] / summary.finished
         sentences.append(f"{share:.0%} of the trials diverged: the learning rates go too high.")
     return [*sentences, _doubt_differences(summary)]
+
+
+def _tell_lengths(summary: StudySummary, best: BestTrial) -> list[str]:
+    """Returns what is to be said of trials that did not train a full trial's steps."""
+    sentences = []
+    attributes = best.record.attributes
+    if length_of(attributes) != FULL:
+        sentences.append(
+            "No trial trained as long as [budget] says: ranked are those that "
+            f"{tell_length(attributes)}."
+        )
+    if summary.apart:
+        many = "Another trial has" if len(summary.apart) == 1 else f"{len(summary.apart)} more have"
+        sentences.append(
+            f"{many} trained for longer or shorter, and cannot be ranked with these: a loop that "
+            'means to end early says so by run.stop("why").'
+        )
+    stopped = [r.attributes for r in summary.records if "stopped_early" in r.attributes]
+    if stopped:
+        reasons = Counter(str(a["stopped_early"]) for a in stopped).most_common(_REASONS)
+        sentences.append(
+            f"{len(stopped)} {'trial' if len(stopped) == 1 else 'trials'} ended early by the "
+            f"loop's own decision ({'; '.join(reason for reason, _ in reasons)})."
+        )
+    return sentences
+
+
+def _doubt_schedule(best: BestTrial) -> list[str]:
+    calls = best.schedule_calls
+    if calls is None or any(call["calls"] for call in calls):
+        return []
+    missing = "took no schedule from its run" if not calls else "never stepped its schedule"
+    return [
+        f"The training loop {missing}, so {best.config.schedule!r} changed nothing: call "
+        "run.schedule(optimizer), and its step() as the loop trains."
+    ]
 
 
 def _doubt_differences(summary: StudySummary) -> str:

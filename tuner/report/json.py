@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from tuner.analysis.summary import StudySummary
+from tuner.domain.trials import TrialRecord
 
 
 def to_json(summary: StudySummary) -> dict[str, Any]:
@@ -33,6 +34,12 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         },
         "optimizers": [dataclasses.asdict(optimizer) for optimizer in summary.optimizers],
         "averages": [dataclasses.asdict(average) for average in summary.averages],
+        "apart": [_describe_length(record) for record in summary.apart],
+        "stopped_early": [
+            _describe_length(record)
+            for record in summary.records
+            if "stopped_early" in record.attributes
+        ],
         "wall_s": summary.wall_s,
         "training_s": summary.training_s,
         "evaluation_s": summary.evaluation_s,
@@ -43,3 +50,9 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         "steps": summary.steps,
         "steps_per_s": summary.steps_per_s,
     }
+
+
+def _describe_length(record: TrialRecord) -> dict[str, Any]:
+    """Returns how long a trial trained, and why it ended if its loop said so."""
+    told = {name: record.attributes.get(name) for name in ("steps", "total_steps", "stopped_early")}
+    return {"trial": record.number, "value": record.value, **told}

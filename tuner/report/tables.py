@@ -9,8 +9,11 @@ from typing import Any
 from tuner.analysis.fusing import FusingSummary
 from tuner.analysis.summary import StudySummary
 from tuner.domain.dimensions import format_value
+from tuner.domain.lengths import tell_length
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome
+
+_SHOWN_APART = 20
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ def averages(summary: StudySummary) -> TextTable:
 
 def settings(summary: StudySummary) -> TextTable:
     """Returns the best trial's configuration, in torch's form."""
+    unread = summary.best.unread if summary.best else ()
     values = summary.best.config.to_json() if summary.best else {}
+    values = {key: value for key, value in values.items() if key not in unread}
     return TextTable(
         f"Best trial: {summary.best.record.number}" if summary.best else "Best trial: none yet",
         ("setting", "value"),
@@ -103,12 +108,36 @@ def groups(described: Sequence[Mapping[str, Any]]) -> TextTable:
     )
 
 
+def apart(summary: StudySummary) -> TextTable:
+    """Returns the complete trials that have trained for longer or shorter than the ranked ones."""
+    shown = summary.apart[:_SHOWN_APART]
+    more = f", the first {len(shown)} of {len(summary.apart)}" if summary.apart != shown else ""
+    return TextTable(
+        f"Trials of another length, not ranked{more}",
+        ("trial", "optimizer", summary.spec.study.metric, "trained"),
+        tuple(
+            (
+                str(record.number),
+                record.optimizer,
+                number(record.value),
+                tell_length(record.attributes).removeprefix("trained ") or "a full trial",
+            )
+            for record in shown
+        ),
+    )
+
+
 def best_tables(summary: StudySummary) -> list[TextTable]:
-    """Returns what the best trials show: averages, the best one's settings, and its groups."""
+    """Returns what is shown between ranking and costs.
+
+    Those are trials that cannot be ranked with the others, averages, and the settings and groups
+    of the best trial.
+    """
     if summary.best is None:
         return []
     described = summary.best.record.attributes.get("groups")
     return [
+        *([apart(summary)] if summary.apart else []),
         *([averages(summary)] if summary.averages else []),
         settings(summary),
         *([groups(described)] if described else []),

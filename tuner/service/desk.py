@@ -41,6 +41,7 @@ class Desk:
     presence: Presence
     records: dict[int, TrialRecord] = field(default_factory=dict)
     failures_before: int = 0
+    warned: set[str] = field(default_factory=set)
     leaving: bool = False
 
     def __post_init__(self) -> None:

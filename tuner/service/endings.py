@@ -15,7 +15,7 @@ from tuner.domain.trials import TrialConfig
 from tuner.errors import StorageError
 from tuner.store.urls import hide_known_secrets
 from tuner.training.device import is_out_of_memory
-from tuner.training.loop import Ending, Outcome
+from tuner.training.loop import OWN_OPTIMIZER, Ending, Outcome
 from tuner.training.reporting import StaleCheckpointError
 
 STATES = {
@@ -77,6 +77,20 @@ def training_attributes(
     if spec.train.schedule_by == "epoch" and epoch_steps is not None:
         attributes["epoch_steps"] = epoch_steps
     return attributes
+
+
+def explain_no_step(has_optimizer: bool) -> str:
+    """Returns why a trial has failed that its optimizer trained nothing of.
+
+    Args:
+        has_optimizer: Whether its loop asked for that optimizer.
+    """
+    if not has_optimizer:
+        return OWN_OPTIMIZER
+    return (
+        "The trial's optimizer never stepped, so nothing was trained with what it sets. "
+        f"{OWN_OPTIMIZER} Where a gradient scaler skips steps, train for more of them."
+    )
 
 
 def tell_restart(who: str, error: BaseException) -> str:

@@ -11,6 +11,7 @@ import torch
 from optuna.trial import TrialState
 
 from tuner.domain.dimensions import Dimension, Value
+from tuner.domain.lengths import tell_length
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialRecord, decode
@@ -22,6 +23,7 @@ from tuner.service.endings import (
     STATES,
     ending_attributes,
     error_attributes,
+    explain_no_step,
     tell_ending,
     tell_restart,
     training_attributes,
@@ -195,6 +197,12 @@ class Task:
         )
         return value
 
+    def warn(self, text: str) -> None:
+        """Puts a sentence about the loop into the log, once a worker."""
+        if text not in self._desk.warned:
+            self._desk.warned.add(text)
+            self._log(f"Trial {self._lease.number}: {text}")
+
     def save(self) -> None:
         """Writes a checkpoint; a disk that refuses it costs safety, not the trial."""
         if self._run is None or not self._run.resumable:
@@ -223,16 +231,20 @@ class Task:
         if outcome.ending is Ending.INTERRUPTED and stopped_by is None:
             self._give_back()
             return
+        complete = outcome.ending is Ending.COMPLETE
         value = self._reports.value if outcome.value is None else outcome.value
-        if value is None and outcome.ending is Ending.COMPLETE:
+        if value is None and complete:
             metric = self._spec.study.metric
             self.fail(WorkloadError(f"The training loop neither reported nor returned {metric}."))
             return
+        if complete and not self._present.stepped:
+            self.fail(WorkloadError(explain_no_step(self._present.has_optimizer)))
+            return
         attributes = ending_attributes(outcome, self._reports.metrics, stopped_by)
         self._finish(STATES[outcome.ending], value, attributes)
-        self._log(
-            tell_ending(self._lease.number, outcome, self._spec.study.metric, value, stopped_by)
-        )
+        line = tell_ending(self._lease.number, outcome, self._spec.study.metric, value, stopped_by)
+        length = tell_length(attributes) if complete else ""
+        self._log(f"{line}; {length}" if length else line)
 
     def fail(self, error: BaseException) -> None:
         """Records what the workload raised."""
@@ -283,12 +295,13 @@ class Task:
         costs = training_attributes(
             self._spec,
             self._config,
-            taken=run.taken,
+            taken=run.trained,
             total_steps=run.length,
             epoch_steps=run.epoch_steps,
             line=run.average_line,
             describe_groups=run.describe_groups,
         )
+        costs |= run.describe_loop()
         costs["train_s"] = round(run.timing.train_s, 6)
         costs["eval_s"] = round(run.timing.eval_s, 6)
         if OPTIMIZERS[self._config.optimizer].closure:

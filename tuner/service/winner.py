@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -35,6 +36,8 @@ class Winner:
         epoch_steps: Steps of an epoch, if its schedule changed by epoch.
         evaluations: Evaluations of a full trial, in which a schedule may measure its patience.
         direction: Whether a lower or a higher metric is better.
+        schedule_calls: How the loop stepped the schedule of each of its optimizers, in their
+            order; None where it did after every optimizer step.
     """
 
     study: str
@@ -46,6 +49,14 @@ class Winner:
     epoch_steps: int | None = None
     evaluations: int = 10
     direction: Direction = "minimize"
+    schedule_calls: tuple[Mapping[str, int | None], ...] | None = None
+    # Which of the loop's optimizers each is that was built here.
+    _places: WeakKeyDictionary[torch.optim.Optimizer, int] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
+    _built: itertools.count[int] = field(
+        default_factory=itertools.count, init=False, repr=False, compare=False
+    )
 
     @property
     def params(self) -> dict[str, Any]:
@@ -55,6 +66,8 @@ class Winner:
     def optimizer(self, model: nn.Module, steps: int | None = None) -> torch.optim.Optimizer:
         """Returns the winner's optimizer over a model, parameter groups included.
 
+        A loop of several models calls it in the order in which it called ``run.optimizer``.
+
         Args:
             model: The model, on its device.
             steps: How many steps there will be; left out, as many as in the study.
@@ -63,7 +76,7 @@ class Winner:
             SpecError: If the optimizer's package is not installed.
             WorkloadError: If the optimizer cannot train this model.
         """
-        return build_optimizer(
+        optimizer = build_optimizer(
             self.config.optimizer,
             self.config.optimizer_values,
             model,
@@ -71,9 +84,14 @@ class Winner:
             spare_vectors=self.spare_vectors,
             total_steps=steps or self.steps,
         )
+        self._places[optimizer] = next(self._built)
+        return optimizer
 
     def schedule(self, optimizer: torch.optim.Optimizer, steps: int | None = None) -> Schedule:
-        """Returns the winner's schedule over an optimizer; call its ``step()`` after each step.
+        """Returns the winner's schedule over an optimizer; call its ``step()`` as the loop did.
+
+        It follows the optimizer's own steps, so that it may be stepped after each of them or only
+        after every epoch. Where the loop took no schedule, the learning rate stays as it is.
 
         For ``plateau``, hand its ``observe`` the metric after each evaluation as well.
 
@@ -81,17 +99,36 @@ class Winner:
             optimizer: The optimizer.
             steps: How many steps there will be; left out, as many as in the study.
         """
+        if self.schedule_calls == ():
+            return build_schedule("constant", {"warmup": 0.0}, optimizer, steps or self.steps)
         return build_schedule(
             self.config.schedule,
             self.config.schedule_values,
             optimizer,
             steps or self.steps,
-            clock=_count_losses(optimizer) if OPTIMIZERS[self.config.optimizer].closure else None,
+            clock=self._clock(optimizer),
             epoch_steps=self.epoch_steps,
             evaluations=self.evaluations,
             direction=self.direction,
             momentum_warmup=self.config.momentum_warmup,
         )
+
+    def _clock(self, optimizer: torch.optim.Optimizer) -> Callable[[], int]:
+        """Returns what tells a schedule the steps of the trial, as its run did."""
+        if OPTIMIZERS[self.config.optimizer].closure:
+            return _count_losses(optimizer)
+        counted = _count_steps(optimizer)
+        if not self.schedule_calls:
+            return counted
+        calls = self.schedule_calls[self._places.get(optimizer, 0) % len(self.schedule_calls)]
+        steps, optimizer_steps = calls["steps"], calls["optimizer_steps"]
+        if not steps:
+            return counted
+        if not optimizer_steps:
+            # The optimizer steps now and then, as with accumulated gradients: calls are regular.
+            asked = itertools.count()
+            return lambda: next(asked) * steps
+        return lambda: counted() * steps // optimizer_steps
 
     def average(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None = None
@@ -109,11 +146,22 @@ class Winner:
         average = build_average(self.config.average, self.config.average_values, model)
         if average is not None:
             closure = OPTIMIZERS[self.config.optimizer].closure
-            counts = itertools.count(1)
-            clock = _count_losses(optimizer) if closure else lambda: next(counts)
+            clock = _count_losses(optimizer) if closure else _count_steps(optimizer)
             total = steps or self.steps
             optimizer.register_step_post_hook(lambda *_: average.follow(clock(), total))
         return average
+
+
+def _count_steps(optimizer: torch.optim.Optimizer) -> Callable[[], int]:
+    """Returns what tells how often an optimizer has stepped from here on."""
+    taken = 0
+
+    def count(*_: object) -> None:
+        nonlocal taken
+        taken += 1
+
+    optimizer.register_step_post_hook(count)
+    return lambda: taken
 
 
 def _count_losses(optimizer: torch.optim.Optimizer) -> Callable[[], int]:
@@ -156,4 +204,5 @@ def best(name: str, storage: str | None = None) -> Winner:
         epoch_steps=record.attributes.get("epoch_steps"),
         evaluations=spec.budget.evaluations,
         direction=spec.study.direction,
+        schedule_calls=best_trial.schedule_calls,
     )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fractions import Fraction
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 
+from tuner.domain.lengths import FULL, RECORDED, length_of, ranked_length
 from tuner.domain.names import suggest
 from tuner.domain.spec import Budget, StudySpec
 from tuner.domain.states import Activity, StudyState
@@ -213,12 +218,6 @@ def _overview(
     present = Present(study_id, attributes)
     held = min(unfinished, len(find_held(connection, present.uuid, is_dead)))
     used_up = not unfinished and is_used_up(connection, present, started)
-    best = sa.func.min if spec["study"]["direction"] == "minimize" else sa.func.max
-    value = connection.execute(
-        sa.select(best(ot.trial_values.c.value))
-        .join(ot.trials, ot.trials.c.trial_id == ot.trial_values.c.trial_id)
-        .where(ot.trials.c.study_id == study_id, ot.trials.c.state == TrialState.COMPLETE)
-    ).scalar_one_or_none()
     return StudyOverview(
         name=name,
         workload=spec["study"]["workload"],
@@ -226,11 +225,40 @@ def _overview(
         started=started,
         running=held,
         waiting=unfinished - held,
-        best_value=value,
+        best_value=_best_value(connection, study_id, spec["study"]["direction"]),
         created_at=attributes.get(CREATED, ""),
         state=present.state,
         activity=_activity(present.state, used_up=used_up, held=held),
     )
+
+
+def _best_value(connection: sa.Connection, study_id: int, direction: str) -> float | None:
+    """Returns the best value among the complete trials that can be ranked with each other."""
+    complete = sa.and_(ot.trials.c.study_id == study_id, ot.trials.c.state == TrialState.COMPLETE)
+    attributes: dict[int, dict[str, Any]] = defaultdict(dict)
+    noted, values = ot.trial_attributes.c, ot.trial_values.c
+    # Trials that say nothing of their length are full: of these the database finds the best.
+    odd = sa.select(noted.trial_id).where(noted.key == "total_steps")
+    for row in connection.execute(
+        sa.select(ot.trial_attributes, values.value)
+        .join(ot.trials, ot.trials.c.trial_id == noted.trial_id)
+        .join(ot.trial_values, values.trial_id == noted.trial_id)
+        .where(complete, noted.key.in_(RECORDED), noted.trial_id.in_(odd))
+    ):
+        attributes[row.trial_id] |= {row.key: json.loads(row.value_json), "value": row.value}
+    best, first = (sa.func.min, min) if direction == "minimize" else (sa.func.max, max)
+    full, count = connection.execute(
+        sa.select(best(values.value), sa.func.count())
+        .join(ot.trials, ot.trials.c.trial_id == values.trial_id)
+        .where(complete, values.trial_id.not_in(odd))
+    ).one()
+    lengths = Counter({FULL: int(count)})
+    found: dict[Fraction, list[float]] = defaultdict(list, {FULL: [full] if count else []})
+    for known in attributes.values():
+        length = length_of(known)
+        lengths[length] += 1
+        found[length].append(known["value"])
+    return first(found[ranked_length(lengths)], default=None)
 
 
 def _activity(state: StudyState, *, used_up: bool, held: int) -> Activity:

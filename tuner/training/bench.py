@@ -142,5 +142,8 @@ def check_metrics(metrics: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         raise SpecError("metrics() must return a mapping from names to scalar tensors.")
     for name, value in metrics.items():
         if not isinstance(value, Tensor) or value.numel() != 1:
-            raise SpecError(f"metrics()[{name!r}] must be a scalar tensor.")
+            what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise SpecError(
+                f"metrics()[{name!r}] must be a scalar tensor, but is {what}: return its mean."
+            )
     return metrics

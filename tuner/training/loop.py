@@ -25,6 +25,12 @@ from tuner.training.workload import Batch
 Train = Callable[[Run], Any]
 """A training loop: takes a run, returns the study's metric, or None for the last one reported."""
 
+OWN_OPTIMIZER = (
+    "The training loop trains with an optimizer of its own, which no trial sets: use the one that "
+    "run.optimizer(model) returns."
+)
+"""Why a loop that leaves its run's optimizer alone cannot be tuned, and what to do."""
+
 _LOSSES_KEPT = 1024
 
 
@@ -66,7 +72,9 @@ def run_trial(train: Train, run: Run) -> Outcome:
         WorkloadError: If the loop returns something else than a number.
     """
     try:
-        value = _to_value(train(run))
+        value = _to_value(train(run), run.metric)
+        if value is None:
+            value = run.late_value
         if run.over is not None:
             # The loop has caught what was to end it; it is over all the same.
             raise run.over
@@ -120,14 +128,14 @@ def train_workload(run: Run, bench: Bench) -> None:
     order = BatchOrder(bench.train_examples, run.batch_size, run.seed, run.device)
     seed_torch(derive_seed(run.seed, "train"))
     parts = Parts(bench, order, run.train.accumulate)
-    for number in run.steps():
+    for _ in run.steps():
         losses.add(step(bench.batch(order(run.turns))))
         schedule.step()
-        if run.due(number):
+        if run.due():
             _check_losses(run, losses)
             with run.evaluation(parts, forward=step.compute) as alive:
                 metrics = bench.evaluate(model, alive)
-            run.report(number, **metrics)
+            run.report(None, **metrics)
             losses.forget()
     run.compare_average(
         lambda: bench.evaluate(model, run.alive)[run.metric], parts, forward=step.compute
@@ -160,6 +168,7 @@ class Step:
         self._bench = bench
         self._model = model
         self._optimizer = optimizer
+        self._precision = run.train.precision
         self._grad_clip = run.train.grad_clip
         self._accumulate = run.train.accumulate
         self._repeats = OPTIMIZERS[run.config.optimizer].closure
@@ -175,7 +184,7 @@ class Step:
 
     def compute(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch, or of a part of one."""
-        with autocast(self._bench.precision, self._bench.device):
+        with autocast(self._precision, self._bench.device):
             return self._bench.workload.loss(self._model, batch)
 
     def _differentiate(self, batch: Batch) -> Tensor:
@@ -272,14 +281,14 @@ class Losses:
         return self._joined
 
 
-def _to_value(returned: Any) -> float | None:
-    if isinstance(returned, Tensor) and returned.numel() == 1:
-        return to_float(returned)
+def _to_value(returned: Any, metric: str) -> float | None:
     if returned is None:
         return None
-    if isinstance(returned, numbers.Real):
-        return float(returned)
+    shape = getattr(returned, "shape", None)
+    if isinstance(returned, numbers.Real) or (shape is not None and math.prod(shape) == 1):
+        return to_float(returned, metric)
+    given = f"{returned!r:.80}" if shape is None else f"{metric} of shape {tuple(shape)}"
     raise WorkloadError(
-        f"The training loop returned {returned!r:.80}: return the study's metric as a number, "
-        "or nothing to have the last one reported count."
+        f"The training loop returned {given}: return the study's metric as a number, such as its "
+        "mean, or nothing to have the last one reported count."
     )

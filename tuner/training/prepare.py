@@ -20,7 +20,7 @@ from tuner.domain.trials import Proposal, TrialConfig, decode, default_proposals
 from tuner.errors import SpecError, TunerError, WorkloadError
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
-from tuner.training.loop import Step, Train, WorkloadLoop, run_trial, split
+from tuner.training.loop import OWN_OPTIMIZER, Step, Train, WorkloadLoop, run_trial, split
 from tuner.training.modes import evaluating
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
@@ -58,6 +58,9 @@ class Rehearsal:
                 return axis.value
             case _:
                 return axis.low
+
+    def warn(self, text: str) -> None:
+        """Says nothing: trials say it."""
 
     def save(self) -> None:
         """Writes nothing."""
@@ -176,7 +179,7 @@ def rehearse(
 
     Raises:
         SpecError: If it neither reports nor returns the study's metric.
-        WorkloadError: If the optimizer needs a closure and the loop gives none.
+        WorkloadError: If it asks for no optimizer, or gives no closure where that needs one.
     """
     reporter = Rehearsal(_REHEARSAL_STEPS)
     run = Run(spec, config, device=device, reporter=reporter, at_most=_REHEARSAL_STEPS)
@@ -197,8 +200,10 @@ def rehearse(
     if not metrics and outcome.diverged_step is None:
         raise SpecError(
             f"the training loop neither reported nor returned {spec.study.metric}: call "
-            f"run.report(step, {spec.study.metric}=...) where run.due(step), or return it."
+            f"run.report({spec.study.metric}=...) where run.due(), or return it."
         )
+    if not run.has_optimizer:
+        raise WorkloadError(OWN_OPTIMIZER)
     return metrics, run
 
 

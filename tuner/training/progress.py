@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from tuner.domain.train import Train
+from tuner.errors import WorkloadError
+from tuner.training.settings import APPLIED_BY_LOOPS, Settings
 from tuner.training.steps import Steps
 
 
@@ -10,10 +15,16 @@ class Progress:
 
     Args:
         steps: The steps.
+        train: How every trial trains.
+
+    Attributes:
+        train: How to train: the ``[train]`` table, for the loop to apply.
     """
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps, train: Train) -> None:
         self._steps = steps
+        self._unread = set(APPLIED_BY_LOOPS)
+        self.train = cast("Train", Settings(train, self._unread))
 
     @property
     def batch_size(self) -> int:
@@ -23,12 +34,18 @@ class Progress:
             SpecError: If batches are full, and ``run.measure`` has not been told of how many
                 examples.
         """
+        self._unread.discard("batch_size")
         return self._steps.batch_size
 
     @property
     def taken(self) -> int:
         """Steps taken, the present one included; without :meth:`steps`, those of an optimizer."""
         return self._steps.taken
+
+    @property
+    def trained(self) -> int:
+        """Steps of a full trial that have been trained, as the loop counts them."""
+        return self._steps.trained
 
     @property
     def turns(self) -> int:
@@ -53,3 +70,25 @@ class Progress:
     def epoch_steps(self) -> int | None:
         """Steps of an epoch, or None if it is not known."""
         return self._steps.epoch_steps
+
+    def stop(self, why: str) -> None:
+        """Ends the trial early, by its loop's own decision: it is ranked with the full ones.
+
+        The loop itself goes on to its ``break`` or ``return``; over :meth:`Run.steps` this step is
+        its last.
+
+        Args:
+            why: The reason, which the report shows, such as ``"no gain for 5 evaluations"``.
+
+        Raises:
+            WorkloadError: If it is empty.
+        """
+        if not isinstance(why, str) or not why.strip():
+            raise WorkloadError(
+                f"run.stop was given {why!r}: say in a few words why the trial ends early, such "
+                'as run.stop("no gain for 5 evaluations").'
+            )
+        self._steps.stopped = why.strip()[:_LONGEST_REASON]
+
+
+_LONGEST_REASON = 200

@@ -64,6 +64,9 @@ class Reporter(Protocol):
     def suggest(self, name: str, axis: Dimension) -> Value:
         """Returns a value for a hyperparameter of the workload's own."""
 
+    def warn(self, text: str) -> None:
+        """Takes a sentence for whoever wrote the loop, which the log is to show once."""
+
     def save(self) -> None:
         """Writes a checkpoint of the run now."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
@@ -11,17 +10,17 @@ from torch import nn
 
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import Budget, StudySpec
-from tuner.domain.train import Train
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.groups import check_groups, describe_groups, optimizable, trainable
 from tuner.training.averaging import Averaging
-from tuner.training.evaluations import Evaluations, to_float
+from tuner.training.evaluations import Evaluations
 from tuner.training.loader import length_of, resume_batches
 from tuner.training.logged import Logged
+from tuner.training.pace import Pace
 from tuner.training.progress import Progress
-from tuner.training.reporting import Diverged, Evaluation, Interrupted, Pruned, Reporter
+from tuner.training.reporting import Interrupted, Reporter
 from tuner.training.seeds import derive_seed, random_state, seed_all
 from tuner.training.snapshot import Snapshot, describe
 from tuner.training.steps import Steps
@@ -48,11 +47,8 @@ class Run(Suggestions, Progress, Evaluations):
     Attributes:
         seed: The study's seed; every source of randomness has been seeded from it.
         device: Where to train.
-        metric: What ranks trials, among the metrics a loop reports.
         budget: What the study may spend: the ``[budget]`` table.
-        train: How to train: the ``[train]`` table, for the loop to apply.
         config: What this trial trains with.
-        over: Why the trial is over, once it is to stop early.
     """
 
     def __init__(
@@ -68,23 +64,23 @@ class Run(Suggestions, Progress, Evaluations):
         row = OPTIMIZERS[config.optimizer]
         steps = Steps(spec.budget, config.batch_size, at_most, capped=row.closure)
         Suggestions.__init__(self, spec, config.own, reporter)
-        Progress.__init__(self, steps)
-        Evaluations.__init__(self, Averaging(config, steps, spec.search.seed, device), reporter)
+        Progress.__init__(self, steps, spec.train)
+        averaging = Averaging(config, steps, spec.search.seed, device)
+        Evaluations.__init__(self, spec.study.metric, steps, averaging, reporter)
         self._spec = spec
         self._snapshot = Snapshot(state)
         self.config = config
         self.device = device
         self.seed = spec.search.seed
-        self.metric = spec.study.metric
         self.budget: Budget = spec.budget
-        self.train: Train = spec.train
-        self.over: Pruned | Interrupted | None = None
         self._models: list[nn.Module] = []
         self._parameter_names: list[str] = []
         self._optimizers: list[torch.optim.Optimizer] = []
         self._schedules: list[Schedule] = []
+        self._paces: list[Pace] = []
         self._objects: dict[str, Any] = {}
         self._logged = Logged()
+        self._stepped_before = False
         self._save_asked = False
         seed_all(derive_seed(self.seed, "init"))
         if self._snapshot:
@@ -145,22 +141,26 @@ class Run(Suggestions, Progress, Evaluations):
                 'train.schedule_by = "epoch" needs to know an epoch\'s length: use '
                 'run.schedule(optimizer, loader), or schedule_by = "step".'
             )
+        pace = Pace(lambda: self._steps.of(optimizer), lambda: self._steps.stepped(optimizer))
         schedule = build_schedule(
             self.config.schedule,
             self.config.schedule_values,
             optimizer,
             self.total_steps,
-            clock=lambda: self._steps.of(optimizer),
+            clock=pace,
             epoch_steps=self.epoch_steps if by_epoch else None,
             evaluations=self.budget.evaluations,
             direction=self._spec.study.direction,
             momentum_warmup=self.config.momentum_warmup,
         )
         self._snapshot.restore("schedules", len(self._schedules), schedule)
+        self._snapshot.restore("paces", len(self._schedules), pace)
         if optimizer in self._optimizers:
             # A new schedule sets the first step's learning rate; the optimizer has a later one.
             self._snapshot.restore("optimizers", self._optimizers.index(optimizer), optimizer)
         self._schedules.append(schedule)
+        self._paces.append(pace)
+        self._observers.append(schedule.observe)
         return schedule
 
     def checkpoint(self, **objects: Any) -> None:
@@ -196,6 +196,8 @@ class Run(Suggestions, Progress, Evaluations):
     def steps(self, loader: Any) -> Iterator[tuple[int, Any]]: ...
     def steps(self, loader: Any = None) -> Iterator[Any]:
         """Iterates over the steps of a full trial, from where a checkpoint left off.
+
+        It ends early where the loop has called :meth:`stop`.
 
         Args:
             loader: Batches to go through, epoch after epoch, such as a DataLoader: something
@@ -237,60 +239,6 @@ class Run(Suggestions, Progress, Evaluations):
                 self._reporter.save()
             if not self._reporter.advance(steps.taken):
                 self.over = Interrupted()
-
-    def due(self, step: int) -> bool:
-        """Tells whether the budget asks for an evaluation after this step.
-
-        Args:
-            step: The step, as :meth:`steps` gave it.
-        """
-        return self._steps.evaluations_by(self._steps.at(step)) > self._evaluated
-
-    def report(self, step: int, **metrics: float | torch.Tensor) -> None:
-        """Reports an evaluation; the study's metric must be among its metrics.
-
-        Reporting at every step is cheap: between the points where the budget asks for an
-        evaluation nothing is written, and nobody is stopped.
-
-        Args:
-            step: The step, as :meth:`steps` gave it.
-            metrics: What was measured, by name.
-
-        Raises:
-            Pruned: If the trial is to stop because it is behind, or its metric is not finite.
-            WorkloadError: If the study's metric is missing, or a parameter group takes nothing.
-        """
-        if self.over is not None:
-            raise self.over
-        taken = self._steps.at(step)
-        index = self._steps.evaluations_by(taken)
-        metric = self.metric
-        if metric not in metrics:
-            raise WorkloadError(
-                f"run.report() was given {', '.join(metrics) or 'nothing'}, but study.metric is "
-                f"{metric!r}: report it too, or name one of these in the study file."
-            )
-        if index <= self._evaluated and not isinstance(metrics[metric], float | int):
-            return
-        values = {name: to_float(value) for name, value in metrics.items()}
-        if not math.isfinite(values[metric]):
-            self.diverge(taken)
-        if index <= self._evaluated:
-            return
-        if not self._evaluated:
-            self.check_groups()
-        self._averaging.check_applied(self.taken)
-        self.timing.mark()
-        goes_on = self._reporter.report(Evaluation(index, taken, values))
-        for schedule in self._schedules:
-            schedule.observe(values[metric])
-        self._evaluated = index
-        if not goes_on:
-            self.over = Pruned(f"behind at step {taken}")
-            raise self.over
-        if not self._steps.begun and not self._reporter.advance(taken):
-            self.over = Interrupted()
-            raise self.over
 
     def log(self, **values: float | torch.Tensor) -> None:
         """Keeps numbers beside the trial, by name; they rank nothing.
@@ -337,21 +285,44 @@ class Run(Suggestions, Progress, Evaluations):
         if self._models:
             check_groups(self._parameter_names, self.config.groups)
 
-    def diverge(self, step: int) -> None:
-        """Ends the trial because something is infinite or NaN.
-
-        Raises:
-            Diverged: Always.
-        """
-        self.over = Diverged(step)
-        raise self.over
-
     def take_logged(self) -> list[tuple[int, str, float]]:
         """Returns (step, name, value) of what was logged since the last call.
 
         This waits for the device.
         """
         return self._logged.take()
+
+    def describe_loop(self) -> dict[str, Any]:
+        """Returns what was unusual of the loop, by name, so far as an ending keeps it.
+
+        ``stopped_early`` is the reason it gave, ``last_cost`` what its last step cost if that was
+        more than one, ``unread`` the settings that it never asked for, and ``schedule_calls``
+        tells of each schedule how often it was stepped (:meth:`Pace.describe`), unless that was
+        after each step of its optimizer.
+        """
+        steps = self._steps
+        calls = [pace.describe() for pace in self._paces]
+        closure = OPTIMIZERS[self.config.optimizer].closure
+        usual = bool(calls) and all(
+            call["optimizer_steps"] == 1 and (closure or call["steps"] == 1) for call in calls
+        )
+        found = {
+            "stopped_early": steps.stopped,
+            "last_cost": steps.last_cost if steps.last_cost > 1 else None,
+            "unread": sorted(self._unread) or None,
+            "schedule_calls": None if usual else calls,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def stepped(self) -> bool:
+        """Whether any of its optimizers has stepped, in this attempt or an earlier one."""
+        return self._stepped_before or self._steps.stepped() > 0
+
+    @property
+    def has_optimizer(self) -> bool:
+        """Whether its loop has asked for an optimizer."""
+        return bool(self._optimizers)
 
     def describe_groups(self) -> list[dict[str, Any]]:
         """Returns the effective settings of every parameter group."""
@@ -364,12 +335,14 @@ class Run(Suggestions, Progress, Evaluations):
             "trained": [list(trainable(model)) for model in self._models],
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "schedules": [schedule.state_dict() for schedule in self._schedules],
+            "paces": [pace.state_dict() for pace in self._paces],
             "averages": [average.state_dict() for average in self._averaging.averages],
             "objects": {name: target.state_dict() for name, target in self._objects.items()},
             "config": describe(self.config),
             "own": self.own,
             "seed": self.seed,
             "steps": self._steps.state_dict(),
+            "stepped": self.stepped,
             "evaluated": self._evaluated,
             "rng": random_state(self.device),
             "timing": self.timing.state_dict(),
@@ -379,6 +352,7 @@ class Run(Suggestions, Progress, Evaluations):
         snapshot.check(self.config, self.seed, self._steps)
         self._steps.load_state_dict(snapshot["steps"])
         self._evaluated = snapshot["evaluated"]
+        self._stepped_before = snapshot["stepped"]
         self.own |= snapshot["own"]
         self.timing = Timing(**snapshot["timing"])
 

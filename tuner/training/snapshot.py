@@ -174,6 +174,10 @@ def _is_list(part: Any) -> bool:
     return isinstance(part, list)
 
 
+def _is_switch(part: Any) -> bool:
+    return type(part) is bool
+
+
 def _is_count(part: Any) -> bool:
     return type(part) is int and part >= 0
 
@@ -231,9 +235,11 @@ _PARTS = _EVERY_PART | {
     "trained": _is_list,
     "optimizers": _is_list,
     "schedules": _is_list,
+    "paces": _is_list,
     "averages": _is_list,
     "objects": _is_mapping,
     "own": _are_values,
+    "stepped": _is_switch,
 }
 
 _LANE_PARTS = _EVERY_PART | {

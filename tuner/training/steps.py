@@ -17,7 +17,7 @@ class Steps:
 
     A turn of the training loop costs one step, or as many as its optimizer calls a closure; where
     a turn steps several optimizers, the dearest counts. A loop that takes no turns here has its
-    optimizer's steps counted.
+    optimizers' steps counted, or its own where they are ahead, as with accumulated gradients.
 
     Args:
         budget: What a full trial trains.
@@ -31,6 +31,8 @@ class Steps:
         turns: Turns of the loop that are over.
         begun: Whether the loop takes turns here.
         inside: Whether a turn is being taken.
+        last_cost: What the last turn cost, or the last step of an optimizer with a closure.
+        stopped: Why the loop ends before a full trial, by its own decision, or None.
     """
 
     def __init__(self, budget: Budget, batch_size: BatchSize, at_most: int | None, *, capped: bool):
@@ -43,6 +45,11 @@ class Steps:
         # What this turn has cost by each optimizer, and by the dearest.
         self._calls: Counter[torch.optim.Optimizer] = Counter()
         self._cost = 0
+        # Over all turns: how often each optimizer has stepped, whatever that cost.
+        self._stepped: Counter[torch.optim.Optimizer] = Counter()
+        self._reached = 0
+        self.last_cost = 1
+        self.stopped: str | None = None
         self.length: int | None = None
         self.epoch_steps: int | None = None
         self.turns = 0
@@ -71,9 +78,14 @@ class Steps:
         return self._done + (self._cost or self.inside)
 
     @property
+    def trained(self) -> int:
+        """Steps of a full trial that have been trained, as the loop counts them."""
+        return self.taken if self.begun else max(self._least, self._reached)
+
+    @property
     def is_over(self) -> bool:
-        """Whether a full trial has been trained."""
-        return self._done >= self.total
+        """Whether a full trial has been trained, or the loop has ended it."""
+        return self.stopped is not None or self._done >= self.total
 
     @property
     def batch_size(self) -> int:
@@ -125,7 +137,9 @@ class Steps:
 
     def leave(self) -> bool:
         """Ends a turn; returns whether it was the last."""
-        self._done, self.turns = self.taken, self.turns + 1
+        taken = self.taken
+        self.last_cost = taken - self._done
+        self._done, self.turns = taken, self.turns + 1
         self.inside = False
         self._start()
         return self.is_over
@@ -135,9 +149,31 @@ class Steps:
             self._calls.clear()
             self._cost = 0
 
-    def at(self, step: int) -> int:
-        """Returns the steps taken at the end of a step, as the loop counts it from 0."""
-        return self.taken if self.begun else step + 1
+    def at(self, step: int | None) -> int:
+        """Returns the steps taken at the end of a step, as the loop counts it from 0.
+
+        Args:
+            step: The step; left out, the present one. One that lies behind the optimizers, such as
+                the number of an epoch, is taken for the present one too.
+        """
+        if self.begun or step is None:
+            return self.taken
+        return max(step + 1, self._least)
+
+    def lags(self, step: int) -> bool:
+        """Tells whether a step lies behind all optimizers by more than an evaluation."""
+        behind = 0 if self.begun else self._least - (step + 1)
+        return behind * self._budget.evaluations > self.total
+
+    def reach(self, taken: int) -> bool:
+        """Notes how far the loop says it is; returns whether that is beyond a full trial."""
+        self._reached = max(self._reached, taken)
+        return not self.begun and taken > self.total
+
+    @property
+    def _least(self) -> int:
+        """Steps of the optimizer that has taken the fewest, in a loop that takes no turns."""
+        return min(self._calls.values(), default=0)
 
     def of(self, optimizer: torch.optim.Optimizer) -> int:
         """Returns the steps taken, as the schedule of an optimizer is to follow them."""
@@ -150,6 +186,10 @@ class Steps:
         """
         total = self.total
         return min(taken, total) * self._budget.evaluations // total
+
+    def stepped(self, optimizer: torch.optim.Optimizer | None = None) -> int:
+        """Returns how often an optimizer has stepped here, or left out, all of them."""
+        return sum(self._stepped.values()) if optimizer is None else self._stepped[optimizer]
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
         """Counts what an optimizer's steps cost."""
@@ -168,6 +208,7 @@ class Steps:
 
     def _count(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
         """Wraps the closure handed to an optimizer's step, to count how often it is called."""
+        self._stepped[optimizer] += 1
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
         if closure is None:
             # A turn costs one, however many such steps it takes.
@@ -176,9 +217,11 @@ class Steps:
             return None
         if self._capped:
             self._cap(optimizer)
+        before = self._cost
 
         def counted() -> Any:
             self._add(optimizer)
+            self.last_cost = self._cost - before
             return closure()
 
         return (args[0], counted), {k: v for k, v in kwargs.items() if k != "closure"}

@@ -1,0 +1,74 @@
+"""Which complete trials can be ranked with each other: those that trained for as long."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from tuner.domain.trials import Outcome, TrialRecord
+
+FULL = Fraction(1)
+"""The length of a full trial; others are parts of it, or more than it."""
+
+
+RECORDED = ("steps", "total_steps", "stopped_early", "last_cost")
+"""The attributes of a trial that tell its length; without ``total_steps`` it is full."""
+
+
+def length_of(attributes: Mapping[str, Any]) -> Fraction:
+    """Returns how long a complete trial has trained, as a part of a full one.
+
+    One counts as full that its loop has ended by its own decision, or whose last step has cost
+    more than was left, as with L-BFGS.
+
+    Args:
+        attributes: What was recorded of it.
+    """
+    steps, total = attributes.get("steps"), attributes.get("total_steps")
+    if not isinstance(steps, int) or not isinstance(total, int) or total < 1:
+        return FULL
+    if "stopped_early" in attributes:
+        return FULL
+    last = int(attributes.get("last_cost", 1))
+    return FULL if total <= steps < total + last else Fraction(steps, total)
+
+
+def ranked_length(lengths: Mapping[Fraction, int]) -> Fraction:
+    """Returns the length whose trials are ranked: full ones, or else what most have.
+
+    Args:
+        lengths: How many complete trials have each length.
+    """
+    if lengths.get(FULL) or not any(lengths.values()):
+        return FULL
+    return max(lengths, key=lambda length: (lengths[length], length))
+
+
+def split_by_length(
+    records: Iterable[TrialRecord],
+) -> tuple[list[TrialRecord], list[TrialRecord]]:
+    """Returns the complete trials that are ranked, and those of other lengths.
+
+    Args:
+        records: All trials of a study.
+    """
+    complete = [r for r in records if r.outcome is Outcome.COMPLETE and r.value is not None]
+    lengths = [length_of(record.attributes) for record in complete]
+    chosen = ranked_length(Counter(lengths))
+    pairs = list(zip(complete, lengths, strict=True))
+    ranked = [record for record, length in pairs if length == chosen]
+    return ranked, [record for record, length in pairs if length != chosen]
+
+
+def tell_length(attributes: Mapping[str, Any]) -> str:
+    """Returns how long a complete trial has trained, in words; nothing if it is full.
+
+    Args:
+        attributes: What was recorded of it.
+    """
+    steps = f"{attributes.get('steps')} of {attributes.get('total_steps')} steps"
+    if "stopped_early" in attributes and "total_steps" in attributes:
+        return f"its loop stopped after {steps}: {attributes['stopped_early']}"
+    return "" if length_of(attributes) == FULL else f"trained {steps}"
