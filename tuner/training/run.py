@@ -324,7 +324,7 @@ class Run(Suggestions, Progress, Evaluations):
             StaleCheckpointError: If the checkpoint is of a trial of another length.
         """
         self._steps.measure(epoch_steps, examples)
-        self._snapshot.check(self.config, self.seed, self._steps)
+        self._snapshot.check(self.config, self.seed, self._steps.length)
 
     def check_groups(self) -> None:
         """Sees, once the optimizers are built, that every parameter group takes a parameter.
@@ -373,8 +373,9 @@ class Run(Suggestions, Progress, Evaluations):
         }
 
     def _restore_counts(self, snapshot: Snapshot) -> None:
-        snapshot.check(self.config, self.seed, self._steps)
+        snapshot.check(self.config, self.seed, self._steps.length)
         self._steps.load_state_dict(snapshot["steps"])
+        snapshot.check_evaluated(self._steps)
         self._evaluated = snapshot["evaluated"]
         self.own |= snapshot["own"]
         self.timing = Timing(**snapshot["timing"])

@@ -160,8 +160,9 @@ class Steps:
         return {"done": self._done, "turns": self.turns, "length": self.length}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from what :meth:`state_dict` gave."""
+        """Continues from what :meth:`state_dict` gave, its length included."""
         self._done, self.turns = int(state["done"]), int(state["turns"])
+        self.length = int(state["length"])
 
     def _set_length(self, steps: int) -> None:
         self.length = min(steps, self._at_most or steps)
