@@ -115,7 +115,7 @@ class Run(Suggestions, Progress, Evaluations):
         index = len(self._models)
         self._snapshot.restore("models", index, model)
         self._snapshot.restore("optimizers", index, optimizer)
-        self._steps.watch(optimizer)
+        self._steps.watch(optimizer, self._go_on)
         average = self._averaging.follow(model, optimizer)
         if average is not None:
             self._snapshot.restore("averages", len(self._averaging.averages) - 1, average)
@@ -286,15 +286,14 @@ class Run(Suggestions, Progress, Evaluations):
         if not goes_on:
             self.over = Pruned(f"behind at step {taken}")
             raise self.over
-        if not self._steps.begun and not self._reporter.advance(taken):
-            self.over = Interrupted()
-            raise self.over
+        self._go_on(taken)
 
     def log(self, **values: float | torch.Tensor) -> None:
-        """Keeps numbers beside the trial, by name; they rank nothing.
+        """Keeps numbers beside the trial, by name; they rank nothing, but say that it lives.
 
         A tensor is read when numbers are next written, so that nothing waits for the device.
         """
+        self.alive()
         for name, value in values.items():
             self._logged.add(self.taken, name, value)
 
@@ -379,6 +378,12 @@ class Run(Suggestions, Progress, Evaluations):
         self._evaluated = snapshot["evaluated"]
         self.own |= snapshot["own"]
         self.timing = Timing(**snapshot["timing"])
+
+    def _go_on(self, taken: int) -> None:
+        """Has a loop that takes no turns here live, or stop."""
+        if not self._steps.begun and not self._reporter.advance(taken):
+            self.over = Interrupted()
+            raise self.over
 
     def _check_schedules(self) -> None:
         if not self._optimizers or self._schedules:

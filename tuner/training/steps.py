@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ class Steps:
         # What this turn has cost by each optimizer, and by the dearest.
         self._calls: Counter[torch.optim.Optimizer] = Counter()
         self._cost = 0
+        self._go_on: Callable[[int], object] = lambda taken: None
         self.length: int | None = None
         self.epoch_steps: int | None = None
         self.turns = 0
@@ -151,8 +153,14 @@ class Steps:
         total = self.total
         return min(taken, total) * self._budget.evaluations // total
 
-    def watch(self, optimizer: torch.optim.Optimizer) -> None:
-        """Counts what an optimizer's steps cost."""
+    def watch(self, optimizer: torch.optim.Optimizer, go_on: Callable[[int], object]) -> None:
+        """Counts what an optimizer's steps cost.
+
+        Args:
+            optimizer: The optimizer.
+            go_on: Called with the steps taken before each that is counted here. It may raise.
+        """
+        self._go_on = go_on
         optimizer.register_step_pre_hook(self._count)
 
     def state_dict(self) -> dict[str, Any]:
@@ -185,6 +193,7 @@ class Steps:
         return (args[0], counted), {k: v for k, v in kwargs.items() if k != "closure"}
 
     def _add(self, optimizer: torch.optim.Optimizer) -> None:
+        self._go_on(self.taken)
         self._calls[optimizer] += 1
         self._cost = max(self._cost, self._calls[optimizer])
 
