@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 
 class TunerError(Exception):
     """Anything tuner reports to its user on purpose."""
@@ -33,3 +35,23 @@ class LeaseLostError(StorageError):
 
 class WorkloadError(TunerError):
     """Workload code that raised, ran out of memory or returned what a workload may not return."""
+
+
+def tell_error(error: BaseException) -> str:
+    """Returns an exception's kind and message, and what to do about it where that is known.
+
+    >>> tell_error(ValueError("the scale is off"))
+    'ValueError: the scale is off'
+    """
+    told = f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit) and _passed_argparse(error):
+        return (
+            f"{told} (argparse read the arguments of the process, which are tuner's here: "
+            "call parse_args([]), which gives the defaults)"
+        )
+    return told
+
+
+def _passed_argparse(error: BaseException) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "argparse" for frame, _ in frames)

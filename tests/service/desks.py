@@ -21,6 +21,7 @@ from tuner.service.presence import Presence
 from tuner.service.task import Task
 from tuner.service.watchdog import Watchdog
 from tuner.store import Database, Ledger, Patience, RecordReader, Studies, WorkerIdentity
+from tuner.store.events import read_events
 from tuner.store.records import read_record
 from tuner.training.loop import Train
 from tuner.training.run import Run
@@ -100,6 +101,11 @@ class Bureau:
         trained = read_record(self.database, self.study, lease.number)
         assert trained is not None
         return trained
+
+    def history(self, number: int) -> list[str]:
+        """Returns what happened to a trial, as a kind and what is told of it."""
+        events = read_events(self.database, self.study, number)
+        return [": ".join(filter(None, (event.kind, event.detail))) for event in events]
 
     def checkpoints(self, number: int) -> list[Path]:
         return list((self._folder / "checkpoints").glob(f"trial-{number}-*.pt"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import time
@@ -50,13 +51,13 @@ class Counting(Parabola):
 
     calls = 0
 
-    armed = False
+    armed = None
 
     def loss(self, model, batch):
         Counting.calls += 1
-        if Counting.armed:
-            Counting.armed = False
-            raise ValueError("the scale is off")
+        error, Counting.armed = Counting.armed, None
+        if error is not None:
+            raise error
         return super().loss(model, batch) * (1 + 1e-12 * Counting.calls)
 
 
@@ -127,9 +128,9 @@ def misbehaving(project: Path) -> Iterator[None]:
         yield
 
 
-def arm() -> None:
+def arm(error: BaseException | None = None) -> None:
     """Has the workload raise once."""
-    sys.modules["misfused"].Counting.armed = True
+    sys.modules["misfused"].Counting.armed = error or ValueError("the scale is off")
 
 
 def checkpoints(database: Database, study: StudyHandle) -> list[Path]:
@@ -269,17 +270,21 @@ def test_a_lane_that_diverges_leaves_the_others_alone(
         assert record.attributes.get("diverged_step") == alone.outcome.diverged_step
 
 
+@pytest.mark.parametrize(
+    "error", [ValueError("the scale is off"), GeneratorExit("off"), asyncio.CancelledError("off")]
+)
 def test_what_raises_in_a_cohort_is_trained_one_at_a_time(
-    misbehaving: None, database: Database, make_spec: MakeSpec
+    misbehaving: None, database: Database, make_spec: MakeSpec, error: BaseException
 ) -> None:
     spec = many(make_spec, study={"name": "s", "workload": "misfused:Counting"})
     said: list[str] = []
 
     study = Studies(database).create(spec)
-    records = work(database, study, Meddling(9, arm), fuse="4", log=said.append)
+    records = work(database, study, Meddling(9, lambda: arm(error)), fuse="4", log=said.append)
 
     assert {record.outcome for record in records} == {Outcome.COMPLETE}
-    assert "Trials train one at a time from now on: ValueError: the scale is off" in said
+    told = f"{type(error).__name__}: {error}"
+    assert f"Trials train one at a time from now on: {told}" in said
 
 
 def test_without_enough_memory_fewer_train_as_one(

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from tuner.errors import WorkloadError
 from tuner.service.interruption import Interruption
 
 
@@ -15,6 +16,14 @@ def test_signal_asks_for_a_stop_and_is_named(number: signal.Signals, name: str) 
         signal.raise_signal(number)
         assert interruption.wait(60)
     assert interruption.requested_by == name
+
+
+def test_code_that_raises_it_itself_has_not_been_asked_to_stop() -> None:
+    interruption = Interruption()
+    said = "KeyboardInterrupt, though nobody asked"
+    with pytest.raises(WorkloadError, match=said), interruption.raising():
+        raise KeyboardInterrupt
+    assert not interruption.requested
 
 
 def test_whoever_asked_first_is_named() -> None:

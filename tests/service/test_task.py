@@ -117,6 +117,7 @@ def test_a_signal_saves_the_trial_when_the_step_is_over(
     assert bureau.said[-1] == "Trial 0 saved and released"
     assert bureau.train(idle).evaluations == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
     assert bureau.said[-2] == "Trial 0 continues at step 7"
+    assert bureau.history(0) == ["started", "released", "continued: at step 7"]
 
 
 def test_a_loop_that_counts_its_own_steps_starts_over(bureau: Bureau) -> None:
@@ -129,11 +130,18 @@ def test_a_loop_that_counts_its_own_steps_starts_over(bureau: Bureau) -> None:
             optimizer.step()
             run.report(step, val_loss=float(step))
 
-    stopped = bureau.train(loop, stop_after=1)
-    assert (stopped.outcome, stopped.evaluations) == (Outcome.RUNNING, {5: 4.0, 10: 9.0})
+    stopped = bureau.train(loop, stop_after=8)
+    assert (stopped.outcome, stopped.evaluations) == (Outcome.RUNNING, {5: 4.0})
+    assert bureau.said[-1].startswith("Trial 0 released, to start over: only what goes over run.s")
     record = bureau.train(loop)
-    assert seen == [*range(10), *range(20)]
+    assert seen == [*range(8), *range(20)]
     assert (record.outcome, record.attributes["steps"]) == (Outcome.COMPLETE, 20)
+    assert bureau.said[-2] == "Trial 0 starts over: nothing had been saved of it"
+    assert bureau.history(0) == [
+        "started",
+        "released",
+        "started_over: nothing had been saved of it",
+    ]
 
 
 def test_a_checkpoint_on_demand_lies_on_disk_after_the_step(bureau: Bureau) -> None:
@@ -240,7 +248,10 @@ def test_a_checkpoint_that_cannot_be_used_starts_the_trial_over(
     record = bureau.train(loop)
     assert seen == [*range(8), *range(20)]
     assert list(record.evaluations) == [5, 10, 15, 20]
-    assert any("starts over" in line for line in bureau.said)
+    [told] = [line for line in bureau.said if "starts over" in line]
+    reason = told.removeprefix("Trial 0 starts over: ")
+    assert bureau.history(0) == ["started", "released", f"started_over: {reason}"]
+    assert not any("continues" in line for line in bureau.said)
 
 
 class TestDatabaseAway:

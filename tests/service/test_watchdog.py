@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -37,7 +38,33 @@ def test_training_without_a_step_is_ended_and_says_where_it_hangs(
         watchdog.feed()
         assert ending.wait(30)
     assert ending.codes == [HUNG]
-    assert "No step for 0.2 s (train.stall_s)" in ending.said[0]
+    assert "No step for 0.2 s (train.stall_s)" in ending.said[-1]
+
+
+def test_half_of_the_time_without_a_step_is_warned_of_once_a_trial(ending: Ending) -> None:
+    watchdog = Watchdog(Interruption(), stall_s=100, end=ending.end)
+    now = time.monotonic()
+    assert watchdog.warn(now + 1e6) is None  # nothing trains
+    for _ in range(2):
+        watchdog.feed()
+        assert watchdog.warn(now + 49) is None
+        told = watchdog.warn(now + 60)
+        assert told is not None
+        assert told.startswith("No step for 50 s. After 100 s (train.stall_s) training counts as")
+        assert "run.alive()" in told
+        watchdog.feed()
+        assert watchdog.warn(now + 90) is None
+        watchdog.rest()
+
+
+def test_a_warning_comes_before_the_end(ending: Ending) -> None:
+    with Watchdog(Interruption(), stall_s=0.2, log=ending.said.append, end=ending.end) as watchdog:
+        watchdog.feed()
+        assert ending.wait(30)
+    assert [("run.alive()" in line, "hangs" in line) for line in ending.said] == [
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_stop_that_is_not_heeded_ends_the_process(ending: Ending) -> None:

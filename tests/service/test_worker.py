@@ -32,6 +32,9 @@ from tuner.store.control import set_state
 
 # Workloads that misbehave, written into the project as a user would.
 _WORKLOADS = '''
+import argparse
+import asyncio
+
 import torch
 from models.parabola import Parabola
 
@@ -82,6 +85,27 @@ class Quitter(Parabola):
         if Quitter.models > 1:
             raise SystemExit(0)
         return super().model()
+
+
+class Own(BaseException):
+    """An exception that is none of Python's."""
+
+
+ODD = [SystemExit(3), GeneratorExit(), asyncio.CancelledError(), KeyboardInterrupt(), Own("mine")]
+
+
+def odd(run):
+    """Raises, in the first trials, what is no Exception."""
+    if ODD:
+        raise ODD.pop(0)
+    return 1.0
+
+
+def parsing(run):
+    """Reads a command line that is not its own."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", required=True)
+    return float(parser.parse_args(["small"]).epochs)
 
 
 class Cliff(Parabola):
@@ -338,6 +362,32 @@ def test_workload_that_asks_the_interpreter_to_end_fails_its_trial(
     study = Studies(database).create(of(make_spec, "misbehaving:Quitter"))
     with pytest.raises(WorkloadError, match="SystemExit"):
         work(database, study)
+
+
+def test_what_is_no_exception_fails_its_trial_and_the_worker_goes_on(
+    misbehaving: None, database: Database, make_spec: MakeSpec
+) -> None:
+    records = work(database, Studies(database).create(of(make_spec, "misbehaving:odd")))
+    assert [r.outcome for r in records] == [Outcome.FAILED] * 5 + [Outcome.COMPLETE]
+    errors = [str(r.attributes["error"]) for r in records[:5]]
+    assert errors == [
+        "SystemExit: 3",
+        "GeneratorExit: ",
+        "CancelledError: ",
+        "KeyboardInterrupt: ",
+        "Own: mine",
+    ]
+    assert all("in odd" in r.attributes["traceback"] for r in records[:5])
+
+
+def test_command_line_read_in_a_trial_is_told_as_such(
+    misbehaving: None, database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(of(make_spec, "misbehaving:parsing", budget={"trials": 1}))
+    [record] = work(database, study)
+    error = str(record.attributes["error"])
+    assert error.startswith("SystemExit: 2 (argparse read the arguments of the process")
+    assert "call parse_args([])" in error
 
 
 def test_long_intervals_between_evaluations_train_to_the_end(

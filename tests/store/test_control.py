@@ -77,7 +77,8 @@ def test_paused_study_starts_nothing_and_gives_nothing_out(bench: Bench) -> None
     assert ledger.orders().state is StudyState.RUNNING
     taken = ledger.take_over(nobody_died)
     assert taken is not None
-    assert (taken.number, taken.attempt) == (released.number, 1)
+    assert (taken.number, taken.attempt, taken.step) == (released.number, 1, 5)
+    ledger.tell(taken, "continued", "at step 5")
     assert bench.kinds() == ["started", "paused", "released", "resumed", "continued"]
     assert read_events(bench.database, bench.study)[-1].detail == "at step 5"
 
@@ -312,11 +313,12 @@ def test_repair_fails_what_was_tried_three_times_and_tells_its_history(bench: Be
     assert (repaired.number, repaired.action) == (0, "failed")
     failed = bench.read(0)
     assert failed.outcome is Outcome.FAILED
-    first, *history = failed.attributes["error"].splitlines()
+    first, *history, remedy = failed.attributes["error"].splitlines()
     assert first == "WorkerDied: 3 workers died or hung on it; none got past step 0."
     assert ["host, process 7, cpu" in line for line in history] == [True] * 3
     assert "started on" in history[0]
     assert history[2].endswith("attempt 3, at step 0")
+    assert "call run.alive() there now and then, or raise train.stall_s" in remedy
     assert bench.kinds(0)[-2:] == ["failed_attempts", "repaired"]
 
 

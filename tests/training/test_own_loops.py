@@ -22,6 +22,7 @@ from tests.training.loops import (
     with_closure,
 )
 from tests.training.trials import (
+    CPU,
     Recorder,
     Trial,
     check_continued,
@@ -32,8 +33,10 @@ from tests.training.trials import (
     train,
 )
 from tuner.domain.groups import GroupValues
+from tuner.domain.spec import StudySpec
 from tuner.errors import SpecError
 from tuner.training.bench import Bench
+from tuner.training.reporting import StaleCheckpointError
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
 
@@ -68,6 +71,53 @@ class TestEveryLoop:
         trial = train(LOOPS[name], SPEC, recorder=Recorder(prune_at=14, values=dict(OWN)))
         assert trial.outcome.ending == "pruned"
         assert trial.run.taken == trial.steps_evaluated[-1] == 14
+
+
+BUDGETS = {"steps": STEPS, "epochs": STEPS // EPOCH, "examples": STEPS * 32}
+"""The same length in every unit; a step takes 32 examples, whatever the loader says."""
+
+
+@pytest.mark.parametrize("unit", list(BUDGETS))
+@pytest.mark.parametrize("loop", ["over_loader", "unscheduled", "adversarial"])
+class TestEveryBudget:
+    @pytest.fixture
+    def spec(self, unit: str) -> StudySpec:
+        return make_spec(budget={unit: BUDGETS[unit], "evaluations": 4})
+
+    def test_it_continues_as_if_never_stopped(self, spec: StudySpec, loop: str):
+        whole = train_own(LOOPS[loop], spec)
+        assert whole.run.taken == STEPS
+        check_continued(whole, *stop_and_go(LOOPS[loop], 9, spec))
+
+    def test_its_length_is_known_before_the_loop_measures_it_again(
+        self, spec: StudySpec, loop: str
+    ):
+        state = train(LOOPS[loop], spec, recorder=Recorder(interrupt_at=9)).run.state_dict()
+        run = Run(spec, make_config(), device=CPU, reporter=Recorder(), state=state)
+        assert (run.total_steps, run.taken, run.evaluated) == (STEPS, 9, 1)
+
+    def test_more_evaluations_than_were_due_are_refused_at_once(self, spec: StudySpec, loop: str):
+        state = train(LOOPS[loop], spec, recorder=Recorder(interrupt_at=9)).run.state_dict()
+        with pytest.raises(StaleCheckpointError, match="more evaluations than were due"):
+            Run(
+                spec,
+                make_config(),
+                device=CPU,
+                reporter=Recorder(),
+                state=state | {"evaluated": 2},
+            )
+
+
+def test_a_loop_that_measures_another_length_does_not_go_on():
+    spec = make_spec(budget={"epochs": STEPS // EPOCH, "evaluations": 4})
+    state = train(over_loader, spec, recorder=Recorder(interrupt_at=9)).run.state_dict()
+
+    def over_fewer(run: Run) -> None:
+        run.measure(EPOCH - 2)
+        over_loader(run)
+
+    with pytest.raises(StaleCheckpointError, match="another seed or length"):
+        train(over_fewer, spec, state=state)
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "muon", "lbfgs"])

@@ -169,6 +169,20 @@ def failing(run: Run) -> None:
     raise ZeroDivisionError("in the user's loop")
 
 
+def leaving(run: Run) -> None:
+    raise GeneratorExit("for good")
+
+
+def nested(run: Run) -> None:
+    """Takes its own steps, and reports long after a rehearsal's."""
+    optimizer = run.optimizer(nn.Linear(1, 1))
+    for epoch in range(3):
+        for _ in range(10):
+            optimizer.step()
+        run.report(epoch * 10 + 9, val_loss=1.0)
+    raise AssertionError("its rehearsal is over after the first report")
+
+
 def needing_length(run: Run) -> None:
     run.schedule(run.optimizer(nn.Linear(1, 1)))
 
@@ -181,6 +195,10 @@ def test_a_loop_is_rehearsed_for_two_steps(loop: Any, metrics: dict[str, float])
     told, run = rehearse(loop, make_spec(10**6), make_config(), CPU)
     assert told == metrics
     assert run.taken <= 2
+
+
+def test_a_loop_that_takes_its_own_steps_is_rehearsed_until_it_reports():
+    assert prepare_checked(spec_of("nested"), CPU) is nested
 
 
 def test_a_loop_that_runs_is_returned_as_it_is():
@@ -197,6 +215,7 @@ def test_a_loop_that_runs_is_returned_as_it_is():
         ),
         ("misnaming", WorkloadError, r"given loss, but study\.metric is 'val_loss'"),
         ("failing", WorkloadError, r"does not run: ZeroDivisionError.*in failing"),
+        ("leaving", WorkloadError, r"does not run: GeneratorExit: for good.*in leaving"),
     ],
 )
 def test_a_loop_that_does_not_run_says_why(loop: str, error: type[Exception], said: str):

@@ -189,6 +189,67 @@ def test_it_is_stopped_at_a_report(stop: str, ending: str):
     assert not trial.run.resumable
 
 
+def nested(run: Run) -> float:
+    """Two epochs of ten steps as a Trainer takes them, with a report after each."""
+    optimizer = run.optimizer(nn.Linear(1, 1))
+    for epoch in range(2):
+        for _ in range(10):
+            with contextlib.suppress(Exception):  # as Trainers do around their callbacks
+                optimizer.step()
+        run.report(epoch * 10 + 9, val_loss=1.0)
+    return 1.0
+
+
+def test_each_step_of_its_optimizer_says_that_it_lives():
+    trial = train(nested, SPEC)
+    assert trial.outcome.ending == "complete"
+    assert trial.recorder.steps == [*range(10), 10, *range(10, 20), 20]
+
+
+@pytest.mark.parametrize("at", [0, 3, 14])
+def test_it_is_interrupted_at_the_next_step_of_its_optimizer(at: int):
+    trial = train(nested, SPEC, recorder=Recorder(interrupt_at=at))
+    assert trial.outcome.ending == "interrupted"
+    assert trial.run.taken == at
+    assert not trial.run.resumable
+
+
+def test_each_computation_of_a_closure_says_that_it_lives():
+    def loop(run: Run) -> float:
+        model = nn.Linear(1, 1)
+        optimizer = run.optimizer(model)
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = (model(torch.ones(1, 1)) - 3).square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        calls.append(run.taken)
+        return 1.0
+
+    calls: list[int] = []
+    recorder = train(loop, SPEC, make_config("lbfgs", max_iter=4)).recorder
+    assert recorder.steps == list(range(calls[0]))
+
+
+def test_a_loop_over_steps_tells_of_each_step_once():
+    trial = train_with(lambda run, step: run.report(step, val_loss=1.0))
+    assert trial.recorder.steps == list(range(1, 20))
+
+
+def test_what_is_logged_says_that_the_trial_lives():
+    def loop(run: Run) -> float:
+        for _ in range(3):
+            run.log(reward=1.0)
+        return 1.0
+
+    trial = train(loop, SPEC, recorder=Recorder(interrupt_at=0))
+    assert trial.recorder.steps == [0, 0, 0]
+    assert trial.outcome.ending == "complete"  # a number that was noted ends nothing
+
+
 def test_it_needs_a_budget_of_steps():
     spec = make_spec(budget={"epochs": 2})
 

@@ -95,6 +95,11 @@ def test_a_module_that_is_missing_is_named_with_the_folder_searched(tmp_path: Pa
         ("def", "SyntaxError"),
         ("import absent_x", "absent_x"),
         ("exit(3)", "SystemExit: 3"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        (
+            "from argparse import *; ArgumentParser().parse_args(['--no-such-option'])",
+            r"SystemExit: 2 \(argparse read .*call parse_args\(\[\]\)",
+        ),
     ],
 )
 def test_a_module_that_cannot_be_imported_says_why(

@@ -214,6 +214,7 @@ def train_on(
     """
     from tuner.cli.progress import watch
     from tuner.service.interruption import Interruption
+    from tuner.store.leases import count_unsaved
     from tuner.store.ledger import is_done
 
     with Interruption() as interruption:
@@ -224,6 +225,9 @@ def train_on(
         stopped_by = "'tuner workers stop'"
     if stopped_by:
         fate = "lost since their last checkpoints" if watched.lost else "saved"
+        unsaved = 0 if watched.lost else count_unsaved(database, study)
+        if unsaved:
+            fate += f", but for {unsaved} that will start over: without run.steps() none can be"
         click.echo(
             f"Stopped by {stopped_by}; unfinished trials are {fate}. Continue: {_as_typed()}",
             err=True,

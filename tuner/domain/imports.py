@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import SpecError
+from tuner.errors import SpecError, tell_error
 
 ALLOW = "TUNER_ALLOW"
 """The environment variable that carries the allowed packages, with commas between, to workers."""
@@ -65,9 +65,11 @@ def import_module(name: str, where: str) -> types.ModuleType:
     _check_allowed(name, where)
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise SpecError(
-            f"{where}: importing {name} failed: {type(error).__name__}: {error}. It is looked "
+            f"{where}: importing {name} failed: {tell_error(error)}. It is looked "
             f"for in the working directory ({Path.cwd()}) and among installed packages."
         ) from error
 

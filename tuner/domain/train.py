@@ -40,8 +40,9 @@ class Train(Frozen):
             spared from weight decay.
         groups: Parameters that train otherwise than the rest; the first group that matches a
             parameter takes it.
-        stall_s: Seconds without a step, or a part of an evaluation, after which a trial counts as
-            hung: its process ends, and another goes on from its last checkpoint.
+        stall_s: Seconds without a sign of life (a step, a number logged, a part of an evaluation)
+            after which a trial counts as hung: its process ends, and another goes on from its last
+            checkpoint.
         checkpoint_s: Seconds of training between checkpoints; a shorter trial writes none.
     """
 

@@ -66,7 +66,7 @@ class CohortTask:
         self._cohort = Cohort(model, starts, self)
         # Of what is charged already, in seconds and steps.
         self._charged = (self._cohort.timing.train_s, self._cohort.timing.eval_s)
-        self._charged_steps = self._cohort.taken
+        self._charged_steps = self._continued_at = self._cohort.taken
 
     def train(self) -> None:
         """Trains the trials from where they stand, and tells how they ended or gives them back.
@@ -95,23 +95,35 @@ class CohortTask:
 
     def _resume(self) -> None:
         unsent = {lane: task.begin(self._cohort) for lane, task in enumerate(self._tasks)}
-        if self._cohort.taken:
-            numbers = ", ".join(str(task.number) for task in self._tasks)
-            who = (
-                f"Trials {numbers} continue as one"
-                if self._tasks[1:]
-                else f"Trial {numbers} continues"
-            )
-            self._log(f"{who} at step {self._cohort.taken}")
+        for reason in sorted({task.restart for task in self._tasks if task.restart is not None}):
+            those = [task for task in self._tasks if task.restart == reason]
+            self._log(f"{_name(those, 'starts', 'start')} over: {reason}")
+            self._tell(those, "started_over", reason)
         for lane, reports in unsent.items():
             for report in reports:
                 self._send({lane: report}, report.step)
+
+    def _tell_continued(self) -> None:
+        """Says, once it has trained from its checkpoints, that it goes on from them."""
+        step, self._continued_at = self._continued_at, 0
+        if step:
+            who = _name(self._tasks, "continues", "continue as one")
+            self._log(f"{who} at step {step}")
+            self._tell(self._tasks, "continued", f"at step {step}")
+
+    def _tell(self, tasks: Sequence[LaneTask], kind: str, detail: str) -> None:
+        def deliver() -> None:
+            leases = [task.lease for task in tasks if not task.lost]
+            self._lose(self._desk.ledger.tell_many(leases, kind, detail))
+
+        self._outbox.put(deliver)
 
     # What the cohort tells.
 
     def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
         """Records an evaluation of every lane; tells which of them go on."""
         self._desk.watchdog.feed()
+        self._tell_continued()
         self._charge()
         self.evaluated = True
         cohort = self._cohort
@@ -151,6 +163,7 @@ class CohortTask:
     def advance(self, step: int) -> bool:
         """Renews the leases, looks around and saves now and then; False when all are to stop."""
         self._desk.watchdog.feed()
+        self._tell_continued()
         now = time.monotonic()
         if now - self._renewed_at > self._spec.train.stall_s / 4:
             self._renewed_at = now
@@ -284,3 +297,9 @@ class CohortTask:
         for task in trained:
             for name, share in zip(task.costs, shares, strict=True):
                 task.costs[name] += share / len(trained)
+
+
+def _name(tasks: Sequence[LaneTask], one: str, many: str) -> str:
+    """Returns trials as the subject of a line for the log, and their verb."""
+    numbers = ", ".join(str(task.number) for task in tasks)
+    return f"Trials {numbers} {many}" if tasks[1:] else f"Trial {numbers} {one}"

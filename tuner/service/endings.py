@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from tuner.analysis.averages import LINE
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
-from tuner.errors import StorageError
+from tuner.errors import StorageError, tell_error
 from tuner.store.urls import hide_known_secrets
 from tuner.training.device import is_out_of_memory
 from tuner.training.loop import OWN_OPTIMIZER, Ending, Outcome
@@ -25,6 +25,8 @@ STATES = {
     Ending.INTERRUPTED: TrialState.PRUNED,
 }
 """How Optuna sees a trial that ended so."""
+
+_LONGEST_REASON = 500
 
 
 def ending_attributes(
@@ -93,18 +95,21 @@ def explain_no_step(has_optimizer: bool) -> str:
     )
 
 
-def tell_restart(who: str, error: BaseException) -> str:
-    """Returns a line for the log that says why trials start over.
+NOTHING_SAVED = "nothing had been saved of it"
+"""Why a trial starts over that has no checkpoint."""
+
+
+def explain_restart(error: BaseException) -> str:
+    """Returns in one line why a trial starts over.
 
     Args:
-        who: They, and that they do.
-        error: What their checkpoint is, or what going on from it has raised.
+        error: What is wrong with its checkpoint, or what going on from it has raised.
     """
     if isinstance(error, StorageError | StaleCheckpointError):
         reason = hide_known_secrets(str(error))
     else:
         reason = f"going on from its checkpoint raised {describe(error)}"
-    return f"{who}: {reason.splitlines()[0]}"
+    return reason.splitlines()[0][:_LONGEST_REASON]
 
 
 def tell_ending(
@@ -131,8 +136,8 @@ def error_attributes(error: BaseException) -> dict[str, Any]:
 
 def describe(error: BaseException) -> str:
     """Returns the kind and the message of an exception, without secrets."""
-    kind = type(error).__name__
     try:
-        return hide_known_secrets(f"{kind}: {error}")
-    except Exception as second:  # noqa: BLE001 (an exception of the user's may break when shown)
+        return hide_known_secrets(tell_error(error))
+    except BaseException as second:  # noqa: BLE001 (one of the user's may break when shown)
+        kind = type(error).__name__
         return f"{kind}: its message cannot be read, since that raises {type(second).__name__}"

@@ -14,7 +14,7 @@ from tuner.domain.fusing import OFF, FusePlan
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import StorageError
-from tuner.service.endings import describe, tell_restart
+from tuner.service.endings import describe
 from tuner.service.lane_task import LaneTask, is_of_lane
 from tuner.store import Database, StudyHandle
 from tuner.store.plans import keep_plan, read_plans
@@ -158,8 +158,7 @@ class Fusing:
         except StorageError:
             task.apart = True  # whoever trains it alone says what is wrong
         except Exception as error:  # noqa: BLE001 (a file may hold anything)
-            task.start_over()
-            self._log(tell_restart(f"Trial {task.number} starts over", error))
+            task.start_over(error)
 
     def retreat(self, error: BaseException) -> None:
         """Trains with fewer lanes from now on, or none, after something has been raised."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from tuner.errors import WorkloadError
+
 GRACE_S = 30.0
 """Time to save work after being asked to stop, in seconds."""
 
@@ -67,14 +69,25 @@ class Interruption:
 
         Raises:
             KeyboardInterrupt: If a signal comes, or a stop has been asked for before.
+            WorkloadError: If code of the user's raises KeyboardInterrupt itself.
         """
         self._raises = True
         try:
-            if self.requested_at is not None:
-                raise KeyboardInterrupt
+            self._end_if_asked()
             yield
+        except KeyboardInterrupt as error:
+            if self.requested_at is not None:
+                raise
+            raise WorkloadError(
+                "The workload has raised KeyboardInterrupt, though nobody asked for a stop: "
+                "let it raise another exception, such as RuntimeError."
+            ) from error
         finally:
             self._raises = False
+
+    def _end_if_asked(self) -> None:
+        if self.requested_at is not None:
+            raise KeyboardInterrupt
 
     def __enter__(self) -> Interruption:
         for number in _SIGNALS:

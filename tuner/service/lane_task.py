@@ -11,7 +11,13 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome as RecordOutcome
 from tuner.domain.trials import TrialRecord, decode
 from tuner.service.checkpoints import Checkpoints
-from tuner.service.endings import STATES, ending_attributes, training_attributes
+from tuner.service.endings import (
+    NOTHING_SAVED,
+    STATES,
+    ending_attributes,
+    explain_restart,
+    training_attributes,
+)
 from tuner.service.reports import Report, Reports
 from tuner.store import Lease
 from tuner.store.group_ledger import LaneEnding, LaneReport
@@ -43,6 +49,7 @@ class LaneTask:
         lost: Whether it belongs to another worker by now.
         announced: Whether the database knows of its checkpoint.
         apart: Whether it goes on alone, as it has begun.
+        restart: Why it starts over, or None if it goes on or is new.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class LaneTask:
         self.reports = Reports(spec, record)
         self.costs = dict.fromkeys(_COSTS, 0.0)
         self.lost = self.announced = self.apart = False
+        self.restart = NOTHING_SAVED if lease.begun and lease.checkpoint is None else None
 
     @property
     def number(self) -> int:
@@ -79,9 +87,13 @@ class LaneTask:
             self.costs[name] = value
         return unsent
 
-    def start_over(self) -> None:
-        """Forgets what it was to go on from."""
-        self.state = None
+    def start_over(self, error: BaseException) -> None:
+        """Forgets what it was to go on from.
+
+        Args:
+            error: What is wrong with that.
+        """
+        self.state, self.restart = None, explain_restart(error)
         self.reports.forget()
 
     def report(self, cohort: Cohort, lane: int, evaluation: Evaluation) -> Report:

@@ -20,12 +20,13 @@ from tuner.search import Pruner
 from tuner.service.checkpoints import Checkpoints
 from tuner.service.desk import Desk
 from tuner.service.endings import (
+    NOTHING_SAVED,
     STATES,
     ending_attributes,
     error_attributes,
     explain_no_step,
+    explain_restart,
     tell_ending,
-    tell_restart,
     training_attributes,
 )
 from tuner.service.lookout import LOOK_AT_REPORTS_S, LOOK_S, Lookout
@@ -73,6 +74,7 @@ class Task:
         self._reports = Reports(spec, record)
         self._lookout = Lookout(desk)
         self._announced = False
+        self._continued_at: int | None = None
         self._run: Run | None = None
         self._saved_at = self._renewed_at = time.monotonic()
 
@@ -94,9 +96,11 @@ class Task:
         try:
             state = self._checkpoints.load()
         except (StorageError, StaleCheckpointError) as error:
-            self._start_over(error)
+            self._start_over(explain_restart(error))
             return None
         if state is None:
+            if self._lease.begun:
+                self._start_over(NOTHING_SAVED)
             return None
         run, evaluated = None, 0
         try:
@@ -108,11 +112,13 @@ class Task:
         except Exception as error:
             if run is not None and run.evaluated > evaluated:
                 raise
-            self._start_over(error)
+            self._start_over(explain_restart(error))
             return None
 
-    def _start_over(self, error: Exception) -> None:
-        self._log(tell_restart(f"Trial {self._lease.number} starts over", error))
+    def _start_over(self, reason: str) -> None:
+        self._continued_at = None
+        self._log(f"Trial {self._lease.number} starts over: {reason}")
+        self._tell("started_over", reason)
 
     def _continue(self, device: torch.device, state: dict[str, Any]) -> Run:
         run = self._new_run(device, state)
@@ -120,8 +126,18 @@ class Task:
             state.get("unsent"), run.taken, run.evaluated, run.total_steps
         ):
             self._send(report)
-        self._log(f"Trial {self._lease.number} continues at step {run.taken}")
+        self._continued_at = run.taken
         return run
+
+    def _tell_continued(self) -> None:
+        """Says, once the loop has taken what the checkpoint gave back, that it goes on from it."""
+        step, self._continued_at = self._continued_at, None
+        if step is not None:
+            self._log(f"Trial {self._lease.number} continues at step {step}")
+            self._tell("continued", f"at step {step}")
+
+    def _tell(self, kind: str, detail: str) -> None:
+        self._outbox.put(lambda: self._desk.ledger.tell(self._lease, kind, detail))
 
     def _new_run(self, device: torch.device, state: dict[str, Any] | None) -> Run:
         # All trials of a search share one seed, so that they differ in what is searched alone.
@@ -134,6 +150,7 @@ class Task:
         """Records an evaluation; False when the trial is to stop."""
         run = self._present
         self._desk.watchdog.feed()
+        self._tell_continued()
         report = self._reports.measure(evaluation, run.total_steps, run.take_logged())
         delivered = self._send(report)
         self._renewed_at = time.monotonic()
@@ -170,6 +187,7 @@ class Task:
     def advance(self, step: int) -> bool:
         """Renews the lease, looks around and saves now and then; False when it is to stop."""
         self._desk.watchdog.feed()
+        self._tell_continued()
         now = time.monotonic()
         if now - self._renewed_at > self._spec.train.stall_s / 4:
             self._renewed_at = now
@@ -205,19 +223,24 @@ class Task:
 
     def save(self) -> None:
         """Writes a checkpoint; a disk that refuses it costs safety, not the trial."""
+        self._save()
+
+    def _save(self) -> bool:
+        """Writes a checkpoint, and returns whether there was one to write and a place for it."""
         if self._run is None or not self._run.resumable:
-            return
+            return False
         self._saved_at = time.monotonic()
         self._tell_logged()
         try:
             self._checkpoints.save(self._run.state_dict() | {"unsent": self._reports.state()})
         except StorageError as error:
             self._log(f"Trial {self._lease.number}: {error}")
-            return
+            return False
         if not self._announced:
             self._announced = True
             step = self._run.taken
             self._outbox.put(lambda: self._announce(step))
+        return True
 
     def _announce(self, step: int) -> None:
         self._desk.ledger.saved(self._lease, step)
@@ -253,7 +276,7 @@ class Task:
         self._log(f"Trial {self._lease.number} failed: {attributes['error'].splitlines()[0]}")
 
     def _give_back(self) -> None:
-        self.save()
+        trial, saved = f"Trial {self._lease.number}", self._save()
         self._desk.watchdog.rest()
         step = self._present.taken
         try:
@@ -262,9 +285,14 @@ class Task:
             self._desk.patience.run(lambda: self._desk.ledger.release(self._lease))
         except UnavailableError as error:
             self._desk.presence.leave_behind()
-            self._log(f"Trial {self._lease.number} saved, to be taken over later: {error}")
+            self._log(f"{trial} {'saved' if saved else 'left'}, to be taken over later: {error}")
         else:
-            self._log(f"Trial {self._lease.number} saved and released")
+            self._log(f"{trial} saved and released" if saved else f"{trial} {self._tell_unsaved()}")
+
+    def _tell_unsaved(self) -> str:
+        if self._announced or self._lease.checkpoint is not None:
+            return "released, to go on from its last checkpoint"
+        return "released, to start over: only what goes over run.steps() can be saved"
 
     def _finish(self, state: TrialState, value: float | None, attributes: dict[str, Any]) -> None:
         self._desk.watchdog.rest()  # the database may be away for longer than a step may take

@@ -26,6 +26,8 @@ Log = Callable[[str], None]
 class Watchdog:
     """Ends the process when training stalls, or when a stop is not heeded within a grace time.
 
+    Before it ends what stalls, it says what may be done about that.
+
     Args:
         interruption: Tells since when a stop is asked for.
         stall_s: Seconds without a step after which training counts as hung.
@@ -49,6 +51,7 @@ class Watchdog:
         self._log = log
         self._end = end
         self._fed_at: float | None = None
+        self._warned = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -59,6 +62,7 @@ class Watchdog:
     def rest(self) -> None:
         """Says that nothing trains, so that nothing can stall."""
         self._fed_at = None
+        self._warned = False
 
     def __enter__(self) -> Watchdog:
         self._thread.start()
@@ -70,7 +74,11 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._over.wait(min(_LOOK_S, self._stall_s / 4, self._grace_s / 4)):
-            verdict = self.judge(time.monotonic())
+            now = time.monotonic()
+            warning = self.warn(now)
+            if warning is not None:
+                self._log(warning)
+            verdict = self.judge(now)
             if verdict is None:
                 continue
             self._log(verdict)
@@ -78,6 +86,22 @@ class Watchdog:
             faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
             self._end(HUNG)
             return
+
+    def warn(self, now: float) -> str | None:
+        """Returns what is said once a trial, when half of the time has passed without a feed.
+
+        Args:
+            now: Seconds of the monotonic clock.
+        """
+        fed_at = self._fed_at
+        if self._warned or fed_at is None or now - fed_at <= self._stall_s / 2:
+            return None
+        self._warned = True
+        return (
+            f"No step for {self._stall_s / 2:g} s. After {self._stall_s:g} s (train.stall_s) "
+            "training counts as hung, and its process is ended. In a long evaluation call "
+            "run.alive() now and then, or raise train.stall_s."
+        )
 
     def judge(self, now: float) -> str | None:
         """Returns why the process has to end, None if it need not.
@@ -92,6 +116,6 @@ class Watchdog:
         if fed_at is not None and now - fed_at > self._stall_s:
             return (
                 f"No step for {self._stall_s:g} s (train.stall_s), so training hangs: ending the "
-                "process. The trial is taken over from its last checkpoint."
+                "process. The trial is taken over from its last checkpoint, if it has one."
             )
         return None

@@ -24,7 +24,6 @@ from tuner.search import Proposer, needs_running
 from tuner.service.checkpoints import Checkpoints, sweep
 from tuner.service.cohort_task import CohortTask
 from tuner.service.desk import Desk
-from tuner.service.endings import tell_restart
 from tuner.service.folders import study_folder
 from tuner.service.fusing import Fusing
 from tuner.service.interruption import Interruption
@@ -218,7 +217,7 @@ class Worker:
             task.close(task.train(train, self.device))
         except (LeaseLostError, StorageError):
             raise
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (recorded)
+        except BaseException as error:  # noqa: BLE001 (whatever it is, it is the trial's alone)
             task.fail(error)
 
     def _train_cohort(self, desk: Desk, tasks: list[LaneTask]) -> None:
@@ -232,11 +231,10 @@ class Worker:
             cohort.train()
         except (LeaseLostError, StorageError):
             raise
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (raised again)
+        except BaseException as error:  # noqa: BLE001 (raised again where they train alone)
             if cohort.resumed and not cohort.evaluated:
-                self._say(tell_restart(f"{len(tasks)} trials start over", error))
                 for task in tasks:
-                    task.start_over()
+                    task.start_over(error)
                 self._train_cohort(desk, [task for task in tasks if not task.lost])
             else:
                 self._fusing.retreat(error)

@@ -15,7 +15,7 @@ from tuner.domain.imports import import_module
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import decode, default_proposals
-from tuner.errors import SpecError, TunerError
+from tuner.errors import SpecError, TunerError, tell_error
 from tuner.training.bench import Bench
 from tuner.training.device import resolve_device
 from tuner.training.loop import run_trial, train_workload
@@ -113,8 +113,10 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
         return _check_class(import_string, target, place)
     except TunerError as error:
         return WorkloadCheck(import_string, error=str(error))
-    except Exception as error:  # noqa: BLE001 (what a workload raises is what is asked for)
-        return WorkloadCheck(import_string, error=f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (what a workload raises is what is asked for)
+        return WorkloadCheck(import_string, error=tell_error(error))
 
 
 def _check_class(import_string: str, workload: Any, device: torch.device) -> WorkloadCheck:

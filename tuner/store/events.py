@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 KINDS = frozenset(
     {
-        *("started", "taken_over", "continued", "released", "failed_attempts", "rerun"),
-        "repaired",
+        *("started", "taken_over", "continued", "started_over", "released"),
+        *("failed_attempts", "rerun", "repaired"),
         *("paused", "resumed", "stopped", "renamed", "left"),
     }
 )

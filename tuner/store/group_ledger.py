@@ -245,6 +245,27 @@ class GroupLedger:
             self._hand[lease].reports[progress] = value
         return fenced.lost
 
+    def tell_many(
+        self, those: Sequence[Lease], kind: str, detail: str
+    ) -> dict[int, LeaseLostError]:
+        """Records what has become of trials: what they go on from, or that they start over.
+
+        Args:
+            those: The rights to.
+            kind: What, one of :data:`tuner.store.events.KINDS`.
+            detail: More about it.
+
+        Returns:
+            Why those are lost that are, by number.
+        """
+        with self._renewing(those, step=0) as fenced:
+            happened = [
+                (lease.number, kind, detail) for lease in those if lease.number in fenced.ids
+            ]
+            worker_id, study_uuid = self._worker.worker_id, self._study.uuid
+            events.record_all(fenced.connection, study_uuid, happened, worker_id=worker_id)
+            return fenced.lost
+
     def renew_many(self, those: Sequence[Lease], step: int) -> dict[int, LeaseLostError]:
         """Says that trials are still worked on, and have taken so many optimizer steps.
 

@@ -29,12 +29,19 @@ class Lease:
         token: What every write about it must show.
         attempt: Which attempt this is since it last got further, from 1.
         checkpoint: The token of the holder whose checkpoint counts, None before the first.
+        step: Steps its former holder has told of, 0 for a trial that is new.
     """
 
     number: int
     token: str
     attempt: int
     checkpoint: str | None = None
+    step: int = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether somebody has trained the trial before."""
+        return self.attempt > 1 or self.step > 0
 
 
 LASTING_S = sa.bindparam("lasting_s", type_=sa.Float(53))
@@ -150,6 +157,18 @@ def count_leases(connection: sa.Connection, study_uuid: str) -> int:
     return connection.execute(
         sa.select(sa.func.count()).select_from(leases).where(leases.c.study_uuid == study_uuid)
     ).scalar_one()
+
+
+def count_unsaved(database: Database, study: StudyHandle) -> int:
+    """Returns how many unfinished trials have been trained and have no checkpoint.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+    """
+    with database.read() as connection:
+        rows = read_leases(connection, study.uuid)
+    return sum(row.checkpoint is None and row.step > 0 for row in rows)
 
 
 def is_abandoned(row: sa.Row[Any], is_dead: Callable[[str], bool], *, expired: bool = True) -> bool:

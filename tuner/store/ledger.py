@@ -68,6 +68,19 @@ class Ledger(GroupLedger):
         taken = self.take_over_many(is_dead, expired=expired, at_most=1)
         return taken[0] if taken else None
 
+    def tell(self, lease: Lease, kind: str, detail: str) -> None:
+        """Records what has become of a trial: what it goes on from, or that it starts over.
+
+        Args:
+            lease: The right to.
+            kind: What, one of :data:`tuner.store.events.KINDS`.
+            detail: More about it.
+
+        Raises:
+            LeaseLostError: If it belongs to another worker by now.
+        """
+        _raise(self.tell_many([lease], kind, detail))
+
     def renew(self, lease: Lease, step: int) -> None:
         """Says that a trial is still worked on.
 

@@ -24,6 +24,11 @@ MAX_ATTEMPTS = 3
 _TOLD = 6
 """How many events a failed trial's error tells."""
 
+_IF_HUNG = (
+    "If they hung in a long evaluation: call run.alive() there now and then, or raise "
+    "train.stall_s."
+)
+
 
 class Fate(StrEnum):
     """What becomes of a trial that is taken from who held it."""
@@ -83,7 +88,7 @@ def seize(
     seized = []
     for row in rows:
         attempt = row.attempts + (row.worker_id not in (None, worker_id))
-        lease = Lease(row.number, new_token(), attempt, row.checkpoint)
+        lease = Lease(row.number, new_token(), attempt, row.checkpoint, row.step)
         seized.append(Seized(row, lease, _judge(present, row, attempt)))
     taken = [each.lease for each in seized if each.fate is Fate.TAKEN]
     _hand_over(connection, present.uuid, taken, worker_id, lease_s)
@@ -94,17 +99,20 @@ def seize(
 def record_taking(
     connection: sa.Connection, study_uuid: str, taken: Sequence[Seized], worker_id: str
 ) -> None:
-    """Records that a worker goes on with trials, as what it is after who had them before."""
+    """Records who takes trials from another worker, or is the first to train them.
+
+    Of one that was given back, what it goes on from is told once that is known: see
+    :meth:`~tuner.store.group_ledger.GroupLedger.tell_many`.
+    """
     happened = []
     for each in taken:
         row, lease = each.row, each.lease
         if row.worker_id is not None:
-            kind = "taken_over"
-        else:
-            kind = "continued" if row.step or lease.attempt > 1 else "started"
-        attempt = [f"attempt {lease.attempt}"] if lease.attempt > 1 else []
-        at = [] if kind == "started" else [f"at step {row.step}"]
-        happened.append((lease.number, kind, ", ".join(attempt + at)))
+            attempt = [f"attempt {lease.attempt}"] if lease.attempt > 1 else []
+            detail = ", ".join([*attempt, f"at step {row.step}"])
+            happened.append((lease.number, "taken_over", detail))
+        elif not lease.begun:
+            happened.append((lease.number, "started", ""))
     events.record_all(connection, study_uuid, happened, worker_id=worker_id)
 
 
@@ -194,6 +202,7 @@ def _tell_attempts(
     errors = {}
     for row in failed:
         first = f"{row.attempts} workers died or hung on it; none got past step {row.step}."
-        lines = [f"WorkerDied: {first}", *(f"  {event}" for event in told[row.number][-_TOLD:])]
+        history = (f"  {event}" for event in told[row.number][-_TOLD:])
+        lines = [f"WorkerDied: {first}", *history, _IF_HUNG]
         errors[row.number] = "\n".join(lines)
     return errors

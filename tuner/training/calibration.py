@@ -89,7 +89,9 @@ def calibrate(
     try:
         with undisturbed(bench.device):
             plan = calibration.choose()
-    except Exception as error:  # noqa: BLE001 (what a workload raises shows again where it counts)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (a workload's own; it shows where it counts)
         reason = str(error).strip().splitlines() or [""]
         why = f"trying it has raised {type(error).__name__}: {reason[0]:.200}"
         plan = FusePlan(1, trials=work.trials, reason=why)

@@ -111,6 +111,10 @@ class Evaluations:
         if not goes_on:
             self.over = Pruned(f"behind at step {taken}")
             raise self.over
+        self._go_on(taken)
+
+    def _go_on(self, taken: int) -> None:
+        """Has a loop that takes no turns here live, or stop."""
         if not self._steps.begun and not self._reporter.advance(taken):
             self.over = Interrupted()
             raise self.over

@@ -17,7 +17,7 @@ from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.spec import StudySpec
 from tuner.domain.train import FULL
 from tuner.domain.trials import Proposal, TrialConfig, decode, default_proposals
-from tuner.errors import SpecError, TunerError, WorkloadError
+from tuner.errors import SpecError, TunerError, WorkloadError, tell_error
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
 from tuner.training.loop import OWN_OPTIMIZER, Step, Train, WorkloadLoop, run_trial, split
@@ -33,7 +33,8 @@ class Rehearsal:
     """Takes a run's reports where no study is, and keeps them.
 
     Args:
-        at_most: The step from which on a loop that counts its steps itself is stopped.
+        at_most: The step from which on a loop that counts its steps itself is stopped, once it
+            has reported.
     """
 
     def __init__(self, at_most: float = math.inf) -> None:
@@ -47,7 +48,7 @@ class Rehearsal:
 
     def advance(self, step: int) -> bool:
         """Goes on, up to a point."""
-        return step < self._at_most
+        return step < self._at_most or not self.evaluations
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         """Returns the first value of a hyperparameter."""
@@ -155,10 +156,12 @@ def _explained(spec: StudySpec, load: Callable[[], Train]) -> Train:
         raise SpecError(text if text.startswith(where) else f"{where}: {text}") from error
     except TunerError:
         raise
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise WorkloadError(
-            f"{where} does not run: {type(error).__name__}: {error} "
+            f"{where} does not run: {tell_error(error)} "
             f"({frame.filename}:{frame.lineno}, in {frame.name})."
         ) from error
 

@@ -89,7 +89,7 @@ class Refusals:
             _, *groups = config.company
             if (key := tuple(groups)) not in self._unlike:
                 with _quietly(self._bench):
-                    self._unlike[key] = self._find_unlike(config)
+                    self._unlike[key] = self._try_lanes(config)
             reason = self._unlike[key]
         return reason
 
@@ -114,6 +114,15 @@ class Refusals:
         except TunerError as error:
             return str(error)
         return None
+
+    def _try_lanes(self, config: TrialConfig) -> str | None:
+        """Tells what comes out otherwise by lanes, or what a workload raises to end everything."""
+        try:
+            return self._find_unlike(config)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (a workload's own; alone it fails its trial)
+            return f"trying it has raised {_tell(error)}"
 
     def _find_unlike(self, config: TrialConfig) -> str | None:
         """Tells what comes out otherwise by lanes."""
@@ -163,7 +172,7 @@ def _quietly(bench: Bench) -> Iterator[None]:
         yield
 
 
-def _tell(error: Exception) -> str:
+def _tell(error: BaseException) -> str:
     reason = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {reason[0]:.200}"
 

@@ -112,7 +112,7 @@ class Run(Suggestions, Progress, Evaluations):
         index = len(self._models)
         self._snapshot.restore("models", index, model)
         self._snapshot.restore("optimizers", index, optimizer)
-        self._steps.watch(optimizer)
+        self._steps.watch(optimizer, self._go_on)
         average = self._averaging.follow(model, optimizer)
         if average is not None:
             self._snapshot.restore("averages", len(self._averaging.averages) - 1, average)
@@ -241,10 +241,11 @@ class Run(Suggestions, Progress, Evaluations):
                 self.over = Interrupted()
 
     def log(self, **values: float | torch.Tensor) -> None:
-        """Keeps numbers beside the trial, by name; they rank nothing.
+        """Keeps numbers beside the trial, by name; they rank nothing, but say that it lives.
 
         A tensor is read when numbers are next written, so that nothing waits for the device.
         """
+        self.alive()
         for name, value in values.items():
             self._logged.add(self.taken, name, value)
 
@@ -274,7 +275,7 @@ class Run(Suggestions, Progress, Evaluations):
             StaleCheckpointError: If the checkpoint is of a trial of another length.
         """
         self._steps.measure(epoch_steps, examples)
-        self._snapshot.check(self.config, self.seed, self._steps)
+        self._snapshot.check(self.config, self.seed, self._steps.length)
 
     def check_groups(self) -> None:
         """Sees, once the optimizers are built, that every parameter group takes a parameter.
@@ -349,8 +350,9 @@ class Run(Suggestions, Progress, Evaluations):
         }
 
     def _restore_counts(self, snapshot: Snapshot) -> None:
-        snapshot.check(self.config, self.seed, self._steps)
+        snapshot.check(self.config, self.seed, self._steps.length)
         self._steps.load_state_dict(snapshot["steps"])
+        snapshot.check_evaluated(self._steps)
         self._evaluated = snapshot["evaluated"]
         self._stepped_before = snapshot["stepped"]
         self.own |= snapshot["own"]

@@ -91,21 +91,36 @@ class Snapshot:
             with fitting("the sources of randomness"):
                 restore_random_state(self._state["rng"], device)
 
-    def check(self, config: TrialConfig, seed: int, steps: Steps) -> None:
+    def check(self, config: TrialConfig, seed: int, length: int | None) -> None:
         """Makes sure that the state is of a trial of these settings and, where known, length.
+
+        Args:
+            config: What the trial trains with.
+            seed: The study's seed.
+            length: Steps of a full trial, or None while nobody has measured an epoch.
 
         Raises:
             StaleCheckpointError: If it is not.
         """
         if not self._state:
             return
-        state, counts = self._state, self._state["steps"]
+        state = self._state
         own = {name: state["own"].get(name, value) for name, value in config.own.items()}
         if state["config"] != describe(config) or own != config.own:
             raise StaleCheckpointError("The checkpoint is of a trial of other hyperparameters.")
-        if state["seed"] != seed or steps.length not in (None, counts["length"]):
+        if state["seed"] != seed or length not in (None, state["steps"]["length"]):
             raise StaleCheckpointError("The checkpoint is of a trial of another seed or length.")
-        if steps.length and state["evaluated"] > steps.evaluations_by(counts["done"]):
+
+    def check_evaluated(self, steps: Steps) -> None:
+        """Makes sure that no more evaluations were reported than were due.
+
+        Args:
+            steps: The trial's steps, where the state has put them.
+
+        Raises:
+            StaleCheckpointError: If more were.
+        """
+        if self._state["evaluated"] > steps.evaluations_by(steps.taken):
             raise StaleCheckpointError("The checkpoint has more evaluations than were due.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ class Steps:
         self._reached = 0
         self.last_cost = 1
         self.stopped: str | None = None
+        self._go_on: Callable[[int], object] = lambda taken: None
         self.length: int | None = None
         self.epoch_steps: int | None = None
         self.turns = 0
@@ -191,8 +193,14 @@ class Steps:
         """Returns how often an optimizer has stepped here, or left out, all of them."""
         return sum(self._stepped.values()) if optimizer is None else self._stepped[optimizer]
 
-    def watch(self, optimizer: torch.optim.Optimizer) -> None:
-        """Counts what an optimizer's steps cost."""
+    def watch(self, optimizer: torch.optim.Optimizer, go_on: Callable[[int], object]) -> None:
+        """Counts what an optimizer's steps cost.
+
+        Args:
+            optimizer: The optimizer.
+            go_on: Called with the steps taken before each that is counted here. It may raise.
+        """
+        self._go_on = go_on
         optimizer.register_step_pre_hook(self._count)
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,8 +208,9 @@ class Steps:
         return {"done": self._done, "turns": self.turns, "length": self.length}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from what :meth:`state_dict` gave."""
+        """Continues from what :meth:`state_dict` gave, its length included."""
         self._done, self.turns = int(state["done"]), int(state["turns"])
+        self.length = int(state["length"])
 
     def _set_length(self, steps: int) -> None:
         self.length = min(steps, self._at_most or steps)
@@ -227,6 +236,7 @@ class Steps:
         return (args[0], counted), {k: v for k, v in kwargs.items() if k != "closure"}
 
     def _add(self, optimizer: torch.optim.Optimizer) -> None:
+        self._go_on(self.taken)
         self._calls[optimizer] += 1
         self._cost = max(self._cost, self._calls[optimizer])
 

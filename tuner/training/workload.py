@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from tuner.domain.imports import import_attribute
-from tuner.errors import SpecError
+from tuner.errors import SpecError, tell_error
 
 Batch = tuple[Tensor, ...]
 """Some rows of a dataset: tensors that share their first dimension."""
@@ -77,9 +77,11 @@ def load_workload(import_string: str) -> Workload | Callable[..., Any]:
     target = import_attribute(import_string, where)
     try:
         workload = target() if isinstance(target, type) else target
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise SpecError(
-            f"{where}: constructing it failed: {type(error).__name__}: {error}. "
+            f"{where}: constructing it failed: {tell_error(error)}. "
             "A workload is constructed without arguments."
         ) from error
     missing = missing_methods(workload)
