@@ -289,6 +289,8 @@ class Task:
             line=run.average_line,
             describe_groups=run.describe_groups,
         )
+        if any(run.networks.names):
+            costs["networks"] = run.networks.names
         costs["train_s"] = round(run.timing.train_s, 6)
         costs["eval_s"] = round(run.timing.eval_s, 6)
         if OPTIMIZERS[self._config.optimizer].closure:

@@ -14,7 +14,7 @@ from torch import nn
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import Direction
 from tuner.domain.trials import TrialConfig
-from tuner.errors import NotFoundError
+from tuner.errors import NotFoundError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.averages import Average, build_average
 from tuner.service.summaries import read_summary
@@ -35,6 +35,8 @@ class Winner:
         epoch_steps: Steps of an epoch, if its schedule changed by epoch.
         evaluations: Evaluations of a full trial, in which a schedule may measure its patience.
         direction: Whether a lower or a higher metric is better.
+        networks: What its loop called the models it optimized, None for one without a name; empty
+            where none had a name.
     """
 
     study: str
@@ -46,30 +48,41 @@ class Winner:
     epoch_steps: int | None = None
     evaluations: int = 10
     direction: Direction = "minimize"
+    networks: tuple[str | None, ...] = ()
 
     @property
     def params(self) -> dict[str, Any]:
         """Every hyperparameter by name, in torch's form."""
         return self.config.to_json()
 
-    def optimizer(self, model: nn.Module, steps: int | None = None) -> torch.optim.Optimizer:
+    def optimizer(
+        self, model: nn.Module, steps: int | None = None, name: str | None = None
+    ) -> torch.optim.Optimizer:
         """Returns the winner's optimizer over a model, parameter groups included.
 
         Args:
             model: The model, on its device.
             steps: How many steps there will be; left out, as many as in the study.
+            name: What the loop called the model, if anything.
 
         Raises:
             SpecError: If the optimizer's package is not installed.
-            WorkloadError: If the optimizer cannot train this model.
+            WorkloadError: If the optimizer cannot train this model, or no model had this name.
         """
+        if self.networks and name not in self.networks:
+            known = " or ".join(f"name={network!r}" for network in self.networks)
+            raise WorkloadError(
+                f"winner.optimizer was given name={name!r}, but the winner's loop named its "
+                f"models: use {known}."
+            )
         return build_optimizer(
             self.config.optimizer,
-            self.config.optimizer_values,
+            self.config.values_of(name),
             model,
             self.config.groups,
             spare_vectors=self.spare_vectors,
             total_steps=steps or self.steps,
+            network=name,
         )
 
     def schedule(self, optimizer: torch.optim.Optimizer, steps: int | None = None) -> Schedule:
@@ -156,4 +169,5 @@ def best(name: str, storage: str | None = None) -> Winner:
         epoch_steps=record.attributes.get("epoch_steps"),
         evaluations=spec.budget.evaluations,
         direction=spec.study.direction,
+        networks=tuple(record.attributes.get("networks", ())),
     )

@@ -15,11 +15,12 @@ from tuner.domain.train import Train
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
-from tuner.optim.groups import check_groups, describe_groups, optimizable, trainable
+from tuner.optim.groups import trainable
 from tuner.training.averaging import Averaging
 from tuner.training.evaluations import Evaluations, to_float
 from tuner.training.loader import length_of, resume_batches
 from tuner.training.logged import Logged
+from tuner.training.networks import Networks
 from tuner.training.progress import Progress
 from tuner.training.reporting import Diverged, Evaluation, Interrupted, Pruned, Reporter
 from tuner.training.seeds import derive_seed, random_state, seed_all
@@ -52,6 +53,7 @@ class Run(Suggestions, Progress, Evaluations):
         budget: What the study may spend: the ``[budget]`` table.
         train: How to train: the ``[train]`` table, for the loop to apply.
         config: What this trial trains with.
+        networks: The models it optimizes, and what the loop calls them.
         over: Why the trial is over, once it is to stop early.
     """
 
@@ -80,7 +82,7 @@ class Run(Suggestions, Progress, Evaluations):
         self.train: Train = spec.train
         self.over: Pruned | Interrupted | None = None
         self._models: list[nn.Module] = []
-        self._parameter_names: list[str] = []
+        self.networks = Networks(spec.network)
         self._optimizers: list[torch.optim.Optimizer] = []
         self._schedules: list[Schedule] = []
         self._objects: dict[str, Any] = {}
@@ -92,7 +94,7 @@ class Run(Suggestions, Progress, Evaluations):
 
     # What the loop builds.
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, name: str | None = None) -> torch.optim.Optimizer:
         """Returns this trial's optimizer over a model, parameter groups included.
 
         Frozen parameters train from when the loop has them require gradients. When the trial
@@ -100,18 +102,21 @@ class Run(Suggestions, Progress, Evaluations):
 
         Args:
             model: The model, on :attr:`device`.
+            name: What to call it, where a loop has several: patterns of groups then begin with
+                the name, and ``[network.NAME.OPTIMIZER]`` tables may give it ranges of its own.
 
         Raises:
-            WorkloadError: If this optimizer cannot train this model.
+            WorkloadError: If this optimizer cannot train this model, or the name is another's.
         """
-        self._parameter_names += optimizable(model)
+        self.networks.enter(model, name)
         optimizer = build_optimizer(
             self.config.optimizer,
-            self.config.optimizer_values,
+            self.config.values_of(name),
             model,
             self.config.groups,
             spare_vectors=self.train.no_decay_on_biases_and_norms,
             total_steps=self.length,
+            network=name,
         )
         index = len(self._models)
         self._snapshot.restore("models", index, model)
@@ -329,13 +334,12 @@ class Run(Suggestions, Progress, Evaluations):
         self._snapshot.check(self.config, self.seed, self._steps)
 
     def check_groups(self) -> None:
-        """Sees, once the optimizers are built, that every parameter group takes a parameter.
+        """Sees, once the optimizers are built, that every group takes a parameter.
 
         Raises:
-            WorkloadError: If a group takes none of any model.
+            WorkloadError: If a group takes none of any model, or a table is of no network.
         """
-        if self._models:
-            check_groups(self._parameter_names, self.config.groups)
+        self.networks.check(self.config.groups)
 
     def diverge(self, step: int) -> None:
         """Ends the trial because something is infinite or NaN.
@@ -355,7 +359,7 @@ class Run(Suggestions, Progress, Evaluations):
 
     def describe_groups(self) -> list[dict[str, Any]]:
         """Returns the effective settings of every parameter group."""
-        return [group for optimizer in self._optimizers for group in describe_groups(optimizer)]
+        return self.networks.describe_groups(self._optimizers)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that continuing needs, between two steps."""
