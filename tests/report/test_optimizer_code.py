@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from tuner.analysis.summary import StudySummary
 from tuner.domain.dimensions import Value
 from tuner.domain.groups import GroupValues
 from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.trials import decode
+from tuner.domain.study_file import parse_spec
+from tuner.domain.trials import decode, default_proposals
 from tuner.optim import JointOptimizer, build_optimizer, build_schedule
-from tuner.report.code import to_python, to_toml
+from tuner.report.code import to_python, to_toml, to_winner
 from tuner.report.json import to_json
 from tuner.report.optimizer_code import OptimizerCode
 
@@ -192,6 +194,60 @@ def test_exported_sparse_adam_takes_what_the_trained_one_took(tmp_path: Path) ->
         for part in (*ours.parts, *exported)
     ]
     assert held[:2] == held[2:]
+
+
+@pytest.mark.parametrize("name", ["adam", "muon", "lookahead(adam)", "yellowfin"])
+def test_exported_networks_train_with_what_they_have_of_their_own(
+    name: str, tmp_path: Path
+) -> None:
+    rate = OPTIMIZERS[name].rate
+    groups = [{"name": "first", "match": "maker.0.*", "lr_multiplier": 0.5}]
+    spec = make_spec(
+        train={"groups": groups, "no_decay_on_biases_and_norms": True},
+        space={"optimizers": [name], "schedules": ["cosine"]},
+        network={"maker": {name: {rate: {"low": 0.1, "high": 0.9}}}},
+    )
+    record = trial(1, name, 0.5, schedule="cosine", params={f"network.maker.{name}.{rate}": 0.25})
+    record.attributes["networks"] = ["maker", "judge"]  # type: ignore[index]
+    summary = summary_of(record, spec=spec)
+    assert summary.best is not None
+    config = summary.best.config
+    namespace = run_exported(to_python(summary), tmp_path)
+    build = namespace.get("build_optimizers") or (lambda *of: [namespace["build_optimizer"](*of)])
+    for network_name in ("maker", "judge"):
+        model = network()
+        ours = build_optimizer(
+            name,
+            config.values_of(network_name),
+            model,
+            config.groups,
+            spare_vectors=True,
+            network=network_name,
+        )
+        exported = [group for part in build(model, network_name) for group in part.param_groups]
+        known = [key for key in TOLD if key in ours.param_groups[0]]
+        told = [
+            [(names_of(model, g), *(g.get(k) for k in known)) for g in groups]
+            for groups in (ours.param_groups, exported)
+        ]
+        assert sorted(map(str, told[0])) == sorted(map(str, told[1]))
+        assert any(g["name"] == "first" for g in exported) == (network_name == "maker")
+
+
+def test_the_exported_study_fixes_what_networks_have_of_their_own() -> None:
+    spec = make_spec(
+        space={"optimizers": ["adam"], "schedules": ["cosine"]},
+        network={"maker": {"adam": {"one_minus_beta1": {"low": 0.1, "high": 0.9}}}},
+    )
+    params: dict[str, Value] = {"network.maker.adam.one_minus_beta1": 0.25}
+    summary = summary_of(trial(1, "adam", 0.5, schedule="cosine", params=params), spec=spec)
+    again = parse_spec(tomllib.loads(to_toml(summary)), origin="winner").resolve()
+    config = decode(again, default_proposals(again)[0])
+    assert summary.best is not None
+    assert config.networks == summary.best.config.networks == {"maker": {"beta1": 0.75}}
+    calls = to_winner(summary)["networks"]["maker"]["calls"]
+    assert calls[0]["arguments"]["betas"] == (0.75, 0.999)
+    assert to_json(summary)["best"]["params"]["maker.beta1"] == 0.75
 
 
 def test_the_exported_study_fixes_each_group(tmp_path: Path) -> None:

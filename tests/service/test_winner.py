@@ -11,7 +11,7 @@ from torch import nn
 import tuner
 from tests.conftest import MakeSpec
 from tuner.domain.averages import start_step
-from tuner.errors import NotFoundError
+from tuner.errors import NotFoundError, WorkloadError
 from tuner.service.interruption import Interruption
 from tuner.service.worker import Worker
 from tuner.store import Database, Studies, read_records
@@ -165,3 +165,45 @@ def test_a_winner_that_averages_nothing_has_no_average(finish: Any, database: Da
     winner = tuner.best("small", database.url)
     model = nn.Linear(1, 1)
     assert winner.average(model, winner.optimizer(model)) is None
+
+
+def test_it_has_an_optimizer_for_each_network_of_its_loop(
+    project: Path, finish: Any, database: Database
+) -> None:
+    (project / "gan.py").write_text(_GAN)
+    finish(
+        study={"name": "gan", "workload": "gan:train"},
+        space={"optimizers": ["adam"], "schedules": ["constant"]},
+        network={"maker": {"adam": {"lr": 0.5}}},
+        train={"groups": [{"name": "made", "match": "maker.*"}]},
+    )
+    winner = tuner.best("gan", database.url)
+    assert winner.params["maker.lr"] == 0.5
+    model = nn.Linear(1, 1)
+    maker, judge = (winner.optimizer(model, name=name) for name in ("maker", "judge"))
+    assert [group["name"] for group in (*maker.param_groups, *judge.param_groups)] == [
+        "made",
+        "rest",
+    ]
+    assert maker.param_groups[0]["lr"] == 0.5
+    assert judge.param_groups[0]["lr"] == winner.config.optimizer_values["lr"]
+    for unknown in (None, "makers"):
+        with pytest.raises(WorkloadError, match="use name='maker' or name='judge'"):
+            winner.optimizer(model, name=unknown)
+
+
+_GAN = """
+import torch
+from torch import nn
+
+
+def train(run):
+    maker, judge = nn.Linear(1, 1), nn.Linear(1, 1)
+    optimizers = [run.optimizer(maker, name="maker"), run.optimizer(judge, name="judge")]
+    for step in run.steps():
+        for optimizer, sign in zip(optimizers, (-1, 1)):
+            optimizer.zero_grad()
+            (sign * judge(maker(torch.ones(4, 1))).square().mean()).backward()
+            optimizer.step()
+        run.report(step, val_loss=1.0 / (1 + step))
+"""

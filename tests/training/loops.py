@@ -192,10 +192,11 @@ def with_scaler(run: Run) -> None:
         run.report(step, val_loss=evaluate(model), scale=scaler.get_scale())
 
 
-def adversarial(run: Run) -> None:
+def adversarial(run: Run, names: tuple[str | None, str | None] = (None, None)) -> None:
     """Two models, two optimizers, two schedules; each step trains both."""
     maker, judge, loader = nn.Linear(2, 4), Net(), batches_of()
-    maker_optimizer, judge_optimizer = run.optimizer(maker), run.optimizer(judge)
+    maker_optimizer = run.optimizer(maker, name=names[0])
+    judge_optimizer = run.optimizer(judge, name=names[1])
     schedules = [run.schedule(o, loader) for o in (maker_optimizer, judge_optimizer)]
     for step, (x, _) in run.steps(loader):
         made = maker(torch.randn(len(x), 2))
@@ -208,6 +209,11 @@ def adversarial(run: Run) -> None:
         for schedule in schedules:
             schedule.step()
         run.report(step, val_loss=evaluate(judge))
+
+
+def adversarial_by_name(run: Run) -> None:
+    """The same, each model with a name."""
+    adversarial(run, ("maker", "judge"))
 
 
 def suggesting(run: Run) -> None:
@@ -234,6 +240,7 @@ LOOPS: dict[str, Callable[[Run], Any]] = {
         with_closure,
         with_scaler,
         adversarial,
+        adversarial_by_name,
         suggesting,
     )
 }

@@ -49,7 +49,8 @@ def check_space(
     Args:
         sampler: Its name.
         root: The axes every trial has, by name.
-        tables: The axes of each optimizer, of each schedule and of each average, by table.
+        tables: The axes of each optimizer, of each schedule and of each average, by table; and
+            of each optimizer's that a network has of its own, by ``network.NAME``.
 
     Raises:
         SpecError: With the axes that it cannot model.
@@ -63,7 +64,7 @@ def check_space(
         by_branch = list(_behind_branches(branches))
         if by_branch:
             names += by_branch
-            remedies.append(_ONE_OF_A_TABLE[table])
+            remedies.append(_ONE_OF_A_TABLE.get(table, _ONE_OF_A_TABLE["optimizer"]))
         for switch, name in _behind_switches(branches):
             names += [] if name in by_branch else [name]
             switches.append(f"{table}.{switch}")
@@ -72,13 +73,13 @@ def check_space(
     if names:
         raise SpecError(
             f"search.sampler = {sampler!r} models only hyperparameters that every trial has, and "
-            f"not every trial has {_listed(names)}: {', '.join(remedies)}, "
+            f"not every trial has {_listed(names)}: {', '.join(dict.fromkeys(remedies))}, "
             'or take search.sampler = "tpe".'
         )
     if sampler == "cmaes":
         axes = dict(root)
-        for branches in tables.values():
-            axes |= dict(_named(branches))
+        for table, branches in tables.items():
+            axes |= {n if n not in axes else f"{table}.{n}": a for n, a in _named(branches)}
         _check_numerical(axes)
 
 

@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tuner.domain.averages import AVERAGES, AverageRow
+from tuner.domain.axes import fit_axes, own_axes
 from tuner.domain.dimensions import Axis, Choice, Dimension, Finite, Frozen
-from tuner.domain.hyperparameters import FINE, LR, MAIN, Hyperparameter, fit_switch
+from tuner.domain.hyperparameters import FINE, LR, MAIN
 from tuner.domain.names import check_names, suggest
+from tuner.domain.networks import Networks, branch_of, resolve_networks
 from tuner.domain.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS, OptimizerRow
 from tuner.domain.samplers import PRUNERS, SAMPLERS, check_space
 from tuner.domain.schedules import SCHEDULES, USUAL_SCHEDULES, ScheduleRow
@@ -191,6 +193,8 @@ class StudySpec(Frozen):
             catalog, a resolved spec holds every axis.
         schedule: Axes by schedule and hyperparameter, likewise.
         average: Axes by average and hyperparameter, likewise.
+        network: Axes by network of a loop, optimizer and hyperparameter, for what a network does
+            not share with the others; a resolved spec holds no more.
         train: How every trial trains.
     """
 
@@ -201,6 +205,7 @@ class StudySpec(Frozen):
     optimizer: Overrides = Field(default_factory=dict)
     schedule: Overrides = Field(default_factory=dict)
     average: Overrides = Field(default_factory=dict)
+    network: Networks = Field(default_factory=dict)
     train: Train = Train()
 
     @field_validator("optimizer")
@@ -208,10 +213,17 @@ class StudySpec(Frozen):
     def _spell_optimizers(cls, tables: Overrides) -> Overrides:
         return {OPTIMIZERS[n].name if n in OPTIMIZERS else n: axes for n, axes in tables.items()}
 
+    @field_validator("network")
+    @classmethod
+    def _spell_networks(cls, networks: Networks) -> Networks:
+        return {name: cls._spell_optimizers(tables) for name, tables in networks.items()}
+
     @model_validator(mode="after")
     def _check_overrides(self) -> StudySpec:
         for table in _CATALOGS:
-            self._fitted(table)
+            self._fitted(table, self.tables()[table])
+        for name, tables in self.network.items():
+            self._fitted("optimizer", tables, f"network.{name}")
         return self
 
     @model_validator(mode="after")
@@ -232,8 +244,8 @@ class StudySpec(Frozen):
         for name in self.space.optimizers:
             if thawing and not OPTIMIZERS[name].grows:
                 raise ValueError(
-                    f"no parameters can join {name} in mid-run, so the group "
-                    f"{thawing[0]} would not thaw: leave {name} out of "
+                    f"{name} takes up no parameters once it trains, so the group "
+                    f"{thawing[0]} cannot join in mid-run: leave {name} out of "
                     "space.optimizers, or leave out frozen_until"
                 )
 
@@ -254,6 +266,16 @@ class StudySpec(Frozen):
         """Returns the tables of axes by name, which is also that of the parameter that chooses."""
         return {"optimizer": self.optimizer, "schedule": self.schedule, "average": self.average}
 
+    def branches(self) -> Overrides:
+        """Returns all axes but those every trial has, by what stands before their names.
+
+        That is ``adam``, or ``network.generator.adam`` for what a network has of its own.
+        """
+        branches = {name: axes for table in self.tables().values() for name, axes in table.items()}
+        for network, tables in self.network.items():
+            branches |= {branch_of(network, name): axes for name, axes in tables.items()}
+        return branches
+
     def competing(self, table: str) -> tuple[str, ...]:
         """Returns the rows of a table that trials choose from."""
         match table:
@@ -264,15 +286,16 @@ class StudySpec(Frozen):
             case _:
                 return self.train.averages
 
-    def _fitted(self, table: str) -> Overrides:
+    def _fitted(self, table: str, overrides: Overrides, where: str | None = None) -> Overrides:
         """Returns a table of overrides checked against the catalog."""
         rows, key = _CATALOGS[table]
+        where = where or table
         fitted: Overrides = {}
-        for name, axes in self.tables()[table].items():
+        for name, axes in overrides.items():
             check_names((name,), rows, table)
             if name not in self.competing(table):
-                raise ValueError(f"[{table}.{name}] is set, but {name} is not in {key}")
-            fitted[name] = _fit_axes(f"{table}.{name}", axes, rows[name].hyperparameters)
+                raise ValueError(f"[{where}.{name}] is set, but {name} is not in {key}")
+            fitted[name] = fit_axes(f"{where}.{name}", axes, rows[name].hyperparameters)
         return fitted
 
     def resolve(self, breadth: int | None = None) -> StudySpec:
@@ -293,11 +316,13 @@ class StudySpec(Frozen):
                 for name in self.competing(table)
             }
             for table, (rows, _) in _CATALOGS.items()
-            for fitted in (self._fitted(table),)
+            for fitted in (self._fitted(table, self.tables()[table]),)
         }
         space = self.space.model_copy(update={"breadth": breadth})
-        resolved = self.model_copy(update={"space": space, **tables})
-        check_space(self.search.sampler, self.root_axes(), tables)
+        networks = resolve_networks(self.network)
+        resolved = self.model_copy(update={"space": space, "network": networks, **tables})
+        own = {f"network.{network}": branches for network, branches in networks.items()}
+        check_space(self.search.sampler, self.root_axes(), tables | own)
         return resolved
 
     def root_axes(self) -> dict[str, Dimension]:
@@ -312,6 +337,8 @@ class StudySpec(Frozen):
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as plain values, as the database keeps it."""
         dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        if not self.network:
+            del dumped["network"]
         return dumped
 
     def with_budget(self, budget: Budget) -> StudySpec:
@@ -342,32 +369,8 @@ def warms_momentum(optimizer: OptimizerRow, schedule: ScheduleRow) -> bool:
 def _merge(row: Row, overrides: dict[str, Dimension], breadth: int) -> dict[str, Dimension]:
     axes: dict[str, Dimension] = {}
     for knob in row.hyperparameters:
-        # The switch comes first: a draw looks at it before the value behind it.
-        keys = (knob.switch_name, *knob.keys)
-        own = {key: overrides[key] for key in keys if key in overrides}
-        if own.keys() == {knob.switch_name}:
-            own[knob.search_name] = knob.dimension
-        axes |= own or knob.axes(breadth)
+        axes |= own_axes(knob, overrides) or knob.axes(breadth)
     return axes
-
-
-def _fit_axes(
-    where: str, axes: dict[str, Dimension], knobs: tuple[Hyperparameter, ...]
-) -> dict[str, Dimension]:
-    known = {key: knob for knob in knobs for key in knob.keys}
-    switches = {knob.switch_name for knob in knobs if knob.switch}
-    fitted: dict[str, Dimension] = {}
-    for key, axis in axes.items():
-        if key not in known and key not in switches:
-            raise ValueError(f"{where} has no {key!r}: {suggest(key, [*known, *switches])}")
-        try:
-            fitted[key] = known[key].fit(key, axis) if key in known else fit_switch(axis)
-        except ValueError as error:
-            raise ValueError(f"{where}.{key}: {error}") from None
-    for knob in knobs:
-        if knob.complement and set(knob.keys) <= axes.keys():
-            raise ValueError(f"{where}: give {knob.name} or {knob.search_name}, not both")
-    return fitted
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

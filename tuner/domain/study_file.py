@@ -114,7 +114,7 @@ def _distinct(problems: Iterable[Any]) -> list[Any]:
     """Keeps one problem a value: a union reports every branch, a list its items and itself."""
     kept: dict[tuple[Any, ...], Any] = {}
     for problem in problems:
-        location = problem["loc"][:3]
+        location = problem["loc"][: 4 if problem["loc"][:1] == ("network",) else 3]
         if not any(location == known[: len(location)] for known in kept):
             kept[location] = problem
     return list(kept.values())
@@ -163,7 +163,10 @@ def _show(value: Any) -> str:
 
 def _keys_at(location: list[str]) -> list[str]:
     """Returns the keys known in a table, by its path; an axis knows those of every form."""
-    if set(location[:1]) & {"optimizer", "schedule", "average"} or location in _TRAIN_AXES:
+    if (
+        set(location[:1]) & {"optimizer", "schedule", "average", "network"}
+        or location in _TRAIN_AXES
+    ):
         return _AXIS_KEYS
     if location[:2] == ["train", "groups"]:
         return _AXIS_KEYS if len(location) > 3 else list(Group.model_fields)

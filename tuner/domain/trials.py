@@ -11,6 +11,7 @@ from typing import Any
 from tuner.domain.averages import AVERAGES, NO_AVERAGE
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.groups import GroupValues, decode_group
+from tuner.domain.networks import branch_of, decode_network
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.samplers import JOINT_SAMPLERS
 from tuner.domain.schedules import SCHEDULES
@@ -67,6 +68,7 @@ class TrialConfig:
         average_values: The average's hyperparameters.
         momentum_warmup: The fraction of a full trial over which its momentum rises; 0 where it
             has none of its own.
+        networks: Hyperparameters of the optimizer that a network has of its own, by its name.
     """
 
     optimizer: str
@@ -79,6 +81,15 @@ class TrialConfig:
     average: str = NO_AVERAGE
     average_values: dict[str, Value] = field(default_factory=dict)
     momentum_warmup: float = 0.0
+    networks: dict[str, dict[str, Value]] = field(default_factory=dict)
+
+    def values_of(self, network: str | None) -> dict[str, Value]:
+        """Returns the hyperparameters a network's optimizer has.
+
+        Args:
+            network: What the loop calls it, or None where it has no name.
+        """
+        return self.optimizer_values | self.networks.get(network or "", {})
 
     @property
     def company(self) -> tuple[Hashable, ...]:
@@ -90,6 +101,7 @@ class TrialConfig:
         """Returns the values as a report shows them: the schedule's prefixed with its name."""
         settings: dict[str, Any] = {
             **self.optimizer_values,
+            **{f"{name}.{key}": v for name, own in self.networks.items() for key, v in own.items()},
             **{f"{self.schedule}.{key}": value for key, value in self.schedule_values.items()},
             "batch_size": self.batch_size,
         }
@@ -182,7 +194,7 @@ def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[st
     cycles = cycles and not OPTIMIZERS[str(params["optimizer"])].switches
     cycled = set(_MOMENTA) if cycles and not joint else set()
     for table, branch, axes in branches_of(spec, params):
-        switched_off = cycled if table == "optimizer" else set()
+        switched_off = set(cycled) if table in ("optimizer", "network") else set()
         for key, axis in axes.items():
             if key in switched_off:
                 continue
@@ -199,12 +211,16 @@ def branches_of(
 ) -> Iterator[tuple[str, str, dict[str, Dimension]]]:
     """Yields each table of axes with the row of it that a trial trains with, and its axes.
 
-    A trial that leaves a searched average open, as defaults may, trains without.
+    Last come those that networks have of their own, of the table ``network``. A trial that leaves
+    a searched average open, as defaults may, trains without.
     """
     for table, rows in spec.tables().items():
         fixed = getattr(spec.train.average, "value", NO_AVERAGE)
         branch = str(params.get(table, fixed) if table == "average" else params[table])
         yield table, branch, rows.get(branch, {})
+    for network, rows in spec.network.items():
+        optimizer = str(params["optimizer"])
+        yield "network", branch_of(network, optimizer), rows.get(optimizer, {})
 
 
 def _warms_momentum(params: Mapping[str, Value]) -> bool:
@@ -227,9 +243,8 @@ def ran_own_defaults(spec: StudySpec, record: TrialRecord) -> bool:
 def known_axes(spec: StudySpec) -> dict[str, Dimension]:
     """Returns every axis of the search space, by the name it is searched under."""
     axes = root_axes(spec)
-    for table in spec.tables().values():
-        for branch, branch_axes in table.items():
-            axes |= {f"{branch}.{key}": axis for key, axis in branch_axes.items()}
+    for branch, branch_axes in spec.branches().items():
+        axes |= {f"{branch}.{key}": axis for key, axis in branch_axes.items()}
     return axes
 
 
@@ -240,12 +255,11 @@ def axes_of(spec: StudySpec, names: Collection[str]) -> dict[str, Dimension]:
         spec: A resolved spec.
         names: Parameters of a trial.
     """
-    axes = root_axes(spec)
+    axes, branches = root_axes(spec), spec.branches()
     for name in names:
         branch, _, key = name.rpartition(".")
-        for table in spec.tables().values():
-            if key in table.get(branch, {}):
-                axes[name] = table[branch][key]
+        if key in branches.get(branch, {}):
+            axes[name] = branches[branch][key]
     return {name: axes[name] for name in names if name in axes}
 
 
@@ -275,6 +289,8 @@ def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
     chosen: dict[str, str] = {}
     points: dict[str, dict[str, Value]] = {}
     for table, branch, axes in branches_of(spec, params):
+        if table == "network":
+            continue
         chosen[table], prefix = branch, f"{branch}."
         points[table] = {key: axis.value for key, axis in axes.items() if isinstance(axis, Fixed)}
         points[table] |= {
@@ -290,9 +306,11 @@ def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
 
     warmup = float(common("momentum_warmup"))
     optimizer, schedule, average = chosen["optimizer"], chosen["schedule"], chosen["average"]
+    values = OPTIMIZERS[optimizer].decode(points["optimizer"])
     return TrialConfig(
         optimizer=optimizer,
-        optimizer_values=OPTIMIZERS[optimizer].decode(points["optimizer"]),
+        optimizer_values=values,
+        networks=_decode_networks(spec, optimizer, params, values),
         schedule=schedule,
         schedule_values=SCHEDULES[schedule].decode(points["schedule"]),
         batch_size=to_batch_size(common("batch_size")),
@@ -302,6 +320,19 @@ def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
         average_values=AVERAGES[average].decode(points["average"]),
         momentum_warmup=warmup if _warms_momentum(params) else 0.0,
     )
+
+
+def _decode_networks(
+    spec: StudySpec, optimizer: str, params: Mapping[str, Value], shared: dict[str, Value]
+) -> dict[str, dict[str, Value]]:
+    """Returns what each network's optimizer has of its own, of those that have anything."""
+    found = {}
+    for network, rows in spec.network.items():
+        prefix = f"{branch_of(network, optimizer)}."
+        point = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
+        knobs = OPTIMIZERS[optimizer].hyperparameters
+        found[network] = decode_network(knobs, rows.get(optimizer, {}), point, shared)
+    return {network: own for network, own in found.items() if own}
 
 
 def progress_at(spec: StudySpec, evaluation: int, total_steps: int) -> int:

@@ -34,6 +34,7 @@ def build_optimizer(
     *,
     spare_vectors: bool = False,
     total_steps: int | None = None,
+    network: str | None = None,
 ) -> torch.optim.Optimizer:
     """Builds one of the catalog's optimizers for a model.
 
@@ -47,6 +48,7 @@ def build_optimizer(
         spare_vectors: Whether parameters with fewer than two dimensions are spared from weight
             decay.
         total_steps: Steps of a full trial, at least 1, for an optimizer that must know them.
+        network: What its loop calls the model, which patterns of groups then begin with.
 
     Returns:
         A torch optimizer; a :class:`JointOptimizer` where the row names a helper and the model
@@ -66,7 +68,7 @@ def build_optimizer(
             f"{name} is built with the steps of a full trial, which are not known yet: set "
             "budget.steps, or call run.measure(len(loader)) before run.optimizer(model)."
         )
-    blocks = split_model(model, groups, spare_vectors=spare_vectors)
+    blocks = split_model(model, groups, spare_vectors=spare_vectors, network=network)
     _check_fit(row, [p for block in blocks for p in block.parameters], model)
     trained = [block for block in blocks if any(p.requires_grad for p in block.parameters)]
     if row.groups and all(block.values.frozen_until for block in trained):

@@ -31,7 +31,11 @@ class Block:
 
 
 def split_model(
-    model: nn.Module, groups: Sequence[GroupValues], *, spare_vectors: bool
+    model: nn.Module,
+    groups: Sequence[GroupValues],
+    *,
+    spare_vectors: bool,
+    network: str | None = None,
 ) -> list[Block]:
     """Splits a model's parameters into blocks that train alike, frozen ones included.
 
@@ -40,11 +44,12 @@ def split_model(
         groups: Its parameter groups; the first that matches a parameter takes it.
         spare_vectors: Whether parameters with fewer than two dimensions, such as biases and
             the scales of norms, are spared from weight decay.
+        network: What its loop calls the model, which patterns then begin with; None for no name.
 
     Raises:
         WorkloadError: If the model has no trainable parameter.
     """
-    named = optimizable(model)
+    named = optimizable(model, network)
     if not any(p.requires_grad for p in named.values()):
         raise WorkloadError("The model has no trainable parameters: nothing to optimize.")
     matches = [(group.name, group.match) for group in groups]
@@ -59,13 +64,15 @@ def split_model(
     return [block for block in blocks if block.parameters]
 
 
-def optimizable(model: nn.Module) -> dict[str, Tensor]:
+def optimizable(model: nn.Module, network: str | None = None) -> dict[str, Tensor]:
     """Returns the parameters of a model that an optimizer takes, by name, each once.
+
+    Where the model has a name, that is the first part of theirs.
 
     Frozen ones are among them: torch's optimizers skip what has no gradient, so these train from
     the step on when their loop has them require one. Whole numbers never can.
     """
-    named = model.named_parameters()
+    named = model.named_parameters(prefix=network or "")
     return {name: p for name, p in named if p.is_floating_point() or p.is_complex()}
 
 

@@ -70,6 +70,7 @@ def to_toml(summary: StudySummary) -> str:
     tree["optimizer"] = {config.optimizer: config.optimizer_values}
     tree["schedule"] = {config.schedule: config.schedule_values}
     tree["average"] = {config.average: config.average_values}
+    tree["network"] = {name: {config.optimizer: own} for name, own in config.networks.items()}
     tree["train"]["average"] = config.average
     tree["train"]["batch_size"] = config.batch_size
     tree["train"]["momentum_warmup"] = config.momentum_warmup
@@ -77,6 +78,8 @@ def to_toml(summary: StudySummary) -> str:
         fixed = (("weight_decay", group.weight_decay), ("momentum", group.momentum))
         table |= {"lr_multiplier": group.lr_multiplier}
         table |= {key: value for key, value in fixed if value is not None}
+    if not config.networks:
+        del tree["network"]
     own = "".join(f"# {name} = {value!r}\n" for name, value in config.own.items())
     head = f"# The winner of {summary.name}: trial {best.record.number}, {best.record.value!r}.\n"
     if own:
@@ -98,13 +101,12 @@ def to_winner(summary: StudySummary) -> dict[str, Any]:
         "value": best.record.value,
         "optimizer": best.config.optimizer,
         "optimizer_values": best.config.optimizer_values,
-        "calls": [
-            {"target": call.target, "arguments": call.arguments, "parameters": call.parameters}
-            | ({"wrapper": _describe(call.wrapper)} if call.wrapper else {})
-            for call in OPTIMIZERS[best.config.optimizer].calls(
-                best.config.optimizer_values, best.full_steps
-            )
-        ],
+        "calls": _describe_calls(best, None),
+        "networks": {
+            name: {"optimizer_values": best.config.values_of(name)}
+            | {"calls": _describe_calls(best, name)}
+            for name in best.config.networks
+        },
         "schedule": best.config.schedule,
         "schedule_values": best.config.schedule_values,
         "groups": [dataclasses.asdict(group) for group in best.config.groups],
@@ -118,6 +120,15 @@ def to_winner(summary: StudySummary) -> dict[str, Any]:
         "grad_clip": summary.spec.train.grad_clip,
         "precision": summary.spec.train.precision,
     }
+
+
+def _describe_calls(best: BestTrial, network: str | None) -> list[dict[str, Any]]:
+    row, values = OPTIMIZERS[best.config.optimizer], best.config.values_of(network)
+    return [
+        {"target": call.target, "arguments": call.arguments, "parameters": call.parameters}
+        | ({"wrapper": _describe(call.wrapper)} if call.wrapper else {})
+        for call in row.calls(values, best.full_steps)
+    ]
 
 
 def _describe(wrapper: Call) -> dict[str, Any]:
@@ -136,14 +147,13 @@ def _best(summary: StudySummary) -> BestTrial:
 def _demonstration(optimizer: OptimizerCode, schedule: ScheduleCode, loop: LoopCode) -> list[str]:
     sparse = optimizer.calls[0].parameters == "sparse"
     model = "torch.nn.Embedding(3, 2, sparse=True)" if sparse else "torch.nn.Linear(2, 2)"
-    build = "build_optimizers(model)" if optimizer.several else "[build_optimizer(model)]"
     step = "optimizer.step(lambda: 0.0)" if schedule.closure else "optimizer.step()"
     rate = optimizer.rate
     gradient = ["            model(torch.ones(1, 2)).sum().backward()"]
     return [
         'if __name__ == "__main__":',
         f"    model = {model}",
-        f"    for optimizer in {build}:",
+        f"    for optimizer in {optimizer.build('model')}:",
         "        print(optimizer)",
         *(f"        {line}" for line in (*schedule.setup, *loop.setup)),
         "        rates = []",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tuner.analysis.summary import BestTrial
 from tuner.domain.calls import Call, rate_key
@@ -39,12 +40,16 @@ class OptimizerCode:
         groups: Its parameter groups.
         spare_vectors: Whether biases and norms are spared from weight decay.
         switches: Whether it trains other weights than it evaluates.
+        networks: What its loop called the models it trained; empty where none had a name.
+        own_calls: The constructors for a network that trains otherwise than the others, by name.
     """
 
     calls: tuple[Call, ...]
     groups: tuple[GroupValues, ...]
     spare_vectors: bool
     switches: bool = False
+    networks: tuple[str | None, ...] = ()
+    own_calls: Mapping[str, tuple[Call, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, best: BestTrial, spec: StudySpec) -> OptimizerCode:
@@ -53,7 +58,9 @@ class OptimizerCode:
         row = OPTIMIZERS[config.optimizer]
         calls = row.calls(config.optimizer_values, best.full_steps)
         spared = spec.train.no_decay_on_biases_and_norms
-        return cls(calls, config.groups, spared, row.switches)
+        names = tuple(best.record.attributes.get("networks", config.networks))
+        own = {name: row.calls(config.values_of(name), best.full_steps) for name in config.networks}
+        return cls(calls, config.groups, spared, row.switches, names, own)
 
     @property
     def several(self) -> bool:
@@ -111,31 +118,61 @@ class OptimizerCode:
     def _grouped(self) -> bool:
         return bool(self.groups) or self.spare_vectors
 
+    def build(self, model: str) -> str:
+        """Returns the expression for a list of the optimizers of a model."""
+        given = f"{model}, {self.networks[0]!r}" if self.networks else model
+        return f"build_optimizers({given})" if self.several else f"[build_optimizer({given})]"
+
     def _single(self) -> str:
         [call] = self.calls
-        return f'''def build_optimizer(model):
-    """Returns the optimizer."""
-    parameters = {_SELECTIONS[call.parameters]}
-    return {self._constructor(call, "parameters")}'''
+        lines = [
+            f"def build_optimizer({self._arguments}):",
+            f'    """Returns the optimizer{self._purpose}."""',
+            f"    parameters = {_SELECTIONS[call.parameters]}",
+        ]
+        for name, [own] in self.own_calls.items():
+            lines += [
+                f"    if network == {name!r}:",
+                f"        return {self._constructor(own, 'parameters')}",
+            ]
+        return "\n".join([*lines, f"    return {self._constructor(call, 'parameters')}"])
 
     def _several(self) -> str:
         lines = [
-            "def build_optimizers(model):",
-            '    """Returns the optimizers: for a part, and for the rest if any; step all."""',
+            f"def build_optimizers({self._arguments}):",
+            f'    """Returns the optimizers{self._purpose}: for a part, and for the rest if any; '
+            'step all."""',
             "    optimizers = []",
         ]
-        for call in self.calls:
+        for index, call in enumerate(self.calls):
+            part, word = call.parameters, "if"
+            lines += [f"    {part} = {_SELECTIONS[part]}"]
+            for name, own in self.own_calls.items():
+                lines += [
+                    f"    {word} {part} and network == {name!r}:",
+                    f"        optimizers.append({self._constructor(own[index], part)})",
+                ]
+                word = "elif"
             lines += [
-                f"    {call.parameters} = {_SELECTIONS[call.parameters]}",
-                f"    if {call.parameters}:",
-                f"        optimizers.append({self._constructor(call, call.parameters)})",
+                f"    {word} {part}:",
+                f"        optimizers.append({self._constructor(call, part)})",
             ]
         return "\n".join([*lines, "    return optimizers"])
+
+    @property
+    def _arguments(self) -> str:
+        return "model, network" if self.networks else "model"
+
+    @property
+    def _purpose(self) -> str:
+        called = ", ".join(map(repr, self.networks))
+        return f" of a network, one of {called}" if self.networks else ""
 
     def _constructor(self, call: Call, parameters: str) -> str:
         arguments = "".join(f", {key}={value!r}" for key, value in call.arguments.items())
         if self._grouped:
-            parameters = f"split(model, {parameters}, {self._settings(call)})"
+            rest = ", network" if self.networks else ""
+            parameters = f"split(model, {parameters}, {self._settings(call)}{rest})"
         code = f"{call.target}({parameters}{arguments})"
         if call.wrapper is not None:
             around = "".join(f", {key}={value!r}" for key, value in call.wrapper.arguments.items())
@@ -160,10 +197,11 @@ class OptimizerCode:
             if self.spare_vectors
             else ""
         )
-        return f'''def split(model, parameters, settings):
+        more, named = (", network", "prefix=network or ''") if self.networks else ("", "")
+        return f'''def split(model, parameters, settings{more}):
     """Returns parameter groups of those parameters, each with its own settings."""
     groups = {{}}
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters({named}):
         if any(parameter is p for p in parameters):
             group = assign_group(name, MATCHES)
 {spare}            groups.setdefault(group, []).append(parameter)

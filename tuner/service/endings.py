@@ -72,7 +72,7 @@ def training_attributes(
     attributes: dict[str, Any] = {"seed": spec.search.seed, "steps": taken}
     if total_steps not in (None, taken):
         attributes["total_steps"] = total_steps
-    if config.groups or spec.train.no_decay_on_biases_and_norms:
+    if config.groups or config.networks or spec.train.no_decay_on_biases_and_norms:
         attributes["groups"] = describe_groups()
     if line:
         attributes[LINE] = [(place, v if math.isfinite(v) else None) for place, v in line]

@@ -15,7 +15,7 @@ from torch import nn
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import Direction
 from tuner.domain.trials import TrialConfig
-from tuner.errors import NotFoundError
+from tuner.errors import NotFoundError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.averages import Average, build_average
 from tuner.service.summaries import read_summary
@@ -38,6 +38,8 @@ class Winner:
         direction: Whether a lower or a higher metric is better.
         schedule_calls: How the loop stepped the schedule of each of its optimizers, in their
             order; None where it did after every optimizer step.
+        networks: What its loop called the models it optimized, None for one without a name; empty
+            where none had a name.
     """
 
     study: str
@@ -50,6 +52,7 @@ class Winner:
     evaluations: int = 10
     direction: Direction = "minimize"
     schedule_calls: tuple[Mapping[str, int | None], ...] | None = None
+    networks: tuple[str | None, ...] = ()
     # Which of the loop's optimizers each is that was built here.
     _places: WeakKeyDictionary[torch.optim.Optimizer, int] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
@@ -63,28 +66,40 @@ class Winner:
         """Every hyperparameter by name, in torch's form."""
         return self.config.to_json()
 
-    def optimizer(self, model: nn.Module, steps: int | None = None) -> torch.optim.Optimizer:
+    def optimizer(
+        self, model: nn.Module, steps: int | None = None, name: str | None = None
+    ) -> torch.optim.Optimizer:
         """Returns the winner's optimizer over a model, parameter groups included.
 
-        A loop of several models calls it in the order in which it called ``run.optimizer``.
+        A loop of several models without names calls it in the order in which it called
+        ``run.optimizer``.
 
         Args:
             model: The model, on its device.
             steps: How many steps there will be; left out, as many as in the study.
+            name: What the loop called the model, if anything.
 
         Raises:
             SpecError: If the optimizer's package is not installed.
-            WorkloadError: If the optimizer cannot train this model.
+            WorkloadError: If the optimizer cannot train this model, or no model had this name.
         """
+        if name not in (self.networks or (None,)):
+            known = " or ".join(f"name={network!r}" for network in self.networks)
+            raise WorkloadError(
+                f"winner.optimizer was given name={name!r}, but the winner's loop named its "
+                f"models: use {known}."
+            )
         optimizer = build_optimizer(
             self.config.optimizer,
-            self.config.optimizer_values,
+            self.config.values_of(name),
             model,
             self.config.groups,
             spare_vectors=self.spare_vectors,
             total_steps=steps or self.steps,
+            network=name,
         )
-        self._places[optimizer] = next(self._built)
+        built = next(self._built)
+        self._places[optimizer] = built if name is None else self.networks.index(name)
         return optimizer
 
     def schedule(self, optimizer: torch.optim.Optimizer, steps: int | None = None) -> Schedule:
@@ -205,4 +220,5 @@ def best(name: str, storage: str | None = None) -> Winner:
         evaluations=spec.budget.evaluations,
         direction=spec.study.direction,
         schedule_calls=best_trial.schedule_calls,
+        networks=tuple(record.attributes.get("networks", ())),
     )

@@ -159,6 +159,8 @@ def _unknown(config: TrialConfig) -> str | None:
     for target in (target for call in calls for target in call.targets):
         if target not in RULES and target != _WRAPPER:
             return f"{target.rpartition('.')[2]} has no rule for many lanes at once"
+    if config.networks:
+        return "a [network] table is of a training loop's own"
     if config.own:
         return "the workload asks for hyperparameters of its own"
     return None

@@ -13,11 +13,12 @@ from tuner.domain.spec import Budget, StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
-from tuner.optim.groups import check_groups, describe_groups, optimizable, trainable
+from tuner.optim.groups import trainable
 from tuner.training.averaging import Averaging
 from tuner.training.evaluations import Evaluations
 from tuner.training.loader import length_of, resume_batches
 from tuner.training.logged import Logged
+from tuner.training.networks import Networks
 from tuner.training.pace import Pace
 from tuner.training.progress import Progress
 from tuner.training.reporting import Interrupted, Reporter
@@ -49,6 +50,7 @@ class Run(Suggestions, Progress, Evaluations):
         device: Where to train.
         budget: What the study may spend: the ``[budget]`` table.
         config: What this trial trains with.
+        networks: The models it optimizes, and what the loop calls them.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Run(Suggestions, Progress, Evaluations):
         self.seed = spec.search.seed
         self.budget: Budget = spec.budget
         self._models: list[nn.Module] = []
-        self._parameter_names: list[str] = []
+        self.networks = Networks(spec.network)
         self._optimizers: list[torch.optim.Optimizer] = []
         self._schedules: list[Schedule] = []
         self._paces: list[Pace] = []
@@ -88,7 +90,7 @@ class Run(Suggestions, Progress, Evaluations):
 
     # What the loop builds.
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, name: str | None = None) -> torch.optim.Optimizer:
         """Returns this trial's optimizer over a model, parameter groups included.
 
         Frozen parameters train from when the loop has them require gradients. When the trial
@@ -96,18 +98,21 @@ class Run(Suggestions, Progress, Evaluations):
 
         Args:
             model: The model, on :attr:`device`.
+            name: What to call it, where a loop has several: patterns of groups then begin with
+                the name, and ``[network.NAME.OPTIMIZER]`` tables may give it ranges of its own.
 
         Raises:
-            WorkloadError: If this optimizer cannot train this model.
+            WorkloadError: If this optimizer cannot train this model, or the name is another's.
         """
-        self._parameter_names += optimizable(model)
+        self.networks.enter(model, name)
         optimizer = build_optimizer(
             self.config.optimizer,
-            self.config.optimizer_values,
+            self.config.values_of(name),
             model,
             self.config.groups,
             spare_vectors=self.train.no_decay_on_biases_and_norms,
             total_steps=self.length,
+            network=name,
         )
         index = len(self._models)
         self._snapshot.restore("models", index, model)
@@ -278,13 +283,12 @@ class Run(Suggestions, Progress, Evaluations):
         self._snapshot.check(self.config, self.seed, self._steps.length)
 
     def check_groups(self) -> None:
-        """Sees, once the optimizers are built, that every parameter group takes a parameter.
+        """Sees, once the optimizers are built, that every group takes a parameter.
 
         Raises:
-            WorkloadError: If a group takes none of any model.
+            WorkloadError: If a group takes none of any model, or a table is of no network.
         """
-        if self._models:
-            check_groups(self._parameter_names, self.config.groups)
+        self.networks.check(self.config.groups)
 
     def take_logged(self) -> list[tuple[int, str, float]]:
         """Returns (step, name, value) of what was logged since the last call.
@@ -297,9 +301,9 @@ class Run(Suggestions, Progress, Evaluations):
         """Returns what was unusual of the loop, by name, so far as an ending keeps it.
 
         ``stopped_early`` is the reason it gave, ``last_cost`` what its last step cost if that was
-        more than one, ``unread`` the settings that it never asked for, and ``schedule_calls``
-        tells of each schedule how often it was stepped (:meth:`Pace.describe`), unless that was
-        after each step of its optimizer.
+        more than one, ``unread`` the settings that it never asked for, ``networks`` what it calls
+        its models if any has a name, and ``schedule_calls`` tells of each schedule how often it
+        was stepped (:meth:`Pace.describe`), unless that was after each step of its optimizer.
         """
         steps = self._steps
         calls = [pace.describe() for pace in self._paces]
@@ -312,6 +316,7 @@ class Run(Suggestions, Progress, Evaluations):
             "last_cost": steps.last_cost if steps.last_cost > 1 else None,
             "unread": sorted(self._unread) or None,
             "schedule_calls": None if usual else calls,
+            "networks": self.networks.names if any(self.networks.names) else None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -327,7 +332,7 @@ class Run(Suggestions, Progress, Evaluations):
 
     def describe_groups(self) -> list[dict[str, Any]]:
         """Returns the effective settings of every parameter group."""
-        return [group for optimizer in self._optimizers for group in describe_groups(optimizer)]
+        return self.networks.describe_groups(self._optimizers)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that continuing needs, between two steps."""

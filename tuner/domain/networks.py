@@ -1,0 +1,82 @@
+"""Networks of a training loop with ranges of their own: the ``[network.NAME.OPTIMIZER]`` tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from tuner.domain.axes import fit_axes, own_axes
+from tuner.domain.dimensions import Axis, Choice, Dimension, Fixed, Value
+from tuner.domain.hyperparameters import Hyperparameter
+from tuner.domain.optimizers import OPTIMIZERS
+
+NetworkName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$", max_length=60)]
+"""What a loop calls a network, in ``run.optimizer(model, name=...)``."""
+
+Networks = dict[NetworkName, dict[str, dict[str, Axis]]]
+"""Axes by network, optimizer and hyperparameter."""
+
+
+def branch_of(network: str, optimizer: str) -> str:
+    """Returns what the axes of a network are searched under, before their own names."""
+    return f"network.{network}.{optimizer}"
+
+
+def resolve_networks(networks: Networks) -> Networks:
+    """Returns the axes of networks by the names searched, checked, and no more than they are."""
+    resolved: Networks = {}
+    for network, tables in networks.items():
+        resolved[network] = {}
+        for name, axes in tables.items():
+            knobs = OPTIMIZERS[name].hyperparameters
+            fitted = fit_axes(f"network.{network}.{name}", axes, knobs)
+            own = (own_axes(knob, fitted).items() for knob in knobs)
+            resolved[network][name] = {key: axis for axes in own for key, axis in axes}
+    return resolved
+
+
+def decode_network(
+    knobs: Iterable[Hyperparameter],
+    axes: Mapping[str, Dimension],
+    point: Mapping[str, Value],
+    shared: Mapping[str, Value],
+) -> dict[str, Value]:
+    """Returns the hyperparameters that a network has of its own, in torch's form.
+
+    Args:
+        knobs: Those of the optimizer.
+        axes: The network's axes, by the name searched.
+        point: What a trial has drawn on them; where it drew nothing, as trials of defaults do, it
+            is what all networks share, or the nearest value in the network's range.
+        shared: What all networks share, in torch's form.
+    """
+    values: dict[str, Value] = {}
+    for knob in knobs:
+        own = {key: axes[key] for key in (knob.switch_name, *knob.keys) if key in axes}
+        if not own:
+            continue
+        drawn = {key: a.value for key, a in own.items() if isinstance(a, Fixed)}
+        drawn |= {key: point[key] for key in own if key in point}
+        if not drawn.keys() & {knob.switch_name, *knob.keys}:
+            drawn = _nearest(knob, own, shared[knob.name])
+        values[knob.name] = knob.decode(drawn)
+    return values
+
+
+def _nearest(knob: Hyperparameter, axes: Mapping[str, Dimension], value: Value) -> dict[str, Value]:
+    """Returns the point of a hyperparameter's axes that is nearest to a value in torch's form."""
+    switch = axes.get(knob.switch_name)
+    if isinstance(switch, Choice) and not value and False in switch.choices:
+        return {knob.switch_name: False}
+    complement = knob.complement and knob.search_name in axes
+    key = knob.search_name if complement else knob.name
+    wanted = 1.0 - float(value) if complement else value
+    match axes[key]:
+        case Choice(choices=choices):
+            return {key: wanted if wanted in choices else choices[0]}
+        case Fixed(value=fixed):
+            return {key: fixed}
+        case axis:
+            return {key: min(max(wanted, axis.low), axis.high)}

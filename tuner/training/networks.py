@@ -1,0 +1,76 @@
+"""The models a training loop optimizes, and what it calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from tuner.domain.groups import GroupValues
+from tuner.errors import WorkloadError
+from tuner.optim.groups import check_groups, describe_groups, optimizable
+
+
+class Networks:
+    """Knows a loop's models by name.
+
+    Args:
+        declared: The names in the study's ``[network]`` tables.
+
+    Attributes:
+        names: What the loop calls each, None for no name, in the order of its optimizers.
+    """
+
+    def __init__(self, declared: Collection[str]) -> None:
+        self._declared = declared
+        self._models: list[nn.Module] = []
+        self._parameters: list[str] = []
+        self.names: list[str | None] = []
+
+    def enter(self, model: nn.Module, name: str | None) -> None:
+        """Learns of a model.
+
+        Raises:
+            WorkloadError: If the name is no plain word, or another model's.
+        """
+        if name is not None and not name.isidentifier():
+            raise WorkloadError(
+                f"run.optimizer was given name={name!r}: use a plain word, such as "
+                'name="generator".'
+            )
+        known = zip(self.names, self._models, strict=True)
+        if name is not None and any(name == n and model is not m for n, m in known):
+            raise WorkloadError(
+                f"run.optimizer was given name={name!r} for two models: give each its own."
+            )
+        self._parameters += optimizable(model, name)
+        self.names.append(name)
+        self._models.append(model)
+
+    def check(self, groups: Sequence[GroupValues]) -> None:
+        """Sees, once models are known, that every group and every table is of something.
+
+        Raises:
+            WorkloadError: If a group takes no parameter, or a table names no model.
+        """
+        if not self._models:
+            return
+        check_groups(self._parameters, groups)
+        for name in self._declared:
+            if name not in self.names:
+                called = ", ".join(f'name="{known}"' for known in self.names if known)
+                raise WorkloadError(
+                    f"The study has [network.{name}], but its training loop names "
+                    f'{called or "no network"}: write run.optimizer(model, name="{name}") in a '
+                    "loop of your own, or leave the table out."
+                )
+
+    def describe_groups(self, optimizers: Iterable[torch.optim.Optimizer]) -> list[dict[str, Any]]:
+        """Returns the effective settings of every parameter group, named after their networks."""
+        return [
+            {**group, "name": f"{name}.{group['name']}"} if name else group
+            for name, optimizer in zip(self.names, optimizers, strict=True)
+            for group in describe_groups(optimizer)
+        ]
