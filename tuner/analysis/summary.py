@@ -98,6 +98,7 @@ class StudySummary:
         steps: Optimizer steps taken, all trials together.
         state: Whether it is worked on.
         fusing: How many trials trained as one, or None where nobody has asked for it.
+        exhausted: Why nothing is left to try, or None where something is.
     """
 
     name: str
@@ -115,6 +116,7 @@ class StudySummary:
     steps: int
     state: StudyState = StudyState.RUNNING
     fusing: FusingSummary | None = None
+    exhausted: str | None = None
 
     @property
     def finished(self) -> int:
@@ -160,6 +162,7 @@ def summarize(
     worker_s: float,
     state: StudyState = StudyState.RUNNING,
     plans: Collection[FusePlan] = (),
+    exhausted: str | None = None,
 ) -> StudySummary:
     """Sums up a study.
 
@@ -172,6 +175,7 @@ def summarize(
         worker_s: Seconds all workers lived, added up.
         state: Whether it is worked on.
         plans: How many trials were to train as one, on each kind of device.
+        exhausted: Why nothing is left to try, if that is so.
     """
     counts = Counter(record.outcome.value for record in records)
     best = best_of(spec, records)
@@ -196,6 +200,7 @@ def summarize(
         steps=round(_total(records, "steps")),
         state=state,
         fusing=summarize_fusing(records, plans),
+        exhausted=exhausted,
     )
 
 
