@@ -13,6 +13,10 @@ class SpecError(TunerError, ValueError):
     """A study file, an option or a value that breaks a rule; nothing has been created."""
 
 
+class ExhaustedError(TunerError):
+    """A search that has tried everything it can: nothing is left to propose."""
+
+
 class NotFoundError(TunerError, LookupError):
     """A study, trial or file that does not exist."""
 

@@ -120,8 +120,7 @@ def test_asking_leaves_no_trial_behind_that_counts():
     assert proposer.history.count == 0
     assert proposer.history.study.trials == []
     proposer.propose()
-    *earlier, last = proposer.history.asked.trials
-    assert {trial.state for trial in earlier} == {TrialState.FAIL}
+    [last] = proposer.history.asked.trials
     assert last.state == TrialState.RUNNING
 
 
@@ -261,8 +260,7 @@ def test_asking_for_a_cohort_leaves_no_question_open():
     proposer = Proposer(spec_with("random"), 0)
     proposer.propose_many(5)
     proposer.propose()
-    *earlier, last = proposer.history.asked.trials
-    assert {trial.state for trial in earlier} == {TrialState.FAIL}
+    [last] = proposer.history.asked.trials
     assert last.state == TrialState.RUNNING
 
 

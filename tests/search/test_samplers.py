@@ -21,7 +21,7 @@ from tests.search.studies import make_spec, record_of
 from tuner.domain.samplers import JOINT_SAMPLERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
-from tuner.errors import SpecError
+from tuner.errors import ExhaustedError, SpecError
 from tuner.search import History, Proposer, build_sampler
 from tuner.search.cube import UnitCube
 from tuner.search.distributions import joint_space
@@ -259,8 +259,11 @@ def test_a_space_of_one_point_can_be_searched_by_all_but_cma_es(sampler: str):
         with pytest.raises(SpecError, match="at least two ranges"):
             joint_spec(sampler, optimizer=fixed)
         return
-    params = Proposer(joint_spec(sampler, optimizer=fixed), 0).propose().params
-    assert params == {"optimizer": "momentum", "schedule": "constant"}
+    proposer = Proposer(joint_spec(sampler, optimizer=fixed), 0)
+    [default] = proposer.defaults()
+    assert default.params == {"optimizer": "momentum", "schedule": "constant"}
+    with pytest.raises(ExhaustedError, match="the one configuration of the space"):
+        proposer.propose()
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", *JOINT_SAMPLERS])
@@ -324,7 +327,8 @@ class Fixed(optuna.samplers.BaseSampler):
     def sample_independent(self, study, trial, name, distribution):
         if hasattr(distribution, "choices"):
             return distribution.choices[0]
-        return distribution.low
+        # A little further into the range each time: what has been tried is not tried again.
+        return distribution.low + (distribution.high - distribution.low) * len(self.seen) / 64
 
 def build(seed):
     return Fixed(seed)
@@ -358,8 +362,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_sampler_of_the_user_s_proposes(own: str):
-    proposer = Proposer(make_spec(search={"sampler": f"{own}:build"}), 5)
-    assert proposer.propose().params["sgd.lr"] == 1e-3
+    spec = make_spec(search={"sampler": f"{own}:build"})
+    low, high = spec.optimizer["sgd"]["lr"].low, spec.optimizer["sgd"]["lr"].high
+    assert Proposer(spec, 5).propose().params["sgd.lr"] == low + (high - low) / 64
 
 
 def test_what_a_sampler_of_the_user_s_notes_with_a_trial_comes_back(own: str):
@@ -367,7 +372,7 @@ def test_what_a_sampler_of_the_user_s_notes_with_a_trial_comes_back(own: str):
     search.run(2)
     search.join(1, seed=1)
     search.start(0)
-    [seen] = search.workers[0].history.asked.sampler.seen
+    seen, *_ = search.workers[0].history.asked.sampler.seen
     assert seen == [{"turn": 0}, {"turn": 1}]
 
 

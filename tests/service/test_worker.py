@@ -502,3 +502,32 @@ class TestOwnLoop:
         [record] = work(database, study, log=said.append)
         assert (record.outcome, list(record.evaluations)) == (Outcome.COMPLETE, [5, 10, 15, 20])
         assert any("starts over: The checkpoint does not fit Sequential" in line for line in said)
+
+
+@pytest.mark.parametrize("fuse", ["off", "4"])
+def test_a_study_ends_where_its_space_does(
+    project: Path, database: Database, make_spec: MakeSpec, fuse: str
+) -> None:
+    spec = make_spec(
+        budget={"trials": 12, "steps": 4, "evaluations": 2},
+        space={"optimizers": ["sgd"], "schedules": ["constant"]},
+        optimizer={"sgd": {"lr": {"choices": [0.001, 0.01]}, "weight_decay": 0.0}},
+        schedule={"constant": {"warmup": 0.0}},
+        train={"batch_size": {"choices": [16, 32]}},
+    )
+    study = Studies(database).create(spec)
+    said: list[str] = []
+    for _ in range(2):  # the second finds that nothing is left
+        Worker(
+            database=database,
+            study=study,
+            device=torch.device("cpu"),
+            interruption=Interruption(),
+            started_at=time.time(),
+            log=said.append,
+            fuse=fuse,
+        ).run()
+    records = read_records(database, study)
+    assert [record.outcome for record in records] == [Outcome.COMPLETE] * 4
+    end = "Nothing is left to try: all 4 configurations of the space have been tried"
+    assert said.count(end) == 2

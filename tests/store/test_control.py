@@ -377,3 +377,30 @@ def test_event_tells_when_where_and_what(bench: Bench, database: Database) -> No
         connection.execute(sa.text("UPDATE tuner_events SET at = 0"))
     started, _ = read_events(database, bench.study, 0)
     assert str(started) == "1970-01-01 00:00:00 UTC started on host, process 7, cpu"
+
+
+def test_a_study_with_nothing_left_to_try_is_done_until_it_is_resumed(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    lease = bench.start(ledger)
+    ledger.exhaust("all tried")
+    ledger.exhaust("all tried")
+    assert bench.kinds().count("exhausted") == 1
+    assert bench.propose(ledger) is None
+    assert not is_done(bench.database, bench.study)  # one trains yet
+    ledger.finish(lease, TrialState.COMPLETE, 1.0, {})
+    assert is_done(bench.database, bench.study)
+    [overview] = Studies(bench.database).list()
+    assert overview.activity is Activity.DONE
+
+    assert set_state(bench.database, bench.study, StudyState.RUNNING) is StudyState.STOPPED
+    assert not is_done(bench.database, bench.study)
+    assert bench.propose(ledger) is not None
+
+
+def test_a_trial_left_behind_is_finished_where_nothing_is_left_to_try(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    ledger.release(bench.start(ledger))
+    ledger.exhaust("all tried")
+    assert not is_done(bench.database, bench.study)
+    taken = ledger.take_over(nobody_died)
+    assert taken is not None

@@ -111,6 +111,7 @@ class StudySummary:
         steps: Optimizer steps taken, all trials together.
         state: Whether it is worked on.
         fusing: How many trials trained as one, or None where nobody has asked for it.
+        exhausted: Why nothing is left to try, or None where something is.
     """
 
     name: str
@@ -129,6 +130,7 @@ class StudySummary:
     steps: int
     state: StudyState = StudyState.RUNNING
     fusing: FusingSummary | None = None
+    exhausted: str | None = None
 
     @property
     def finished(self) -> int:
@@ -174,6 +176,7 @@ def summarize(
     worker_s: float,
     state: StudyState = StudyState.RUNNING,
     plans: Collection[FusePlan] = (),
+    exhausted: str | None = None,
 ) -> StudySummary:
     """Sums up a study.
 
@@ -186,6 +189,7 @@ def summarize(
         worker_s: Seconds all workers lived, added up.
         state: Whether it is worked on.
         plans: How many trials were to train as one, on each kind of device.
+        exhausted: Why nothing is left to try, if that is so.
     """
     counts = Counter(record.outcome.value for record in records)
     ranked, apart = split_by_length(records)
@@ -213,6 +217,7 @@ def summarize(
         steps=round(_total(records, "steps")),
         state=state,
         fusing=summarize_fusing(records, plans),
+        exhausted=exhausted,
     )
 
 

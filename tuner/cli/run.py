@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -22,7 +23,7 @@ from tuner.cli.options import (
     storage_option,
 )
 from tuner.domain.fusing import AUTO
-from tuner.errors import SpecError, WorkloadError
+from tuner.errors import ExhaustedError, SpecError, WorkloadError
 
 if TYPE_CHECKING:
     from tuner.domain.spec import StudySpec
@@ -94,8 +95,9 @@ def create_or_resume(
     from tuner.service.resume import find_study, open_study
 
     existing = find_study(storage, spec.study.name)
+    fusable = False
     if check and not existing:
-        check_workload(spec, device)
+        fusable = check_workload(spec, device)
     database = open_storage(storage, create=True)
     opened = open_study(database, spec, {text.partition("=")[0].strip() for text in settings})
     study = opened.study
@@ -103,6 +105,8 @@ def create_or_resume(
         click.echo(f"Created study {study.name!r} in {database.name}", err=True)
     for key, limit in opened.changed.items():
         click.echo(f"Study {study.name!r} now has a budget of {_limit(key, limit)}", err=True)
+    if opened.created or opened.changed:
+        _announce_small_space(study.spec, certain=fusable)
     for key, (limit, said) in opened.kept.items():
         click.echo(
             f"Study {study.name!r} stays at {_limit(key, limit)} (the file says "
@@ -110,6 +114,26 @@ def create_or_resume(
             err=True,
         )
     return database, study
+
+
+def _announce_small_space(spec: StudySpec, *, certain: bool) -> None:
+    """Says of a space that ends before the budget does that it will.
+
+    Args:
+        spec: The study, resolved.
+        certain: Whether its workload is known to ask for no hyperparameters of its own.
+    """
+    from tuner.domain.points import count_configurations
+
+    count = count_configurations(spec)
+    if count is not None:
+        unless = "" if certain else ", unless its loop asks for hyperparameters of its own"
+        noun = "configuration" if count == 1 else "configurations"
+        click.echo(
+            f"The space has {count} {noun}, fewer than budget.trials = "
+            f"{spec.budget.trials}: the study ends after {count}{unless}.",
+            err=True,
+        )
 
 
 def _limit(key: str, limit: float | None) -> str:
@@ -120,8 +144,11 @@ def _limit(key: str, limit: float | None) -> str:
     return "no limit of wall time" if limit is None else f"{duration(limit)} of wall time"
 
 
-def check_workload(spec: StudySpec, device: str) -> None:
+def check_workload(spec: StudySpec, device: str) -> bool:
     """Trains a workload for a step and evaluates it once, before anything is created.
+
+    Returns:
+        Whether it is a workload class; a training loop may ask for hyperparameters of its own.
 
     Raises:
         SpecError: If it does not run as the study says, or a sampler or pruner of the user's own
@@ -129,12 +156,14 @@ def check_workload(spec: StudySpec, device: str) -> None:
     """
     from tuner.search import Proposer, build_pruner
     from tuner.training.device import resolve_device
+    from tuner.training.loop import WorkloadLoop
     from tuner.training.prepare import prepare_checked
 
     resolved = spec.resolve()
-    Proposer(resolved, seed=0).propose()
+    with contextlib.suppress(ExhaustedError):  # there may be no more than the defaults
+        Proposer(resolved, seed=0).propose()
     build_pruner(resolved)
-    prepare_checked(resolved, resolve_device(device))
+    return isinstance(prepare_checked(resolved, resolve_device(device)), WorkloadLoop)
 
 
 def train(
@@ -144,8 +173,11 @@ def train(
     from tuner.service.local_pool import LocalPool
     from tuner.service.pools import slots_on
     from tuner.service.summaries import read_summary
+    from tuner.store.ledger import is_done
 
-    if read_summary(database, study).finished < study.spec.budget.trials:
+    summary = read_summary(database, study)
+    exhausted = summary.exhausted is not None and is_done(database, study)
+    if summary.finished < study.spec.budget.trials and not exhausted:
         _refuse_halted(database, study)
         job = job_on(database, study, fuse)
         train_on(LocalPool(job, slots_on([device], workers)), database, study, fuse)
@@ -159,6 +191,8 @@ def conclude(database: Database, study: StudyHandle) -> None:
 
     summary = read_summary(database, study)
     print_report(summary, console())
+    if summary.exhausted is not None:
+        click.echo(f"\nThe study has ended: {summary.exhausted}.", err=True)
     if summary.best is None:
         click.get_current_context().exit(1)
     name = shlex.quote(study.name)

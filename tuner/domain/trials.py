@@ -23,6 +23,9 @@ _MOMENTA = ("momentum", "one_minus_momentum", "beta1", "one_minus_beta1")
 DEFAULT = "default"
 """The preset of a trial that runs an optimizer's own defaults."""
 
+RERUN_OF = "rerun_of"
+"""The attribute of a trial that runs another one's configuration again: that one's number."""
+
 
 class Outcome(StrEnum):
     """How a trial stands; diverged ones are pruned ones with a step attached.

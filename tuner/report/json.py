@@ -19,6 +19,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         "direction": spec.study.direction,
         "storage": summary.storage,
         "state": summary.state.value,
+        "exhausted": summary.exhausted,
         "budget": spec.budget.model_dump(mode="json", exclude_none=True),
         "counts": summary.counts,
         "best": best

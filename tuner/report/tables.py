@@ -153,6 +153,8 @@ def facts(summary: StudySummary) -> TextTable:
     )
     started = sum(summary.counts.values())
     halted = "" if summary.state is StudyState.RUNNING else f" ({summary.state})"
+    if summary.exhausted is not None:
+        halted = f" ({summary.exhausted})"
     return TextTable(
         "Cost",
         ("fact", "value"),

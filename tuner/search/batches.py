@@ -76,6 +76,17 @@ class BatchSampler(TPESampler):
         return parts
 
 
+def draw_evenly(random: RandomSampler, study: Study) -> Iterator[Callable[[str, Dimension], Value]]:
+    """Yields one way after another to draw a point as :meth:`BatchSampler.draw_many` does, evenly.
+
+    Args:
+        random: What draws.
+        study: Any.
+    """
+    while True:
+        yield _Point(random, study, {})
+
+
 class _Part:
     """A part of the space whose parameters are drawn together.
 

@@ -7,15 +7,16 @@ worker reads anyway are mirrored into a study in memory, and Optuna is asked the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, TrialRecord
+from tuner.domain.trials import RERUN_OF, Outcome, TrialRecord
 from tuner.search.distributions import distributions_of
+from tuner.search.tried import Tried
 
 SAMPLER_STATE = "sampler"
 """The attribute of a trial under which the sampler that proposed it keeps what it must know."""
@@ -39,7 +40,10 @@ class History:
     Attributes:
         study: Every trial that has started, as pruners are to see them.
         asked: Where the sampler is asked: the trials that have the parameters it models, and
-            its questions, which have failed as far as it can tell.
+            the questions that are open.
+        tried: The configurations that have started.
+        ended: The trials that were seen to train and then to end, for the sampler to be told.
+        version: Another number after each change in what has started or ended.
     """
 
     def __init__(self, spec: StudySpec, sampler: optuna.samplers.BaseSampler | None = None) -> None:
@@ -49,6 +53,10 @@ class History:
         self._asked = _Mirror(spec, sampler)
         self.study = self._started.study
         self.asked = self._asked.study
+        self.tried = Tried(spec)
+        self.ended: list[FrozenTrial] = []
+        self.version = 0
+        self._stages: dict[int, tuple[Outcome, bool]] = {}
 
     @property
     def count(self) -> int:
@@ -59,11 +67,27 @@ class History:
         """Takes in trials that started, were evaluated or finished."""
         for record in records:
             trial = self.to_frozen(record)
+            stage = record.outcome, bool(record.own_axes)
+            if self._stages.get(record.number) != stage:
+                self._stages[record.number] = stage
+                self.version += 1
+            self.tried.add(record)
             self._started.add(record.number, trial)
             # A default has no parameters but its optimizer and schedule. TPE in groups takes it
             # for what it is; other samplers would from then on model these two alone.
             if not record.is_default or self._spec.search.sampler == "tpe":
-                self._asked.add(record.number, trial)
+                ended = self._asked.add(record.number, trial)
+                # What is run again was drawn by a person.
+                if ended is not None and RERUN_OF not in record.attributes:
+                    self.ended.append(ended)
+
+    def notes_on(self, question: optuna.Trial) -> dict[str, Any]:
+        """Returns what the sampler has noted with a question."""
+        return self._asked.storage.get_trial(question._trial_id).system_attrs  # noqa: SLF001
+
+    def forget(self, question: optuna.Trial) -> None:
+        """Forgets a question: what came of it is, or will be, among the trials."""
+        self._asked.storage.forget(question._trial_id)  # noqa: SLF001
 
     def to_frozen(self, record: TrialRecord) -> FrozenTrial:
         """Returns a record as Optuna's kind of trial.
@@ -97,25 +121,63 @@ def _sampler_state(record: TrialRecord) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not key.startswith("cma:")}
 
 
+class AskedStudy(optuna.Study):
+    """A study in memory that its sampler may stop at any time.
+
+    Attributes:
+        stopped: Whether it has.
+    """
+
+    stopped = False
+
+    def stop(self) -> None:
+        """Notes that the sampler is through with its space."""
+        self.stopped = True
+
+
+class _Memory(optuna.storages.InMemoryStorage):
+    """A storage in memory that can forget trials."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._forgotten: set[int] = set()
+
+    def forget(self, trial_id: int) -> None:
+        """Has a trial as if it had never been."""
+        self._forgotten.add(trial_id)
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Returns the trials of a study that have not been forgotten."""
+        trials = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        return [trial for trial in trials if trial._trial_id not in self._forgotten]  # noqa: SLF001
+
+
 class _Mirror:
     """A study in memory that follows records."""
 
     def __init__(self, spec: StudySpec, sampler: optuna.samplers.BaseSampler | None = None) -> None:
         self.ids: dict[int, int] = {}
-        self.study = optuna.create_study(
-            direction=spec.study.direction,
+        self.storage = _Memory()
+        created = optuna.create_study(direction=spec.study.direction, storage=self.storage)
+        self.study = AskedStudy(
+            study_name=created.study_name,
+            storage=self.storage,
             sampler=sampler,
             pruner=optuna.pruners.NopPruner(),
-            storage=optuna.storages.InMemoryStorage(),
         )
 
-    def add(self, number: int, trial: FrozenTrial) -> None:
-        """Takes in a trial, or how it stands by now.
+    def add(self, number: int, trial: FrozenTrial) -> FrozenTrial | None:
+        """Takes in a trial, or how it stands by now; returns it if it was seen to end.
 
         While a study is renamed, a trial can be lost that had been told of, and its number run
         anew. What was learnt of the lost one stays.
         """
-        storage = self.study._storage  # noqa: SLF001
+        storage = self.storage
         known = self.ids.get(number)
         if known is not None:
             before = storage.get_trial(known)
@@ -126,7 +188,7 @@ class _Mirror:
                 known = None
         if known is None:
             self.ids[number] = storage.create_new_trial(self.study._study_id, trial)  # noqa: SLF001
-            return
+            return None
         # A training loop may ask for hyperparameters of its own while it runs.
         for name in trial.params.keys() - storage.get_trial(known).params.keys():
             axis = trial.distributions[name]
@@ -134,6 +196,7 @@ class _Mirror:
         for progress, value in trial.intermediate_values.items():
             storage.set_trial_intermediate_value(known, progress, value)
         storage.set_trial_state_values(known, trial.state, trial.values)
+        return storage.get_trial(known) if trial.state.is_finished() else None
 
 
 def number_of(trial: FrozenTrial) -> int:

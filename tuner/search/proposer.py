@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, cast
 
 import optuna
@@ -15,14 +15,21 @@ from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.samplers import SAMPLERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Proposal, decode, default_proposals, walk
-from tuner.errors import SpecError
-from tuner.search.batches import BatchSampler
+from tuner.errors import ExhaustedError, SpecError
+from tuner.search.batches import BatchSampler, draw_evenly
 from tuner.search.distributions import distributions_of, to_distribution
 from tuner.search.history import SAMPLER_STATE, History
 from tuner.search.samplers import build_sampler
+from tuner.search.tried import Remainder, key_of
 
 _DRAWS = 20
 """Draws for each trial of a cohort, before a cohort is left smaller than it was asked for."""
+
+_REDRAWS = 5
+"""Draws in a row that have been tried, after which the sampler is not asked again."""
+
+_OWN_REDRAWS = 100
+"""As many of a sampler of the user's own, which nothing stands in for."""
 
 
 class Proposer:
@@ -44,14 +51,26 @@ class Proposer:
         self.spec = spec
         self.history = History(spec, build_sampler(spec, seed))
         self._open: list[optuna.Trial] = []
+        self._spare = optuna.samplers.RandomSampler(seed=seed % 2**32)
+        self._remainder = Remainder(spec, self.history.tried)
+        self._exhausted_at: int | None = None
 
     def defaults(self) -> list[FrozenTrial]:
         """Returns the trials the study starts with."""
         return [template_of(self.spec, proposal) for proposal in default_proposals(self.spec)]
 
     def propose(self) -> FrozenTrial:
-        """Returns a trial for the store to start, with parameters and attributes."""
-        return next(self._draw_one_by_one())
+        """Returns a trial for the store to start, with parameters and attributes.
+
+        Raises:
+            ExhaustedError: If nothing is left to try.
+        """
+        return next(self._untried(self._draw_one_by_one()))
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing was left to try when last asked, and nothing has changed since."""
+        return self._exhausted_at == self.history.version
 
     def propose_many(self, count: int) -> list[FrozenTrial]:
         """Returns trials for the store to start and train together, learnt from the same past.
@@ -62,17 +81,75 @@ class Proposer:
             count: How many, at least 1.
 
         Returns:
-            As many, or fewer where hardly any draw has that company.
+            As many, or fewer where hardly any draw has that company, or few are left to try.
+
+        Raises:
+            ExhaustedError: If nothing is left to try.
         """
         sampler = self.history.asked.sampler
         if isinstance(sampler, BatchSampler):
-            drawn = self._draw_at_once(sampler)
+            drawn = self._untried(self._draw_at_once(sampler))
         else:
-            drawn = self._draw_one_by_one()
+            drawn = self._untried(self._draw_one_by_one())
         first = next(drawn)
         company = self._company(first)
         others = (t for t in itertools.islice(drawn, _DRAWS * count) if self._company(t) == company)
         return [first, *itertools.islice(others, count - 1)]
+
+    def _untried(self, drawn: Iterator[FrozenTrial]) -> Iterator[FrozenTrial]:
+        """Yields trials that are new to the study, and to each other, as long as there are any.
+
+        Raises:
+            ExhaustedError: If there is not even one.
+        """
+        self._close()
+        self._tell_ended()
+        tried, taken = self.history.tried, set[Hashable]()
+
+        def is_new(params: Mapping[str, Value]) -> bool:
+            return tried.open_ended or (key_of(params) not in taken and params not in tried)
+
+        while (found := self._find(drawn, is_new)) is not None:
+            taken.add(key_of(found.params))
+            yield found
+        if not taken:
+            self._exhausted_at = self.history.version
+            raise ExhaustedError(self._describe_end())
+
+    def _find(
+        self, drawn: Iterator[FrozenTrial], is_new: Callable[[Mapping[str, Value]], bool]
+    ) -> FrozenTrial | None:
+        """Returns a trial that is new, if there is one.
+
+        Where a sampler draws nothing else than what has been tried, points are drawn evenly, and
+        then the first that is left is taken. A sampler of the user's own is through.
+        """
+        study = self.history.asked
+        is_over = study.stopped or self._exhausted_at == self.history.version
+        if is_over or self._remainder.is_empty:
+            return None
+        own = self.spec.search.sampler not in SAMPLERS
+        for trial in itertools.islice(drawn, _OWN_REDRAWS if own else _REDRAWS):
+            if is_new(trial.params):
+                return trial
+        if own:
+            return None
+        for draw in itertools.islice(draw_evenly(self._spare, study), _REDRAWS):
+            if is_new(point := walk(self.spec, draw)):
+                return template_of(self.spec, Proposal(point))
+        left = self._remainder.find(is_new)
+        return None if left is None else template_of(self.spec, Proposal(left))
+
+    def _describe_end(self) -> str:
+        sampler = self.spec.search.sampler
+        if self._remainder.is_empty:
+            count = self._remainder.count
+            if count == 1:
+                return "the one configuration of the space has been tried"
+            return f"all {count} configurations of the space have been tried"
+        if self.history.asked.stopped:
+            return f"search.sampler = {sampler!r} is through with what it searches"
+        return f"search.sampler = {sampler!r} proposes nothing that has not been tried"
 
     def _company(self, trial: FrozenTrial) -> tuple[Hashable, ...]:
         return decode(self.spec, Proposal(trial.params)).company
@@ -90,13 +167,11 @@ class Proposer:
 
     def _draw_one_by_one(self) -> Iterator[FrozenTrial]:
         """Yields trials; those drawn before stay open, so that samplers take them for running."""
-        self._close()
         while True:
             question = self._ask()
             proposal = Proposal(walk(self.spec, self._suggest))
-            asked = self.history.asked.get_trials(deepcopy=False)[question.number]
             # TPE notes its draw there, which the trial says anyway.
-            state = {} if self.spec.search.sampler == "tpe" else asked.system_attrs
+            state = {} if self.spec.search.sampler == "tpe" else self.history.notes_on(question)
             yield template_of(self.spec, proposal, state)
 
     def _draw_at_once(self, sampler: BatchSampler) -> Iterator[FrozenTrial]:
@@ -110,10 +185,18 @@ class Proposer:
 
     def _close(self) -> None:
         # A trial enters the history when it comes back from the database; these were only
-        # questions, and a failed trial is one that samplers do not look at.
+        # questions, of which samplers are to see no more.
         for question in self._open:
-            self.history.asked.tell(question, state=TrialState.FAIL)
+            self.history.forget(question)
         self._open = []
+
+    def _tell_ended(self) -> None:
+        """Tells a sampler of the user's own which trials have ended, as Optuna would."""
+        ended, self.history.ended = self.history.ended, []
+        study = self.history.asked
+        for trial in ended if self.spec.search.sampler not in SAMPLERS else ():
+            with self._explained():
+                study.sampler.after_trial(study, trial, trial.state, trial.values)
 
     def _suggest(self, name: str, axis: Dimension) -> Value:
         with self._explained():

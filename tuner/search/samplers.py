@@ -122,7 +122,6 @@ class SobolSampler(JointSampler):
             past.system_attrs["point"]
             for past in study.get_trials(deepcopy=False)
             if past.system_attrs.get("sequence") == self._seed
-            and ("number" in past.user_attrs or past.state is TrialState.RUNNING)
         ]
         point = max(taken, default=-1) + 1
         sequence = Sobol(len(search_space), scramble=True, rng=self._seed)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from optuna.trial import FrozenTrial
 
 from tuner.domain.trials import Proposal, TrialConfig, TrialRecord, decode
+from tuner.errors import ExhaustedError
 from tuner.search import Proposer
 from tuner.service.interruption import Interruption
 from tuner.service.presence import Presence
@@ -61,19 +62,38 @@ class Desk:
             count: How many, where they can train as one.
             can_fuse: Tells whether a trial can. One that cannot waits, and starts alone next time.
         """
+        try:
+            proposals = self._propose(count, can_fuse)
+        except ExhaustedError as error:
+            return self._start([], count) or self._end(error)
+        return self._start(proposals, len(proposals))
+
+    def _propose(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[FrozenTrial]:
         if count == 1:
-            return self._start([self.proposer.propose()])
+            return [self.proposer.propose()]
         if not self._apart:
             together: list[FrozenTrial] = []
             for trial in self.proposer.propose_many(count):
                 fits = can_fuse(decode(self.proposer.spec, Proposal(trial.params)))
                 (together if fits else self._apart).append(trial)
             if together:
-                return self._start(together)
-        return self._start([self._apart.pop()])
+                return together
+        return [self._apart.pop()]
 
-    def _start(self, proposals: list[FrozenTrial]) -> list[Lease]:
-        started = self.ledger.start_many(self.defaults, proposals)
+    def _end(self, error: ExhaustedError) -> list[Lease]:
+        """Ends the study if nothing is left to try; what others train may yet leave something.
+
+        It leaves something if its loop asks for hyperparameters of its own.
+        """
+        self.proposer.history.add(self.reader.look_again())
+        if self.ledger.is_alone():
+            self.catch_up()
+            if self.proposer.is_exhausted:
+                self.ledger.exhaust(str(error))
+        return []
+
+    def _start(self, proposals: list[FrozenTrial], at_most: int) -> list[Lease]:
+        started = self.ledger.start_many(self.defaults, proposals, at_most)
         if started:
             self.catch_up()
         return started

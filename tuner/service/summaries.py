@@ -11,6 +11,7 @@ from tuner.store import Database, StudyHandle, read_records
 from tuner.store.control import read_state
 from tuner.store.leases import read_held
 from tuner.store.ledger import read_elapsed_s
+from tuner.store.orders import read_exhausted
 from tuner.store.plans import read_plans
 
 
@@ -26,6 +27,7 @@ def read_summary(database: Database, study: StudyHandle) -> StudySummary:
         worker_s=worker_s,
         state=read_state(database, study),
         plans=read_plans(database, study).values(),
+        exhausted=read_exhausted(database, study),
     )
 
 

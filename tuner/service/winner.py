@@ -86,8 +86,12 @@ class Winner:
         if name not in (self.networks or (None,)):
             known = " or ".join(f"name={network!r}" for network in self.networks)
             raise WorkloadError(
-                f"winner.optimizer was given name={name!r}, but the winner's loop named its "
-                f"models: use {known}."
+                f"winner.optimizer was given name={name!r}, but "
+                + (
+                    f"the winner's loop named its models: use {known}."
+                    if known
+                    else "the winner's loop named no model: leave the name out."
+                )
             )
         optimizer = build_optimizer(
             self.config.optimizer,

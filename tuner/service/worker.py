@@ -33,6 +33,7 @@ from tuner.service.task import Task
 from tuner.service.watchdog import Watchdog
 from tuner.store import Database, Lease, Ledger, RecordReader, StudyHandle
 from tuner.store.ledger import WorkerIdentity, is_done
+from tuner.store.orders import read_exhausted
 from tuner.store.records import read_record
 from tuner.store.retries import PATIENCE_S, Patience
 from tuner.store.workers import read_workers
@@ -155,6 +156,9 @@ class Worker:
             if leases:
                 self._train(train, desk, leases)
             elif desk.patience.run(lambda: is_done(self.database, self.study)):
+                exhausted = desk.patience.run(lambda: read_exhausted(self.database, self.study))
+                if exhausted is not None:
+                    self._say(f"Nothing is left to try: {exhausted}")
                 return "nothing left to do"
             else:
                 # Others still train, or the study is paused: stay, for what may be left behind.

@@ -22,6 +22,7 @@ from tuner.store.leases import (
     none_is,
     read_leases,
 )
+from tuner.store.orders import find_exhausted
 from tuner.store.seizure import Fate, Seized, seize
 from tuner.store.tables import DatabaseClock, leases, workers
 
@@ -69,7 +70,7 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
             end.
 
     Returns:
-        The state before.
+        The state before; a study with nothing left to try counts as stopped.
 
     Raises:
         NotFoundError: If the study has been deleted.
@@ -77,6 +78,8 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
     with database.write() as connection:
         present = lock(connection, study)
         before = present.state
+        if before is StudyState.RUNNING and find_exhausted(connection, study.uuid) is not None:
+            before = StudyState.STOPPED
         if before is state:
             return before
         set_attribute(connection, present.study_id, STATE, state.value)

@@ -19,7 +19,7 @@ KINDS = frozenset(
     {
         *("started", "taken_over", "continued", "started_over", "released"),
         *("failed_attempts", "rerun", "repaired"),
-        *("paused", "resumed", "stopped", "renamed", "left"),
+        *("paused", "resumed", "stopped", "exhausted", "renamed", "left"),
     }
 )
 """What can happen: to trials, and, in the last line, to studies and workers."""

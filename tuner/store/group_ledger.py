@@ -32,12 +32,13 @@ from tuner.store.leases import (
     LEASE_S,
     Lease,
     are_of,
+    count_leases,
     grant,
     is_abandoned,
     lock_leases,
     read_leases,
 )
-from tuner.store.orders import Orders, is_used_up, read_orders
+from tuner.store.orders import Orders, find_exhausted, is_used_up, read_orders
 from tuner.store.reruns import count_defaults
 from tuner.store.seizure import Fate, record_taking, seize
 from tuner.store.tables import leases
@@ -142,14 +143,17 @@ class GroupLedger:
             return enter(connection, self._study.uuid, self._worker, age_s, derive)
 
     def start_many(
-        self, defaults: Sequence[FrozenTrial], proposals: Sequence[FrozenTrial]
+        self,
+        defaults: Sequence[FrozenTrial],
+        proposals: Sequence[FrozenTrial],
+        at_most: int | None = None,
     ) -> list[Lease]:
         """Starts trials if the study goes on, as many as its budget allows.
 
         Args:
             defaults: The trials a study starts with, in order; those not run yet come first.
-            proposals: What to try once all of them have started, in order; as many trials start
-                as these are, at most.
+            proposals: What to try once all of them have started, in order.
+            at_most: How many to start; None for as many as there are proposals.
 
         Returns:
             The leases, in the order of the trials; none if the budget of trials or wall time is
@@ -169,7 +173,8 @@ class GroupLedger:
             # Defaults only become more: all others wait for this lock, so nothing is asked twice.
             if self._begun < len(defaults):
                 self._begun = count_defaults(connection, present.study_id)
-            room = min(len(proposals), present.trials - started)
+            wanted = len(proposals) if at_most is None else at_most
+            room = min(wanted, present.trials - started)
             templates = [*defaults[self._begun :], *proposals][:room]
             ids = ot.insert_trials(connection, present.study_id, templates, started)
             numbers = [number for _, number in ids]
@@ -324,6 +329,21 @@ class GroupLedger:
             events.record_all(connection, study_uuid, happened, worker_id=worker_id)
             self._touch(connection)
         self._hand.drop(those)
+
+    def is_alone(self) -> bool:
+        """Tells whether no trial of the study is in training or left behind."""
+        with self._database.read() as connection:
+            return not count_leases(connection, self._study.uuid)
+
+    def exhaust(self, reason: str) -> None:
+        """Says, once, that nothing is left to try: no worker starts anything more."""
+        with self._database.write() as connection:
+            self._lock(connection)
+            if find_exhausted(connection, self._study.uuid) is None:
+                by = self._worker.worker_id
+                events.record(
+                    connection, self._study.uuid, "exhausted", worker_id=by, detail=reason
+                )
 
     def touch(self) -> None:
         """Says that the worker is alive."""

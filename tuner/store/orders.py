@@ -14,7 +14,7 @@ from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
 from tuner.store.identity import HOME, SPEC, STATE, UUID, Present, StudyHandle, look_up
 from tuner.store.leases import count_leases
-from tuner.store.tables import workers
+from tuner.store.tables import events, workers
 from tuner.store.workers import elapsed_s
 
 
@@ -58,7 +58,7 @@ def read_orders(connection: sa.Connection, study: StudyHandle, worker_id: str) -
 def is_used_up(
     connection: sa.Connection, present: Present, started: int, alive: str | None = None
 ) -> bool:
-    """Tells whether a study's budget allows no further trial.
+    """Tells whether a study's budget allows no further trial, or nothing is left to try.
 
     Args:
         connection: Where to ask.
@@ -66,7 +66,35 @@ def is_used_up(
         started: Trials that have started.
         alive: A worker known to be alive at this moment.
     """
-    return started >= present.trials or is_out_of_time(connection, present, alive)
+    return (
+        started >= present.trials
+        or find_exhausted(connection, present.uuid) is not None
+        or is_out_of_time(connection, present, alive)
+    )
+
+
+def find_exhausted(connection: sa.Connection, study_uuid: str) -> str | None:
+    """Returns why nothing is left to try in a study, or None; whoever resumes it has it try again.
+
+    A worker says so in an event, since it may not write a study's attributes.
+    """
+    found = connection.execute(
+        sa.select(events.c.kind, events.c.detail)
+        .where(
+            events.c.study_uuid == study_uuid,
+            events.c.number.is_(None),
+            events.c.kind.in_(("exhausted", "resumed")),
+        )
+        .order_by(events.c.event_id.desc())
+        .limit(1)
+    ).one_or_none()
+    return found.detail if found is not None and found.kind == "exhausted" else None
+
+
+def read_exhausted(database: Database, study: StudyHandle) -> str | None:
+    """Returns what :func:`find_exhausted` does."""
+    with database.read() as connection:
+        return find_exhausted(connection, study.uuid)
 
 
 def is_out_of_time(connection: sa.Connection, present: Present, alive: str | None = None) -> bool:

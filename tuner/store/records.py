@@ -76,6 +76,13 @@ class RecordReader:
         self._running |= evaluated
         return sorted([*records, *evaluated.values()], key=lambda record: record.number)
 
+    def look_again(self) -> list[TrialRecord]:
+        """Returns the running trials as they are now: a loop may have asked for hyperparameters."""
+        with self._database.read() as connection:
+            rows = [row for row in self._read_rows(connection) if row.number in self._running]
+            records = _build(connection, rows, self._study.spec) if rows else []
+        return [record for record in records if record.outcome is Outcome.RUNNING]
+
     def _read_rows(self, connection: sa.Connection) -> Sequence[sa.Row[Any]]:
         """Returns what may have changed; once the study has moved, that is everything."""
         rows = connection.execute(self._changeable()).all()

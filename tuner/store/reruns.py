@@ -12,6 +12,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.states import StudyState
+from tuner.domain.trials import RERUN_OF
 from tuner.errors import NotFoundError, SpecError
 from tuner.store import events
 from tuner.store import optuna_tables as ot
@@ -19,9 +20,6 @@ from tuner.store.database import Database
 from tuner.store.identity import SPEC, Present, StudyHandle, lock, set_attribute
 from tuner.store.leases import grant
 from tuner.store.orders import is_out_of_time
-
-RERUN_OF = "rerun_of"
-"""The attribute of a trial that runs another one's configuration again: that one's number."""
 
 _KEPT = ("config", "preset")
 """Attributes that are part of a configuration; all others tell how a trial went."""
