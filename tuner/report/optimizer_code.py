@@ -41,21 +41,23 @@ class OptimizerCode:
         groups: Its parameter groups.
         spare_vectors: Whether biases and norms are spared from weight decay.
         switches: Whether it trains other weights than it evaluates.
+        standing: Where the schedule stands in a loop over ``step``, as Python.
     """
 
     calls: tuple[Call, ...]
     groups: tuple[GroupValues, ...]
     spare_vectors: bool
     switches: bool = False
+    standing: str = "step"
 
     @classmethod
-    def of(cls, best: BestTrial, spec: StudySpec) -> OptimizerCode:
-        """Returns the code of a trial's optimizer."""
+    def of(cls, best: BestTrial, spec: StudySpec, standing: str = "step") -> OptimizerCode:
+        """Returns the code of a trial's optimizer, whose schedule stands somewhere at a step."""
         config = best.config
         row = OPTIMIZERS[config.optimizer]
         calls = row.calls(config.optimizer_values, best.full_steps)
         spared = spec.train.no_decay_on_biases_and_norms
-        return cls(calls, config.groups, spared, row.switches)
+        return cls(calls, config.groups, spared, row.switches, standing)
 
     @property
     def several(self) -> bool:
@@ -106,7 +108,8 @@ class OptimizerCode:
         if self._grouped:
             parts = [inspect.getsource(assign_group).rstrip(), self._split(), *parts]
         if self.freezes:
-            parts += [_FREEZE_COUNTING if "pytorch_optimizer" in self.packages else _FREEZE]
+            freeze = _FREEZE_COUNTING if "pytorch_optimizer" in self.packages else _FREEZE
+            parts += [freeze.replace("step / STEPS", f"{self.standing} / STEPS")]
         return "\n\n\n".join(parts).splitlines()
 
     @property
