@@ -10,7 +10,9 @@ import tomli_w
 
 from tuner.analysis.summary import BestTrial, StudySummary
 from tuner.domain.calls import Call
+from tuner.domain.lengths import tell_length
 from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError
 from tuner.report.loop_code import LoopCode
 from tuner.report.optimizer_code import OptimizerCode
@@ -26,11 +28,9 @@ def to_python(summary: StudySummary) -> str:
         NotFoundError: If no trial is complete.
     """
     best = _best(summary)
-    optimizer = OptimizerCode.of(best, summary.spec)
     schedule = ScheduleCode.of(best, summary.spec)
-    loop = LoopCode.of(best)
-    train = summary.spec.train
-    clip = train.grad_clip
+    optimizer = OptimizerCode.of(best, summary.spec, schedule.standing)
+    loop = LoopCode.of(best, schedule.standing)
     counts = [COUNT_LOSSES] if loop.update and loop.closure and not schedule.counts_losses else []
     definitions = (optimizer.definitions, schedule.definitions, counts, loop.definitions)
     body = [*schedule.constants, *optimizer.constants, *loop.constants]
@@ -41,10 +41,8 @@ def to_python(summary: StudySummary) -> str:
         f"# The winner of the tuner study {summary.name!r}: {best.config.optimizer}, "
         f"{best.config.schedule} schedule.",
         f"# Trial {best.record.number} reached {summary.spec.study.metric} = {best.record.value!r}",
-        f"# on {summary.spec.study.workload} with batch size {best.config.batch_size}, "
-        f"{f'computed in {train.accumulate} parts, ' if train.accumulate > 1 else ''}"
-        f"{train.precision},"
-        f" {'no gradient clipping' if clip is None else f'gradients clipped to norm {clip}'}.",
+        *_describe_training(best, summary.spec),
+        *schedule.remarks,
         *optimizer.remarks,
         "",
         *_imports("\n".join(body), optimizer.packages),
@@ -53,6 +51,33 @@ def to_python(summary: StudySummary) -> str:
         *body,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _describe_training(best: BestTrial, spec: StudySpec) -> list[str]:
+    """Returns comments on what it trained on and how, as far as its loop asked for that."""
+    train, unread = spec.train, best.unread
+    clip = train.grad_clip
+    applied = {
+        "batch_size": f"batch size {best.config.batch_size}",
+        "accumulate": f"computed in {train.accumulate} parts" if train.accumulate > 1 else "",
+        "precision": train.precision,
+        "grad_clip": "no gradient clipping"
+        if clip is None
+        else f"gradients clipped to norm {clip}",
+    }
+    claims = [claim for name, claim in applied.items() if claim and name not in unread]
+    lines = [f"# on {spec.study.workload}{' with ' if claims else ''}{', '.join(claims)}."]
+    if unread:
+        lines += [f"# Its loop did not ask its run for {', '.join(unread)}."]
+    attributes = best.record.attributes
+    if "stopped_early" in attributes:
+        lines += [
+            f"# The loop ended it after {attributes['steps']} steps:",
+            f"# {attributes['stopped_early']!r}",
+        ]
+    elif length := tell_length(attributes):
+        lines += [f"# It {length} of a full trial."]
+    return lines
 
 
 def to_toml(summary: StudySummary) -> str:
@@ -115,10 +140,10 @@ def to_winner(summary: StudySummary) -> dict[str, Any]:
         "steps": best.full_steps,
         "average": best.config.average,
         "average_values": best.config.average_values,
-        "batch_size": best.config.batch_size,
+        "batch_size": None if "batch_size" in best.unread else best.config.batch_size,
         "momentum_warmup": best.config.momentum_warmup,
         "grad_clip": summary.spec.train.grad_clip,
-        "precision": summary.spec.train.precision,
+        "precision": None if "precision" in best.unread else summary.spec.train.precision,
     }
 
 
@@ -173,6 +198,7 @@ def _imports(body: str, packages: list[str]) -> list[str]:
     """Returns the imports of a module with this body, which uses these packages beside torch."""
     standard = [
         ("fnmatch.", "import fnmatch"),
+        ("itertools.", "import itertools"),
         ("math.", "import math"),
         ("Sequence[", "from collections.abc import Sequence"),
         ("Any]", "from typing import Any"),

@@ -22,6 +22,7 @@ class LoopCode:
         interval: Steps from one update to the next.
         momentum_warmup: Steps over which the momentum rises, 0 for none.
         closure: Whether steps are computations of the loss in the optimizer's closure.
+        standing: Where the schedule stands in a loop over ``step``, as Python.
     """
 
     update: Call | None
@@ -29,18 +30,21 @@ class LoopCode:
     interval: int
     momentum_warmup: int
     closure: bool
+    standing: str = "step"
 
     @classmethod
-    def of(cls, best: BestTrial) -> LoopCode:
-        """Returns the code of a trial's loop."""
+    def of(cls, best: BestTrial, standing: str = "step") -> LoopCode:
+        """Returns the code of a trial's loop, whose schedule stands somewhere at a ``step``."""
         config, values = best.config, best.config.average_values
         update = AVERAGES[config.average].call(values)
         return cls(
             update,
             start_step(values, best.full_steps) if update else 0,
             int(values.get("interval", 0)),
-            round(config.momentum_warmup * best.full_steps),
+            # Momentum rises with a schedule.
+            round(config.momentum_warmup * best.full_steps) if best.schedule_calls != () else 0,
             OPTIMIZERS[config.optimizer].closure,
+            standing,
         )
 
     @property
@@ -82,7 +86,7 @@ class LoopCode:
         """The lines that begin a step."""
         if not self.momentum_warmup:
             return []
-        return ["warm_momentum(optimizer.param_groups, step / MOMENTUM_WARMUP)"]
+        return [f"warm_momentum(optimizer.param_groups, {self.standing} / MOMENTUM_WARMUP)"]
 
     @property
     def after(self) -> list[str]:

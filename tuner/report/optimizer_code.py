@@ -42,6 +42,7 @@ class OptimizerCode:
         switches: Whether it trains other weights than it evaluates.
         networks: What its loop called the models it trained; empty where none had a name.
         own_calls: The constructors for a network that trains otherwise than the others, by name.
+        standing: Where the schedule stands in a loop over ``step``, as Python.
     """
 
     calls: tuple[Call, ...]
@@ -50,17 +51,18 @@ class OptimizerCode:
     switches: bool = False
     networks: tuple[str | None, ...] = ()
     own_calls: Mapping[str, tuple[Call, ...]] = field(default_factory=dict)
+    standing: str = "step"
 
     @classmethod
-    def of(cls, best: BestTrial, spec: StudySpec) -> OptimizerCode:
-        """Returns the code of a trial's optimizer."""
+    def of(cls, best: BestTrial, spec: StudySpec, standing: str = "step") -> OptimizerCode:
+        """Returns the code of a trial's optimizer, whose schedule stands somewhere at a step."""
         config = best.config
         row = OPTIMIZERS[config.optimizer]
         calls = row.calls(config.optimizer_values, best.full_steps)
         spared = spec.train.no_decay_on_biases_and_norms
         names = tuple(best.record.attributes.get("networks", config.networks))
         own = {name: row.calls(config.values_of(name), best.full_steps) for name in config.networks}
-        return cls(calls, config.groups, spared, row.switches, names, own)
+        return cls(calls, config.groups, spared, row.switches, names, own, standing)
 
     @property
     def several(self) -> bool:
@@ -111,7 +113,8 @@ class OptimizerCode:
         if self._grouped:
             parts = [inspect.getsource(assign_group).rstrip(), self._split(), *parts]
         if self.freezes:
-            parts += [_FREEZE_COUNTING if "pytorch_optimizer" in self.packages else _FREEZE]
+            freeze = _FREEZE_COUNTING if "pytorch_optimizer" in self.packages else _FREEZE
+            parts += [freeze.replace("step / STEPS", f"{self.standing} / STEPS")]
         return "\n\n\n".join(parts).splitlines()
 
     @property

@@ -7,7 +7,7 @@ is ours too.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ class ScheduleCode:
         mode: Whether a lower or a higher metric is better: ``min`` or ``max``, as in torch.
         closure: Whether its steps are computations of the loss in the optimizer's closure.
         ours: Whether it drives what no scheduler of torch does.
+        calls: How the loop stepped its schedules (``BestTrial.schedule_calls``), if unusually.
     """
 
     row: ScheduleRow
@@ -53,22 +54,51 @@ class ScheduleCode:
     mode: str
     closure: bool
     ours: bool = False
+    calls: tuple[Mapping[str, int | None], ...] | None = None
 
     @classmethod
     def of(cls, best: BestTrial, spec: StudySpec) -> ScheduleCode:
         """Returns the code of a trial's schedule."""
         attributes = best.record.attributes
         by_epoch = spec.train.schedule_by == "epoch" and "epoch_steps" in attributes
+        taken = best.schedule_calls != ()
         return cls(
-            SCHEDULES[best.config.schedule],
-            as_numbers(best.config.schedule_values),
+            SCHEDULES[best.config.schedule if taken else "constant"],
+            as_numbers(best.config.schedule_values if taken else {"warmup": 0.0}),
             best.full_steps,
             int(attributes["epoch_steps"]) if by_epoch else None,
             spec.budget.evaluations,
             "min" if spec.study.direction == "minimize" else "max",
             OPTIMIZERS[best.config.optimizer].closure,
             OPTIMIZERS[best.config.optimizer].rate != "lr",
+            best.schedule_calls,
         )
+
+    @property
+    def remarks(self) -> list[str]:
+        """The lines of comment that say how the loop stepped it, where that needs saying."""
+        if self.calls == ():
+            return ["# Its loop took no schedule from its run: the learning rate stayed as it was."]
+        if self._held:
+            return [
+                "# Its loop never stepped its schedule: the learning rate stayed the first one."
+            ]
+        if self._irregular:
+            return [
+                "# Its loop stepped its schedule at no regular times; here it follows each step."
+            ]
+        return []
+
+    @property
+    def standing(self) -> str:
+        """Where the schedule stands in a loop over ``step``, which counts optimizer steps."""
+        if self._held:
+            return "0"
+        if not self.calls or self._irregular:
+            return "step"
+        steps, optimizer_steps = (self.calls[0][key] for key in ("steps", "optimizer_steps"))
+        held = "step" if optimizer_steps in (None, 1) else f"step // {optimizer_steps}"
+        return held if steps in (None, 1) else f"{held} * {steps}"
 
     @property
     def constants(self) -> list[str]:
@@ -76,6 +106,10 @@ class ScheduleCode:
         lines = [f"STEPS = {self.steps}  # of a full trial: the schedule's length"]
         if self.epoch_steps is not None and not self._stands_alone and not self.ours:
             lines.append(f"EPOCH_STEPS = {self.epoch_steps}")
+        if self._call_steps and not self._stands_alone:
+            lines.append(
+                f"CALL_STEPS = {self._call_steps[0]}  # from one schedule.step() to the next"
+            )
         return lines
 
     @property
@@ -99,9 +133,9 @@ class ScheduleCode:
     def use(self) -> list[str]:
         """The lines that follow an optimizer's step in a loop over ``step``."""
         if self.ours:
-            return ["schedule.step()", *self._observe("observe")]
+            return [*self._now_and_then("schedule.step()"), *self._observe("observe")]
         step = f"{'warmup' if self.row.follows_metric else 'schedule'}.step()"
-        return [*([] if self._stands_alone else self._by_epoch(step)), *self._observe("step")]
+        return [*([] if self._stands_alone else self._now_and_then(step)), *self._observe("step")]
 
     @property
     def setup(self) -> list[str]:
@@ -133,10 +167,51 @@ class ScheduleCode:
         return "step" if self.epoch_steps is None else "epoch"
 
     @property
+    def _held(self) -> bool:
+        """Whether it stays where it begins, as the loop never stepped it."""
+        return self.calls is not None and not any(call["calls"] for call in self.calls)
+
+    @property
+    def _irregular(self) -> bool:
+        """Whether the loop stepped it at times that no rule tells."""
+        return not self.closure and any(call["steps"] is None for call in self.calls or ())
+
+    @property
+    def _call_steps(self) -> tuple[int, ...]:
+        """The steps by which each call moves each optimizer's on, if it is more than one."""
+        if self.closure or self._held or self._irregular:
+            return ()
+        steps = tuple(call["steps"] or 1 for call in self.calls or ())
+        usual = {1} if self.ours else {1, self.epoch_steps or 1}
+        return () if set(steps) <= usual else steps
+
+    @property
+    def _optimizer_steps(self) -> list[int]:
+        """The optimizer steps after which each optimizer's was stepped, if they are known."""
+        if self._held or self._irregular:
+            return []
+        every = [call["optimizer_steps"] for call in self.calls or ()]
+        return [steps for steps in every if steps] if all(every) else []
+
+    @property
     def _when(self) -> str:
+        if self._when_paced is not None:
+            return self._when_paced
         if self.epoch_steps is not None:
             return "every epoch"
         return f"every optimizer.step({'closure' if self.closure else ''})"
+
+    @property
+    def _when_paced(self) -> str | None:
+        """When it is to be stepped where the loop did so otherwise than usual."""
+        every = self._optimizer_steps
+        if not every or (self.epoch_steps is not None and not self._call_steps):
+            return None
+        if set(every) == {1}:
+            return None
+        if len(set(every)) == 1:
+            return f"every {every[0]} optimizer steps"
+        return f"every {', '.join(map(str, every))} steps of the optimizers, in their order"
 
     def _observe(self, method: str) -> list[str]:
         if not self.row.follows_metric:
@@ -144,17 +219,39 @@ class ScheduleCode:
         every = max(1, self.steps // self.evaluations)
         return [f"if (step + 1) % {every} == 0:", f"    schedule.{method}(1.0)  # the metric"]
 
-    def _by_epoch(self, line: str) -> list[str]:
-        if self.epoch_steps is None:
-            return [line]
-        return ["if (step + 1) % EPOCH_STEPS == 0:", f"    {line}"]
+    def _now_and_then(self, line: str) -> list[str]:
+        """Returns a call of its ``step()`` in a loop over ``step``."""
+        if self._held:
+            return []
+        every = str(self._optimizer_steps[0]) if self._optimizer_steps else "1"
+        if self.epoch_steps is not None and not self._call_steps and not self.ours:
+            every = "EPOCH_STEPS"
+        return [line] if every == "1" else [f"if (step + 1) % {every} == 0:", f"    {line}"]
+
+    def _at(self, calls: str) -> str:
+        """Returns where it stands after so many calls of its ``step()``."""
+        if self._held:
+            return "0"
+        by_epoch = " // EPOCH_STEPS" if self.epoch_steps else ""
+        if self.closure:
+            return f"count_losses(optimizer){by_epoch}"
+        return f"{calls} * call_steps{by_epoch}" if self._call_steps else calls
 
     @property
-    def _now(self) -> str:
-        """Where the schedule stands, in a function of ``step``."""
-        if not self.closure:
-            return "step"
-        return "count_losses(optimizer)" + (" // EPOCH_STEPS" if self.epoch_steps else "")
+    def _parameters(self) -> str:
+        """What its builder takes."""
+        return f"optimizer{', call_steps=CALL_STEPS' if self._call_steps else ''}"
+
+    @property
+    def _also(self) -> str:
+        """What its builder's docstring adds."""
+        steps = self._call_steps
+        if len(set(steps)) < 2:
+            return ""
+        each = ", ".join(map(str, steps))
+        return (
+            f"\n\n    In training call_steps was {each} for the optimizers, in their order.\n    "
+        )
 
     def _factor(self) -> list[str]:
         unit, warmup = self._unit, self._warmup
@@ -179,12 +276,20 @@ class ScheduleCode:
         course = f'''def momentum({self._unit}):
     """Returns the momentum, or Adam's beta1."""
     return {shape.__name__}(SCHEDULE, min(1.0, {progress}))'''
-        scheduler = '''class Schedule(LambdaLR):
+        begin, at = "", self._at("self.last_epoch")
+        if self._call_steps:
+            begin = """    def __init__(self, optimizer, factor, call_steps):
+        self.call_steps = call_steps
+        super().__init__(optimizer, factor)
+
+"""
+            at = at.replace("call_steps", "self.call_steps")
+        scheduler = f'''class Schedule(LambdaLR):
     """The learning rate, and the momentum against it."""
 
-    def step(self, epoch=None):
+{begin}    def step(self, epoch=None):
         super().step(epoch)
-        set_momentum(self.optimizer.param_groups, momentum(self.last_epoch))'''
+        set_momentum(self.optimizer.param_groups, momentum({at}))'''
         return [_source(shape), course, _source(set_momentum), scheduler]
 
     @property
@@ -199,33 +304,43 @@ class ScheduleCode:
     return min(1.0, ({unit} + 1) / {warmup})'''
 
     def _builder(self) -> str:
-        course = "lr_factor" if self._now == "step" else f"lambda step: lr_factor({self._now})"
-        scheduler = "Schedule" if self.row.momentum_shape and not self.closure else "LambdaLR"
-        return f'''def build_schedule(optimizer):
-    """Returns the schedule; call its step() after {self._when}."""
-    return {scheduler}(optimizer, {course})'''
+        count = "calls" if self._call_steps else "step"
+        at = self._at(count)
+        course = "lr_factor" if at == count else f"lambda {count}: lr_factor({at})"
+        scheduler, also = "LambdaLR", ""
+        if self.row.momentum_shape and not self.closure:
+            scheduler, also = "Schedule", ", call_steps" if self._call_steps else ""
+        return f'''def build_schedule({self._parameters}):
+    """Returns the schedule; call its step() after {self._when}.{self._also}"""
+    return {scheduler}(optimizer, {course}{also})'''
 
     def _our_builder(self) -> str:
         options: dict[str, Any] = {"epoch_steps": self.epoch_steps} if self.epoch_steps else {}
-        also = ""
+        also = head = clock = ""
         if self.row.follows_metric:
             also = ",\n    and its observe(metric) after every evaluation"
             direction = "minimize" if self.mode == "min" else "maximize"
             options |= {"evaluations": self.evaluations, "direction": direction}
+        if self._call_steps or self._held:
+            # It asks its clock as it is built, and then whenever it is stepped.
+            head = "    calls = itertools.count()\n" if self._call_steps else ""
+            at = self._at("next(calls)").removesuffix(" // EPOCH_STEPS")
+            clock = f"        clock=lambda: {at},\n"
         values = "".join(f"    {key!r}: {value!r},\n" for key, value in self.values.items())
         named = "".join(f"        {key}={value!r},\n" for key, value in options.items())
+        when = self._when_paced or "every optimizer.step()"
         return f'''SCHEDULE = {{
 {values}}}
 
 
-def build_schedule(optimizer):
-    """Returns the schedule; call its step() after every optimizer.step(){also}."""
-    return tuner.optim.build_schedule(
+def build_schedule({self._parameters}):
+    """Returns the schedule; call its step() after {when}{also}.{self._also}"""
+{head}    return tuner.optim.build_schedule(
         {self.row.name!r},
         SCHEDULE,
         optimizer,
         STEPS,
-{named}    )'''
+{clock}{named}    )'''
 
     def _plateau(self) -> str:
         patience = count_patience(self.values, self.evaluations)
@@ -246,17 +361,19 @@ def build_schedule(optimizer):
 
     def growth(step):
         nonlocal factor
-        before, factor = factor, lr_factor({self._now})
+        before, factor = factor, lr_factor({self._at("step")})
         return factor / before
 
     return MultiplicativeLR(optimizer, growth)"""
         else:
             unit = self._unit
+            now, before = self._at(unit), self._at(f"({unit} - 1)")
+            before = before if self._call_steps or self._held else f"{unit} - 1"
             body = f"""    for group in optimizer.param_groups:
         group["lr"] *= lr_factor(0)
-    return MultiplicativeLR(optimizer, lambda {unit}: lr_factor({unit}) / lr_factor({unit} - 1))"""
-        return f'''def build_warmup(optimizer):
-    """Returns the warmup; call its step() after {self._when}."""
+    return MultiplicativeLR(optimizer, lambda {unit}: lr_factor({now}) / lr_factor({before}))"""
+        return f'''def build_warmup({self._parameters}):
+    """Returns the warmup; call its step() after {self._when}.{self._also}"""
 {body}'''
 
 
