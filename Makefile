@@ -4,7 +4,11 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10
 
-.PHONY: help demo test slow lint types contracts wheel docs clean
+.PHONY: help demo test slow machines gpu lint types contracts wheel docs clean
+
+# What computes in floating point, and is quick.
+ROUNDED := tests/optim tests/models tests/training/test_catalog.py tests/training/test_loop.py \
+	tests/training/test_batches.py tests/training/test_averaging.py tests/training/test_own_loops.py
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,6 +21,12 @@ test: .venv/dev.stamp lint types contracts wheel ## Check style, types, layers, 
 
 slow: .venv/dev.stamp ## Run the slow tests: several workers, Ray, the services of docker-compose.yml
 	$(PYTEST) -m slow
+
+machines: .venv/dev.stamp ## Run what computes as on a machine without vector instructions
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -m 'not slow' $(ROUNDED)
+
+gpu: ## Check and measure a CUDA device, where there is one; needs no environment but torch's
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/check-gpu
 
 lint: .venv/dev.stamp ## Check style
 	$(BIN)/ruff check .

@@ -30,13 +30,28 @@ PASSWORD = "hun{ter}2/@:%?"  # noqa: S105 (of a server that lives as long as the
 
 MakeSpec = Callable[..., StudySpec]
 
+ON_DEVICES = pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+)
+"""Runs a test on the CPU, and where there is a CUDA device on that, too."""
+
 
 def pytest_configure() -> None:
     """Lets every process compute on one thread, before torch is loaded.
 
-    On tensors this small, waking a second thread costs more than it computes.
+    On tensors this small, waking a second thread costs more than it computes. Whoever asks for
+    another number gets it, as to see that nothing depends on it.
     """
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what needs a GPU where there is none."""
+    if item.get_closest_marker("cuda") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device is here: `make gpu` runs this where there is one")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MakeSpec
+from tests.conftest import ON_DEVICES, MakeSpec
 from tuner.domain.trials import Outcome
 from tuner.service.folders import study_folder
 from tuner.store import Database, Studies, StudyHandle, read_records
@@ -37,6 +37,23 @@ def test_the_report_of_a_run_says_that_trials_trained_as_one(tuner: Tuner) -> No
     assert done.returncode == 0, done.stderr
     assert "trained as one" in done.stdout
     assert "up to 4 at once" in done.stdout
+
+
+@ON_DEVICES
+@pytest.mark.slow
+def test_two_workers_share_a_device(tuner: Tuner, database: Database, device: str) -> None:
+    settings = ("--set", "budget.trials=24", "--set", "budget.epochs=3", "--fuse", "4")
+    url = ("--storage", database.url)
+    done = tuner(
+        *("run", "studies/parabola.toml", "--workers", "2", "--device", device, *settings, *url)
+    )
+    assert done.returncode == 0, done.stderr
+    study = Studies(database).find("parabola")
+    records = read_records(database, study)
+    assert len(records) == 24
+    assert {record.outcome for record in records} <= {Outcome.COMPLETE, Outcome.PRUNED}
+    started = (event for event in read_events(database, study) if event.kind == "started")
+    assert len({event.worker_id for event in started}) == 2
 
 
 @pytest.fixture

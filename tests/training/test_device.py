@@ -63,6 +63,8 @@ def test_memory_that_ran_out_is_recognised():
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory\nCompile with more"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("memory")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tuner.optim.lanes import LaneState
+from tuner.training.device import is_out_of_memory
 from tuner.training.workload import Batch
 
 Step = Callable[[LaneState, Tensor, Batch, int], Tensor]
@@ -80,6 +82,8 @@ class CapturedStep:
                 lambda: self._step(state, coefficients, tuple(batch), muon)
             )
         except RuntimeError as error:  # torch's for what cannot be captured
+            if is_out_of_memory(error):
+                raise  # fewer lanes are captured, where there was no room for these
             self._works = False
             reason = str(error).strip().splitlines() or [type(error).__name__]
             warnings.warn(
@@ -100,17 +104,37 @@ class _Recorder:
         self._device = device
         self._stream = torch.cuda.Stream(device)
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._failed: list[torch.cuda.CUDAGraph] = []
+        self._nothing = torch.zeros(1, device=device)
 
     def __call__(self, function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
         graph = torch.cuda.CUDAGraph()
         pool = None if self._graph is None else self._graph.pool()
         torch.cuda.synchronize(self._device)
         with torch.cuda.stream(self._stream):
-            # Other threads, such as one that says that the worker lives, are left in peace.
-            graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
+                # Other threads, such as one that says that the worker lives, are left in peace.
+                graph.capture_begin(pool, capture_error_mode="thread_local")
                 result = function()
-            finally:
                 graph.capture_end()
+            except BaseException:
+                self._give_up(graph)
+                raise
         self._graph = graph
         return graph.replay, result
+
+    def _give_up(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Ends a recording that has failed, and has what follows draw random numbers again.
+
+        Where CUDA has taken a recording back, torch still counts its generator among those that
+        record, and refuses to draw outside: until one has come to its end. It also goes on asking
+        the graph where its memory is, which must not be gone.
+        """
+        self._failed.append(graph)
+        with contextlib.suppress(RuntimeError):  # it may have ended, or not have begun
+            graph.capture_end()
+        empty = torch.cuda.CUDAGraph()
+        with contextlib.suppress(RuntimeError):  # the first error is the one to tell
+            empty.capture_begin(capture_error_mode="thread_local")
+            self._nothing.zero_()
+            empty.capture_end()

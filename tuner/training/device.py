@@ -12,6 +12,9 @@ from tuner.errors import SpecError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+"""What torch says where the host, CUDA's runtime, or cuBLAS and cuDNN have none left."""
+
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -110,13 +113,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tells whether an exception means that memory ran out, on the device or the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
 
 
 def free_bytes(device: torch.device) -> float:
     """Returns how much memory is free, of the device or the host; infinite if nobody can say."""
     if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
+        # What this process has kept of tensors that are gone, it uses again.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + kept)
     free = [math.inf]
     for line in _read(Path("/proc/meminfo")).splitlines():
         if line.startswith("MemAvailable:"):
