@@ -192,6 +192,8 @@ class StudySpec(Frozen):
         schedule: Axes by schedule and hyperparameter, likewise.
         average: Axes by average and hyperparameter, likewise.
         train: How every trial trains.
+        written: The axes that the study file itself sets, such as ``optimizer.adam.lr``: these
+            bind the defaults too. None in a file, and in what older versions have stored.
     """
 
     study: Identity
@@ -202,6 +204,7 @@ class StudySpec(Frozen):
     schedule: Overrides = Field(default_factory=dict)
     average: Overrides = Field(default_factory=dict)
     train: Train = Train()
+    written: tuple[str, ...] | None = Field(default=None, strict=False)
 
     @field_validator("optimizer")
     @classmethod
@@ -296,7 +299,16 @@ class StudySpec(Frozen):
             for fitted in (self._fitted(table),)
         }
         space = self.space.model_copy(update={"breadth": breadth})
-        resolved = self.model_copy(update={"space": space, **tables})
+        written = self.written
+        if written is None:
+            given = {table: self._fitted(table) for table in _CATALOGS}
+            written = tuple(
+                f"{table}.{name}.{key}"
+                for table, rows in given.items()
+                for name, axes in rows.items()
+                for key in axes
+            )
+        resolved = self.model_copy(update={"space": space, "written": written, **tables})
         check_space(self.search.sampler, self.root_axes(), tables)
         return resolved
 
@@ -319,11 +331,14 @@ class StudySpec(Frozen):
         return self.model_copy(update={"budget": budget})
 
     def differences(self, other: StudySpec) -> dict[str, tuple[Any, Any]]:
-        """Returns what differs from another spec, by dotted key: (here, there)."""
+        """Returns what differs from another spec, by dotted key: (here, there).
+
+        Who has written an axis makes no difference: the study keeps the defaults it began with.
+        """
         mine, theirs = _flatten(self.to_json()), _flatten(other.to_json())
         return {
             key: (mine.get(key), theirs.get(key))
-            for key in sorted(mine.keys() | theirs.keys())
+            for key in sorted((mine.keys() | theirs.keys()) - {"written"})
             if mine.get(key) != theirs.get(key)
         }
 
