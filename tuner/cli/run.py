@@ -107,6 +107,8 @@ def create_or_resume(
         click.echo(f"Study {study.name!r} now has a budget of {_limit(key, limit)}", err=True)
     if opened.created or opened.changed:
         _announce_small_space(study.spec, certain=fusable)
+    for line in _bent_defaults(study.spec) if opened.created else ():
+        click.echo(f"{line[0].upper()}{line[1:]}.", err=True)
     for key, (limit, said) in opened.kept.items():
         click.echo(
             f"Study {study.name!r} stays at {_limit(key, limit)} (the file says "
@@ -114,6 +116,14 @@ def create_or_resume(
             err=True,
         )
     return database, study
+
+
+def _bent_defaults(spec: StudySpec) -> list[str]:
+    """Returns, once each, which defaults are not tried since the study file does not allow them."""
+    from tuner.domain.trials import bent_defaults, default_proposals
+
+    proposals = default_proposals(spec)
+    return list(dict.fromkeys(str(b) for p in proposals for b in bent_defaults(spec, p.params)))
 
 
 def _announce_small_space(spec: StudySpec, *, certain: bool) -> None:

@@ -131,7 +131,12 @@ def _print(
 
     config, metric = decode(study.spec, record.proposal), study.spec.study.metric
     value = "" if record.value is None else f", {metric} {record.value:.6g}"
-    preset = ", its own defaults" if ran_own_defaults(study.spec, record) else ""
+    preset = ""
+    if record.is_default:
+        own = ran_own_defaults(study.spec, record)
+        preset = (
+            ", its own defaults" if own else ", its defaults as far as the study file lets them"
+        )
     click.secho(f"Trial {record.number} of {study.name}: {record.outcome.value}{value}", bold=True)
     click.echo(f"{config.optimizer} with the {config.schedule} schedule{preset}")
     for key, setting in config.to_json().items():

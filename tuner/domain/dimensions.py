@@ -12,6 +12,8 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 
@@ -80,6 +82,14 @@ class Int(Frozen):
         return f"int{' log' if self.log else ''}[{self.low}, {self.high}]"
 
 
+def _allow_none(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    return value if value is None else validate(value)
+
+
+Option = Annotated[Value, WrapValidator(_allow_none)]
+"""A choice. No study file can write None, but a training loop may offer it among its own."""
+
+
 class Choice(Frozen):
     """One of several values without an order.
 
@@ -87,7 +97,7 @@ class Choice(Frozen):
         choices: The values, at least one, all different.
     """
 
-    choices: tuple[Value, ...] = Field(min_length=1, strict=False)
+    choices: tuple[Option, ...] = Field(min_length=1, strict=False)
 
     @model_validator(mode="after")
     def _check_distinct(self) -> Choice:

@@ -196,6 +196,8 @@ class StudySpec(Frozen):
         network: Axes by network of a loop, optimizer and hyperparameter, for what a network does
             not share with the others; a resolved spec holds no more.
         train: How every trial trains.
+        written: The axes that the study file itself sets, such as ``optimizer.adam.lr``: these
+            bind the defaults too. None in a file, and in what older versions have stored.
     """
 
     study: Identity
@@ -207,6 +209,7 @@ class StudySpec(Frozen):
     average: Overrides = Field(default_factory=dict)
     network: Networks = Field(default_factory=dict)
     train: Train = Train()
+    written: tuple[str, ...] | None = Field(default=None, strict=False)
 
     @field_validator("optimizer")
     @classmethod
@@ -310,17 +313,26 @@ class StudySpec(Frozen):
             SpecError: If the sampler cannot model the search space.
         """
         breadth = self.space.breadth or breadth or _choose_breadth(self.budget, self.space)
+        given = {table: self._fitted(table, rows) for table, rows in self.tables().items()}
         tables = {
             table: {
-                name: _merge(rows[name], fitted.get(name, {}), breadth)
+                name: _merge(rows[name], given[table].get(name, {}), breadth)
                 for name in self.competing(table)
             }
             for table, (rows, _) in _CATALOGS.items()
-            for fitted in (self._fitted(table, self.tables()[table]),)
         }
         space = self.space.model_copy(update={"breadth": breadth})
         networks = resolve_networks(self.network)
-        resolved = self.model_copy(update={"space": space, "network": networks, **tables})
+        written = self.written
+        if written is None:
+            written = tuple(
+                f"{table}.{name}.{key}"
+                for table, rows in given.items()
+                for name, axes in rows.items()
+                for key in axes
+            )
+        kept = {"space": space, "network": networks, "written": written}
+        resolved = self.model_copy(update=kept | tables)
         own = {f"network.{network}": branches for network, branches in networks.items()}
         check_space(self.search.sampler, self.root_axes(), tables | own)
         return resolved
@@ -346,11 +358,14 @@ class StudySpec(Frozen):
         return self.model_copy(update={"budget": budget})
 
     def differences(self, other: StudySpec) -> dict[str, tuple[Any, Any]]:
-        """Returns what differs from another spec, by dotted key: (here, there)."""
+        """Returns what differs from another spec, by dotted key: (here, there).
+
+        Who has written an axis makes no difference: the study keeps the defaults it began with.
+        """
         mine, theirs = _flatten(self.to_json()), _flatten(other.to_json())
         return {
             key: (mine.get(key), theirs.get(key))
-            for key in sorted(mine.keys() | theirs.keys())
+            for key in sorted((mine.keys() | theirs.keys()) - {"written"})
             if mine.get(key) != theirs.get(key)
         }
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from tuner.domain.averages import AVERAGES, NO_AVERAGE
+from tuner.domain.defaults import BentDefault, bend_defaults, bend_one
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.groups import GroupValues, decode_group
 from tuner.domain.networks import branch_of, decode_network
@@ -269,21 +270,38 @@ def axes_of(spec: StudySpec, names: Collection[str]) -> dict[str, Dimension]:
 def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
     """Returns the trials a study starts with: each optimizer's own defaults.
 
-    They average nothing, unless the study file leaves no choice. They take at most a third of the
-    budget, but the first is always run.
+    They average nothing, unless the study file leaves no choice, and where it does not allow a
+    default they have what it allows nearest. They take at most a third of the budget, but the first
+    is always run.
     """
     schedules = spec.space.schedules
     schedule = "constant" if "constant" in schedules else schedules[0]
     params: dict[str, Value] = {"schedule": schedule}
     if isinstance(spec.train.batch_size, Choice):
         params["batch_size"] = spec.train.batch_size.choices[0]
-    if isinstance(spec.train.average, Choice) and NO_AVERAGE in spec.train.averages:
-        params["average"] = NO_AVERAGE
+    if isinstance(spec.train.average, Choice):
+        averages = spec.train.averages
+        params["average"] = NO_AVERAGE if NO_AVERAGE in averages else averages[0]
     room = max(1, spec.budget.trials // 3)
-    return tuple(
-        Proposal({"optimizer": optimizer, **params}, preset=DEFAULT)
-        for optimizer in spec.space.optimizers[:room]
-    )
+    found = []
+    for optimizer in spec.space.optimizers[:room]:
+        own = {"optimizer": optimizer, **params}
+        own |= {bent.name: bent.value for bent in bent_defaults(spec, own)}
+        found.append(Proposal(own, preset=DEFAULT))
+    return tuple(found)
+
+
+def bent_defaults(spec: StudySpec, params: Mapping[str, Value]) -> list[BentDefault]:
+    """Returns the defaults that the study file does not allow a trial.
+
+    Args:
+        spec: A resolved spec.
+        params: The trial's choice of optimizer, schedule and average.
+    """
+    bent = bend_defaults(spec, {table: branch for table, branch, _ in branches_of(spec, params)})
+    if _warms_momentum(params):
+        bent += bend_one("momentum_warmup", 0.0, spec.train.momentum_warmup)
+    return bent
 
 
 def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:

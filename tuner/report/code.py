@@ -88,7 +88,7 @@ def to_toml(summary: StudySummary) -> str:
     """
     best = _best(summary)
     config = best.config
-    tree = summary.spec.model_dump(mode="json", exclude_none=True)
+    tree = summary.spec.model_dump(mode="json", exclude_none=True, exclude={"written"})
     tree["study"]["name"] = f"{summary.name[:190]}-winner"
     tree["budget"]["trials"] = 1
     tree["space"] = {"optimizers": [config.optimizer], "schedules": [config.schedule]}

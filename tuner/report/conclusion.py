@@ -11,7 +11,7 @@ from tuner.analysis.summary import BestTrial, OptimizerSummary, StudySummary
 from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.dimensions import format_value
 from tuner.domain.lengths import FULL, length_of, tell_length
-from tuner.domain.trials import Outcome, TrialConfig, TrialRecord
+from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, bent_defaults
 
 _REASONS = 3
 
@@ -31,6 +31,7 @@ def conclude(summary: StudySummary) -> list[str]:
         f"{summary.spec.study.metric} {_number(leader.best_value)}, trial {leader.best_trial}.",
         *_compare_to_last(best),
         *_compare_to_default(leader),
+        *_explain_default(summary, leader),
         *_compare_to_runner_up(summary.optimizers),
     ]
     sentences += [*_tell_lengths(summary, best), *_doubt_schedule(best)]
@@ -143,6 +144,17 @@ def _compare_to_default(leader: OptimizerSummary) -> list[str]:
         f"Its defaults reach {_number(leader.default_value)}"
         f"{_compare(leader.default_value, leader.best_value)}."
     ]
+
+
+def _explain_default(summary: StudySummary, leader: OptimizerSummary) -> list[str]:
+    """Says which of its defaults the leader could not have."""
+    spec = summary.spec
+    for record in summary.records:
+        if record.is_default and record.optimizer == leader.optimizer:
+            # What the trial has on record counts: older versions tried defaults as they are.
+            bent = bent_defaults(spec, record.proposal.params)
+            return [f"{b}." for b in bent if record.proposal.params.get(b.name) == b.value]
+    return []
 
 
 def _compare_to_runner_up(optimizers: tuple[OptimizerSummary, ...]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -20,6 +21,9 @@ from tuner.search.tried import Tried
 
 SAMPLER_STATE = "sampler"
 """The attribute of a trial under which the sampler that proposed it keeps what it must know."""
+
+_ROOTS = ("optimizer", "schedule", "batch_size", "average")
+"""What a default has of the parameters that a sampler models."""
 
 _STATES = {
     Outcome.RUNNING: TrialState.RUNNING,
@@ -76,6 +80,8 @@ class History:
             # A default has no parameters but its optimizer and schedule. TPE in groups takes it
             # for what it is; other samplers would from then on model these two alone.
             if not record.is_default or self._spec.search.sampler == "tpe":
+                if record.is_default:
+                    trial = self.to_frozen(_without_branches(record))
                 ended = self._asked.add(record.number, trial)
                 # What is run again was drawn by a person.
                 if ended is not None and RERUN_OF not in record.attributes:
@@ -112,6 +118,16 @@ class History:
             intermediate_values=evaluations,
             trial_id=self._started.ids.get(record.number, -1),
         )
+
+
+def _without_branches(record: TrialRecord) -> TrialRecord:
+    """Returns a default without what a study file made of it.
+
+    Few parameters of a group would part the group for TPE.
+    """
+    params = {name: value for name, value in record.proposal.params.items() if name in _ROOTS}
+    proposal = replace(record.proposal, params=params)
+    return replace(record, proposal=proposal, own_axes={})
 
 
 def _sampler_state(record: TrialRecord) -> dict[str, Any]:

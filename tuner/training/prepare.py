@@ -6,6 +6,7 @@ import contextlib
 import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.spec import StudySpec
 from tuner.domain.train import FULL
-from tuner.domain.trials import Proposal, TrialConfig, decode, default_proposals
+from tuner.domain.trials import TrialConfig, decode, default_proposals
 from tuner.errors import SpecError, TunerError, WorkloadError, tell_error
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
@@ -327,5 +328,8 @@ def _variants(spec: StudySpec) -> list[TrialConfig]:
     averages = [("average", name) for name in spec.train.averages if name != NO_AVERAGE]
     sizes = [("batch_size", size) for size in spec.train.batch_sizes if size in (1, FULL)]
     first = decode(spec, default)
-    others = [decode(spec, Proposal(default.params | {key: v})) for key, v in averages + sizes]
+    others = [
+        decode(spec, replace(default, params=default.params | {key: v}))
+        for key, v in averages + sizes
+    ]
     return [config for config in others if config != first]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
 
 from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.optimizers import OPTIMIZERS
@@ -12,9 +16,15 @@ from tuner.domain.spec import StudySpec
 from tuner.errors import WorkloadError
 from tuner.training.reporting import Reporter
 
+_EXACT = 2**53
+"""Whole numbers up to this come back from the database, which keeps them as floats."""
+
 
 class Suggestions:
     """Draws hyperparameters of a loop's own, each once a trial.
+
+    NumPy's numbers are taken as Python's. What would not come back from the database as it was
+    offered is refused.
 
     Args:
         spec: The study, resolved.
@@ -27,6 +37,7 @@ class Suggestions:
 
     def __init__(self, spec: StudySpec, own: Mapping[str, Value], reporter: Reporter) -> None:
         self.own: dict[str, Value] = dict(own)
+        self._axes: dict[str, Dimension] = {}
         self._sampler = spec.search.sampler
         self._searched = spec.space.optimizers
         self._source = reporter
@@ -39,23 +50,59 @@ class Suggestions:
             low: Smallest value.
             high: Largest value.
             log: Whether to search its logarithm.
+
+        Raises:
+            WorkloadError: If the name or the range breaks a rule, or the trial has asked for this
+                name in another range.
         """
-        return float(self._suggest(name, Float(low=float(low), high=float(high), log=log)))
+        ends = [_to_float(name, end) for end in (low, high)]
+        axis = _build(name, lambda: Float(low=ends[0], high=ends[1], log=log))
+        return float(self._suggest(name, axis))
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """Returns a whole number of the loop's own, searched in [low, high]."""
-        return int(self._suggest(name, Int(low=low, high=high, log=log)))
+        """Returns a whole number of the loop's own, searched in [low, high].
 
-    def suggest_categorical(self, name: str, choices: list[Any] | tuple[Any, ...]) -> Any:
-        """Returns one of several numbers, texts or switches."""
-        return self._suggest(name, Choice(choices=tuple(choices)))
+        Raises:
+            WorkloadError: As :meth:`suggest_float`, and if an end is no whole number or so large
+                that it would not come back from the database exactly.
+        """
+        ends = [_to_int(name, end) for end in (low, high)]
+        axis = _build(name, lambda: Int(low=ends[0], high=ends[1], log=log))
+        return int(self._suggest(name, axis))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Returns one of several numbers, texts, switches or None.
+
+        Raises:
+            WorkloadError: As :meth:`suggest_float`, and if a choice is anything else, or equals
+                another one.
+        """
+        if isinstance(choices, str) or not isinstance(choices, Sequence | np.ndarray):
+            raise _refusal(name, f"{choices!r} is no list of choices")
+        options = tuple(_to_option(name, choice) for choice in choices)
+        if not options:
+            raise _refusal(name, "the list of choices is empty: offer at least one")
+        for index, option in enumerate(options):
+            if option in options[:index]:
+                twin = options[options.index(option)]
+                raise _refusal(
+                    name, f"the choices {twin!r} and {option!r} are equal: leave one out"
+                )
+        return self._suggest(name, _build(name, lambda: Choice(choices=options)))
 
     def _suggest(self, name: str, axis: Dimension) -> Value:
         names = self._names()
-        if not name.isidentifier() or name in names:
+        if not isinstance(name, str) or not name.isidentifier() or name in names:
             raise WorkloadError(
                 f"run.suggest was given the name {name!r}: use a plain word, and none of "
                 f"{', '.join(sorted(names))}."
+            )
+        before = self._axes.setdefault(name, axis)
+        if before != axis:
+            raise _refusal(
+                name,
+                f"the trial has asked for it in {before.describe()} and now asks in "
+                f"{axis.describe()}: ask alike, or give the second one another name",
             )
         if name not in self.own:
             check_own(self._sampler, name)
@@ -67,3 +114,59 @@ class Suggestions:
         rows = [OPTIMIZERS[name] for name in self._searched]
         knobs = {knob.name for row in rows for knob in row.hyperparameters}
         return {"optimizer", "schedule", "average", "batch_size", "momentum_warmup", *knobs}
+
+
+def _refusal(name: str, reason: str) -> WorkloadError:
+    return WorkloadError(f"The hyperparameter {name!r} cannot be suggested: {reason}.")
+
+
+def _build(name: str, axis: Callable[[], Dimension]) -> Dimension:
+    try:
+        return axis()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise _refusal(name, str(problem.get("ctx", {}).get("error", problem["msg"]))) from None
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number of NumPy's as Python's, and all else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _to_float(name: str, end: Any) -> float:
+    end = _plain(end)
+    if isinstance(end, bool) or not isinstance(end, int | float):
+        raise _refusal(name, f"{end!r} is no number")
+    try:
+        number = float(end)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _refusal(name, f"{end!r} is no finite number")
+    return number
+
+
+def _to_int(name: str, end: Any) -> int:
+    number = _plain(end)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise _refusal(name, f"{end!r} is no whole number; run.suggest_float takes any")
+    if abs(number) > _EXACT:
+        raise _refusal(
+            name, f"{number} lies beyond 2**53, where whole numbers are not kept exactly"
+        )
+    return number
+
+
+def _to_option(name: str, choice: Any) -> Value:
+    option = _plain(choice)
+    if option is not None and not isinstance(option, bool | int | float | str):
+        raise _refusal(
+            name,
+            f"{choice!r} is neither a number, a text, a switch nor None, and would not come back "
+            "from the database as it is: offer names, and look up by them what is meant",
+        )
+    if isinstance(option, float) and not math.isfinite(option):
+        raise _refusal(name, f"{option!r} is no finite number")
+    return option  # type: ignore[return-value]
