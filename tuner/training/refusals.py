@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.optimizers import OPTIMIZERS
@@ -31,6 +30,7 @@ from tuner.training.lane import LaneStart
 from tuner.training.loop import WorkloadLoop, run_trial
 from tuner.training.modes import evaluating
 from tuner.training.prepare import CohortRehearsal, Rehearsal
+from tuner.training.reachable import Reachable
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
 from tuner.training.seeds import undisturbed
@@ -260,7 +260,8 @@ def _find_peculiarity(bench: Bench) -> str | None:
         if parameter._backward_hooks:  # noqa: SLF001 (torch tells of hooks in no other way)
             return f"a hook is on the gradient of {name}"
     trained = set(trainable(model))
-    known: dict[str, str] = {}
+    reachable = Reachable({"the workload": bench.workload, "the model": model})
+    known: dict[str, Any] = {}
     for turn in range(3):
         drawn = _drawn_outside_torch()
         rows = torch.arange(min(_ROWS, bench.train_examples), device=bench.device)
@@ -271,7 +272,7 @@ def _find_peculiarity(bench: Bench) -> str | None:
             bench.workload.metrics(model, next(bench.chunks())[0])
         if _drawn_outside_torch() != drawn:
             return "it draws random numbers by Python or NumPy: draw them by torch"
-        before, known = known, dict(_plain_attributes(bench, model))
+        before, known = known, reachable.values()
         for name, value in known.items():
             # What is set up in the first turn stays.
             if turn > 1 and before.get(name) != value:
@@ -287,16 +288,3 @@ def _find_peculiarity(bench: Bench) -> str | None:
 def _drawn_outside_torch() -> tuple[Any, ...]:
     name, keys, *rest = np.random.get_state()
     return random.getstate(), name, np.asarray(keys).tobytes(), *rest
-
-
-def _plain_attributes(bench: Bench, model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yields what the workload and the modules keep as plain values of Python, as written, by name.
-
-    Written, NaN is what it was.
-    """
-    owners: dict[str, Any] = {"the workload": bench.workload}
-    owners |= {name or "the model": module for name, module in model.named_modules()}
-    for label, owner in owners.items():
-        for name, value in getattr(owner, "__dict__", {}).items():
-            if isinstance(value, bool | int | float | str | None):
-                yield f"{label}.{name}", repr(value)
