@@ -106,6 +106,8 @@ class TestEveryOptimizer:
 
     def test_a_decoded_value_reaches_a_constructor(self, row: OptimizerRow):
         for knob in row.hyperparameters:
+            if knob.name == "matrices":  # which says what a constructor takes
+                continue
             point = row.decode({knob.name: 0.123})
             given = [str(call) for call in row.calls(point)]
             assert any("0.123" in arguments for arguments in given)
@@ -117,10 +119,17 @@ class TestEveryOptimizer:
 def test_an_optimizer_for_matrices_leaves_the_rest_to_its_helper():
     row = OPTIMIZERS["muon"]
     matrices, others = row.calls(row.decode({"lr": 0.02, "adamw_lr": 0.003}))
-    assert (matrices.parameters, others.parameters) == ("matrices", "others")
+    assert (matrices.parameters, others.parameters) == ("hidden", "outer")
     assert (matrices.target, others.target) == ("torch.optim.Muon", "torch.optim.AdamW")
     assert matrices.arguments["lr"] == 0.02
     assert others.arguments == {"lr": 0.003}
+
+
+def test_muon_takes_all_matrices_where_it_is_told_to():
+    row = OPTIMIZERS["muon"]
+    calls = row.calls(row.decode({"matrices": "all"}))
+    assert [call.parameters for call in calls] == ["matrices", "others"]
+    assert not any("matrices" in call.arguments for call in calls)
 
 
 def test_betas_are_given_as_a_pair():
@@ -163,7 +172,7 @@ def test_yellowfin_starts_slowly_by_its_window():
 def test_both_halves_of_an_optimizer_look_ahead():
     row = OPTIMIZERS["lookahead(muon)"]
     matrices, others = row.calls(row.decode({"lr": 0.02, "adamw_lr": 0.003, "lookahead_k": 7}))
-    assert (matrices.parameters, others.parameters) == ("matrices", "others")
+    assert (matrices.parameters, others.parameters) == ("hidden", "outer")
     assert (matrices.arguments["lr"], others.arguments["lr"]) == (0.02, 0.003)
     for call in (matrices, others):
         assert call.wrapper == Call("tuner.optim.Lookahead", {"k": 7, "alpha": 0.5})

@@ -78,6 +78,32 @@ def test_matrices_and_others_share_the_parameters_between_them(ranks: list[int])
     assert list(map(id, select_parameters("all", parameters, model))) == list(map(id, parameters))
 
 
+def compiled(model: nn.Module) -> Any:
+    return torch.compile(model, backend="eager")
+
+
+def inside(model: Any) -> Any:
+    model[0] = compiled(model[0])
+    return model
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        compiled,
+        inside,
+        nn.DataParallel,
+        lambda model: compiled(nn.DataParallel(inside(model))),
+        lambda model: nn.DataParallel(compiled(model)),
+    ],
+)
+def test_patterns_match_the_names_of_the_model_that_is_wrapped(wrap: Any):
+    model = network()
+    blocks = split_model(wrap(model), groups_of("0.*"), spare_vectors=False)
+    assert [block.values.name for block in blocks] == ["g0", "rest"]
+    assert {id(p) for p in blocks[0].parameters} == {id(p) for p in model[0].parameters()}
+
+
 def test_sparse_and_dense_share_the_parameters_between_them():
     model = Words()
     parameters = list(model.parameters())
@@ -124,7 +150,9 @@ def test_a_group_s_decay_and_momentum_apply_where_the_optimizer_has_them(
 
 
 def test_both_halves_of_muon_follow_the_groups():
-    values = OPTIMIZERS["muon"].decode({"lr": 0.02, "adamw_lr": 0.004, "weight_decay": 0.1})
+    values = OPTIMIZERS["muon"].decode(
+        {"lr": 0.02, "adamw_lr": 0.004, "weight_decay": 0.1, "matrices": "all"}
+    )
     group = GroupValues("first", "0.*", lr_multiplier=0.5, weight_decay=0.3, momentum=0.6)
     optimizer = build_optimizer("muon", values, network(), (group,))
     muon, adamw = optimizer.parts

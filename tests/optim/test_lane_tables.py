@@ -23,7 +23,7 @@ def config(optimizer: str, schedule: str, *groups: GroupValues) -> TrialConfig:
 def tables(*groups: GroupValues) -> LaneTables:
     schedules = ("cosine", "one_cycle", "plateau")
     configs = [config(name, schedule, *groups) for name in NAMES for schedule in schedules]
-    return LaneTables(network(), configs, 40, matrices=True)
+    return LaneTables(network(), configs, 40, parts=["hidden"])
 
 
 @pytest.mark.parametrize("start", [1, 9, 10, 11, 30])
@@ -56,5 +56,5 @@ def test_a_frozen_group_is_idle_until_it_thaws() -> None:
 def test_a_lane_does_not_depend_on_those_beside_it() -> None:
     together = tables().rows(0, 40)
     for lane, name in enumerate(NAMES):
-        alone = LaneTables(network(), [config(name, "one_cycle")], 40, matrices=True).rows(0, 40)
+        alone = LaneTables(network(), [config(name, "one_cycle")], 40, parts=["hidden"]).rows(0, 40)
         assert torch.equal(alone[:, :, :, 0], together[:, :, :, 3 * lane + 1])

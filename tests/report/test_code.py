@@ -329,16 +329,16 @@ def test_every_exported_schedule_runs_on_its_own(
     assert max(len(line) for line in source.splitlines() if "torch.optim." not in line) <= 100
 
 
-def test_the_exported_code_leaves_frozen_parameters_out(tmp_path: Path):
+def test_the_exported_code_takes_frozen_parameters_along(tmp_path: Path):
     model = network()
     model[0].weight.requires_grad_(False)
     namespace = run_exported(to_python(winner("adam", "constant", 0.0)), tmp_path)
     held = namespace["build_optimizer"](model).param_groups[0]["params"]
-    assert [id(p) for p in held] == [id(p) for p in model.parameters() if p.requires_grad]
+    assert [id(p) for p in held] == [id(p) for p in model.parameters()]
 
 
 def test_the_exported_code_builds_muon_for_a_model_of_matrices_alone(tmp_path: Path):
-    model = network(bias=False)
+    model = nn.Linear(3, 2, bias=False)
     namespace = run_exported(to_python(winner("muon", "constant", 0.0)), tmp_path)
     exported = optimizers_of(namespace, model)
     assert [type(optimizer) for optimizer in exported] == [torch.optim.Muon]
@@ -412,11 +412,11 @@ def test_the_exported_default_is_the_optimizer_s_own():
 def test_the_winner_as_values_can_be_built_from():
     values = to_winner(winner("muon", "step", 0.1))
     assert (values["study"], values["trial"], values["value"]) == ("some_study", 3, 0.25)
-    assert [call["parameters"] for call in values["calls"]] == ["matrices", "others"]
+    assert [call["parameters"] for call in values["calls"]] == ["hidden", "outer"]
     assert values["calls"][1] == {
         "target": "torch.optim.AdamW",
         "arguments": {"lr": 0.002},
-        "parameters": "others",
+        "parameters": "outer",
     }
     assert values["schedule_values"] == {"warmup": 0.1, "gamma": 0.3, "period": 0.2}
     assert (values["steps"], values["batch_size"], values["precision"]) == (STEPS, 128, "float32")

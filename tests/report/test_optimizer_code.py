@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import tomllib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,45 @@ def test_exported_networks_train_with_what_they_have_of_their_own(
         ]
         assert sorted(map(str, told[0])) == sorted(map(str, told[1]))
         assert any(g["name"] == "first" for g in exported) == (network_name == "maker")
+
+
+class Tied(nn.Module):
+    """An embedding, two layers, and a head that is the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(7, 4)
+        self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 4)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.words.weight
+
+
+@pytest.mark.parametrize("matrices", ["hidden", "all"])
+@pytest.mark.parametrize("model", [Tied(), network(), nn.Linear(3, 2)])
+def test_exported_muon_takes_what_the_trained_one_took(
+    matrices: str, model: nn.Module, tmp_path: Path
+) -> None:
+    own = {"muon": {"matrices": matrices}}
+    spec = make_spec(space={"optimizers": ["muon"], "schedules": ["cosine"]}, optimizer=own)
+    summary = summary_of(trial(1, "muon", 0.5, schedule="cosine"), spec=spec)
+    ours = trained(summary, model)
+    assert isinstance(ours, JointOptimizer)
+    exported = optimizers_of(run_exported(to_python(summary), tmp_path), model)
+    held = [
+        [id(p) for group in part.param_groups for p in group["params"]]
+        for part in (*ours.parts, *exported)
+    ]
+    assert held[:2] == held[2:]
+
+
+@pytest.mark.parametrize("wrap", [partial(torch.compile, backend="eager"), nn.DataParallel])
+def test_exported_groups_are_those_of_the_model_that_is_wrapped(wrap: Any, tmp_path: Path) -> None:
+    namespace = run_exported(to_python(winner("adam", TRAIN)), tmp_path)
+    model = network()
+    plain, wrapped = (namespace["build_optimizer"](m) for m in (model, wrap(model)))
+    for ours, theirs in zip(plain.param_groups, wrapped.param_groups, strict=True):
+        assert ours["name"] == theirs["name"]
+        assert names_of(model, ours) == names_of(model, theirs)
 
 
 def test_the_exported_study_fixes_what_networks_have_of_their_own() -> None:

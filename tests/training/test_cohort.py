@@ -56,7 +56,9 @@ def test_matrices_of_muon_move_as_torchs_do(blobs: Bench) -> None:
     # Its iteration rounds to bfloat16, so that only a few steps stay comparable.
     spec = make_spec(steps=4, evaluations=4)
     muon = make_config("muon", schedule="linear", lr=0.02)
-    configs = [make_config("adam"), muon, make_config("sgd"), make_config("muon", lr=0.005)]
+    every = make_config("muon", lr=0.005, matrices="all")
+    ahead = make_config("lookahead(muon)", lookahead_k=2)
+    configs = [make_config("adam"), muon, make_config("sgd"), every, ahead]
 
     fused = train_lanes(blobs, configs, spec)
 

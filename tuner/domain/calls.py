@@ -6,9 +6,13 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Parameters = Literal["all", "matrices", "others", "sparse", "dense"]
+Parameters = Literal["all", "hidden", "outer", "matrices", "others", "sparse", "dense"]
 
-OTHERS: dict[str, Parameters] = {"matrices": "others", "sparse": "dense"}
+OTHERS: dict[Parameters, Parameters] = {
+    "hidden": "outer",
+    "matrices": "others",
+    "sparse": "dense",
+}
 """What the rest of a model's parameters is called, by the part an optimizer takes."""
 
 
@@ -19,9 +23,10 @@ class Call:
     Attributes:
         target: Import path of the class, such as ``torch.optim.SGD``.
         arguments: Its keyword arguments, without the parameters to optimize.
-        parameters: Which parameters of a model it takes: all; those with two dimensions
-            (``matrices``) or the rest (``others``); those whose gradients are sparse
-            (``sparse``) or the rest (``dense``).
+        parameters: Which parameters of a model it takes: all; matrices of hidden layers
+            (``hidden``) or the rest (``outer``); those with two dimensions (``matrices``) or the
+            rest (``others``); those whose gradients are sparse (``sparse``) or the rest
+            (``dense``).
         wrapper: A constructor whose first argument is the optimizer, or None.
     """
 

@@ -114,6 +114,7 @@ def decode_group(group: Group, params: dict[str, Value]) -> GroupValues:
 # The exporter prints the source of this function, so it stands alone.
 def assign_group(name: str, matches: Sequence[tuple[str, str]]) -> str:
     """Returns the first group whose pattern matches a parameter's name, or "rest"."""
+    name = name.replace("_orig_mod.", "")  # what torch.compile puts into names
     return next((group for group, match in matches if fnmatch.fnmatchcase(name, match)), "rest")
 
 

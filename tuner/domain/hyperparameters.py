@@ -10,6 +10,9 @@ from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 LR, MAIN, FINE = 1, 2, 3
 """Breadth of a search: the learning rate alone, the usual few, or everything."""
 
+ASKED = 4
+"""The breadth of what is searched only where a study file asks for it."""
+
 _COMPLEMENT = "one_minus_"
 _SWITCH = "use_"
 
@@ -146,6 +149,9 @@ class Hyperparameter:
         """
         for value in _members(axis):
             _check_type(value, self.default)
+            if isinstance(value, str) and value not in _members(self.dimension):
+                known = ", ".join(repr(member) for member in _members(self.dimension))
+                raise ValueError(f"{value!r} is none of {known}")
             if not isinstance(value, bool | str):
                 self._check_bounds(key, value)
         return _with_real_numbers(axis) if isinstance(self.default, float) else axis

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from tuner.domain.calls import OTHERS, Call
+from tuner.domain.calls import OTHERS, Call, Parameters
 from tuner.domain.dimensions import Value
 from tuner.domain.hyperparameters import Hyperparameter
 
@@ -26,7 +26,8 @@ class OptimizerRow:
         reference: Where it was published.
         hyperparameters: Its knobs.
         arguments: Arguments of the class that are the same in every trial.
-        takes: Which parameters it can train.
+        takes: Which parameters it can train; of ``matrices``, the hyperparameter of this name
+            chooses between all and those of hidden layers.
         helper: Import path of the optimizer for the parameters it cannot train; its arguments
             are the hyperparameters prefixed with its lower-case class name.
         wrapper: Import path of the optimizer around it, whose arguments are prefixed likewise.
@@ -48,7 +49,7 @@ class OptimizerRow:
     reference: str
     hyperparameters: tuple[Hyperparameter, ...]
     arguments: dict[str, Any] = field(default_factory=dict)
-    takes: Literal["all", "matrices", "sparse"] = "all"
+    takes: Parameters = "all"
     helper: str | None = None
     wrapper: str | None = None
     closure: bool = False
@@ -77,14 +78,17 @@ class OptimizerRow:
         """
         own, around = _split(values, self.wrapper)
         own, helping = _split(own, self.helper)
+        takes = self.takes
+        if (chosen := own.pop("matrices", None)) is not None:
+            takes = "hidden" if chosen == "hidden" else "matrices"
         wrapper = Call(self.wrapper, _to_arguments(around)) if self.wrapper else None
         arguments = _to_arguments(own) | self.arguments
         if self.length_argument is not None:
             arguments[self.length_argument] = steps
-        call = Call(self.target, arguments, self.takes, wrapper)
+        call = Call(self.target, arguments, takes, wrapper)
         if self.helper is None:
             return (call,)
-        return call, Call(self.helper, _to_arguments(helping), OTHERS[self.takes], wrapper)
+        return call, Call(self.helper, _to_arguments(helping), OTHERS[takes], wrapper)
 
 
 # Arguments that torch takes as one tuple are searched one by one.
@@ -96,7 +100,7 @@ def _split(
 ) -> tuple[dict[str, Value], dict[str, Value]]:
     """Returns an optimizer's own hyperparameters, and those of the class beside or around it."""
     if target is None:
-        return values, {}
+        return dict(values), {}
     prefix = target.rpartition(".")[2].lower() + "_"
     own = {k: v for k, v in values.items() if not k.startswith(prefix)}
     others = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tuner.domain.dimensions import Choice, Float
 from tuner.domain.hyperparameters import (
+    ASKED,
     COUNT,
     FINE,
     MAIN,
@@ -117,7 +118,7 @@ TORCH_ROWS = (
     OptimizerRow(
         "muon",
         "torch.optim.Muon",
-        "Hidden matrices of larger networks; AdamW trains whatever is not a matrix.",
+        "Hidden matrices of larger networks; AdamW trains vectors, embeddings and the output.",
         "m ← μ·m + (1−μ)·g;  p ← p − lr·NewtonSchulz(g + μ·(m − g))",
         "Jordan et al., Muon, 2024",
         (
@@ -125,6 +126,7 @@ TORCH_ROWS = (
             below_one("momentum", 0.95, 0.01, 0.3, "J", MAIN),
             Hyperparameter("adamw_lr", 1e-3, log_range(1e-4, 3e-3), "MU", MAIN, bounds=POSITIVE),
             weight_decay(0.1, 1e-3, 0.3, "MU", FINE),
+            Hyperparameter("matrices", "hidden", Choice(choices=("hidden", "all")), "MU", ASKED),
         ),
         takes="matrices",
         helper="torch.optim.AdamW",

@@ -79,12 +79,9 @@ def build_optimizer(
     sparse = {id(p) for p in sparse_parameters(model)}
     parts: list[torch.optim.Optimizer] = []
     frozen: list[FrozenGroup] = []
-    for call in row.calls(values, total_steps):
-        own = [
-            (block, selected)
-            for block in blocks
-            if (selected := select_parameters(call.parameters, block.parameters, model))
-        ]
+    # All of them before any is built: that freezes, and what is hidden depends on what trains.
+    selections = [(call, _select(call, blocks, model)) for call in row.calls(values, total_steps)]
+    for call, own in selections:
         if own and row.groups:
             parts.append(_instantiate(call, own, sparse))
             frozen += _freeze(parts[-1])
@@ -97,6 +94,14 @@ def build_optimizer(
     if len(parts) == 1 and not frozen:
         return parts[0]
     return JointOptimizer(parts, frozen)
+
+
+def _select(
+    call: Call, blocks: Sequence[Block], model: nn.Module
+) -> list[tuple[Block, list[Tensor]]]:
+    """Returns what a call takes of each block, of those that it takes any of."""
+    selected = [(b, select_parameters(call.parameters, b.parameters, model)) for b in blocks]
+    return [(block, parameters) for block, parameters in selected if parameters]
 
 
 def _check_fit(row: OptimizerRow, parameters: Sequence[Tensor], model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuner.domain.calls import Parameters, rate_key
+from tuner.domain.calls import OTHERS, Parameters, rate_key
 from tuner.domain.groups import REST, GroupValues, assign_group, unmatched
 from tuner.errors import WorkloadError
 from tuner.optim.joint import JointOptimizer
@@ -67,13 +67,22 @@ def split_model(
 def optimizable(model: nn.Module, network: str | None = None) -> dict[str, Tensor]:
     """Returns the parameters of a model that an optimizer takes, by name, each once.
 
-    Where the model has a name, that is the first part of theirs.
+    Where the model has a name, that is the first part of theirs. What torch.compile and
+    DataParallel put into them is left out.
 
     Frozen ones are among them: torch's optimizers skip what has no gradient, so these train from
     the step on when their loop has them require one. Whole numbers never can.
     """
-    named = model.named_parameters(prefix=network or "")
-    return {name: p for name, p in named if p.is_floating_point() or p.is_complex()}
+    named = _unwrap(model).named_parameters(prefix=network or "")
+    plain = ((name.replace("_orig_mod.", ""), p) for name, p in named)
+    return {name: p for name, p in plain if p.is_floating_point() or p.is_complex()}
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return _unwrap(model.module)
+    return model
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -106,17 +115,42 @@ def select_parameters(
     """Returns those of a model's parameters that a call takes.
 
     Args:
-        which: All; the two-dimensional ones (``matrices``) or the ``others``; those whose
-            gradients are ``sparse`` or the ``dense`` ones.
+        which: All; the matrices of ``hidden`` layers or the ``outer`` parameters; the
+            two-dimensional ones (``matrices``) or the ``others``; those whose gradients are
+            ``sparse`` or the ``dense`` ones.
         parameters: Parameters to choose from.
         model: The model they belong to.
     """
     if which == "all":
         return list(parameters)
-    if which in ("matrices", "others"):
-        return [p for p in parameters if (p.ndim == 2) == (which == "matrices")]
-    sparse = {id(p) for p in sparse_parameters(model)}
-    return [p for p in parameters if (id(p) in sparse) == (which == "sparse")]
+    part = next((part for part, others in OTHERS.items() if which == others), which)
+    match part:
+        case "hidden":
+            taken = hidden_matrices(model)
+        case "matrices":
+            taken = _matrices(model)
+        case _:
+            taken = sparse_parameters(model)
+    ids = {id(p) for p in taken}
+    return [p for p in parameters if (id(p) in ids) == (which == part)]
+
+
+def _matrices(model: nn.Module) -> list[Tensor]:
+    return [p for p in model.parameters() if p.ndim == 2]
+
+
+def hidden_matrices(model: nn.Module) -> list[Tensor]:
+    """Returns a model's matrices but those of embeddings and of its output layer.
+
+    The output layer is the Linear that the model names last; a matrix that it shares with an
+    embedding is left out like both. Where nothing that trains would be left, it is all matrices.
+    """
+    modules = list(model.modules())
+    outer: list[nn.Module] = [m for m in modules if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    outer += [m for m in modules if isinstance(m, nn.Linear)][-1:]
+    apart = {id(p) for module in outer for p in module.parameters()}
+    hidden = [p for p in _matrices(model) if id(p) not in apart]
+    return hidden if any(p.requires_grad for p in hidden) else _matrices(model)
 
 
 def sparse_parameters(model: nn.Module) -> list[Tensor]:

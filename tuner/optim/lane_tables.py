@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tuner.domain.calls import Call, rate_key
+from tuner.domain.calls import OTHERS, Call, Parameters, rate_key
 from tuner.domain.groups import REST, GroupValues, group_settings
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.schedules import count_epochs
 from tuner.domain.trials import TrialConfig
 from tuner.optim.courses import tabulate_courses
-from tuner.optim.groups import split_model, trainable
+from tuner.optim.groups import select_parameters, split_model, trainable
 from tuner.optim.lane_rules import (
     ACCUMULATING,
     IDLE,
@@ -45,14 +45,19 @@ class Column:
     Attributes:
         group: The parameter group they are of.
         spared: Whether they are spared from weight decay.
-        matrices: Whether they have two dimensions, where that makes a difference.
+        takers: What calls that take them say they take, ``all`` included.
         begins: The first step, from 0, that they train in.
     """
 
     group: str
     spared: bool
-    matrices: bool
+    takers: frozenset[Parameters]
     begins: int
+
+    @property
+    def matrices(self) -> bool:
+        """Whether some optimizer trains them as matrices."""
+        return not self.takers.isdisjoint(("matrices", "hidden"))
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class LaneTables:
         total_steps: Steps of a full trial.
         spare_vectors: Whether parameters with fewer than two dimensions are spared from weight
             decay.
-        matrices: Whether an optimizer trains matrices otherwise than the rest.
+        parts: Which parameters an optimizer takes apart from the rest: ``matrices``, ``hidden``.
         epoch_steps: Steps of an epoch, where schedules are stepped by epoch.
 
     Attributes:
@@ -107,13 +112,13 @@ class LaneTables:
         total_steps: int,
         *,
         spare_vectors: bool = False,
-        matrices: bool = False,
+        parts: Iterable[Parameters] = (),
         epoch_steps: int | None = None,
     ) -> None:
         self._total = total_steps
         self._epoch_steps = epoch_steps or 1
         self.columns, self.segments = split_columns(
-            model, configs[0].groups, total_steps, spare_vectors=spare_vectors, matrices=matrices
+            model, configs[0].groups, total_steps, spare_vectors=spare_vectors, parts=parts
         )
         self._schedules = [(c.schedule, c.schedule_values) for c in configs]
         warmups = [round(config.momentum_warmup * total_steps) for config in configs]
@@ -226,21 +231,34 @@ def split_columns(
     total_steps: int,
     *,
     spare_vectors: bool,
-    matrices: bool,
+    parts: Iterable[Parameters],
 ) -> tuple[tuple[Column, ...], tuple[Segment, ...]]:
     """Returns which parameters of a model have coefficients of their own, and where they lie."""
     columns: list[Column] = []
     column_of: dict[int, int] = {}
     for block in split_model(model, groups, spare_vectors=spare_vectors):
         begins = _begin(block.values.frozen_until, total_steps)
-        for kind in (False, True):
-            trained = [p for p in block.parameters if p.requires_grad]
-            own = [p for p in trained if (matrices and p.ndim == 2) == kind]
-            if own:
-                column_of |= {id(p): len(columns) for p in own}
-                columns.append(Column(block.values.name, block.spared, kind, begins))
+        trained = [p for p in block.parameters if p.requires_grad]
+        for takers, own in _divide(trained, model, parts).items():
+            column_of |= {id(p): len(columns) for p in own}
+            columns.append(Column(block.values.name, block.spared, takers, begins))
     layout = [(p.numel(), column_of[id(p)]) for p in trainable(model).values()]
     return tuple(columns), merge(layout)
+
+
+def _divide(
+    parameters: Sequence[Tensor], model: nn.Module, parts: Iterable[Parameters]
+) -> dict[frozenset[Parameters], list[Tensor]]:
+    """Returns parameters by what takes them."""
+    takers: dict[int, set[Parameters]] = {id(p): {"all"} for p in parameters}
+    for part in parts:
+        for which in (part, OTHERS[part]):
+            for p in select_parameters(which, parameters, model):
+                takers[id(p)].add(which)
+    divided = defaultdict(list)
+    for p in parameters:
+        divided[frozenset(takers[id(p)])].append(p)
+    return divided
 
 
 def _begin(until: float, total_steps: int) -> int:
@@ -257,8 +275,7 @@ def _choose(
     calls: Sequence[Call], groups: dict[str, GroupValues], column: Column
 ) -> tuple[Call, dict[str, Any]]:
     """Returns the optimizer that a lane trains a column with, and all its arguments."""
-    takes = ("all", "matrices" if column.matrices else "others")
-    [call] = [call for call in calls if call.parameters in takes]
+    [call] = [call for call in calls if call.parameters in column.takers]
     values = groups.get(column.group, GroupValues(REST, "*"))
     accepted = defaults_of(call.target)
     own = group_settings(call, values, spared=column.spared, accepted=accepted)

@@ -244,7 +244,7 @@ def move_matrices(
     layout: Layout,
     segments: Iterable[Segment],
 ) -> None:
-    """Moves matrices along the orthogonal parts of their updates, in place, where all have Muon.
+    """Moves matrices along the orthogonal parts of their updates, in place, where Muon has them.
 
     Args:
         p: Parameters after :func:`update_lanes`, of shape (lanes, width).
@@ -256,6 +256,7 @@ def move_matrices(
     """
     for segment in segments:
         c = Coefficients(*coefficients[segment.column].unbind())
+        own = c.kind == Kind.ORTHOGONAL.value
         for start, shape in layout.places(segment):
             here = (slice(None), slice(start, start + shape.numel()))
             step = c.s_scale * max(1, shape[0] / shape[1]) ** 0.5
@@ -263,8 +264,8 @@ def move_matrices(
             if slow is not None:
                 follows = slow[here] + c.pull * (moved - slow[here])
                 moved = torch.where(c.pull > 0, follows, moved)
-                slow[here] = torch.where(c.pull > 0, follows, slow[here])
-            p[here] = moved
+                slow[here] = torch.where(own & (c.pull > 0), follows, slow[here])
+            p[here] = torch.where(own, moved, p[here])
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tuner.domain.averages import AVERAGES, NO_AVERAGE, AverageRow
 from tuner.domain.dimensions import Fixed, format_value
-from tuner.domain.hyperparameters import Hyperparameter
+from tuner.domain.hyperparameters import ASKED, Hyperparameter
 from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.package_rows import PACKAGE, REFUSED
 from tuner.domain.schedules import SCHEDULES, ScheduleRow
@@ -43,7 +43,7 @@ def describe_knob(knob: Hyperparameter) -> tuple[str, ...]:
         "fixed" if isinstance(knob.dimension, Fixed) else searched,
         knob.prior.describe() if knob.prior else "–",
         knob.source,
-        str(knob.breadth),
+        "–" if knob.breadth == ASKED else str(knob.breadth),
     )
 
 
@@ -249,6 +249,12 @@ def _optimizer_notes(row: OptimizerRow) -> list[str]:
     notes = [f"`{row.target}`{arguments}{around}."]
     if row.helper is not None:
         notes.append(f"With `{row.helper}` for the parameters it does not take.")
+    if row.takes == "matrices":
+        notes.append(
+            'With `matrices = "hidden"` it leaves embeddings, what shares their weights, and the '
+            "output layer (the `Linear` that the model names last) to the other, but where nothing "
+            'that trains would be left; with `"all"` it takes every matrix.'
+        )
     if row.closure:
         notes.append("Budgets and schedules count each computation of the loss as a step.")
     if row.rate != "lr":

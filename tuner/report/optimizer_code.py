@@ -16,6 +16,8 @@ _PACKAGES = {"pytorch_optimizer": "pytorch-optimizer", "tuner": "tuner"}
 
 _SELECTIONS = {
     "all": "[p for p in model.parameters() if p.is_floating_point() or p.is_complex()]",
+    "hidden": "hidden_matrices(model)",
+    "outer": "[p for p in model.parameters() if all(p is not matrix for matrix in hidden)]",
     "matrices": "[p for p in model.parameters() if p.ndim == 2]",
     "others": "[p for p in model.parameters() if p.ndim != 2]",
     "sparse": """[
@@ -110,6 +112,8 @@ class OptimizerCode:
     def definitions(self) -> list[str]:
         """The lines that define ``build_optimizer``, or ``build_optimizers`` where it is two."""
         parts = [self._several() if self.several else self._single()]
+        if any(call.parameters == "hidden" for call in self.calls):
+            parts = [_HIDDEN, *parts]
         if self._grouped:
             parts = [inspect.getsource(assign_group).rstrip(), self._split(), *parts]
         if self.freezes:
@@ -203,6 +207,9 @@ class OptimizerCode:
         more, named = (", network", "prefix=network or ''") if self.networks else ("", "")
         return f'''def split(model, parameters, settings{more}):
     """Returns parameter groups of those parameters, each with its own settings."""
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+        return split(model.module, parameters, settings{more})
     groups = {{}}
     for name, parameter in model.named_parameters({named}):
         if any(parameter is p for p in parameters):
@@ -210,6 +217,19 @@ class OptimizerCode:
 {spare}            groups.setdefault(group, []).append(parameter)
     return [{{"params": own, "name": name, **settings[name]}} for name, own in groups.items()]'''
 
+
+_HIDDEN = '''def hidden_matrices(model):
+    """Returns the matrices but those of embeddings and of the Linear that the model names last.
+
+    Where nothing that trains would be left, it is all matrices.
+    """
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    embeddings = (torch.nn.Embedding, torch.nn.EmbeddingBag)
+    outer = [m for m in model.modules() if isinstance(m, embeddings)]
+    outer += [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1:]
+    apart = {id(p) for module in outer for p in module.parameters()}
+    hidden = [p for p in matrices if id(p) not in apart]
+    return hidden if any(p.requires_grad for p in hidden) else matrices'''
 
 _FREEZE = '''def freeze(optimizer, step):
     """Freezes and thaws an optimizer's groups; call it at the start of every step, from 0."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tuner.domain.averages import NO_AVERAGE
-from tuner.domain.calls import Call
+from tuner.domain.calls import OTHERS, Call, Parameters
+from tuner.domain.dimensions import Choice
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
@@ -112,7 +113,7 @@ class FusedModel:
         self.layout = Layout.of(self._model)
         calls = [call for name in spec.space.optimizers for call in _calls(name)]
         self._family = Family.of(calls, spec.train.averages)
-        self._steps: dict[tuple[tuple[Segment, ...], Family], Step] = {}
+        self._steps: dict[tuple[tuple[Segment, ...], tuple[Segment, ...], Family], Step] = {}
         # Not compiled: evaluations are few, and gain little.
         self._metrics = FusedMetrics(
             bench.workload, self._build(), Compiler(enabled=False), precision=bench.precision
@@ -147,9 +148,23 @@ class FusedModel:
             configs,
             total_steps,
             spare_vectors=train.no_decay_on_biases_and_norms,
-            matrices=Kind.ORTHOGONAL in self.family(configs).kinds,
+            parts=self._parts(configs),
             epoch_steps=epoch_steps if train.schedule_by == "epoch" else None,
         )
+
+    def _parts(self, configs: Iterable[TrialConfig]) -> list[Parameters]:
+        """Returns which parameters optimizers take apart, of all that the study may need."""
+        tried = [(config.optimizer, config.optimizer_values) for config in configs]
+        for name in self.spec.space.optimizers:
+            axis = self.spec.optimizer.get(name, {}).get("matrices")
+            chosen = axis.choices if isinstance(axis, Choice) else [getattr(axis, "value", None)]
+            row = OPTIMIZERS[name]
+            tried += [
+                (name, row.decode({} if value is None else {"matrices": value})) for value in chosen
+            ]
+        calls = [call for name, values in tried for call in OPTIMIZERS[name].calls(values, 1)]
+        own = {call.parameters for call in calls if call.target in RULES}
+        return sorted(own & OTHERS.keys())
 
     def start(self, lanes: int, family: Family) -> LaneState:
         """Returns lanes that have not been trained."""
@@ -173,7 +188,8 @@ class FusedModel:
     def step(self, tables: LaneTables, family: Family, number: int) -> Step:
         """Returns what takes a step, from 0, of a cohort."""
         segments = tables.trained(number)
-        key = (segments, family)
+        matrices = tuple(part for part in segments if tables.columns[part.column].matrices)
+        key = (segments, matrices, family)
         if key not in self._steps:
             step = FusedStep(
                 self.bench.workload,
@@ -181,7 +197,7 @@ class FusedModel:
                 segments,
                 family.kinds,
                 self.compiler,
-                matrices=tuple(part for part in segments if tables.columns[part.column].matrices),
+                matrices=matrices,
                 grad_clip=self.spec.train.grad_clip,
                 precision=self.bench.precision,
                 accumulate=self.spec.train.accumulate,
