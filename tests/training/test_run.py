@@ -26,6 +26,7 @@ from tests.training.trials import (
 from tuner.domain.dimensions import Choice, Float, Int
 from tuner.domain.groups import GroupValues
 from tuner.errors import SpecError, WorkloadError
+from tuner.training.loop import run_trial
 from tuner.training.reporting import StaleCheckpointError
 from tuner.training.run import Run
 
@@ -654,3 +655,18 @@ def test_nothing_is_saved_after_the_last_step():
     train(loop, SPEC, recorder=Keen())
     assert kept == list(range(1, 20))
     assert resumable == [False]
+
+
+def test_a_loop_that_takes_its_own_steps_has_its_time_counted() -> None:
+    def train(run: Run) -> None:
+        model = nn.Linear(2, 1)
+        optimizer = run.optimizer(model)
+        for _ in range(40):
+            optimizer.zero_grad()
+            model(torch.ones(4, 2)).square().mean().backward()
+            optimizer.step()
+            run.report(val_loss=1.0)
+
+    run = Run(make_spec(), make_config(), device=CPU, reporter=Recorder())
+    run_trial(train, run)
+    assert run.timing.train_s > 0

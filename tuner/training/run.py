@@ -123,6 +123,8 @@ class Run(Suggestions, Progress, Evaluations):
             self._snapshot.restore("averages", len(self._averaging.averages) - 1, average)
         self._models.append(model)
         self._optimizers.append(optimizer)
+        # Anew by steps(); a loop that takes no turns there trains from here on.
+        self.timing.begin(self.device)
         return optimizer
 
     def schedule(self, optimizer: torch.optim.Optimizer, loader: Any = None) -> Schedule:
