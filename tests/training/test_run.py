@@ -667,6 +667,7 @@ def test_a_loop_that_takes_its_own_steps_has_its_time_counted() -> None:
             optimizer.step()
             run.report(val_loss=1.0)
 
-    run = Run(make_spec(), make_config(), device=CPU, reporter=Recorder())
+    reporter = Recorder()
+    run = reporter.run = Run(make_spec(), make_config(), device=CPU, reporter=reporter)
     run_trial(train, run)
     assert run.timing.train_s > 0
