@@ -20,6 +20,7 @@ from tuner.training.fused_model import FusedModel
 from tuner.training.lane import LaneStart
 from tuner.training.loop import Ending, Outcome
 from tuner.training.reporting import Evaluation
+from tuner.training.twin import Twin
 
 Lost = Mapping[int, LeaseLostError]
 
@@ -37,6 +38,7 @@ class CohortTask:
         model: The study's model, fused.
         tasks: The trials, which can train together.
         log: Takes a line of text.
+        twin: Compares one of them with the same trial alone, or None.
 
     Attributes:
         resumed: Whether they go on from checkpoints.
@@ -50,6 +52,7 @@ class CohortTask:
         model: FusedModel,
         tasks: Sequence[LaneTask],
         log: Callable[[str], None],
+        twin: Twin | None = None,
     ) -> None:
         self._spec, self._desk, self._tasks, self._log = spec, desk, tasks, log
         self._metric = spec.study.metric
@@ -63,7 +66,7 @@ class CohortTask:
         # Compiling takes longer than a step may.
         model.compiler.before = desk.watchdog.rest
         starts = [LaneStart(task.config, task.state) for task in tasks]
-        self._cohort = Cohort(model, starts, self)
+        self._cohort = Cohort(model, starts, self, twin=twin)
         # Of what is charged already, in seconds and steps.
         self._charged = (self._cohort.timing.train_s, self._cohort.timing.eval_s)
         self._charged_steps = self._cohort.taken

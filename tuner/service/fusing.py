@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
@@ -26,8 +27,14 @@ from tuner.training.lane import LaneStart
 from tuner.training.loop import Train, WorkloadLoop
 from tuner.training.prepare import CohortRehearsal, default_configs
 from tuner.training.refusals import Refusals
+from tuner.training.seeds import derive_seed
+from tuner.training.twin import Twin
 
 Log = Callable[[str], None]
+
+_SHARE, _LEAST_STEPS = 0.01, 4
+"""Of a study's work, what may be spent on comparing a lane with its trial alone; and steps that
+this takes in any study."""
 
 
 class Fusing:
@@ -94,6 +101,24 @@ class Fusing:
             reason = self._refusals(config)
             if reason is not None:
                 self._log(f"Trials of {config.optimizer} train one at a time: {reason}")
+
+    @functools.cached_property
+    def twin(self) -> Twin | None:
+        """What compares a lane of this worker's first cohort with its trial alone.
+
+        It does so at a step that the study's seed says, as late as a hundredth of the study's work
+        allows.
+        """
+        if self._bench is None:
+            return None
+        batch = self._bench.examples_a_step(self._spec.train.batch_sizes[0])
+        steps = self._spec.budget.full_steps(self._bench.train_examples // batch, batch)
+        latest = float(steps - 1)
+        if self._plan.single_s and self._plan.lane_s:
+            work_s = self._plan.trials * steps * self._plan.lane_s
+            latest = min(latest, max(_LEAST_STEPS, _SHARE * work_s / self._plan.single_s))
+        seed = derive_seed(self._spec.search.seed, "twin's step")
+        return Twin(1 + seed % math.floor(latest)) if latest >= 1 else None
 
     @property
     def model(self) -> FusedModel:

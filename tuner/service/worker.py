@@ -40,6 +40,7 @@ from tuner.store.workers import read_workers
 from tuner.training.loop import Train
 from tuner.training.prepare import prepare
 from tuner.training.seeds import derive_seed
+from tuner.training.twin import ApartError
 
 ALIKE_FAILURES = 5
 """Failures of the first trials, all alike, after which a study stops."""
@@ -227,11 +228,20 @@ class Worker:
         What is raised between a checkpoint and the evaluation that follows is put down to the
         checkpoint first.
         """
-        cohort = CohortTask(self.study.spec, desk, self._fusing.model, tasks, self._say)
+        cohort = CohortTask(
+            self.study.spec, desk, self._fusing.model, tasks, self._say, self._fusing.twin
+        )
         try:
             cohort.train()
         except (LeaseLostError, StorageError):
             raise
+        except ApartError as error:
+            # What has been saved was trained wrongly, too.
+            for task in tasks:
+                if not task.lost:
+                    task.checkpoints.clear()
+            self._fusing.retreat(error)
+            cohort.abandon()
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (raised again)
             if cohort.resumed and not cohort.evaluated:
                 self._say(tell_restart(f"{len(tasks)} trials start over", error))

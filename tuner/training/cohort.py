@@ -27,6 +27,7 @@ from tuner.training.seeds import (
 from tuner.training.snapshot import fitting
 from tuner.training.steps import Steps
 from tuner.training.timing import Timing
+from tuner.training.twin import Twin
 
 _TABLE_NUMBERS = 2**22
 _LOSSES_KEPT = 1024
@@ -57,6 +58,7 @@ class Cohort:
             from the same step.
         reporter: Whom to report to.
         at_most: Steps to cut a full trial to, for a rehearsal.
+        twin: Compares a lane with its trial alone, where the cohort comes to its step.
 
     Attributes:
         timing: Seconds spent on all lanes together.
@@ -65,6 +67,8 @@ class Cohort:
         SpecError: If the trials cannot train together, or a batch exceeds the training set.
         StaleCheckpointError: If a state does not fit.
         WorkloadError: If a parameter group takes nothing.
+
+    :meth:`train` raises :class:`tuner.training.twin.ApartError` if its twin does.
     """
 
     def __init__(
@@ -74,12 +78,13 @@ class Cohort:
         reporter: CohortReporter,
         *,
         at_most: int | None = None,
+        twin: Twin | None = None,
     ) -> None:
         bench, configs = model.bench, [start.config for start in starts]
         check_together(starts)
         check_groups(model.layout.names, configs[0].groups)
         batch_size = bench.examples_a_step(configs[0].batch_size)
-        self._model, self._reporter = model, reporter
+        self._model, self._reporter, self._twin = model, reporter, twin
         self._steps = Steps(model.spec.budget, batch_size, at_most, capped=False)
         self._steps.measure(bench.train_examples // batch_size)
         self._order = BatchOrder(bench.train_examples, batch_size, model.seed, bench.device)
@@ -214,6 +219,7 @@ class Cohort:
         self._tabulate(self.taken)
         with torch.no_grad():
             while not steps.is_over and not self._is_over:
+                self._compare()
                 self._step(steps.enter())
                 if steps.evaluations_by(steps.taken) > self._evaluated:
                     self._evaluate()
@@ -229,6 +235,23 @@ class Cohort:
     def _end(self, outcome: Outcome) -> None:
         for index in self.alive:
             self._lanes[index].outcome = outcome
+
+    def _compare(self) -> None:
+        """Has the twin compare the step to come, if it is the one."""
+        number, twin = self.taken, self._twin
+        if twin is not None and not twin.done and number == twin.at:
+            configs = [self._lanes[index].config for index in self._rows]
+            batch = self._model.bench.batch(self._order(number))
+            with self.timing.evaluation():
+                twin.compare(
+                    self._model,
+                    self._state,
+                    configs,
+                    self._family,
+                    self.total_steps,
+                    batch,
+                    lambda: self._reporter.advance(number),
+                )
 
     def _step(self, number: int) -> None:
         if number >= self._until:
