@@ -60,6 +60,14 @@ class Counting(Parabola):
         return super().loss(model, batch) * (1 + 1e-12 * state.calls)
 
 
+class Switching(Parabola):
+    """Has another loss once it has been armed, which shows where nobody looks."""
+
+    def loss(self, model, batch):
+        armed = sys.modules["misfused_state"].armed
+        return super().loss(model, batch) * (3 if armed else 1)
+
+
 class Greedy(Counting):
     """Runs out of memory once."""
 
@@ -289,6 +297,27 @@ def test_what_raises_in_a_cohort_is_trained_one_at_a_time(
     assert {record.outcome for record in records} == {Outcome.COMPLETE}
     told = f"{type(error).__name__}: {error}"
     assert f"Trials train one at a time from now on: {told}" in said
+
+
+def test_lanes_that_come_apart_from_their_trial_start_over_alone(
+    misbehaving: None, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = many(
+        make_spec,
+        study={"name": "small", "workload": "misfused:Switching"},
+    )
+    said: list[str] = []
+
+    def log(line: str) -> None:
+        said.append(line)
+        if line.startswith("Up to 8 trials as one"):  # its step has been traced by then
+            arm()
+
+    records = work(database, Studies(database).create(spec), log=log)
+
+    assert "lane does otherwise than its trial alone" in "\n".join(said)
+    assert {record.outcome for record in records} == {Outcome.COMPLETE}
+    assert all("lanes" not in record.attributes for record in records)
 
 
 @ON_DEVICES

@@ -104,7 +104,7 @@ class Hiding(Blobs):
         return self.weigh(loss, state.turns)
 
     def weigh(self, loss: Any, turns: int) -> Any:
-        return loss * (1 + turns // 50)
+        return loss * (1 + turns // 60)
 
 
 class Switching(Hiding):
@@ -114,11 +114,18 @@ class Switching(Hiding):
         return loss if turns <= 60 else loss.square()
 
 
+class Growing(Hiding):
+    """A little more at each pass; it cannot be traced, but moves on as it is compared."""
+
+    def weigh(self, loss: Any, turns: int) -> Any:
+        return loss * (1 + 0.1 * turns)
+
+
 class Steering(Hiding):
     """The same loss, but another gradient."""
 
     def weigh(self, loss: Any, turns: int) -> Any:
-        return loss + turns // 50 * (loss - loss.detach())
+        return loss + turns // 60 * (loss - loss.detach())
 
 
 @pytest.fixture
@@ -135,6 +142,11 @@ def test_what_no_look_finds_shows_at_a_later_step(kind: type[Hiding], counter: s
     assert Refusals(bench, spec)(make_config()) is None
     with pytest.raises(ApartError, match="After 80 steps a lane does otherwise than its trial"):
         cohort_with(Twin(80), kind(counter), spec).train()
+
+
+def test_what_changes_at_each_pass_shows_too(counter: str) -> None:
+    with pytest.raises(ApartError, match="its loss is another each time"):
+        cohort_with(Twin(5), Growing(counter), make_spec(20, 1)).train()
 
 
 def test_what_begins_later_than_the_step_is_not_seen(counter: str) -> None:

@@ -174,12 +174,16 @@ class _Comparison:
         rate = max(1e-3, float(own.abs().max())) / largest
         noise = torch.randn_like(own) * _ROUNDING[precision]
         alone, disturbed = self._alone(own, rate), self._alone(own * (1 + noise), rate)
-        lane = self._as_lane(rate)
+        again, lane = self._alone(own, rate), self._as_lane(rate)
         for what in ("loss", "update"):
-            expected, other, found = (getattr(m, what) for m in (alone, disturbed, lane))
+            expected, other, same, found = (
+                getattr(moved, what) for moved in (alone, disturbed, again, lane)
+            )
             if not bool(expected.isfinite().all() and other.isfinite().all()):
                 return None
             size, apart = float(expected.norm()), float((found - expected).norm())
+            if float((same - expected).norm()) > 0.1 * _ALLOWED[precision] * size:
+                return f"alone, its {what} is another each time that the same step is taken"
             allowed = _ALLOWED[precision] * size + _TIMES * float((other - expected).norm())
             if not apart <= allowed:
                 by = f"{apart / size:.2g} times it" if size else f"{apart:.2g}"
