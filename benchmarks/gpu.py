@@ -212,8 +212,8 @@ class Check:
         printed = log.read_text(encoding="utf-8", errors="replace")
         try:
             row["result"] = part.read(printed)
-        except (ValueError, KeyError, IndexError):
-            code = code or 1
+        except (ValueError, IndexError):
+            code = 1 if code == 0 else code
         if code is None:
             return row | {"status": "timed out", "note": f"after {limit_s:.0f} s: see {log.name}"}
         if code:
@@ -313,7 +313,7 @@ def read_tests(printed: str) -> dict[str, Any]:
     ends = {test: (status, more) for test, status, more in found}
     return {
         "counts": dict(Counter(status.lower() for status, _ in ends.values())),
-        "others": {t: s + more for t, (s, more) in ends.items() if s != "PASSED"},
+        "others": {t: (s + more).rstrip() for t, (s, more) in ends.items() if s != "PASSED"},
     }
 
 
