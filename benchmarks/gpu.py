@@ -259,10 +259,10 @@ def parts(device: str, *, quick: bool) -> list[Part]:
     found = [Part("tests", (*pytest, *chosen, *modules), 170, read_tests)]
     if quick:
         modules = [module for module in modules if module.endswith("test_on_devices.py")]
-        few = ("--lanes", "2", "--steps", "10", "--rounds", "1", "--eager")
+        few = ("--lanes", "2", "--steps", "10", "--rounds", "1", "--processes", "1", "--eager")
         return [
             Part("tests", (*pytest, *chosen, *modules), 170, read_tests),
-            Part("parabola", (*_fused("parabola", device), *few), 150, read_json),
+            Part("parabola", (*_fused("parabola", device), *few), 240, read_json),
             Part(
                 "optimizers",
                 (*_optimizers(device), "--rounds", "1", "--steps", "1"),
