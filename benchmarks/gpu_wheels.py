@@ -15,10 +15,12 @@ TORCH = ((2, 9), (2, 13))
 """The oldest and the newest torch that is checked."""
 
 WHEELS = (
-    *("alembic", "annotated-types", "certifi", "charset-normalizer", "click", "cmaes", "colorlog"),
+    *("alembic", "annotated-types", "certifi", "charset-normalizer", "click", "cloudpickle"),
+    *("cmaes", "colorlog"),
     *("filelock", "idna", "iniconfig", "joblib", "Mako", "markdown-it-py", "MarkupSafe", "mdurl"),
     *("narwhals", "numpy", "optuna", "packaging", "platformdirs", "pluggy", "pooch", "pydantic"),
-    *("pydantic_core", "Pygments", "pytest", "pytest-timeout", "PyYAML", "requests", "rich"),
+    *("pydantic_core", "Pygments", "pytest", "pytest-timeout", "pytorch_optimizer", "PyYAML"),
+    *("requests", "rich"),
     *("scikit-learn", "scipy", "SQLAlchemy", "threadpoolctl", "tomli_w", "tqdm"),
     *("typing-inspection", "typing_extensions", "urllib3"),
 )
