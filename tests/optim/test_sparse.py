@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import embedding
 
 from tests.optim.networks import train
 from tuner.domain.optimizers import OPTIMIZERS
@@ -29,7 +29,7 @@ class Functional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns what the signs of x mean, summed."""
-        found = F.embedding((x > 0).long(), self.words, sparse=True)
+        found = embedding((x > 0).long(), self.words, sparse=True)
         logits: Tensor = self.head(torch.tanh(found).sum(1))
         return logits
 
