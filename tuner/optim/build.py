@@ -25,6 +25,9 @@ from tuner.optim.groups import (
 )
 from tuner.optim.joint import FrozenGroup, JointOptimizer
 
+_SHOW = "call backward() on one batch's loss before run.optimizer(model), which then sees them"
+"""How a loop of one's own shows sparse gradients that no module tells of."""
+
 
 def build_optimizer(
     name: str,
@@ -107,10 +110,13 @@ def _select(
 def _check_fit(row: OptimizerRow, parameters: Sequence[Tensor], model: nn.Module) -> None:
     if row.takes == "all" or select_parameters(row.takes, parameters, model):
         return
-    kind = "with two dimensions" if row.takes == "matrices" else "whose gradients are sparse"
+    if row.takes == "matrices":
+        kind, hint = "with two dimensions", ""
+    else:
+        kind, hint = "whose gradients are sparse", f", or, where functions make them so, {_SHOW}"
     raise WorkloadError(
         f"{row.name} trains parameters {kind}, but the model has none: "
-        f"leave {row.name} out of space.optimizers."
+        f"leave {row.name} out of space.optimizers{hint}."
     )
 
 
@@ -139,16 +145,17 @@ def _instantiate(
     faster = {"fused": True} if fusable else {}
     optimizer: torch.optim.Optimizer = constructor(groups, **call.arguments, **faster)
     if fusable:
-        _meet_first_gradients(optimizer)
+        _meet_first_gradients(optimizer, call)
     if call.wrapper is not None:
         optimizer = find_constructor(call.wrapper.target)(optimizer, **call.wrapper.arguments)
     return optimizer
 
 
-def _meet_first_gradients(optimizer: torch.optim.Optimizer) -> None:
+def _meet_first_gradients(optimizer: torch.optim.Optimizer, call: Call) -> None:
     """Prepares fused kernels for what only a parameter's first gradient tells.
 
-    None takes sparse gradients, and SGD's takes no parameter that joins others in mid-run.
+    None takes sparse gradients, and SGD's takes no parameter that joins others in mid-run. Where
+    another optimizer takes what is sparse, it is too late for that, and said so.
     """
     handles: dict[Tensor, RemovableHandle] = {}
 
@@ -156,6 +163,11 @@ def _meet_first_gradients(optimizer: torch.optim.Optimizer) -> None:
         handles.pop(parameter).remove()
         groups = optimizer.param_groups
         if parameter.grad is not None and parameter.grad.is_sparse:
+            if call.parameters == "dense":
+                raise WorkloadError(
+                    f"A parameter of shape {tuple(parameter.shape)} has a sparse gradient, of "
+                    f"which nothing told when its optimizer was built: {_SHOW}."
+                )
             for group in groups:
                 group["fused"] = False
             # What a gradient scaler would leave to the kernel.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from tuner.domain.calls import OTHERS, Parameters, rate_key
 from tuner.domain.groups import REST, GroupValues, assign_group, unmatched
@@ -72,8 +73,17 @@ def optimizable(model: nn.Module, network: str | None = None) -> dict[str, Tenso
 
     Frozen ones are among them: torch's optimizers skip what has no gradient, so these train from
     the step on when their loop has them require one. Whole numbers never can.
+
+    Raises:
+        WorkloadError: If the model has lazy modules that no batch has gone through.
     """
     named = _unwrap(model).named_parameters(prefix=network or "")
+    if any(is_lazy(p) for p in model.parameters()):
+        raise WorkloadError(
+            "The model has lazy modules, whose parameters have no shape before their first batch, "
+            "and what trains them depends on it: run one batch through the model before "
+            "run.optimizer(model)."
+        )
     plain = ((name.replace("_orig_mod.", ""), p) for name, p in named)
     return {name: p for name, p in plain if p.is_floating_point() or p.is_complex()}
 
@@ -154,12 +164,13 @@ def hidden_matrices(model: nn.Module) -> list[Tensor]:
 
 
 def sparse_parameters(model: nn.Module) -> list[Tensor]:
-    """Returns a model's parameters whose gradients are sparse: those of sparse embeddings."""
-    return [
-        module.weight
-        for module in model.modules()
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
-    ]
+    """Returns a model's parameters whose gradients are sparse.
+
+    They are those of sparse embeddings, and whatever has a sparse gradient now.
+    """
+    embeddings = (m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag))
+    seen = [p for p in model.parameters() if p.grad is not None and p.grad.is_sparse]
+    return [*(module.weight for module in embeddings if module.sparse), *seen]
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

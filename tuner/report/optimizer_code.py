@@ -23,7 +23,8 @@ _SELECTIONS = {
     "sparse": """[
         p
         for p in model.parameters()
-        if any(
+        if (p.grad is not None and p.grad.is_sparse)
+        or any(
             p is m.weight
             for m in model.modules()
             if isinstance(m, (torch.nn.Embedding, torch.nn.EmbeddingBag)) and m.sparse

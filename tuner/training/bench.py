@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from tuner.domain.train import FULL, BatchSize
 from tuner.errors import SpecError
 from tuner.training.device import autocast, cast, dtype_of
 from tuner.training.modes import begin_training, evaluating
-from tuner.training.seeds import derive_seed, seed_torch
+from tuner.training.seeds import derive_seed, seed_torch, undisturbed
 from tuner.training.workload import Batch, Data, Workload
 
 _EVALUATION_ROWS = 2048
+_FEW_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,14 @@ class Bench:
             )
         return size
 
-    def build_model(self, seed: int) -> nn.Module:
+    def build_model(self, seed: int, *, tells_sparse: bool = False) -> nn.Module:
         """Returns a new model on the device, initialised from the study's seed, ready to train.
+
+        A few examples have gone through lazy modules, which is part of their initialisation.
+
+        Args:
+            seed: The study's seed.
+            tells_sparse: Whether parameters whose gradients are sparse have an empty one.
 
         Raises:
             SpecError: If ``model()`` returns something else, or leaves open what trains.
@@ -91,7 +99,30 @@ class Bench:
         model = begin_training(model).to(self.device)
         # As its to(dtype) does, which would take the imaginary part from complex numbers.
         model._apply(lambda tensor: cast(tensor, dtype))  # noqa: SLF001
+        if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+            self._materialise(model)
+        if tells_sparse:
+            self._tell_sparse(model, seed)
         return model
+
+    def _materialise(self, model: nn.Module) -> None:
+        """Has lazy modules take their shapes, and nothing else change."""
+        with evaluating(model), torch.no_grad(), autocast(self.precision, self.device):
+            self.workload.loss(model, self._few())
+
+    def _tell_sparse(self, model: nn.Module, seed: int) -> None:
+        """Gives parameters an empty sparse gradient where those of a model like it are sparse."""
+        with undisturbed(self.device):
+            other = self.build_model(seed)
+            with autocast(self.precision, self.device):
+                loss = self.workload.loss(other, self._few())
+            loss.backward()
+        for parameter, tried in zip(model.parameters(), other.parameters(), strict=True):
+            if tried.grad is not None and tried.grad.is_sparse:
+                parameter.grad = torch.zeros_like(tried.grad)
+
+    def _few(self) -> Batch:
+        return tuple(tensor[:_FEW_ROWS] for tensor in self.data.train)
 
     def batch(self, indices: Tensor) -> Batch:
         """Returns some rows of the training data.

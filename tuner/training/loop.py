@@ -119,7 +119,8 @@ def train_workload(run: Run, bench: Bench) -> None:
     """
     run.measure(examples=bench.train_examples)
     run.measure(bench.train_examples // bench.examples_a_step(run.batch_size))
-    model = bench.build_model(run.seed)
+    takes = OPTIMIZERS[run.config.optimizer].takes
+    model = bench.build_model(run.seed, tells_sparse=takes == "sparse")
     optimizer = run.optimizer(model)
     schedule = run.schedule(optimizer)
     step = Step(run, bench, model, optimizer)

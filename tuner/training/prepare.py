@@ -302,7 +302,8 @@ def _try_optimizer(bench: Bench, spec: StudySpec, config: TrialConfig, batch: Ba
     run = Run(spec, config, device=bench.device, reporter=Rehearsal())
     run.measure(examples=bench.train_examples)
     run.measure(max(1, bench.train_examples // run.batch_size))
-    model = bench.build_model(spec.search.seed)
+    takes = OPTIMIZERS[config.optimizer].takes
+    model = bench.build_model(spec.search.seed, tells_sparse=takes == "sparse")
     try:
         optimizer = run.optimizer(model)
         run.check_groups()

@@ -280,8 +280,9 @@ def _find_peculiarity(bench: Bench) -> str | None:
     if changed := trained ^ trainable(model).keys():
         return f"a step freezes or thaws {min(changed)}"
     for name, parameter in trainable(model).items():
-        if parameter.grad is None:
-            return f"{name} gets no gradient: freeze it (requires_grad_(False))"
+        if parameter.grad is None or parameter.grad.is_sparse:
+            none = f"{name} gets no gradient: freeze it (requires_grad_(False))"
+            return none if parameter.grad is None else f"{name} has sparse gradients"
     return None
 
 
