@@ -27,6 +27,7 @@ from tuner.cli.options import (
 from tuner.cli.run import create_or_resume, train
 from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError, StorageError
+from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.analysis.summary import StudySummary
@@ -161,6 +162,7 @@ def run(name: str, storage: str | None, workers: int, device: str, fuse: str) ->
 
     A study that was paused or stopped is left alone until 'tuner study resume'.
     """
+    refuse_ranks()
     database, handle = _find(name, storage)
     train(database, handle, workers=workers, device=device, fuse=fuse)
 

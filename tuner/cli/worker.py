@@ -22,6 +22,7 @@ from tuner.cli.run import INTERRUPTED
 from tuner.cli.streams import lose_rather_than_fail
 from tuner.domain.fusing import AUTO
 from tuner.errors import UnavailableError
+from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.service.interruption import Interruption
@@ -60,6 +61,7 @@ def start(
     from tuner.service.interruption import Interruption
 
     lose_rather_than_fail()
+    refuse_ranks()
     with Interruption(follow_stdin=follow_stdin) as interruption:
         try:
             work(name, storage, device, threads, interruption, fuse=fuse)

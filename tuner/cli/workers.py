@@ -20,6 +20,7 @@ from tuner.cli.options import (
 )
 from tuner.cli.run import conclude, job_on, train_on
 from tuner.errors import NotFoundError, SpecError
+from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.service.pools import Pool
@@ -98,6 +99,7 @@ def launch(
     command continues them. When this process dies, its workers save and end. On a paused study
     they wait until it is resumed.
     """
+    refuse_ranks()
     if place == "local" and count is not None:
         raise SpecError(
             f"--workers is for --on ray; for {count} processes here use --per-device {count}."
