@@ -10,6 +10,7 @@ import click
 
 from tuner.cli.options import (
     STARTED_AT,
+    TEXT,
     Group,
     allow_option,
     device_option,
@@ -36,7 +37,7 @@ def worker() -> None:
 @worker.command(
     epilog=examples("tuner worker start digits", "tuner worker start digits --device cuda:1")
 )
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @device_option
 @fuse_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.options import (
+    TEXT,
     Group,
     allow_option,
     console,
@@ -51,7 +52,7 @@ def workers() -> None:
         "tuner workers launch digits --on ray --address auto --workers 16",
     )
 )
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @fuse_option
 @allow_option
@@ -126,7 +127,7 @@ def launch(
 
 
 @workers.command("list", epilog=examples("tuner workers list digits"))
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @json_option
 def list_(name: str, storage: str | None, as_json: bool) -> None:
@@ -161,7 +162,7 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
 @workers.command(
     epilog=examples("tuner workers stop digits", "tuner workers stop digits --worker 5d1fb3e9")
 )
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @click.option(
     "--worker",
