@@ -34,6 +34,7 @@ from tuner.store.control import set_state
 _WORKLOADS = '''
 import argparse
 import asyncio
+import os
 
 import torch
 from models.parabola import Parabola
@@ -72,6 +73,18 @@ class Greedy(Parabola):
         Greedy.models += 1
         if Greedy.models > 1:
             raise torch.OutOfMemoryError("tried to allocate 80 GiB")
+        return super().model()
+
+
+class Ranked(Parabola):
+    """Makes its process one of two ranks, in every trial after the first look."""
+
+    models = 0
+
+    def model(self):
+        Ranked.models += 1
+        if Ranked.models > 1:
+            os.environ["WORLD_SIZE"] = "2"
         return super().model()
 
 
@@ -531,3 +544,24 @@ def test_a_study_ends_where_its_space_does(
     assert [record.outcome for record in records] == [Outcome.COMPLETE] * 4
     end = "Nothing is left to try: all 4 configurations of the space have been tried"
     assert said.count(end) == 2
+
+
+@pytest.mark.usefixtures("misbehaving")
+def test_a_worker_ends_once_its_loop_has_made_it_a_rank(
+    database: Database, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    spec = make_spec(study={"name": "small", "workload": "misbehaving:Ranked"})
+    study = Studies(database).create(spec)
+    with pytest.raises(SpecError, match="one of 2 ranks"):
+        Worker(
+            database=database,
+            study=study,
+            device=torch.device("cpu"),
+            interruption=Interruption(),
+            started_at=time.time(),
+            fuse="off",
+        ).run()
+    [record] = read_records(database, study)
+    assert record.outcome is Outcome.FAILED
+    assert "gradients of different trials" in record.attributes["error"]

@@ -12,7 +12,7 @@ import click
 
 from tuner.domain.fusing import AUTO, parse_fuse
 from tuner.domain.imports import allow, vouch_for
-from tuner.domain.names import find_nearest
+from tuner.domain.names import find_nearest, read_typed
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import apply_settings, parse_spec, read_spec, set_value
 from tuner.errors import SpecError
@@ -52,6 +52,20 @@ class Group(click.Group):
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             ctx.fail(f"There is no command {name!r}: {_suggest_command(ctx, name)}")
         return super().resolve_command(ctx, args)
+
+
+class _Text(click.ParamType[str]):
+    """A text that may hold any letter, whatever the locale's encoding."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the text as it was typed."""
+        return read_typed(value)
+
+
+TEXT = _Text()
+"""The type of a study's name and of a setting."""
 
 
 def _suggest_command(ctx: click.Context, name: str) -> str:
@@ -166,12 +180,15 @@ def spec_options(command: F) -> F:
     for decorate in reversed(
         (
             click.argument("spec", required=False, metavar="[SPEC.toml]", type=click.Path()),
-            click.option("--name", help="The study's name; else the file's, else its stem."),
+            click.option(
+                "--name", type=TEXT, help="The study's name; else the file's, else its stem."
+            ),
             click.option("--workload", metavar="MODULE:NAME", help="What to train."),
             click.option("--optimizers", metavar="A,B", help="Which optimizers compete."),
             click.option(
                 "--set",
                 "settings",
+                type=TEXT,
                 multiple=True,
                 metavar="KEY=VALUE",
                 help="Replace a value of the study file, such as budget.trials=20, and of a study "

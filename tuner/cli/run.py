@@ -24,6 +24,7 @@ from tuner.cli.options import (
 )
 from tuner.domain.fusing import AUTO
 from tuner.errors import ExhaustedError, SpecError, WorkloadError
+from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.domain.spec import StudySpec
@@ -70,6 +71,7 @@ def run(
     or stopped is left alone until 'tuner study resume'. A study file that asks for a smaller budget
     than the study has changes nothing: only --set budget.trials or budget.wall_time lowers it.
     """
+    refuse_ranks()
     parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
     database, study = create_or_resume(parsed, storage, device, settings)
     train(database, study, workers=workers, device=device, fuse=fuse)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.options import (
+    TEXT,
     Group,
     allow_option,
     console,
@@ -27,6 +28,7 @@ from tuner.cli.options import (
 from tuner.cli.run import create_or_resume, train
 from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError, StorageError
+from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.analysis.summary import StudySummary
@@ -108,7 +110,7 @@ def list_(storage: str | None, as_json: bool) -> None:
 
 
 @study.command(epilog=examples("tuner study show digits", "tuner study show digits --json"))
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @json_option
 def show(name: str, storage: str | None, as_json: bool) -> None:
@@ -148,7 +150,7 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
 
 
 @study.command(epilog=examples("tuner study run digits", "tuner study run digits --workers 2"))
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes."
@@ -161,12 +163,13 @@ def run(name: str, storage: str | None, workers: int, device: str, fuse: str) ->
 
     A study that was paused or stopped is left alone until 'tuner study resume'.
     """
+    refuse_ranks()
     database, handle = _find(name, storage)
     train(database, handle, workers=workers, device=device, fuse=fuse)
 
 
 @study.command(epilog=examples("tuner study pause digits", "tuner study resume digits"))
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 def pause(name: str, storage: str | None) -> None:
     """Have the workers of a study save and give back their trials, and wait.
@@ -178,7 +181,7 @@ def pause(name: str, storage: str | None) -> None:
 
 
 @study.command(epilog=examples("tuner study resume digits"))
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 def resume(name: str, storage: str | None) -> None:
     """Have a paused or stopped study go on.
@@ -189,7 +192,7 @@ def resume(name: str, storage: str | None) -> None:
 
 
 @study.command(epilog=examples("tuner study stop digits", "tuner study report digits"))
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 def stop(name: str, storage: str | None) -> None:
     """Have a study end before its budget is used up.
@@ -201,7 +204,7 @@ def stop(name: str, storage: str | None) -> None:
 
 
 @study.command(epilog=examples("tuner study repair digits", "tuner study repair digits --json"))
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @json_option
 def repair(name: str, storage: str | None, as_json: bool) -> None:
@@ -231,7 +234,7 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
 
 
 @study.command(epilog=examples("tuner study delete digits", "tuner study delete digits --yes"))
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(name: str, storage: str | None, yes: bool) -> None:
@@ -255,7 +258,7 @@ def delete(name: str, storage: str | None, yes: bool) -> None:
         "tuner study report digits --format json | jq .best",
     )
 )
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @click.option(
     "--format",
@@ -280,7 +283,7 @@ def report(name: str, storage: str | None, style: str, output: Path | None) -> N
         "tuner study export digits --format toml --output studies/winner.toml",
     )
 )
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @click.option(
     "--format",

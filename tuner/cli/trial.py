@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli.options import (
+    TEXT,
     Group,
     console,
     echo_json,
@@ -39,7 +40,7 @@ def trial() -> None:
 
 
 @trial.command(epilog=examples("tuner trial show digits 12", "tuner trial show digits 12 --json"))
-@click.argument("study")
+@click.argument("study", type=TEXT)
 @click.argument("number", type=click.IntRange(0, 2**31 - 1))
 @storage_option
 @json_option
@@ -71,7 +72,7 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
 @trial.command(
     epilog=examples("tuner trial rerun digits 12", "tuner trial rerun digits 12 --extend")
 )
-@click.argument("study")
+@click.argument("study", type=TEXT)
 @click.argument("number", type=click.IntRange(0, 2**31 - 1))
 @storage_option
 @click.option(

@@ -10,6 +10,7 @@ import click
 
 from tuner.cli.options import (
     STARTED_AT,
+    TEXT,
     Group,
     allow_option,
     device_option,
@@ -22,6 +23,7 @@ from tuner.cli.run import INTERRUPTED
 from tuner.cli.streams import lose_rather_than_fail
 from tuner.domain.fusing import AUTO
 from tuner.errors import UnavailableError
+from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.service.interruption import Interruption
@@ -35,7 +37,7 @@ def worker() -> None:
 @worker.command(
     epilog=examples("tuner worker start digits", "tuner worker start digits --device cuda:1")
 )
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @device_option
 @fuse_option
@@ -60,6 +62,7 @@ def start(
     from tuner.service.interruption import Interruption
 
     lose_rather_than_fail()
+    refuse_ranks()
     with Interruption(follow_stdin=follow_stdin) as interruption:
         try:
             work(name, storage, device, threads, interruption, fuse=fuse)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.options import (
+    TEXT,
     Group,
     allow_option,
     console,
@@ -20,6 +21,7 @@ from tuner.cli.options import (
 )
 from tuner.cli.run import conclude, job_on, train_on
 from tuner.errors import NotFoundError, SpecError
+from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.service.pools import Pool
@@ -50,7 +52,7 @@ def workers() -> None:
         "tuner workers launch digits --on ray --address auto --workers 16",
     )
 )
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @fuse_option
 @allow_option
@@ -98,6 +100,7 @@ def launch(
     command continues them. When this process dies, its workers save and end. On a paused study
     they wait until it is resumed.
     """
+    refuse_ranks()
     if place == "local" and count is not None:
         raise SpecError(
             f"--workers is for --on ray; for {count} processes here use --per-device {count}."
@@ -124,7 +127,7 @@ def launch(
 
 
 @workers.command("list", epilog=examples("tuner workers list digits"))
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @json_option
 def list_(name: str, storage: str | None, as_json: bool) -> None:
@@ -159,7 +162,7 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
 @workers.command(
     epilog=examples("tuner workers stop digits", "tuner workers stop digits --worker 5d1fb3e9")
 )
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @storage_option
 @click.option(
     "--worker",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
+
+from tuner.errors import SpecError
 
 
 @runtime_checkable
@@ -53,3 +56,32 @@ def find_nearest(name: str, known: Iterable[str]) -> str | None:
     True
     """
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=_NEAR)), None)
+
+
+def read_typed(text: str) -> str:
+    """Returns a text as it was typed, where the locale's encoding could not read it.
+
+    Python keeps what it cannot read as lone surrogates, which no database takes; it is UTF-8 then.
+
+    Raises:
+        SpecError: If it is no UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        try:
+            return os.fsencode(text).decode()
+        except UnicodeError:
+            raise SpecError(
+                f"{text!r} is no text in UTF-8: use a terminal of that encoding, or plain letters."
+            ) from None
+    return text
+
+
+def to_argument(text: str) -> str:
+    """Returns a text as the argument of a process that reads it by :func:`read_typed`."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return os.fsdecode(text.encode())
+    return text

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tuner.domain.groups import Group
-from tuner.domain.names import suggest
+from tuner.domain.names import read_typed, suggest
 from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError, SpecError
 
@@ -44,7 +44,7 @@ def read_spec(path: Path, settings: Iterable[str] = ()) -> dict[str, Any]:
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}.") from None
     if isinstance(tree.get("study", {}), dict):
-        tree.setdefault("study", {}).setdefault("name", path.stem)
+        tree.setdefault("study", {}).setdefault("name", read_typed(path.stem))
     return apply_settings(tree, settings)
 
 

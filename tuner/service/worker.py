@@ -29,6 +29,7 @@ from tuner.service.fusing import Fusing
 from tuner.service.interruption import Interruption
 from tuner.service.lane_task import LaneTask
 from tuner.service.presence import Presence, is_dead
+from tuner.service.ranks import refuse_ranks
 from tuner.service.task import Task
 from tuner.service.watchdog import Watchdog
 from tuner.store import Database, Lease, Ledger, RecordReader, StudyHandle
@@ -80,7 +81,8 @@ class Worker:
 
         Raises:
             KeyboardInterrupt: If a stop is asked for while the workload is prepared.
-            SpecError: If the workload cannot be trained as the study says.
+            SpecError: If the workload cannot be trained as the study says, or this process is one
+                of several ranks.
             WorkloadError: If the study's first trials all fail alike.
             UnavailableError: If the database stays away for ``PATIENCE_S``, or while a stop is
                 asked for.
@@ -150,6 +152,7 @@ class Worker:
             if paused and not before:
                 self._say(announce_pause(self.study.name))
             leases: list[Lease] = []
+            refuse_ranks()
             if not paused:
                 desk.patience.run(desk.catch_up)
                 self._stop_if_all_fail(desk)
@@ -219,7 +222,9 @@ class Worker:
     def _train_alone(self, train: Train, desk: Desk, one: LaneTask) -> None:
         task = Task(self.study.spec, desk, one.lease, one.record, one.checkpoints, self._say)
         try:
-            task.close(task.train(train, self.device))
+            outcome = task.train(train, self.device)
+            refuse_ranks()  # a loop may have made itself one
+            task.close(outcome)
         except (LeaseLostError, StorageError):
             raise
         except BaseException as error:  # noqa: BLE001 (whatever it is, it is the trial's alone)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuner.domain.fusing import AUTO
+from tuner.domain.names import to_argument
 from tuner.service.pools import Exit
 
 _REFUSED = 2
@@ -67,7 +68,7 @@ class WorkerProcess:
                     *(sys.executable, "-P", "-m", "tuner", "worker", "start"),
                     *("--device", device, "--fuse", job.fuse, "--follow-stdin"),
                     *(word for number in share for word in ("--threads", number)),
-                    *("--", job.study),
+                    *("--", to_argument(job.study)),
                 ],
                 env={**environment, **job.environment, "TUNER_STORAGE": job.url},
                 stdin=subprocess.PIPE,

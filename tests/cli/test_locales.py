@@ -1,0 +1,82 @@
+"""Names of any letters, typed and shown where the locale knows ASCII alone."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Tuner = Callable[..., subprocess.CompletedProcess[str]]
+
+NAME = "größe"
+
+SPEC = f"""
+[study]
+name = "{NAME}"
+workload = "models.parabola:Parabola"
+[budget]
+trials = 1
+steps = 2
+evaluations = 1
+[space]
+optimizers = ["sgd"]
+schedules = ["constant"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def ascii_locale(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "named.toml").write_text(SPEC, encoding="utf-8")
+    (project / f"{NAME}2.toml").write_text(SPEC.replace(f'name = "{NAME}"\n', ""), encoding="utf-8")
+    for key, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+        monkeypatch.setenv(key, value)
+
+
+def test_a_study_is_found_by_its_name_as_typed(tuner: Tuner):
+    created = tuner("study", "create", "named.toml", "--no-check")
+    assert created.returncode == 0, created.stderr
+    for command in (
+        ("study", "show", NAME),
+        ("study", "report", NAME),
+        ("study", "pause", NAME),
+        ("study", "resume", NAME),
+        ("study", "repair", NAME),
+        ("study", "stop", NAME),
+        ("workers", "list", NAME),
+        ("study", "list"),
+        ("study", "delete", NAME, "--yes"),
+    ):
+        ended = tuner(*command)
+        assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("named.toml", "--name", f"{NAME}2"),
+        ("named.toml", "--set", f"study.name={NAME}2"),
+        (f"{NAME}2.toml",),
+    ],
+    ids=["option", "setting", "stem"],
+)
+def test_a_study_is_named_as_typed(tuner: Tuner, arguments: tuple[str, ...]):
+    ended = tuner("study", "create", "--no-check", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    assert tuner("study", "show", f"{NAME}2").returncode == 0
+    unknown = tuner("trial", "show", f"{NAME}3", "0")
+    assert unknown.returncode == 2
+    assert "has no study" in unknown.stderr
+
+
+def test_a_study_of_such_a_name_is_trained_by_workers_of_its_own(tuner: Tuner):
+    ended = tuner("run", "named.toml")
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_name_that_is_no_text_is_told(tuner: Tuner):
+    ended = tuner("study", "show", "bad\udcff")
+    assert ended.returncode == 2
+    assert "is no text in UTF-8" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,45 @@
+"""Ranks of one distributed training, which trials cannot be shared among."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tuner.errors import SpecError
+
+_SIZE = "WORLD_SIZE"
+
+
+def refuse_ranks() -> None:
+    """Refuses to work as one of several ranks; looks at the environment, and at torch if loaded.
+
+    Each rank would be a worker of its own, with trials of its own, and whatever the ranks add up
+    would mix the gradients of different trials.
+
+    Raises:
+        SpecError: If this process is one rank of several.
+    """
+    size = os.environ.get(_SIZE, "")
+    if size.strip().isdecimal() and int(size) > 1:
+        raise SpecError(
+            f"{_SIZE}={size} in the environment says that this is one of {size} ranks, as torchrun "
+            f"starts them. {_REASON} {_REMEDY} If a scheduler has set it: unset {_SIZE}"
+        )
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return
+    ranks = distributed.get_world_size()
+    if ranks > 1:
+        raise SpecError(
+            f"torch.distributed has a process group of {ranks} ranks in this process. {_REASON} "
+            f"{_REMEDY}"
+        )
+
+
+_REASON = (
+    "Each rank would be a worker of its own, and ranks would average gradients of different trials."
+)
+_REMEDY = (
+    "Start one process, without torchrun: tuner run …; to use several GPUs: "
+    "tuner workers launch NAME --devices 0,1."
+)
