@@ -52,7 +52,7 @@ def train(run: tuner.Run) -> None:
             value = float(loss.detach())
             if _rng.random() < float(odds) / run.total_steps:
                 value = suffer(kind)
-            run.report(step, val_loss=value)
+            run.report(val_loss=value)
     finally:
         os.close(trace)
 

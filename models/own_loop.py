@@ -26,17 +26,17 @@ def train(run: tuner.Run) -> float:
     schedule = run.schedule(optimizer, loader)
 
     val_loss = float("nan")
-    for step, (x, y) in run.steps(loader):
+    for _, (x, y) in run.steps(loader):
         loss = F.cross_entropy(model(x.to(run.device)), y.to(run.device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         run.log(train_loss=loss)
-        if run.due(step):
+        if run.due():
             model.eval()
             with run.evaluation(), torch.no_grad():
                 val_loss = float(F.cross_entropy(model(inputs), labels))
             model.train()
-            run.report(step, val_loss=val_loss)
+            run.report(val_loss=val_loss)
     return val_loss

@@ -144,6 +144,22 @@ def returning(run: Run) -> float:
     return 0.5
 
 
+def stubborn(run: Run) -> float:
+    """Trains with an optimizer of its own."""
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.step()
+        run.report(val_loss=1.0)
+    return 0.5
+
+
+def skipping(run: Run) -> None:
+    """Takes no step at first, as a gradient scaler may."""
+    run.optimizer(nn.Linear(1, 1))
+    for step in run.steps():
+        run.report(step, val_loss=1.0)
+
+
 def counting(run: Run) -> None:
     optimizer = run.optimizer(nn.Linear(1, 1))
     for step in range(10**9):
@@ -189,7 +205,12 @@ def needing_length(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("loop", "metrics"),
-    [(reporting, {"val_loss": 1.0}), (returning, {"val_loss": 0.5}), (counting, {"val_loss": 1.0})],
+    [
+        (reporting, {"val_loss": 1.0}),
+        (returning, {"val_loss": 0.5}),
+        (counting, {"val_loss": 1.0}),
+        (skipping, {"val_loss": 1.0}),
+    ],
 )
 def test_a_loop_is_rehearsed_for_two_steps(loop: Any, metrics: dict[str, float]):
     told, run = rehearse(loop, make_spec(10**6), make_config(), CPU)
@@ -213,6 +234,7 @@ def test_a_loop_that_runs_is_returned_as_it_is():
             SpecError,
             r":silent': the training loop neither reported nor returned val_loss",
         ),
+        ("stubborn", WorkloadError, r"use the one that run\.optimizer\(model\) returns"),
         ("misnaming", WorkloadError, r"given loss, but study\.metric is 'val_loss'"),
         ("failing", WorkloadError, r"does not run: ZeroDivisionError.*in failing"),
         ("leaving", WorkloadError, r"does not run: GeneratorExit: for good.*in leaving"),

@@ -126,6 +126,23 @@ def test_a_metric_may_be_a_tensor_or_numpy_s():
         assert trial.values == [2.0] * 4
 
 
+@pytest.mark.parametrize(
+    ("value", "given"),
+    [
+        (torch.zeros(3), r"of shape \(3,\)"),
+        (np.zeros((2, 2)), r"of shape \(2, 2\)"),
+        ([0.5], "of type list"),
+        (None, "of type NoneType"),
+    ],
+)
+@pytest.mark.parametrize("name", ["val_loss", "accuracy"])
+def test_a_metric_that_is_no_single_number_is_named(value: Any, given: str, name: str):
+    metrics = {"val_loss": 1.0, name: value}
+    message = rf"The metric {name} is {given}.*report its mean, such as {name}\.mean\(\)"
+    with pytest.raises(WorkloadError, match=message):
+        train_with(lambda run, step: run.report(step, **metrics))
+
+
 def test_other_metrics_go_along():
     trial = train_with(lambda run, step: run.report(step, val_loss=1.0, accuracy=0.5))
     assert trial.evaluations[0].metrics == {"val_loss": 1.0, "accuracy": 0.5}
@@ -290,6 +307,11 @@ def test_a_loop_returns_a_number_or_nothing(value: Any):
 def test_anything_else_is_refused(value: Any):
     with pytest.raises(WorkloadError, match="return the study's metric as a number"):
         train(lambda run: value, SPEC)
+
+
+def test_a_vector_that_is_returned_is_named():
+    with pytest.raises(WorkloadError, match=r"returned val_loss of shape \(2,\).*as its mean"):
+        train(lambda run: torch.zeros(2), SPEC)
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf, torch.tensor(math.nan)])

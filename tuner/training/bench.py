@@ -173,8 +173,9 @@ def check_metrics(metrics: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         raise SpecError("metrics() must return a mapping from names to scalar tensors.")
     for name, value in metrics.items():
         if not isinstance(value, Tensor) or value.numel() != 1:
-            what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            kind = f"of type {type(value).__name__}"
+            given = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else kind
             raise SpecError(
-                f"metrics()[{name!r}] must be a scalar tensor, but is {what}: return its mean."
+                f"metrics()[{name!r}] must be a scalar tensor, but is {given}: return its mean."
             )
     return metrics
