@@ -15,33 +15,32 @@ import torch
 
 from tuner.domain.states import StudyState
 from tuner.service import cohort_task, task
+from tuner.service.checkpoints import Checkpoints
 from tuner.service.interruption import Interruption
 from tuner.service.worker import Worker
 from tuner.store import Studies, open_database
 from tuner.store.control import set_state
 
 PAUSE = "pause"
-AT = 12
-"""Looks at whether to stop, about one a step, after which its fate comes."""
+LOOKS = 4
+"""Looks at whether to stop, one or two a step, from a checkpoint that counts to its fate."""
 
 
 class Fated(Interruption):
-    """Brings about a signal or a pause when it has been looked at a number of times.
-
-    Just before, it waits for longer than the time between two checkpoints, so that there is one.
-    """
+    """Brings about a signal or a pause, some looks after there is a checkpoint that counts."""
 
     def __init__(self, fate: str, url: str, name: str) -> None:
-        self._asked, self._looks = False, 0
+        self._asked, self._looks, self.armed = False, 0, False
         self._fate, self._url, self._name = fate, url, name
         super().__init__()
 
     @property
     def requested(self) -> bool:
-        self._looks += 1
-        if self._looks == AT - 2:
-            time.sleep(0.2)
-        if self._looks == AT:
+        if not self.armed:
+            time.sleep(0.05)  # so that a checkpoint is due before the trial is over
+        self._looks += self.armed
+        if self._looks == LOOKS:
+            self._looks += 1
             if self._fate == PAUSE:
                 database = open_database(self._url)
                 set_state(database, Studies(database).find(self._name), StudyState.PAUSED)
@@ -59,7 +58,14 @@ def main(url: str, name: str, fuse: str, fate: str) -> None:
     for module in (task, cohort_task):
         module.LOOK_S = module.LOOK_AT_REPORTS_S = -1.0  # type: ignore[attr-defined]
     database = open_database(url)
+    settle = Checkpoints.settle
     with Fated(fate, url, name) as interruption:
+
+        def settle_and_arm(self: Checkpoints) -> None:
+            settle(self)
+            interruption.armed = True
+
+        Checkpoints.settle = settle_and_arm  # type: ignore[method-assign]
         Worker(
             database=database,
             study=Studies(database).find(name),

@@ -184,6 +184,8 @@ class CohortTask:
 
     def save(self) -> None:
         """Writes a checkpoint of every lane; a disk that refuses costs safety, not the trials."""
+        if not self._cohort.resumable:
+            return
         self._saved_at = time.monotonic()
         self._charge()
         cohort, fresh = self._cohort, []

@@ -158,6 +158,11 @@ class Cohort:
         order = sorted(range(len(self._rows)), key=lambda row: self._rows[row])
         return torch.stack([self._state.p, self._state.m, self._state.s])[:, order]
 
+    @property
+    def resumable(self) -> bool:
+        """Whether lanes would go on from a checkpoint written now: not in a step or after all."""
+        return not self._steps.inside and not self._steps.is_over
+
     def state_dict(self, lane: int) -> dict[str, Any]:
         """Returns all that continuing a lane needs, with whichever others, between two steps.
 
