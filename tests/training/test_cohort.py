@@ -507,3 +507,14 @@ def test_without_a_compiler_cohorts_train_all_the_same(blobs: Bench) -> None:
     assert len(warned) == 1
     for lane in (0, 1):
         assert fused.values(lane) == pytest.approx(eager.values(lane), rel=1e-12)
+
+
+def test_a_cohort_can_be_saved_between_its_steps_alone() -> None:
+    bench, spec = bench_of(Blobs()), make_spec(steps=6, evaluations=3)
+    heard: list[tuple[int, bool]] = []
+    recorder = CohortRecorder(on_step=lambda step: heard.append((step, cohort.resumable)))
+    cohort = Cohort(FusedModel(bench, spec), [LaneStart(make_config())], recorder)
+    cohort.train()
+    evaluating = {step for step, resumable in heard if not resumable}
+    assert evaluating == {2, 4, 6}
+    assert [step for step, resumable in heard if resumable] == [1, 2, 3, 4, 5]
