@@ -111,7 +111,7 @@ def test_worker_takes_a_study_to_its_end(
         ("tuner_worker", lambda d, s: Studies(d).delete(s), "delete studies"),
         (
             "tuner_worker",
-            lambda d, s: Studies(d).extend(s, s.spec.budget),
+            lambda d, s: Studies(d).extend(s, lambda budget: {"trials": 9}),
             "create or change studies",
         ),
         (

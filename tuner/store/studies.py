@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -38,6 +38,9 @@ from tuner.store.orders import is_used_up
 from tuner.store.tables import curves, events, leases, plans, workers
 
 CREATED = "tuner:created_at"
+Limit = float | None
+"""A budget of trials, or of seconds; None is no limit."""
+
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
 
 
@@ -141,13 +144,27 @@ class Studies:
             ).scalar_one_or_none()
         return found is not None
 
-    def extend(self, study: StudyHandle, budget: Budget) -> StudyHandle:
-        """Gives a study another budget; running workers see it at their next trial."""
-        spec = study.spec.with_budget(budget)
+    def extend(
+        self, study: StudyHandle, change: Callable[[Budget], Mapping[str, Limit]]
+    ) -> StudyHandle:
+        """Gives a study another budget; running workers see it at their next trial.
+
+        Args:
+            study: The study.
+            change: Tells of the budget as it is which of its limits become what. It is asked while
+                nobody else can change it, and what it does not name stays.
+
+        Raises:
+            NotFoundError: If the study has been deleted.
+        """
         with self._database.write() as connection:
-            study_id = lock(connection, study).study_id
-            set_attribute(connection, study_id, SPEC, spec.to_json())
-        return StudyHandle(study.name, study_id, study.uuid, spec)
+            present = lock(connection, study)
+            spec = parse_spec(present.attributes[SPEC], origin=f"study {study.name!r}")
+            limits = dict(change(spec.budget))
+            if limits:
+                spec = spec.with_budget(spec.budget.model_copy(update=limits))
+                set_attribute(connection, present.study_id, SPEC, spec.to_json())
+        return StudyHandle(study.name, present.study_id, study.uuid, spec)
 
     def refresh(self, study: StudyHandle) -> StudyHandle:
         """Returns a study as it is now: it may have been extended or renamed.
