@@ -35,6 +35,7 @@ _SQLITE_TRANSIENT = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_
 _CREATED_MEANWHILE = {"42P07", "42701", "42710", "23505"}
 _MISSING_TABLE = "42P01"
 _DENIED = "42501"
+_OVER = "change a trial that is over"  # in the words of deploy/roles.sql
 
 # A server that refuses a connection gives no code, only words.
 _REFUSALS = (
@@ -80,27 +81,33 @@ def translate(error: Exception, url: str) -> StorageError:
     """
     root = _root(error)
     if _sqlstate(root) == _DENIED:
-        return _deny(getattr(root, "statement", None) or "", url)
+        over = _OVER in str(getattr(root, "orig", ""))
+        statement = getattr(root, "statement", None) or ""
+        return _deny(_OVER if over else _name(statement), url)
     kind = UnavailableError if is_transient(error) else StorageError
     return kind(f"{redact(url)}: {hide_secrets(_explain(error), url)}")
 
 
-def _deny(statement: str, url: str) -> DeniedError:
-    """Returns what to say of a statement that the database's role may not run."""
+def _deny(what: str, url: str) -> DeniedError:
+    """Returns what to say of something that the database's role may not do."""
     role = parse_url(url).username
     who = "this role" if role is None else f"the role {role!r}"
+    return DeniedError(
+        f"{redact(url)}: {who} may not {what}: do it as the owner of the database's tables "
+        "(docs/postgresql.md)."
+    )
+
+
+def _name(statement: str) -> str:
+    """Returns what a statement that was denied is for, in words."""
     verb, *names = statement.split(None, 3)[:3] or [""]
     of_studies = any(name.startswith("stud") for name in names) or "FOR UPDATE" in statement
-    what = {
+    return {
         "DELETE": "delete studies",
         "INSERT": "create or change studies" if of_studies else "train",
         "UPDATE": "create or change studies" if of_studies else "train",
         "SELECT": "work on studies" if of_studies else "read this",
     }.get(verb, "make or change tables")
-    return DeniedError(
-        f"{redact(url)}: {who} may not {what}: do it as the owner of the database's tables "
-        "(docs/postgresql.md)."
-    )
 
 
 def cause_to_show(error: Exception, url: str) -> Exception | None:
