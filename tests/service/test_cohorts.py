@@ -102,7 +102,7 @@ def work(
         study=study,
         device=CPU,
         interruption=interruption or Interruption(),
-        started_at=time.time(),
+        started_at=time.monotonic(),
         log=log,
         fuse=fuse,
     )

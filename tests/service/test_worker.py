@@ -140,7 +140,7 @@ def work(
         study=study,
         device=torch.device("cpu"),
         interruption=interruption or Interruption(),
-        started_at=time.time(),
+        started_at=time.monotonic(),
         log=log,
     )
     worker.run()

@@ -223,14 +223,14 @@ def test_report_costs_few_statements(bench: Bench) -> None:
 
 def test_worker_that_asks_is_alive_at_that_moment(database: Database, make_spec: MakeSpec) -> None:
     study = Studies(database).create(make_spec(budget={"steps": 5, "wall_time": 100.0}))
-    ledger = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
+    now = 1000.0
+    identity = WorkerIdentity("a", "host", 1, "cpu", "0")
+    ledger = Ledger(database, study, identity, clock=lambda: now)
     ledger.register(0.0, lambda ordinal: ordinal)
-    with database.write() as connection:
-        connection.execute(
-            sa.text(
-                "UPDATE tuner_workers SET started_at = started_at - 101, last_seen = last_seen - 99"
-            )
-        )
+    now += 99
+    ledger.touch()
+    assert not ledger.orders().out_of_time
+    now += 2
     assert read_elapsed_s(database, study)[0] < 100
     assert ledger.orders().out_of_time
 

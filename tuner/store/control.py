@@ -16,6 +16,7 @@ from tuner.store.database import Database
 from tuner.store.identity import STATE, Present, StudyHandle, lock, look_up, set_attribute
 from tuner.store.leases import (
     LEASE_S,
+    cut_leases,
     find_running,
     is_abandoned,
     lock_leases,
@@ -132,6 +133,7 @@ def repair(database: Database, study: StudyHandle, is_dead: Callable[[str], bool
     """
     with database.write() as connection:
         present = lock(connection, study)
+        cut_leases(connection, study.uuid, study.spec.train.stall_s)
         found = _find_astray(connection, present, is_dead)
         done = [_describe(seized) for seized in seize(connection, present, found)]
         done += _fail_unheld(connection, present.study_id, study.uuid)
