@@ -212,13 +212,14 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
     that was tried three times without getting further is failed, and so is one that nobody holds.
     """
     from tuner.service.checkpoints import sweep
-    from tuner.service.folders import study_folder
+    from tuner.service.ownership import claim_folder, find_folder
     from tuner.service.presence import is_dead
     from tuner.store import control
 
     database, handle = _find(name, storage)
     repairs = control.repair(database, handle, is_dead)
-    sweep(study_folder(database.url, handle), database, handle)
+    if find_folder(database, handle)[0].is_dir():
+        sweep(claim_folder(database, handle), database, handle)
     if as_json:
         echo_json([dataclasses.asdict(done) for done in repairs])
         return
@@ -236,15 +237,19 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(name: str, storage: str | None, yes: bool) -> None:
     """Delete a study with its trials, checkpoints and logs."""
-    from tuner.service.folders import remove_folder, study_folder
+    from tuner.service.folders import remove_folder
+    from tuner.service.ownership import find_folder
     from tuner.store import Studies, read_records
 
     database, handle = _find(name, storage)
     count = len(read_records(database, handle))
     if not yes:
         click.confirm(f"Delete {name!r} and its {count} trials from {database.name}?", abort=True)
-    if Studies(database).delete(handle):
-        remove_folder(study_folder(database.url, handle))
+    folder, ours = find_folder(database, handle)
+    if Studies(database).delete(handle) and ours:
+        remove_folder(folder)
+    if not ours and folder.is_dir():
+        click.echo(f"{folder} stays: this database has not used it. Remove it if nobody does.")
     click.echo(f"Deleted {name!r} and its {count} trials.")
 
 

@@ -25,10 +25,10 @@ from tuner.service.checkpoints import Checkpoints, sweep
 from tuner.service.cohort_task import CohortTask
 from tuner.service.desk import Desk
 from tuner.service.endings import tell_restart
-from tuner.service.folders import study_folder
 from tuner.service.fusing import Fusing
 from tuner.service.interruption import Interruption
 from tuner.service.lane_task import LaneTask
+from tuner.service.ownership import claim_folder
 from tuner.service.presence import Presence, is_dead
 from tuner.service.task import Task
 from tuner.service.watchdog import Watchdog
@@ -94,7 +94,6 @@ class Worker:
     def _serve(self, train: Train, watchdog: Watchdog) -> None:
         """Enters the study, works on it, and leaves it."""
         spec = self.study.spec
-        self._folder = study_folder(self.database.url, self.study)
         identity = WorkerIdentity(
             worker_id=uuid.uuid4().hex,
             host=platform.node(),
@@ -113,6 +112,7 @@ class Worker:
             seed=derive_seed(spec.search.seed, "patience", identity.worker_id),
             log=self._say,
         )
+        self._folder = patience.run(lambda: claim_folder(self.database, self.study))
         with Presence(identity.worker_id) as presence:
             seed = patience.run(
                 lambda: ledger.register(
