@@ -105,6 +105,9 @@ def list_(storage: str | None, as_json: bool) -> None:
         )
         columns = ("study", "workload", "trials", "running", "waiting", "best", "state")
         console().print(draw(TextTable("Studies", columns, rows)))
+        for overview in overviews:
+            if overview.damage is not None:
+                click.echo(f"Warning: {overview.name}: {overview.damage}", err=True)
 
 
 @study.command(epilog=examples("tuner study show digits", "tuner study show digits --json"))
@@ -113,11 +116,10 @@ def list_(storage: str | None, as_json: bool) -> None:
 @json_option
 def show(name: str, storage: str | None, as_json: bool) -> None:
     """Show a study's resolved spec and its trials."""
-    from tuner.service.summaries import read_shown
-    from tuner.store.control import read_state
+    from tuner.service.summaries import read_shown, read_shown_state
 
     database, handle = _find(name, storage)
-    records, state = read_shown(database, handle), read_state(database, handle)
+    records, state = read_shown(database, handle), read_shown_state(database, handle)
     if as_json:
         trials = [
             {

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tuner.domain.states import StudyState
+from tuner.errors import StorageError
 from tuner.store import events
 from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
@@ -77,7 +78,7 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
     """
     with database.write() as connection:
         present = lock(connection, study)
-        before = present.state
+        before = _state_before(present, state)
         if before is state:
             return before
         set_attribute(connection, present.study_id, STATE, state.value)
@@ -89,6 +90,14 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
             locked = lock_leases(connection, stopped, found)
             seize(connection, stopped, [row for row in locked if is_abandoned(row, none_is)])
     return before
+
+
+def _state_before(present: Present, state: StudyState) -> StudyState:
+    """Returns the state of a study; one that is damaged is another than what it becomes."""
+    try:
+        return present.state
+    except StorageError:
+        return StudyState.RUNNING if state is not StudyState.RUNNING else StudyState.PAUSED
 
 
 def ask_to_leave(

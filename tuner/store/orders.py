@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 
 from tuner.domain.states import StudyState
 from tuner.store import optuna_tables as ot
+from tuner.store.damage import parse_value
 from tuner.store.database import Database
 from tuner.store.identity import HOME, SPEC, STATE, UUID, Present, StudyHandle, look_up
 from tuner.store.leases import count_leases
@@ -101,4 +101,4 @@ def read_elapsed_s(database: Database, study: StudyHandle) -> tuple[float, float
 
 @functools.lru_cache(maxsize=16)
 def _from_json(text: str) -> Any:
-    return json.loads(text)
+    return parse_value(text)
