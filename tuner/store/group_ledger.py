@@ -32,10 +32,9 @@ from tuner.store.leases import (
     LEASE_S,
     Lease,
     are_of,
-    cut_leases,
+    bear_jump,
     grant,
     is_abandoned,
-    lasts_too_long,
     lock_leases,
     read_leases,
 )
@@ -212,19 +211,16 @@ class GroupLedger:
         with self._database.read() as connection:
             rows = read_leases(connection, self._study.uuid)
             paused = bool(rows) and look_up(connection, self._study).state is StudyState.PAUSED
-        # Set forward, the clock has every lease expire; set back, none.
-        jumped = bool(rows) and self._database.hear_clock(rows[0].now)
-        may_expire = expired and not jumped
         longest_s = max(self._lease_s, self._study.spec.train.stall_s)
-        if any(lasts_too_long(row, longest_s) for row in rows):
-            with self._database.write() as connection:
-                cut_leases(connection, self._study.uuid, longest_s)
+        jumped = bear_jump(self._database, self._study, rows, longest_s)
         if paused:
             return []
         knows_dead = functools.cache(is_dead)
 
         def is_left(row: sa.Row[Any]) -> bool:
-            return self._is_unheard_of(row) or is_abandoned(row, knows_dead, expired=may_expire)
+            return self._is_unheard_of(row) or is_abandoned(
+                row, knows_dead, expired=expired and not jumped
+            )
 
         found = [row for row in rows if is_left(row)]
         while found:

@@ -158,9 +158,27 @@ def is_abandoned(row: sa.Row[Any], is_dead: Callable[[str], bool], *, expired: b
     return row.worker_id is None or (expired and bool(row.expired)) or is_dead(row.worker_id)
 
 
-def lasts_too_long(row: sa.Row[Any], longest_s: float) -> bool:
-    """Tells whether a lease counts for longer than any was given for: the clock was set back."""
-    return bool(row.expires_at - row.now > longest_s + JUMP_S)
+def bear_jump(
+    database: Database, study: StudyHandle, rows: Sequence[sa.Row[Any]], longest_s: float
+) -> bool:
+    """Looks whether the database's clock has been set: forward every lease expires, back none.
+
+    Leases that count for longer than any is given for are cut.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        rows: Its leases, as :func:`read_leases` has just returned them.
+        longest_s: For how long leases are given, in seconds.
+
+    Returns:
+        Whether the clock has jumped since this process last heard of it, so that nobody has had
+        the time to renew a lease that has expired.
+    """
+    if any(row.expires_at - row.now > longest_s + JUMP_S for row in rows):
+        with database.write() as connection:
+            cut_leases(connection, study.uuid, longest_s)
+    return bool(rows) and database.hear_clock(rows[0].now)
 
 
 def cut_leases(connection: sa.Connection, study_uuid: str, longest_s: float) -> None:

@@ -77,7 +77,7 @@ def _read(connection: sa.Connection, study: StudyHandle) -> dict[str, FusePlan]:
 def _parse(text: str) -> FusePlan:
     values = parse_value(text)
     if isinstance(values, Damaged):
-        raise ValueError(f"it is no JSON: {text[:60]!r}.")
+        raise TypeError(f"it is no JSON: {text[:60]!r}.")
     plan = FusePlan.from_json(values)
     if not (type(plan.lanes) is type(plan.trials) is int and isinstance(plan.reason, str)):
         raise ValueError(f"it is {text[:60]!r}.")

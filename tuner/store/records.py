@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -159,31 +159,9 @@ def read_record(database: Database, study: StudyHandle, number: int) -> TrialRec
 def _build(connection: sa.Connection, rows: Any, spec: StudySpec) -> list[TrialRecord]:
     ids = [row.trial_id for row in rows]
     known = known_axes(spec)
-    params: dict[int, dict[str, Any]] = defaultdict(dict)
     damage: dict[int, str] = {}
-    own_axes: dict[int, dict[str, Dimension]] = defaultdict(dict)
-    for row in _of(connection, ot.trial_params, ids, ot.trial_params.c.param_id):
-        try:
-            distribution = _distribution(row.distribution_json)
-            params[row.trial_id][row.param_name] = _value_of(distribution, row.param_value)
-        except UNREADABLE as error:
-            damage[row.trial_id] = f"its parameter {row.param_name} cannot be read ({error})."
-            continue
-        if row.param_name not in known:
-            own_axes[row.trial_id][row.param_name] = _to_axis(distribution)
-    attributes: dict[int, dict[str, Any]] = defaultdict(dict)
-    for row in _of(connection, ot.trial_attributes, ids):
-        value = parse_value(row.value_json)
-        if not isinstance(value, Damaged):
-            attributes[row.trial_id][row.key] = value
-        elif row.key in _NEEDED:
-            damage[row.trial_id] = f"its attribute {row.key} is no JSON."
-        else:
-            number = next(each.number for each in rows if each.trial_id == row.trial_id)
-            warn_of_damage(
-                f"The attribute {row.key} of trial {number} of {spec.study.name!r} is left out",
-                f"it is no JSON: {value.text[:60]!r}.",
-            )
+    params, own_axes = _read_params(connection, ids, known, damage)
+    attributes = _read_attributes(connection, rows, spec, damage)
     values = {row.trial_id: row.value for row in _of(connection, ot.trial_values, ids)}
     reports = _read_reports(connection, ids)
     for row in rows:
@@ -208,6 +186,45 @@ def _build(connection: sa.Connection, rows: Any, spec: StudySpec) -> list[TrialR
         for row in rows
         if row.trial_id not in damage
     ]
+
+
+def _read_params(
+    connection: sa.Connection, ids: list[int], known: Collection[str], damage: dict[int, str]
+) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Dimension]]]:
+    """Returns trials' parameters, and the axes of those not known; says why one is damaged."""
+    params: dict[int, dict[str, Any]] = defaultdict(dict)
+    own_axes: dict[int, dict[str, Dimension]] = defaultdict(dict)
+    for row in _of(connection, ot.trial_params, ids, ot.trial_params.c.param_id):
+        try:
+            distribution = _distribution(row.distribution_json)
+            params[row.trial_id][row.param_name] = _value_of(distribution, row.param_value)
+        except UNREADABLE as error:
+            damage[row.trial_id] = f"its parameter {row.param_name} cannot be read ({error})."
+            continue
+        if row.param_name not in known:
+            own_axes[row.trial_id][row.param_name] = _to_axis(distribution)
+    return params, own_axes
+
+
+def _read_attributes(
+    connection: sa.Connection, rows: Any, spec: StudySpec, damage: dict[int, str]
+) -> dict[int, dict[str, Any]]:
+    """Returns trials' attributes; says why one is damaged that lacks what it cannot do without."""
+    attributes: dict[int, dict[str, Any]] = defaultdict(dict)
+    numbers = {row.trial_id: row.number for row in rows}
+    for row in _of(connection, ot.trial_attributes, list(numbers)):
+        value = parse_value(row.value_json)
+        if not isinstance(value, Damaged):
+            attributes[row.trial_id][row.key] = value
+        elif row.key in _NEEDED:
+            damage[row.trial_id] = f"its attribute {row.key} is no JSON."
+        else:
+            trial = f"trial {numbers[row.trial_id]} of {spec.study.name!r}"
+            warn_of_damage(
+                f"The attribute {row.key} of {trial} is left out",
+                f"it is no JSON: {value.text[:60]!r}.",
+            )
+    return attributes
 
 
 def _read_reports(connection: sa.Connection, ids: list[int]) -> dict[int, dict[int, float]]:
