@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -21,7 +22,9 @@ from tuner.cli.trial import trial
 from tuner.cli.worker import worker
 from tuner.cli.workers import workers
 from tuner.cli.workloads import workloads
-from tuner.errors import NotFoundError, SpecError, TunerError, UnavailableError
+from tuner.errors import DamageWarning, NotFoundError, SpecError, TunerError, UnavailableError
+
+_FORMAT = warnings.formatwarning
 
 USE, FAULT, UNAVAILABLE = 2, 1, 69
 """Exit codes; 69 is EX_UNAVAILABLE of sysexits.h: the same may work in a while."""
@@ -75,6 +78,7 @@ def main() -> None:
         # A terminal that cannot show a letter gets a question mark instead of an error.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    warnings.formatwarning = _format_warning
     try:
         cli(prog_name="tuner")
     except BrokenPipeError:
@@ -90,6 +94,15 @@ def _code_of(error: TunerError) -> int:
     if isinstance(error, UnavailableError):
         return UNAVAILABLE
     return USE if isinstance(error, SpecError | NotFoundError) else FAULT
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: Any = None
+) -> str:
+    """Returns a warning as it is printed; where in tuner it comes from helps nobody."""
+    if issubclass(category, DamageWarning):
+        return f"Warning: {message}\n"
+    return _FORMAT(message, category, filename, lineno, line)
 
 
 def _say(message: str) -> None:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-STARTED_AT = time.time()
-"""When this process started to load, seconds since 1970: before anything heavy is imported."""
+STARTED_AT = time.monotonic()
+"""When this process started to load, by that clock: before anything heavy is imported."""
 
 _WHOLE = 1000
 """Letters of a command's summary that a group shows: more than any has."""

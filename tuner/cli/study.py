@@ -107,6 +107,9 @@ def list_(storage: str | None, as_json: bool) -> None:
         )
         columns = ("study", "workload", "trials", "running", "waiting", "best", "state")
         console().print(draw(TextTable("Studies", columns, rows)))
+        for overview in overviews:
+            if overview.damage is not None:
+                click.echo(f"Warning: {overview.name}: {overview.damage}", err=True)
 
 
 @study.command(epilog=examples("tuner study show digits", "tuner study show digits --json"))
@@ -115,11 +118,10 @@ def list_(storage: str | None, as_json: bool) -> None:
 @json_option
 def show(name: str, storage: str | None, as_json: bool) -> None:
     """Show a study's resolved spec and its trials."""
-    from tuner.service.summaries import read_shown
-    from tuner.store.control import read_state
+    from tuner.service.summaries import read_shown, read_shown_state
 
     database, handle = _find(name, storage)
-    records, state = read_shown(database, handle), read_state(database, handle)
+    records, state = read_shown(database, handle), read_shown_state(database, handle)
     if as_json:
         trials = [
             {
@@ -215,13 +217,14 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
     that was tried three times without getting further is failed, and so is one that nobody holds.
     """
     from tuner.service.checkpoints import sweep
-    from tuner.service.folders import study_folder
+    from tuner.service.ownership import claim_folder, find_folder
     from tuner.service.presence import is_dead
     from tuner.store import control
 
     database, handle = _find(name, storage)
     repairs = control.repair(database, handle, is_dead)
-    sweep(study_folder(database.url, handle), database, handle)
+    if find_folder(database, handle)[0].is_dir():
+        sweep(claim_folder(database, handle), database, handle)
     if as_json:
         echo_json([dataclasses.asdict(done) for done in repairs])
         return
@@ -239,15 +242,19 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(name: str, storage: str | None, yes: bool) -> None:
     """Delete a study with its trials, checkpoints and logs."""
-    from tuner.service.folders import remove_folder, study_folder
+    from tuner.service.folders import remove_folder
+    from tuner.service.ownership import find_folder
     from tuner.store import Studies, read_records
 
     database, handle = _find(name, storage)
     count = len(read_records(database, handle))
     if not yes:
         click.confirm(f"Delete {name!r} and its {count} trials from {database.name}?", abort=True)
-    if Studies(database).delete(handle):
-        remove_folder(study_folder(database.url, handle))
+    folder, ours = find_folder(database, handle)
+    if Studies(database).delete(handle) and ours:
+        remove_folder(folder)
+    if not ours and folder.is_dir():
+        click.echo(f"{folder} stays: this database has not used it. Remove it if nobody does.")
     click.echo(f"Deleted {name!r} and its {count} trials.")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from tuner.store.faults import is_of_another_server
+
 IMMEDIATE = "tuner_immediate"
 """The execution option of a transaction that is going to write."""
 
@@ -52,6 +54,7 @@ def configure(engine: sa.Engine) -> None:
         event.listen(engine, "before_cursor_execute", _begin_late)
     else:
         event.listen(engine, "connect", _configure_postgresql)
+        event.listen(engine, "handle_error", _leave)
     engine.dispose()
 
 
@@ -84,6 +87,12 @@ def _configure_postgresql(connection: Any, _record: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_IN_TRANSACTION_S}s'")
     connection.commit()
+
+
+def _leave(context: Any) -> None:
+    # Tried again over the same connection, it would only meet the same server.
+    if is_of_another_server(context.original_exception):
+        context.is_disconnect = True
 
 
 def _begin(connection: sa.Connection) -> None:
