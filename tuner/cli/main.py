@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import sys
 from typing import Any
@@ -14,17 +13,22 @@ from tuner.cli.catalog import optimizers, schedules
 from tuner.cli.dashboard import dashboard
 from tuner.cli.db import db
 from tuner.cli.init import init
-from tuner.cli.options import Group
+from tuner.cli.options import Group, console
 from tuner.cli.run import run
+from tuner.cli.streams import clean_streams, hide_secrets
 from tuner.cli.study import study
 from tuner.cli.trial import trial
 from tuner.cli.worker import worker
 from tuner.cli.workers import workers
 from tuner.cli.workloads import workloads
+from tuner.domain.printable import cut, printable
 from tuner.errors import NotFoundError, SpecError, TunerError, UnavailableError
 
 USE, FAULT, UNAVAILABLE = 2, 1, 69
 """Exit codes; 69 is EX_UNAVAILABLE of sysexits.h: the same may work in a while."""
+
+_ECHOED = 2000
+"""Letters of a line of an error that are shown: what is longer echoes what it was given."""
 
 
 class Commands(Group):
@@ -71,10 +75,7 @@ for command in (
 
 def main() -> None:
     """Runs the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a letter gets a question mark instead of an error.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    clean_streams()
     try:
         cli(prog_name="tuner")
     except BrokenPipeError:
@@ -93,6 +94,6 @@ def _code_of(error: TunerError) -> int:
 
 
 def _say(message: str) -> None:
-    click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
-    urls = sys.modules.get("tuner.store.urls")  # without it no URL has been read
-    click.echo(urls.hide_known_secrets(message) if urls else message, err=True)
+    lines = [cut(line, _ECHOED) for line in hide_secrets(message).split("\n")]
+    console(stderr=True).print("Error: ", style="bold red", end="")
+    click.echo(printable("\n".join(lines), lines=True), err=True)

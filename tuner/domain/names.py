@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from tuner.domain.printable import printable
+
 
 @runtime_checkable
 class Adviser(Protocol):
@@ -43,7 +45,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
         return known.advise(name)
     known = list(known)
     nearest = find_nearest(name, known)
-    return f"choose from {', '.join(known)}" if nearest is None else f"did you mean {nearest!r}?"
+    if nearest is None:
+        return f"choose from {', '.join(map(printable, known))}"
+    return f"did you mean {nearest!r}?"
 
 
 def find_nearest(name: str, known: Iterable[str]) -> str | None:

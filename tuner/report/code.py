@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from typing import Any
 
@@ -11,6 +12,7 @@ import tomli_w
 from tuner.analysis.summary import BestTrial, StudySummary
 from tuner.domain.calls import Call
 from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.printable import printable
 from tuner.errors import NotFoundError
 from tuner.report.loop_code import LoopCode
 from tuner.report.optimizer_code import OptimizerCode
@@ -36,15 +38,18 @@ def to_python(summary: StudySummary) -> str:
     body = [*schedule.constants, *optimizer.constants, *loop.constants]
     for lines in (*definitions, _demonstration(optimizer, schedule, loop)):
         body += ["", "", *lines] if lines else []
-    lines = [
-        # In comments, what a user named things cannot become code.
-        f"# The winner of the tuner study {summary.name!r}: {best.config.optimizer}, "
+    head = [
+        f"The winner of the tuner study {summary.name!r}: {best.config.optimizer}, "
         f"{best.config.schedule} schedule.",
-        f"# Trial {best.record.number} reached {summary.spec.study.metric} = {best.record.value!r}",
-        f"# on {summary.spec.study.workload} with batch size {best.config.batch_size}, "
+        f"Trial {best.record.number} reached {summary.spec.study.metric} = {best.record.value!r}",
+        f"on {summary.spec.study.workload} with batch size {best.config.batch_size}, "
         f"{f'computed in {train.accumulate} parts, ' if train.accumulate > 1 else ''}"
         f"{train.precision},"
         f" {'no gradient clipping' if clip is None else f'gradients clipped to norm {clip}'}.",
+    ]
+    lines = [
+        # In comments of one line, what a user named things cannot become code.
+        *(f"# {printable(line)}" for line in head),
         *optimizer.remarks,
         "",
         *_imports("\n".join(body), optimizer.packages),
@@ -64,7 +69,7 @@ def to_toml(summary: StudySummary) -> str:
     best = _best(summary)
     config = best.config
     tree = summary.spec.model_dump(mode="json", exclude_none=True)
-    tree["study"]["name"] = f"{summary.name[:190]}-winner"
+    tree["study"]["name"] = f"{_to_name(summary.name)}-winner"
     tree["budget"]["trials"] = 1
     tree["space"] = {"optimizers": [config.optimizer], "schedules": [config.schedule]}
     tree["optimizer"] = {config.optimizer: config.optimizer_values}
@@ -77,11 +82,11 @@ def to_toml(summary: StudySummary) -> str:
         fixed = (("weight_decay", group.weight_decay), ("momentum", group.momentum))
         table |= {"lr_multiplier": group.lr_multiplier}
         table |= {key: value for key, value in fixed if value is not None}
-    own = "".join(f"# {name} = {value!r}\n" for name, value in config.own.items())
-    head = f"# The winner of {summary.name}: trial {best.record.number}, {best.record.value!r}.\n"
-    if own:
-        head += f"# The workload's own hyperparameters are searched again; they were:\n{own}"
-    return head + tomli_w.dumps(tree)
+    head = [f"The winner of {summary.name}: trial {best.record.number}, {best.record.value!r}."]
+    if config.own:
+        head.append("The workload's own hyperparameters are searched again; they were:")
+        head += [f"{name} = {value!r}" for name, value in config.own.items()]
+    return "".join(f"# {printable(line)}\n" for line in head) + tomli_w.dumps(tree)
 
 
 def to_winner(summary: StudySummary) -> dict[str, Any]:
@@ -118,6 +123,11 @@ def to_winner(summary: StudySummary) -> dict[str, Any]:
         "grad_clip": summary.spec.train.grad_clip,
         "precision": summary.spec.train.precision,
     }
+
+
+def _to_name(name: str) -> str:
+    """Returns a name as a study file may have it: in the database it may have been changed."""
+    return re.sub(r"[/\\\x00-\x1f\x7f-\x9f]", "-", name[:190]).lstrip("- ") or "study"
 
 
 def _describe(wrapper: Call) -> dict[str, Any]:
