@@ -21,6 +21,7 @@ from tuner.cli.trial import trial
 from tuner.cli.worker import worker
 from tuner.cli.workers import workers
 from tuner.cli.workloads import workloads
+from tuner.domain.places import starting_here
 from tuner.domain.printable import cut, printable
 from tuner.errors import NotFoundError, SpecError, TunerError, UnavailableError
 
@@ -37,7 +38,8 @@ class Commands(Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command."""
         try:
-            return super().invoke(ctx)
+            with starting_here():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except TunerError as error:

@@ -131,7 +131,7 @@ class Studies:
                 f"The study {name!r} was not made by tuner; see it with 'tuner dashboard'."
             )
         spec = parse_spec(attributes[SPEC], origin=f"study {name!r} in {self._database.name}")
-        return StudyHandle(name, study_id, attributes[UUID], spec)
+        return StudyHandle(name, study_id, attributes.get(UUID, ""), spec)
 
     def exists(self, name: str) -> bool:
         """Tells whether there is a study of this name."""

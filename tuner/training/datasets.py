@@ -8,6 +8,7 @@ import os
 import zlib
 from pathlib import Path
 
+from tuner.domain.places import absolute
 from tuner.errors import WorkloadError
 
 
@@ -15,7 +16,7 @@ def data_folder() -> Path:
     """Returns the folder data is kept in: ``TUNER_DATA``, else the platform's cache folder."""
     configured = os.environ.get("TUNER_DATA")
     if configured:
-        return Path(configured).expanduser()
+        return absolute(configured, "TUNER_DATA")
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("tuner", appauthor=False)) / "data"
