@@ -22,14 +22,11 @@ from tuner.cli.worker import worker
 from tuner.cli.workers import workers
 from tuner.cli.workloads import workloads
 from tuner.domain.places import starting_here
-from tuner.domain.printable import cut, printable
+from tuner.domain.printable import cut_words
 from tuner.errors import NotFoundError, SpecError, TunerError, UnavailableError
 
 USE, FAULT, UNAVAILABLE = 2, 1, 69
 """Exit codes; 69 is EX_UNAVAILABLE of sysexits.h: the same may work in a while."""
-
-_ECHOED = 2000
-"""Letters of a line of an error that are shown: what is longer echoes what it was given."""
 
 
 class Commands(Group):
@@ -40,7 +37,10 @@ class Commands(Group):
         try:
             with starting_here():
                 return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            error.message = cut_words(error.message)  # type: ignore[misc]
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except TunerError as error:
             if ctx.params.get("debug"):
@@ -96,6 +96,5 @@ def _code_of(error: TunerError) -> int:
 
 
 def _say(message: str) -> None:
-    lines = [cut(line, _ECHOED) for line in hide_secrets(message).split("\n")]
     console(stderr=True).print("Error: ", style="bold red", end="")
-    click.echo(printable("\n".join(lines), lines=True), err=True)
+    click.echo(cut_words(hide_secrets(message)), err=True)

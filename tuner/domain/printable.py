@@ -11,6 +11,9 @@ of writing around; also line separators and halves of characters, which have no 
 _ESCAPED = re.compile(f"[{_ACTING}]")
 _ESCAPED_IN_LINES = re.compile(f"(?![\t\n])[{_ACTING}]")
 
+_LONG = re.compile(r"\S{500,}")
+_LONGEST_SHOWN = 100
+
 
 def printable(text: object, *, lines: bool = False) -> str:
     r"""Returns a text in which characters that a terminal would act on are shown as escapes.
@@ -37,14 +40,15 @@ def _escape(match: re.Match[str]) -> str:
     return {"\n": "\\n", "\t": "\\t"}.get(match[0], f"\\u{ord(match[0]):04x}")
 
 
-def cut(text: object, length: int = 80) -> str:
-    """Returns a value as a message echoes it: its beginning, if it is long.
+def cut(text: str, length: int = 80) -> str:
+    """Returns a text as a message echoes it: its beginning, if it is long.
 
     >>> cut("abcdefgh", 5)
     'abcd…'
     """
-    try:
-        shown = str(text)
-    except ValueError:  # an integer of more digits than Python writes
-        return "(a number of thousands of digits)"
-    return shown if len(shown) <= length else f"{shown[: length - 1]}…"
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def cut_words(text: str) -> str:
+    """Returns a message in which what is too long to be a word, a path or a URL is cut."""
+    return _LONG.sub(lambda match: cut(match[0], _LONGEST_SHOWN), text)

@@ -63,7 +63,7 @@ def _download(url: str, path: Path, name: str) -> None:
 
     try:
         pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, progressbar=False)
-    except (OSError, requests.RequestException) as error:
+    except (OSError, RuntimeError, requests.RequestException) as error:
         raise WorkloadError(
             f"{path} is missing and {url} cannot be downloaded "
             f"({type(error).__name__}). Put the file there, or set TUNER_DATA to a folder "
