@@ -101,12 +101,11 @@ def check_cache() -> Path:
         StorageError: If it is the one for temporary files, and could be another user's.
     """
     usual = Path(default_cache_dir())
-    folder = Path(os.environ.get(_FOLDER) or usual)
-    if folder != usual:
-        return folder  # the user's own choice
-    make_private(folder)
-    if not is_private(folder):
-        raise StorageError(f"another user may write into {folder}: set {_FOLDER} to one of yours")
+    # Another one is the user's own choice.
+    if Path(os.environ.get(_FOLDER) or usual) == usual:
+        make_private(usual)
+        if not is_private(usual):
+            raise StorageError(f"others may write into {usual}: set {_FOLDER} to a folder of yours")
     return Path(cache_dir())
 
 
