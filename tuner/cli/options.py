@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tuner.cli.streams import below
 from tuner.domain.fusing import AUTO, parse_fuse
 from tuner.domain.imports import allow, vouch_for
 from tuner.domain.names import find_nearest, read_typed
@@ -242,10 +244,10 @@ def open_storage(storage: str | None, *, create: bool = False) -> Database:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Returns a console that draws colours only where they can be seen."""
-    from rich.console import Console
+    """Returns a console that draws colours only where they can be seen, and takes text as text."""
+    from tuner.report.terminal import TextConsole
 
-    return Console(stderr=stderr, highlight=False)
+    return TextConsole(below(sys.stderr if stderr else sys.stdout))
 
 
 def echo_json(value: Any) -> None:

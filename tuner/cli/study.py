@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import shlex
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from tuner.cli.options import (
     TEXT,
+    F,
     Group,
     allow_option,
     console,
@@ -27,7 +29,7 @@ from tuner.cli.options import (
 )
 from tuner.cli.run import create_or_resume, train
 from tuner.domain.states import StudyState
-from tuner.errors import NotFoundError, StorageError
+from tuner.errors import NotFoundError
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
@@ -258,6 +260,16 @@ def delete(name: str, storage: str | None, yes: bool) -> None:
     click.echo(f"Deleted {name!r} and its {count} trials.")
 
 
+def _output_options(command: F) -> F:
+    """Adds ``--output`` and ``--force``."""
+    command = click.option(
+        "--force", is_flag=True, help="Write over a file that is no report or export of tuner."
+    )(command)
+    return click.option("--output", type=click.Path(path_type=Path), help="Write to a file.")(
+        command
+    )
+
+
 @study.command(
     epilog=examples(
         "tuner study report digits",
@@ -275,13 +287,18 @@ def delete(name: str, storage: str | None, yes: bool) -> None:
     show_default=True,
 )
 @click.option("--json", "style", flag_value="json", help="The same as --format json.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write to a file.")
-def report(name: str, storage: str | None, style: str, output: Path | None) -> None:
+@_output_options
+def report(name: str, storage: str | None, style: str, output: Path | None, force: bool) -> None:
     """Report what a study has found: which optimizer to use, and what it cost."""
+    from tuner.report.terminal import print_report
     from tuner.service.summaries import read_summary
 
     database, handle = _find(name, storage)
-    _write(_render(style, read_summary(database, handle), database), output)
+    summary = read_summary(database, handle)
+    if style == "terminal" and output is None:
+        print_report(summary, console())
+    else:
+        _write(_render(style, summary, database), output, force=force)
 
 
 @study.command(
@@ -299,8 +316,8 @@ def report(name: str, storage: str | None, style: str, output: Path | None) -> N
     default="python",
     show_default=True,
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Write to a file.")
-def export(name: str, storage: str | None, style: str, output: Path | None) -> None:
+@_output_options
+def export(name: str, storage: str | None, style: str, output: Path | None, force: bool) -> None:
     """Export the winner: as Python that builds it, as a study file, or as JSON."""
     import json
 
@@ -313,7 +330,7 @@ def export(name: str, storage: str | None, style: str, output: Path | None) -> N
         text = json.dumps(to_winner(summary), indent=2)
     else:
         text = to_toml(summary) if style == "toml" else to_python(summary)
-    _write(text, output)
+    _write(text, output, force=force)
 
 
 def _find(name: str, storage: str | None) -> tuple[Database, StudyHandle]:
@@ -364,20 +381,18 @@ def _render(style: str, summary: StudySummary, database: Database) -> str:
         return to_html(
             summary, optuna.load_study(study_name=summary.name, storage=database.storage)
         )
-    from tuner.report.terminal import print_report
+    from tuner.report.terminal import TextConsole, print_report
 
-    out = console()
-    with out.capture() as captured:
-        print_report(summary, out)
-    return captured.get()
+    text = io.StringIO()
+    print_report(summary, TextConsole(text))
+    return text.getvalue()
 
 
-def _write(text: str, output: Path | None) -> None:
+def _write(text: str, output: Path | None, *, force: bool) -> None:
+    from tuner.report.files import write_file
+
     if output is None:
         click.echo(text.rstrip("\n"))
         return
-    try:
-        output.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"--output {output}: cannot be written: {error.strerror}.") from None
+    write_file(output, text, force=force)
     click.echo(f"Wrote {output}", err=True)

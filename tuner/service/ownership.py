@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from tuner.domain.places import make_private
+from tuner.errors import StorageError
 from tuner.service.folders import study_folder
 from tuner.store import Database, StudyHandle
 from tuner.store.origin import is_still_there, read_origin
@@ -36,8 +38,8 @@ def claim_folder(database: Database, study: StudyHandle) -> Path:
         if mark == wanted:
             return folder
         # A disk that takes no mark takes no checkpoint, and work goes on without.
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(OSError, StorageError):
+            make_private(folder)
             if not _write_mark(folder, wanted, instead=mark is not None):
                 continue  # another database was faster
         return folder

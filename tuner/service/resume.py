@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from tuner.domain.printable import cut
 from tuner.domain.spec import Budget, StudySpec
 from tuner.errors import NotFoundError, SpecError
 from tuner.store import Database, Studies, StudyHandle, default_url, open_database
@@ -150,4 +151,4 @@ def _follows(key: str, differences: dict[str, tuple[object, object]]) -> bool:
 
 
 def _show(value: object) -> str:
-    return "nothing" if value is None else str(value)
+    return "nothing" if value is None else cut(str(value), 200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,6 +250,8 @@ def _identify(path: Path) -> tuple[int, int] | None:
 def _connect(url: str, *, create: bool) -> Database:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    if create:
+        _create_private(url)
     with translated(url):
         try:
             storage = _retry_while_others_create(lambda: Storage(url, create=create))
@@ -257,6 +260,14 @@ def _connect(url: str, *, create: bool) -> Database:
                 raise versions.no_studies(redact(url)) from None
             raise
     return Database(url, storage)
+
+
+def _create_private(url: str) -> None:
+    """Makes the file of a SQLite database for this user alone; its logs have the same rights."""
+    path = sqlite_path(url)
+    if path is not None:
+        with contextlib.suppress(OSError):  # it is there, or SQLite tells why it cannot be
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _migrate(database: Database) -> str:

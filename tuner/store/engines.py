@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sqlite3
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -41,7 +46,12 @@ def engine_options(url: sa.URL) -> dict[str, Any]:
     """Returns SQLAlchemy's arguments for an engine; options in the URL come before ours."""
     if url.get_backend_name() == "sqlite":
         # Without a transaction of its own, the driver leaves BEGIN to us (see _begin).
-        return {"connect_args": {"isolation_level": None, "timeout": _BUSY_TIMEOUT_S}}
+        ours = {"isolation_level": None, "timeout": _BUSY_TIMEOUT_S}
+        path = Path(str(url.database))
+        if not _is_still(path):
+            return {"connect_args": ours}
+        uri = f"file:{quote(str(path))}?immutable=1"
+        return {"creator": partial(sqlite3.connect, uri, uri=True, check_same_thread=False, **ours)}
     ours = {key: value for key, value in _POSTGRESQL.items() if key not in url.query}
     return {"connect_args": ours, **_POSTGRESQL_POOL}
 
@@ -56,6 +66,15 @@ def configure(engine: sa.Engine) -> None:
         event.listen(engine, "connect", _configure_postgresql)
         event.listen(engine, "handle_error", _leave)
     engine.dispose()
+
+
+def _is_still(path: Path) -> bool:
+    """Tells whether a SQLite file lies where nothing can be written, and nobody has it open.
+
+    SQLite cannot even read it then, for want of a place for its locks, unless it is told so.
+    """
+    locks = path.with_name(f"{path.name}-wal")
+    return path.is_file() and not locks.exists() and not os.access(path.parent, os.W_OK)
 
 
 @contextlib.contextmanager

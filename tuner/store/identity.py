@@ -21,10 +21,11 @@ from optuna.trial import TrialState
 
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
-from tuner.errors import NotFoundError, SpecError
+from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import events
 from tuner.store import optuna_tables as ot
 from tuner.store.damage import parse_value, tell_damage
+from tuner.store.identifiers import fault_of
 from tuner.store.tables import leases
 
 UUID, SPEC, HOME, STATE = "tuner:uuid", "tuner:spec", "tuner:home", "tuner:state"
@@ -39,12 +40,22 @@ class StudyHandle:
         study_id: Its id in Optuna's tables; changes when the study is renamed.
         uuid: Its identity, which never changes.
         spec: Its resolved spec.
+
+    Raises:
+        StorageError: If its identity is none.
     """
 
     name: str
     study_id: int
     uuid: str
     spec: StudySpec
+
+    def __post_init__(self) -> None:
+        fault = fault_of(self.uuid)
+        if fault is not None:
+            raise StorageError(
+                f"The study {self.name!r} {fault} To be rid of it, delete it in 'tuner dashboard'."
+            )
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ class Studies:
                 f"The study {name!r} was not made by tuner; see it with 'tuner dashboard'."
             )
         spec = _parse(attributes[SPEC], f"study {name!r} in {self._database.name}")
-        return StudyHandle(name, study_id, attributes[UUID], spec)
+        return StudyHandle(name, study_id, attributes.get(UUID, ""), spec)
 
     def exists(self, name: str) -> bool:
         """Tells whether there is a study of this name."""
