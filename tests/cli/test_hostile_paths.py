@@ -101,9 +101,12 @@ def train(run):
     print("password=hunter2", "\\x1b]0;owned\\x07")
     sys.stderr.write(os.environ["PGPASSWORD"] + "\\r\\n")
     model = torch.nn.Linear(1, 1)
-    run.optimizer(model)
-    run.schedule(run.optimizer(model))
+    optimizer = run.optimizer(model)
+    schedule = run.schedule(optimizer)
     for step, _ in run.steps([0]):
+        model(torch.ones(1, 1)).sum().backward()
+        optimizer.step()
+        schedule.step()
         if run.due(step):
             run.report(step, val_loss=1.0)
     return 1.0

@@ -38,7 +38,7 @@ class Origin:
         if self.file is None:
             return f"postgresql {self.server} {self.oid}"
         try:
-            return f"sqlite {os.path.relpath(self.file, seen_from.resolve())}"
+            return f"sqlite {os.path.relpath(self.file, os.path.realpath(seen_from))}"
         except ValueError:  # on another drive
             return f"sqlite {self.file}"
 
@@ -70,7 +70,7 @@ def is_still_there(database: Database, study_uuid: str, described: str, seen_fro
     """
     kind, _, place = described.partition(" ")
     if kind == "sqlite":
-        return _holds(seen_from.resolve() / place, study_uuid)
+        return _holds(Path(os.path.realpath(seen_from), place), study_uuid)
     server, _, oid = place.partition(" ")
     if sqlite_path(database.url) is not None or server != _read_server(database):
         return True
