@@ -104,11 +104,11 @@ def test_an_average_s_table_needs_the_average():
     [
         ("none", "none"),
         ({"choices": ["ema", "none"]}, "none"),
-        ({"choices": ["ema", "swa"]}, "none"),
+        ({"choices": ["ema", "swa"]}, "ema"),
         ("swa", "swa"),
     ],
 )
-def test_a_default_averages_nothing_unless_the_file_fixes_it(average: Any, expected: str):
+def test_a_default_averages_nothing_unless_the_file_leaves_no_choice(average: Any, expected: str):
     spec = spec_of(train={"average": average})
     assert decode(spec, default_proposals(spec)[0]).average == expected
 
@@ -163,6 +163,7 @@ def test_only_a_momentum_of_its_own_is_warmed_up(
     assert decode(spec, Proposal(params)).momentum_warmup == (0.5 if warms else 0.0)
 
 
-def test_a_default_does_not_warm_up_what_is_searched():
-    spec = spec_of(train={"momentum_warmup": {"low": 0.1, "high": 0.5}})
-    assert decode(spec, default_proposals(spec)[0]).momentum_warmup == 0.0
+@pytest.mark.parametrize(("low", "expected"), [(0.0, 0.0), (0.1, 0.1)])
+def test_a_default_warms_up_as_little_as_the_file_lets_it(low: float, expected: float):
+    spec = spec_of(train={"momentum_warmup": {"low": low, "high": 0.5}})
+    assert decode(spec, default_proposals(spec)[0]).momentum_warmup == expected

@@ -506,7 +506,7 @@ def test_frozen_groups_thaw_with_our_schedules():
     first, second = parameters((3,), (2,))
     optimizer = YellowFin([{"params": [first]}, {"params": [second], "frozen_until": 0.5}])
     waiting = optimizer.param_groups.pop()
-    joint = JointOptimizer([optimizer], [FrozenGroup(optimizer, waiting)])
+    joint = JointOptimizer([optimizer], [FrozenGroup(optimizer, waiting, tuple(waiting["params"]))])
     schedule = build_schedule("cosine", SCHEDULES["cosine"].decode({}), joint, 10)
     before = second.detach().clone()
     for step in range(10):

@@ -20,6 +20,7 @@ KEYS = {
     "best",
     "optimizers",
     "apart",
+    "exhausted",
     "averages",
     "wall_s",
     "training_s",

@@ -24,6 +24,14 @@ def train(run):
 
 
 def returns(run):
+    optimizer = run.optimizer(nn.Linear(2, 1))
+    for step in run.steps():
+        optimizer.step()
+    return 0.25
+
+
+def foreign(run):
+    """Trains with an optimizer of its own."""
     return 0.25
 
 
@@ -65,7 +73,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize(
     ("loop", "parameters", "metrics"),
-    [("train", 3, {"val_loss": 0.5, "accuracy": 1.0}), ("returns", 0, {"val_loss": 0.25})],
+    [("train", 3, {"val_loss": 0.5, "accuracy": 1.0}), ("returns", 3, {"val_loss": 0.25})],
 )
 def test_a_training_loop_is_run_for_a_few_steps(
     module: str, loop: str, parameters: int, metrics: dict[str, float]
@@ -74,6 +82,12 @@ def test_a_training_loop_is_run_for_a_few_steps(
     assert check.error is None
     assert (check.parameters, check.metrics) == (parameters, metrics)
     assert check.cells()[:2] == (f"{module}:{loop}", "yes")
+
+
+def test_a_training_loop_with_an_optimizer_of_its_own_does_not_run(module: str) -> None:
+    error = check_workload(f"{module}:foreign", "cpu").error
+    assert error is not None
+    assert "use the one that run.optimizer(model) returns" in error
 
 
 def test_a_workload_class_is_trained_and_evaluated(module: str) -> None:

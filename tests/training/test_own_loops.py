@@ -228,7 +228,8 @@ def test_what_a_closure_costs_is_counted_and_capped():
             schedule.step()
         return 1.0
 
-    config = make_config("lbfgs", schedule="constant", warmup=0.0, lr=0.01, max_iter=8)
+    values = {"lr": 0.01, "max_iter": 8, "line_search_fn": "none"}
+    config = make_config("lbfgs", schedule="constant", warmup=0.0, **values)
     trial = train(loop, make_spec(50, 1), config)
     assert trial.run.taken == len(calls) == 50
     assert trial.run.turns == 7

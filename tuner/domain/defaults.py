@@ -49,12 +49,13 @@ def bend_defaults(spec: StudySpec, branches: Mapping[str, str]) -> list[BentDefa
     """Returns which defaults the study file does not allow.
 
     Ranges of the catalog bind no default: a weight decay of 0 lies outside every logarithmic one.
+    What a network has of its own is bound as it is decoded (``domain/networks.py``).
 
     Args:
         spec: A resolved spec.
         branches: The row of each table, by the table's name.
     """
-    bent = [found for table, name in branches.items() for found in _bend(spec, table, name)]
+    bent = [found for table in _ROWS for found in _bend(spec, table, branches[table])]
     return [*bent, *_bend_groups(spec, branches["optimizer"], bent)]
 
 
