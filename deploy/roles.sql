@@ -70,6 +70,58 @@ DROP POLICY IF EXISTS tuner_worker_updates ON study_user_attributes;
 CREATE POLICY tuner_worker_updates ON study_user_attributes FOR UPDATE TO tuner_worker
     USING (key = 'tuner:home') WITH CHECK (key = 'tuner:home');
 
+-- What is over is over: nobody but the owner changes what is recorded of a trial that has ended, nor
+-- records one as ended that was never trained. What the ending itself writes carries its transaction.
+CREATE OR REPLACE FUNCTION public.tuner_refuse_ended() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    owner oid := (SELECT relowner FROM pg_catalog.pg_class WHERE oid = TG_RELID);
+    touched int[];
+    ended int;
+BEGIN
+    IF pg_catalog.pg_has_role(current_user, owner, 'USAGE') THEN
+        RETURN NULL;
+    END IF;
+    IF TG_TABLE_NAME = 'trials' THEN
+        IF TG_OP = 'INSERT' AND NEW.state IN ('COMPLETE', 'PRUNED', 'FAIL')
+           OR TG_OP = 'UPDATE' AND OLD.state IN ('COMPLETE', 'PRUNED', 'FAIL') THEN
+            ended := NEW.trial_id;
+        END IF;
+    ELSIF TG_TABLE_NAME = 'tuner_curves' THEN
+        SELECT t.trial_id INTO ended
+        FROM public.study_user_attributes AS a JOIN public.trials AS t USING (study_id)
+        WHERE a.key = 'tuner:uuid' AND t.state IN ('COMPLETE', 'PRUNED', 'FAIL')
+          AND (a.value_json = format('"%s"', NEW.study_uuid) AND t.number = NEW.number
+               OR TG_OP = 'UPDATE' AND a.value_json = format('"%s"', OLD.study_uuid)
+                  AND t.number = OLD.number)
+        LIMIT 1;
+    ELSE
+        touched := ARRAY[NEW.trial_id] || CASE WHEN TG_OP = 'UPDATE' THEN OLD.trial_id END;
+        EXECUTE format(
+            'SELECT t.trial_id FROM public.trials AS t WHERE t.trial_id = ANY ($1) '
+            'AND t.state IN (''COMPLETE'', ''PRUNED'', ''FAIL'') AND NOT EXISTS ('
+            'SELECT FROM %s AS r WHERE r.%I = $2 AND r.xmin = t.xmin) LIMIT 1',
+            TG_RELID::regclass, TG_ARGV[0])
+        INTO ended
+        USING touched, (to_jsonb(NEW) ->> TG_ARGV[0])::int;
+    END IF;
+    IF ended IS NOT NULL THEN
+        RAISE EXCEPTION 'you may not change a trial that is over (id %)', ended
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END
+$$;
+SELECT format('DROP TRIGGER IF EXISTS tuner_ended ON public.%I', name),
+       format('CREATE TRIGGER tuner_ended AFTER INSERT OR UPDATE ON public.%I '
+              'FOR EACH ROW EXECUTE FUNCTION public.tuner_refuse_ended(%L)', name, key)
+FROM (VALUES
+    ('trials', ''), ('tuner_curves', ''),
+    ('trial_params', 'param_id'), ('trial_values', 'trial_value_id'),
+    ('trial_intermediate_values', 'trial_intermediate_value_id'),
+    ('trial_user_attributes', 'trial_user_attribute_id')
+) AS tables (name, key)
+\gexec
+
 -- The dashboard reads, and keeps the notes that people write there.
 GRANT INSERT, UPDATE ON study_system_attributes, trial_system_attributes TO tuner_dashboard;
 GRANT USAGE ON SEQUENCE

@@ -25,6 +25,10 @@ class StorageError(TunerError):
     """A database that cannot be reached, read or written, or is of another version."""
 
 
+class DamageWarning(UserWarning):
+    """A part of a database that cannot be read, and without which the rest is shown."""
+
+
 class UnavailableError(StorageError):
     """A database that cannot be reached right now; the same may well work in a while."""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from tuner.cli.main import UNAVAILABLE
+from tuner.cli.main import UNAVAILABLE, cli
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -138,6 +141,11 @@ def test_database_of_a_newer_version_is_told(tuner: Tuner, project: Path) -> Non
         connection.execute("UPDATE tuner_alembic_version SET version_num = '0999'")
     connection.close()
     says(tuner("study", "list"), 1, "0999", "newer")
+    shown = tuner("db", "status")
+    assert shown.returncode == 0
+    assert "0999 (known: " in shown.stdout
+    assert "a newer tuner made the tables" in shown.stdout
+    assert json.loads(tuner("db", "status", "--json").stdout)["needs_newer"]
 
 
 def test_other_spec_under_a_used_name_is_shown_and_refused(tuner: Tuner, project: Path) -> None:
@@ -145,6 +153,109 @@ def test_other_spec_under_a_used_name_is_shown_and_refused(tuner: Tuner, project
     changed = ["--set", "search.seed=4", "--set", "budget.epochs=3"]
     ended = tuner("study", "create", "studies/parabola.toml", *changed)
     says(ended, 2, "search.seed: 0 in the database, 4 now", "budget.epochs: 12.0", "--name")
+
+
+DEEP = 20_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--set", f"optimizer.adam.lr={'[' * DEEP}{']' * DEEP}"), "nested too deeply"),
+        (("--set", f"budget.trials={'9' * 5000}"), "more than 64 bits"),
+        (("--set", f"train.batch_size={{ choices = [0x{'f' * 5000}] }}"), "more than 64 bits"),
+        (("--set", f"budget.steps={2**63}"), "more than 64 bits"),
+        (("--optimizers", f"{'lookahead(' * 2000}sgd{')' * 2000}"), "looks ahead already"),
+        (("--set", f"train.precision={'x' * 5000}"), "train.precision = 'xxx"),
+        (("--workload", "x" * 5000), "must be an import string"),
+        (("--name", "/" * 5000), "at most 200 characters"),
+    ],
+    ids=lambda value: value[1][:30] if isinstance(value, tuple) else "",
+)
+def test_what_is_too_deep_large_or_long_is_refused_and_echoed_in_part(
+    project: Path, arguments: tuple[str, ...], part: str
+) -> None:
+    ended = CliRunner().invoke(cli, ["study", "create", "studies/parabola.toml", *arguments])
+    assert ended.exit_code == 2, ended.output
+    assert part in ended.output
+    assert "fault of tuner" not in ended.output
+    assert max(map(len, ended.output.splitlines())) < 600
+
+
+@pytest.mark.parametrize("depth", [50, 300, 480, DEEP])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{ a = ", " }")])
+def test_study_file_nested_too_deeply_is_refused(
+    project: Path, depth: int, opening: str, closing: str
+) -> None:
+    deep = f"{opening * depth}1{closing * depth}"
+    Path("deep.toml").write_text(f"{_GOOD}\n[optimizer.adam]\nlr = {deep}\n")
+    ended = CliRunner().invoke(cli, ["study", "create", "deep.toml"])
+    assert ended.exit_code == 2, ended.output
+    assert "fault of tuner" not in ended.output
+    assert max(map(len, ended.output.splitlines())) < 600
+
+
+@pytest.mark.parametrize("arguments", [("x" * 5000,), ("trial", "show", "x", "9" * 5000)])
+def test_word_that_is_no_command_or_number_is_echoed_in_part(
+    project: Path, arguments: tuple[str, ...]
+) -> None:
+    ended = CliRunner().invoke(cli, arguments)
+    assert ended.exit_code == 2
+    assert max(map(len, ended.output.splitlines())) < 600
+
+
+@pytest.mark.parametrize(
+    ("home", "part"),
+    [
+        ("file", "the folder cannot be made"),
+        ("file/below", "the folder cannot be made"),
+        ("loop", "the folder cannot be made"),
+        ("~nobody-of-this-name/x", "there is no such user"),
+    ],
+)
+def test_home_that_cannot_be_one_is_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch, home: str, part: str
+) -> None:
+    Path("file").write_text("")
+    Path("loop").symlink_to("loop")
+    create = ["study", "create", "studies/parabola.toml", "--no-check"]
+    assert CliRunner().invoke(cli, create).exit_code == 0
+    monkeypatch.setenv("TUNER_HOME", home)
+    ended = CliRunner().invoke(cli, ["study", "run", "parabola", "--device", "cpu"])
+    assert ended.exit_code in (1, 2)
+    assert part in ended.output
+    assert "fault of tuner" not in ended.output
+
+
+@pytest.mark.parametrize("place", ["loop", "loop/x", "file/x"])
+def test_place_that_leads_nowhere_is_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    Path("file").write_text("")
+    Path("loop").symlink_to("loop")
+    url = ["--storage", f"sqlite:///{place}"]
+    for arguments in (
+        ["study", "create", place],
+        ["study", "create", "studies/parabola.toml", "--no-check", *url],
+        ["study", "report", "x", *url],
+        ["dashboard", "--password-file", place],
+        ["init", place],
+    ):
+        ended = CliRunner().invoke(cli, arguments)
+        assert ended.exit_code in (1, 2), ended.output
+        assert "fault of tuner" not in ended.output, ended.output
+
+
+def test_deleted_working_directory_is_told_where_it_matters(project: Path) -> None:
+    gone = project / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    for arguments in (["study", "list"], ["run", str(project / "studies/parabola.toml")]):
+        ended = CliRunner().invoke(cli, arguments)
+        assert ended.exit_code == 2
+        assert "The working directory has been deleted" in ended.output
+    assert CliRunner().invoke(cli, ["optimizers", "adam"]).exit_code == 0
 
 
 def test_debug_shows_where_an_error_comes_from(tuner: Tuner) -> None:

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from tests.conftest import MakeSpec
 from tuner.cli.main import cli
 from tuner.search import Proposer
-from tuner.service.folders import study_folder
+from tuner.service.ownership import claim_folder
 from tuner.store import Database, Ledger, Studies, StudyHandle, open_database
 from tuner.store.control import read_state
 from tuner.store.records import read_record
@@ -112,8 +112,8 @@ def test_repair_tells_what_it_did(typed: Type) -> None:
 def test_repair_deletes_the_checkpoints_of_trials_that_are_over(
     typed: Type, database: Database, small: StudyHandle
 ) -> None:
-    checkpoints = study_folder(database.url, small) / "checkpoints"
-    checkpoints.mkdir(parents=True)
+    checkpoints = claim_folder(database, small) / "checkpoints"
+    checkpoints.mkdir()
     (checkpoints / f"trial-0-{'0' * 32}.pt").write_bytes(b"left behind")
     typed("study", "repair", "small")
     assert list(checkpoints.iterdir()) == []

@@ -29,7 +29,7 @@ def test_a_table_has_a_rule_under_its_head():
 
 def test_names_are_text_and_never_markup():
     text = to_markdown(mixed_summary(make_spec(name="a_b*c|d<script>")))
-    assert "# a\\_b\\*c\\|d&lt;script>" in text
+    assert "# a\\_b\\*c\\|d&lt;script&gt;" in text
 
 
 def test_underscores_around_a_metric_are_text_and_never_markup():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ class Bureau:
         interruption = Interruption()
         watchdog = Watchdog(interruption, stall_s=300.0)
         proposer = Proposer(self.study.spec, seed)
-        presence = Presence(worker)
+        presence = Presence(uuid.uuid4().hex)
         return Desk(ledger, reader, proposer, patience, seed, interruption, watchdog, presence)
 
 

@@ -111,7 +111,7 @@ def work(
         study=study,
         device=device,
         interruption=interruption or Interruption(),
-        started_at=time.time(),
+        started_at=time.monotonic(),
         log=log,
         fuse=fuse,
     )

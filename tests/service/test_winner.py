@@ -23,7 +23,7 @@ def finish(project: Path, database: Database, make_spec: MakeSpec) -> Any:
 
     def run(**tables: Any) -> None:
         study = Studies(database).create(make_spec(**tables))
-        Worker(database, study, torch.device("cpu"), Interruption(), time.time()).run()
+        Worker(database, study, torch.device("cpu"), Interruption(), time.monotonic()).run()
 
     return run
 

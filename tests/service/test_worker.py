@@ -18,6 +18,7 @@ from tuner.errors import NotFoundError, SpecError, WorkloadError
 from tuner.search import Proposer
 from tuner.service.folders import study_folder
 from tuner.service.interruption import Interruption
+from tuner.service.ownership import claim_folder
 from tuner.service.worker import Log, Worker
 from tuner.store import (
     Database,
@@ -181,7 +182,7 @@ def work(
         study=study,
         device=torch.device("cpu"),
         interruption=interruption or Interruption(),
-        started_at=time.time(),
+        started_at=time.monotonic(),
         log=log,
     )
     worker.run()
@@ -311,8 +312,8 @@ def test_damaged_checkpoint_starts_the_trial_over(
 def test_files_that_can_never_count_are_gone_when_a_worker_has_started(
     project: Path, database: Database, study: StudyHandle
 ) -> None:
-    checkpoints = study_folder(database.url, study) / "checkpoints"
-    checkpoints.mkdir(parents=True)
+    checkpoints = claim_folder(database, study) / "checkpoints"
+    checkpoints.mkdir()
     left = [checkpoints / f"trial-99-{'0' * 32}{end}" for end in (".pt", ".1234.part")]
     for path in left:
         path.write_bytes(b"left behind")

@@ -2,18 +2,36 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 
 import pytest
 import sqlalchemy as sa
 
-from tests.conftest import PASSWORD, away
+from tests.conftest import PASSWORD, away, run_on
 from tuner.errors import StorageError, UnavailableError
 from tuner.store import Database, engines, open_database
 from tuner.store.urls import redact
+
+CODES = """
+03000 08000 08001 08003 08004 08006 08007 08P01 09000 0A000 0B000 0F000 0L000 0P000 20000 21000
+22000 22003 22012 22P02 23000 23502 23503 23505 23514 24000 25000 25001 25006 25P01 25P02 25P03
+25P04 26000 27000 28000 28P01 2B000 2D000 2F000 34000 38000 39000 3B000 3D000 3F000 40000 40001
+40002 40003 40P01 42000 42601 42703 42804 42P01 42P05 44000 53000 53100 53200 53300 53400 54000
+54001 55000 55006 55P02 55P03 57000 57014 57P01 57P02 57P03 57P04 57P05 58000 58030 58P01 58P02
+72000 F0000 HV000 P0000 P0001 XX000 XX001 XX002
+"""
+"""Of each class in PostgreSQL's Appendix A, the codes that a statement of ours might meet."""
+
+PASSING = """
+08000 08001 08003 08004 08006 08007 08P01 23503 25006 25P03 25P04 26000 40000 40001 40002 40003
+40P01 53000 53200 53300 53400 55006 55P03 57000 57014 57P01 57P02 57P03 57P05 58000 58030 72000
+XX000
+"""
 
 
 def everything_said(error: BaseException) -> str:
@@ -123,6 +141,91 @@ class TestPostgreSQL:
 
         with ThreadPoolExecutor(2) as pool:
             assert "deadlock" in "".join(pool.map(lock, ((1, 2), (2, 1))))
+
+    def test_conflict_between_transactions_is_a_matter_of_trying_again(
+        self, database: Database
+    ) -> None:
+        def rename(name: str) -> str:
+            return f"UPDATE studies SET study_name = '{name}'"  # noqa: S608
+
+        def lose() -> None:
+            with database.write() as connection:
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+                connection.exec_driver_sql("SELECT * FROM studies")
+                with database.write() as other:
+                    other.exec_driver_sql(rename("b"))
+                connection.exec_driver_sql(rename("c"))
+
+        with database.write() as connection:
+            connection.exec_driver_sql("INSERT INTO studies VALUES (1, 'a')")
+        with pytest.raises(UnavailableError, match="concurrent update"):
+            lose()
+
+    def test_statement_that_takes_too_long_is_tried_again(self, database: Database) -> None:
+        def sleep() -> None:
+            with database.write() as connection:
+                connection.exec_driver_sql("SET LOCAL statement_timeout = '50ms'")
+                connection.exec_driver_sql("SELECT pg_sleep(60)")
+
+        with pytest.raises(UnavailableError, match="longer than the server's statement_timeout"):
+            sleep()
+        assert database.clock_s() > 0
+
+    def test_statement_that_an_operator_cancels_is_tried_again(self, database: Database) -> None:
+        pids: Queue[int] = Queue()
+
+        def sleep() -> None:
+            with database.write() as connection:
+                pids.put(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+                connection.exec_driver_sql("SELECT pg_sleep(60)")
+
+        with ThreadPoolExecutor(1) as pool:
+            asleep = pool.submit(sleep)
+            cancel = f"SELECT pg_cancel_backend({pids.get(timeout=60)})"
+            while not asleep.done():
+                run_on(database.url, cancel)
+                time.sleep(0.01)
+            with pytest.raises(UnavailableError, match="somebody has cancelled the statement"):
+                asleep.result()
+        assert database.clock_s() > 0
+
+    def test_transaction_that_idled_for_too_long_is_tried_again(self, database: Database) -> None:
+        def idle() -> None:
+            with database.write() as connection:
+                connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '20ms'")
+                time.sleep(0.2)
+                connection.exec_driver_sql("SELECT 1")
+
+        with pytest.raises(UnavailableError):
+            idle()
+        assert database.clock_s() > 0
+
+    def test_server_that_takes_no_writes_for_a_while_is_connected_to_anew(
+        self, postgres_server: str, database: Database
+    ) -> None:
+        name = sa.make_url(database.url).database
+        run_on(postgres_server, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        database.engine.dispose()  # as a failover does
+        with (
+            pytest.raises(UnavailableError, match="a standby, or a failover is under way"),
+            database.write() as connection,
+        ):
+            connection.exec_driver_sql("INSERT INTO studies VALUES (1, 'a')")
+        run_on(postgres_server, f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        with database.write() as connection:
+            connection.exec_driver_sql("INSERT INTO studies VALUES (1, 'a')")
+
+    def test_every_class_of_codes_is_either_a_matter_of_waiting_or_not(
+        self, database: Database
+    ) -> None:
+        def pass_(code: str) -> bool:
+            raising = f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$"
+            with pytest.raises(StorageError) as caught, database.write() as connection:
+                connection.exec_driver_sql(raising)
+            return isinstance(caught.value, UnavailableError)
+
+        passing = [code for code in CODES.split() if pass_(code)]
+        assert passing == PASSING.split()
 
     def test_write_about_what_was_just_deleted_is_a_matter_of_looking_again(
         self, database: Database

@@ -223,14 +223,14 @@ def test_report_costs_few_statements(bench: Bench) -> None:
 
 def test_worker_that_asks_is_alive_at_that_moment(database: Database, make_spec: MakeSpec) -> None:
     study = Studies(database).create(make_spec(budget={"steps": 5, "wall_time": 100.0}))
-    ledger = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
+    now = 1000.0
+    identity = WorkerIdentity("a", "host", 1, "cpu", "0")
+    ledger = Ledger(database, study, identity, clock=lambda: now)
     ledger.register(0.0, lambda ordinal: ordinal)
-    with database.write() as connection:
-        connection.execute(
-            sa.text(
-                "UPDATE tuner_workers SET started_at = started_at - 101, last_seen = last_seen - 99"
-            )
-        )
+    now += 99
+    ledger.touch()
+    assert not ledger.orders().out_of_time
+    now += 2
     assert read_elapsed_s(database, study)[0] < 100
     assert ledger.orders().out_of_time
 
@@ -333,8 +333,7 @@ def test_extended_budget_counts_at_once_for_a_running_worker(bench: Bench) -> No
     for _ in range(bench.study.spec.budget.trials):
         ledger.finish(bench.start(ledger), TrialState.PRUNED, None, {})
     assert ledger.start([], bench.proposer.propose()) is None
-    budget = bench.study.spec.budget.model_copy(update={"trials": 7})
-    Studies(bench.database).extend(bench.study, budget)
+    Studies(bench.database).extend(bench.study, lambda budget: {"trials": 7})
     assert bench.start(ledger).number == 6
 
 
@@ -472,6 +471,5 @@ def test_extended_wall_time_counts_at_once_for_a_running_worker(
     ledger = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
     ledger.register(101.0, lambda ordinal: ordinal)
     assert ledger.orders().out_of_time
-    budget = study.spec.budget.model_copy(update={"wall_time": 500.0})
-    Studies(database).extend(study, budget)
+    Studies(database).extend(study, lambda budget: {"wall_time": 500.0})
     assert not ledger.orders().out_of_time

@@ -9,23 +9,27 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
 from sqlalchemy.exc import ProgrammingError
 
 from tests.conftest import PASSWORD, ROOT, MakeSpec, run_on
 from tuner.domain.states import StudyState
 from tuner.errors import DeniedError
+from tuner.search import Proposer
 from tuner.service.dashboard import Place, listen
-from tuner.store import Database, Studies, StudyHandle, open_database
+from tuner.store import Database, Lease, Ledger, Studies, StudyHandle, open_database
 from tuner.store.control import set_state
 from tuner.store.database import upgrade_database
 from tuner.store.identity import HOME, SPEC
+from tuner.store.optuna_calls import OWN_CALLS
 from tuner.store.records import read_records
 from tuner.store.reruns import rerun
-from tuner.store.workers import read_workers
+from tuner.store.workers import WorkerIdentity, read_workers
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 As = Callable[[str], str]
@@ -111,7 +115,7 @@ def test_worker_takes_a_study_to_its_end(
         ("tuner_worker", lambda d, s: Studies(d).delete(s), "delete studies"),
         (
             "tuner_worker",
-            lambda d, s: Studies(d).extend(s, s.spec.budget),
+            lambda d, s: Studies(d).extend(s, lambda budget: {"trials": 9}),
             "create or change studies",
         ),
         (
@@ -191,6 +195,103 @@ def test_tables_that_exist_need_no_right_to_make_them(acting: As, role: str) -> 
 def test_nobody_but_the_owner_may(acting: As, small: StudyHandle, statement: str) -> None:
     for role in ("tuner_worker", "tuner_dashboard"):
         assert code_of(acting(role), statement) == DENIED
+
+
+@pytest.fixture
+def worked_on(acting: As, small: StudyHandle) -> Iterator[tuple[Ledger, Lease]]:
+    """Returns a worker of the worker's role, with trial 0 over and trial 1 in training."""
+    database = open_database(acting("tuner_worker"))
+    ledger = Ledger(database, small, WorkerIdentity("w", "host", 1, "cpu", "0"))
+    ledger.register(0.0, lambda ordinal: ordinal)
+    proposer = Proposer(small.spec, seed=0)
+    over, lease = ledger.start_many([], [proposer.propose(), proposer.propose()])
+    for each in (over, lease):
+        ledger.report(each, 5, 5, 0.5, [(5, "loss", 0.5)])
+        ledger.add_parameters(each, {"own": 1.0}, {"own": FloatDistribution(0, 1)})
+    ledger.finish(over, TrialState.COMPLETE, 0.25, {"metrics": {}})
+    yield ledger, lease
+    database.close()
+
+
+WORDS = {
+    "OVER": "(SELECT trial_id FROM trials WHERE number = 0)",
+    "RUNS": "(SELECT trial_id FROM trials WHERE number = 1)",
+    "OF_VALUE": "(trial_id, objective, value, value_type) VALUES",
+    "OF_REPORT": "(trial_id, step, intermediate_value, intermediate_value_type) VALUES",
+}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE trials SET state = 'RUNNING' WHERE number = 0",
+        "UPDATE trials SET state = 'FAIL'",
+        "UPDATE trials SET datetime_complete = now() WHERE number = 0",
+        "INSERT INTO trials (number, study_id, state) SELECT 2, study_id, 'COMPLETE' FROM studies",
+        "UPDATE trial_values SET value = 0 WHERE trial_id = OVER",
+        "UPDATE trial_values SET trial_id = RUNS",
+        "INSERT INTO trial_values OF_VALUE (OVER, 1, 0, 'FINITE')",
+        "INSERT INTO trial_values OF_VALUE (OVER, 0, 0, 'FINITE') "
+        "ON CONFLICT (trial_id, objective) DO UPDATE SET value = 0",
+        "UPDATE trial_params SET param_value = 0 WHERE trial_id = OVER",
+        "UPDATE trial_params SET trial_id = OVER, param_name = 'b' "
+        "WHERE trial_id = RUNS AND param_name = 'own'",
+        "UPDATE trial_intermediate_values SET intermediate_value = 0",
+        "INSERT INTO trial_intermediate_values OF_REPORT (OVER, 9, 0, 'FINITE')",
+        "UPDATE trial_user_attributes SET value_json = '1'",
+        "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (OVER, 'a', '1')",
+        "UPDATE tuner_curves SET value = 0 WHERE number = 0",
+        "UPDATE tuner_curves SET number = 0, step = 7 WHERE number = 1",
+        "INSERT INTO tuner_curves SELECT study_uuid, number, 'a', step, 0 FROM tuner_curves",
+    ],
+)
+def test_worker_changes_nothing_that_is_recorded_of_a_trial_that_is_over(
+    acting: As,
+    worked_on: tuple[Ledger, Lease],
+    small: StudyHandle,
+    postgres_url: str,
+    statement: str,
+) -> None:
+    for word, meaning in WORDS.items():
+        statement = statement.replace(word, meaning)
+    assert code_of(acting("tuner_worker"), statement) == DENIED
+    owner = open_database(postgres_url)
+    before = read_records(owner, small)
+    assert (before[0].value, before[0].evaluations) == (0.25, {5: 0.5})
+    assert code_of(postgres_url, statement) is None
+    owner.close()
+
+
+@pytest.mark.parametrize("by_optuna", [False, True])
+def test_worker_ends_what_it_trains(
+    worked_on: tuple[Ledger, Lease], acting: As, small: StudyHandle, by_optuna: bool
+) -> None:
+    database = open_database(acting("tuner_worker"))
+    if by_optuna:
+        database.engine.update_execution_options(**{OWN_CALLS: True})
+    identity = WorkerIdentity("v", "host", 1, "cpu", "0")
+    ledger = Ledger(database, small, identity)
+    ledger.register(0.0, lambda ordinal: ordinal)
+    lease = ledger.take_over(lambda worker: worker == "w")
+    assert lease is not None
+    ledger.report(lease, 10, 10, 0.125, [(10, "loss", 0.5)])
+    ledger.finish(lease, TrialState.COMPLETE, 0.125, {"metrics": {"loss": 0.125}})
+    ended = read_records(database, small)[1]
+    assert (ended.value, ended.evaluations) == (0.125, {5: 0.5, 10: 0.125})
+    assert ended.attributes["metrics"] == {"loss": 0.125}
+    database.close()
+
+
+def test_worker_is_told_why_it_cannot_change_what_is_over(
+    acting: As, worked_on: tuple[Ledger, Lease]
+) -> None:
+    database = open_database(acting("tuner_worker"))
+    with (
+        pytest.raises(DeniedError, match="may not change a trial that is over: do it as the owner"),
+        database.write() as connection,
+    ):
+        connection.exec_driver_sql("UPDATE trials SET state = 'FAIL'")
+    database.close()
 
 
 def test_worker_changes_no_attribute_of_a_study_but_where_it_is(

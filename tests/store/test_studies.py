@@ -61,8 +61,7 @@ def test_study_of_someone_elses_is_not_taken_for_ours(database: Database) -> Non
 
 
 def test_extended_budget_is_stored(database: Database, study: StudyHandle) -> None:
-    budget = study.spec.budget.model_copy(update={"trials": 50})
-    Studies(database).extend(study, budget)
+    Studies(database).extend(study, lambda budget: {"trials": 50})
     assert Studies(database).find("small").spec.budget.trials == 50
 
 

@@ -127,7 +127,7 @@ def test_secrets_of_urls_that_were_read_are_hidden_in_texts_of_anyones() -> None
         )
 
 
-@pytest.mark.parametrize("name", ["PGPASSWORD", "TUNER_DASHBOARD_PASSWORD"])
+@pytest.mark.parametrize("name", ["PGPASSWORD", "TUNER_DASHBOARD_PASSWORD", "RAY_AUTH_TOKEN"])
 def test_secrets_of_the_environment_are_hidden_in_texts_of_anyones(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,8 @@ def test_upgrade_keeps_what_was_recorded(first: str) -> None:
         "machine": "",
         "software": "",
         "leaving": 0,
+        "worked_s": 1.5,
+        "study_s": 1.5,
     }
     database.close()
     assert upgrade_database(first) == (versions.HEAD, versions.HEAD)

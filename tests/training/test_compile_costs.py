@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tuner.training.compile_costs import CompileCosts
+from tuner.errors import StorageError
+from tuner.training.compile_costs import CompileCosts, check_cache
+from tuner.training.tracing import Compiler
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +37,46 @@ def costs_of(*graphs: GraphModule, like: Tensor | None = None) -> CompileCosts:
     for graph in graphs:
         costs.add(graph, [torch.ones(3, 2) if like is None else like], [0])
     return costs
+
+
+@pytest.fixture
+def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns the folder that Inductor takes if nobody names one."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return Path(default_cache_dir())
+
+
+def test_cache_among_temporary_files_is_made_for_this_user_alone(usual: Path) -> None:
+    assert check_cache() == usual
+    assert usual.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("how", ["a link", "writable by all", "another user's"])
+def test_nothing_is_run_from_a_cache_that_others_may_have_planted(
+    usual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    if how == "a link":
+        usual.symlink_to(planted)
+    else:
+        usual.mkdir()
+    if how == "writable by all":
+        usual.chmod(0o777)
+    elif how == "another user's":
+        uid = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="set TORCHINDUCTOR_CACHE_DIR"):
+            check_cache()
+    compiler = Compiler(enabled=True)
+    tensor = torch.ones(3, 2)
+    with pytest.warns(UserWarning, match="without compiling, which failed: others may write"):
+        made = compiler(torch.sin, [tensor], [0])
+    assert torch.equal(made(tensor), tensor.sin())
+    costs_of(trace(1)).note()
+    assert list(planted.iterdir()) == []
 
 
 def test_larger_graphs_take_longer() -> None:

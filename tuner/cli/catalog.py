@@ -115,7 +115,7 @@ def _print_row(row: Row) -> None:
     if isinstance(row, OptimizerRow):
         torch_name = f" ({row.target}{f' in {row.wrapper}' if row.wrapper else ''})"
     out = console()
-    out.print(f"[bold]{row.name}[/bold]{torch_name}: {row.summary}")
+    out.print(f"[bold]{row.name}[/bold]{torch_name}: {row.summary}", markup=True)
     out.print(f"{row.equation}\n{row.reference}", style="dim")
     if isinstance(row, ScheduleRow):
         _draw_course(row)
@@ -129,7 +129,7 @@ def _print_row(row: Row) -> None:
     for line in zip(*(cells for _, *cells in told), strict=True):
         table.add_row(*line)
     out.print(table)
-    out.print(explain_knobs(row), style="dim", markup=False)
+    out.print(explain_knobs(row), style="dim")
 
 
 def _draw_course(row: ScheduleRow) -> None:

@@ -31,13 +31,16 @@ def status(storage: str | None, as_json: bool) -> None:
     if as_json:
         echo_json(dataclasses.asdict(found))
         return
+    needed = "run 'tuner db upgrade'" if found.needs_upgrade else "not needed"
+    if found.needs_newer:
+        needed = "a newer tuner made the tables, and this one does not open them: install that one"
     rows = {
         "database": found.storage,
         "server": f"{found.backend} {found.server_version}",
         "Optuna's tables": f"{found.optuna_revision or 'none'} (known: {found.optuna_known})",
         "tuner's tables": f"{found.revision or 'none'} (known: {found.known})",
         "studies": f"{found.studies} with {found.trials} trials",
-        "upgrade": "run 'tuner db upgrade'" if found.needs_upgrade else "not needed",
+        "upgrade": needed,
     }
     width = max(map(len, rows))
     for label, value in rows.items():

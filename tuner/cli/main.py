@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -14,14 +14,19 @@ from tuner.cli.catalog import optimizers, schedules
 from tuner.cli.dashboard import dashboard
 from tuner.cli.db import db
 from tuner.cli.init import init
-from tuner.cli.options import Group
+from tuner.cli.options import Group, console
 from tuner.cli.run import run
+from tuner.cli.streams import clean_streams, hide_secrets
 from tuner.cli.study import study
 from tuner.cli.trial import trial
 from tuner.cli.worker import worker
 from tuner.cli.workers import workers
 from tuner.cli.workloads import workloads
-from tuner.errors import NotFoundError, SpecError, TunerError, UnavailableError
+from tuner.domain.places import starting_here
+from tuner.domain.printable import cut_words
+from tuner.errors import DamageWarning, NotFoundError, SpecError, TunerError, UnavailableError
+
+_FORMAT = warnings.formatwarning
 
 USE, FAULT, UNAVAILABLE = 2, 1, 69
 """Exit codes; 69 is EX_UNAVAILABLE of sysexits.h: the same may work in a while."""
@@ -33,8 +38,12 @@ class Commands(Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command."""
         try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            with starting_here():
+                return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = cut_words(error.message)  # type: ignore[misc]
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except TunerError as error:
             if ctx.params.get("debug"):
@@ -71,10 +80,8 @@ for command in (
 
 def main() -> None:
     """Runs the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a letter gets a question mark instead of an error.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    clean_streams()
+    warnings.formatwarning = _format_warning
     try:
         cli(prog_name="tuner")
     except BrokenPipeError:
@@ -92,7 +99,15 @@ def _code_of(error: TunerError) -> int:
     return USE if isinstance(error, SpecError | NotFoundError) else FAULT
 
 
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: Any = None
+) -> str:
+    """Returns a warning as it is printed; where in tuner it comes from helps nobody."""
+    if issubclass(category, DamageWarning):
+        return f"Warning: {message}\n"
+    return _FORMAT(message, category, filename, lineno, line)
+
+
 def _say(message: str) -> None:
-    click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
-    urls = sys.modules.get("tuner.store.urls")  # without it no URL has been read
-    click.echo(urls.hide_known_secrets(message) if urls else message, err=True)
+    console(stderr=True).print("Error: ", style="bold red", end="")
+    click.echo(cut_words(hide_secrets(message)), err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tuner.cli.streams import below
 from tuner.domain.fusing import AUTO, parse_fuse
 from tuner.domain.imports import allow, vouch_for
 from tuner.domain.names import find_nearest, read_typed
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-STARTED_AT = time.time()
-"""When this process started to load, seconds since 1970: before anything heavy is imported."""
+STARTED_AT = time.monotonic()
+"""When this process started to load, by that clock: before anything heavy is imported."""
 
 _WHOLE = 1000
 """Letters of a command's summary that a group shows: more than any has."""
@@ -242,10 +244,10 @@ def open_storage(storage: str | None, *, create: bool = False) -> Database:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Returns a console that draws colours only where they can be seen."""
-    from rich.console import Console
+    """Returns a console that draws colours only where they can be seen, and takes text as text."""
+    from tuner.report.terminal import TextConsole
 
-    return Console(stderr=stderr, highlight=False)
+    return TextConsole(below(sys.stderr if stderr else sys.stdout))
 
 
 def echo_json(value: Any) -> None:

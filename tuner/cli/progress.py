@@ -19,6 +19,7 @@ from tuner.cli.options import console
 from tuner.cli.roster import Roster
 from tuner.domain.fusing import OFF
 from tuner.domain.lengths import length_of, ranked_length, tell_length
+from tuner.domain.printable import printable
 from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import UnavailableError
@@ -251,7 +252,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Says anything else."""
-        self._out.print(text, soft_wrap=True, markup=False, emoji=False)
+        self._out.print(Text(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Says what a live display shows anyway."""
@@ -274,10 +275,11 @@ class Lines:
         complete = record.outcome is Outcome.COMPLETE
         length = tell_length(record.attributes) if complete else ""
         ending = f"{record.outcome.value}{value}{length and f', {length}'}"
-        self.say(
+        line = (
             f"trial {record.number} {record.optimizer}/{record.schedule} {ending} | "
             f"{counts} | best {scene.best()}{self._time(scene)}"
         )
+        self.say(printable(line))
 
     def _time(self, scene: Scene) -> str:
         elapsed_s, left_s = scene.elapsed_s, scene.time_left_s()
@@ -301,7 +303,7 @@ class _Live:
         self._live.stop()
 
     def say(self, text: str) -> None:
-        self._live.console.print(text)
+        self._live.console.print(Text(text))
 
     def note(self, text: str) -> None:
         pass  # the table of workers shows it

@@ -231,13 +231,13 @@ def _refuse_halted(database: Database, study: StudyHandle) -> None:
 def job_on(database: Database, study: StudyHandle, fuse: str = AUTO) -> Job:
     """Returns what the workers of a pool are started with."""
     from tuner.domain.imports import ALLOW
-    from tuner.service.folders import study_folder
+    from tuner.service.ownership import claim_folder
     from tuner.service.worker_process import Job
 
     return Job(
         study=study.name,
         url=database.url,
-        logs=study_folder(database.url, study) / "logs",
+        logs=claim_folder(database, study) / "logs",
         fuse=fuse,
         environment={key: value for key, value in os.environ.items() if key == ALLOW},
     )

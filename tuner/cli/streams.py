@@ -1,13 +1,60 @@
-"""Standard output and error of a process whose work matters more than its words."""
+"""Standard output and error: what passes through them is fit for a terminal and tells no secrets.
+
+Whatever this process prints goes through :class:`Clean`, a workload's words and tracebacks too, so
+no command needs to ask where a text comes from. Only the consoles of Rich write below it, since
+they draw with control characters of their own; they clean the text that they draw.
+"""
 
 from __future__ import annotations
 
 import io
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
+
+from tuner.domain.printable import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+class Clean(io.BufferedIOBase):
+    """Writes text to a stream, made printable and without secrets that this process knows.
+
+    Args:
+        stream: Where to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    @property
+    def name(self) -> object:
+        """The stream's name."""
+        return getattr(self.stream, "name", "")
+
+    def writable(self) -> bool:
+        """Takes what is written."""
+        return True
+
+    def isatty(self) -> bool:
+        """Tells whether a terminal shows the text."""
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        """Returns the number of the stream's file."""
+        return self.stream.fileno()
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Writes text in UTF-8; a carriage return, which would write over a line, ends it."""
+        raw = bytes(data)
+        text = raw.decode("utf-8", "backslashreplace").replace("\r\n", "\n").replace("\r", "\n")
+        self.stream.write(printable(hide_secrets(text), lines=True))
+        return len(raw)
+
+    def flush(self) -> None:
+        """Has the stream pass on what it keeps."""
+        if not self.stream.closed:
+            self.stream.flush()
 
 
 class Lossy(io.FileIO):
@@ -21,6 +68,16 @@ class Lossy(io.FileIO):
             return memoryview(data).nbytes
 
 
+def clean_streams() -> None:
+    """Has whatever this process prints pass through :class:`Clean`."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a letter gets a question mark instead of an error.
+            stream.reconfigure(errors="replace")
+            setattr(sys, name, _clean(stream))
+
+
 def lose_rather_than_fail() -> None:
     """Has whatever prints in this process, a workload too, never fail for it.
 
@@ -28,7 +85,7 @@ def lose_rather_than_fail() -> None:
     process, when Python writes out what it has kept.
     """
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
+        stream = below(getattr(sys, name))
         if isinstance(stream, io.TextIOWrapper):
             raw = Lossy(stream.fileno(), "wb", closefd=False)
             lossy = io.TextIOWrapper(
@@ -37,4 +94,26 @@ def lose_rather_than_fail() -> None:
                 errors=stream.errors,
                 line_buffering=True,
             )
-            setattr(sys, name, lossy)
+            setattr(sys, name, _clean(lossy))
+
+
+def below(stream: TextIO) -> TextIO:
+    """Returns the stream that a clean one writes to, another one as it is."""
+    buffer = getattr(stream, "buffer", None)
+    return buffer.stream if isinstance(buffer, Clean) else stream
+
+
+def hide_secrets(text: str) -> str:
+    """Returns a text without the secrets that this process knows."""
+    urls = sys.modules.get("tuner.store.urls")  # without it no URL has been read
+    return str(urls.hide_known_secrets(text)) if urls else text
+
+
+def _clean(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        Clean(below(stream)),
+        encoding="utf-8",
+        errors="backslashreplace",
+        newline="\n",
+        line_buffering=True,
+    )

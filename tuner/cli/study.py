@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import shlex
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from tuner.cli.options import (
     TEXT,
+    F,
     Group,
     allow_option,
     console,
@@ -27,7 +29,7 @@ from tuner.cli.options import (
 )
 from tuner.cli.run import create_or_resume, train
 from tuner.domain.states import StudyState
-from tuner.errors import NotFoundError, StorageError
+from tuner.errors import NotFoundError
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
@@ -107,6 +109,9 @@ def list_(storage: str | None, as_json: bool) -> None:
         )
         columns = ("study", "workload", "trials", "running", "waiting", "best", "state")
         console().print(draw(TextTable("Studies", columns, rows)))
+        for overview in overviews:
+            if overview.damage is not None:
+                click.echo(f"Warning: {overview.name}: {overview.damage}", err=True)
 
 
 @study.command(epilog=examples("tuner study show digits", "tuner study show digits --json"))
@@ -115,11 +120,10 @@ def list_(storage: str | None, as_json: bool) -> None:
 @json_option
 def show(name: str, storage: str | None, as_json: bool) -> None:
     """Show a study's resolved spec and its trials."""
-    from tuner.service.summaries import read_shown
-    from tuner.store.control import read_state
+    from tuner.service.summaries import read_shown, read_shown_state
 
     database, handle = _find(name, storage)
-    records, state = read_shown(database, handle), read_state(database, handle)
+    records, state = read_shown(database, handle), read_shown_state(database, handle)
     if as_json:
         trials = [
             {
@@ -215,13 +219,14 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
     that was tried three times without getting further is failed, and so is one that nobody holds.
     """
     from tuner.service.checkpoints import sweep
-    from tuner.service.folders import study_folder
+    from tuner.service.ownership import claim_folder, find_folder
     from tuner.service.presence import is_dead
     from tuner.store import control
 
     database, handle = _find(name, storage)
     repairs = control.repair(database, handle, is_dead)
-    sweep(study_folder(database.url, handle), database, handle)
+    if find_folder(database, handle)[0].is_dir():
+        sweep(claim_folder(database, handle), database, handle)
     if as_json:
         echo_json([dataclasses.asdict(done) for done in repairs])
         return
@@ -239,16 +244,30 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(name: str, storage: str | None, yes: bool) -> None:
     """Delete a study with its trials, checkpoints and logs."""
-    from tuner.service.folders import remove_folder, study_folder
+    from tuner.service.folders import remove_folder
+    from tuner.service.ownership import find_folder
     from tuner.store import Studies, read_records
 
     database, handle = _find(name, storage)
     count = len(read_records(database, handle))
     if not yes:
         click.confirm(f"Delete {name!r} and its {count} trials from {database.name}?", abort=True)
-    if Studies(database).delete(handle):
-        remove_folder(study_folder(database.url, handle))
+    folder, ours = find_folder(database, handle)
+    if Studies(database).delete(handle) and ours:
+        remove_folder(folder)
+    if not ours and folder.is_dir():
+        click.echo(f"{folder} stays: this database has not used it. Remove it if nobody does.")
     click.echo(f"Deleted {name!r} and its {count} trials.")
+
+
+def _output_options(command: F) -> F:
+    """Adds ``--output`` and ``--force``."""
+    command = click.option(
+        "--force", is_flag=True, help="Write over a file that is no report or export of tuner."
+    )(command)
+    return click.option("--output", type=click.Path(path_type=Path), help="Write to a file.")(
+        command
+    )
 
 
 @study.command(
@@ -268,13 +287,18 @@ def delete(name: str, storage: str | None, yes: bool) -> None:
     show_default=True,
 )
 @click.option("--json", "style", flag_value="json", help="The same as --format json.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write to a file.")
-def report(name: str, storage: str | None, style: str, output: Path | None) -> None:
+@_output_options
+def report(name: str, storage: str | None, style: str, output: Path | None, force: bool) -> None:
     """Report what a study has found: which optimizer to use, and what it cost."""
+    from tuner.report.terminal import print_report
     from tuner.service.summaries import read_summary
 
     database, handle = _find(name, storage)
-    _write(_render(style, read_summary(database, handle), database), output)
+    summary = read_summary(database, handle)
+    if style == "terminal" and output is None:
+        print_report(summary, console())
+    else:
+        _write(_render(style, summary, database), output, force=force)
 
 
 @study.command(
@@ -292,8 +316,8 @@ def report(name: str, storage: str | None, style: str, output: Path | None) -> N
     default="python",
     show_default=True,
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Write to a file.")
-def export(name: str, storage: str | None, style: str, output: Path | None) -> None:
+@_output_options
+def export(name: str, storage: str | None, style: str, output: Path | None, force: bool) -> None:
     """Export the winner: as Python that builds it, as a study file, or as JSON."""
     import json
 
@@ -306,7 +330,7 @@ def export(name: str, storage: str | None, style: str, output: Path | None) -> N
         text = json.dumps(to_winner(summary), indent=2)
     else:
         text = to_toml(summary) if style == "toml" else to_python(summary)
-    _write(text, output)
+    _write(text, output, force=force)
 
 
 def _find(name: str, storage: str | None) -> tuple[Database, StudyHandle]:
@@ -357,20 +381,18 @@ def _render(style: str, summary: StudySummary, database: Database) -> str:
         return to_html(
             summary, optuna.load_study(study_name=summary.name, storage=database.storage)
         )
-    from tuner.report.terminal import print_report
+    from tuner.report.terminal import TextConsole, print_report
 
-    out = console()
-    with out.capture() as captured:
-        print_report(summary, out)
-    return captured.get()
+    text = io.StringIO()
+    print_report(summary, TextConsole(text))
+    return text.getvalue()
 
 
-def _write(text: str, output: Path | None) -> None:
+def _write(text: str, output: Path | None, *, force: bool) -> None:
+    from tuner.report.files import write_file
+
     if output is None:
         click.echo(text.rstrip("\n"))
         return
-    try:
-        output.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"--output {output}: cannot be written: {error.strerror}.") from None
+    write_file(output, text, force=force)
     click.echo(f"Wrote {output}", err=True)

@@ -19,6 +19,7 @@ from tuner.cli.options import (
     storage_option,
 )
 from tuner.domain.dimensions import format_value
+from tuner.domain.printable import printable
 from tuner.domain.trials import TrialRecord, decode, ran_own_defaults
 from tuner.errors import NotFoundError
 
@@ -138,10 +139,11 @@ def _print(
         preset = (
             ", its own defaults" if own else ", its defaults as far as the study file lets them"
         )
-    click.secho(f"Trial {record.number} of {study.name}: {record.outcome.value}{value}", bold=True)
+    head = f"Trial {record.number} of {printable(study.name)}: {record.outcome.value}{value}"
+    console().print(head, style="bold", soft_wrap=True)
     click.echo(f"{config.optimizer} with the {config.schedule} schedule{preset}")
     for key, setting in config.to_json().items():
-        click.echo(f"  {key} = {format_value(setting)}")
+        click.echo(printable(f"  {key} = {format_value(setting)}"))
     if record.attributes.get("groups"):
         console().print(draw(groups(record.attributes["groups"])))
     if record.evaluations:
@@ -151,11 +153,17 @@ def _print(
     for name, curve in curves.items():
         if name != metric:
             last = max(curve)
-            click.echo(f"{name}: {curve[last]:.6g} at step {last}, {len(curve)} logged")
+            logged = f"{curve[last]:.6g} at step {last}, {len(curve)} logged"
+            click.echo(f"{printable(name)}: {logged}")
     for event in events:
         click.echo(str(event))
     for key, attribute in record.attributes.items():
         if key not in _SHOWN_ELSEWHERE:
-            click.echo(f"{key}: {attribute}")
+            click.echo(f"{printable(key)}: {_indent(attribute)}")
     if "traceback" in record.attributes:
         click.echo(f"\n{record.attributes['traceback']}")
+
+
+def _indent(value: object) -> str:
+    """Returns a text of the workload's so that none of its lines can be taken for one of ours."""
+    return str(value).replace("\n", "\n  ")

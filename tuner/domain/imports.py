@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tuner.domain.places import project_folder
 from tuner.errors import SpecError, tell_error
 
 ALLOW = "TUNER_ALLOW"
@@ -70,7 +71,7 @@ def import_module(name: str, where: str) -> types.ModuleType:
     except BaseException as error:
         raise SpecError(
             f"{where}: importing {name} failed: {tell_error(error)}. It is looked "
-            f"for in the working directory ({Path.cwd()}) and among installed packages."
+            f"for in the working directory ({project_folder()}) and among installed packages."
         ) from error
 
 
@@ -127,7 +128,7 @@ def _check_name(name: str, where: str) -> None:
 
 def _prefer_working_directory(package: str) -> None:
     """Has a package found in the working directory before any other of its name."""
-    folder = Path.cwd()
+    folder = project_folder()
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     here = folder / package
@@ -150,7 +151,7 @@ def _check_allowed(name: str, where: str) -> None:
     else:
         if _is_missing(package) or _is_of_working_directory(package):
             return
-        rule = f"without --allow, those that lie in the working directory ({Path.cwd()})"
+        rule = f"without --allow, those that lie in the working directory ({project_folder()})"
     options = " ".join(f"--allow {one}" for one in (*names, package))
     raise SpecError(
         f"{where}: {name} was not imported: what a database names runs only if it is of the "
@@ -169,7 +170,7 @@ def _is_of_working_directory(package: str) -> bool:
     What is loaded already counts as it was loaded. A symbolic link counts as what it is called:
     who can put one there could put the code there.
     """
-    folder = Path.cwd()
+    folder = project_folder()
     if folder.name in _FOR_PACKAGES or folder in _INSTALLED:
         return False
     homes = {place.parent.resolve() for place in _places(package)}

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from tuner.domain.printable import printable
 from tuner.errors import SpecError
 
 
@@ -46,7 +47,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
         return known.advise(name)
     known = list(known)
     nearest = find_nearest(name, known)
-    return f"choose from {', '.join(known)}" if nearest is None else f"did you mean {nearest!r}?"
+    if nearest is None:
+        return f"choose from {', '.join(map(printable, known))}"
+    return f"did you mean {nearest!r}?"
 
 
 def find_nearest(name: str, known: Iterable[str]) -> str | None:

@@ -82,10 +82,13 @@ class Catalog(Mapping[str, OptimizerRow]):
         raise ValueError(f"did you mean '{PREFIX}{asked}'?")
 
     def _wrap(self, name: str) -> OptimizerRow:
-        if name not in self and not name.startswith("lookahead("):
+        already = f"{name} looks ahead already: write '{name}'"
+        if name.startswith("lookahead("):
+            raise ValueError(already)
+        if name not in self:
             raise ValueError(f"lookahead wraps an optimizer, not {name!r}: {self.advise(name)}")
-        if name.startswith("lookahead(") or self[name].wrapper is not None:
-            raise ValueError(f"{name} looks ahead already: write '{name}'")
+        if self[name].wrapper is not None:
+            raise ValueError(already)
         row = self[name]
         if row.averages:
             raise ValueError(f"{name} averages its iterates by itself: write '{name}'")

@@ -41,6 +41,9 @@ class Activity(StrEnum):
     STOPPED = "stopped"
     """It was ended before its budget was used up."""
 
+    DAMAGED = "damaged"
+    """What the database holds of it cannot be read."""
+
 
 class WorkerState(StrEnum):
     """What is known of a process that works on a study, or did."""

@@ -11,8 +11,14 @@ from pydantic import ValidationError
 
 from tuner.domain.groups import Group
 from tuner.domain.names import read_typed, suggest
+from tuner.domain.printable import cut
 from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError, SpecError
+
+_TOO_DEEP = "lists or tables are nested too deeply: no value needs more than a few levels"
+_TOO_LARGE = "an integer needs more than 64 bits"
+_ECHOED = 120
+"""Letters of a value that are shown of one that breaks a rule."""
 
 _LENGTHS = {"steps", "epochs", "examples"}
 _AXIS_KEYS = ["low", "high", "log", "choices"]
@@ -34,12 +40,12 @@ def read_spec(path: Path, settings: Iterable[str] = ()) -> dict[str, Any]:
         SpecError: If it is not TOML.
     """
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        tree = _parse_toml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise NotFoundError(
             f"{path}: no such file. Give the path of a study file, such as studies/digits.toml."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise SpecError(f"{path}: not valid TOML: {error}.") from None
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}.") from None
@@ -101,13 +107,42 @@ def parse_spec(tree: Mapping[str, Any], *, origin: str) -> StudySpec:
     except ValidationError as error:
         lines = [f"{origin}: {_explain(problem)}" for problem in _distinct(error.errors())]
         raise SpecError("\n".join(lines)) from None
+    except RecursionError:
+        raise SpecError(f"{origin}: {_TOO_DEEP}.") from None
 
 
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return _parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    except ValueError as error:
+        raise SpecError(f"{error}.") from None
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """Reads TOML, with integers of 64 bits as its rules have them.
+
+    Raises:
+        TOMLDecodeError: If it is none.
+        ValueError: If it is one with larger integers, or nested too deeply.
+    """
+    try:
+        tree = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python's limit of the digits it reads
+        raise ValueError(_TOO_LARGE) from None
+    values: list[Any] = [tree]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict | list):
+            values += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError(_TOO_LARGE)
+    return tree
 
 
 def _distinct(problems: Iterable[Any]) -> list[Any]:
@@ -148,9 +183,17 @@ def _explain(problem: Mapping[str, Any]) -> str:
         case _:
             message = problem["msg"][0].lower() + problem["msg"][1:]
     value = problem["input"]
-    shown = "" if isinstance(value, dict) and len(location) < 2 else f" = {_show(value)}"
+    shown = "" if isinstance(value, dict) and len(location) < 2 else f" = {_echo(value)}"
     text = f"{key}{shown}: {message}" if key else message
     return text if text.endswith("?") else f"{text}."
+
+
+def _echo(value: Any) -> str:
+    """Returns a value as it stands in a study file, cut where it is long."""
+    try:
+        return cut(_show(value), _ECHOED)
+    except RecursionError:
+        return "(nested too deeply)"
 
 
 def _show(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from typing import Any
 
@@ -12,6 +13,7 @@ from tuner.analysis.summary import BestTrial, StudySummary
 from tuner.domain.calls import Call
 from tuner.domain.lengths import tell_length
 from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.printable import printable
 from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError
 from tuner.report.loop_code import LoopCode
@@ -36,12 +38,15 @@ def to_python(summary: StudySummary) -> str:
     body = [*schedule.constants, *optimizer.constants, *loop.constants]
     for lines in (*definitions, _demonstration(optimizer, schedule, loop)):
         body += ["", "", *lines] if lines else []
-    lines = [
-        # In comments, what a user named things cannot become code.
-        f"# The winner of the tuner study {summary.name!r}: {best.config.optimizer}, "
+    head = [
+        f"The winner of the tuner study {summary.name!r}: {best.config.optimizer}, "
         f"{best.config.schedule} schedule.",
-        f"# Trial {best.record.number} reached {summary.spec.study.metric} = {best.record.value!r}",
+        f"Trial {best.record.number} reached {summary.spec.study.metric} = {best.record.value!r}",
         *_describe_training(best, summary.spec),
+    ]
+    lines = [
+        # In comments of one line, what a user named things cannot become code.
+        *(f"# {printable(line)}" for line in head),
         *schedule.remarks,
         *optimizer.remarks,
         "",
@@ -54,7 +59,7 @@ def to_python(summary: StudySummary) -> str:
 
 
 def _describe_training(best: BestTrial, spec: StudySpec) -> list[str]:
-    """Returns comments on what it trained on and how, as far as its loop asked for that."""
+    """Tells in lines what it trained on and how, as far as its loop asked for that."""
     train, unread = spec.train, best.unread
     clip = train.grad_clip
     applied = {
@@ -66,17 +71,17 @@ def _describe_training(best: BestTrial, spec: StudySpec) -> list[str]:
         else f"gradients clipped to norm {clip}",
     }
     claims = [claim for name, claim in applied.items() if claim and name not in unread]
-    lines = [f"# on {spec.study.workload}{' with ' if claims else ''}{', '.join(claims)}."]
+    lines = [f"on {spec.study.workload}{' with ' if claims else ''}{', '.join(claims)}."]
     if unread:
-        lines += [f"# Its loop did not ask its run for {', '.join(unread)}."]
+        lines += [f"Its loop did not ask its run for {', '.join(unread)}."]
     attributes = best.record.attributes
     if "stopped_early" in attributes:
         lines += [
-            f"# The loop ended it after {attributes['steps']} steps:",
-            f"# {attributes['stopped_early']!r}",
+            f"The loop ended it after {attributes['steps']} steps:",
+            repr(attributes["stopped_early"]),
         ]
     elif length := tell_length(attributes):
-        lines += [f"# It {length} of a full trial."]
+        lines += [f"It {length} of a full trial."]
     return lines
 
 
@@ -89,7 +94,7 @@ def to_toml(summary: StudySummary) -> str:
     best = _best(summary)
     config = best.config
     tree = summary.spec.model_dump(mode="json", exclude_none=True, exclude={"written"})
-    tree["study"]["name"] = f"{summary.name[:190]}-winner"
+    tree["study"]["name"] = f"{_to_name(summary.name)}-winner"
     tree["budget"]["trials"] = 1
     tree["space"] = {"optimizers": [config.optimizer], "schedules": [config.schedule]}
     tree["optimizer"] = {config.optimizer: config.optimizer_values}
@@ -105,11 +110,11 @@ def to_toml(summary: StudySummary) -> str:
         table |= {key: value for key, value in fixed if value is not None}
     if not config.networks:
         del tree["network"]
-    own = "".join(f"# {name} = {value!r}\n" for name, value in config.own.items())
-    head = f"# The winner of {summary.name}: trial {best.record.number}, {best.record.value!r}.\n"
-    if own:
-        head += f"# The workload's own hyperparameters are searched again; they were:\n{own}"
-    return head + tomli_w.dumps(tree)
+    head = [f"The winner of {summary.name}: trial {best.record.number}, {best.record.value!r}."]
+    if config.own:
+        head.append("The workload's own hyperparameters are searched again; they were:")
+        head += [f"{name} = {value!r}" for name, value in config.own.items()]
+    return "".join(f"# {printable(line)}\n" for line in head) + tomli_w.dumps(tree)
 
 
 def to_winner(summary: StudySummary) -> dict[str, Any]:
@@ -154,6 +159,11 @@ def _describe_calls(best: BestTrial, network: str | None) -> list[dict[str, Any]
         | ({"wrapper": _describe(call.wrapper)} if call.wrapper else {})
         for call in row.calls(values, best.full_steps)
     ]
+
+
+def _to_name(name: str) -> str:
+    """Returns a name as a study file may have it: in the database it may have been changed."""
+    return re.sub(r"[/\\\x00-\x1f\x7f-\x9f]", "-", name[:190]).lstrip("- ") or "study"
 
 
 def _describe(wrapper: Call) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from tuner.analysis.summary import BestTrial, OptimizerSummary, StudySummary
 from tuner.domain.averages import NO_AVERAGE
 from tuner.domain.dimensions import format_value
 from tuner.domain.lengths import FULL, length_of, tell_length
+from tuner.domain.printable import printable
 from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, bent_defaults
 
 _REASONS = 3
@@ -18,6 +19,10 @@ _REASONS = 3
 
 def conclude(summary: StudySummary) -> list[str]:
     """Returns the conclusion, one sentence an entry, the most important first."""
+    return [printable(sentence) for sentence in _conclude(summary)]
+
+
+def _conclude(summary: StudySummary) -> list[str]:
     best = summary.best
     if best is None:
         return [_explain_nothing(summary)]

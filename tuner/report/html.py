@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome
+from tuner.errors import DamageWarning
 from tuner.report.conclusion import conclude
 from tuner.report.tables import best_tables, facts, ranking
 
@@ -65,7 +66,16 @@ def _draw(summary: StudySummary, study: optuna.Study) -> list[Figure]:
     for title, plot, arguments in plots:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            drawn: Any = plot(study, **arguments)
+            try:
+                drawn: Any = plot(study, **arguments)
+            except (LookupError, TypeError, ValueError) as error:  # Optuna reads all or nothing
+                warnings.warn(
+                    f"{title!r} of {summary.name!r} is left out, since Optuna cannot read the "
+                    f"study: {type(error).__name__}: {error}",
+                    DamageWarning,
+                    stacklevel=2,
+                )
+                continue
         if plot in _OF_VALUES and all(value > 0 for value in _values(summary)):
             drawn.update_yaxes(type="log")
         figures.append(_finish(title, drawn))

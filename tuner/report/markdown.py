@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from tuner.analysis.summary import StudySummary
+from tuner.domain.printable import printable
 from tuner.report.conclusion import conclude
 from tuner.report.tables import TextTable, best_tables, facts, ranking
+
+_MARKUP = re.compile(r"[\\`*_\[\]<>&|~$!#]")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def to_markdown(summary: StudySummary) -> str:
@@ -28,7 +33,7 @@ def to_markdown(summary: StudySummary) -> str:
 def _draw(table: TextTable) -> str:
     lines = [
         f"## {_escape(table.title)}\n",
-        _row(table.columns),
+        _row(map(_escape, table.columns)),
         _row("---" if index == 0 else "---:" for index in range(len(table.columns))),
         *(_row(map(_escape, row)) for row in table.rows),
     ]
@@ -40,4 +45,5 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
+    """Returns a line of text in which nothing is markup: no link, no table, no HTML."""
+    return _MARKUP.sub(lambda match: _ENTITIES.get(match[0], f"\\{match[0]}"), printable(text))

@@ -10,6 +10,7 @@ from tuner.analysis.fusing import FusingSummary
 from tuner.analysis.summary import StudySummary
 from tuner.domain.dimensions import format_value
 from tuner.domain.lengths import tell_length
+from tuner.domain.printable import printable
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome
 
@@ -18,7 +19,7 @@ _SHOWN_APART = 20
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of text.
+    """A table of text, each cell a line that is fit to be shown.
 
     Attributes:
         title: What it shows.
@@ -29,6 +30,11 @@ class TextTable:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", printable(self.title))
+        object.__setattr__(self, "columns", tuple(map(printable, self.columns)))
+        object.__setattr__(self, "rows", tuple(tuple(map(printable, row)) for row in self.rows))
 
 
 def ranking(summary: StudySummary) -> TextTable:

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TextIO
+
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.summary import StudySummary
+from tuner.domain.printable import printable
 from tuner.report.conclusion import conclude
 from tuner.report.tables import TextTable, best_tables, facts, ranking
+
+
+class TextConsole(Console):
+    """A console that takes text as text: no markup in it, and nothing a terminal would act on.
+
+    Args:
+        stream: Where it draws.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(file=stream, markup=False, emoji=False, highlight=False)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yields what is drawn; control characters are the console's own."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(printable(text, lines=True), style)
 
 
 def render(summary: StudySummary) -> RenderableType:
     """Returns the report; a console draws it."""
     spec = summary.spec
     head = Text.assemble(
-        (f"{summary.name}", "bold"),
+        (printable(summary.name), "bold"),
         f"  {spec.study.workload}, {spec.study.direction} {spec.study.metric}\n",
     )
     verdict, *doubts = conclude(summary)

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tuner.domain.printable import printable
 from tuner.errors import DeniedError
 from tuner.store import Database
 from tuner.store.faults import translate
@@ -53,7 +54,10 @@ class Denials:
             start_response(status, *rest)
             return body
         self._log.warning(
-            "%s %s: %s", environ["REQUEST_METHOD"], environ["PATH_INFO"], self._reason
+            "%s %s: %s",
+            environ["REQUEST_METHOD"],
+            printable(environ["PATH_INFO"]),
+            self._reason,
         )
         start_response("403 Forbidden", [("Content-Type", "application/json")])
         return [json.dumps({"reason": self._reason}).encode()]

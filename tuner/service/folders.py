@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from tuner.domain.places import absolute
 from tuner.store import StudyHandle
 from tuner.store.urls import sqlite_path
 
@@ -20,15 +21,19 @@ def study_folder(url: str, study: StudyHandle) -> Path:
     Returns:
         A folder below ``TUNER_HOME``, else below ``.tuner`` beside a SQLite database, else below
         ``.tuner`` in the working directory. It need not exist.
+
+    Raises:
+        SpecError: If ``TUNER_HOME`` names the home of nobody.
     """
     configured = os.environ.get("TUNER_HOME")
     if configured:
-        return Path(configured).expanduser() / study.uuid
+        return absolute(configured, "TUNER_HOME") / study.uuid
     path = sqlite_path(url)
-    base = path.resolve().parent if path is not None else Path.cwd()
+    base = absolute(".") if path is None else Path(os.path.realpath(path)).parent
     return base / ".tuner" / study.uuid
 
 
 def remove_folder(folder: Path) -> None:
-    """Deletes a study's files."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Deletes a study's files; a link in its place is left alone, and what links in it lead to."""
+    if not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)

@@ -9,24 +9,33 @@ known of it: its lease has to expire.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import platformdirs
 from filelock import FileLock, Timeout
 
+from tuner.domain.places import is_private, make_private
 from tuner.errors import StorageError
+from tuner.store.file_systems import find_network_file_system
+from tuner.store.identifiers import fault_of
 
 
 class Presence:
     """Holds a worker's lock for as long as the process lives.
 
     Args:
-        worker_id: The worker.
+        worker_id: The worker, by 32 hexadecimal digits.
+
+    Raises:
+        StorageError: If every folder for locks could be another user's.
     """
 
     def __init__(self, worker_id: str) -> None:
-        self._path = _lock_path(worker_id)
+        self._path = _own_folder() / f"{worker_id}.lock"
         self._lock = FileLock(self._path)
         self._leaves_work = False
 
@@ -35,10 +44,6 @@ class Presence:
         self._leaves_work = True
 
     def __enter__(self) -> Presence:
-        folder = self._path.parent
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-            raise StorageError(f"{folder} belongs to another user: remove it.")
         self._lock.acquire(timeout=0)
         return self
 
@@ -51,7 +56,15 @@ class Presence:
 
 def is_dead(worker_id: str) -> bool:
     """Tells whether a worker is known to have died on this machine."""
-    path = _lock_path(worker_id)
+    if fault_of(worker_id) is not None:
+        return False
+    return any(
+        _is_left(folder / f"{worker_id}.lock") for folder in _folders() if is_private(folder)
+    )
+
+
+def _is_left(path: Path) -> bool:
+    """Tells whether a lock is there that nobody holds."""
     if not path.exists():
         return False
     lock = FileLock(path)
@@ -63,6 +76,30 @@ def is_dead(worker_id: str) -> bool:
     return True
 
 
-def _lock_path(worker_id: str) -> Path:
+def _own_folder() -> Path:
+    """Returns a folder for locks into which nobody else can put one, or a link."""
+    for folder in _folders():
+        with contextlib.suppress(StorageError):
+            make_private(folder)
+        if is_private(folder) and os.access(folder, os.W_OK):
+            return folder
+    raise StorageError(
+        f"{folder}: another user may write there, so it cannot tell which workers live. Set "
+        "XDG_RUNTIME_DIR to a folder of yours alone (chmod 700)."
+    )
+
+
+def _folders() -> Iterator[Path]:
+    """Yields where locks may lie, the best first: they are looked for wherever a worker may be.
+
+    That is the folder of the login session; the user's cache, if it is on this machine; and, for
+    users without either, the folder for temporary files, where others may have been first.
+    """
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    return Path(tempfile.gettempdir()) / f"tuner-{user}" / f"{worker_id}.lock"
+    session = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}")
+    if is_private(session):
+        yield session / "tuner"
+    cache = Path(platformdirs.user_cache_dir("tuner", appauthor=False))
+    if find_network_file_system(cache) is None:
+        yield cache / "workers"
+    yield Path(tempfile.gettempdir()) / f"tuner-{user}"

@@ -16,10 +16,10 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tuner.domain.places import project_folder
 from tuner.errors import SpecError, UnavailableError
 from tuner.service.pools import MAX_RESTARTS, Exit, Seat, SeatState, Slot
 from tuner.service.worker_process import Job, WorkerProcess
@@ -240,7 +240,10 @@ class RayPool:
             actor: Any = self._actor_class.remote(index, seat.slot.device)
             # An actor started anew is given its work again, as long as Ray starts it anew.
             run = actor.run.options(max_task_retries=-1)
-            self._actors[index], self._work[index] = actor, run.remote(self._job, str(Path.cwd()))
+            self._actors[index], self._work[index] = (
+                actor,
+                run.remote(self._job, str(project_folder())),
+            )
 
     def reap(self) -> list[Exit]:
         """Returns the workers that ended since the last call, those Ray has started again too."""

@@ -6,14 +6,14 @@ import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from tuner.domain.spec import StudySpec
+from tuner.domain.printable import cut
+from tuner.domain.spec import Budget, StudySpec
 from tuner.errors import NotFoundError, SpecError
 from tuner.store import Database, Studies, StudyHandle, default_url, open_database
+from tuner.store.studies import Limit
 
-Limit = float | None
-"""A budget of trials, or of seconds; None is no limit."""
-
-_EXTENDABLE = {"budget.trials", "budget.wall_time"}
+_LIMITS = ("trials", "wall_time")
+_EXTENDABLE = {f"budget.{name}" for name in _LIMITS}
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,31 @@ def open_study(database: Database, spec: StudySpec, settings: Collection[str] = 
     differences = study.spec.differences(wanted)
     if any(key not in _EXTENDABLE for key in differences):
         raise SpecError(_describe(name, differences))
-    changed, kept = {}, {}
-    for key in sorted(differences):
-        name = key.removeprefix("budget.")
-        has, said = getattr(study.spec.budget, name), getattr(spec.budget, name)
-        if name not in spec.budget.model_fields_set:
-            continue  # the default of a file that says nothing
-        if {"budget", key} & set(settings) or _is_more(said, has):
-            changed[name] = said
-        else:
-            kept[name] = (has, said)
-    if changed:
-        study = studies.extend(study, study.spec.budget.model_copy(update=changed))
+    # A default of a file that says nothing asks for nothing.
+    asked = {
+        name: getattr(spec.budget, name) for name in _LIMITS if name in spec.budget.model_fields_set
+    }
+    forced = {name for name in asked if {"budget", f"budget.{name}"} & set(settings)}
+    before = study.spec.budget
+
+    def change(budget: Budget) -> dict[str, Limit]:
+        nonlocal before
+        before = budget
+        return {
+            name: limit
+            for name, limit in asked.items()
+            if limit != getattr(budget, name)
+            and (name in forced or _is_more(limit, getattr(budget, name)))
+        }
+
+    if change(before):
+        study = studies.extend(study, change)
+    changed = change(before)
+    kept = {
+        name: (getattr(before, name), limit)
+        for name, limit in asked.items()
+        if name not in changed and limit != getattr(before, name)
+    }
     return Opened(study, changed=changed, kept=kept)
 
 
@@ -138,4 +151,4 @@ def _follows(key: str, differences: dict[str, tuple[object, object]]) -> bool:
 
 
 def _show(value: object) -> str:
-    return "nothing" if value is None else str(value)
+    return "nothing" if value is None else cut(str(value), 200)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tuner.analysis.summary import StudySummary, summarize
+from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord, tell_waiting
+from tuner.errors import StorageError, UnavailableError
 from tuner.service.presence import is_dead
 from tuner.store import Database, StudyHandle, read_records
 from tuner.store.control import read_state
+from tuner.store.damage import warn_of_damage
 from tuner.store.leases import read_held
 from tuner.store.ledger import read_elapsed_s
 from tuner.store.orders import read_exhausted
@@ -25,10 +28,21 @@ def read_summary(database: Database, study: StudyHandle) -> StudySummary:
         storage=database.name,
         wall_s=wall_s,
         worker_s=worker_s,
-        state=read_state(database, study),
+        state=read_shown_state(database, study),
         plans=read_plans(database, study).values(),
         exhausted=read_exhausted(database, study),
     )
+
+
+def read_shown_state(database: Database, study: StudyHandle) -> StudyState:
+    """Returns whether a study is worked on; one whose state is damaged is not, and that is told."""
+    try:
+        return read_state(database, study)
+    except UnavailableError:
+        raise
+    except StorageError as error:
+        warn_of_damage(f"The study {study.name!r} counts as stopped", str(error))
+        return StudyState.STOPPED
 
 
 def read_shown(database: Database, study: StudyHandle) -> list[TrialRecord]:

@@ -24,10 +24,10 @@ from tuner.search import Proposer, needs_running
 from tuner.service.checkpoints import Checkpoints, sweep
 from tuner.service.cohort_task import CohortTask
 from tuner.service.desk import Desk
-from tuner.service.folders import study_folder
 from tuner.service.fusing import Fusing
 from tuner.service.interruption import Interruption
 from tuner.service.lane_task import LaneTask
+from tuner.service.ownership import claim_folder
 from tuner.service.presence import Presence, is_dead
 from tuner.service.ranks import refuse_ranks
 from tuner.service.task import Task
@@ -61,7 +61,7 @@ class Worker:
         study: The study.
         device: Where to train.
         interruption: Tells when to stop early.
-        started_at: When this process started, seconds since 1970.
+        started_at: When this process started, by ``time.monotonic``.
         log: Takes one line a trial. Where it cannot, for want of room or of a reader, work goes on.
         fuse: How many trials train as one: ``auto``, ``off``, or how many.
     """
@@ -97,7 +97,6 @@ class Worker:
     def _serve(self, train: Train, watchdog: Watchdog) -> None:
         """Enters the study, works on it, and leaves it."""
         spec = self.study.spec
-        self._folder = study_folder(self.database.url, self.study)
         identity = WorkerIdentity(
             worker_id=uuid.uuid4().hex,
             host=platform.node(),
@@ -116,10 +115,11 @@ class Worker:
             seed=derive_seed(spec.search.seed, "patience", identity.worker_id),
             log=self._say,
         )
+        self._folder = patience.run(lambda: claim_folder(self.database, self.study))
         with Presence(identity.worker_id) as presence:
             seed = patience.run(
                 lambda: ledger.register(
-                    time.time() - self.started_at,
+                    time.monotonic() - self.started_at,
                     lambda ordinal: derive_seed(spec.search.seed, "worker", ordinal),
                 )
             )
@@ -183,9 +183,11 @@ class Worker:
         return fusing
 
     def _find_work(self, desk: Desk) -> list[Lease]:
-        # After an outage every lease has expired, and those who train need a moment to say so. A
-        # process that has just started may have started into the end of one.
-        expired = self.database.calm_s > _SETTLING_S
+        # After an outage, or a jump of the clock, every lease has expired, and those who train need
+        # a moment to say so. A process that has just started may have started into the end of one.
+        # They renew a few times within stall_s.
+        settling_s = _SETTLING_S * max(1.0, self.study.spec.train.stall_s / (3 * 60.0))
+        expired = self.database.calm_s > settling_s
         lanes = self._fusing.lanes
         left_behind = desk.ledger.take_over_many(is_dead, expired=expired, at_most=lanes)
         return left_behind or desk.start(lanes, self._fusing.can_fuse)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tuner.domain.fusing import AUTO
 from tuner.domain.names import to_argument
+from tuner.domain.places import make_private, project_folder
 from tuner.service.pools import Exit
 
 _REFUSED = 2
@@ -56,7 +57,7 @@ class WorkerProcess:
 
     def __init__(self, job: Job, index: int, device: str, threads: int | None = None) -> None:
         self._index = index
-        job.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(job.logs)
         self._log_path = job.logs / f"worker-{index}.log"
         device, environment = _see_only(device, os.environ)
         share = [] if threads is None or "OMP_NUM_THREADS" in environment else [str(threads)]
@@ -74,6 +75,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                cwd=project_folder(),
                 start_new_session=True,
             )
 

@@ -10,12 +10,14 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tuner.domain.states import StudyState
+from tuner.errors import StorageError
 from tuner.store import events
 from tuner.store import optuna_tables as ot
 from tuner.store.database import Database
 from tuner.store.identity import STATE, Present, StudyHandle, lock, look_up, set_attribute
 from tuner.store.leases import (
     LEASE_S,
+    cut_leases,
     find_running,
     is_abandoned,
     lock_leases,
@@ -77,7 +79,7 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
     """
     with database.write() as connection:
         present = lock(connection, study)
-        before = present.state
+        before = _state_before(present, state)
         if before is StudyState.RUNNING and find_exhausted(connection, study.uuid) is not None:
             before = StudyState.STOPPED
         if before is state:
@@ -91,6 +93,14 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
             locked = lock_leases(connection, stopped, found)
             seize(connection, stopped, [row for row in locked if is_abandoned(row, none_is)])
     return before
+
+
+def _state_before(present: Present, state: StudyState) -> StudyState:
+    """Returns the state of a study; one that is damaged is another than what it becomes."""
+    try:
+        return present.state
+    except StorageError:
+        return StudyState.RUNNING if state is not StudyState.RUNNING else StudyState.PAUSED
 
 
 def ask_to_leave(
@@ -135,6 +145,7 @@ def repair(database: Database, study: StudyHandle, is_dead: Callable[[str], bool
     """
     with database.write() as connection:
         present = lock(connection, study)
+        cut_leases(connection, study.uuid, study.spec.train.stall_s)
         found = _find_astray(connection, present, is_dead)
         done = [_describe(seized) for seized in seize(connection, present, found)]
         done += _fail_unheld(connection, present.study_id, study.uuid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ from tuner.store.tables import DatabaseClock
 from tuner.store.urls import redact, sqlite_path
 
 T = TypeVar("T")
+
+JUMP_S = 5.0
+"""By how much a clock may err, in seconds, before it counts as having jumped."""
 
 _CREATION_RETRIES = 10
 _FAULTS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
@@ -44,10 +48,11 @@ class Database:
         self._path = None if path is None else path.absolute()
         self._file = None if path is None else _identify(path)
         self._away_at = time.monotonic()
+        self._ahead_s: float | None = None
 
     @property
     def calm_s(self) -> float:
-        """Seconds since this process opened it, or last found it away."""
+        """Seconds since this process opened it, or last found it away or its clock to jump."""
         return time.monotonic() - self._away_at
 
     @property
@@ -82,6 +87,23 @@ class Database:
         """Returns seconds since 1970 by the database's clock."""
         with self.read() as connection:
             return float(connection.execute(sa.select(DatabaseClock())).scalar_one())
+
+    def hear_clock(self, now_s: float) -> bool:
+        """Takes note of the database's clock, as it was read just now.
+
+        Args:
+            now_s: Seconds since 1970 by that clock.
+
+        Returns:
+            Whether it has jumped since this process last heard of it: it was set, or the machine
+            has slept.
+        """
+        here_s = time.monotonic()
+        before_s, self._ahead_s = self._ahead_s, now_s - here_s
+        jumped = before_s is not None and abs(self._ahead_s - before_s) > JUMP_S
+        if jumped:
+            self._away_at = here_s
+        return jumped
 
     def close(self) -> None:
         """Closes every connection."""
@@ -228,6 +250,8 @@ def _identify(path: Path) -> tuple[int, int] | None:
 def _connect(url: str, *, create: bool) -> Database:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    if create:
+        _create_private(url)
     with translated(url):
         try:
             storage = _retry_while_others_create(lambda: Storage(url, create=create))
@@ -236,6 +260,14 @@ def _connect(url: str, *, create: bool) -> Database:
                 raise versions.no_studies(redact(url)) from None
             raise
     return Database(url, storage)
+
+
+def _create_private(url: str) -> None:
+    """Makes the file of a SQLite database for this user alone; its logs have the same rights."""
+    path = sqlite_path(url)
+    if path is not None:
+        with contextlib.suppress(OSError):  # it is there, or SQLite tells why it cannot be
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _migrate(database: Database) -> str:

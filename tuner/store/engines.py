@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sqlite3
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
+
+from tuner.store.faults import is_of_another_server
 
 IMMEDIATE = "tuner_immediate"
 """The execution option of a transaction that is going to write."""
@@ -39,7 +46,12 @@ def engine_options(url: sa.URL) -> dict[str, Any]:
     """Returns SQLAlchemy's arguments for an engine; options in the URL come before ours."""
     if url.get_backend_name() == "sqlite":
         # Without a transaction of its own, the driver leaves BEGIN to us (see _begin).
-        return {"connect_args": {"isolation_level": None, "timeout": _BUSY_TIMEOUT_S}}
+        ours = {"isolation_level": None, "timeout": _BUSY_TIMEOUT_S}
+        path = Path(str(url.database))
+        if not _is_still(path):
+            return {"connect_args": ours}
+        uri = f"file:{quote(str(path))}?immutable=1"
+        return {"creator": partial(sqlite3.connect, uri, uri=True, check_same_thread=False, **ours)}
     ours = {key: value for key, value in _POSTGRESQL.items() if key not in url.query}
     return {"connect_args": ours, **_POSTGRESQL_POOL}
 
@@ -52,7 +64,17 @@ def configure(engine: sa.Engine) -> None:
         event.listen(engine, "before_cursor_execute", _begin_late)
     else:
         event.listen(engine, "connect", _configure_postgresql)
+        event.listen(engine, "handle_error", _leave)
     engine.dispose()
+
+
+def _is_still(path: Path) -> bool:
+    """Tells whether a SQLite file lies where nothing can be written, and nobody has it open.
+
+    SQLite cannot even read it then, for want of a place for its locks, unless it is told so.
+    """
+    locks = path.with_name(f"{path.name}-wal")
+    return path.is_file() and not locks.exists() and not os.access(path.parent, os.W_OK)
 
 
 @contextlib.contextmanager
@@ -84,6 +106,12 @@ def _configure_postgresql(connection: Any, _record: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_IN_TRANSACTION_S}s'")
     connection.commit()
+
+
+def _leave(context: Any) -> None:
+    # Tried again over the same connection, it would only meet the same server.
+    if is_of_another_server(context.original_exception):
+        context.is_disconnect = True
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from tuner.domain.printable import printable
 from tuner.store.tables import DatabaseClock, events, workers
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Event:
         at = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         place = "" if self.host is None else f" on {self.host}, process {self.pid}, {self.device}"
         detail = f": {self.detail}" if self.detail else ""
-        return f"{at} {self.kind.replace('_', ' ')}{place}{detail}"
+        return printable(f"{at} {self.kind.replace('_', ' ')}{place}{detail}")
 
 
 def record(

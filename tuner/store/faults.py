@@ -11,13 +11,31 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tuner.errors import DeniedError, StorageError, UnavailableError
 from tuner.store.urls import hide_secrets, parse_url, redact
 
-# PostgreSQL's codes: connections, resources, shutdown and start, conflicts between transactions.
-_TRANSIENT_CLASSES = ("08", "53", "57P", "40")
-_TRANSIENT = {"25P03", "55P03", "23503"}  # 23503: what it was about has just been deleted or moved
-_PERMANENT = {"53100", "57P04"}  # a full disk, a dropped database
+# PostgreSQL's codes, class by class of its Appendix A. What passes: connections (08), conflicts
+# between transactions (40), resources (53), what an operator or a timeout has ended (57), the
+# system around the server (58), a snapshot that was too old (72), an internal error (XX). Classes
+# that are not here speak of what is asked, who asks, or what is stored: the same fails again.
+_TRANSIENT_CLASSES = ("08", "40", "53", "57", "58", "72", "XX")
+_PERMANENT = {
+    "53100",  # a full disk: a person has to make room
+    "57P04",  # the database was dropped
+    *("58P01", "58P02", "58P03"),  # a file of the server's is missing, there already, misnamed
+    *("XX001", "XX002"),  # what is stored is damaged
+}
+# Of classes whose other codes would fail again:
+_TRANSIENT = {
+    "23503",  # what it was about has just been deleted or moved
+    "25006",  # read-only, as a server is that was the primary until just now
+    *("25P03", "25P04"),  # a transaction was idle, or lasted, for too long
+    "26000",  # a prepared statement that the server, another one by now, does not know
+    *("55006", "55P03"),  # somebody else uses it, or holds its lock
+}
+_LEFT_BEHIND = {"25006", "26000"}
+_SQLITE_TRANSIENT = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _CREATED_MEANWHILE = {"42P07", "42701", "42710", "23505"}
 _MISSING_TABLE = "42P01"
 _DENIED = "42501"
+_OVER = "change a trial that is over"  # in the words of deploy/roles.sql
 
 # A server that refuses a connection gives no code, only words.
 _REFUSALS = (
@@ -40,6 +58,11 @@ _MEANINGS = {
     "failed to resolve host": "there is no such host: check its name, or the network",
     "authentication failed": "the server refuses this user: check the name and the password",
     "no password supplied": "the server asks for a password: put it into the URL or ~/.pgpass",
+    "read-only transaction": "the server takes no writes right now: it is a standby, or a failover "
+    "is under way",
+    "due to statement timeout": "a statement took longer than the server's statement_timeout",
+    "due to transaction timeout": "a transaction took longer than the server's transaction_timeout",
+    "due to user request": "somebody has cancelled the statement",
     "too many clients": "the server takes no more connections: use fewer workers, or raise its "
     "max_connections",
 }
@@ -58,27 +81,33 @@ def translate(error: Exception, url: str) -> StorageError:
     """
     root = _root(error)
     if _sqlstate(root) == _DENIED:
-        return _deny(getattr(root, "statement", None) or "", url)
+        over = _OVER in str(getattr(root, "orig", ""))
+        statement = getattr(root, "statement", None) or ""
+        return _deny(_OVER if over else _name(statement), url)
     kind = UnavailableError if is_transient(error) else StorageError
     return kind(f"{redact(url)}: {hide_secrets(_explain(error), url)}")
 
 
-def _deny(statement: str, url: str) -> DeniedError:
-    """Returns what to say of a statement that the database's role may not run."""
+def _deny(what: str, url: str) -> DeniedError:
+    """Returns what to say of something that the database's role may not do."""
     role = parse_url(url).username
     who = "this role" if role is None else f"the role {role!r}"
+    return DeniedError(
+        f"{redact(url)}: {who} may not {what}: do it as the owner of the database's tables "
+        "(docs/postgresql.md)."
+    )
+
+
+def _name(statement: str) -> str:
+    """Returns what a statement that was denied is for, in words."""
     verb, *names = statement.split(None, 3)[:3] or [""]
     of_studies = any(name.startswith("stud") for name in names) or "FOR UPDATE" in statement
-    what = {
+    return {
         "DELETE": "delete studies",
         "INSERT": "create or change studies" if of_studies else "train",
         "UPDATE": "create or change studies" if of_studies else "train",
         "SELECT": "work on studies" if of_studies else "read this",
     }.get(verb, "make or change tables")
-    return DeniedError(
-        f"{redact(url)}: {who} may not {what}: do it as the owner of the database's tables "
-        "(docs/postgresql.md)."
-    )
 
 
 def cause_to_show(error: Exception, url: str) -> Exception | None:
@@ -99,12 +128,20 @@ def is_transient(error: BaseException) -> bool:
     if root.connection_invalidated:
         return True
     if isinstance(root.orig, sqlite3.Error):
-        return _sqlite_code(root.orig) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        return _sqlite_code(root.orig) in _SQLITE_TRANSIENT
     code = _sqlstate(root)
     if code is None:
         refused = any(words in str(root.orig) for words in _REFUSALS)
         return isinstance(root, OperationalError) and not refused
     return code in _TRANSIENT or (code.startswith(_TRANSIENT_CLASSES) and code not in _PERMANENT)
+
+
+def is_of_another_server(error: BaseException) -> bool:
+    """Tells whether to connect anew, since the server at the other end is not the one meant.
+
+    A connection outlives the failover that makes its server a read-only standby.
+    """
+    return getattr(error, "sqlstate", None) in _LEFT_BEHIND
 
 
 def is_missing_table(error: BaseException) -> bool:

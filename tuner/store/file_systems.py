@@ -6,6 +6,7 @@ network file systems are known for locks that are forgotten or never taken.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 
@@ -37,7 +38,7 @@ def find_network_file_system(path: Path) -> str | None:
         mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return None
-    kind = file_system_of(PurePosixPath(path.resolve()), mounts)
+    kind = file_system_of(PurePosixPath(os.path.realpath(path)), mounts)
     return kind if kind in NETWORK else None
 
 

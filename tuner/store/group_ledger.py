@@ -32,6 +32,7 @@ from tuner.store.leases import (
     LEASE_S,
     Lease,
     are_of,
+    bear_jump,
     count_leases,
     grant,
     is_abandoned,
@@ -40,9 +41,10 @@ from tuner.store.leases import (
 )
 from tuner.store.orders import Orders, find_exhausted, is_used_up, read_orders
 from tuner.store.reruns import count_defaults
+from tuner.store.retries import Clock
 from tuner.store.seizure import Fate, record_taking, seize
 from tuner.store.tables import leases
-from tuner.store.workers import WorkerIdentity, enter, refuse_second_machine, touch
+from tuner.store.workers import Alive, WorkerIdentity, enter, refuse_second_machine, touch
 
 TOUCH_S = 5.0
 """How long a worker that writes all the time may not have been noted as seen, in seconds."""
@@ -104,6 +106,7 @@ class GroupLedger:
         study: The study.
         worker: Who holds the leases.
         lease_s: How long a lease counts without being renewed, in seconds.
+        clock: What the worker's life is measured by.
     """
 
     def __init__(
@@ -112,12 +115,15 @@ class GroupLedger:
         study: StudyHandle,
         worker: WorkerIdentity,
         lease_s: float = LEASE_S,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._database = database
         self._study = study
         self._worker = worker
         self._lease_s = lease_s
         self._hand = Hand()
+        self._clock = clock
+        self._born_at = clock()
         self._touched_at = float("-inf")
         self._begun = 0
 
@@ -136,6 +142,7 @@ class GroupLedger:
             SpecError: If it is a copy of a study that is still there.
             StorageError: If the database is SQLite and another machine works on it.
         """
+        self._born_at = self._clock() - age_s
         with self._database.write() as connection:
             found = self._study
             refuse_copy(connection, found, self._lock(connection).study_id)
@@ -167,7 +174,7 @@ class GroupLedger:
             present = self._lock(connection)
             started = ot.count_trials(connection, present.study_id)
             if present.state is not StudyState.RUNNING or is_used_up(
-                connection, present, started, alive=worker_id
+                connection, present, started, alive=self._alive
             ):
                 return []
             # Defaults only become more: all others wait for this lock, so nothing is asked twice.
@@ -200,21 +207,27 @@ class GroupLedger:
         Args:
             is_dead: Tells of a worker's id whether its process is known to have died.
             expired: Whether an expired lease counts as left behind; not so right after the
-                database was away, when nobody could renew theirs.
+                database was away, or its clock has jumped, when nobody could renew theirs.
             at_most: How many to take.
 
         Returns:
             The leases by number, none if there is no such trial.
         """
+        with self._database.read() as connection:
+            rows = read_leases(connection, self._study.uuid)
+            paused = bool(rows) and look_up(connection, self._study).state is StudyState.PAUSED
+        longest_s = max(self._lease_s, self._study.spec.train.stall_s)
+        jumped = bear_jump(self._database, self._study, rows, longest_s)
+        if paused:
+            return []
         knows_dead = functools.cache(is_dead)
 
         def is_left(row: sa.Row[Any]) -> bool:
-            return self._is_unheard_of(row) or is_abandoned(row, knows_dead, expired=expired)
+            return self._is_unheard_of(row) or is_abandoned(
+                row, knows_dead, expired=expired and not jumped
+            )
 
-        with self._database.read() as connection:
-            found = [row for row in read_leases(connection, self._study.uuid) if is_left(row)]
-            if not found or look_up(connection, self._study).state is StudyState.PAUSED:
-                return []
+        found = [row for row in rows if is_left(row)]
         while found:
             group = [row for row in found if row.step == found[0].step][:at_most]
             taken = self._take([row.number for row in group], is_left)
@@ -373,7 +386,11 @@ class GroupLedger:
             NotFoundError: If the study has been deleted.
         """
         with self._database.read() as connection:
-            return read_orders(connection, self._study, self._worker.worker_id)
+            return read_orders(connection, self._study, self._alive)
+
+    @property
+    def _alive(self) -> Alive:
+        return Alive(self._worker.worker_id, max(0.0, self._clock() - self._born_at))
 
     def _is_unheard_of(self, row: sa.Row[Any]) -> bool:
         """Tells whether this worker started it without hearing of it."""
@@ -417,9 +434,11 @@ class GroupLedger:
         return self._hand.changing(self._database, self._study, those, change)
 
     def _touch_now_and_then(self, connection: sa.Connection) -> None:
-        if time.monotonic() - self._touched_at > TOUCH_S:
+        if self._clock() - self._touched_at > TOUCH_S:
             self._touch(connection)
 
     def _touch(self, connection: sa.Connection) -> None:
-        touch(connection, self._worker)
-        self._touched_at = time.monotonic()
+        now_s = touch(connection, self._alive)
+        if now_s is not None:
+            self._database.hear_clock(now_s)
+        self._touched_at = self._clock()

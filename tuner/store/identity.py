@@ -21,9 +21,11 @@ from optuna.trial import TrialState
 
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
-from tuner.errors import NotFoundError, SpecError
+from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import events
 from tuner.store import optuna_tables as ot
+from tuner.store.damage import parse_value, tell_damage
+from tuner.store.identifiers import fault_of
 from tuner.store.tables import leases
 
 UUID, SPEC, HOME, STATE = "tuner:uuid", "tuner:spec", "tuner:home", "tuner:state"
@@ -38,12 +40,22 @@ class StudyHandle:
         study_id: Its id in Optuna's tables; changes when the study is renamed.
         uuid: Its identity, which never changes.
         spec: Its resolved spec.
+
+    Raises:
+        StorageError: If its identity is none.
     """
 
     name: str
     study_id: int
     uuid: str
     spec: StudySpec
+
+    def __post_init__(self) -> None:
+        fault = fault_of(self.uuid)
+        if fault is not None:
+            raise StorageError(
+                f"The study {self.name!r} {fault} To be rid of it, delete it in 'tuner dashboard'."
+            )
 
 
 @dataclass(frozen=True)
@@ -66,23 +78,45 @@ class Present:
     @property
     def uuid(self) -> str:
         """Its identity."""
-        return str(self.attributes[UUID])
+        return str(self._read(UUID, str))
 
     @property
     def trials(self) -> int:
         """Trials it may start."""
-        return int(self.attributes[SPEC]["budget"]["trials"])
+        return int(self._budget["trials"])
 
     @property
     def wall_time_s(self) -> float | None:
         """Seconds it may be worked on, None without a limit."""
-        wall_time: float | None = self.attributes[SPEC]["budget"].get("wall_time")
+        wall_time: float | None = self._budget.get("wall_time")
         return wall_time
 
     @property
     def state(self) -> StudyState:
-        """Whether it is worked on."""
-        return StudyState(self.attributes.get(STATE, StudyState.RUNNING))
+        """Whether it is worked on.
+
+        Raises:
+            StorageError: If that is damaged.
+        """
+        value = self.attributes.get(STATE, StudyState.RUNNING)
+        try:
+            return StudyState(value)
+        except ValueError:
+            raise tell_damage("Its state", value) from None
+
+    @property
+    def _budget(self) -> dict[str, Any]:
+        spec = self._read(SPEC, dict)
+        budget = spec.get("budget")
+        if not isinstance(budget, dict) or type(budget.get("trials")) is not int:
+            raise tell_damage("Its budget", budget)
+        return budget
+
+    def _read(self, key: str, kind: type) -> Any:
+        value = self.attributes.get(key)
+        if not isinstance(value, kind):
+            raise tell_damage(f"Its attribute {key}", value)
+        return value
 
 
 def look_up(connection: sa.Connection, study: StudyHandle) -> Present:
@@ -190,13 +224,13 @@ def dissolve_copies(connection: sa.Connection, study: StudyHandle, home: int) ->
 
 
 def read_attributes(connection: sa.Connection, study_id: int) -> dict[str, Any]:
-    """Returns a study's attributes, empty if there is no such study."""
+    """Returns a study's attributes, empty if there is no such study; Damaged where no JSON is."""
     rows = connection.execute(
         sa.select(ot.study_attributes.c.key, ot.study_attributes.c.value_json).where(
             ot.study_attributes.c.study_id == study_id
         )
     )
-    return {row.key: json.loads(row.value_json) for row in rows}
+    return {row.key: parse_value(row.value_json) for row in rows}
 
 
 def set_attribute(connection: sa.Connection, study_id: int, key: str, value: Any) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tuner.store import optuna_tables as ot
-from tuner.store.database import Database
+from tuner.store.database import JUMP_S, Database
 from tuner.store.identity import Present, StudyHandle
 from tuner.store.tables import DatabaseClock, leases
 
@@ -50,6 +50,7 @@ LASTING_S = sa.bindparam("lasting_s", type_=sa.Float(53))
 UNTIL = DatabaseClock() + LASTING_S
 """When a lease that is given in a statement with that parameter stops to count."""
 
+_NOW = DatabaseClock().label("now")
 _HAS_EXPIRED = (leases.c.expires_at < DatabaseClock()).label("expired")
 
 
@@ -95,10 +96,10 @@ def are_of(study_uuid: str, those: Collection[Lease]) -> tuple[sa.ColumnElement[
 
 
 def read_leases(connection: sa.Connection, study_uuid: str) -> list[sa.Row[Any]]:
-    """Returns every lease of a study by number, and whether it has ``expired``."""
+    """Returns every lease of a study by number, whether it has ``expired``, and what is ``now``."""
     return list(
         connection.execute(
-            sa.select(leases, _HAS_EXPIRED)
+            sa.select(leases, _HAS_EXPIRED, _NOW)
             .where(leases.c.study_uuid == study_uuid)
             .order_by(leases.c.number)
         )
@@ -121,7 +122,7 @@ def lock_leases(
     )
     return list(
         connection.execute(
-            sa.select(leases, _HAS_EXPIRED, ot.trials.c.trial_id)
+            sa.select(leases, _HAS_EXPIRED, _NOW, ot.trials.c.trial_id)
             .select_from(leases.outerjoin(ot.trials, runs))
             .where(leases.c.study_uuid == present.uuid, leases.c.number.in_(numbers))
             .order_by(leases.c.number)
@@ -174,6 +175,45 @@ def count_unsaved(database: Database, study: StudyHandle) -> int:
 def is_abandoned(row: sa.Row[Any], is_dead: Callable[[str], bool], *, expired: bool = True) -> bool:
     """Tells whether nobody works on a trial any more: released, expired, or its worker dead."""
     return row.worker_id is None or (expired and bool(row.expired)) or is_dead(row.worker_id)
+
+
+def bear_jump(
+    database: Database, study: StudyHandle, rows: Sequence[sa.Row[Any]], longest_s: float
+) -> bool:
+    """Looks whether the database's clock has been set: forward every lease expires, back none.
+
+    Leases that count for longer than any is given for are cut.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        rows: Its leases, as :func:`read_leases` has just returned them.
+        longest_s: For how long leases are given, in seconds.
+
+    Returns:
+        Whether the clock has jumped since this process last heard of it, so that nobody has had
+        the time to renew a lease that has expired.
+    """
+    if any(row.expires_at - row.now > longest_s + JUMP_S for row in rows):
+        with database.write() as connection:
+            cut_leases(connection, study.uuid, longest_s)
+    return bool(rows) and database.hear_clock(rows[0].now)
+
+
+def cut_leases(connection: sa.Connection, study_uuid: str, longest_s: float) -> None:
+    """Has leases that last too long count for as long as any is given for, from now on.
+
+    Args:
+        connection: In a transaction that writes.
+        study_uuid: The study.
+        longest_s: For how long leases are given, in seconds.
+    """
+    until = DatabaseClock() + longest_s
+    connection.execute(
+        sa.update(leases)
+        .where(leases.c.study_uuid == study_uuid, leases.c.expires_at > until)
+        .values(expires_at=until)
+    )
 
 
 def none_is(worker_id: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +10,12 @@ import sqlalchemy as sa
 
 from tuner.domain.states import StudyState
 from tuner.store import optuna_tables as ot
+from tuner.store.damage import parse_value
 from tuner.store.database import Database
 from tuner.store.identity import HOME, SPEC, STATE, UUID, Present, StudyHandle, look_up
 from tuner.store.leases import count_leases
 from tuner.store.tables import events, workers
-from tuner.store.workers import elapsed_s
+from tuner.store.workers import Alive, elapsed_s
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Orders:
     leaving: bool
 
 
-def read_orders(connection: sa.Connection, study: StudyHandle, worker_id: str) -> Orders:
+def read_orders(connection: sa.Connection, study: StudyHandle, worker: Alive) -> Orders:
     """Returns what a worker is asked to do, in one statement if the study has no wall time.
 
     Raises:
         NotFoundError: If the study has been deleted.
     """
-    leaving = sa.select(workers.c.leaving).where(workers.c.worker_id == worker_id)
+    leaving = sa.select(workers.c.leaving).where(workers.c.worker_id == worker.worker_id)
     attributes = ot.study_attributes.c
     rows = connection.execute(
         sa.select(attributes.key, attributes.value_json, leaving.scalar_subquery()).where(
@@ -52,11 +52,11 @@ def read_orders(connection: sa.Connection, study: StudyHandle, worker_id: str) -
     if present.attributes.get(UUID) != study.uuid or not present.is_home:
         present = look_up(connection, study)
         asked = bool(connection.execute(leaving).scalar_one_or_none())
-    return Orders(present.state, is_out_of_time(connection, present, worker_id), asked)
+    return Orders(present.state, is_out_of_time(connection, present, worker), asked)
 
 
 def is_used_up(
-    connection: sa.Connection, present: Present, started: int, alive: str | None = None
+    connection: sa.Connection, present: Present, started: int, alive: Alive | None = None
 ) -> bool:
     """Tells whether a study's budget allows no further trial, or nothing is left to try.
 
@@ -64,7 +64,7 @@ def is_used_up(
         connection: Where to ask.
         present: The study as this transaction sees it.
         started: Trials that have started.
-        alive: A worker known to be alive at this moment.
+        alive: A worker that lives at this moment.
     """
     return (
         started >= present.trials
@@ -97,7 +97,7 @@ def read_exhausted(database: Database, study: StudyHandle) -> str | None:
         return find_exhausted(connection, study.uuid)
 
 
-def is_out_of_time(connection: sa.Connection, present: Present, alive: str | None = None) -> bool:
+def is_out_of_time(connection: sa.Connection, present: Present, alive: Alive | None = None) -> bool:
     """Tells whether a study's wall time is used up; see :func:`is_used_up`."""
     limit_s = present.wall_time_s
     return limit_s is not None and elapsed_s(connection, present.uuid, alive)[0] >= limit_s
@@ -129,4 +129,4 @@ def read_elapsed_s(database: Database, study: StudyHandle) -> tuple[float, float
 
 @functools.lru_cache(maxsize=16)
 def _from_json(text: str) -> Any:
-    return json.loads(text)
+    return parse_value(text)

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from tuner.domain.fusing import FusePlan
 from tuner.store import optuna_tables as ot
+from tuner.store.damage import UNREADABLE, Damaged, parse_value, warn_of_damage
 from tuner.store.database import Database
 from tuner.store.identity import StudyHandle, lock, look_up
 from tuner.store.tables import plans
@@ -64,4 +65,20 @@ def _read(connection: sa.Connection, study: StudyHandle) -> dict[str, FusePlan]:
     rows = connection.execute(
         sa.select(plans.c.place, plans.c.plan).where(plans.c.study_uuid == study.uuid)
     )
-    return {row.place: FusePlan.from_json(json.loads(row.plan)) for row in rows}
+    found = {}
+    for row in rows:
+        try:
+            found[row.place] = _parse(row.plan)
+        except UNREADABLE as error:
+            warn_of_damage(f"The plan of {study.name!r} for {row.place} is left out", error)
+    return found
+
+
+def _parse(text: str) -> FusePlan:
+    values = parse_value(text)
+    if isinstance(values, Damaged):
+        raise TypeError(f"it is no JSON: {text[:60]!r}.")
+    plan = FusePlan.from_json(values)
+    if not (type(plan.lanes) is type(plan.trials) is int and isinstance(plan.reason, str)):
+        raise ValueError(f"it is {text[:60]!r}.")
+    return plan

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +24,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord, known_axes
 from tuner.errors import NotFoundError
 from tuner.store import optuna_tables as ot
+from tuner.store.damage import UNREADABLE, Damaged, parse_value, warn_of_damage
 from tuner.store.database import Database
 from tuner.store.identity import StudyHandle, carries, look_up
 
@@ -36,6 +36,9 @@ _OUTCOMES = {
     TrialState.FAIL: Outcome.FAILED,
 }
 
+
+_NEEDED = ("preset", "config")
+"""Attributes without which nobody can tell what a trial trained with."""
 
 _Times = tuple[datetime | None, datetime | None]
 
@@ -149,7 +152,7 @@ def read_records(database: Database, study: StudyHandle) -> list[TrialRecord]:
 
 
 def read_record(database: Database, study: StudyHandle, number: int) -> TrialRecord | None:
-    """Returns one trial, or None if the study has none of this number."""
+    """Returns one trial, or None if the study has none of this number, or it cannot be read."""
     with database.read() as connection:
         rows = connection.execute(
             sa.select(ot.trials).where(
@@ -157,24 +160,22 @@ def read_record(database: Database, study: StudyHandle, number: int) -> TrialRec
                 ot.trials.c.number == number,
             )
         ).all()
-        return _build(connection, rows, study.spec)[0] if rows else None
+        return next(iter(_build(connection, rows, study.spec)), None)
 
 
 def _build(connection: sa.Connection, rows: Any, spec: StudySpec) -> list[TrialRecord]:
     ids = [row.trial_id for row in rows]
     known = known_axes(spec)
-    params: dict[int, dict[str, Any]] = defaultdict(dict)
-    own_axes: dict[int, dict[str, Dimension]] = defaultdict(dict)
-    for row in _of(connection, ot.trial_params, ids, ot.trial_params.c.param_id):
-        distribution = _distribution(row.distribution_json)
-        params[row.trial_id][row.param_name] = distribution.to_external_repr(row.param_value)
-        if row.param_name not in known:
-            own_axes[row.trial_id][row.param_name] = _to_axis(distribution)
-    attributes: dict[int, dict[str, Any]] = defaultdict(dict)
-    for row in _of(connection, ot.trial_attributes, ids):
-        attributes[row.trial_id][row.key] = json.loads(row.value_json)
+    damage: dict[int, str] = {}
+    params, own_axes = _read_params(connection, ids, known, damage)
+    attributes = _read_attributes(connection, rows, spec, damage)
     values = {row.trial_id: row.value for row in _of(connection, ot.trial_values, ids)}
     reports = _read_reports(connection, ids)
+    for row in rows:
+        if row.trial_id in damage:
+            warn_of_damage(
+                f"Trial {row.number} of {spec.study.name!r} is left out", damage[row.trial_id]
+            )
     return [
         TrialRecord(
             number=row.number,
@@ -190,7 +191,47 @@ def _build(connection: sa.Connection, rows: Any, spec: StudySpec) -> list[TrialR
             own_axes=own_axes[row.trial_id],
         )
         for row in rows
+        if row.trial_id not in damage
     ]
+
+
+def _read_params(
+    connection: sa.Connection, ids: list[int], known: Collection[str], damage: dict[int, str]
+) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Dimension]]]:
+    """Returns trials' parameters, and the axes of those not known; says why one is damaged."""
+    params: dict[int, dict[str, Any]] = defaultdict(dict)
+    own_axes: dict[int, dict[str, Dimension]] = defaultdict(dict)
+    for row in _of(connection, ot.trial_params, ids, ot.trial_params.c.param_id):
+        try:
+            distribution = _distribution(row.distribution_json)
+            params[row.trial_id][row.param_name] = _value_of(distribution, row.param_value)
+        except UNREADABLE as error:
+            damage[row.trial_id] = f"its parameter {row.param_name} cannot be read ({error})."
+            continue
+        if row.param_name not in known:
+            own_axes[row.trial_id][row.param_name] = _to_axis(distribution)
+    return params, own_axes
+
+
+def _read_attributes(
+    connection: sa.Connection, rows: Any, spec: StudySpec, damage: dict[int, str]
+) -> dict[int, dict[str, Any]]:
+    """Returns trials' attributes; says why one is damaged that lacks what it cannot do without."""
+    attributes: dict[int, dict[str, Any]] = defaultdict(dict)
+    numbers = {row.trial_id: row.number for row in rows}
+    for row in _of(connection, ot.trial_attributes, list(numbers)):
+        value = parse_value(row.value_json)
+        if not isinstance(value, Damaged):
+            attributes[row.trial_id][row.key] = value
+        elif row.key in _NEEDED:
+            damage[row.trial_id] = f"its attribute {row.key} is no JSON."
+        else:
+            trial = f"trial {numbers[row.trial_id]} of {spec.study.name!r}"
+            warn_of_damage(
+                f"The attribute {row.key} of {trial} is left out",
+                f"it is no JSON: {value.text[:60]!r}.",
+            )
+    return attributes
 
 
 def _read_reports(connection: sa.Connection, ids: list[int]) -> dict[int, dict[int, float]]:
@@ -216,6 +257,14 @@ def _of(
 @functools.lru_cache(maxsize=4096)
 def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
+
+
+def _value_of(distribution: BaseDistribution, stored: float) -> Any:
+    if isinstance(distribution, CategoricalDistribution) and stored not in range(
+        len(distribution.choices)
+    ):
+        raise ValueError(f"there is no choice {stored:g} among {len(distribution.choices)}")
+    return distribution.to_external_repr(float(stored))
 
 
 def _to_axis(distribution: BaseDistribution) -> Dimension:

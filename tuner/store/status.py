@@ -31,6 +31,7 @@ class DatabaseStatus:
         studies: Studies made by tuner.
         trials: Trials they have started.
         needs_upgrade: Whether ``tuner db upgrade`` has something to do.
+        needs_newer: Whether a newer tuner made our tables, and this one does not work with them.
     """
 
     storage: str
@@ -43,6 +44,7 @@ class DatabaseStatus:
     studies: int
     trials: int
     needs_upgrade: bool
+    needs_newer: bool
 
 
 def read_status(url: str) -> DatabaseStatus:
@@ -79,6 +81,7 @@ def _read(connection: sa.Connection, url: str) -> DatabaseStatus:
         studies=studies,
         trials=trials,
         needs_upgrade=revision is None or versions.is_older(revision),
+        needs_newer=revision not in (None, *versions.REVISIONS),
     )
 
 

@@ -43,8 +43,7 @@ class Storage(RDBStorage):
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         parsed = parse_url(url)
-        is_postgresql = parsed.get_backend_name() == "postgresql"
-        plain = parsed.render_as_string(hide_password=False) if is_postgresql else url
+        plain = parsed.render_as_string(hide_password=False)
         try:
             super().__init__(
                 plain.replace("{", "{{").replace("}", "}}"),  # Optuna formats it

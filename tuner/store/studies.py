@@ -6,7 +6,7 @@ import json
 import shlex
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -24,6 +24,7 @@ from tuner.domain.states import Activity, StudyState
 from tuner.domain.study_file import parse_spec
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import optuna_tables as ot
+from tuner.store.damage import UNREADABLE, tell_damage
 from tuner.store.database import Database
 from tuner.store.identity import (
     HOME,
@@ -43,6 +44,9 @@ from tuner.store.orders import is_used_up
 from tuner.store.tables import curves, events, leases, plans, workers
 
 CREATED = "tuner:created_at"
+Limit = float | None
+"""A budget of trials, or of seconds; None is no limit."""
+
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
 
 
@@ -61,6 +65,7 @@ class StudyOverview:
         created_at: When it was created, ISO 8601.
         state: What it is asked to do.
         activity: What it does.
+        damage: What of it cannot be read, None if all can; it is told instead of the rest.
     """
 
     name: str
@@ -73,6 +78,7 @@ class StudyOverview:
     created_at: str
     state: StudyState
     activity: Activity
+    damage: str | None = None
 
 
 class Studies:
@@ -135,8 +141,8 @@ class Studies:
             raise NotFoundError(
                 f"The study {name!r} was not made by tuner; see it with 'tuner dashboard'."
             )
-        spec = parse_spec(attributes[SPEC], origin=f"study {name!r} in {self._database.name}")
-        return StudyHandle(name, study_id, attributes[UUID], spec)
+        spec = _parse(attributes[SPEC], f"study {name!r} in {self._database.name}")
+        return StudyHandle(name, study_id, attributes.get(UUID, ""), spec)
 
     def exists(self, name: str) -> bool:
         """Tells whether there is a study of this name."""
@@ -146,13 +152,27 @@ class Studies:
             ).scalar_one_or_none()
         return found is not None
 
-    def extend(self, study: StudyHandle, budget: Budget) -> StudyHandle:
-        """Gives a study another budget; running workers see it at their next trial."""
-        spec = study.spec.with_budget(budget)
+    def extend(
+        self, study: StudyHandle, change: Callable[[Budget], Mapping[str, Limit]]
+    ) -> StudyHandle:
+        """Gives a study another budget; running workers see it at their next trial.
+
+        Args:
+            study: The study.
+            change: Tells of the budget as it is which of its limits become what. It is asked while
+                nobody else can change it, and what it does not name stays.
+
+        Raises:
+            NotFoundError: If the study has been deleted.
+        """
         with self._database.write() as connection:
-            study_id = lock(connection, study).study_id
-            set_attribute(connection, study_id, SPEC, spec.to_json())
-        return StudyHandle(study.name, study_id, study.uuid, spec)
+            present = lock(connection, study)
+            spec = _parse(present.attributes[SPEC], f"study {study.name!r}")
+            limits = dict(change(spec.budget))
+            if limits:
+                spec = spec.with_budget(spec.budget.model_copy(update=limits))
+                set_attribute(connection, present.study_id, SPEC, spec.to_json())
+        return StudyHandle(study.name, present.study_id, study.uuid, spec)
 
     def refresh(self, study: StudyHandle) -> StudyHandle:
         """Returns a study as it is now: it may have been extended or renamed.
@@ -165,7 +185,7 @@ class Studies:
             name = connection.execute(
                 sa.select(ot.studies.c.study_name).where(ot.studies.c.study_id == present.study_id)
             ).scalar_one()
-        spec = parse_spec(present.attributes[SPEC], origin=f"study {name!r}")
+        spec = _parse(present.attributes[SPEC], f"study {name!r}")
         return StudyHandle(name, present.study_id, study.uuid, spec)
 
     def delete(self, study: StudyHandle) -> bool:
@@ -195,9 +215,38 @@ class Studies:
         with self._database.read() as connection:
             rows = connection.execute(sa.select(ot.studies).order_by(ot.studies.c.study_name))
             overviews = [
-                _overview(connection, row.study_id, row.study_name, is_dead) for row in rows
+                _overview_or_damage(connection, row.study_id, row.study_name, is_dead)
+                for row in rows
             ]
         return [overview for overview in overviews if overview is not None]
+
+
+def _parse(stored: Any, origin: str) -> StudySpec:
+    if not isinstance(stored, dict):
+        raise tell_damage(f"The spec of the {origin}", stored)
+    return parse_spec(stored, origin=origin)
+
+
+def _overview_or_damage(
+    connection: sa.Connection, study_id: int, name: str, is_dead: Callable[[str], bool]
+) -> StudyOverview | None:
+    try:
+        return _overview(connection, study_id, name, is_dead)
+    except UNREADABLE as error:
+        told = str(error) if isinstance(error, StorageError) else f"Its spec is damaged: {error!r}."
+    return StudyOverview(
+        name=name,
+        workload="",
+        trials=0,
+        started=ot.count_trials(connection, study_id),
+        running=0,
+        waiting=0,
+        best_value=None,
+        created_at="",
+        state=StudyState.STOPPED,
+        activity=Activity.DAMAGED,
+        damage=told,
+    )
 
 
 def _overview(

@@ -29,11 +29,15 @@ workers = Table(
     Column("machine", String(255), nullable=False, server_default=""),
     Column("software", String(255), nullable=False, server_default=""),
     Column("leaving", Integer, nullable=False, server_default="0"),
+    Column("worked_s", Float(53), nullable=False, server_default="0"),
+    Column("study_s", Float(53), nullable=False, server_default="0"),
     Index("ix_tuner_workers_study", "study_uuid"),
 )
 """Every process that ever worked on a study; times are seconds since 1970 by the database.
 
-``leaving`` is 1 once a worker has been asked to end.
+``leaving`` is 1 once a worker has been asked to end. ``worked_s`` is for how long the worker had
+lived when it was last seen, by a clock of its own that only grows, and ``study_s`` for how long the
+study had been worked on by then.
 """
 
 leases = Table(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError
 
+from tuner.domain.places import project_folder
 from tuner.errors import SpecError
 
 _DEFAULT = "sqlite:///tuner.db"
@@ -24,7 +26,7 @@ _TELLING, _UNMISTAKABLE = 6, 12
 
 A shorter one may be a word of its own, and is hidden where a URL or an option has it."""
 
-_VARIABLES = ("PGPASSWORD", "TUNER_DASHBOARD_PASSWORD")
+_VARIABLES = ("PGPASSWORD", "TUNER_DASHBOARD_PASSWORD", "RAY_AUTH_TOKEN")
 """What else in the environment is secret."""
 
 _UNREADABLE = "(not a database URL)"
@@ -78,7 +80,9 @@ def read_secret(path: Path, where: str, what: str) -> str:
 
 
 def parse_url(url: str) -> sqlalchemy.URL:
-    """Returns a checked database URL; one of PostgreSQL names the driver tuner uses, psycopg 3.
+    """Returns a checked database URL: with the whole path of a SQLite file, or tuner's driver.
+
+    One of PostgreSQL names the driver that tuner uses, psycopg 3.
 
     >>> parse_url("postgresql://db/tuner").drivername
     'postgresql+psycopg'
@@ -113,7 +117,9 @@ def parse_url(url: str) -> sqlalchemy.URL:
         raise SpecError("--storage: a SQLite URL takes no options: write sqlite:///tuner.db.")
     if parsed.database in (None, "", ":memory:"):
         raise SpecError(f"--storage {url}: workers cannot share memory; name a file: {_DEFAULT}.")
-    return parsed
+    path = Path(str(parsed.database))
+    # What changes the working directory later, such as a workload, does not move the database.
+    return parsed if path.is_absolute() else parsed.set(database=str(project_folder() / path))
 
 
 def _parse_postgresql(url: str, parsed: sqlalchemy.URL) -> sqlalchemy.URL:
@@ -137,6 +143,7 @@ def sqlite_path(url: str) -> Path | None:
     return Path(str(parsed.database)) if is_file else None
 
 
+@functools.lru_cache(maxsize=64)
 def redact(url: str) -> str:
     """Returns the URL with its password hidden.
 
@@ -173,7 +180,12 @@ def hide_secrets(text: str, url: str) -> str:
     >>> hide_secrets("password=hunter2 host=db", "postgresql://ann:hunter2@db/tuner")
     'password=*** host=db'
     """
-    return _hide(text, _secrets(sqlalchemy.make_url(url)))
+    return _hide(text, _secrets_of(url))
+
+
+@functools.lru_cache(maxsize=64)
+def _secrets_of(url: str) -> frozenset[str]:
+    return frozenset(_secrets(sqlalchemy.make_url(url)))
 
 
 def hide_known_secrets(text: str) -> str:
@@ -197,7 +209,7 @@ def _secrets(url: sqlalchemy.URL) -> set[str]:
     return forms - {""}
 
 
-def _hide(text: str, secrets: set[str]) -> str:
+def _hide(text: str, secrets: Collection[str]) -> str:
     # The longest first: one may be a part of another.
     for secret in sorted(secrets, key=len, reverse=True):
         text = _places_of(secret).sub(lambda match: f"{match['option'] or ''}***", text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,20 @@ class WorkerIdentity:
     version: str
     machine: str = field(default_factory=this_machine)
     software: str = ""
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A worker that lives at this moment.
+
+    Attributes:
+        worker_id: The worker.
+        age_s: Seconds for which it has lived, by a clock that only grows: clocks that tell the
+            time of day are set, and go on while a machine sleeps.
+    """
+
+    worker_id: str
+    age_s: float
 
 
 @dataclass(frozen=True)
@@ -122,13 +136,54 @@ def read_workers(
             trials=tuple(held.get(row.worker_id, ())),
             state=_state_of(
                 row,
-                silent=row.ago > study.spec.train.stall_s or is_dead(row.worker_id),
+                # Seen in the future: the clock has been set back since.
+                silent=abs(row.ago) > study.spec.train.stall_s or is_dead(row.worker_id),
                 paused=paused,
                 holds=row.worker_id in held,
             ),
         )
         for row in rows
     ]
+
+
+def _larger(one: Any, other: Any) -> sa.ColumnElement[float]:
+    return sa.case((one > other, one), else_=other)
+
+
+def _study_clock() -> sa.ColumnElement[float]:
+    """Returns for how long a worker's study has been worked on, now that the worker is alive.
+
+    That is as long as when the worker was last seen and since then, or as long as when anyone was
+    last seen and since then: for that the database's clock is asked, and believed as far as the
+    worker has lived. So whatever that clock does, it adds no more than a worker has lived, and
+    takes nothing.
+    """
+    last = workers.alias()
+    lived_s = _larger(_AGE_S - workers.c.worked_s, 0.0)
+    since_s = _larger(DatabaseClock() - last.c.last_seen, 0.0)
+    by_all = (
+        sa.select(last.c.study_s + sa.case((since_s < lived_s, since_s), else_=lived_s))
+        .where(last.c.study_uuid == workers.c.study_uuid)
+        .order_by(last.c.study_s.desc(), last.c.last_seen.desc())
+        .limit(1)
+        .correlate(workers)
+        .scalar_subquery()
+    )
+    return _larger(workers.c.study_s + lived_s, by_all)
+
+
+_AGE_S = sa.bindparam("age_s", type_=sa.Float(53))
+_STUDY_S = _study_clock()
+_SEEN = (
+    sa.update(workers)
+    .where(workers.c.worker_id == sa.bindparam("alive_id"))
+    .values(
+        last_seen=DatabaseClock(),
+        worked_s=_larger(_AGE_S, workers.c.worked_s),
+        study_s=_STUDY_S,
+    )
+    .returning(workers.c.last_seen)
+)
 
 
 def _state_of(row: sa.Row[Any], *, silent: bool, paused: bool, holds: bool) -> WorkerState:
@@ -187,16 +242,19 @@ def enter(
             last_seen=DatabaseClock(),
         )
     )
+    touch(connection, Alive(worker.worker_id, age_s))
     return seed
 
 
-def touch(connection: sa.Connection, worker: WorkerIdentity) -> None:
-    """Says that a worker is alive."""
-    connection.execute(
-        sa.update(workers)
-        .where(workers.c.worker_id == worker.worker_id)
-        .values(last_seen=DatabaseClock())
-    )
+def touch(connection: sa.Connection, alive: Alive) -> float | None:
+    """Says that a worker is alive.
+
+    Returns:
+        Seconds since 1970 by the database's clock, None of a worker that has not entered.
+    """
+    seen = connection.execute(_SEEN, {"alive_id": alive.worker_id, _AGE_S.key: alive.age_s})
+    now_s: float | None = seen.scalar_one_or_none()
+    return now_s
 
 
 def refuse_second_machine(
@@ -222,7 +280,7 @@ def refuse_second_machine(
         .where(
             workers.c.machine.not_in([worker.machine, ""]),
             workers.c.host != worker.host,
-            workers.c.last_seen > DatabaseClock() - within_s,
+            workers.c.last_seen.between(DatabaseClock() - within_s, DatabaseClock() + within_s),
         )
         .limit(1)
     ).scalar_one_or_none()
@@ -236,31 +294,27 @@ def refuse_second_machine(
 
 
 def elapsed_s(
-    connection: sa.Connection, study_uuid: str, alive: str | None = None
+    connection: sa.Connection, study_uuid: str, alive: Alive | None = None
 ) -> tuple[float, float]:
     """Returns how long a study has been worked on.
 
     Args:
         connection: Where to ask.
         study_uuid: The study.
-        alive: A worker known to be alive at this moment.
+        alive: A worker that lives at this moment.
 
     Returns:
         Seconds during which at least one worker lived, and the seconds of all workers added up.
     """
-    seen = sa.case((workers.c.worker_id == alive, DatabaseClock()), else_=workers.c.last_seen)
-    rows = connection.execute(
-        sa.select(workers.c.started_at, seen.label("last_seen")).where(
-            workers.c.study_uuid == study_uuid
-        )
-    )
-    spans = [(row.started_at, max(row.started_at, row.last_seen)) for row in rows]
-    return _union_s(spans), sum(end - start for start, end in spans)
-
-
-def _union_s(spans: Iterable[tuple[float, float]]) -> float:
-    total, reached = 0.0, float("-inf")
-    for start, end in sorted(spans):
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return total
+    of_study = workers.c.study_uuid == study_uuid
+    wall_s, worker_s = connection.execute(
+        sa.select(
+            sa.func.coalesce(sa.func.max(workers.c.study_s), 0.0),
+            sa.func.coalesce(sa.func.sum(workers.c.worked_s), 0.0),
+        ).where(of_study)
+    ).one()
+    if alive is not None:
+        now = sa.select(_STUDY_S).where(workers.c.worker_id == sa.bindparam("alive_id"))
+        values = {"alive_id": alive.worker_id, _AGE_S.key: alive.age_s}
+        wall_s = max(wall_s, connection.execute(now, values).scalar_one_or_none() or 0.0)
+    return float(wall_s), float(worker_s)

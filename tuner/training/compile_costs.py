@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch._inductor.runtime.cache_dir_utils import cache_dir
+from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 from torch.fx import GraphModule
+
+from tuner.domain.places import is_private, make_private
+from tuner.errors import StorageError
 
 _LOAD_S = 2.0
 """Seconds to import Inductor, and to read what it has compiled before."""
@@ -32,6 +36,7 @@ _QUICKER = 2.5
 """How much quicker what is compiled computes: measured from 1.8 to 3.3, of 2 to 64 lanes."""
 
 _NOTES = "tuner"
+_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class CompileCosts:
@@ -80,11 +85,28 @@ class CompileCosts:
 
     def note(self) -> None:
         """Notes that all traces have been compiled here."""
-        with contextlib.suppress(OSError):  # without a note it is expected to take longer
-            folder = Path(cache_dir(), _NOTES)
+        with contextlib.suppress(
+            OSError, StorageError
+        ):  # without a note it is expected to take longer
+            folder = check_cache() / _NOTES
             folder.mkdir(exist_ok=True)
             for key in self._nodes:
                 Path(folder, key).touch()
+
+
+def check_cache() -> Path:
+    """Returns the folder of what Inductor has compiled, which is run as it is found there.
+
+    Raises:
+        StorageError: If it is the one for temporary files, and could be another user's.
+    """
+    usual = Path(default_cache_dir())
+    # Another one is the user's own choice.
+    if Path(os.environ.get(_FOLDER) or usual) == usual:
+        make_private(usual)
+        if not is_private(usual):
+            raise StorageError(f"others may write into {usual}: set {_FOLDER} to a folder of yours")
+    return Path(cache_dir())
 
 
 def _without(dim: int | None, shape: Sequence[int]) -> list[int | None]:
@@ -94,6 +116,6 @@ def _without(dim: int | None, shape: Sequence[int]) -> list[int | None]:
 
 def _read_notes() -> set[str]:
     try:
-        return {path.name for path in Path(cache_dir(), _NOTES).iterdir()}
-    except OSError:
+        return {path.name for path in (check_cache() / _NOTES).iterdir()}
+    except (OSError, StorageError):
         return set()

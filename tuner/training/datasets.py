@@ -8,6 +8,7 @@ import os
 import zlib
 from pathlib import Path
 
+from tuner.domain.places import absolute
 from tuner.errors import WorkloadError
 
 
@@ -15,7 +16,7 @@ def data_folder() -> Path:
     """Returns the folder data is kept in: ``TUNER_DATA``, else the platform's cache folder."""
     configured = os.environ.get("TUNER_DATA")
     if configured:
-        return Path(configured).expanduser()
+        return absolute(configured, "TUNER_DATA")
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("tuner", appauthor=False)) / "data"
@@ -62,7 +63,7 @@ def _download(url: str, path: Path, name: str) -> None:
 
     try:
         pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, progressbar=False)
-    except (OSError, requests.RequestException) as error:
+    except (OSError, RuntimeError, requests.RequestException) as error:
         raise WorkloadError(
             f"{path} is missing and {url} cannot be downloaded "
             f"({type(error).__name__}). Put the file there, or set TUNER_DATA to a folder "

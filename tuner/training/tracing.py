@@ -19,7 +19,7 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from tuner.training.compile_costs import CompileCosts
+from tuner.training.compile_costs import CompileCosts, check_cache
 from tuner.training.seeds import undisturbed
 
 Function = Callable[..., Tensor]
@@ -82,6 +82,7 @@ class Compiler:
             return _first_of(graph)
         self.before()
         try:
+            check_cache()
             compiled, lanes = _compile(graph, tensors, dims)
         except Exception as error:  # noqa: BLE001 (a compiler that is missing or fails)
             self.enabled = False

@@ -1,0 +1,203 @@
+"""A row that is damaged is told of, and the rest is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner, Result
+from optuna.trial import TrialState
+
+from tests.conftest import MakeSpec
+from tuner.cli.main import cli
+from tuner.domain.fusing import FusePlan
+from tuner.domain.states import Activity, StudyState
+from tuner.errors import DamageWarning, SpecError, StorageError
+from tuner.search import Proposer
+from tuner.service.summaries import read_summary
+from tuner.store import Database, Ledger, Studies, StudyHandle, read_records
+from tuner.store import optuna_tables as ot
+from tuner.store.control import read_state, set_state
+from tuner.store.identity import SPEC, STATE, UUID
+from tuner.store.plans import find_plan, keep_plan, read_plans
+from tuner.store.records import read_record
+from tuner.store.tables import plans
+from tuner.store.workers import WorkerIdentity
+
+DAMAGED = ["", "{", "null", "7", '"paused?"', "[]", "{}", "\x1b]0;x", "[" * 100_000]
+
+
+@pytest.fixture
+def trained(database: Database, study: StudyHandle) -> StudyHandle:
+    """Returns a study with three complete trials."""
+    ledger = Ledger(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
+    ledger.register(0.0, lambda ordinal: ordinal)
+    proposer = Proposer(study.spec, seed=0)
+    for lease in ledger.start_many(proposer.defaults(), [proposer.propose() for _ in range(3)]):
+        ledger.report(lease, 5, 5, 0.5)
+        ledger.finish(lease, TrialState.COMPLETE, 0.5 + lease.number, {"steps": 20, "metrics": {}})
+    return study
+
+
+def damage(database: Database, key: str, text: str) -> None:
+    with database.write() as connection:
+        connection.execute(
+            sa.update(ot.study_attributes)
+            .where(ot.study_attributes.c.key == key)
+            .values(value_json=text)
+        )
+
+
+def typed(database: Database, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["study", *arguments, "--storage", database.url])
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+@pytest.mark.parametrize("key", [SPEC, STATE, UUID])
+def test_list_tells_of_the_damaged_study_and_shows_the_others(
+    database: Database, trained: StudyHandle, make_spec: MakeSpec, key: str, text: str
+) -> None:
+    set_state(database, trained, StudyState.PAUSED)
+    damage(database, key, text)
+    study = make_spec().study.model_dump() | {"name": "sound"}
+    Studies(database).create(make_spec(study=study))
+    told, sound = Studies(database).list()
+    assert (sound.name, sound.damage, sound.trials) == ("sound", None, 6)
+    assert (told.name, told.started) == ("small", 3)
+    if told.damage is None:  # any text passes for an identity here
+        assert (key, text) == (UUID, '"paused?"')
+    else:
+        assert told.activity is Activity.DAMAGED
+        assert "damaged" in told.damage
+        assert len(told.damage) < 300
+
+
+def test_list_is_drawn_with_what_is_damaged_told_below(
+    database: Database, trained: StudyHandle
+) -> None:
+    damage(database, SPEC, "{")
+    shown = typed(database, "list")
+    assert shown.exit_code == 0
+    assert "damaged" in shown.stdout
+    assert shown.stderr.startswith("Warning: small: Its attribute tuner:spec is damaged: '{'.")
+    assert json.loads(typed(database, "list", "--json").stdout)[0]["activity"] == "damaged"
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_spec_that_is_damaged_is_told_where_it_is_needed(
+    database: Database, trained: StudyHandle, text: str
+) -> None:
+    damage(database, SPEC, text)
+    with pytest.raises((SpecError, StorageError), match="small"):
+        Studies(database).find("small")
+
+
+def test_report_is_told_of_a_damaged_state_which_workers_do_not_guess(
+    database: Database, trained: StudyHandle
+) -> None:
+    set_state(database, trained, StudyState.PAUSED)
+    damage(database, STATE, '"?"')
+    with pytest.warns(DamageWarning, match="counts as stopped: Its state is damaged: '.'"):
+        assert read_summary(database, trained).finished == 3
+    with pytest.raises(StorageError, match="Its state is damaged"):
+        Ledger(database, trained, WorkerIdentity("w", "host", 1, "cpu", "0")).orders()
+    set_state(database, trained, StudyState.RUNNING)
+    assert read_state(database, trained) is StudyState.RUNNING
+
+
+@pytest.mark.parametrize("text", [*DAMAGED, '{"lanes": "x"}', '{"lanes": 1, "reason": 7}'])
+def test_plan_that_is_damaged_is_left_out_and_made_anew(
+    database: Database, trained: StudyHandle, text: str
+) -> None:
+    plan = FusePlan(2, trials=6)
+    keep_plan(database, trained, "auto on there", plan)
+    with database.write() as connection:
+        connection.execute(
+            sa.insert(plans).values(study_uuid=trained.uuid, place="auto on cpu", plan=text)
+        )
+    with pytest.warns(DamageWarning, match="The plan of 'small' for auto on cpu is left out"):
+        assert read_plans(database, trained) == {"auto on there": plan}
+    with pytest.warns(DamageWarning):
+        assert find_plan(database, trained, "auto") == plan
+    with pytest.warns(DamageWarning):
+        assert keep_plan(database, trained, "auto on cpu", plan) == plan
+    assert len(read_plans(database, trained)) == 2
+
+
+Row = Callable[[int], sa.Update]
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        lambda i: sa.update(ot.trial_params).values(param_value=99),
+        lambda i: sa.update(ot.trial_params).values(param_value=-1),
+        lambda i: sa.update(ot.trial_params).values(param_value=0.5),
+        lambda i: sa.update(ot.trial_params).values(distribution_json="{"),
+        lambda i: sa.update(ot.trial_params).values(distribution_json='{"name": "Float"}'),
+        lambda i: (
+            sa.update(ot.trial_attributes)
+            .values(value_json="{")
+            .where(ot.trial_attributes.c.key == "preset")
+        ),
+    ],
+    ids=["choice", "negative", "fraction", "no JSON", "unknown", "preset"],
+)
+def test_trial_of_which_nobody_can_tell_what_it_trained_with_is_left_out(
+    database: Database, trained: StudyHandle, update: Row
+) -> None:
+    statement = update(1)
+    table = statement.table
+    of_optimizer = [] if table is ot.trial_attributes else [table.c.param_name == "optimizer"]
+    with database.write() as connection:
+        trial_id = connection.execute(
+            sa.select(ot.trials.c.trial_id).where(ot.trials.c.number == 1)
+        ).scalar_one()
+        changed = connection.execute(statement.where(table.c.trial_id == trial_id, *of_optimizer))
+        assert changed.rowcount == 1
+    with pytest.warns(DamageWarning, match="Trial 1 of 'small' is left out: its "):
+        assert [record.number for record in read_records(database, trained)] == [0, 2]
+    with pytest.warns(DamageWarning):
+        assert read_record(database, trained, 1) is None
+    with pytest.warns(DamageWarning):
+        assert read_summary(database, trained).finished == 2
+
+
+def test_attribute_that_is_damaged_is_left_out_of_its_trial(
+    database: Database, trained: StudyHandle
+) -> None:
+    with database.write() as connection:
+        connection.execute(
+            sa.update(ot.trial_attributes)
+            .where(
+                ot.trial_attributes.c.key == "metrics",
+                ot.trial_attributes.c.trial_id
+                == sa.select(sa.func.min(ot.trials.c.trial_id)).scalar_subquery(),
+            )
+            .values(value_json="{")
+        )
+    with pytest.warns(DamageWarning, match="The attribute metrics of trial 0 of 'small'"):
+        records = read_records(database, trained)
+    assert [record.attributes["steps"] for record in records] == [20, 20, 20]
+    assert ["metrics" in record.attributes for record in records] == [False, True, True]
+
+
+@pytest.mark.parametrize("style", ["terminal", "json", "markdown", "html"])
+def test_report_is_written_without_what_is_damaged(
+    database: Database, trained: StudyHandle, tmp_path: Path, style: str
+) -> None:
+    with database.write() as connection:
+        connection.execute(
+            sa.update(ot.trial_params)
+            .where(ot.trial_params.c.param_name == "optimizer", ot.trial_params.c.param_value == 1)
+            .values(param_value=99)
+        )
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with pytest.warns(DamageWarning, match="is left out"):
+        written = typed(database, "report", "small", "--format", style)
+    assert written.exit_code == 0, written.output
+    assert "sgd" in written.stdout

@@ -1,0 +1,112 @@
+"""Reports and exports as files: written whole or not at all, and over nothing but their like."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import tempfile
+import tomllib
+from pathlib import Path
+
+from tuner.domain.printable import printable
+from tuner.errors import SpecError, StorageError
+
+_HEAD = 4096
+"""Bytes of a file that tell what it is."""
+
+_DATABASES = (b"SQLite format 3\0", b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+"""How a SQLite file begins, and its log of what is not in it yet."""
+
+_CHECKPOINTS = (b"PK\x03\x04", b"PK\x05\x06")
+"""How an archive begins, as torch writes it; nothing of ours is one else."""
+
+_OURS = re.compile(
+    r"""\#\ The\ winner\ of\ .*:          # Python, TOML
+    | \{\s*"study":\ ".*",\s*"(?:trial|workload)":  # JSON
+    | <!doctype\ html>.*<title>[^<]*\ –\ tuner</title>
+    | \#\ .*\n\n`[\w.]+:\w+`,\ (?:min|max)imize\ `  # Markdown
+    | \s*.*\ {2}[\w.]+:\w+,\s+(?:min|max)imize\s    # as on a terminal
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""What a report or an export begins with."""
+
+
+def write_file(path: Path, text: str, *, force: bool = False) -> None:
+    """Writes a report or an export; whoever reads the file sees the one before or all of it.
+
+    Args:
+        path: Where to.
+        text: What to write; a terminal that shows the file later does not act on it.
+        force: Whether to write over a file that is neither of these.
+
+    Raises:
+        SpecError: If there is such a file already, or one that is never written over: a database,
+            a checkpoint, a study file.
+        StorageError: If it cannot be written.
+    """
+    text = f"{printable(text, lines=True).rstrip(chr(10))}\n"
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_text(text, encoding="utf-8")  # a pipe, or a device
+            return
+        _refuse_to_lose(path, force=force)
+        _replace(Path(os.path.realpath(path)), text)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"--output {path}: cannot be written: {reason}.") from None
+
+
+def _refuse_to_lose(path: Path, *, force: bool) -> None:
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if head.startswith(_DATABASES) or path.name.endswith(("-wal", "-shm", "-journal")):
+        raise SpecError(f"--output {path}: this file is a database: name another file.")
+    if head.startswith(_CHECKPOINTS):
+        raise SpecError(f"--output {path}: this file is a checkpoint: name another file.")
+    if _OURS.match(head.decode("utf-8", "replace")):
+        return
+    if _is_study_file(path):
+        raise SpecError(f"--output {path}: this file is a study's: name another file.")
+    if not force:
+        raise SpecError(
+            f"--output {path}: there is such a file already, and it is no report or export of "
+            "tuner: name another file, or write over it with --force."
+        )
+
+
+def _is_study_file(path: Path) -> bool:
+    """Tells whether a file describes a study: one that was written by hand."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(tree.get("study"), dict)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file beside the one that it then takes the place of, with its rights."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        mode = 0o666 & ~_umask()
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    written = Path(name)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 (it is open already)
+            file.write(text)
+        written.chmod(mode)
+        written.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            written.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask

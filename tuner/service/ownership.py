@@ -1,0 +1,109 @@
+"""Whose a study's folder is: a copy of a database has the same studies, and must not share it.
+
+A folder says which database claimed it: by the way from there to a SQLite file, or by its number in
+its cluster of PostgreSQL. It is another one's as long as that database is there and holds the
+study. Once it is gone, moved say, whoever comes next takes the folder over. A copy that comes while
+it is there claims a folder of its own beside it, ``UUID-2`` and so on, and goes on from checkpoints
+in the others, without ever touching them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuner.domain.places import make_private
+from tuner.errors import StorageError
+from tuner.service.folders import study_folder
+from tuner.store import Database, StudyHandle
+from tuner.store.origin import is_still_there, read_origin
+
+MARK = "database"
+"""The file in a study's folder that says whose it is."""
+
+Mark = str | None
+
+
+def claim_folder(database: Database, study: StudyHandle) -> Path:
+    """Returns the folder of a study's files, of this database alone; made where there is none.
+
+    Raises:
+        UnavailableError: If the database is away.
+    """
+    while True:
+        folder, mark = _choose(database, study)
+        wanted = read_origin(database).describe(folder)
+        if mark == wanted:
+            return folder
+        # A disk that takes no mark takes no checkpoint, and work goes on without.
+        with contextlib.suppress(OSError, StorageError):
+            make_private(folder)
+            if not _write_mark(folder, wanted, instead=mark is not None):
+                continue  # another database was faster
+        return folder
+
+
+def find_folder(database: Database, study: StudyHandle) -> tuple[Path, bool]:
+    """Returns the folder that :func:`claim_folder` would, and whether it is claimed already."""
+    folder, mark = _choose(database, study)
+    return folder, mark == read_origin(database).describe(folder)
+
+
+def claimed_at(folder: Path) -> float | None:
+    """Returns since when a folder is whose it is, seconds since 1970, or None if nobody's."""
+    try:
+        return (folder / MARK).stat().st_mtime
+    except OSError:
+        return None
+
+
+def _choose(database: Database, study: StudyHandle) -> tuple[Path, Mark]:
+    """Returns the folder to use, and what it says whose it is by now."""
+    origin = read_origin(database)
+    free: tuple[Path, Mark] | None = None
+    for folder in _candidates(study_folder(database.url, study)):
+        if not os.path.exists(folder):  # noqa: PTH110 - it fails nowhere, below a file or a loop
+            return free or (folder, None)
+        mark = _read_mark(folder)
+        if mark == origin.describe(folder):
+            return folder, mark
+        if free is None and (
+            mark is None or not is_still_there(database, study.uuid, mark, folder)
+        ):
+            free = folder, mark
+    raise RuntimeError("The candidates have no end.")
+
+
+def _candidates(first: Path) -> Iterator[Path]:
+    yield first
+    number = 2
+    while True:
+        yield first.with_name(f"{first.name}-{number}")
+        number += 1
+
+
+def _read_mark(folder: Path) -> Mark:
+    try:
+        return (folder / MARK).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        return "unreadable"
+
+
+def _write_mark(folder: Path, text: str, *, instead: bool) -> bool:
+    """Writes whose a folder is; False where somebody else has done so meanwhile."""
+    if not instead:
+        try:
+            with (folder / MARK).open("x", encoding="utf-8") as file:
+                file.write(f"{text}\n")
+        except FileExistsError:
+            return False
+        return True
+    beside = folder / f"{MARK}.{uuid.uuid4().hex}"
+    beside.write_text(f"{text}\n", encoding="utf-8")
+    beside.replace(folder / MARK)
+    return True

@@ -1,0 +1,61 @@
+"""What in a database cannot be read: the damaged part is told, and the rest goes on without it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.errors import DamageWarning, StorageError
+
+_SHOWN = 60
+"""How many characters of what is damaged are shown."""
+
+UNREADABLE = (StorageError, LookupError, TypeError, ValueError, AttributeError)
+"""Whatever a value of another kind than it should be makes the code that reads it raise."""
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """What stands where a value should be.
+
+    Attributes:
+        text: What is there.
+    """
+
+    text: str
+
+
+def parse_value(text: Any) -> Any:
+    """Returns the value of an attribute, :class:`Damaged` where it is no JSON."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return Damaged(str(text))
+
+
+def tell_damage(what: str, value: object) -> StorageError:
+    """Returns what is raised where something that is damaged is needed.
+
+    Args:
+        what: What is damaged, such as ``its state``.
+        value: What is there.
+    """
+    text = value.text if isinstance(value, Damaged) else str(value)
+    return StorageError(
+        f"{what} is damaged: {text[:_SHOWN]!r}. Put a backup of the database in place, or be rid "
+        "of the study in 'tuner dashboard'."
+    )
+
+
+def warn_of_damage(what: str, error: object) -> None:
+    """Tells that something is left out since it is damaged.
+
+    Args:
+        what: What, and that it is left out.
+        error: Why it cannot be read.
+    """
+    if isinstance(error, Exception):
+        error = f"{type(error).__name__}: {error}"
+    warnings.warn(f"{what}: {error}", DamageWarning, stacklevel=3)
