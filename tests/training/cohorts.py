@@ -30,6 +30,12 @@ FUSABLE = [
     if all(call.target in RULES for call in row.calls(row.decode({}), 1))
 ]
 
+COMPILES = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT",
+    reason="torch's compiler writes code that is none for a CPU without vector instructions",
+)
+"""A test that asks for compiled steps; without, tuner trains uncompiled and says so."""
+
 
 class Blobs:
     """Three classes in four dimensions, and a network with a norm that tells them apart."""

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.training.cohorts import (
+    COMPILES,
     FUSABLE,
     Blobs,
     CohortRecorder,
@@ -464,6 +465,7 @@ def test_trials_that_cannot_share_batches_are_refused(blobs: Bench) -> None:
 EVERY_KIND = ["adam", "muon", "rprop", "adadelta", "ranger", "lion", "yellowfin", "asgd"]
 
 
+@COMPILES
 @pytest.mark.parametrize(
     ("names", "pruned"),
     [

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn.functional import conv2d, cross_entropy
 
+from tests.training.cohorts import COMPILES
 from tuner.training.tracing import Compiler, Dims, Function
 
 
@@ -91,6 +92,7 @@ def test_tracing_changes_nothing_that_a_function_writes_into() -> None:
     assert torch.equal(weight, before + 1)
 
 
+@COMPILES
 @pytest.mark.parametrize(
     ("function", "tensors"),
     [
