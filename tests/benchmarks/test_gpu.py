@@ -30,11 +30,13 @@ HIDDEN = {
 find = PathFinder.find_spec
 
 
-def find_shown(name, path=None, target=None):
-    return None if name.partition(".")[0] in HIDDEN else find(name, path, target)
+class Shown:
+    # No function, which pytest's own finder would take for a method.
+    def __call__(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in HIDDEN else find(name, path, target)
 
 
-PathFinder.find_spec = find_shown
+PathFinder.find_spec = Shown()
 """
 
 
@@ -112,4 +114,4 @@ def test_it_is_rehearsed_on_the_cpu_without_a_developers_packages(
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("[cuda") >= 10
+    assert done.stdout.count("::") >= 20
