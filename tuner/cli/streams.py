@@ -52,7 +52,7 @@ class Clean(io.BufferedIOBase):
         return len(raw)
 
     def flush(self) -> None:
-        """Has the stream pass on what it keeps."""
+        """Flushes the stream below."""
         if not self.stream.closed:
             self.stream.flush()
 
@@ -69,7 +69,7 @@ class Lossy(io.FileIO):
 
 
 def clean_streams() -> None:
-    """Has whatever this process prints pass through :class:`Clean`."""
+    """Replaces standard output and error by :class:`Clean` streams over them."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):

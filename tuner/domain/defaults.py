@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tuner.domain.averages import AVERAGES, AverageRow
-from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value, format_value
+from tuner.domain.dimensions import Choice, Dimension, Fixed, Value, format_value, nearest
 from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.schedules import SCHEDULES, ScheduleRow
 from tuner.domain.spec import StudySpec
@@ -64,14 +63,13 @@ def _bend(spec: StudySpec, table: str, branch: str) -> Iterator[BentDefault]:
     written = {key for key in axes if f"{table}.{branch}.{key}" in (spec.written or ())}
     for knob in _ROWS[table][branch].hyperparameters:
         switch = axes.get(knob.switch_name) if knob.switch_name in written else None
-        if switch is not None and _nearest(switch, value=False) is False:
+        if switch is not None and nearest(switch, value=False) is False:
             continue  # off, which is the default, is allowed
         for key in knob.keys:
             if key in axes and (key in written or switch is not None):
                 complement = knob.complement and key == knob.search_name
                 default = 1.0 - float(knob.default) if complement else knob.default
-                found = _bend_one(f"{branch}.{key}", default, axes[key])
-                yield from found
+                yield from bend_one(f"{branch}.{key}", default, axes[key])
 
 
 def _bend_groups(spec: StudySpec, optimizer: str, bent: list[BentDefault]) -> Iterator[BentDefault]:
@@ -83,38 +81,12 @@ def _bend_groups(spec: StudySpec, optimizer: str, bent: list[BentDefault]) -> It
     defaults = {"lr_multiplier": 1.0, "weight_decay": decay, "momentum": momentum}
     for group in spec.train.groups:
         for name, axis in group.axes().items():
-            yield from _bend_one(name, defaults[name.rpartition(".")[2]], axis)
+            yield from bend_one(name, defaults[name.rpartition(".")[2]], axis)
 
 
 def bend_one(name: str, default: Value, axis: Dimension) -> list[BentDefault]:
     """Returns a default that lies outside an axis that is searched, if it does."""
-    return list(_bend_one(name, default, axis))
-
-
-def _bend_one(name: str, default: Value, axis: Dimension) -> Iterator[BentDefault]:
-    value = _nearest(axis, default)
-    if not isinstance(axis, Fixed) and value != default:
-        yield BentDefault(name, default, value, axis)
-
-
-def _nearest(axis: Dimension, value: Value) -> Value:
-    """Returns the value of an axis that comes nearest; of names, and switches, the first."""
-    match axis:
-        case Fixed():
-            return axis.value
-        case Float() | Int():
-            return min(max(float(value), axis.low), axis.high)
-        case Choice():
-            if value in axis.choices or not all(map(_is_number, (value, *axis.choices))):
-                return value if value in axis.choices else axis.choices[0]
-            numbers = [float(choice) for choice in axis.choices]
-            by_ratio = min(float(value), *numbers) > 0
-            distances = [
-                abs(math.log(number / float(value))) if by_ratio else abs(number - float(value))
-                for number in numbers
-            ]
-            return axis.choices[distances.index(min(distances))]
-
-
-def _is_number(value: Value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    value = nearest(axis, default)
+    if isinstance(axis, Fixed) or value == default:
+        return []
+    return [BentDefault(name, default, value, axis)]

@@ -180,6 +180,36 @@ Axis = Annotated[
 """An axis as a field of a study file."""
 
 
+def nearest(axis: Dimension, value: Value) -> Value:
+    """Returns the value of an axis that comes nearest to one; of names and switches, the first.
+
+    >>> nearest(Float(low=0.1, high=0.5), 0.01), nearest(Choice(choices=(8, 64)), 16)
+    (0.1, 8)
+    """
+    match axis:
+        case Fixed():
+            return axis.value
+        case Float() | Int():
+            number = float(value)
+            if number < axis.low:
+                return axis.low
+            return axis.high if number > axis.high else value
+        case Choice():
+            if value in axis.choices or not all(map(_is_number, (value, *axis.choices))):
+                return value if value in axis.choices else axis.choices[0]
+            numbers = [float(choice) for choice in axis.choices]
+            by_ratio = min(float(value), *numbers) > 0
+            distances = [
+                abs(math.log(number / float(value))) if by_ratio else abs(number - float(value))
+                for number in numbers
+            ]
+            return axis.choices[distances.index(min(distances))]
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def format_value(value: Value) -> str:
     """Returns a value in at most six significant digits, without trailing zeros.
 

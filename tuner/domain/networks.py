@@ -8,12 +8,12 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from tuner.domain.axes import fit_axes, own_axes
-from tuner.domain.dimensions import Axis, Choice, Dimension, Fixed, Value
+from tuner.domain.dimensions import Axis, Choice, Dimension, Fixed, Value, nearest
 from tuner.domain.hyperparameters import Hyperparameter
 from tuner.domain.optimizers import OPTIMIZERS
 
 NetworkName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$", max_length=60)]
-"""What a loop calls a network, in ``run.optimizer(model, name=...)``."""
+"""The name that a loop gives a network, in ``run.optimizer(model, name=...)``."""
 
 Networks = dict[NetworkName, dict[str, dict[str, Axis]]]
 """Axes by network, optimizer and hyperparameter."""
@@ -73,10 +73,4 @@ def _nearest(knob: Hyperparameter, axes: Mapping[str, Dimension], value: Value) 
     complement = knob.complement and knob.search_name in axes
     key = knob.search_name if complement else knob.name
     wanted = 1.0 - float(value) if complement else value
-    match axes[key]:
-        case Choice(choices=choices):
-            return {key: wanted if wanted in choices else choices[0]}
-        case Fixed(value=fixed):
-            return {key: fixed}
-        case axis:
-            return {key: min(max(wanted, axis.low), axis.high)}
+    return {key: nearest(axes[key], wanted)}

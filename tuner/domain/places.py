@@ -20,7 +20,7 @@ _started_in: list[Path] = []
 
 @contextlib.contextmanager
 def starting_here() -> Iterator[None]:
-    """Has the working directory of this moment be the project's, for as long as a command takes."""
+    """Keeps the present working directory as the project's folder while a command runs."""
     try:
         _started_in.append(Path.cwd())
     except OSError:  # it has been deleted, which matters only to what is looked for in it

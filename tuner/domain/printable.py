@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 _ACTING = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-"""What a terminal acts on instead of showing it: control characters, and what turns the direction
-of writing around; also line separators and halves of characters, which have no place in a text."""
+"""The characters that a terminal obeys instead of showing: control characters, marks of writing
+direction, line separators and lone surrogates."""
 
 _ESCAPED = re.compile(f"[{_ACTING}]")
 _ESCAPED_IN_LINES = re.compile(f"(?![\t\n])[{_ACTING}]")

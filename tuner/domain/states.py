@@ -42,7 +42,7 @@ class Activity(StrEnum):
     """It was ended before its budget was used up."""
 
     DAMAGED = "damaged"
-    """What the database holds of it cannot be read."""
+    """A row of the database is damaged and cannot be read."""
 
 
 class WorkerState(StrEnum):

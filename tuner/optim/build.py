@@ -219,7 +219,7 @@ def _freeze(optimizer: torch.optim.Optimizer) -> list[FrozenGroup]:
 
 
 def _refuse_thawing(optimizer: torch.optim.Optimizer, name: str, model: nn.Module) -> None:
-    """Has an optimizer that parameters cannot join in mid-run say so once some would."""
+    """Makes an optimizer raise when frozen parameters begin to train that it cannot take in."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     frozen: list[Tensor] | None = None
 

@@ -152,7 +152,7 @@ def _compare_to_default(leader: OptimizerSummary) -> list[str]:
 
 
 def _explain_default(summary: StudySummary, leader: OptimizerSummary) -> list[str]:
-    """Says which of its defaults the leader could not have."""
+    """Names the defaults of the leading optimizer that lie outside the study file's ranges."""
     spec = summary.spec
     for record in summary.records:
         if record.is_default and record.optimizer == leader.optimizer:

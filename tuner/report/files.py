@@ -31,7 +31,7 @@ _OURS = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""What a report or an export begins with."""
+"""Matches the beginning of a report or an export."""
 
 
 def write_file(path: Path, text: str, *, force: bool = False) -> None:
