@@ -129,7 +129,7 @@ def _bent_defaults(spec: StudySpec) -> list[str]:
 
 
 def _announce_small_space(spec: StudySpec, *, certain: bool) -> None:
-    """Says of a space that ends before the budget does that it will.
+    """Tells the user when the space has fewer configurations than the budget has trials.
 
     Args:
         spec: The study, resolved.
