@@ -11,7 +11,9 @@ from torch import nn
 
 from tests.training.loops import STEPS, adversarial, adversarial_by_name
 from tests.training.trials import (
+    CPU,
     Line,
+    Recorder,
     Trial,
     bench_of,
     check_continued,
@@ -100,3 +102,11 @@ def test_two_optimizers_of_one_model_may_share_its_name() -> None:
 
     trial: Trial = train(loop, make_spec(), make_config())
     assert trial.outcome.value == 2
+
+
+def test_a_model_that_no_optimizer_was_built_for_is_none_of_its_networks() -> None:
+    run = Run(make_spec(), make_config(), device=CPU, reporter=Recorder())
+    with pytest.raises(WorkloadError, match="nothing to optimize"):
+        run.optimizer(nn.Linear(2, 1).requires_grad_(False))
+    assert run.networks.models == []
+    assert run.describe_groups() == []

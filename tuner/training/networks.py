@@ -20,12 +20,13 @@ class Networks:
         declared: The names in the study's ``[network]`` tables.
 
     Attributes:
-        names: What the loop calls each, None for no name, in the order of its optimizers.
+        models: The models, in the order of their optimizers.
+        names: The name that the loop gives each, None where it gives none.
     """
 
     def __init__(self, declared: Collection[str]) -> None:
         self._declared = declared
-        self._models: list[nn.Module] = []
+        self.models: list[nn.Module] = []
         self._parameters: list[str] = []
         self.names: list[str | None] = []
 
@@ -40,14 +41,14 @@ class Networks:
                 f"run.optimizer was given name={name!r}: use a plain word, such as "
                 'name="generator".'
             )
-        known = zip(self.names, self._models, strict=True)
+        known = zip(self.names, self.models, strict=True)
         if name is not None and any(name == n and model is not m for n, m in known):
             raise WorkloadError(
                 f"run.optimizer was given name={name!r} for two models: give each its own."
             )
         self._parameters += optimizable(model, name)
         self.names.append(name)
-        self._models.append(model)
+        self.models.append(model)
 
     def check(self, groups: Sequence[GroupValues]) -> None:
         """Sees, once models are known, that every group and every table is of something.
@@ -55,7 +56,7 @@ class Networks:
         Raises:
             WorkloadError: If a group takes no parameter, or a table names no model.
         """
-        if not self._models:
+        if not self.models:
             return
         check_groups(self._parameters, groups)
         for name in self._declared:

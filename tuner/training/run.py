@@ -75,7 +75,6 @@ class Run(Suggestions, Progress, Evaluations):
         self.device = device
         self.seed = spec.search.seed
         self.budget: Budget = spec.budget
-        self._models: list[nn.Module] = []
         self.networks = Networks(spec.network)
         self._optimizers: list[torch.optim.Optimizer] = []
         self._schedules: list[Schedule] = []
@@ -104,7 +103,6 @@ class Run(Suggestions, Progress, Evaluations):
         Raises:
             WorkloadError: If this optimizer cannot train this model, or the name is another's.
         """
-        self.networks.enter(model, name)
         optimizer = build_optimizer(
             self.config.optimizer,
             self.config.values_of(name),
@@ -114,14 +112,14 @@ class Run(Suggestions, Progress, Evaluations):
             total_steps=self.length,
             network=name,
         )
-        index = len(self._models)
+        self.networks.enter(model, name)
+        index = len(self._optimizers)
         self._snapshot.restore("models", index, model)
         self._snapshot.restore("optimizers", index, optimizer)
         self._steps.watch(optimizer, self._go_on)
         average = self._averaging.follow(model, optimizer)
         if average is not None:
             self._snapshot.restore("averages", len(self._averaging.averages) - 1, average)
-        self._models.append(model)
         self._optimizers.append(optimizer)
         # Anew by steps(); a loop that takes no turns there trains from here on.
         self.timing.begin(self.device)
@@ -227,7 +225,7 @@ class Run(Suggestions, Progress, Evaluations):
         if loader is not None:
             batches = resume_batches(loader, self.seed, steps.turns, self.device)
         if not steps.begun:
-            self._snapshot.restore_trained(self._models)
+            self._snapshot.restore_trained(self.networks.models)
             self._snapshot.restore_randomness(self.device)
         steps.begin()
         self.timing.begin(self.device)
@@ -268,7 +266,9 @@ class Run(Suggestions, Progress, Evaluations):
     @property
     def parameters(self) -> int:
         """How many numbers the models train."""
-        return sum(p.numel() for m in self._models for p in m.parameters() if p.requires_grad)
+        return sum(
+            p.numel() for m in self.networks.models for p in m.parameters() if p.requires_grad
+        )
 
     def measure(self, epoch_steps: int | None = None, *, examples: int | None = None) -> None:
         """Learns how many steps an epoch has, or how many examples there are to train on.
@@ -339,8 +339,8 @@ class Run(Suggestions, Progress, Evaluations):
     def state_dict(self) -> dict[str, Any]:
         """Returns all that continuing needs, between two steps."""
         return {
-            "models": [model.state_dict() for model in self._models],
-            "trained": [list(trainable(model)) for model in self._models],
+            "models": [model.state_dict() for model in self.networks.models],
+            "trained": [list(trainable(model)) for model in self.networks.models],
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "schedules": [schedule.state_dict() for schedule in self._schedules],
             "paces": [pace.state_dict() for pace in self._paces],
