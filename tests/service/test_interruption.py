@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -49,3 +52,36 @@ def test_signal_ends_at_once_what_has_nothing_to_save() -> None:
         with pytest.raises(KeyboardInterrupt), interruption.raising():
             pytest.fail("was begun after the stop had been asked for")
         signal.raise_signal(signal.SIGTERM)
+
+
+_FORKING = """
+import multiprocessing, os, signal, time
+from tuner.service.interruption import Interruption
+
+def nap(woken):
+    while not woken.is_set():
+        time.sleep(0.01)
+
+context = multiprocessing.get_context("fork")
+with Interruption() as interruption:
+    for _ in range(20):
+        ended = context.Process(target=time.sleep, args=(600,))
+        ended.start()
+        ended.terminate()
+        ended.join(60)
+        woken = context.Event()
+        kept = context.Process(target=nap, args=(woken,))
+        kept.start()
+        os.kill(kept.pid, signal.SIGINT)
+        woken.set()
+        kept.join(60)
+        assert (ended.exitcode, kept.exitcode) == (-15, 0), (ended.exitcode, kept.exitcode)
+    assert not interruption.requested
+    signal.raise_signal(signal.SIGTERM)
+    assert interruption.requested
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_forked_meanwhile_ends_when_its_parent_says_so() -> None:
+    subprocess.run([sys.executable, "-c", _FORKING], check=True, timeout=120)

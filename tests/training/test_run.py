@@ -138,7 +138,7 @@ def test_a_metric_may_be_a_tensor_or_numpy_s():
 @pytest.mark.parametrize("name", ["val_loss", "accuracy"])
 def test_a_metric_that_is_no_single_number_is_named(value: Any, given: str, name: str):
     metrics = {"val_loss": 1.0, name: value}
-    message = rf"The metric {name} is {given}.*report its mean, such as {name}\.mean\(\)"
+    message = rf"{name} is {given}, but .*: give its mean, such as {name}\.mean\(\)"
     with pytest.raises(WorkloadError, match=message):
         train_with(lambda run, step: run.report(step, **metrics))
 
@@ -653,9 +653,46 @@ def test_it_counts_the_parameters_it_trains():
     assert trial.run.parameters == 12 + 4 + 1
 
 
-def test_only_single_numbers_are_logged():
-    with pytest.raises(WorkloadError, match=r"given grad of shape \(20,\)"):
-        train(lambda run: run.log(grad=torch.randn(20)), SPEC)
+@pytest.mark.parametrize("value", ["3", None, [1.0], torch.tensor(1j), torch.randn(20)])
+def test_only_single_numbers_are_logged(value: Any) -> None:
+    with pytest.raises(WorkloadError, match=r"grad is of (type|shape) .* a single number"):
+        train(lambda run: run.log(grad=value), SPEC)
+
+
+BAD_NAMES = pytest.mark.parametrize(
+    "name", ["", "x" * 256, "a\0b", "\ud800"], ids=["empty", "long", "nul", "surrogate"]
+)
+
+
+@BAD_NAMES
+def test_a_name_that_no_database_keeps_fails_where_it_is_given(name: str) -> None:
+    def log(run: Run) -> None:
+        run.log(**{name: 1.0})
+
+    def report(run: Run) -> None:
+        list(run.steps())
+        run.report(val_loss=1.0, **{name: 1.0})
+
+    def suggest(run: Run) -> None:
+        run.suggest_float(name, 0.0, 1.0)
+
+    for loop in (log, report, suggest):
+        with pytest.raises(WorkloadError, match=r"as a name|the name") as raised:
+            train(loop, SPEC)
+        lines = [(frame.name, str(frame.path)) for frame in raised.traceback]
+        assert (loop.__name__, __file__) in lines
+
+
+def test_the_longest_name_is_kept() -> None:
+    kept: list[list[tuple[int, str, float]]] = []
+
+    def loop(run: Run) -> float:
+        run.log(**{"ä" * 255: 1.0})
+        kept.append(run.take_logged())
+        return 0.0
+
+    train(loop, SPEC)
+    assert kept == [[(0, "ä" * 255, 1.0)]]
 
 
 def test_nothing_is_saved_after_the_last_step():

@@ -19,6 +19,9 @@ class Adviser(Protocol):
         """Returns what to say about a name that is not known."""
 
 
+LONGEST_NAME = 255
+"""Characters that the name of a number may have, logged, measured or suggested."""
+
 _NEAR = 0.6
 """How alike two names are, from 0 to 1, for one to be taken for the other misspelt."""
 
@@ -59,6 +62,21 @@ def find_nearest(name: str, known: Iterable[str]) -> str | None:
     True
     """
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=_NEAR)), None)
+
+
+def is_keepable(name: object) -> bool:
+    r"""Tells whether a database can keep something as a name.
+
+    >>> is_keepable("train_loss"), is_keepable(""), is_keepable("a\0b"), is_keepable(3)
+    (True, False, False, False)
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or "\0" in name:
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_typed(text: str) -> str:

@@ -90,6 +90,7 @@ class Interruption:
             raise KeyboardInterrupt
 
     def __enter__(self) -> Interruption:
+        _listening.add(self)
         for number in _SIGNALS:
             self._former[number] = signal.signal(number, self._handle)
         if hasattr(signal, "pthread_sigmask"):
@@ -102,6 +103,7 @@ class Interruption:
     def __exit__(self, *error: object) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+        _listening.discard(self)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.request(_SIGNALS[signal.Signals(number)])
@@ -113,3 +115,36 @@ class Interruption:
         while os.read(sys.stdin.fileno(), 1024):
             pass
         self.request()
+
+
+# A process that a workload forks, such as a loader's worker, would do nothing about SIGTERM but set
+# a flag that it never looks at, and its parent could not end it. Ctrl-C reaches it too, and is its
+# parent's matter, which still needs it to finish the step.
+
+_listening: set[Interruption] = set()
+_masks = threading.local()
+
+
+def _hold_signals() -> None:
+    # One that came before the fork is over would be forgotten by Python.
+    _masks.former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _let_signals_come() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.former)
+
+
+def _begin_as_fork() -> None:
+    if _listening:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, lambda number, frame: None)
+        _listening.clear()
+    _let_signals_come()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_hold_signals,
+        after_in_parent=_let_signals_come,
+        after_in_child=_begin_as_fork,
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from tuner.domain.names import is_keepable
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialRecord, progress_at
-from tuner.store.curves import NAME_LENGTH
 from tuner.training.reporting import Evaluation, StaleCheckpointError
 
 
@@ -128,7 +128,7 @@ def _is_sound(report: Report, taken: int, progress: set[int]) -> bool:
         _is_step(report.step, taken)
         and (nothing or evaluated)
         and all(
-            _is_step(step, taken) and _is_name(name) and _is_number(value)
+            _is_step(step, taken) and is_keepable(name) and _is_number(value)
             for step, name, value in report.logged
         )
     )
@@ -136,10 +136,6 @@ def _is_sound(report: Report, taken: int, progress: set[int]) -> bool:
 
 def _is_step(value: Any, taken: int) -> bool:
     return type(value) is int and 0 <= value <= taken
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= NAME_LENGTH and "\0" not in value
 
 
 def _is_number(value: Any) -> bool:

@@ -110,7 +110,8 @@ class Task:
         except StorageError:
             raise
         except Exception as error:
-            if run is not None and run.evaluated > evaluated:
+            asked_to_stop = self._desk.interruption.requested_at is not None
+            if asked_to_stop or (run is not None and run.evaluated > evaluated):
                 raise
             self._start_over(explain_restart(error))
             return None
@@ -252,7 +253,7 @@ class Task:
         """Tells how the trial ended, or gives it back."""
         stopped_by = self._lookout.stopped_by
         if outcome.ending is Ending.INTERRUPTED and stopped_by is None:
-            self._give_back()
+            self._give_back(saved=self._save())
             return
         complete = outcome.ending is Ending.COMPLETE
         value = self._reports.value if outcome.value is None else outcome.value
@@ -275,10 +276,20 @@ class Task:
         self._finish(TrialState.FAIL, None, attributes)
         self._log(f"Trial {self._lease.number} failed: {attributes['error'].splitlines()[0]}")
 
-    def _give_back(self) -> None:
-        trial, saved = f"Trial {self._lease.number}", self._save()
+    def give_back(self, error: BaseException) -> None:
+        """Gives the trial back as it was last saved, though its loop has raised.
+
+        For errors of a loop whose worker has been asked to stop: whoever asked has often asked
+        every process, those that load its batches too.
+        """
+        number, what = self._lease.number, error_attributes(error)["error"].splitlines()[0]
+        self._log(f"Trial {number}, while the worker was asked to stop, raised {what}")
+        self._give_back(saved=False)
+
+    def _give_back(self, *, saved: bool) -> None:
+        trial = f"Trial {self._lease.number}"
         self._desk.watchdog.rest()
-        step = self._present.taken
+        step = 0 if self._run is None else self._run.taken
         try:
             self._outbox.flush(self._desk.patience)
             self._desk.patience.run(lambda: self._desk.ledger.renew(self._lease, step))

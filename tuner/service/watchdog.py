@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from tuner.errors import WorkloadError
 from tuner.service.interruption import GRACE_S, Interruption
 
 HUNG = 75
@@ -52,11 +53,22 @@ class Watchdog:
         self._end = end
         self._fed_at: float | None = None
         self._warned = False
+        self._pid = os.getpid()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def feed(self) -> None:
-        """Says that training goes on; from the first call on it has to."""
+        """Says that training goes on; from the first call on it has to.
+
+        Raises:
+            WorkloadError: If a process says so that this one has forked.
+        """
+        if os.getpid() != self._pid:
+            raise WorkloadError(
+                f"Process {os.getpid()}, forked by the workload, uses the run of process "
+                f"{self._pid}, whose trial it is. Let only that one step the optimizer of the run, "
+                "report and log; have the other send it what it finds, by a pipe or a queue."
+            )
         self._fed_at = time.monotonic()
 
     def rest(self) -> None:

@@ -38,6 +38,7 @@ from tuner.store.orders import read_exhausted
 from tuner.store.records import read_record
 from tuner.store.retries import PATIENCE_S, Patience
 from tuner.store.workers import read_workers
+from tuner.training.forks import ending_forks
 from tuner.training.loop import Train
 from tuner.training.prepare import prepare
 from tuner.training.seeds import derive_seed
@@ -134,7 +135,8 @@ class Worker:
                 presence=presence,
             )
             self._sweep()
-            reason = self._work(train, desk)
+            with ending_forks():
+                reason = self._work(train, desk)
             patience.run(lambda: ledger.leave(reason))
             self._sweep()
 
@@ -230,7 +232,10 @@ class Worker:
         except (LeaseLostError, StorageError):
             raise
         except BaseException as error:  # noqa: BLE001 (whatever it is, it is the trial's alone)
-            task.fail(error)
+            if self.interruption.requested_at is None:
+                task.fail(error)
+            else:
+                task.give_back(error)
 
     def _train_cohort(self, desk: Desk, tasks: list[LaneTask]) -> None:
         """Trains trials as one; what the workload raises shows whose it is where they train alone.
@@ -253,7 +258,9 @@ class Worker:
             self._fusing.retreat(error)
             cohort.abandon()
         except BaseException as error:  # noqa: BLE001 (raised again where they train alone)
-            if cohort.resumed and not cohort.evaluated:
+            if self.interruption.requested_at is not None:
+                cohort.abandon()  # whoever asked for that may have asked a loader's processes too
+            elif cohort.resumed and not cohort.evaluated:
                 for task in tasks:
                     task.start_over(error)
                 self._train_cohort(desk, [task for task in tasks if not task.lost])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -91,6 +92,7 @@ class WorkerProcess:
     def wait(self) -> Exit:
         """Waits for its end and returns how it ended."""
         code = self._process.wait()
+        self._end_children()
         if self._process.stdin is not None:
             self._process.stdin.close()
         if code == 0:
@@ -107,6 +109,12 @@ class WorkerProcess:
     def kill(self) -> None:
         """Ends it at once."""
         self._process.kill()
+
+    def _end_children(self) -> None:
+        """Ends what it has started and left behind, which may hold memory of the device."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGTERM)
 
     def _fate(self, code: int) -> str:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"died ({code})"

@@ -18,6 +18,7 @@ from tuner.domain.trials import decode, default_proposals
 from tuner.errors import SpecError, TunerError, tell_error
 from tuner.training.bench import Bench
 from tuner.training.device import resolve_device
+from tuner.training.forks import ending_forks
 from tuner.training.loop import run_trial, train_workload
 from tuner.training.prepare import Rehearsal, prepare, rehearse
 from tuner.training.run import Run
@@ -107,10 +108,10 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
     """
     place = resolve_device(device)
     try:
-        target = load_workload(import_string)
-        if missing_methods(target):
-            return _check_loop(import_string, place)
-        return _check_class(import_string, target, place)
+        with ending_forks():
+            target = load_workload(import_string)
+            check = _check_loop if missing_methods(target) else _check_class
+            return check(import_string, target, place)
     except TunerError as error:
         return WorkloadCheck(import_string, error=str(error))
     except KeyboardInterrupt:
@@ -136,7 +137,7 @@ def _check_class(import_string: str, workload: Any, device: torch.device) -> Wor
     )
 
 
-def _check_loop(import_string: str, device: torch.device) -> WorkloadCheck:
+def _check_loop(import_string: str, _loop: Any, device: torch.device) -> WorkloadCheck:
     spec = _spec_for(import_string, 32)
     train = prepare(spec, device)
     metrics, run = rehearse(train, spec, decode(spec, default_proposals(spec)[0]), device)

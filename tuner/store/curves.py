@@ -12,14 +12,12 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
+from tuner.domain.names import LONGEST_NAME, is_keepable
 from tuner.errors import SpecError
 from tuner.store.database import Database
 from tuner.store.identity import StudyHandle
 from tuner.store.optuna_tables import upsert
 from tuner.store.tables import curves
-
-NAME_LENGTH = 255
-"""Characters that the name of a curve may have."""
 
 
 def insert_points(
@@ -66,8 +64,8 @@ def read_curves(database: Database, study: StudyHandle, number: int) -> dict[str
 
 
 def _check(name: str) -> None:
-    if not name or len(name) > NAME_LENGTH or "\0" in name:
+    if not is_keepable(name):
         raise SpecError(
-            f"{name[:40]!r} cannot name a logged number: use 1 to {NAME_LENGTH} characters, "
+            f"{name[:40]!r} cannot name a logged number: use 1 to {LONGEST_NAME} characters, "
             "such as train_loss."
         )

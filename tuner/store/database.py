@@ -47,6 +47,7 @@ class Database:
         path = sqlite_path(url)
         self._path = None if path is None else path.absolute()
         self._file = None if path is None else _identify(path)
+        self._pid = os.getpid()
         self._away_at = time.monotonic()
         self._ahead_s: float | None = None
 
@@ -113,6 +114,7 @@ class Database:
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
         """Explains errors, and notes when the database is away."""
+        self._refuse_fork()
         self._refuse_lost_file()
         try:
             with translated(self.url):
@@ -120,6 +122,14 @@ class Database:
         except UnavailableError:
             self._away_at = time.monotonic()
             raise
+
+    def _refuse_fork(self) -> None:
+        # A connection that two processes share breaks for both.
+        if os.getpid() != self._pid:
+            raise StorageError(
+                f"{self.name}: process {self._pid} has opened it, and process {os.getpid()} is "
+                "forked from that one: open it anew there."
+            )
 
     def _refuse_lost_file(self) -> None:
         # SQLite goes on writing into a file without a name, which nobody will ever read.

@@ -11,6 +11,7 @@ import torch
 
 from tuner.errors import WorkloadError
 from tuner.training.averaging import Averaging, Forward
+from tuner.training.numbers import check_name, to_float
 from tuner.training.reporting import Diverged, Evaluation, Interrupted, Pruned, Reporter
 from tuner.training.steps import Steps
 from tuner.training.timing import Timing
@@ -81,7 +82,7 @@ class Evaluations:
         Raises:
             Pruned: If the trial is to stop because it is behind, or its metric is not finite.
             WorkloadError: If the study's metric is missing, a metric is no single number, or a
-                parameter group takes nothing.
+                parameter group takes nothing, or no database can keep a name.
         """
         if self.over is not None:
             raise self.over
@@ -91,6 +92,8 @@ class Evaluations:
                 f"run.report() was given {', '.join(metrics) or 'nothing'}, but study.metric is "
                 f"{metric!r}: report it too, or name one of these in the study file."
             )
+        for name in metrics:
+            check_name("run.report", name)
         taken = self._locate(step, metrics[metric])
         index = self._steps.evaluations_by(taken)
         if index <= self._evaluated and not isinstance(metrics[metric], float | int):
@@ -228,29 +231,3 @@ class Evaluations:
         """
         if not self._evaluated:
             self._averaging.check_applied()
-
-
-def to_float(value: Any, name: str) -> float:
-    """Returns a metric as a number, waiting for the device where it is a tensor's.
-
-    Args:
-        value: What a loop gave for it.
-        name: Its name.
-
-    Raises:
-        WorkloadError: If it is no single number.
-    """
-    given = f"of type {type(value).__name__}"
-    shape = getattr(value, "shape", None)
-    try:
-        if shape is None:
-            return float(value)
-        if math.prod(shape) == 1:
-            return float(value.item())
-        given = f"of shape {tuple(shape)}"
-    except (TypeError, ValueError):
-        pass  # it is none
-    raise WorkloadError(
-        f"The metric {name} is {given}, but a metric is a single number: report its mean, "
-        f"such as {name}.mean()."
-    )

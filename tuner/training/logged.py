@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tuner.errors import WorkloadError
-
-_LONGEST_NAME = 255
+from tuner.training.numbers import check_name, to_float
 
 
 class Logged:
@@ -19,19 +17,13 @@ class Logged:
         """Keeps a number.
 
         Raises:
-            WorkloadError: If it is several, or its name is too long.
+            WorkloadError: If it is no single number, or no database can keep its name.
         """
-        if len(name) > _LONGEST_NAME:
-            raise WorkloadError(
-                f"run.log was given the name {name[:40]}…: use at most {_LONGEST_NAME} letters."
-            )
-        if isinstance(value, torch.Tensor) and value.numel() != 1:
-            raise WorkloadError(
-                f"run.log was given {name} of shape {tuple(value.shape)}: log a single number, "
-                "such as its mean or norm."
-            )
-        kept = value.detach().clone() if isinstance(value, torch.Tensor) else float(value)
-        self._kept.append((step, name, kept))
+        check_name("run.log", name)
+        if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
+            self._kept.append((step, name, value.detach().clone()))
+        else:
+            self._kept.append((step, name, to_float(value, name)))
 
     def take(self) -> list[tuple[int, str, float]]:
         """Returns (step, name, value) of what was kept since the last call.

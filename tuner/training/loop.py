@@ -16,7 +16,8 @@ from tuner.domain.optimizers import OPTIMIZERS
 from tuner.errors import WorkloadError
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
-from tuner.training.evaluations import to_float
+from tuner.training.forks import ending_forks
+from tuner.training.numbers import to_float
 from tuner.training.reporting import Diverged, Interrupted, Pruned
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder, derive_seed, seed_torch
@@ -72,7 +73,9 @@ def run_trial(train: Train, run: Run) -> Outcome:
         WorkloadError: If the loop returns something else than a number.
     """
     try:
-        value = _to_value(train(run), run.metric)
+        with ending_forks():
+            returned = train(run)
+        value = _to_value(returned, run.metric)
         if value is None:
             value = run.late_value
         if run.over is not None:

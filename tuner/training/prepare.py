@@ -21,8 +21,10 @@ from tuner.domain.trials import TrialConfig, decode, default_proposals
 from tuner.errors import SpecError, TunerError, WorkloadError, tell_error
 from tuner.training.bench import Bench
 from tuner.training.device import autocast
+from tuner.training.forks import ending_forks
 from tuner.training.loop import OWN_OPTIMIZER, Step, Train, WorkloadLoop, run_trial, split
 from tuner.training.modes import evaluating
+from tuner.training.numbers import check_name
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
 from tuner.training.workload import Batch, load_workload, missing_methods
@@ -151,7 +153,8 @@ def _is_demanding(row: OptimizerRow) -> bool:
 def _explained(spec: StudySpec, load: Callable[[], Train]) -> Train:
     where = f"study.workload = {spec.study.workload!r}"
     try:
-        return load()
+        with ending_forks():
+            return load()
     except SpecError as error:
         text = str(error)
         raise SpecError(text if text.startswith(where) else f"{where}: {text}") from error
@@ -241,6 +244,8 @@ def probe(bench: Bench, spec: StudySpec, *, optimizers: bool = True) -> dict[str
         raise SpecError("loss() must return a scalar tensor with a gradient.")
     _check_parts(bench, model, parts[:2])
     metrics = bench.evaluate(model)
+    for name in metrics:
+        check_name("metrics()", name)
     if spec.study.metric not in metrics:
         raise SpecError(
             f"study.metric = {spec.study.metric!r}: the workload returns "

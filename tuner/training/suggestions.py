@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
+from tuner.domain.names import LONGEST_NAME
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.samplers import check_own
 from tuner.domain.spec import StudySpec
@@ -92,9 +93,10 @@ class Suggestions:
 
     def _suggest(self, name: str, axis: Dimension) -> Value:
         names = self._names()
-        if not isinstance(name, str) or not name.isidentifier() or name in names:
+        plain = isinstance(name, str) and name.isidentifier() and len(name) <= LONGEST_NAME
+        if not plain or name in names:
             raise WorkloadError(
-                f"run.suggest was given the name {name!r}: use a plain word, and none of "
+                f"run.suggest was given the name {str(name)[:40]!r}: use a plain word, and none of "
                 f"{', '.join(sorted(names))}."
             )
         before = self._axes.setdefault(name, axis)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tuner.training.forks import ending_forks
+
+_AROUND = """
+import os
+import sys
+from tuner.training.forks import ending_forks
+
+print("before", flush=True)
+try:
+    with ending_forks():
+        child = os.fork()
+        if child == 0:
+            {leave}
+        _, status = os.waitpid(child, 0)
+        print("status", os.waitstatus_to_exitcode(status))
+finally:
+    print("after", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize(
+    ("leave", "status", "words"),
+    [
+        ("raise SystemExit", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit(-1)", 255, ""),
+        ("sys.exit('gone')", 1, "gone\n"),
+        ("raise ValueError('no such file')", 1, "ValueError: no such file\n"),
+        ("raise KeyboardInterrupt", 1, "KeyboardInterrupt\n"),
+        ("raise GeneratorExit", 1, "GeneratorExit\n"),
+        ("os.waitpid = lambda *_: (0, 0)", 0, ""),
+        ("os._exit(9)", 9, ""),
+    ],
+)
+def test_only_the_parent_gets_past_the_block(leave: str, status: int, words: str) -> None:
+    code = _AROUND.format(leave=leave)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    told = [line for line in ended.stdout.splitlines() if line != "status 0" or status == 0]
+    assert told[0] == "before"
+    assert told.count("after") == 1
+    assert f"status {status}" in told
+    assert ended.stderr.endswith(words)
+
+
+def test_without_a_fork_an_error_passes() -> None:
+    with pytest.raises(SystemExit), ending_forks():
+        sys.exit(3)

@@ -1,0 +1,52 @@
+"""Numbers that a workload gives by name: metrics, and what it logs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tuner.domain.names import LONGEST_NAME, is_keepable
+from tuner.errors import WorkloadError
+
+
+def check_name(call: str, name: str) -> None:
+    """Refuses the name of a number that no database can keep, in the line that gives it.
+
+    Args:
+        call: What was called with it, such as ``run.log``.
+        name: The name.
+
+    Raises:
+        WorkloadError: If it is empty, too long, or no text in UTF-8.
+    """
+    if not is_keepable(name):
+        raise WorkloadError(
+            f"{call} was given {str(name)[:40]!r} as a name: use 1 to {LONGEST_NAME} characters, "
+            "such as train_loss."
+        )
+
+
+def to_float(value: Any, name: str) -> float:
+    """Returns a number as Python's, waiting for the device where it is a tensor's.
+
+    Args:
+        value: What a workload gave for it.
+        name: Its name.
+
+    Raises:
+        WorkloadError: If it is no single number.
+    """
+    given = f"of type {type(value).__name__}"
+    shape = getattr(value, "shape", None)
+    try:
+        if shape is None and not isinstance(value, str | bytes):
+            return float(value)
+        if shape is not None and math.prod(shape) == 1:
+            return float(value.item())
+        given = given if shape is None else f"of shape {tuple(shape)}"
+    except (TypeError, ValueError, OverflowError):
+        pass  # it is none
+    raise WorkloadError(
+        f"{name} is {given}, but it has to be a single number: give its mean, such as "
+        f"{name}.mean()."
+    )
