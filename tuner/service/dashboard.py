@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import socket
 import sys
 import threading
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from socketserver import TCPServer, ThreadingMixIn
@@ -14,6 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from tuner.errors import SpecError, StorageError
 from tuner.service.authentication import LOCAL_ADDRESS, Guard
+from tuner.service.connections import Connections, affordable_places
 from tuner.service.denials import Denials
 from tuner.service.interruption import Interruption
 from tuner.store import Database
@@ -21,7 +24,9 @@ from tuner.store import Database
 LOOPBACK = "127.0.0.1"
 
 _ANY = ("0.0.0.0", "::")  # noqa: S104 (to tell them)
+_PATIENCE_S = 30
 _SILENCE_S = 60
+_MOMENT_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,9 @@ class Place:
 class Server(ThreadingMixIn, WSGIServer):
     """The dashboard, listening; closed as a context.
 
+    Each connection has a thread and brings one request. Clients that are slow to send theirs keep
+    nobody else out (see `Connections`).
+
     Args:
         place: Where it listens.
         port: Likewise; 0 picks a free port.
@@ -73,10 +81,12 @@ class Server(ThreadingMixIn, WSGIServer):
     """
 
     daemon_threads = True
+    request_queue_size = 1024  # as many may come at once; else some are heard seconds later
 
     def __init__(self, place: Place, port: int, application: Any) -> None:
         self.address_family = place.family
         self._place = place
+        self.connections = Connections(affordable_places(), _PATIENCE_S)
         super().__init__((place.address, port), _Handler)
         self.set_app(application)
 
@@ -103,14 +113,66 @@ class Server(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
         self.setup_environ()
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accepts a connection, once there is room for it."""
+        if not self.connections.make_room(_MOMENT_S):
+            raise BlockingIOError  # all are being answered: it is asked for again
+        try:
+            connection, address = super().get_request()
+        except OSError:
+            # Out of file descriptors, the next try would come at once, and fail as well.
+            time.sleep(_MOMENT_S)
+            raise
+        self.connections.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection."""
+        self.connections.remove(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Ends the connections that have been waited for too long, every moment."""
+        self.connections.end_late()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Says nothing of clients that went away or fell silent."""
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
+class _Inbox(io.RawIOBase):
+    """What a client sends, for as long as it may."""
+
+    def __init__(self, connections: Connections, connection: socket.socket) -> None:
+        self._connections = connections
+        self._connection = connection
+        self.in_head = True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._connections.receive_into(self._connection, buffer)
+        if not count and self.in_head:
+            raise ConnectionAbortedError  # else half a head would be answered like a whole one
+        return count
+
+
 class _Handler(WSGIRequestHandler):
-    timeout = _SILENCE_S  # a client that sends nothing keeps no thread
+    server: Server
+    timeout = _SILENCE_S  # a client that takes nothing of its answer keeps no thread
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self._inbox = _Inbox(self.server.connections, self.connection)
+        self.rfile = io.BufferedReader(self._inbox)
+
+    def parse_request(self) -> bool:
+        is_well_formed = super().parse_request()
+        self._inbox.in_head = False
+        return is_well_formed
 
     def get_environ(self) -> dict[str, Any]:
         """Tells to which of the machine's addresses a request was sent."""
