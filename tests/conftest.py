@@ -18,7 +18,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 
+from tuner.cli.main import cli
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.store import Database, Studies, StudyHandle, open_database
@@ -193,6 +195,21 @@ def _loaded(package: str) -> dict[str, ModuleType]:
 def tuner(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Returns the command line, run as a user runs it, in the project."""
     return partial(run_tuner, cwd=project)
+
+
+@pytest.fixture
+def typed(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Returns the command line, run in this process: for what no process of its own is needed."""
+    return partial(type_in, cwd=project)
+
+
+def type_in(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a folder, as :func:`run_tuner`, but in this process."""
+    with contextlib.chdir(cwd), forgotten("models"):
+        ended = CliRunner().invoke(cli, list(arguments))
+    if ended.exception is not None and not isinstance(ended.exception, SystemExit):
+        raise ended.exception
+    return subprocess.CompletedProcess(arguments, ended.exit_code, ended.stdout, ended.stderr)
 
 
 def copy_project(folder: Path) -> Path:

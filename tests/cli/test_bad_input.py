@@ -80,21 +80,21 @@ def says(ended: subprocess.CompletedProcess[str], code: int, *parts: str) -> Non
     ids=lambda value: value[-1].splitlines()[0][:40],
 )
 def test_mistake_in_a_study_file_is_explained_and_creates_nothing(
-    tuner: Tuner, project: Path, change: tuple[str, str], parts: tuple[str, ...]
+    typed: Tuner, project: Path, change: tuple[str, str], parts: tuple[str, ...]
 ) -> None:
     assert change[0] in _GOOD
     (project / "bad.toml").write_text(_GOOD.replace(*change))
-    says(tuner("study", "create", "bad.toml"), 2, *parts)
+    says(typed("study", "create", "bad.toml"), 2, *parts)
     assert not (project / "tuner.db").exists()
     assert not (project / ".tuner").exists()
 
 
-def test_missing_file_is_named(tuner: Tuner) -> None:
-    says(tuner("run", "studies/digit.toml"), 2, "studies/digit.toml", "no such file")
+def test_missing_file_is_named(typed: Tuner) -> None:
+    says(typed("run", "studies/digit.toml"), 2, "studies/digit.toml", "no such file")
 
 
-def test_run_without_file_or_workload_says_what_to_give(tuner: Tuner) -> None:
-    says(tuner("run"), 2, "--workload")
+def test_run_without_file_or_workload_says_what_to_give(typed: Tuner) -> None:
+    says(typed("run"), 2, "--workload")
 
 
 @pytest.mark.parametrize(
@@ -105,53 +105,56 @@ def test_run_without_file_or_workload_says_what_to_give(tuner: Tuner) -> None:
         ("=3", "key=value"),
     ],
 )
-def test_mistake_in_a_setting_is_explained(tuner: Tuner, setting: str, part: str) -> None:
-    says(tuner("study", "create", "studies/parabola.toml", "--set", setting), 2, part)
+def test_mistake_in_a_setting_is_explained(typed: Tuner, setting: str, part: str) -> None:
+    says(typed("study", "create", "studies/parabola.toml", "--set", setting), 2, part)
 
 
-def test_unknown_study_is_told_and_makes_no_database(tuner: Tuner, project: Path) -> None:
-    for arguments in (["study", "show", "x"], ["study", "report", "x"], ["worker", "start", "x"]):
-        says(tuner(*arguments), 2, "there is no database yet")
+def test_unknown_study_is_told_and_makes_no_database(
+    tuner: Tuner, typed: Tuner, project: Path
+) -> None:
+    for arguments in (["study", "show", "x"], ["study", "report", "x"]):
+        says(typed(*arguments), 2, "there is no database yet")
+    says(tuner("worker", "start", "x"), 2, "there is no database yet")
     assert not (project / "tuner.db").exists()
 
 
-def test_folder_of_the_database_must_exist(tuner: Tuner) -> None:
+def test_folder_of_the_database_must_exist(typed: Tuner) -> None:
     says(
-        tuner("study", "create", "studies/parabola.toml", "--storage", "sqlite:///no/such/x.db"),
+        typed("study", "create", "studies/parabola.toml", "--storage", "sqlite:///no/such/x.db"),
         1,
         "no/such",
     )
 
 
-def test_text_file_is_no_database(tuner: Tuner, project: Path) -> None:
+def test_text_file_is_no_database(typed: Tuner, project: Path) -> None:
     (project / "notes.db").write_text("notes\n" * 1000)
-    says(tuner("study", "list", "--storage", "sqlite:///notes.db"), 1, "notes.db", "SQLite")
+    says(typed("study", "list", "--storage", "sqlite:///notes.db"), 1, "notes.db", "SQLite")
 
 
-def test_unreachable_server_is_told_without_its_password(tuner: Tuner) -> None:
+def test_unreachable_server_is_told_without_its_password(typed: Tuner) -> None:
     url = "postgresql+psycopg://ann:hunter2@127.0.0.1:1/tuner"
-    ended = tuner("study", "list", "--storage", url)
+    ended = typed("study", "list", "--storage", url)
     says(ended, UNAVAILABLE, "ann:***@127.0.0.1")
     assert "hunter2" not in ended.stderr
 
 
-def test_database_of_a_newer_version_is_told(tuner: Tuner, project: Path) -> None:
-    assert tuner("study", "create", "studies/parabola.toml").returncode == 0
+def test_database_of_a_newer_version_is_told(typed: Tuner, project: Path) -> None:
+    assert typed("study", "create", "studies/parabola.toml").returncode == 0
     with sqlite3.connect(project / "tuner.db") as connection:
         connection.execute("UPDATE tuner_alembic_version SET version_num = '0999'")
     connection.close()
-    says(tuner("study", "list"), 1, "0999", "newer")
-    shown = tuner("db", "status")
+    says(typed("study", "list"), 1, "0999", "newer")
+    shown = typed("db", "status")
     assert shown.returncode == 0
     assert "0999 (known: " in shown.stdout
     assert "a newer tuner made the tables" in shown.stdout
-    assert json.loads(tuner("db", "status", "--json").stdout)["needs_newer"]
+    assert json.loads(typed("db", "status", "--json").stdout)["needs_newer"]
 
 
-def test_other_spec_under_a_used_name_is_shown_and_refused(tuner: Tuner, project: Path) -> None:
-    assert tuner("study", "create", "studies/parabola.toml").returncode == 0
+def test_other_spec_under_a_used_name_is_shown_and_refused(typed: Tuner, project: Path) -> None:
+    assert typed("study", "create", "studies/parabola.toml").returncode == 0
     changed = ["--set", "search.seed=4", "--set", "budget.epochs=3"]
-    ended = tuner("study", "create", "studies/parabola.toml", *changed)
+    ended = typed("study", "create", "studies/parabola.toml", *changed)
     says(ended, 2, "search.seed: 0 in the database, 4 now", "budget.epochs: 12.0", "--name")
 
 
@@ -263,7 +266,7 @@ def test_debug_shows_where_an_error_comes_from(tuner: Tuner) -> None:
     assert "Traceback" in ended.stderr
 
 
-def test_device_that_is_not_there_is_told(tuner: Tuner) -> None:
+def test_device_that_is_not_there_is_told(typed: Tuner) -> None:
     says(
-        tuner("run", "studies/parabola.toml", "--device", "cuda:93"), 2, "cuda:93", "--device auto"
+        typed("run", "studies/parabola.toml", "--device", "cuda:93"), 2, "cuda:93", "--device auto"
     )

@@ -49,14 +49,14 @@ def test_a_winner_s_exports_rebuild_it(tuner: Tuner, project: Path) -> None:
     assert value_of(tuner, "one-winner") == value_of(tuner, "one")
 
 
-def test_the_catalog_shows_what_a_name_composes(tuner: Tuner) -> None:
-    ended = tuner("optimizers", "lookahead(pytorch_optimizer:yogi)", "--json")
+def test_the_catalog_shows_what_a_name_composes(typed: Tuner) -> None:
+    ended = typed("optimizers", "lookahead(pytorch_optimizer:yogi)", "--json")
     described = json.loads(ended.stdout)
     assert described["name"] == "lookahead(pytorch_optimizer:Yogi)"
     assert described["torch"] == "pytorch_optimizer.Yogi"
     assert described["wrapper"] == "tuner.optim.Lookahead"
-    listed = tuner("optimizers").stdout
+    listed = typed("optimizers").stdout
     assert "lookahead(sgd)" in listed
-    refused = tuner("optimizers", "lookahead(lbfgs)")
+    refused = typed("optimizers", "lookahead(lbfgs)")
     assert refused.returncode != 0
     assert "write 'lbfgs', or wrap another" in refused.stderr

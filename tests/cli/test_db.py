@@ -16,50 +16,52 @@ from tuner.store.versions import HEAD, VERSION_TABLE, migrate
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_status_of_a_missing_database_creates_nothing(tuner: Tuner, project: Path) -> None:
-    ended = tuner("db", "status")
+def test_status_of_a_missing_database_creates_nothing(typed: Tuner, project: Path) -> None:
+    ended = typed("db", "status")
     assert ended.returncode == 2
     assert "there is no database yet" in ended.stderr
     assert not (project / "tuner.db").exists()
 
 
-def test_database_is_made_then_up_to_date(tuner: Tuner, project: Path) -> None:
-    made = tuner("db", "upgrade")
+def test_database_is_made_then_up_to_date(typed: Tuner, project: Path) -> None:
+    made = typed("db", "upgrade")
     assert made.stdout == f"sqlite:///tuner.db has its tables now, of version {HEAD}.\n"
-    again = tuner("db", "upgrade")
+    again = typed("db", "upgrade")
     assert again.stdout == f"sqlite:///tuner.db is at version {HEAD} already.\n"
-    shown = tuner("db", "status").stdout
+    shown = typed("db", "status").stdout
     assert "SQLite 3" in shown
     assert "0 with 0 trials" in shown
     assert "not needed" in shown
 
 
-def test_outdated_database_is_refused_until_it_is_upgraded(tuner: Tuner, project: Path) -> None:
-    tuner("db", "upgrade")
+def test_outdated_database_is_refused_until_it_is_upgraded(
+    tuner: Tuner, typed: Tuner, project: Path
+) -> None:
+    typed("db", "upgrade")
     engine = sa.create_engine("sqlite:///tuner.db", poolclass=sa.NullPool)
     with engine.begin() as connection:
         metadata.drop_all(connection)
         connection.exec_driver_sql(f"DROP TABLE {VERSION_TABLE}")
         migrate(connection, "0001")
-    for command in (("study", "list"), ("trial", "show", "small", "0"), ("worker", "start", "a")):
-        ended = tuner(*command)
+    commands = (("study", "list"), ("trial", "show", "small", "0"))
+    for ended in (*(typed(*command) for command in commands), tuner("worker", "start", "a")):
         assert ended.returncode == 1
         assert "run 'tuner db upgrade'" in ended.stderr
-    assert "run 'tuner db upgrade'" in tuner("db", "status").stdout
+    assert "run 'tuner db upgrade'" in typed("db", "status").stdout
     assert (
-        tuner("db", "upgrade").stdout == f"sqlite:///tuner.db went from version 0001 to {HEAD}.\n"
+        typed("db", "upgrade").stdout == f"sqlite:///tuner.db went from version 0001 to {HEAD}.\n"
     )
-    assert tuner("study", "list").returncode == 0
+    assert typed("study", "list").returncode == 0
 
 
 def test_status_of_postgresql_is_told_without_the_password(
-    tuner: Tuner, postgres_server: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    typed: Tuner, postgres_server: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = sa.make_url(postgres_url).set(username="locked", password=PASSWORD)
     run_on(postgres_server, f"ALTER DATABASE {url.database} OWNER TO locked")
     monkeypatch.setenv("TUNER_STORAGE", url.render_as_string(hide_password=False))
-    assert tuner("db", "upgrade").returncode == 0
-    ended = tuner("db", "status", "--json")
+    assert typed("db", "upgrade").returncode == 0
+    ended = typed("db", "status", "--json")
     status = json.loads(ended.stdout)
     assert status["backend"] == "PostgreSQL"
     assert status["storage"].startswith("postgresql+psycopg://locked:***@/")

@@ -29,8 +29,8 @@ Tuner = Callable[..., subprocess.CompletedProcess[str]]
 _SMALL = ("--set", "budget.trials=12", "--set", "budget.epochs=2")
 
 
-def report(tuner: Tuner, name: str) -> dict[str, object]:
-    ended = tuner("study", "report", name, "--format", "json")
+def report(typed: Tuner, name: str) -> dict[str, object]:
+    ended = typed("study", "report", name, "--format", "json")
     assert ended.returncode == 0, ended.stderr
     parsed: dict[str, object] = json.loads(ended.stdout)
     return parsed
@@ -57,7 +57,7 @@ def parabola(
 
 
 def test_run_trains_the_budget_and_ends_in_the_report(
-    tuner: Tuner, project: Path, parabola: subprocess.CompletedProcess[str]
+    tuner: Tuner, typed: Tuner, project: Path, parabola: subprocess.CompletedProcess[str]
 ) -> None:
     assert "\x1b" not in parabola.stdout + parabola.stderr
     assert "\r" not in parabola.stdout + parabola.stderr
@@ -65,7 +65,7 @@ def test_run_trains_the_budget_and_ends_in_the_report(
     assert "Use " in parabola.stdout
     assert "12 of 12" in parabola.stdout
 
-    found = report(tuner, "parabola")
+    found = report(typed, "parabola")
     assert set(found) >= {
         "study", "workload", "metric", "direction", "storage", "budget", "counts", "best",
         "optimizers", "wall_s", "training_s", "trials_per_hour", "steps_per_s",
@@ -87,7 +87,7 @@ def test_run_trains_the_budget_and_ends_in_the_report(
     # The same command again has nothing to do, and says the same.
     again = tuner("run", "studies/parabola.toml", *_SMALL)
     assert again.returncode == 0
-    assert report(tuner, "parabola")["best"] == best
+    assert report(typed, "parabola")["best"] == best
 
     # A larger budget extends the study; the file, which asks for less or for more, then says so.
     extended = tuner("run", "studies/parabola.toml", *_SMALL, "--set", "budget.trials=14")
@@ -104,43 +104,43 @@ def test_run_trains_the_budget_and_ends_in_the_report(
 
 
 def test_every_view_of_a_study_tells_of_it(
-    tuner: Tuner, project: Path, parabola: subprocess.CompletedProcess[str]
+    typed: Tuner, project: Path, parabola: subprocess.CompletedProcess[str]
 ) -> None:
-    listed = json.loads(tuner("study", "list", "--json").stdout)
+    listed = json.loads(typed("study", "list", "--json").stdout)
     assert [(row["name"], row["started"], row["running"]) for row in listed] == [
         ("parabola", 12, 0)
     ]
-    assert re.search("parabola .* 12/12 .* done", tuner("study", "list").stdout)
-    shown = json.loads(tuner("study", "show", "parabola", "--json").stdout)
+    assert re.search("parabola .* 12/12 .* done", typed("study", "list").stdout)
+    shown = json.loads(typed("study", "show", "parabola", "--json").stdout)
     assert len(shown["trials"]) == 12
     assert shown["spec"]["optimizer"]["adam"]["lr"] == {"low": 1e-4, "high": 0.1, "log": True}
-    assert "[optimizer.adam" in tuner("study", "show", "parabola").stdout
-    trial = json.loads(tuner("trial", "show", "parabola", "0", "--json").stdout)
+    assert "[optimizer.adam" in typed("study", "show", "parabola").stdout
+    trial = json.loads(typed("trial", "show", "parabola", "0", "--json").stdout)
     assert trial["preset"] == "default"
     assert trial["params"]["lr"] == 1e-3
-    assert "its own defaults" in tuner("trial", "show", "parabola", "0").stdout
-    missing = tuner("trial", "show", "parabola", "99")
+    assert "its own defaults" in typed("trial", "show", "parabola", "0").stdout
+    missing = typed("trial", "show", "parabola", "99")
     assert (missing.returncode, "no trial 99" in missing.stderr) == (2, True)
 
-    markdown = tuner("study", "report", "parabola", "--format", "markdown").stdout
+    markdown = typed("study", "report", "parabola", "--format", "markdown").stdout
     assert markdown.startswith("# parabola\n")
-    page = tuner("study", "report", "parabola", "--format", "html", "--output", "report.html")
+    page = typed("study", "report", "parabola", "--format", "html", "--output", "report.html")
     assert page.returncode == 0, page.stderr
     html = (project / "report.html").read_text()
     assert html.count('class="plotly-graph-div"') == 4
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", html)
 
-    deleted = tuner("study", "delete", "parabola", "--yes")
+    deleted = typed("study", "delete", "parabola", "--yes")
     assert deleted.returncode == 0, deleted.stderr
-    assert json.loads(tuner("study", "list", "--json").stdout) == []
+    assert json.loads(typed("study", "list", "--json").stdout) == []
     assert not any((project / ".tuner").rglob("*.log"))
 
 
 @pytest.mark.slow
 def test_exported_winner_rebuilds_what_the_report_says(
-    tuner: Tuner, project: Path, parabola: subprocess.CompletedProcess[str]
+    tuner: Tuner, typed: Tuner, project: Path, parabola: subprocess.CompletedProcess[str]
 ) -> None:
-    best = report(tuner, "parabola")["best"]
+    best = report(typed, "parabola")["best"]
     assert isinstance(best, dict)
     exported = tuner("study", "export", "parabola", "--output", "winner.py")
     assert exported.returncode == 0, exported.stderr
@@ -159,14 +159,14 @@ def test_exported_winner_rebuilds_what_the_report_says(
     assert again.returncode == 0, again.stderr
     ran = tuner("run", "winner.toml", "--name", "again")
     assert ran.returncode == 0, ran.stderr
-    repeated = report(tuner, "again")["best"]
+    repeated = report(typed, "again")["best"]
     assert isinstance(repeated, dict)
     assert repeated["value"] == best["value"]
     winner = json.loads(tuner("study", "export", "parabola", "--format", "json").stdout)
     assert winner["value"] == best["value"]
 
 
-def test_workloads_are_found_and_checked(tuner: Tuner, project: Path) -> None:
+def test_workloads_are_found_and_checked(typed: Tuner, project: Path) -> None:
     (project / "models" / "broken.py").write_text(
         "from models.parabola import Parabola\n\n\n"
         "class Broken(Parabola):\n"
@@ -175,7 +175,7 @@ def test_workloads_are_found_and_checked(tuner: Tuner, project: Path) -> None:
     )
     for downloads in ("mnist.py", "cifar10.py"):
         (project / "models" / downloads).unlink()
-    ended = tuner("workloads", "--json")
+    ended = typed("workloads", "--json")
     checks = {check["workload"]: check for check in json.loads(ended.stdout)}
     assert ended.returncode == 1
     assert checks["models.digits:Digits"]["error"] is None
@@ -184,7 +184,7 @@ def test_workloads_are_found_and_checked(tuner: Tuner, project: Path) -> None:
 
 
 def test_failed_trial_keeps_its_traceback_and_the_run_tells_why(
-    tuner: Tuner, project: Path
+    tuner: Tuner, typed: Tuner, project: Path
 ) -> None:
     (project / "models" / "late.py").write_text(
         "import torch\n"
@@ -205,16 +205,14 @@ def test_failed_trial_keeps_its_traceback_and_the_run_tells_why(
     assert "all failed alike" in ended.stderr
     assert "the data ran out" in ended.stderr
     assert "late.py" in ended.stderr
-    shown = tuner("trial", "show", "late", "0").stdout
+    shown = typed("trial", "show", "late", "0").stdout
     assert "ValueError: the data ran out" in shown
-    assert report(tuner, "late")["counts"] == {
+    assert report(typed, "late")["counts"] == {
         "complete": 0, "pruned": 0, "diverged": 0, "failed": 5, "running": 0, "waiting": 0,
     }  # fmt: skip
 
 
-def test_program_of_tuners_name_in_the_working_directory_is_not_run(
-    tuner: Tuner, project: Path
-) -> None:
+def test_program_of_tuners_name_in_the_working_directory_is_not_run(project: Path) -> None:
     (project / "tuner.py").write_text("raise SystemExit('the wrong program')\n")
     command = [sys.executable, "-P", "-m", "tuner", "run", "studies/parabola.toml", *_SMALL]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -297,7 +295,7 @@ _DIGITS = (*("studies/digits.toml", "--set", "budget.trials=24", "--set", "budge
 
 @pytest.mark.parametrize("victim", ["worker", pytest.param("parent", marks=pytest.mark.slow)])
 def test_study_whose_processes_are_killed_ends_with_exactly_its_budget(
-    tuner: Tuner, project: Path, victim: str
+    tuner: Tuner, typed: Tuner, project: Path, victim: str
 ) -> None:
     process = start(project, "run", *_DIGITS, "--workers", "3")
     wait_for_trials(project, 8, process)
@@ -311,7 +309,7 @@ def test_study_whose_processes_are_killed_ends_with_exactly_its_budget(
     assert all(has_ended(pid) for pid in pids)
     again = tuner("run", *_DIGITS, "--workers", "3")
     assert again.returncode == 0, again.stderr
-    counts = report(tuner, "digits")["counts"]
+    counts = report(typed, "digits")["counts"]
     assert isinstance(counts, dict)
     unfinished = counts["running"] + counts["waiting"]
     assert (sum(counts.values()), unfinished, counts["failed"]) == (24, 0, 0)
@@ -342,8 +340,8 @@ def test_interrupted_run_saves_its_trial_and_a_second_run_continues(
         assert "continues at step" in log.read_text()
 
 
-def test_dashboard_shows_the_study_on_loopback_only(tuner: Tuner, project: Path) -> None:
-    assert tuner("study", "create", "studies/parabola.toml").returncode == 0
+def test_dashboard_shows_the_study_on_loopback_only(typed: Tuner, project: Path) -> None:
+    assert typed("study", "create", "studies/parabola.toml").returncode == 0
     process = start(project, "dashboard", "--port", "0")
     try:
         assert process.stdout is not None
