@@ -22,6 +22,7 @@ from benchmarks.fused_ways import Job
 from benchmarks.workloads import SIZES, load
 
 
+@pytest.mark.slow
 def test_ways_to_train_agree_on_where_trials_end():
     some = ["adam", "momentum"]
     job = Job("", "parabola", "its own", "cpu", 1, 20, 10, [0, 1, 2, 3], some, compiled=False)

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_both_searches_take_the_budget_and_find_something():
     command = [sys.executable, "-m", "benchmarks.quality", "--json"]
     size = ["--trials", "12", "--lanes", "4", "--repeats", "2", "--processes", "1"]

@@ -67,6 +67,7 @@ def long(database: Database, make_spec: MakeSpec) -> StudyHandle:
     )
 
 
+@pytest.mark.slow
 def test_lanes_of_a_killed_worker_are_taken_over(
     project: Path, database: Database, long: StudyHandle
 ) -> None:

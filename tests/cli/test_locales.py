@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_light_commands import commands
+from tuner.cli.main import cli
+from tuner.cli.options import TEXT
+
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
 NAME = "größe"
@@ -37,19 +41,20 @@ def ascii_locale(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_study_is_found_by_its_name_as_typed(tuner: Tuner):
     created = tuner("study", "create", "named.toml", "--no-check")
     assert created.returncode == 0, created.stderr
-    for command in (
-        ("study", "show", NAME),
-        ("study", "report", NAME),
-        ("study", "pause", NAME),
-        ("study", "resume", NAME),
-        ("study", "repair", NAME),
-        ("study", "stop", NAME),
-        ("workers", "list", NAME),
-        ("study", "list"),
-        ("study", "delete", NAME, "--yes"),
-    ):
+    for command in (("study", "show", NAME), ("study", "list"), ("study", "delete", NAME, "--yes")):
         ended = tuner(*command)
         assert ended.returncode == 0, ended.stderr
+
+
+def test_every_name_is_read_as_typed() -> None:
+    named = [
+        param
+        for path, command in commands(cli)
+        for param in command.params
+        if path[0] not in ("optimizers", "schedules") and param.name in ("name", "study")
+    ]
+    assert len(named) > 10
+    assert all(param.type is TEXT for param in named)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +75,7 @@ def test_a_study_is_named_as_typed(tuner: Tuner, arguments: tuple[str, ...]):
     assert "has no study" in unknown.stderr
 
 
+@pytest.mark.slow
 def test_a_study_of_such_a_name_is_trained_by_workers_of_its_own(tuner: Tuner):
     ended = tuner("run", "named.toml")
     assert ended.returncode == 0, ended.stderr
