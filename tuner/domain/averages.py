@@ -94,7 +94,7 @@ AVERAGES: dict[str, AverageRow] = {
         ),
         AverageRow(
             "swa",
-            "The mean over the last part of a run, whose learning rate should stay high to the end.",
+            "The mean over the last part of a run; its learning rate should stay high to the end.",
             "a ← a + (w − a)/(n + 1)",
             "Izmailov et al., Averaging Weights Leads to Wider Optima, UAI 2018",
             (_start(0.75, 0.5, 0.95, "J; default Izmailov et al."), _INTERVAL),

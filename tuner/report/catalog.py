@@ -108,9 +108,9 @@ def to_markdown() -> str:
         "`beta1` and `beta2`; *searched as* `one_minus_beta1` means 1 − beta1 on a logarithmic "
         "scale. `log[a, b]` is a logarithmic range, `{a, b}` a choice, and *or off* adds a switch "
         "that turns the hyperparameter off. `10^N(m, s)` is a prior: the decimal logarithm of "
-        "good values is believed to be normal with mean m and standard deviation s. *Breadth* is the smallest breadth of search that "
-        "includes the hyperparameter: 1 for learning rates alone, 2 for the usual few, 3 for "
-        "everything; what is not searched keeps its default.",
+        "good values is believed to be normal with mean m and standard deviation s. *Breadth* is "
+        "the smallest breadth of search that includes the hyperparameter: 1 for learning rates "
+        "alone, 2 for the usual few, 3 for everything; what is not searched keeps its default.",
         "",
         f"**Sources of ranges.** {sources}.",
         "",
@@ -252,9 +252,9 @@ def _optimizer_notes(row: OptimizerRow) -> list[str]:
         notes.append(f"With `{row.helper}` for the parameters it does not take.")
     if row.takes == "matrices":
         notes.append(
-            'With `matrices = "hidden"` it does not take embeddings, layers that share their '
-            "weights, and the output layer (the `Linear` that the model names last), unless nothing "
-            'else trains; with `"all"` it takes every matrix.'
+            'With `matrices = "hidden"` it leaves out embeddings, layers that share their '
+            "weights, and the output layer (the `Linear` that the model names last), unless no "
+            'other matrix trains; with `"all"` it takes every matrix.'
         )
     if row.closure:
         notes.append("Budgets and schedules count each computation of the loss as a step.")

@@ -1,4 +1,4 @@
-"""What a study says in words: which optimizer to use, how it compares, and what to doubt."""
+"""The conclusion of a study in words: which optimizer to use, how it compares, what to doubt."""
 
 from __future__ import annotations
 
