@@ -81,8 +81,8 @@ class Task:
     def train(self, train: Train, device: torch.device) -> Outcome:
         """Trains the trial from its checkpoint, or from the start if that cannot be used.
 
-        What a loop raises between a checkpoint and the evaluation that follows is put down to the
-        checkpoint first: a fault of the loop's own shows again.
+        An error between a checkpoint and the next evaluation is blamed on the checkpoint first,
+        and the trial starts over: if the loop is at fault, the error comes again.
         """
         self._desk.watchdog.feed()
         outcome = self._train_on(train, device)
