@@ -1,4 +1,4 @@
-"""tuner: which optimizer, at which settings, trains this model best, and how sure are we?"""
+"""tuner searches the optimizer, settings and schedule that train a PyTorch model best."""
 
 from __future__ import annotations
 

@@ -29,15 +29,15 @@ from tuner.cli.options import examples, open_storage, storage_option
     "--password-file",
     envvar="TUNER_DASHBOARD_PASSWORD_FILE",
     type=click.Path(path_type=Path),
-    help="A file with the password; else $TUNER_DASHBOARD_PASSWORD_FILE names one, "
-    "or $TUNER_DASHBOARD_PASSWORD is it.",
+    help="A file with the password. [default: the file $TUNER_DASHBOARD_PASSWORD_FILE, or the "
+    "password in $TUNER_DASHBOARD_PASSWORD]",
 )
 @click.option(
     "--allow-host",
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="A name under which it is reached, such as a proxy's. Repeatable.",
+    help="A host name under which it is reached, such as a proxy's. Repeatable.",
 )
 def dashboard(
     storage: str | None,
@@ -46,11 +46,11 @@ def dashboard(
     password_file: Path | None,
     hosts: tuple[str, ...],
 ) -> None:
-    """Show the studies in Optuna Dashboard, reachable from this machine alone.
+    """Serve Optuna Dashboard on the database, by default for this machine only.
 
-    With a password it may be reached from elsewhere too. Browsers ask for it (the user name does
-    not matter); scripts send "Authorization: Bearer PASSWORD". It does not encrypt: put a proxy
-    with TLS in front.
+    With a password other machines may reach it too. Browsers ask for it (the user name does not
+    matter); scripts send "Authorization: Bearer PASSWORD". It does not encrypt: put a proxy with
+    TLS in front.
     """
     import os
 

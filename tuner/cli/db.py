@@ -11,7 +11,7 @@ from tuner.cli.options import Group, echo_json, examples, json_option, storage_o
 
 @click.group(cls=Group, epilog=examples("tuner db status", "tuner db upgrade"))
 def db() -> None:
-    """The database: its state and the version of its tables."""
+    """Show the state of the database, and upgrade its tables."""
 
 
 @db.command(
@@ -55,7 +55,7 @@ def status(storage: str | None, as_json: bool) -> None:
 )
 @storage_option
 def upgrade(storage: str | None) -> None:
-    """Bring the database's tables up to date; in an empty database, make them.
+    """Bring the database's tables up to date; in an empty database, create them.
 
     Nothing recorded is lost. An older tuner does not open the database any more afterwards.
     """

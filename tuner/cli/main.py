@@ -63,7 +63,7 @@ class Commands(Group):
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with: tuner run studies/digits.toml",
+    epilog="Start with: tuner init mine && cd mine && tuner run studies/digits.toml",
 )
 @click.version_option(package_name="tuner")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")

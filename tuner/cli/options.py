@@ -100,7 +100,8 @@ def storage_option(command: F) -> F:
         "--storage",
         metavar="URL",
         callback=_warn_of_secret,
-        help="Database; else $TUNER_STORAGE, the file $TUNER_STORAGE_FILE, sqlite:///tuner.db.",
+        help="The database. [default: $TUNER_STORAGE, else the URL in the file "
+        "$TUNER_STORAGE_FILE, else sqlite:///tuner.db]",
     )(command)
 
 
@@ -126,8 +127,8 @@ def allow_option(command: F) -> F:
         metavar="PACKAGE",
         expose_value=False,
         callback=lambda _ctx, _param, packages: allow(packages),
-        help="A package whose code the study may name; else what lies in the working directory. "
-        "Repeatable.",
+        help="A package that the study may import code from; without any, it may import what lies "
+        "in the working directory. Repeatable.",
     )(command)
 
 
@@ -157,8 +158,8 @@ def fuse_option(command: F) -> F:
         show_default=True,
         metavar="auto|off|N",
         callback=_parse_fuse,
-        help="How many trials train as one: what is fastest here, found out once for each study "
-        "and kind of device; one at a time; or N.",
+        help="How many trials train as one: auto measures what is fastest, once for each study and "
+        "kind of device; off trains one at a time.",
     )(command)
 
 
@@ -173,7 +174,8 @@ def workers_option(command: F) -> F:
         default=1,
         show_default=True,
         type=click.IntRange(1, 64),
-        help="Processes that train side by side.",
+        help="Worker processes; they share the cores, unless OMP_NUM_THREADS says how many threads "
+        "each takes.",
     )(command)
 
 
@@ -183,7 +185,10 @@ def spec_options(command: F) -> F:
         (
             click.argument("spec", required=False, metavar="[SPEC.toml]", type=click.Path()),
             click.option(
-                "--name", type=TEXT, help="The study's name; else the file's, else its stem."
+                "--name",
+                type=TEXT,
+                help="The study's name. [default: study.name, else the file's name without .toml; "
+                "without a file, the workload's]",
             ),
             click.option("--workload", metavar="MODULE:NAME", help="What to train."),
             click.option("--optimizers", metavar="A,B", help="Which optimizers compete."),
@@ -193,8 +198,8 @@ def spec_options(command: F) -> F:
                 type=TEXT,
                 multiple=True,
                 metavar="KEY=VALUE",
-                help="Replace a value of the study file, such as budget.trials=20, and of a study "
-                "that exists its budget. Repeatable.",
+                help="Replace a value of the study file, such as budget.trials=20. Of a study that "
+                "exists, only the budget can change. Repeatable.",
             ),
         )
     ):

@@ -21,6 +21,7 @@ from tuner.cli.options import (
     open_storage,
     spec_options,
     storage_option,
+    workers_option,
 )
 from tuner.domain.fusing import AUTO
 from tuner.errors import ExhaustedError, SpecError, WorkloadError
@@ -44,13 +45,7 @@ INTERRUPTED = 130
 )
 @spec_options
 @storage_option
-@click.option(
-    "--workers",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 64),
-    help="Processes; they share the cores, unless OMP_NUM_THREADS says how many each takes.",
-)
+@workers_option
 @device_option
 @fuse_option
 @allow_option
@@ -68,8 +63,8 @@ def run(
     """Create or resume a study, train it on this machine, and report.
 
     Ctrl-C saves the trials in training; the same command continues them. A study that was paused
-    or stopped is left alone until 'tuner study resume'. A study file that asks for a smaller budget
-    than the study has changes nothing: only --set budget.trials or budget.wall_time lowers it.
+    or stopped is left alone until 'tuner study resume'. A study file can raise the budget of a
+    study that exists; only --set budget.trials or budget.wall_time lowers it.
     """
     refuse_ranks()
     parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)

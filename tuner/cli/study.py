@@ -26,6 +26,7 @@ from tuner.cli.options import (
     open_storage,
     spec_options,
     storage_option,
+    workers_option,
 )
 from tuner.cli.run import create_or_resume, train
 from tuner.domain.states import StudyState
@@ -57,7 +58,7 @@ def study() -> None:
 )
 @spec_options
 @storage_option
-@partial(device_option, purpose="Where the workload is tried, before anything is created.")
+@partial(device_option, purpose="Where the workload is tried before the study is created.")
 @click.option("--no-check", is_flag=True, help="Do not try the workload on this machine first.")
 @json_option
 def create(
@@ -71,7 +72,7 @@ def create(
     no_check: bool,
     as_json: bool,
 ) -> None:
-    """Create a study, or give one another budget; nothing is trained yet."""
+    """Create a study, or change the budget of one; nothing is trained yet."""
     parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
     database, handle = create_or_resume(parsed, storage, device, settings, check=not no_check)
     if as_json:
@@ -119,7 +120,7 @@ def list_(storage: str | None, as_json: bool) -> None:
 @storage_option
 @json_option
 def show(name: str, storage: str | None, as_json: bool) -> None:
-    """Show a study's resolved spec and its trials."""
+    """Show a study's settings, with every default filled in, and its trials."""
     from tuner.service.summaries import read_shown, read_shown_state
 
     database, handle = _find(name, storage)
@@ -156,9 +157,7 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
 @study.command(epilog=examples("tuner study run digits", "tuner study run digits --workers 2"))
 @click.argument("name", type=TEXT)
 @storage_option
-@click.option(
-    "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes."
-)
+@workers_option
 @device_option
 @fuse_option
 @allow_option
@@ -176,10 +175,10 @@ def run(name: str, storage: str | None, workers: int, device: str, fuse: str) ->
 @click.argument("name", type=TEXT)
 @storage_option
 def pause(name: str, storage: str | None) -> None:
-    """Have the workers of a study save and give back their trials, and wait.
+    """Pause a study: its workers save their trials and wait.
 
     They hear of it within seconds, and do so at the next step or evaluation of each trial. Nothing
-    is lost: 'tuner study resume' has them go on where they were.
+    is lost: after 'tuner study resume' they go on where they were.
     """
     _set_state(name, storage, StudyState.PAUSED)
 
@@ -188,9 +187,9 @@ def pause(name: str, storage: str | None) -> None:
 @click.argument("name", type=TEXT)
 @storage_option
 def resume(name: str, storage: str | None) -> None:
-    """Have a paused or stopped study go on.
+    """Resume a paused or stopped study.
 
-    Workers that wait do so by themselves; if there are none, start some with 'tuner study run'.
+    Workers that wait go on by themselves; if there are none, start some with 'tuner study run'.
     """
     _set_state(name, storage, StudyState.RUNNING)
 
@@ -199,10 +198,10 @@ def resume(name: str, storage: str | None) -> None:
 @click.argument("name", type=TEXT)
 @storage_option
 def stop(name: str, storage: str | None) -> None:
-    """Have a study end before its budget is used up.
+    """Stop a study before its budget is used up.
 
-    Nothing new starts. Trials in training end with what they have, those that nobody trains at
-    once, and the workers end. What has been found can be reported and exported.
+    No new trial starts. Trials end with the metric they have, and the workers end. The results can
+    be reported and exported; 'tuner study resume' has the study go on.
     """
     _set_state(name, storage, StudyState.STOPPED)
 
@@ -214,9 +213,9 @@ def stop(name: str, storage: str | None) -> None:
 def repair(name: str, storage: str | None, as_json: bool) -> None:
     """Free the trials of workers that died, and end those that cannot go on.
 
-    Workers do that by themselves as they ask for work; this is for when none is left. A trial is
-    free once its worker is known to have died, or has been silent for as long as its lease. One
-    that was tried three times without getting further is failed, and so is one that nobody holds.
+    Workers do that by themselves when they ask for work; this is for when none is left. A trial is
+    free once its worker is known to have died, or has been silent until its lease expired. A trial
+    that was tried three times without getting further fails, and so does one without a lease.
     """
     from tuner.service.checkpoints import sweep
     from tuner.service.ownership import claim_folder, find_folder
@@ -263,7 +262,9 @@ def delete(name: str, storage: str | None, yes: bool) -> None:
 def _output_options(command: F) -> F:
     """Adds ``--output`` and ``--force``."""
     command = click.option(
-        "--force", is_flag=True, help="Write over a file that is no report or export of tuner."
+        "--force",
+        is_flag=True,
+        help="Overwrite a file even if it is not a report or export of tuner.",
     )(command)
     return click.option("--output", type=click.Path(path_type=Path), help="Write to a file.")(
         command
@@ -318,7 +319,7 @@ def report(name: str, storage: str | None, style: str, output: Path | None, forc
 )
 @_output_options
 def export(name: str, storage: str | None, style: str, output: Path | None, force: bool) -> None:
-    """Export the winner: as Python that builds it, as a study file, or as JSON."""
+    """Export the winner: as Python code that builds it, as a study file, or as JSON."""
     import json
 
     from tuner.report.code import to_python, to_toml, to_winner

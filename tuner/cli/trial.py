@@ -37,7 +37,7 @@ _SHOWN_ELSEWHERE = frozenset(
     cls=Group, epilog=examples("tuner trial show digits 12", "tuner trial rerun digits 12")
 )
 def trial() -> None:
-    """Single trials of a study."""
+    """Show one trial of a study, or have it run again."""
 
 
 @trial.command(epilog=examples("tuner trial show digits 12", "tuner trial show digits 12 --json"))
@@ -77,14 +77,14 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
 @click.argument("number", type=click.IntRange(0, 2**31 - 1))
 @storage_option
 @click.option(
-    "--extend", is_flag=True, help="Where all trials of the budget have started, allow one more."
+    "--extend", is_flag=True, help="If all trials of the budget have started, allow one more."
 )
 def rerun(study: str, number: int, storage: str | None, extend: bool) -> None:
-    """Have trial NUMBER of STUDY run again, as a new trial of the same configuration.
+    """Queue trial NUMBER of STUDY again, as a new trial of the same configuration.
 
     It has the same seed too, so on the same kind of device it repeats the trial bit by bit, unless
-    it is pruned: that checks a result, and tells nothing of other seeds. It counts in the study's
-    budget. The next worker that asks for work takes it.
+    it is pruned: that checks a result, and says nothing about other seeds. It counts in the
+    study's budget. The next worker that asks for work takes it.
     """
     from tuner.store import Studies, reruns
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group, epilog=examples("tuner worker start digits --device cuda:1"))
 def worker() -> None:
-    """Processes that train a study's trials."""
+    """Start one worker: a process that trains trials of a study."""
 
 
 @worker.command(
@@ -54,10 +54,10 @@ def start(
 ) -> None:
     """Work on the study NAME until its budget is used up.
 
-    Any number of workers may work on one study. Ctrl-C or SIGTERM saves the trial in training
-    and gives it back; whoever works on the study next continues it. The exit code is then 130,
-    and 0 only when nothing is left to do. On a paused study it waits until that is resumed. A
-    database that is away is waited for; when that takes too long, the exit code is 69.
+    Any number of workers may work on one study. Ctrl-C or SIGTERM saves the trial in training,
+    which the next free worker continues. The exit code is then 130, and 0 only when nothing is
+    left to do. On a paused study a worker waits until it is resumed. It waits for a database that
+    it cannot reach; when that takes too long, the exit code is 69.
     """
     from tuner.service.interruption import Interruption
 

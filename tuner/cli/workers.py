@@ -42,7 +42,7 @@ _SHORT = 8
     ),
 )
 def workers() -> None:
-    """Pools of workers, and who works on a study."""
+    """Launch many workers on a study, list them, and stop them."""
 
 
 @workers.command(
@@ -70,7 +70,7 @@ def workers() -> None:
     help="Local: CUDA devices, or the CPU. [default: all, the CPU where there is none]",
 )
 @click.option("--per-device", type=click.IntRange(1, 64), help="Local: workers a device [1].")
-@click.option("--address", help="Ray: a running cluster, such as auto; else one of its own.")
+@click.option("--address", help="Ray: a running cluster, such as auto; without it, start one.")
 @click.option("--workers", "count", type=click.IntRange(1), help="Ray: how many workers [1].")
 @click.option(
     "--gpus-per-worker",
@@ -80,7 +80,7 @@ def workers() -> None:
 @click.option(
     "--max-restarts",
     type=click.IntRange(0),
-    help="How often each worker that died is started again. [default: 10]",
+    help="How often a worker that dies is started again. [default: 10]",
 )
 def launch(
     name: str,
@@ -94,7 +94,7 @@ def launch(
     gpus_per_worker: float | None,
     max_restarts: int | None,
 ) -> None:
-    """Train the study NAME on many workers, and show each.
+    """Train the study NAME on many workers, and show the state of each.
 
     A worker that dies is started again. Ctrl-C or SIGTERM saves the trials in training; the same
     command continues them. When this process dies, its workers save and end. On a paused study
@@ -133,9 +133,9 @@ def launch(
 def list_(name: str, storage: str | None, as_json: bool) -> None:
     """List who works, or has worked, on the study NAME.
 
-    A worker is working, waiting for what others may leave behind, paused with the study, leaving
-    since it was asked to, or has left. A silent one has died, or was not seen for longer than
-    train.stall_s: whoever works on the study takes over what it has left.
+    A worker is working, waiting for trials that others may leave unfinished, paused with the
+    study, leaving because it was asked to, or has left. A silent one has died, or was not seen for
+    longer than train.stall_s: the other workers continue its trials.
     """
     from tuner.report.tables import TextTable, duration
     from tuner.report.terminal import draw
@@ -174,7 +174,7 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
 def stop(name: str, storage: str | None, ids: tuple[str, ...]) -> None:
     """Ask the workers of the study NAME, wherever they are, to save and end.
 
-    They hear of it at their next evaluation.
+    They hear of it within seconds, and do so at the next step or evaluation of each trial.
     """
     from tuner.service.presence import is_dead
     from tuner.store.control import ask_to_leave

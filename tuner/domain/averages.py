@@ -73,8 +73,8 @@ AVERAGES: dict[str, AverageRow] = {
         AverageRow(NO_AVERAGE, "The last weights, as they are.", "w", "–"),
         AverageRow(
             "ema",
-            "An average of the recent past, to be stopped at any time; the later it begins, the "
-            "less of the start is in it.",
+            "An average of the recent weights, which training may stop at any time; the later it "
+            "begins, the less early weights count.",
             "a ← decay·a + (1 − decay)·w",
             "Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992",
             (
@@ -94,7 +94,7 @@ AVERAGES: dict[str, AverageRow] = {
         ),
         AverageRow(
             "swa",
-            "The mean of the last part of a run, whose rate had better stay high to the end.",
+            "The mean over the last part of a run; its learning rate should stay high to the end.",
             "a ← a + (w − a)/(n + 1)",
             "Izmailov et al., Averaging Weights Leads to Wider Optima, UAI 2018",
             (_start(0.75, 0.5, 0.95, "J; default Izmailov et al."), _INTERVAL),

@@ -1,4 +1,4 @@
-"""Which complete trials can be ranked with each other: those that trained for as long."""
+"""Lengths of complete trials: only those that trained equally long are ranked together."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ RECORDED = ("steps", "total_steps", "stopped_early", "last_cost")
 
 
 def length_of(attributes: Mapping[str, Any]) -> Fraction:
-    """Returns how long a complete trial has trained, as a part of a full one.
+    """Returns how long a complete trial has trained, as a fraction of a full one.
 
-    One counts as full that its loop has ended by its own decision, or whose last step has cost
-    more than was left, as with L-BFGS.
+    A trial also counts as full if its loop called ``run.stop``, or if its last step cost more
+    steps than were left, as with L-BFGS.
 
     Args:
-        attributes: What was recorded of it.
+        attributes: The trial's recorded attributes.
     """
     steps, total = attributes.get("steps"), attributes.get("total_steps")
     if not isinstance(steps, int) or not isinstance(total, int) or total < 1:
@@ -36,7 +36,7 @@ def length_of(attributes: Mapping[str, Any]) -> Fraction:
 
 
 def ranked_length(lengths: Mapping[Fraction, int]) -> Fraction:
-    """Returns the length whose trials are ranked: full ones, or else what most have.
+    """Returns the length whose trials are ranked: a full trial's, or else the most common one.
 
     Args:
         lengths: How many complete trials have each length.
@@ -63,10 +63,10 @@ def split_by_length(
 
 
 def tell_length(attributes: Mapping[str, Any]) -> str:
-    """Returns how long a complete trial has trained, in words; nothing if it is full.
+    """Returns in words how long a complete trial has trained; nothing if it is full.
 
     Args:
-        attributes: What was recorded of it.
+        attributes: The trial's recorded attributes.
     """
     steps = f"{attributes.get('steps')} of {attributes.get('total_steps')} steps"
     if "stopped_early" in attributes and "total_steps" in attributes:

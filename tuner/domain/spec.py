@@ -1,4 +1,4 @@
-"""What a study is: frozen, validated objects, one a table of the study file."""
+"""The study file as frozen, validated objects, one for each of its tables."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def parse_duration(raw: Any) -> Any:
 
 
 class Identity(Frozen):
-    """What is tuned: the ``[study]`` table.
+    """The ``[study]`` table: what is tuned.
 
     Attributes:
         name: The study's name, unique in its database.
@@ -67,7 +67,7 @@ class Identity(Frozen):
 
 
 class Budget(Frozen):
-    """What a study may spend: the ``[budget]`` table.
+    """The ``[budget]`` table: how much a study may train.
 
     Attributes:
         trials: Trials that may start; pruned and failed ones count.
@@ -114,14 +114,14 @@ class Budget(Frozen):
 
 
 class Search(Frozen):
-    """How configurations are proposed and stopped: the ``[search]`` table.
+    """The ``[search]`` table: how configurations are proposed and pruned.
 
     Attributes:
         sampler: ``tpe``, ``gp`` and ``cmaes`` learn from finished trials, ``random`` and ``qmc``
             do not; or the import string of a callable that takes ``seed`` and returns an Optuna
             sampler.
         pruner: ``median`` stops a trial worse than the median at the same point, ``asha`` and
-            ``hyperband`` all but the best third at a few points, ``none`` nobody; or the import
+            ``hyperband`` all but the best third at a few points, ``none`` no trial; or the import
             string of a callable that returns an Optuna pruner.
         seed: The seed from which every random draw of the study is derived.
     """
@@ -143,7 +143,7 @@ class Search(Frozen):
 
 
 class Space(Frozen):
-    """Which optimizers and schedules compete: the ``[space]`` table.
+    """The ``[space]`` table: which optimizers and schedules compete.
 
     Attributes:
         optimizers: Names from the catalog; left out, the eight that are tried most.
@@ -266,13 +266,13 @@ class StudySpec(Frozen):
         return self
 
     def tables(self) -> dict[str, Overrides]:
-        """Returns the tables of axes by name, which is also that of the parameter that chooses."""
+        """Returns the tables of axes, each by the name of the parameter that chooses its row."""
         return {"optimizer": self.optimizer, "schedule": self.schedule, "average": self.average}
 
     def branches(self) -> Overrides:
-        """Returns all axes but those every trial has, by what stands before their names.
+        """Returns the axes that only some trials have, by the prefix of their names.
 
-        That is ``adam``, or ``network.generator.adam`` for what a network has of its own.
+        A prefix is ``adam``, or ``network.generator.adam`` for a network's own ranges.
         """
         branches = {name: axes for table in self.tables().values() for name, axes in table.items()}
         for network, tables in self.network.items():
@@ -358,9 +358,9 @@ class StudySpec(Frozen):
         return self.model_copy(update={"budget": budget})
 
     def differences(self, other: StudySpec) -> dict[str, tuple[Any, Any]]:
-        """Returns what differs from another spec, by dotted key: (here, there).
+        """Returns the differences from another spec, by dotted key: (here, there).
 
-        Who has written an axis makes no difference: the study keeps the defaults it began with.
+        ``written`` is not compared: the study keeps the defaults it began with.
         """
         mine, theirs = _flatten(self.to_json()), _flatten(other.to_json())
         return {
@@ -376,7 +376,7 @@ def _choose_breadth(budget: Budget, space: Space) -> int:
 
 
 def warms_momentum(optimizer: OptimizerRow, schedule: ScheduleRow) -> bool:
-    """Tells whether there is a momentum to warm up: one of the optimizer's that stays its own."""
+    """Tells whether the optimizer has a momentum to warm up that its schedule leaves alone."""
     has_one = any(knob.name in ("momentum", "beta1") for knob in optimizer.hyperparameters)
     return has_one and not optimizer.switches and schedule.momentum_shape is None
 

@@ -225,8 +225,8 @@ TORCH_ROWS = (
         "lbfgs",
         "torch.optim.LBFGS",
         "Small smooth problems in large batches; each of its steps costs many gradients. Its "
-        "default searches along lines, four to a batch: without, as torch has it, mini-batches "
-        "diverge.",
+        "default here is a line search with four iterations a batch: torch's own default, without "
+        "line search, diverges on mini-batches.",
         "p ← p − lr·H·g, H from the last differences of p and g",
         "Liu and Nocedal, On the limited memory BFGS method, Mathematical Programming 1989",
         (

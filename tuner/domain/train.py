@@ -1,4 +1,4 @@
-"""How every trial of a study trains: the ``[train]`` table."""
+"""The ``[train]`` table: how every trial of a study trains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOMENTUM_WARMUP = Hyperparameter("momentum_warmup", 0.0, Fixed(value=0.0), "", 
 
 
 class Train(Frozen):
-    """How every trial trains: the ``[train]`` table.
+    """The ``[train]`` table: how every trial trains.
 
     Attributes:
         batch_size: Examples a step: a number, ``full`` for the whole training set, or
@@ -113,7 +113,7 @@ class Train(Frozen):
 
 
 def to_batch_size(value: Value) -> BatchSize:
-    """Returns a batch size as it is drawn, as one."""
+    """Returns the batch size that a drawn value stands for."""
     return FULL if value == FULL else int(value)
 
 

@@ -100,17 +100,17 @@ def to_markdown() -> str:
         "",
         "<!-- Written by `make docs` from the catalog; a test fails where the two differ. -->",
         "",
-        "What `tuner` can search, with the equation, the reference, and the range of every "
+        "This page lists what `tuner` can search: equation, reference, and the range of every "
         "hyperparameter. `tuner optimizers NAME` and `tuner schedules NAME` show the same in a "
-        "terminal, and a study file can replace any range or fix any value.",
+        "terminal. A study file can replace any range or fix any value.",
         "",
         "**Reading the tables.** Hyperparameters are spelled as torch spells them, `betas` as "
-        "`beta1` and `beta2`; what is *searched as* `one_minus_beta1` is 1 − beta1 on a "
-        "logarithmic scale. `log[a, b]` is a logarithmic range, `{a, b}` a choice, *or off* adds "
-        "a switch, and `10^N(m, s)` says that the decimal logarithm of good values is believed to "
-        "be normal with that mean and deviation. *Breadth* is the smallest breadth of search that "
-        "includes the hyperparameter: 1 for learning rates alone, 2 for the usual few, 3 for "
-        "everything; what is not searched keeps its default.",
+        "`beta1` and `beta2`; *searched as* `one_minus_beta1` means 1 − beta1 on a logarithmic "
+        "scale. `log[a, b]` is a logarithmic range, `{a, b}` a choice, and *or off* adds a switch "
+        "that turns the hyperparameter off. `10^N(m, s)` is a prior: the decimal logarithm of "
+        "good values is believed to be normal with mean m and standard deviation s. *Breadth* is "
+        "the smallest breadth of search that includes the hyperparameter: 1 for learning rates "
+        "alone, 2 for the usual few, 3 for everything; what is not searched keeps its default.",
         "",
         f"**Sources of ranges.** {sources}.",
         "",
@@ -148,9 +148,9 @@ def to_markdown() -> str:
     lines += [
         "## Averages",
         "",
-        "What `train.average` may name besides `none`: an average a of the weights w, n being the "
-        "updates before, by which a trial is evaluated once it has begun. `start` is the fraction "
-        "of a full trial after which it begins, `interval` the steps from one update to the next.",
+        "`train.average` may be `none` or one of these: an average a of the weights w, with which "
+        "a trial is evaluated once averaging has begun; n counts the updates before. `start` is "
+        "the fraction of a full trial after which it begins, `interval` the steps between updates.",
         "",
     ]
     for average in _AVERAGING.values():
@@ -198,8 +198,9 @@ def _composed() -> list[str]:
         "## Composed by name",
         "",
         "`lookahead(NAME)` is Lookahead around any optimizer but `lbfgs` and those that average "
-        "by themselves: every k steps, slow weights φ follow by α, and it goes on from them. It "
-        "is searched over the optimizer's own hyperparameters and these.",
+        "by themselves: every k steps slow weights φ move the fraction α towards the optimizer's "
+        "weights, which go on from there. It is searched over the optimizer's own "
+        "hyperparameters and these.",
         "",
         row.reference.partition(";")[0],
         "",
@@ -207,8 +208,8 @@ def _composed() -> list[str]:
         "",
         "`pytorch_optimizer:NAME` is any optimizer of pytorch-optimizer "
         "(`pip install 'tuner[optimizers]'`) that an ordinary training loop can run. One with a "
-        "row above is searched as that row; any other around its own defaults: its learning rate, "
-        "over three decades, its momentum or betas and its weight decay.",
+        "section above is searched over the ranges there, any other around its own defaults: its "
+        "learning rate, over three decades, its momentum or betas and its weight decay.",
         "",
         " · ".join(PACKAGE),
         "",
@@ -251,9 +252,9 @@ def _optimizer_notes(row: OptimizerRow) -> list[str]:
         notes.append(f"With `{row.helper}` for the parameters it does not take.")
     if row.takes == "matrices":
         notes.append(
-            'With `matrices = "hidden"` it leaves embeddings, what shares their weights, and the '
-            "output layer (the `Linear` that the model names last) to the other, but where nothing "
-            'that trains would be left; with `"all"` it takes every matrix.'
+            'With `matrices = "hidden"` it leaves out embeddings, layers that share their '
+            "weights, and the output layer (the `Linear` that the model names last), unless no "
+            'other matrix trains; with `"all"` it takes every matrix.'
         )
     if row.closure:
         notes.append("Budgets and schedules count each computation of the loss as a step.")

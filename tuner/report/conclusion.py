@@ -1,4 +1,4 @@
-"""What a study says in words: which optimizer to use, how it compares, and what to doubt."""
+"""The conclusion of a study in words: which optimizer to use, how it compares, what to doubt."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def _tell_lengths(summary: StudySummary, best: BestTrial) -> list[str]:
     attributes = best.record.attributes
     if length_of(attributes) != FULL:
         sentences.append(
-            "No trial trained as long as [budget] says: ranked are those that "
+            "No trial trained as long as [budget] says: the ranking compares those that "
             f"{tell_length(attributes)}."
         )
     if summary.apart:
         many = "Another trial has" if len(summary.apart) == 1 else f"{len(summary.apart)} more have"
         sentences.append(
             f"{many} trained for longer or shorter, and cannot be ranked with these: a loop that "
-            'means to end early says so by run.stop("why").'
+            'ends early on purpose should call run.stop("why").'
         )
     stopped = [r.attributes for r in summary.records if "stopped_early" in r.attributes]
     if stopped:

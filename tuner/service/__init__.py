@@ -1,1 +1,1 @@
-"""Work on studies: create or resume them, train their trials, watch them, take back the lost."""
+"""Workers and all around them: resuming studies, training trials, pools, the dashboard."""

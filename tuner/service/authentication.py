@@ -1,4 +1,4 @@
-"""Who may speak to the dashboard: a guard in front of a WSGI application.
+"""Authentication of the dashboard: a guard in front of a WSGI application.
 
 A request has to pass three questions: whether it is meant for this server (its Host), whether a
 page of another site sent it (its Origin and Sec-Fetch-Site), and whether it knows the password.
@@ -80,7 +80,7 @@ def is_readable_by_all(path: Path) -> bool:
 class Limiter:
     """Counts wrong passwords by client address, over a minute.
 
-    Of more addresses than it has room for it forgets the one that failed longest ago, so that
+    When it has no room for more addresses it forgets the one that failed longest ago, so that
     nobody can fill the memory. An IPv6 address counts as its network of 64 bits, which is what one
     client is given.
 
@@ -118,12 +118,12 @@ class _Refusal:
 
 
 class Guard:
-    """Lets through to an application what may come.
+    """Passes only permitted requests on to an application.
 
     Args:
         application: The application; it knows nobody and trusts everyone.
-        password: What a request has to know, as the password of HTTP Basic under any user name
-            or as a Bearer token; None lets everyone in.
+        password: The password that a request must carry, in HTTP Basic under any user name or as a
+            Bearer token; None lets everyone in.
         hosts: Names under which it is reached, besides loopback's and its own address.
         limiter: Counts wrong passwords.
     """

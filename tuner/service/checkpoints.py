@@ -1,4 +1,4 @@
-"""The checkpoints of a study's trials, each its holder's own."""
+"""The checkpoints of a study's trials: every holder of a lease writes its own file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAME = re.compile(r"trial-\d+-(?P<token>[0-9a-f]+)\.")
 
 
 def sweep(folder: Path, database: Database, study: StudyHandle) -> None:
-    """Deletes the checkpoints that can never count: of trials that are over, of former holders.
+    """Deletes the checkpoints that can never count: of ended trials and of former holders.
 
     Those that were there before the folder became this database's are left for a day: they may be
     another one's, which nobody here can tell.
@@ -67,9 +67,9 @@ def _list(folder: Path, pattern: str) -> list[Path]:
 
 
 class Checkpoints:
-    """A trial's checkpoints, as one holder of it sees them.
+    """A trial's checkpoints, read and written for one holder of its lease.
 
-    Every holder writes a file named after its token, and the database tells whose counts. So a
+    Every holder writes a file named after its token, and the database says whose counts. So a
     holder that lost its lease without knowing cannot overwrite what another goes on from. Each
     says whose it is, so that a file under another's name is not taken for it.
 
@@ -124,13 +124,13 @@ class Checkpoints:
         save_checkpoint(self._own, {**state, "owner": self._owner})
 
     def settle(self) -> None:
-        """Hears that this holder's checkpoint counts, and deletes the one before."""
+        """Deletes the checkpoint before this holder's, which the database now counts."""
         if self._counting not in (None, self._own):
             remove_checkpoint(self._counting)
         self._counting = self._own
 
     def clear(self) -> None:
-        """Deletes every checkpoint of the trial, and what was being written: it is over."""
+        """Deletes every checkpoint of the trial, half-written ones too, since it has ended."""
         for path in _list(self._study_folder, f"trial-{self._number}-*"):
             remove_checkpoint(path)
 

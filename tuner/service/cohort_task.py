@@ -1,4 +1,4 @@
-"""The trials of a cohort in training: what their one training loop reports to."""
+"""A cohort in training: reports, checkpoints and ends its trials in the database."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CohortTask:
 
     Args:
         spec: The study, resolved.
-        desk: What the worker knows of its study.
+        desk: The worker's access to its study.
         model: The study's model, fused.
         tasks: The trials, which can train together.
         log: Takes a line of text.
@@ -72,7 +72,7 @@ class CohortTask:
         self._charged_steps = self._continued_at = self._cohort.taken
 
     def train(self) -> None:
-        """Trains the trials from where they stand, and tells how they ended or gives them back.
+        """Trains the trials from where they stand, and records how they ended or releases them.
 
         Raises:
             Exception: Whatever the workload raises; then nothing is told, and they are still held.
@@ -90,7 +90,7 @@ class CohortTask:
         self._outbox.flush(self._desk.patience)
 
     def abandon(self) -> None:
-        """Gives the trials back as they were last saved, after something has been raised."""
+        """Releases the trials as they were last saved, after something has been raised."""
         self._desk.watchdog.rest()
         self._outbox.flush(self._desk.patience)
         leases = [task.lease for task in self._held]
@@ -124,7 +124,7 @@ class CohortTask:
     # What the cohort tells.
 
     def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
-        """Records an evaluation of every lane; tells which of them go on."""
+        """Records an evaluation of every lane; returns which of them go on."""
         self._desk.watchdog.feed()
         self._tell_continued()
         self._charge()
@@ -148,7 +148,7 @@ class CohortTask:
         ]
 
     def diverged(self, lane: int, step: int) -> None:
-        """Hears that a lane is over."""
+        """Ends a lane that has diverged."""
         self._outcomes[lane] = Outcome(Ending.DIVERGED, diverged_step=step)
 
     def _judge(self, reports: Mapping[int, Report]) -> None:
@@ -183,7 +183,7 @@ class CohortTask:
         return True
 
     def save(self) -> None:
-        """Writes a checkpoint of every lane; a disk that refuses costs safety, not the trials."""
+        """Writes a checkpoint of every lane; if that fails, training goes on without."""
         if not self._cohort.resumable:
             return
         self._saved_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Who may keep a server waiting: how many clients at a time, and for how long."""
+"""Connections of a server: a limit on their number, and on how long a request may take."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class _Visit:
 class Connections:
     """The connections of a server, of which the slowest gives way to the next.
 
-    A request that is sent by halves, or a byte now and then, would keep its place for ever. So it
-    has to arrive within a while. Where no place is left, the connection that came first of those
-    still sending is ended at once: however many send nothing, whoever sends a request is heard.
+    A request of which half is sent, or a byte now and then, would keep its place for ever. So it
+    has to arrive within a time limit. Where no place is left, the oldest connection of those still
+    sending is ended at once: however many send nothing, whoever sends a request is answered.
 
     Args:
         places: How many there may be at a time.
@@ -72,12 +72,12 @@ class Connections:
             self._end([one for one in self._awaited() if self._visits[one].since < latest])
 
     def add(self, connection: socket.socket) -> None:
-        """Notes one that has been accepted."""
+        """Adds a connection that has been accepted."""
         with self._changed:
             self._visits[connection] = _Visit(self._clock())
 
     def remove(self, connection: socket.socket) -> None:
-        """Forgets one that is about to be closed."""
+        """Removes a connection that is about to be closed."""
         with self._changed:
             self._visits.pop(connection, None)
             self._changed.notify()

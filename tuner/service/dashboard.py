@@ -1,4 +1,4 @@
-"""Optuna Dashboard, served on the loopback interface, or elsewhere to those with the password."""
+"""Optuna Dashboard, served on the loopback interface, or beyond it with a password."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Place:
     """Where the dashboard listens.
 
     Args:
-        host: What the user calls it.
+        host: The name that the user gave.
         address: The IP address it stands for.
     """
 
@@ -77,7 +77,7 @@ class Server(ThreadingMixIn, WSGIServer):
     Args:
         place: Where it listens.
         port: Likewise; 0 picks a free port.
-        application: What answers.
+        application: The WSGI application that answers.
     """
 
     daemon_threads = True
@@ -136,7 +136,7 @@ class Server(ThreadingMixIn, WSGIServer):
         self.connections.end_late()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing of clients that went away or fell silent."""
+        """Logs errors, except those of clients that went away or fell silent."""
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -200,7 +200,7 @@ def listen(
         database: The studies' database.
         place: Where to listen.
         port: Likewise; 0 picks a free port.
-        password: What every request has to know; None asks for nothing.
+        password: The password that every request must carry; None asks for nothing.
         hosts: Further names under which it is reached, such as a proxy's.
 
     Raises:

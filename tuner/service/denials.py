@@ -1,4 +1,4 @@
-"""What the dashboard asks of the database and its role may not do, answered with a reason."""
+"""Answers 403 with a reason where the dashboard's database role lacks a right."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class Denials:
-    """Answers 403 where an application fails since the database's role lacks a right.
+    """Answers 403 where an application fails because the database's role lacks a right.
 
     The application, which takes it for a fault of its own, would answer 500 and log a traceback.
     What is logged instead is one line.
 
     Args:
         application: The application.
-        database: What it works on.
+        database: The database it works on.
         log: The logger that the application's own are below.
     """
 

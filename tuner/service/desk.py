@@ -1,4 +1,4 @@
-"""What a worker knows of its study: the ledger, the past, what to try next, what it is asked."""
+"""The desk of a worker: all that it needs to start and train trials of its study."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.store.retries import Patience
 
 @dataclass
 class Desk:
-    """What a worker has at hand for every trial.
+    """Holds what a worker needs for every trial: ledger, past trials, proposer, signals.
 
     Args:
         ledger: Its leases.
@@ -50,7 +50,7 @@ class Desk:
         self.defaults = self.proposer.defaults()
 
     def catch_up(self) -> None:
-        """Takes in what has started or finished since the last call."""
+        """Reads the trials that have started or finished since the last call."""
         news = self.reader.sync()
         self.proposer.history.add(news)
         self.records |= {record.number: record for record in news}

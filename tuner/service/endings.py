@@ -1,4 +1,4 @@
-"""What is kept of how a trial ended, and what a person is told of it."""
+"""The ending of a trial: the attributes that are stored, and the line for the log."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _LONGEST_REASON = 500
 def ending_attributes(
     outcome: Outcome, metrics: Mapping[str, float], stopped_by: str | None
 ) -> dict[str, Any]:
-    """Returns what is kept of an ending.
+    """Returns the attributes to store of an ending.
 
     Args:
         outcome: The ending.
-        metrics: What was measured last.
+        metrics: The metrics measured last.
         stopped_by: What has ended the study, or None.
     """
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
@@ -58,7 +58,7 @@ def training_attributes(
     line: Sequence[tuple[float, float]],
     describe_groups: Callable[[], list[dict[str, Any]]],
 ) -> dict[str, Any]:
-    """Returns what is kept of how a trial trained, so far as its configuration does not say.
+    """Returns the attributes to store of how a trial trained, beyond its configuration.
 
     Args:
         spec: The study, resolved.
@@ -82,7 +82,7 @@ def training_attributes(
 
 
 def explain_no_step(has_optimizer: bool) -> str:
-    """Returns why a trial has failed that its optimizer trained nothing of.
+    """Returns why a trial whose optimizer never stepped has failed.
 
     Args:
         has_optimizer: Whether its loop asked for that optimizer.
@@ -122,7 +122,7 @@ def tell_ending(
 
 
 def error_attributes(error: BaseException) -> dict[str, Any]:
-    """Returns what is kept of what a workload raised."""
+    """Returns the attributes to store of an error that a workload raised."""
     frames = traceback.extract_tb(error.__traceback__)
     text = describe(error)
     if is_out_of_memory(error):

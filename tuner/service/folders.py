@@ -1,4 +1,4 @@
-"""Where the checkpoints and logs of a study are kept: beside a SQLite file, else here."""
+"""The folder of a study's checkpoints and logs: beside a SQLite file, else here."""
 
 from __future__ import annotations
 

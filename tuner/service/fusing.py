@@ -38,7 +38,7 @@ this takes in any study."""
 
 
 class Fusing:
-    """What a worker knows about training many trials as one.
+    """Decides whether a worker trains trials one at a time or many as one.
 
     Args:
         spec: The study, resolved.
@@ -60,7 +60,7 @@ class Fusing:
         return self._plan.lanes
 
     def settle(self, database: Database, study: StudyHandle, trials: int, left: int) -> None:
-        """Finds out how to train here, or reads what a worker on such a device has found out.
+        """Measures how to train here, or reads what a worker on such a device has measured.
 
         Args:
             database: Where the study is.
@@ -104,7 +104,7 @@ class Fusing:
 
     @functools.cached_property
     def twin(self) -> Twin | None:
-        """What compares a lane of this worker's first cohort with its trial alone.
+        """The check that compares a lane of this worker's first cohort with its trial alone.
 
         It does so at a step that the study's seed says, as late as a hundredth of the study's work
         allows.
@@ -144,8 +144,8 @@ class Fusing:
     def choose(self, tasks: Sequence[LaneTask]) -> tuple[list[LaneTask], bool]:
         """Returns which of some trials to train now, and whether as a cohort.
 
-        They are those that can train together and are the most. A trial that a lane has saved goes
-        on as one, even alone.
+        It chooses the largest group that can train together. A trial that was saved as a lane
+        continues as a lane, even alone.
 
         Args:
             tasks: At least one trial.

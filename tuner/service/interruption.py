@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C, SIGTERM, or the end of the process that started this one."""
+"""Requests to stop: Ctrl-C, SIGTERM, or the end of the process that started this one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOMENT_S = 1.0
 
 
 class Interruption:
-    """Turns signals into a flag that work looks at between steps.
+    """Turns signals into a flag that training checks between steps.
 
     Args:
         follow_stdin: Whether the end of standard input counts, as it comes when a parent
@@ -65,7 +65,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
-        """A time in which there is nothing to save, so that a signal ends at once what is done.
+        """Makes signals end the block at once, for a time in which there is nothing to save.
 
         Raises:
             KeyboardInterrupt: If a signal comes, or a stop has been asked for before.

@@ -1,4 +1,4 @@
-"""One trial of a cohort, as its worker sees it."""
+"""One trial of a cohort: its lease, its reports and its checkpoints."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LaneTask:
         config: What it trains with.
         checkpoints: What its holders have saved.
         state: What it goes on from, or None.
-        reports: What it has told.
+        reports: Its reports.
         costs: Its share of the cohort's seconds in training and in evaluation, and of its places:
             what all trials that began would have taken in steps, had none ended early.
         lost: Whether it belongs to another worker by now.
@@ -77,7 +77,7 @@ class LaneTask:
         return 0 if self.state is None else int(self.state["steps"]["done"])
 
     def begin(self, cohort: Cohort) -> list[Report]:
-        """Takes its place in a cohort; returns what the database may not have been told before."""
+        """Starts it in a cohort; returns the reports that the database may lack."""
         if self.state is None:
             return []
         unsent = self.reports.resume(
@@ -88,16 +88,16 @@ class LaneTask:
         return unsent
 
     def start_over(self, error: BaseException) -> None:
-        """Forgets what it was to go on from.
+        """Drops the checkpoint, so that the trial starts over.
 
         Args:
-            error: What is wrong with that.
+            error: The fault of the checkpoint.
         """
         self.state, self.restart = None, explain_restart(error)
         self.reports.forget()
 
     def report(self, cohort: Cohort, lane: int, evaluation: Evaluation) -> Report:
-        """Returns what an evaluation has to tell."""
+        """Returns an evaluation as a report."""
         logged = cohort.take_logged(lane)
         return self.reports.measure(evaluation, cohort.total_steps, logged)
 
@@ -107,14 +107,14 @@ class LaneTask:
         return LaneReport(self.lease, report.progress, report.value, report.logged)
 
     def judged(self, outcome: Outcome | None) -> tuple[TrialRecord, Mapping[int, float]]:
-        """Returns what it is judged by among its cohort."""
+        """Returns its values as the pruner compares them within the cohort."""
         record = self.record
         if outcome is not None and outcome.ending is Ending.DIVERGED:
             record = dataclasses.replace(record, outcome=RecordOutcome.DIVERGED)
         return record, self.reports.evaluations
 
     def state_dict(self, cohort: Cohort, lane: int) -> dict[str, Any]:
-        """Returns what another worker goes on from."""
+        """Returns the state from which another worker can continue it."""
         told = self.reports.state()
         return {**cohort.state_dict(lane), "unsent": told, "costs": self.costs}
 

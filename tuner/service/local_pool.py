@@ -1,4 +1,4 @@
-"""Workers as processes of this machine."""
+"""A pool of workers that are processes of this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LocalPool:
     The processes share the cores, unless ``OMP_NUM_THREADS`` says how many each takes.
 
     Args:
-        job: What they work on.
+        job: The study they work on, and how.
         slots: One process each.
         max_restarts: How often a worker that died is started again, at least 0.
     """

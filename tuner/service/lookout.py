@@ -1,4 +1,4 @@
-"""What a worker is asked to do while it trains, looked up now and then."""
+"""The lookout of a worker: it reads pause and stop requests from the database while training."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LOOK_AT_REPORTS_S = 1.0
 
 
 class Lookout:
-    """Learns what the worker is asked to do, for as long as it trains what it does.
+    """Reads whether the worker is asked to pause, stop or leave, while it trains a trial.
 
     Args:
-        desk: What the worker knows of its study.
+        desk: The worker's access to its study.
 
     Attributes:
         stopped_by: What has ended the study, ``stop`` or ``wall_time``, or None.

@@ -1,10 +1,10 @@
-"""Whose a study's folder is: a copy of a database has the same studies, and must not share it.
+"""Ownership of a study's folder, which a copy of the database must not share.
 
-A folder says which database claimed it: by the way from there to a SQLite file, or by its number in
-its cluster of PostgreSQL. It is another one's as long as that database is there and holds the
-study. Once it is gone, moved say, whoever comes next takes the folder over. A copy that comes while
-it is there claims a folder of its own beside it, ``UUID-2`` and so on, and goes on from checkpoints
-in the others, without ever touching them.
+A folder records which database claimed it: by the relative path to a SQLite file, or by the number
+of the database in its PostgreSQL cluster. It belongs to that database as long as the database is
+there and holds the study. Once it is gone, for example moved, the next database takes the folder
+over. A copy that is used while it is there claims a folder of its own beside it, ``UUID-2`` and so
+on. It may continue from checkpoints in the others, without ever changing them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def find_folder(database: Database, study: StudyHandle) -> tuple[Path, bool]:
 
 
 def claimed_at(folder: Path) -> float | None:
-    """Returns since when a folder is whose it is, seconds since 1970, or None if nobody's."""
+    """Returns when a folder was claimed, in seconds since 1970, or None if it was not."""
     try:
         return (folder / MARK).stat().st_mtime
     except OSError:

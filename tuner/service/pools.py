@@ -1,4 +1,4 @@
-"""What a pool of workers is, wherever they run, and how one is tended to its end."""
+"""Pools of workers: their interface, wherever they run, and the loop that watches one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def slots_on(devices: Sequence[str], per_device: int) -> list[Slot]:
 
 
 class SeatState(StrEnum):
-    """What is known of a slot's worker."""
+    """The state of a slot's worker."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -81,7 +81,7 @@ class Exit:
     Attributes:
         index: Its slot.
         code: Its exit code; negative is the signal that killed it.
-        message: What it died of; empty if it ended well.
+        message: The reason it died; empty if it ended well.
         gave_up: Whether it ended by an error of its own, which another start would meet again.
         restarted: Whether its slot has another worker already.
     """
@@ -94,7 +94,7 @@ class Exit:
 
     @property
     def died(self) -> bool:
-        """Whether something else ended it, such as a signal or a crash: a new start may help."""
+        """Whether a signal or a crash ended it, so that another start may help."""
         return self.code != 0 and not self.gave_up
 
 
@@ -136,7 +136,7 @@ class Pool(Protocol):
 
 @dataclass(frozen=True)
 class Moment:
-    """What happened in a pool since the moment before.
+    """The events in a pool since the last moment.
 
     Attributes:
         exits: The workers that ended.

@@ -1,4 +1,4 @@
-"""Whether a worker on this machine still lives, as told by a lock that dies with its process.
+"""Presence of the workers on this machine, by a file lock that ends with the process.
 
 The lock's file stays behind wherever a trial may, so that its worker is known to have died.
 
@@ -40,7 +40,7 @@ class Presence:
         self._leaves_work = False
 
     def leave_behind(self) -> None:
-        """Says that the worker could not give back what it holds, and is to be known as dead."""
+        """Marks the worker as dead, since it could not release its trials."""
         self._leaves_work = True
 
     def __enter__(self) -> Presence:

@@ -1,4 +1,4 @@
-"""A project to start from: the workloads and studies that come with tuner, copied."""
+"""Writes a project to start from: copies of the workloads and studies that come with tuner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranks of one distributed training, which trials cannot be shared among."""
+"""Refuses to run as a rank of a distributed training (DDP, torchrun)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIZE = "WORLD_SIZE"
 
 
 def refuse_ranks() -> None:
-    """Refuses to work as one of several ranks; looks at the environment, and at torch if loaded.
+    """Refuses to work as one of several ranks, by the environment, and by torch if loaded.
 
     Each rank would be a worker of its own, with trials of its own, and whatever the ranks add up
     would mix the gradients of different trials.

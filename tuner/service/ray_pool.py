@@ -1,4 +1,4 @@
-"""Workers as actors of a Ray cluster (``pip install 'tuner[ray]'``).
+"""A pool of workers that are actors of a Ray cluster (``pip install 'tuner[ray]'``).
 
 Each actor runs the same process that a terminal would, so that placement, restarts, fractions of
 a GPU and autoscaling are Ray's, and training knows nothing of Ray.
@@ -184,8 +184,9 @@ class RayPool:
     keeps or shows. Between machines it is as safe as the cluster's connections are (Ray's TLS).
 
     Args:
-        job: What they work on. The nodes need tuner and the workload's code; logs are written
-            on the node of each worker, and so are checkpoints unless the folder is shared.
+        job: The study they work on, and how. The nodes need tuner and the workload's code; logs
+            are written on the node of each worker, and so are checkpoints unless the folder is
+            shared.
         workers: How many actors.
         gpus_per_worker: Share of a GPU that Ray reserves for each; 0 for none.
         device: Where they train, as ``--device`` takes it; else ``cuda`` if they have a share of

@@ -1,4 +1,4 @@
-"""What a trial has to tell, and how it is read again from a checkpoint."""
+"""The reports of a trial: evaluations and logged numbers, sent and kept in checkpoints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Report(NamedTuple):
 
 
 class Reports:
-    """What a trial has told, and what the database may not know of it yet.
+    """The reports of a trial, including those that the database may not have yet.
 
     Args:
         spec: The study, resolved.
@@ -36,7 +36,7 @@ class Reports:
 
     Attributes:
         evaluations: The metric so far, by progress.
-        metrics: What was measured last.
+        metrics: The metrics measured last.
         unsent: Reports on their way.
     """
 
@@ -56,10 +56,10 @@ class Reports:
         return self.evaluations[max(self.evaluations)] if self.evaluations else None
 
     def resume(self, told: Any, taken: int, evaluated: int, total_steps: int) -> list[Report]:
-        """Takes up what was told before a checkpoint; returns the reports that it carries.
+        """Restores the reports from a checkpoint; returns those that were not sent yet.
 
         Args:
-            told: The reports that were unsent, each as a tuple.
+            told: The reports that the checkpoint holds unsent, each as a tuple.
             taken: Steps the trial has taken.
             evaluated: How often it has been evaluated.
             total_steps: Steps of a full trial.
@@ -98,7 +98,7 @@ class Reports:
         self.unsent.append(report)
 
     def state(self) -> list[tuple[Any, ...]]:
-        """Returns what a checkpoint carries of them."""
+        """Returns the unsent reports, for a checkpoint."""
         return [tuple(report) for report in self.unsent]
 
     def _progress(self, index: int, total_steps: int) -> int:

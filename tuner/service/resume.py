@@ -1,4 +1,4 @@
-"""Create a study, or go on with the one of that name if it is the same but for its budget."""
+"""Creates a study, or opens the one of that name if only the budget differs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _EXTENDABLE = {f"budget.{name}" for name in _LIMITS}
 
 @dataclass(frozen=True)
 class Opened:
-    """A study, and what became of it.
+    """A study that was created or opened, and how its budget changed.
 
     Attributes:
         study: The study.
         created: Whether it is new.
-        changed: Budgets that are another now, by key.
+        changed: Budgets that have changed, by key.
         kept: Budgets that stay above what the study file says, by key: that of the study, and the
             file's.
     """
@@ -51,14 +51,14 @@ def find_study(url: str | None, name: str) -> bool:
 
 
 def open_study(database: Database, spec: StudySpec, settings: Collection[str] = ()) -> Opened:
-    """Creates the study a spec describes, or finds it and gives it the budget that is asked for.
+    """Creates the study that a spec describes, or finds it and changes its budget.
 
-    A budget of trials or wall time that a setting names becomes what it says. Otherwise a study
-    file raises it, and never lowers it: what it says may be older than what the study has.
+    A setting such as ``budget.trials`` replaces the budget of trials or wall time. A study file
+    only raises it, since the file may be older than the study's budget.
 
     Args:
         database: Where it is kept.
-        spec: What the study file and the settings say, not resolved.
+        spec: The study file with the settings applied, not resolved.
         settings: The keys that were set beside the file, such as ``budget.trials``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A study as a person is shown it, read from the database."""
+"""Reads studies as people are shown them: a trial that no worker trains is *waiting*."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.store.plans import read_plans
 
 
 def read_summary(database: Database, study: StudyHandle) -> StudySummary:
-    """Returns what a study has found so far; what nobody trains counts as waiting."""
+    """Returns the summary of a study; trials that no worker trains count as waiting."""
     wall_s, worker_s = read_elapsed_s(database, study)
     return summarize(
         study.name,
@@ -35,7 +35,7 @@ def read_summary(database: Database, study: StudyHandle) -> StudySummary:
 
 
 def read_shown_state(database: Database, study: StudyHandle) -> StudyState:
-    """Returns whether a study is worked on; one whose state is damaged is not, and that is told."""
+    """Returns a study's state; one that cannot be read counts as stopped, with a warning."""
     try:
         return read_state(database, study)
     except UnavailableError:
@@ -46,12 +46,12 @@ def read_shown_state(database: Database, study: StudyHandle) -> StudyState:
 
 
 def read_shown(database: Database, study: StudyHandle) -> list[TrialRecord]:
-    """Returns the trials of a study as a person is shown them: what nobody trains is waiting."""
+    """Returns the trials of a study; those that no worker trains are waiting."""
     return show_waiting(database, study, read_records(database, study))
 
 
 def show_waiting(
     database: Database, study: StudyHandle, records: Iterable[TrialRecord]
 ) -> list[TrialRecord]:
-    """Returns trials with those as waiting that nobody trains at this moment."""
+    """Marks those trials as waiting that no worker trains at this moment."""
     return tell_waiting(records, read_held(database, study, is_dead))

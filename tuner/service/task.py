@@ -1,4 +1,4 @@
-"""One trial on a worker: what its training loop reports to."""
+"""One trial in training on a worker: it takes the loop's reports and records them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Task:
 
     Args:
         spec: The study, resolved.
-        desk: What the worker knows of its study.
+        desk: The worker's access to its study.
         lease: The right to the trial.
         record: The trial as the database knows it.
         checkpoints: What its holders have saved.
@@ -81,8 +81,8 @@ class Task:
     def train(self, train: Train, device: torch.device) -> Outcome:
         """Trains the trial from its checkpoint, or from the start if that cannot be used.
 
-        What a loop raises between a checkpoint and the evaluation that follows is put down to the
-        checkpoint first: a fault of the loop's own shows again.
+        An error between a checkpoint and the next evaluation is blamed on the checkpoint first,
+        and the trial starts over: if the loop is at fault, the error comes again.
         """
         self._desk.watchdog.feed()
         outcome = self._train_on(train, device)
@@ -217,13 +217,13 @@ class Task:
         return value
 
     def warn(self, text: str) -> None:
-        """Puts a sentence about the loop into the log, once a worker."""
+        """Logs a sentence about the loop, once a worker."""
         if text not in self._desk.warned:
             self._desk.warned.add(text)
             self._log(f"Trial {self._lease.number}: {text}")
 
     def save(self) -> None:
-        """Writes a checkpoint; a disk that refuses it costs safety, not the trial."""
+        """Writes a checkpoint; if that fails, training goes on without."""
         self._save()
 
     def _save(self) -> bool:
@@ -250,7 +250,7 @@ class Task:
     # How it ends.
 
     def close(self, outcome: Outcome) -> None:
-        """Tells how the trial ended, or gives it back."""
+        """Records how the trial ended, or releases it."""
         stopped_by = self._lookout.stopped_by
         if outcome.ending is Ending.INTERRUPTED and stopped_by is None:
             self._give_back(saved=self._save())
@@ -277,7 +277,7 @@ class Task:
         self._log(f"Trial {self._lease.number} failed: {attributes['error'].splitlines()[0]}")
 
     def give_back(self, error: BaseException) -> None:
-        """Gives the trial back as it was last saved, though its loop has raised.
+        """Releases the trial as it was last saved, although its loop has raised.
 
         For errors of a loop whose worker has been asked to stop: whoever asked has often asked
         every process, those that load its batches too.

@@ -1,4 +1,4 @@
-"""An end for a process that hangs: a step that never returns, or a stop that is not heeded.
+"""A watchdog that ends a process that hangs, in a step or after it was asked to stop.
 
 A thread of its own watches, since what hangs cannot. It ends the process as a crash would: the
 operating system frees the worker's lock, and the trial is taken over from its last checkpoint.
@@ -25,9 +25,9 @@ Log = Callable[[str], None]
 
 
 class Watchdog:
-    """Ends the process when training stalls, or when a stop is not heeded within a grace time.
+    """Ends the process when training stalls, or when a stop is ignored for a grace time.
 
-    Before it ends what stalls, it says what may be done about that.
+    Before it ends a stalled process, it logs what may be done about that.
 
     Args:
         interruption: Tells since when a stop is asked for.
@@ -58,7 +58,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def feed(self) -> None:
-        """Says that training goes on; from the first call on it has to.
+        """Records a sign of life; from the first call on they have to keep coming.
 
         Raises:
             WorkloadError: If a process says so that this one has forked.
@@ -72,7 +72,7 @@ class Watchdog:
         self._fed_at = time.monotonic()
 
     def rest(self) -> None:
-        """Says that nothing trains, so that nothing can stall."""
+        """Stops watching for stalls, while nothing trains."""
         self._fed_at = None
         self._warned = False
 

@@ -1,4 +1,4 @@
-"""A study's winner, for use outside it: its optimizer and schedule in one line each."""
+"""A study's winner, for your own code: its optimizer and schedule in one line each."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Winner:
         direction: Whether a lower or a higher metric is better.
         schedule_calls: How the loop stepped the schedule of each of its optimizers, in their
             order; None where it did after every optimizer step.
-        networks: What its loop called the models it optimized, None for one without a name; empty
-            where none had a name.
+        networks: The names its loop gave to the models it optimized, None for one without a
+            name; empty where none had a name.
     """
 
     study: str
@@ -77,7 +77,7 @@ class Winner:
         Args:
             model: The model, on its device.
             steps: How many steps there will be; left out, as many as in the study.
-            name: What the loop called the model, if anything.
+            name: The name that the loop gave to the model, if any.
 
         Raises:
             SpecError: If the optimizer's package is not installed.
@@ -112,7 +112,7 @@ class Winner:
         It follows the optimizer's own steps, so that it may be stepped after each of them or only
         after every epoch. Where the loop took no schedule, the learning rate stays as it is.
 
-        For ``plateau``, hand its ``observe`` the metric after each evaluation as well.
+        For ``plateau``, also call its ``observe`` with the metric after each evaluation.
 
         Args:
             optimizer: The optimizer.
@@ -152,7 +152,7 @@ class Winner:
     def average(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int | None = None
     ) -> Average | None:
-        """Returns the average the winner was evaluated by, or None; it follows the optimizer.
+        """Returns the winner's average of weights, or None; it updates as the optimizer steps.
 
         Evaluate within ``with average.applied():``; where the model has BatchNorm, call torch's
         ``update_bn`` over training data there first.
@@ -194,7 +194,8 @@ def best(name: str, storage: str | None = None) -> Winner:
 
     Args:
         name: The study's name.
-        storage: The database's URL; left out, ``TUNER_STORAGE``, else ``sqlite:///tuner.db``.
+        storage: The database's URL; left out, ``TUNER_STORAGE``, else the URL in the file
+            ``TUNER_STORAGE_FILE``, else ``sqlite:///tuner.db``.
 
     Raises:
         NotFoundError: If there is no such study, or no trial of it is complete.

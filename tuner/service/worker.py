@@ -1,4 +1,4 @@
-"""A worker: takes a trial, has it trained, and takes the next."""
+"""A worker: it starts or takes over a trial, trains it, and goes on with the next."""
 
 from __future__ import annotations
 

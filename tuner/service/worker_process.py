@@ -1,4 +1,4 @@
-"""A worker as a process of this machine: the command, what it may see, and its last words."""
+"""A worker as a process of this machine: its command, environment, log and exit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Job:
-    """What the workers of a pool are started with.
+    """The study and the settings that the workers of a pool are started with.
 
     Attributes:
         study: The study's name.
@@ -32,7 +32,7 @@ class Job:
             process list does not show.
         logs: The folder their output goes to.
         fuse: How many trials train as one, as ``--fuse`` takes it.
-        environment: What they are told by variables besides, on whichever machine they run.
+        environment: Further environment variables, on whichever machine they run.
     """
 
     study: str
@@ -49,7 +49,7 @@ class WorkerProcess:
     here. Its output is appended to a file.
 
     Args:
-        job: What it works on.
+        job: The study it works on, and how.
         index: Its slot.
         device: Where it trains. Of the CUDA devices it sees only the one named, so that nothing
             of it ends up on another, and none if it trains on the CPU.

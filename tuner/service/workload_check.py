@@ -1,4 +1,4 @@
-"""Whether a workload runs: found, built, trained for a few steps, evaluated."""
+"""Checks that a workload runs: imports it, trains it for a few steps, evaluates it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STEPS = 5
 
 @dataclass(frozen=True)
 class WorkloadCheck:
-    """What was found of a workload.
+    """The result of checking a workload.
 
     Attributes:
         workload: Its import string.
@@ -38,7 +38,7 @@ class WorkloadCheck:
         train_examples: Size of the training set.
         val_examples: Size of the validation set.
         step_s: Seconds a step took.
-        metrics: What it returns after a few steps.
+        metrics: Its metrics after a few steps.
     """
 
     workload: str

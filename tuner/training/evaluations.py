@@ -1,4 +1,4 @@
-"""How a trial is measured, as it is or as the average of what it has been, and what it reports."""
+"""The evaluations of a trial: when they are due, with which weights, and their reports."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ PLACES = tuple(point / 6 for point in range(7))
 
 
 class Evaluations:
-    """Where a trial is measured, by which weights, and whom that is told.
+    """Evaluates a trial, with its averaged weights if it averages, and reports the metrics.
 
     Args:
-        metric: What ranks trials.
-        steps: Its steps.
+        metric: The metric that ranks trials.
+        steps: The trial's steps.
         averaging: The averages of its models.
-        reporter: Whom to tell.
+        reporter: The worker, or a test, that takes the reports.
 
     Attributes:
-        metric: What ranks trials, among the metrics a loop reports.
+        metric: The metric that ranks trials, among those a loop reports.
         timing: Seconds spent, over all attempts.
         over: Why the trial is over, once it is to stop early.
         average_line: The study's metric on the line from the last weights (0) to their average
@@ -57,7 +57,7 @@ class Evaluations:
 
     @property
     def late_value(self) -> float | None:
-        """The metric as last reported where no point of the curve is it, or None."""
+        """The metric as last reported, if that is no point of the curve; else None."""
         return None if self._late is None else to_float(self._late, self.metric)
 
     def due(self, step: int | None = None) -> bool:
@@ -76,13 +76,13 @@ class Evaluations:
 
         Args:
             step: The step, as the loop counts it from 0; left out, the present one. One that lies
-                behind the optimizer's own steps, such as an epoch's number, is not believed.
+                behind the optimizer's own steps, such as an epoch's number, is ignored.
             metrics: What was measured, by name.
 
         Raises:
             Pruned: If the trial is to stop because it is behind, or its metric is not finite.
-            WorkloadError: If the study's metric is missing, a metric is no single number, or a
-                parameter group takes nothing, or no database can keep a name.
+            WorkloadError: If the study's metric is missing, a metric is not a single number, a
+                parameter group takes no parameter, or no database can keep a name.
         """
         if self.over is not None:
             raise self.over
@@ -153,7 +153,7 @@ class Evaluations:
             self._reporter.warn(text)
 
     def check_groups(self) -> None:
-        """Sees that every parameter group takes a parameter; a run knows which there are."""
+        """Checks that every parameter group takes a parameter; a run overrides this."""
 
     def diverge(self, step: int) -> None:
         """Ends the trial because something is infinite or NaN.
@@ -168,20 +168,20 @@ class Evaluations:
     def evaluation(
         self, batches: Iterable[Any] | None = None, *, forward: Forward | None = None
     ) -> Iterator[Callable[[], object]]:
-        """Has the models be what is evaluated, and counts the time within as evaluation.
+        """Puts the weights to evaluate into the models, and times the block as evaluation.
 
-        Where the trial averages its weights, the models hold the averages within, from where
-        they begin; afterwards they are as they were, buffers included.
+        Where the trial averages its weights and averaging has begun, the models hold the averages
+        within the block; afterwards they are as they were, buffers included.
 
         Args:
-            batches: Training data, such as a DataLoader, gone through to measure the statistics
-                of BatchNorm of the averaged weights; without BatchNorm not needed. Not the very
-                loader of :meth:`steps` where that has persistent workers.
-            forward: Passes a batch through the models; left out, what is first in a batch goes
-                through the one model.
+            batches: Training data, such as a DataLoader, to measure the BatchNorm statistics of
+                the averaged weights; not needed without BatchNorm. Use another loader than that
+                of :meth:`steps` if that one has persistent workers.
+            forward: Passes a batch through the models; left out, the first element of a batch
+                goes through the only model.
 
         Yields:
-            A function to call now and then in a long evaluation: it says that the trial lives.
+            A function to call now and then in a long evaluation, as :meth:`alive`.
 
         Raises:
             WorkloadError: If the averaged model has BatchNorm, and there are no batches.
@@ -193,7 +193,7 @@ class Evaluations:
             yield self.alive
 
     def alive(self) -> object:
-        """Says in a long evaluation that the trial lives; nothing is stopped by it."""
+        """Gives a sign of life in a long evaluation, so that it does not count as hung."""
         return self._reporter.advance(self._averaging.taken)
 
     def compare_average(
@@ -203,12 +203,12 @@ class Evaluations:
         *,
         forward: Forward | None = None,
     ) -> None:
-        """Measures the line from the last weights to their average, for the report.
+        """Evaluates points on the line from the last weights to their average, for the report.
 
-        Call it after the last step. Where the trial averages nothing, it does nothing.
+        Call it after the last step. It does nothing if the trial does not average.
 
         Args:
-            measure: Returns the study's metric of the models as they are when it is called.
+            measure: Returns the study's metric for the models as they are when it is called.
             batches: As in :meth:`evaluation`.
             forward: As in :meth:`evaluation`.
         """
@@ -224,7 +224,7 @@ class Evaluations:
             self.alive()
 
     def check_measured(self) -> None:
-        """Sees that a loop that reported nothing measured what it returned of the averages.
+        """Checks that a loop that reported nothing evaluated its return value by the averages.
 
         Raises:
             WorkloadError: If it did not.

@@ -1,4 +1,4 @@
-"""How far a trial is, as its loop and whoever follows it may ask."""
+"""The progress of a trial: its steps, for the loop and the worker to read."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Progress:
         """Examples a step.
 
         Raises:
-            SpecError: If batches are full, and ``run.measure`` has not been told of how many
-                examples.
+            SpecError: If the batch is the full training set, and ``run.measure`` has not been
+                told how many examples that is.
         """
         self._unread.discard("batch_size")
         return self._steps.batch_size
 
     @property
     def taken(self) -> int:
-        """Steps taken, the present one included; without :meth:`steps`, those of an optimizer."""
+        """Steps taken, this one included; without :meth:`steps`, the steps of the optimizer."""
         return self._steps.taken
 
     @property
@@ -49,7 +49,7 @@ class Progress:
 
     @property
     def turns(self) -> int:
-        """Turns of the loop that are over: steps, but for optimizers with closures."""
+        """Finished iterations of the loop: equals steps, except for optimizers with closures."""
         return self._steps.turns
 
     @property
@@ -72,10 +72,10 @@ class Progress:
         return self._steps.epoch_steps
 
     def stop(self, why: str) -> None:
-        """Ends the trial early, by its loop's own decision: it is ranked with the full ones.
+        """Ends the trial early on purpose; it is ranked with the full ones.
 
-        The loop itself goes on to its ``break`` or ``return``; over :meth:`Run.steps` this step is
-        its last.
+        Call ``break`` or ``return`` after it; a loop over :meth:`Run.steps` ends by itself after
+        this step.
 
         Args:
             why: The reason, which the report shows, such as ``"no gain for 5 evaluations"``.

@@ -1,4 +1,4 @@
-"""What a training loop sees of its trial: its optimizer, its steps, and whom it reports to."""
+"""The run that a training loop gets: it gives optimizer, schedule and steps, and takes reports."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from tuner.training.timing import Timing
 class Run(Suggestions, Progress, Evaluations):
     """One trial, as a training loop sees it.
 
-    A loop takes its optimizer, schedule and steps from here and reports to it. A step is one
-    turn of the loop over :meth:`steps`; where an optimizer calls a closure several times a
-    turn, as L-BFGS does, it costs as many steps, so that every trial's budget buys as many
-    gradients.
+    A loop takes its optimizer, schedule and steps from a run and reports to it. A step is one
+    iteration of the loop over :meth:`steps`. Where an optimizer calls a closure several times an
+    iteration, as L-BFGS does, each call costs a step, so that every trial's budget buys equally
+    many gradients.
 
     Args:
         spec: The study, resolved.
         config: What this trial trains with.
         device: Where it trains.
-        reporter: Whom to report to.
-        state: What :meth:`state_dict` of an earlier attempt gave, to continue from.
+        reporter: The worker, or a test, that takes the reports.
+        state: The :meth:`state_dict` of an earlier attempt, to continue from.
         at_most: Steps to cut a full trial to, for a rehearsal.
 
     Attributes:
@@ -50,7 +50,7 @@ class Run(Suggestions, Progress, Evaluations):
         device: Where to train.
         budget: What the study may spend: the ``[budget]`` table.
         config: What this trial trains with.
-        networks: The models it optimizes, and what the loop calls them.
+        networks: The models it optimizes, and the names that the loop gives them.
     """
 
     def __init__(
@@ -92,16 +92,17 @@ class Run(Suggestions, Progress, Evaluations):
     def optimizer(self, model: nn.Module, name: str | None = None) -> torch.optim.Optimizer:
         """Returns this trial's optimizer over a model, parameter groups included.
 
-        Frozen parameters train from when the loop has them require gradients. When the trial
-        continues from a checkpoint, model and optimizer are where they were.
+        Frozen parameters train once the loop sets their ``requires_grad``. When the trial
+        continues from a checkpoint, the states of model and optimizer are restored from it.
 
         Args:
             model: The model, on :attr:`device`.
-            name: What to call it, where a loop has several: patterns of groups then begin with
-                the name, and ``[network.NAME.OPTIMIZER]`` tables may give it ranges of its own.
+            name: A name for it, where a loop has several models: patterns of groups then begin
+                with the name, and ``[network.NAME.OPTIMIZER]`` tables may give it its own ranges.
 
         Raises:
-            WorkloadError: If this optimizer cannot train this model, or the name is another's.
+            WorkloadError: If this optimizer cannot train this model, or another model has the
+                name.
         """
         optimizer = build_optimizer(
             self.config.optimizer,
@@ -133,7 +134,7 @@ class Run(Suggestions, Progress, Evaluations):
 
         Args:
             optimizer: The optimizer, from :meth:`optimizer`.
-            loader: What :meth:`steps` will iterate over, where the budget counts epochs.
+            loader: The loader that :meth:`steps` will go through, where the budget counts epochs.
 
         Raises:
             SpecError: If the length of a full trial is not known.
@@ -174,10 +175,10 @@ class Run(Suggestions, Progress, Evaluations):
         Model, optimizer, schedule, step and randomness are included by themselves.
 
         Args:
-            objects: What else to keep, by name, such as a gradient scaler: anything with
+            objects: Other objects to keep, by name, such as a gradient scaler: anything with
                 ``state_dict`` and ``load_state_dict``. When the trial continues from a
-                checkpoint, each is restored at once. Without any, a checkpoint is written when
-                the present step is over.
+                checkpoint, each is restored at once. Without any, a checkpoint is written at the
+                end of this step.
 
         Raises:
             WorkloadError: If an object has no state to keep.
@@ -246,9 +247,10 @@ class Run(Suggestions, Progress, Evaluations):
                 self.over = Interrupted()
 
     def log(self, **values: float | torch.Tensor) -> None:
-        """Keeps numbers beside the trial, by name; they rank nothing, but say that it lives.
+        """Logs numbers of the trial, by name; it is ranked by :meth:`report` alone.
 
-        A tensor is read when numbers are next written, so that nothing waits for the device.
+        Logging counts as a sign of life. A tensor is read when numbers are next written, so that
+        nothing waits for the device.
         """
         self.alive()
         for name, value in values.items():
@@ -258,7 +260,7 @@ class Run(Suggestions, Progress, Evaluations):
 
     @property
     def resumable(self) -> bool:
-        """Whether a checkpoint, written now, would let it go on: not in a step or after all."""
+        """Whether a trial can go on from a checkpoint written now: not in a step or at the end."""
         steps = self._steps
         within = steps.inside or (steps.begun and steps.is_over)
         return steps.begun and not within and bool(self._optimizers)
@@ -271,7 +273,7 @@ class Run(Suggestions, Progress, Evaluations):
         )
 
     def measure(self, epoch_steps: int | None = None, *, examples: int | None = None) -> None:
-        """Learns how many steps an epoch has, or how many examples there are to train on.
+        """Sets how many steps an epoch has, or how many examples there are to train on.
 
         Args:
             epoch_steps: Steps of an epoch.
@@ -285,10 +287,11 @@ class Run(Suggestions, Progress, Evaluations):
         self._snapshot.check(self.config, self.seed, self._steps.length)
 
     def check_groups(self) -> None:
-        """Sees, once the optimizers are built, that every group takes a parameter.
+        """Checks, once the optimizers are built, that every group takes a parameter.
 
         Raises:
-            WorkloadError: If a group takes none of any model, or a table is of no network.
+            WorkloadError: If no model has a parameter for a group, or no model is the network of a
+                table.
         """
         self.networks.check(self.config.groups)
 
@@ -300,12 +303,12 @@ class Run(Suggestions, Progress, Evaluations):
         return self._logged.take()
 
     def describe_loop(self) -> dict[str, Any]:
-        """Returns what was unusual of the loop, by name, so far as an ending keeps it.
+        """Returns what was unusual in the loop, by name, to be stored when the trial ends.
 
-        ``stopped_early`` is the reason it gave, ``last_cost`` what its last step cost if that was
-        more than one, ``unread`` the settings that it never asked for, ``networks`` what it calls
-        its models if any has a name, and ``schedule_calls`` tells of each schedule how often it
-        was stepped (:meth:`Pace.describe`), unless that was after each step of its optimizer.
+        ``stopped_early`` is the reason it gave, ``last_cost`` the cost of its last step in steps
+        if more than one, ``unread`` the settings that it never read, ``networks`` the names of
+        its models if any has one, and ``schedule_calls`` how often each schedule was stepped
+        (:meth:`Pace.describe`), unless that was after each step of its optimizer.
         """
         steps = self._steps
         calls = [pace.describe() for pace in self._paces]
@@ -337,7 +340,7 @@ class Run(Suggestions, Progress, Evaluations):
         return self.networks.describe_groups(self._optimizers)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all that continuing needs, between two steps."""
+        """Returns everything needed to continue later, between two steps."""
         return {
             "models": [model.state_dict() for model in self.networks.models],
             "trained": [list(trainable(model)) for model in self.networks.models],

@@ -1,4 +1,4 @@
-"""Hyperparameters of a training loop's own, asked for while it trains."""
+"""Hyperparameters of your own training loop, suggested while it trains."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _EXACT = 2**53
 
 
 class Suggestions:
-    """Draws hyperparameters of a loop's own, each once a trial.
+    """Suggests values for a loop's own hyperparameters, each once a trial.
 
-    NumPy's numbers are taken as Python's. What would not come back from the database as it was
-    offered is refused.
+    NumPy's numbers are taken as Python's. A value that the database could not return as it was
+    given is refused.
 
     Args:
         spec: The study, resolved.
-        own: What has been drawn for the trial already, by name.
-        reporter: Whom to ask for a value.
+        own: The values that have been drawn for the trial already, by name.
+        reporter: The worker, or a test, that draws the values.
 
     Attributes:
         own: Every value drawn so far, by name.
@@ -44,13 +44,13 @@ class Suggestions:
         self._source = reporter
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Returns a hyperparameter of the loop's own, searched in [low, high].
+        """Suggests a float in [low, high] for a hyperparameter of the loop's own.
 
         Args:
             name: Its name.
             low: Smallest value.
             high: Largest value.
-            log: Whether to search its logarithm.
+            log: Whether to search on a logarithmic scale.
 
         Raises:
             WorkloadError: If the name or the range breaks a rule, or the trial has asked for this
@@ -61,18 +61,18 @@ class Suggestions:
         return float(self._suggest(name, axis))
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """Returns a whole number of the loop's own, searched in [low, high].
+        """Suggests an int in [low, high], as :meth:`suggest_float` does a float.
 
         Raises:
-            WorkloadError: As :meth:`suggest_float`, and if an end is no whole number or so large
-                that it would not come back from the database exactly.
+            WorkloadError: As :meth:`suggest_float`, and if an end is not a whole number or too
+                large for the database to return it exactly.
         """
         ends = [_to_int(name, end) for end in (low, high)]
         axis = _build(name, lambda: Int(low=ends[0], high=ends[1], log=log))
         return int(self._suggest(name, axis))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Returns one of several numbers, texts, switches or None.
+        """Suggests one of several choices: numbers, strings, booleans or None.
 
         Raises:
             WorkloadError: As :meth:`suggest_float`, and if a choice is anything else, or equals

@@ -1,4 +1,4 @@
-"""What a user writes to have a model tuned: a workload."""
+"""A workload: the model, data, loss and metrics that a user writes, and how it is imported."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Data:
     """A workload's data: tensors that share their first dimension, one row an example.
 
     Attributes:
-        train: What is trained on, such as (inputs, targets).
-        val: What the metric is computed on, in the same order.
+        train: Training data, such as (inputs, targets).
+        val: Validation data, in the same order, for the metrics.
     """
 
     train: Batch
@@ -64,8 +64,8 @@ def load_workload(import_string: str) -> Workload | Callable[..., Any]:
     """Imports a workload, looking in the working directory first, and constructs it.
 
     Args:
-        import_string: ``module:attribute``, such as ``models.digits:Digits``; a class is
-            constructed, an object or a training loop, a function of a run, is used as it is.
+        import_string: ``module:attribute``, such as ``models.digits:Digits``. A class is
+            constructed; an object, or a training loop (a function of a run), is used as it is.
 
     Returns:
         The workload or the training loop.
