@@ -337,6 +337,24 @@ class Decoder:
             momentum_warmup=warmup if _warms_momentum(params) else 0.0,
         )
 
+    def sketch(self, proposal: Proposal) -> Hashable:
+        """Returns what tells most configurations apart, for a fraction of what decoding costs.
+
+        That is the optimizer and the first of its hyperparameters: equal where configurations are.
+        """
+        params = proposal.params
+        optimizer = str(params["optimizer"])
+        axes, point = self._spec.optimizer.get(optimizer, {}), dict[str, Value]()
+        knobs = OPTIMIZERS[optimizer].hyperparameters[:1]
+        for knob in knobs:
+            for key in (*knob.keys, knob.switch_name):
+                axis, name = axes.get(key), f"{optimizer}.{key}"
+                if name in params:
+                    point[key] = params[name]
+                elif isinstance(axis, Fixed):
+                    point[key] = axis.value
+        return optimizer, *(knob.decode(point) for knob in knobs)
+
     def _common(self, name: str, params: Mapping[str, Value]) -> Value:
         """Returns a value of the [train] table, which every trial has."""
         axis: Dimension = getattr(self._spec.train, name)

@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.domain.garbage import uncollected
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import RERUN_OF, Outcome, TrialRecord
 from tuner.search.distributions import Distributions
@@ -78,24 +79,28 @@ class History:
 
     def add(self, records: Iterable[TrialRecord]) -> None:
         """Takes in trials that started, were evaluated or finished."""
-        for record in records:
-            trial = self.to_frozen(record)
-            stage = record.outcome, bool(record.own_axes)
-            if self._stages.get(record.number) != stage:
-                self._stages[record.number] = stage
-                self.version += 1
-            self.tried.add(record)
-            self._started.add(record.number, trial)
-            self.past.take_in(trial)
-            # A default has no parameters but its optimizer and schedule. TPE in groups takes it
-            # for what it is; other samplers would from then on model these two alone.
-            if not record.is_default or self._spec.search.sampler == "tpe":
-                if record.is_default:
-                    trial = self.to_frozen(_without_branches(record))
-                ended = self._asked.add(record.number, trial)
-                # What is run again was drawn by a person.
-                if ended is not None and RERUN_OF not in record.attributes:
-                    self.ended.append(ended)
+        with uncollected():
+            for record in records:
+                self._add(record)
+
+    def _add(self, record: TrialRecord) -> None:
+        trial = self.to_frozen(record)
+        stage = record.outcome, bool(record.own_axes)
+        if self._stages.get(record.number) != stage:
+            self._stages[record.number] = stage
+            self.version += 1
+        self.tried.add(record)
+        self._started.add(record.number, trial)
+        self.past.take_in(trial)
+        # A default has no parameters but its optimizer and schedule. TPE in groups takes it
+        # for what it is; other samplers would from then on model these two alone.
+        if not record.is_default or self._spec.search.sampler == "tpe":
+            if record.is_default:
+                trial = self.to_frozen(_without_branches(record))
+            ended = self._asked.add(record.number, trial)
+            # What is run again was drawn by a person.
+            if ended is not None and RERUN_OF not in record.attributes:
+                self.ended.append(ended)
 
     def forget_least(self) -> None:
         """Has TPE learn no longer from what tells it least, in a study of very many trials."""

@@ -19,7 +19,10 @@ from tuner.store.plans import read_plans
 
 
 def read_summary(database: Database, study: StudyHandle) -> StudySummary:
-    """Returns what a study has found so far; what nobody trains counts as waiting."""
+    """Returns what a study has found so far; what nobody trains counts as waiting.
+
+    Its trials come without their evaluations, which nothing is worked out from.
+    """
     wall_s, worker_s = read_elapsed_s(database, study)
     return summarize(
         study.name,
@@ -46,8 +49,11 @@ def read_shown_state(database: Database, study: StudyHandle) -> StudyState:
 
 
 def read_shown(database: Database, study: StudyHandle) -> list[TrialRecord]:
-    """Returns the trials of a study as a person is shown them: what nobody trains is waiting."""
-    return show_waiting(database, study, read_records(database, study))
+    """Returns the trials of a study as a person is shown them: what nobody trains is waiting.
+
+    They come without their evaluations.
+    """
+    return show_waiting(database, study, read_records(database, study, evaluations=False))
 
 
 def show_waiting(

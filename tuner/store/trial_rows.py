@@ -18,6 +18,7 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 
 from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
+from tuner.domain.garbage import uncollected
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord, known_axes
 from tuner.store import optuna_tables as ot
@@ -55,11 +56,12 @@ def build_records(
         evaluations: Whether to read their evaluations.
     """
     known = known_axes(spec) if rows else {}
-    return [
-        record
-        for start in range(0, len(rows), _BATCH)
-        for record in _build(connection, rows[start : start + _BATCH], spec, known, evaluations)
-    ]
+    with uncollected():
+        return [
+            record
+            for start in range(0, len(rows), _BATCH)
+            for record in _build(connection, rows[start : start + _BATCH], spec, known, evaluations)
+        ]
 
 
 def read_reports(
@@ -160,21 +162,25 @@ def _of(
     chosen: sa.Select[Any],
     trial_ids: Collection[int],
     order: sa.ColumnElement[Any],
-) -> Iterable[Any]:
-    """Yields the rows of some trials, whose ids are in the first column, each trial's in order.
+) -> list[Any]:
+    """Returns the rows of some trials, whose ids are in the first column, each trial's in order.
 
     Ids that lie close together are asked for as a range, which spares naming each of them.
     """
     of_trial = chosen.selected_columns[0]
     ids = sorted(trial_ids)
-    wanted = set(ids)
+    rows: list[Any] = []
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
         low, high = batch[0], batch[-1]
         dense = high - low < 2 * len(batch)
         those = of_trial.between(low, high) if dense else of_trial.in_(batch)
         found = connection.execute(chosen.where(those).order_by(of_trial, order)).all()
-        yield from (row for row in found if row[0] in wanted)
+        if dense and high - low >= len(batch):
+            wanted = set(batch)
+            found = [row for row in found if row[0] in wanted]
+        rows += found
+    return rows
 
 
 @functools.lru_cache(maxsize=4096)
