@@ -53,23 +53,21 @@ class Figure:
 def choose_curves(summary: StudySummary) -> list[int]:
     """Returns the numbers of the trials whose curves are drawn.
 
-    That is all of them, or of each optimizer as many: half of them its best, and the other half
-    evenly from good to bad.
+    That is all of them, or of each optimizer as many, where it has so many: half of them its best,
+    and the other half evenly from good to bad.
     """
     trials = _with_curves(summary)
-    if len(trials) <= CURVES:
-        return [record.number for record in trials]
     by_optimizer: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in sorted(trials, key=_badness(summary)):
         by_optimizer[record.optimizer].append(record)
-    share = max(1, CURVES // len(by_optimizer))
-    best = share - share // 2
-    chosen = [
-        record.number
-        for own in by_optimizer.values()
-        for record in (*own[:best], *_spread(own[best:], share - best))
-    ]
-    return sorted(chosen[:CURVES])
+    chosen: list[int] = []
+    fewest_first = sorted(by_optimizer.values(), key=len)
+    for place, own in enumerate(fewest_first):
+        share = (CURVES - len(chosen)) // (len(fewest_first) - place)
+        best = share - share // 2
+        few = [*own[:best], *_spread(own[best:], share - best)]
+        chosen += [record.number for record in few]
+    return sorted(chosen)
 
 
 def draw_figures(summary: StudySummary, curves: Sequence[TrialRecord]) -> list[Figure]:
@@ -113,7 +111,8 @@ def _draw_history(summary: StudySummary, scale: str) -> Figure:
     values = [record.value for record in complete if record.value is not None]
     bests = list(itertools.accumulate(values, better))
     turns = [place for place, best in enumerate(bests) if place == 0 or best != bests[place - 1]]
-    kept = set(turns) | set(_spread(range(len(complete)), POINTS - len(turns)))
+    turns = _spread(turns, POINTS // 2)
+    kept = {*turns, *_spread(range(len(complete)), POINTS - len(turns))}
     shown = [record for place, record in enumerate(complete) if place in kept]
     drawn = Drawing()
     drawn.add_scatter(
@@ -131,7 +130,7 @@ def _draw_history(summary: StudySummary, scale: str) -> Figure:
     )
     drawn.update_xaxes(title="trial")
     drawn.update_yaxes(title=_metric(summary), type=scale)
-    note = _tell(summary, shown, complete, "complete trials, evenly, and every one that was best")
+    note = _tell(summary, shown, complete, "complete trials, evenly, and those that were best")
     return _finish("Best value over trials", drawn, note)
 
 

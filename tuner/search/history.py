@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.domain.garbage import uncollected
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import RERUN_OF, Outcome, TrialRecord
+from tuner.search import informative
 from tuner.search.distributions import Distributions
-from tuner.search.informative import choose
 from tuner.search.past import Past
 from tuner.search.tried import Tried
 
@@ -70,6 +70,7 @@ class History:
         self.tried = Tried(spec)
         self.ended: list[FrozenTrial] = []
         self.version = 0
+        self._forgets = False
         self._stages: dict[int, tuple[Outcome, bool]] = {}
 
     @property
@@ -104,10 +105,14 @@ class History:
 
     def forget_least(self) -> None:
         """Has TPE learn no longer from what tells it least, in a study of very many trials."""
-        if self._spec.search.sampler == "tpe":
-            trials = self.asked.get_trials(deepcopy=False, states=_LEARNED_FROM)
-            kept = choose(trials, self.past.sign)
-            for place, trial in enumerate(trials if len(kept) < len(trials) else ()):
+        if self._spec.search.sampler != "tpe":
+            return
+        trials = self.asked.get_trials(deepcopy=False, states=_LEARNED_FROM)
+        # Once some are forgotten, so are those that a worker who reads all at once would forget.
+        if self._forgets or len(trials) > informative.LIMIT:
+            self._forgets = True
+            kept = informative.choose(trials, self.past.sign, informative.LIMIT)
+            for place, trial in enumerate(trials):
                 if place not in kept:
                     self.forget(trial)
 

@@ -24,19 +24,17 @@ A quarter of them are the best, half the most recent, and a quarter the most rec
 optimizer in equal parts, so that it is not forgotten of any how it did."""
 
 
-def choose(trials: Sequence[FrozenTrial], sign: float, limit: int = LIMIT) -> set[int]:
+def choose(trials: Sequence[FrozenTrial], sign: float, limit: int) -> set[int]:
     """Returns the places of the trials to learn from in a list of those that are over.
 
-    What is chosen once others have been dropped is what would have been chosen of all.
+    What is chosen of those once chosen and of later ones is what would be chosen of all.
 
     Args:
         trials: Complete and pruned trials, by number.
         sign: What values are multiplied with, so that the smaller is the better.
-        limit: How many may be chosen, at least 4.
+        limit: How many are chosen at most, where there are fewer optimizers than a quarter of it.
     """
     places = range(len(trials))
-    if len(trials) <= limit:
-        return set(places)
     chosen = set(heapq.nsmallest(limit // 4, places, key=lambda i: _badness(trials[i], sign)))
     chosen |= set(places[-(limit // 2) :])
     by_optimizer: dict[object, list[int]] = defaultdict(list)

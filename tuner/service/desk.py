@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from tuner.domain.trials import Outcome, Proposal, TrialConfig, TrialRecord, decode
 from tuner.errors import ExhaustedError
-from tuner.search import Proposer
+from tuner.search import Proposer, Pruner
 from tuner.service.interruption import Interruption
 from tuner.service.presence import Presence
 from tuner.service.watchdog import Watchdog
@@ -53,6 +53,8 @@ class Desk:
     def __post_init__(self) -> None:
         self._apart: list[FrozenTrial] = []
         self.defaults = self.proposer.defaults()
+        # One for all trials, so that it looks at the past once.
+        self.pruner = Pruner(self.proposer.spec, self.proposer.history)
 
     def catch_up(self) -> None:
         """Takes in what has started or finished since the last call."""
