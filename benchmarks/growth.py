@@ -1,11 +1,13 @@
 """How costs grow: with lanes, with trials in the database, and with parameters.
 
-Three things are measured, on one thread: what a step costs a lane as more lanes train as one; what
+Four things are measured, on one thread: what a step costs a lane as more lanes train as one; what
 asking for a cohort of 64, starting, reporting, judging and ending it cost as more trials lie in the
-database (SQLite); and what a step costs a lane of eight as the model grows. The figures are written
-as JSON and as a picture.
+database (SQLite); what a step costs a lane of eight as the model grows; and what commands take on a
+study as it gets more trials. The figures are written as JSON and as a picture; a part that is given
+no sizes is left as it stands there.
 
     python -m benchmarks.growth --folder docs/images
+    python -m benchmarks.growth --lanes --trials --parameters --studies 20000
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 from benchmarks.curves import Panel, draw
 from benchmarks.fused_ways import Fused, Job, Plain, sample
 from benchmarks.growth_store import Past
+from benchmarks.growth_study import SIZE, measure_study
 from benchmarks.workloads import load
 from tuner import Batch, Data
 from tuner.domain.spec import StudySpec
@@ -37,11 +40,19 @@ Line = dict[int, float]
 
 LANES = (1, 4, 16, 64, 256, 512)
 TRIALS = (10, 100, 1_000, 10_000)
+STUDIES = (1_000, 5_000, 20_000, 50_000)
 PARAMETERS = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 WORKLOADS = ("parabola", "digits")
 
 _FEW = 8
 """Lanes where the model grows."""
+
+PARTS = (
+    "lane-step by lanes, µs",
+    "cohort of 64 by trials in the database, ms",
+    f"lane-step by parameters, {_FEW} lanes, µs",
+    "commands by trials of the study, s",
+)
 
 
 def main() -> None:
@@ -52,24 +63,39 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, nargs="*", default=LANES)
     parser.add_argument("--trials", type=int, nargs="*", default=TRIALS)
     parser.add_argument("--parameters", type=int, nargs="*", default=PARAMETERS)
+    parser.add_argument("--studies", type=int, nargs="*", default=STUDIES)
     parser.add_argument("--eager", action="store_true", help="do not compile")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = resolve_device(arguments.device)
     hows = (False,) if arguments.eager else (False, True)
     began = time.perf_counter()
-    found = {
-        "lane-step by lanes, µs": grow_lanes(arguments.lanes, device, hows),
-        "cohort of 64 by trials in the database, ms": grow_past(arguments.trials),
-        f"lane-step by parameters, {_FEW} lanes, µs": grow_model(
-            arguments.parameters, device, hows
-        ),
+    measured = {
+        PARTS[0]: grow_lanes(arguments.lanes, device, hows),
+        PARTS[1]: grow_past(arguments.trials),
+        PARTS[2]: grow_model(arguments.parameters, device, hows),
+        PARTS[3]: grow_studies(arguments.studies),
     }
+    measured = {part: lines for part, lines in measured.items() if lines}
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    (arguments.folder / "growth.json").write_text(json.dumps(found, indent=1) + "\n")
+    file = arguments.folder / "growth.json"
+    found = {part: measured.get(part) or lines for part, lines in _read(file).items()}
+    file.write_text(json.dumps(found, indent=1) + "\n")
     (arguments.folder / "growth.svg").write_text(picture(found), encoding="utf-8")
-    print(describe(found))
+    print(describe(measured))
     print(f"took {time.perf_counter() - began:.0f} s")
+
+
+def _read(file: Path) -> dict[str, dict[str, Line]]:
+    """Returns the figures of an earlier run, each part empty of which there are none."""
+    stored = json.loads(file.read_text()) if file.exists() else {}
+    return {
+        part: {
+            name: {int(size): cost for size, cost in line.items()}
+            for name, line in stored.get(part, {}).items()
+        }
+        for part in PARTS
+    }
 
 
 def grow_lanes(counts: list[int], device: torch.device, hows: tuple[bool, ...]) -> dict[str, Line]:
@@ -162,14 +188,27 @@ def grow_past(counts: list[int]) -> dict[str, Line]:
     return dict(lines)
 
 
+def grow_studies(counts: list[int]) -> dict[str, Line]:
+    """Returns the seconds that commands take by the trials of the study, and the page's size."""
+    lines: dict[str, Line] = defaultdict(dict)
+    for trials in counts:
+        for what, cost in measure_study(trials).items():
+            lines[what][trials] = cost
+    return dict(lines)
+
+
 def picture(found: Mapping[str, Mapping[str, Line]]) -> str:
     """Returns the figures as an SVG picture."""
-    axes = ("lanes", "trials in the database", "parameters")
-    titles = ("Cost of a lane's step", "Cost of a cohort of 64", "Cost of a lane's step, 8 lanes")
-    units = ("µs", "ms", "µs")
+    axes = ("lanes", "trials in the database", "parameters", "trials of the study")
+    titles = (
+        *("Cost of a lane's step", "Cost of a cohort of 64", "Cost of a lane's step, 8 lanes"),
+        "What commands take",
+    )
+    units = ("µs", "ms", "µs", "s")
     panels = [
-        Panel(title, x, y, {name: [*line.items()] for name, line in lines.items()})
-        for title, x, y, lines in zip(titles, axes, units, found.values(), strict=True)
+        Panel(title, x, y, {n: [*line.items()] for n, line in found[part].items() if n != SIZE})
+        for title, x, y, part in zip(titles, axes, units, PARTS, strict=True)
+        if found[part]
     ]
     return draw(panels, "How costs grow with lanes, trials and parameters")
 

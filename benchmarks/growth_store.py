@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
-from optuna.trial import TrialState
-
 from benchmarks.databases import new_database
+from benchmarks.growth_writer import Writer
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialRecord, progress_at
 from tuner.search import Proposer, Pruner
-from tuner.store import (
-    LaneEnding,
-    LaneReport,
-    Lease,
-    Ledger,
-    RecordReader,
-    Studies,
-    WorkerIdentity,
-    open_database,
-)
+from tuner.store import Ledger, RecordReader, Studies, WorkerIdentity, open_database
 
 COHORT = 64
 EVALUATIONS = 10
-_FILLING = 500
 _STEPS = 500
 
 T = TypeVar("T")
@@ -47,7 +35,6 @@ class Past(contextlib.AbstractContextManager["Past"]):
         }
         self._spec = StudySpec.model_validate(tree).resolve()
         self._trials = trials
-        self._random = random.Random(0)  # noqa: S311 (no secret)
 
     def __enter__(self) -> Past:
         self._stack = contextlib.ExitStack()
@@ -60,22 +47,13 @@ class Past(contextlib.AbstractContextManager["Past"]):
         self._reader = RecordReader(database, study)
         self._proposer = Proposer(self._spec, 0)
         self._pruner = Pruner(self._spec, self._proposer.history)
-        self._fill()
+        self._writer = Writer(self._ledger, self._spec)
+        self._writer.fill(self._trials)
+        self._catch_up()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-    def _fill(self) -> None:
-        """Writes the past, drawn at random, in large groups."""
-        random_search = Proposer(self._spec.model_copy(update={"search": _random(self._spec)}), 0)
-        for first in range(0, self._trials, _FILLING):
-            count = min(_FILLING, self._trials - first)
-            leases = self._ledger.start_many([], random_search.propose_many(count))
-            for index in range(1, EVALUATIONS + 1):
-                self._report(leases, index)
-            self._end(leases)
-        self._catch_up()
 
     def measure(self) -> dict[str, float]:
         """Has a cohort asked for, started, reported, judged and ended; returns seconds of each."""
@@ -84,42 +62,20 @@ class Past(contextlib.AbstractContextManager["Past"]):
         leases = _time(spent, "starting", lambda: self._ledger.start_many([], proposals))
         records = {r.number: r for r in _time(spent, "starting", self._catch_up)}
         lanes = [records[lease.number] for lease in leases]
-        values = _time(spent, "one report", lambda: self._report(leases, 1))
+        values = _time(spent, "one report", lambda: self._writer.report(leases, 1))
         at = progress_at(self._spec, 1, _STEPS)
         judged = [(lane, {at: value}) for lane, value in zip(lanes, values, strict=True)]
         _time(spent, "judging it", lambda: self._pruner.judge(judged, _STEPS))
         for index in range(2, EVALUATIONS + 1):
-            self._report(leases, index)
-        _time(spent, "ending", lambda: self._end(leases))
+            self._writer.report(leases, index)
+        _time(spent, "ending", lambda: self._writer.end(leases))
         _time(spent, "ending", self._catch_up)
         return spent
-
-    def _report(self, leases: Sequence[Lease], index: int) -> list[float]:
-        step, at = index * _STEPS // EVALUATIONS, progress_at(self._spec, index, _STEPS)
-        values = [self._random.random() for _ in leases]
-        reports = [
-            LaneReport(lease, at, value, [(step, name, value) for name in ("val_loss", "loss")])
-            for lease, value in zip(leases, values, strict=True)
-        ]
-        self._ledger.report_many(step, reports)
-        return values
-
-    def _end(self, leases: Sequence[Lease]) -> None:
-        attributes = {"steps": _STEPS, "train_s": 1.0, "eval_s": 0.1, "metrics": {"val_loss": 0.5}}
-        endings = [
-            LaneEnding(lease, TrialState.COMPLETE, self._random.random(), attributes)
-            for lease in leases
-        ]
-        self._ledger.finish_many(endings)
 
     def _catch_up(self) -> list[TrialRecord]:
         news = self._reader.sync()
         self._proposer.history.add(news)
         return news
-
-
-def _random(spec: StudySpec) -> object:
-    return spec.search.model_copy(update={"sampler": "random"})
 
 
 def _time(spent: dict[str, float], operation: str, work: Callable[[], T]) -> T:

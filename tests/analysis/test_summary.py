@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tuner.analysis.summary import StudySummary, best_of, summarize
 from tuner.domain.dimensions import Value
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, Proposal, TrialRecord
+from tuner.domain.trials import Decoder, Outcome, Proposal, TrialConfig, TrialRecord
 
 OPTIMIZERS = ("sgd", "adam", "muon")
 
@@ -288,3 +288,28 @@ def test_what_the_study_file_fixes_is_not_called_an_optimizer_s_own_default():
     assert default_of({}) == 0.5
     assert default_of({"adam": {"lr": 0.001}}) == 0.5
     assert default_of({"adam": {"lr": 0.02}}) is None
+
+
+def test_configurations_that_ran_again_are_found_without_looking_closely_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    rates = [1e-3 * (1 + number / 300) for number in range(300)]
+    records = [
+        trial(number, "adam", 1.0, params={"adam.lr": rate}) for number, rate in enumerate(rates)
+    ]
+    records.append(trial(300, "adam", 0.5, params={"adam.lr": rates[7]}))
+    records.append(trial(301, "sgd", 0.5, params={"sgd.lr": rates[9]}))
+    records.append(trial(302, "adam", 0.5, preset="default"))  # which is the first of the rates
+    records.append(trial(303, "adam", schedule="cosine", value=0.5, params={"adam.lr": rates[5]}))
+    looked: list[Proposal] = []
+    decode_one = Decoder.decode
+
+    def note(decoder: Decoder, proposal: Proposal) -> TrialConfig:
+        looked.append(proposal)
+        return decode_one(decoder, proposal)
+
+    summary = summary_of(*records)
+    monkeypatch.setattr(Decoder, "decode", note)
+    repeats = summary.repeats
+    assert [[r.number for r in records] for records in repeats] == [[0, 302], [7, 300]]
+    assert len(looked) < 10

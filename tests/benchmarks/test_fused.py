@@ -19,6 +19,7 @@ from benchmarks.curves import Panel, draw
 from benchmarks.fused import MANY, compare, describe, gap
 from benchmarks.fused_studies import run_ours, run_plain
 from benchmarks.fused_ways import Job
+from benchmarks.growth_study import SIZE, measure_study
 from benchmarks.workloads import SIZES, load
 
 
@@ -62,16 +63,39 @@ def test_whole_studies_search_one_space_and_their_time_adds_up(tmp_path: Path):
 def test_growth_is_written_as_figures_and_as_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    small = ["--lanes", "2", "--trials", "10", "--parameters", "100", "1000", "--eager"]
+    small = ["--lanes", "2", "--trials", "10", "--parameters", "100", "1000", "--studies"]
+    small += ["--eager"]
     monkeypatch.setattr("sys.argv", ["growth", "--folder", str(tmp_path), *small])
     growth.main()
     found = json.loads((tmp_path / "growth.json").read_text())
-    lanes, past, model = found.values()
+    lanes, past, model, studies = found.values()
+    assert studies == {}
     assert lanes["digits, lanes, traced"].keys() == {"2"}
     assert past.keys() == {"asking", "starting", "one report", "judging it", "ending"}
     assert model["one model"].keys() == {"93", "1033"}
     assert all(cost > 0 for line in (*lanes.values(), *past.values()) for cost in line.values())
     ET.fromstring((tmp_path / "growth.svg").read_text())  # noqa: S314 (our own)
+
+
+def test_growth_leaves_a_part_without_sizes_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = {part: {"a line": {"10": 2.0, "1000": 3.0}} for part in growth.PARTS}
+    (tmp_path / "growth.json").write_text(json.dumps(before))
+    none = ["--lanes", "--trials", "--parameters", "--studies"]
+    monkeypatch.setattr("sys.argv", ["growth", "--folder", str(tmp_path), *none])
+    growth.main()
+    assert json.loads((tmp_path / "growth.json").read_text()) == before
+    drawn = (tmp_path / "growth.svg").read_text()
+    assert drawn.count("a line") == len(growth.PARTS)
+
+
+@pytest.mark.slow
+def test_what_commands_take_on_a_study_of_many_trials_is_measured():
+    found = measure_study(40)
+    assert found.keys() == {"report", "page", SIZE, "a worker's start", "between trials"}
+    assert min(found.values()) > 0
+    assert found[SIZE] < 3
 
 
 def test_curves_lie_within_their_frame():

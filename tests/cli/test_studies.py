@@ -127,7 +127,7 @@ def test_every_view_of_a_study_tells_of_it(
     page = typed("study", "report", "parabola", "--format", "html", "--output", "report.html")
     assert page.returncode == 0, page.stderr
     html = (project / "report.html").read_text()
-    assert html.count('class="plotly-graph-div"') == 4
+    assert html.count('<div class="figure">') == 4
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", html)
 
     deleted = typed("study", "delete", "parabola", "--yes")

@@ -13,10 +13,10 @@ from tuner.domain.trials import (
     Outcome,
     TrialConfig,
     TrialRecord,
-    axes_of,
     bent_defaults,
     decode,
     default_proposals,
+    known_axes,
     ran_own_defaults,
 )
 
@@ -142,7 +142,7 @@ def test_what_is_tried_in_place_of_a_default_lies_on_its_axis():
     [proposal] = default_proposals(spec)
     names = ["adam.lr", "adam.eps", "momentum_warmup"]
     assert set(names) <= proposal.params.keys()
-    assert axes_of(spec, names).keys() == set(names)
+    assert set(names) <= known_axes(spec).keys()
 
 
 def test_a_stored_spec_knows_which_axes_were_written():

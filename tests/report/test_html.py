@@ -9,7 +9,6 @@ from tests.report.summaries import averaging_summary, make_spec, mixed_summary, 
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome
 from tuner.report.html import to_html
-from tuner.search import History
 
 LOADING = {"src", "href", "data", "poster", "srcset", "action"}
 
@@ -34,9 +33,7 @@ class Page(HTMLParser):
 
 
 def render(summary: StudySummary) -> str:
-    history = History(summary.spec)
-    history.add(summary.records)
-    return to_html(summary, history.study)
+    return to_html(summary, summary.records)
 
 
 def page_of(summary: StudySummary) -> Page:

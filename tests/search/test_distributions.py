@@ -10,7 +10,7 @@ from optuna.distributions import (
 
 from tests.search.studies import make_spec
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int
-from tuner.search.distributions import distributions_of, to_distribution
+from tuner.search.distributions import Distributions, to_distribution
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_an_axis_becomes_optuna_s_distribution(axis: Dimension, distribution: Ba
 
 def test_a_trial_has_the_distributions_of_its_parameters_alone():
     params = {"optimizer": "adam", "schedule": "cosine", "adam.lr": 0.1, "cosine.warmup": 0.0}
-    distributions = distributions_of(make_spec(), params)
+    distributions = Distributions(make_spec()).of(params)
     assert distributions == {
         "optimizer": CategoricalDistribution(("sgd", "adam", "muon")),
         "schedule": CategoricalDistribution(("constant", "cosine", "step")),
@@ -42,8 +42,8 @@ def test_a_trial_has_the_distributions_of_its_parameters_alone():
 def test_a_searched_batch_size_has_a_distribution():
     spec = make_spec(train={"batch_size": {"choices": [32, 64]}})
     params = {"optimizer": "sgd", "schedule": "constant", "batch_size": 32}
-    assert distributions_of(spec, params)["batch_size"] == CategoricalDistribution((32, 64))
+    assert Distributions(spec).of(params)["batch_size"] == CategoricalDistribution((32, 64))
 
 
 def test_what_the_study_does_not_know_is_left_out():
-    assert distributions_of(make_spec(), {"rprop.lr": 0.1}) == {}
+    assert Distributions(make_spec()).of({"rprop.lr": 0.1}) == {}

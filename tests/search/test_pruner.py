@@ -21,6 +21,7 @@ from tuner.search.lanes import OWN_TRIALS, STARTUP_TRIALS
 STEPS = (20, 40, 60, 80, 100)
 MAXIMIZE = {"study": {"name": "s", "workload": "a:B", "direction": "maximize"}}
 RUNNING = record_of(99, Outcome.RUNNING)
+ENDED = (Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
 
 
 def pruner_after(trials: int, spec: StudySpec | None = None, **tables: Any) -> Pruner:
@@ -340,3 +341,47 @@ def test_a_pruner_of_the_user_s_sees_the_lanes_as_running_trials():
     lanes[1] = lanes[1][0], curve(1.0, 2)
     pruner._history.add([record_of(101, Outcome.PRUNED, 1.0, curve(1.0, 2))])
     assert pruner.judge(lanes) == [True, False, False]
+
+
+@pytest.mark.parametrize("name", ["median", "asha", "hyperband"])
+def test_a_pruner_looks_at_each_trial_of_the_past_once(monkeypatch: pytest.MonkeyPatch, name: str):
+    pruner = pruner_after(200, search={"pruner": name})
+    looks = 0
+    get = FrozenTrial.__getattribute__
+
+    def count(trial: FrozenTrial, name: str) -> Any:
+        nonlocal looks
+        looks += name == "intermediate_values"
+        return get(trial, name)
+
+    monkeypatch.setattr(FrozenTrial, "__getattribute__", count)
+    points = 3 if name == "median" else 1  # where one is judged
+    pruner.judge([(RUNNING, curve(50.0, points))])
+    assert looks >= 200
+    looks = 0
+    for level in (50.0, 150.0):
+        pruner.judge([(RUNNING, curve(level, points))])
+    assert looks < 40
+
+
+@pytest.mark.parametrize("name", ["median", "asha", "hyperband"])
+@given(data=st.data())
+def test_what_a_pruner_has_learnt_makes_no_difference(name: str, data: st.DataObject):
+    """One that has judged all along judges as one that hears of the same past at once."""
+    spec = make_spec(search={"pruner": name})
+    along, records = Pruner(spec, History(spec)), list[TrialRecord]()
+    numbers = st.integers(0, 12)
+    for _ in range(data.draw(st.integers(1, 12))):
+        outcome = data.draw(st.sampled_from([Outcome.RUNNING, *ENDED]))
+        points = data.draw(st.integers(0, 5))
+        level = float(data.draw(st.integers(0, 4)))
+        record = record_of(data.draw(numbers), outcome, level, curve(level, points))
+        records.append(record)
+        along._history.add([record])
+        lanes = [
+            (record_of(number, Outcome.RUNNING), curve(float(number % 5), points))
+            for number in data.draw(st.lists(numbers, min_size=1, max_size=4, unique=True))
+        ]
+        late = Pruner(spec, History(spec))
+        late._history.add(records)
+        assert along.judge(lanes) == late.judge(lanes)

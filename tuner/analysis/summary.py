@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from tuner.domain.lengths import split_by_length
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.trials import (
+    Decoder,
     Outcome,
     TrialConfig,
     TrialRecord,
@@ -102,7 +103,7 @@ class StudySummary:
         best: The best complete trial, or None.
         optimizers: One entry an optimizer, best first.
         averages: One entry an average, best first; none where no trial averages.
-        records: Every trial, by number.
+        records: Every trial, by number, without its evaluations.
         apart: Complete trials that have trained for longer or shorter than the ranked ones.
         wall_s: Seconds during which at least one worker lived.
         training_s: Seconds spent in training steps, all trials together.
@@ -141,12 +142,17 @@ class StudySummary:
     @property
     def repeats(self) -> list[tuple[TrialRecord, ...]]:
         """The trials of every configuration that ran more than once, to the end or not."""
-        alike: dict[str, list[TrialRecord]] = {}
+        decoder = Decoder(self.spec)
+        similar: dict[Hashable, list[TrialRecord]] = defaultdict(list)
         for record in self.records:
             if record.outcome not in (Outcome.RUNNING, Outcome.WAITING, Outcome.FAILED):
-                config = decode(self.spec, record.proposal)
-                alike.setdefault(json.dumps(asdict(config), sort_keys=True), []).append(record)
-        return [tuple(records) for records in alike.values() if len(records) > 1]
+                similar[decoder.sketch(record.proposal)].append(record)
+        alike: dict[str, list[TrialRecord]] = defaultdict(list)
+        for record in (r for records in similar.values() if len(records) > 1 for r in records):
+            config = asdict(decoder.decode(record.proposal))
+            alike[json.dumps(config, sort_keys=True)].append(record)
+        repeats = [tuple(records) for records in alike.values() if len(records) > 1]
+        return sorted(repeats, key=lambda records: records[0].number)
 
     @property
     def trials_per_hour(self) -> float:
@@ -194,8 +200,9 @@ def summarize(
     counts = Counter(record.outcome.value for record in records)
     ranked, apart = split_by_length(records)
     best = _first(spec, ranked)
+    own, rivals = _by_optimizer(records), _by_optimizer(ranked)
     summaries = [
-        _summarize_optimizer(spec, optimizer, records, ranked)
+        _summarize_optimizer(spec, optimizer, own[optimizer], rivals[optimizer])
         for optimizer in spec.space.optimizers
     ]
     return StudySummary(
@@ -230,14 +237,16 @@ def _first(spec: StudySpec, ranked: Iterable[TrialRecord]) -> TrialRecord | None
     return min(ranked, key=lambda r: (_rank(spec, r.value), r.number), default=None)
 
 
+def _by_optimizer(records: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    found: dict[str, list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        found[record.optimizer].append(record)
+    return found
+
+
 def _summarize_optimizer(
-    spec: StudySpec,
-    optimizer: str,
-    records: Sequence[TrialRecord],
-    ranked: Sequence[TrialRecord],
+    spec: StudySpec, optimizer: str, own: Sequence[TrialRecord], rivals: Sequence[TrialRecord]
 ) -> OptimizerSummary:
-    own = [record for record in records if record.optimizer == optimizer]
-    rivals = [record for record in ranked if record.optimizer == optimizer]
     best = _first(spec, rivals)
     default = _first(spec, [record for record in rivals if ran_own_defaults(spec, record)])
     outcomes = Counter(record.outcome for record in own)
@@ -261,8 +270,9 @@ def _summarize_averages(
     if spec.train.averages == (NO_AVERAGE,):
         return ()
     own: dict[str, list[TrialRecord]] = {average: [] for average in spec.train.averages}
+    decoder = Decoder(spec)
     for record in records:
-        own.setdefault(decode(spec, record.proposal).average, []).append(record)
+        own.setdefault(decoder.decode(record.proposal).average, []).append(record)
     summaries = [
         summarize_average(average, trials, lambda value: _rank(spec, value), apart)
         for average, trials in own.items()

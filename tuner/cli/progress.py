@@ -74,7 +74,7 @@ def watch(
     """
     out = console(stderr=True)
     scene = Scene(database, study, fuse)
-    reader = RecordReader(database, study)
+    reader = RecordReader(database, study, evaluations=False)
     roster = Roster()
     failures: list[Exit] = []
     display: _Live | Lines = _Live(out) if out.is_terminal else Lines(out)

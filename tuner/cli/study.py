@@ -245,10 +245,10 @@ def delete(name: str, storage: str | None, yes: bool) -> None:
     """Delete a study with its trials, checkpoints and logs."""
     from tuner.service.folders import remove_folder
     from tuner.service.ownership import find_folder
-    from tuner.store import Studies, read_records
+    from tuner.store import Studies
 
     database, handle = _find(name, storage)
-    count = len(read_records(database, handle))
+    count = Studies(database).count_trials(handle)
     if not yes:
         click.confirm(f"Delete {name!r} and its {count} trials from {database.name}?", abort=True)
     folder, ours = find_folder(database, handle)
@@ -299,7 +299,7 @@ def report(name: str, storage: str | None, style: str, output: Path | None, forc
     if style == "terminal" and output is None:
         print_report(summary, console())
     else:
-        _write(_render(style, summary, database), output, force=force)
+        _write(_render(style, summary, database, handle), output, force=force)
 
 
 @study.command(
@@ -363,7 +363,7 @@ def _set_state(name: str, storage: str | None, state: StudyState) -> None:
         click.echo(f"{name!r} {_ORDERED[state].format(name=shlex.quote(name))}")
 
 
-def _render(style: str, summary: StudySummary, database: Database) -> str:
+def _render(style: str, summary: StudySummary, database: Database, handle: StudyHandle) -> str:
     import json
 
     if style == "json":
@@ -375,13 +375,11 @@ def _render(style: str, summary: StudySummary, database: Database) -> str:
 
         return to_markdown(summary)
     if style == "html":
-        import optuna
-
+        from tuner.report.figures import choose_curves
         from tuner.report.html import to_html
+        from tuner.store.records import read_some
 
-        return to_html(
-            summary, optuna.load_study(study_name=summary.name, storage=database.storage)
-        )
+        return to_html(summary, read_some(database, handle, choose_curves(summary)))
     from tuner.report.terminal import TextConsole, print_report
 
     text = io.StringIO()

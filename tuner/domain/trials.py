@@ -239,9 +239,9 @@ def root_axes(spec: StudySpec) -> dict[str, Dimension]:
 
 def ran_own_defaults(spec: StudySpec, record: TrialRecord) -> bool:
     """Tells whether a trial ran its optimizer's own defaults, and nothing the study file fixes."""
-    row = OPTIMIZERS[record.optimizer]
-    values = decode(spec, record.proposal).optimizer_values
-    return record.is_default and values == row.decode({})
+    if not record.is_default:
+        return False
+    return decode(spec, record.proposal).optimizer_values == OPTIMIZERS[record.optimizer].decode({})
 
 
 def known_axes(spec: StudySpec) -> dict[str, Dimension]:
@@ -250,21 +250,6 @@ def known_axes(spec: StudySpec) -> dict[str, Dimension]:
     for branch, branch_axes in spec.branches().items():
         axes |= {f"{branch}.{key}": axis for key, axis in branch_axes.items()}
     return axes
-
-
-def axes_of(spec: StudySpec, names: Collection[str]) -> dict[str, Dimension]:
-    """Returns the axes that some parameters are searched on, by name, without those on none.
-
-    Args:
-        spec: A resolved spec.
-        names: Parameters of a trial.
-    """
-    axes, branches = root_axes(spec), spec.branches()
-    for name in names:
-        branch, _, key = name.rpartition(".")
-        if key in branches.get(branch, {}):
-            axes[name] = branches[branch][key]
-    return {name: axes[name] for name in names if name in axes}
 
 
 def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
@@ -306,41 +291,74 @@ def bent_defaults(spec: StudySpec, params: Mapping[str, Value]) -> list[BentDefa
 
 def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
     """Returns what a trial at this point trains with."""
-    params, known = proposal.params, axes_of(spec, proposal.params)
-    chosen: dict[str, str] = {}
-    points: dict[str, dict[str, Value]] = {}
-    for table, branch, axes in branches_of(spec, params):
-        if table == "network":
-            continue
-        chosen[table], prefix = branch, f"{branch}."
-        points[table] = {key: axis.value for key, axis in axes.items() if isinstance(axis, Fixed)}
-        points[table] |= {
-            key.removeprefix(prefix): value
-            for key, value in params.items()
-            if key.startswith(prefix)
-        }
+    return Decoder(spec).decode(proposal)
 
-    def common(name: str) -> Value:
+
+class Decoder:
+    """Tells of many points of one search space what trials train with there.
+
+    Args:
+        spec: A resolved spec.
+    """
+
+    def __init__(self, spec: StudySpec) -> None:
+        self._spec = spec
+        self._known = known_axes(spec)
+
+    def decode(self, proposal: Proposal) -> TrialConfig:
+        """Returns what a trial at this point trains with."""
+        spec, params = self._spec, proposal.params
+        chosen: dict[str, str] = {}
+        points: dict[str, dict[str, Value]] = {}
+        for table, branch, axes in branches_of(spec, params):
+            if table == "network":
+                continue
+            chosen[table], prefix = branch, f"{branch}."
+            points[table] = {k: axis.value for k, axis in axes.items() if isinstance(axis, Fixed)}
+            points[table] |= {
+                key.removeprefix(prefix): value
+                for key, value in params.items()
+                if key.startswith(prefix)
+            }
+        optimizer, schedule, average = chosen["optimizer"], chosen["schedule"], chosen["average"]
+        values = OPTIMIZERS[optimizer].decode(points["optimizer"])
+        warmup = float(self._common("momentum_warmup", params))
+        return TrialConfig(
+            optimizer=optimizer,
+            optimizer_values=values,
+            networks=_decode_networks(spec, optimizer, params, values),
+            schedule=schedule,
+            schedule_values=SCHEDULES[schedule].decode(points["schedule"]),
+            batch_size=to_batch_size(self._common("batch_size", params)),
+            groups=tuple(decode_group(group, params) for group in spec.train.groups),
+            own={name: value for name, value in params.items() if name not in self._known},
+            average=average,
+            average_values=AVERAGES[average].decode(points["average"]),
+            momentum_warmup=warmup if _warms_momentum(params) else 0.0,
+        )
+
+    def sketch(self, proposal: Proposal) -> Hashable:
+        """Returns what tells most configurations apart, for a fraction of what decoding costs.
+
+        That is the optimizer and the first of its hyperparameters: equal where configurations are.
+        """
+        params = proposal.params
+        optimizer = str(params["optimizer"])
+        axes, point = self._spec.optimizer.get(optimizer, {}), dict[str, Value]()
+        knobs = OPTIMIZERS[optimizer].hyperparameters[:1]
+        for knob in knobs:
+            for key in (*knob.keys, knob.switch_name):
+                axis, name = axes.get(key), f"{optimizer}.{key}"
+                if name in params:
+                    point[key] = params[name]
+                elif isinstance(axis, Fixed):
+                    point[key] = axis.value
+        return optimizer, *(knob.decode(point) for knob in knobs)
+
+    def _common(self, name: str, params: Mapping[str, Value]) -> Value:
         """Returns a value of the [train] table, which every trial has."""
-        axis: Dimension = getattr(spec.train, name)
+        axis: Dimension = getattr(self._spec.train, name)
         return axis.value if isinstance(axis, Fixed) else params.get(name, 0)
-
-    warmup = float(common("momentum_warmup"))
-    optimizer, schedule, average = chosen["optimizer"], chosen["schedule"], chosen["average"]
-    values = OPTIMIZERS[optimizer].decode(points["optimizer"])
-    return TrialConfig(
-        optimizer=optimizer,
-        optimizer_values=values,
-        networks=_decode_networks(spec, optimizer, params, values),
-        schedule=schedule,
-        schedule_values=SCHEDULES[schedule].decode(points["schedule"]),
-        batch_size=to_batch_size(common("batch_size")),
-        groups=tuple(decode_group(group, params) for group in spec.train.groups),
-        own={name: value for name, value in params.items() if name not in known},
-        average=average,
-        average_values=AVERAGES[average].decode(points["average"]),
-        momentum_warmup=warmup if _warms_momentum(params) else 0.0,
-    )
 
 
 def _decode_networks(

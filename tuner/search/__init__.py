@@ -1,7 +1,7 @@
 """What to try next, and what to stop: Optuna's samplers and pruners over records of the past."""
 
 from tuner.search.history import History
-from tuner.search.proposer import Proposer, template_of
+from tuner.search.proposer import Proposer
 from tuner.search.pruner import Pruner, build_pruner, needs_running
 from tuner.search.samplers import build_sampler
 
@@ -12,5 +12,4 @@ __all__ = [
     "build_pruner",
     "build_sampler",
     "needs_running",
-    "template_of",
 ]

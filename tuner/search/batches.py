@@ -16,8 +16,9 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.probability_distributions import _BatchedCategoricalDistributions
 from optuna.samplers._tpe.sampler import _split_trials, default_gamma
+from optuna.search_space.group_decomposed import _GroupDecomposedSearchSpace
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr, ndtri
 
 from tuner.domain.dimensions import Dimension, Fixed, Value
@@ -44,7 +45,9 @@ class BatchSampler(TPESampler):
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed=seed, multivariate=True, group=True)
+        self._group_decomposed_search_space = _Groups()
         self._spare = RandomSampler(seed=seed)
+        self._lesson: tuple[int, _Lesson] | None = None
 
     def draw_many(self, study: Study) -> Iterator[Callable[[str, Dimension], Value]]:
         """Returns one way after another to draw a point, all from the study as it is now.
@@ -66,14 +69,93 @@ class BatchSampler(TPESampler):
             return {}
         # Optuna looks at the study alone, here and below.
         self.infer_relative_search_space(study, None)  # type: ignore[arg-type]
-        below, above = _split_trials(study, trials, default_gamma(len(trials)))
+        lesson = _Lesson(study, trials)
         parts: dict[str, _Part] = {}
         for found in self._search_space_group.search_spaces:  # type: ignore[union-attr]
             space = {name: axis for name, axis in sorted(found.items()) if not axis.single()}
             if space:
-                part = _Part(self, study, space, below, above)
+                part = _Part(self, space, lesson)
                 parts |= dict.fromkeys(space, part)
         return parts
+
+    def _sample(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Returns a point of a part of the space, as Optuna does, which parts the past each time.
+
+        Here that is done once a question.
+        """
+        if self._lesson is None or self._lesson[0] != trial._trial_id:  # noqa: SLF001
+            trials = study._get_trials(deepcopy=False, states=_LEARNED_FROM, use_cache=True)  # noqa: SLF001
+            self._lesson = trial._trial_id, _Lesson(study, trials)  # noqa: SLF001
+        below, above = (
+            _ParzenEstimator(
+                dict(zip(search_space, points.T, strict=True)),
+                search_space,
+                self._parzen_estimator_parameters,
+            )
+            for points in self._lesson[1].observe(search_space)
+        )
+        points = below.sample(self._rng.rng, self._n_ei_candidates)
+        chosen = self._compare(points, self._compute_acquisition_func(points, below, above))
+        return {name: axis.to_external_repr(chosen[name]) for name, axis in search_space.items()}
+
+
+class _Groups(_GroupDecomposedSearchSpace):
+    """The parts of the space whose parameters occur together; Optuna's, which looks at all anew.
+
+    Trials with the same parameters as an earlier one part nothing further.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(include_pruned=True)
+        self._seen: set[frozenset[str]] = set()
+
+    def calculate(self, study: Study, use_cache: bool = False) -> Any:
+        """Returns the parts."""
+        trials = study._get_trials(deepcopy=False, states=_LEARNED_FROM, use_cache=use_cache)  # noqa: SLF001
+        for trial in trials:
+            names = frozenset(trial.distributions)
+            if names not in self._seen:
+                self._seen.add(names)
+                self._search_space.add_distributions(trial.distributions)
+        return self._search_space
+
+
+class _Lesson:
+    """The past as TPE sees it at one moment: what was good, and what was not."""
+
+    def __init__(self, study: Study, trials: list[FrozenTrial]) -> None:
+        self._sides = tuple(
+            _group_by_parameter(side)
+            for side in _split_trials(study, trials, default_gamma(len(trials)))
+        )
+
+    def observe(self, space: Mapping[str, BaseDistribution]) -> tuple[Points, ...]:
+        """Returns where good and bad trials lie that have some parameters, each as a matrix."""
+        return tuple(_observe(side, space) for side in self._sides)
+
+
+def _group_by_parameter(trials: list[FrozenTrial]) -> dict[str, list[dict[str, Any]]]:
+    """Returns the parameters of trials by each of their names, so that nobody looks at all."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for trial in trials:
+        params = trial.params
+        for name in params:
+            found.setdefault(name, []).append(params)
+    return found
+
+
+def _observe(
+    side: Mapping[str, list[dict[str, Any]]], space: Mapping[str, BaseDistribution]
+) -> Points:
+    having = side.get(next(iter(space)), [])
+    rows = [
+        [axis.to_internal_repr(params[name]) for name, axis in space.items()]
+        for params in having
+        if space.keys() <= params.keys()
+    ]
+    return np.array(rows, dtype=float).reshape(-1, len(space))
 
 
 def draw_evenly(random: RandomSampler, study: Study) -> Iterator[Callable[[str, Dimension], Value]]:
@@ -95,18 +177,12 @@ class _Part:
     """
 
     def __init__(
-        self,
-        sampler: BatchSampler,
-        study: Study,
-        space: Mapping[str, BaseDistribution],
-        below: list[Any],
-        above: list[Any],
+        self, sampler: BatchSampler, space: Mapping[str, BaseDistribution], lesson: _Lesson
     ) -> None:
         self._rng = sampler._rng.rng  # noqa: SLF001
         self._space = dict(space)
         self._sampler = sampler
-        self._study = study
-        self._split = (below, above)
+        self._lesson = lesson
         self._good: Any = None
         self._bad_points: list[list[float]] = []
         self._count = 0
@@ -121,7 +197,7 @@ class _Part:
     def _draw_some(self) -> list[dict[str, Value]]:
         """Returns points drawn at once: one at first, and then ever more."""
         if self._good is None:
-            below, above = (self._observe(trials) for trials in self._split)
+            below, above = self._lesson.observe(self._space)
             self._good, self._bad_points = self._fit(below), above.tolist()
         draws = max(1, self._count // 2)
         self._count += draws
@@ -137,11 +213,6 @@ class _Part:
             }
             for point in chosen
         ]
-
-    def _observe(self, trials: list[Any]) -> Points:
-        """Returns where trials lie that have these parameters, as Optuna's densities take them."""
-        seen = self._sampler._get_internal_repr(trials, self._space, self._study)  # noqa: SLF001
-        return np.stack(list(seen.values()), axis=1)
 
     def _fit(self, points: Points) -> Any:
         """Returns the density of points, Optuna's mixture of a kernel for each."""

@@ -13,7 +13,7 @@ from optuna.distributions import (
 
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import axes_of, walk
+from tuner.domain.trials import known_axes, walk
 
 
 def to_distribution(axis: Dimension) -> BaseDistribution:
@@ -29,18 +29,32 @@ def to_distribution(axis: Dimension) -> BaseDistribution:
             return CategoricalDistribution((axis.value,))
 
 
-def distributions_of(
-    spec: StudySpec, params: Mapping[str, Value], own_axes: Mapping[str, Dimension] | None = None
-) -> dict[str, BaseDistribution]:
-    """Returns the distribution of each parameter of a trial.
+class Distributions:
+    """The distributions of a search space, each made once for all trials that have it.
 
     Args:
-        spec: The resolved spec the trial was proposed from.
-        params: The trial's parameters by name.
-        own_axes: Where its workload's own hyperparameters were searched.
+        spec: The resolved spec the trials are proposed from.
     """
-    axes = {**(own_axes or {}), **axes_of(spec, params)}
-    return {name: to_distribution(axes[name]) for name in params if name in axes}
+
+    def __init__(self, spec: StudySpec) -> None:
+        self._known = {name: to_distribution(axis) for name, axis in known_axes(spec).items()}
+
+    def of(
+        self, params: Mapping[str, Value], own_axes: Mapping[str, Dimension] | None = None
+    ) -> dict[str, BaseDistribution]:
+        """Returns the distribution of each parameter of a trial, of those that are searched.
+
+        Args:
+            params: The trial's parameters by name.
+            own_axes: Where its workload's own hyperparameters were searched.
+        """
+        known = self._known
+        own = {name: to_distribution(axis) for name, axis in (own_axes or {}).items()}
+        return {
+            name: known[name] if name in known else own[name]
+            for name in params
+            if name in known or name in own
+        }
 
 
 def joint_space(spec: StudySpec) -> dict[str, BaseDistribution]:

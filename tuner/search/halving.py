@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
-from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from tuner.search.history import number_of
-from tuner.search.lanes import LanePruner, others_of, sign_of
+from tuner.search.lanes import LanePruner
+from tuner.search.past import Past, number_of
 
 ETA = 3
 """Of how many trials one goes on. Successive halving is least sensitive near e, and both papers
 use 3 or 4; with the usual ten evaluations 3 leaves two rungs, 4 only one."""
-
-_COMPETING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 class AshaPruner(LanePruner):
@@ -41,25 +39,44 @@ class AshaPruner(LanePruner):
     def __init__(self, evaluations: int, eta: int = ETA) -> None:
         self._eta = eta
         self._rungs = rungs(evaluations, eta)
+        self._seen = 0
+        # The costs of trials that are over, in order, by rung and bracket.
+        self._reached: dict[tuple[int, int], list[float]] = defaultdict(list)
 
-    def prune_lanes(self, study: Study, lanes: Sequence[FrozenTrial]) -> list[bool]:
+    def prune_lanes(self, past: Past, lanes: Sequence[FrozenTrial]) -> list[bool]:
         """Tells which lanes should stop, which they may where they have just reached a rung."""
+        self._learn(past)
         rung = max(len(lane.intermediate_values) for lane in lanes)
         if rung not in self._rungs:
             return [False] * len(lanes)
-        trials = (*lanes, *others_of(study, lanes, _COMPETING))
-        costs = [_cost_at(trial, rung, study.direction) for trial in trials]
-        first = [self.first_rung(number_of(trial)) for trial in trials]
-        reached: dict[int, list[float]] = {}
+        own = {number_of(lane) for lane in lanes}
+        others = [trial for number, trial in past.running.items() if number not in own]
+        costs = [_cost_at(trial, rung, past.sign) for trial in (*lanes, *others)]
+        first = [self.first_rung(number_of(trial)) for trial in (*lanes, *others)]
+        reached = {bracket: self._reached[rung, bracket].copy() for bracket in set(first)}
+        for trial in past.ended_as(lanes):
+            cost = _cost_at(trial, rung, past.sign)
+            if cost is not None:
+                reached[self.first_rung(number_of(trial))].remove(cost)
         for bracket, cost in zip(first, costs, strict=True):
             if cost is not None:
-                bisect.insort(reached.setdefault(bracket, []), cost)
+                bisect.insort(reached[bracket], cost)
         return [
             cost is not None
             and rung in self._rungs[bracket:]
             and _is_behind(cost, reached[bracket], self._eta)
             for bracket, cost in zip(first, costs[: len(lanes)], strict=False)
         ]
+
+    def _learn(self, past: Past) -> None:
+        """Takes in the trials that have ended since it last did."""
+        for trial in past.ended[self._seen :]:
+            for rung in self._rungs:
+                cost = _cost_at(trial, rung, past.sign)
+                if cost is not None:
+                    bracket = self.first_rung(number_of(trial))
+                    bisect.insort(self._reached[rung, bracket], cost)
+        self._seen = len(past.ended)
 
     def first_rung(self, number: int) -> int:
         """Returns the rung, counted from 0, at which a trial is judged first.
@@ -135,11 +152,11 @@ def _is_behind(cost: float, reached: list[float], eta: int) -> bool:
     return bisect.bisect_left(reached, cost) >= goes_on
 
 
-def _cost_at(trial: FrozenTrial, rung: int, direction: StudyDirection) -> float | None:
+def _cost_at(trial: FrozenTrial, rung: int, sign: float) -> float | None:
     """Returns how bad a trial was at a rung, or None if it did not get there."""
     curve = [value for _, value in sorted(trial.intermediate_values.items())]
     if len(curve) < rung:
         diverged = trial.state.is_finished() and curve and math.isnan(curve[-1])
         return math.inf if diverged else None
     value = curve[rung - 1]
-    return math.inf if math.isnan(value) else sign_of(direction) * value
+    return math.inf if math.isnan(value) else sign * value

@@ -6,6 +6,7 @@ worker reads anyway are mirrored into a study in memory, and Optuna is asked the
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Container, Iterable
 from dataclasses import replace
@@ -14,9 +15,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.domain.garbage import uncollected
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import RERUN_OF, Outcome, TrialRecord
-from tuner.search.distributions import distributions_of
+from tuner.search import informative
+from tuner.search.distributions import Distributions
+from tuner.search.past import Past
 from tuner.search.tried import Tried
 
 SAMPLER_STATE = "sampler"
@@ -24,6 +28,8 @@ SAMPLER_STATE = "sampler"
 
 _ROOTS = ("optimizer", "schedule", "batch_size", "average")
 """What a default has of the parameters that a sampler models."""
+
+_LEARNED_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
 
 _STATES = {
     Outcome.RUNNING: TrialState.RUNNING,
@@ -42,7 +48,9 @@ class History:
         sampler: Optuna's sampler, if the history is to be asked for proposals.
 
     Attributes:
-        study: Every trial that has started, as pruners are to see them.
+        study: Every trial that has started, as a pruner of the user's is to see them.
+        past: The same, as the pruners of ours compare them.
+        distributions: Those of the search space.
         asked: Where the sampler is asked: the trials that have the parameters it models, and
             the questions that are open.
         tried: The configurations that have started.
@@ -53,6 +61,8 @@ class History:
     def __init__(self, spec: StudySpec, sampler: optuna.samplers.BaseSampler | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spec = spec
+        self.distributions = Distributions(spec)
+        self.past = Past(spec.study.direction)
         self._started = _Mirror(spec)
         self._asked = _Mirror(spec, sampler)
         self.study = self._started.study
@@ -60,6 +70,7 @@ class History:
         self.tried = Tried(spec)
         self.ended: list[FrozenTrial] = []
         self.version = 0
+        self._forgets = False
         self._stages: dict[int, tuple[Outcome, bool]] = {}
 
     @property
@@ -69,29 +80,47 @@ class History:
 
     def add(self, records: Iterable[TrialRecord]) -> None:
         """Takes in trials that started, were evaluated or finished."""
-        for record in records:
-            trial = self.to_frozen(record)
-            stage = record.outcome, bool(record.own_axes)
-            if self._stages.get(record.number) != stage:
-                self._stages[record.number] = stage
-                self.version += 1
-            self.tried.add(record)
-            self._started.add(record.number, trial)
-            # A default has no parameters but its optimizer and schedule. TPE in groups takes it
-            # for what it is; other samplers would from then on model these two alone.
-            if not record.is_default or self._spec.search.sampler == "tpe":
-                if record.is_default:
-                    trial = self.to_frozen(_without_branches(record))
-                ended = self._asked.add(record.number, trial)
-                # What is run again was drawn by a person.
-                if ended is not None and RERUN_OF not in record.attributes:
-                    self.ended.append(ended)
+        with uncollected():
+            for record in records:
+                self._add(record)
+
+    def _add(self, record: TrialRecord) -> None:
+        trial = self.to_frozen(record)
+        stage = record.outcome, bool(record.own_axes)
+        if self._stages.get(record.number) != stage:
+            self._stages[record.number] = stage
+            self.version += 1
+        self.tried.add(record)
+        self._started.add(record.number, trial)
+        self.past.take_in(trial)
+        # A default has no parameters but its optimizer and schedule. TPE in groups takes it
+        # for what it is; other samplers would from then on model these two alone.
+        if not record.is_default or self._spec.search.sampler == "tpe":
+            if record.is_default:
+                trial = self.to_frozen(_without_branches(record))
+            ended = self._asked.add(record.number, trial)
+            # What is run again was drawn by a person.
+            if ended is not None and RERUN_OF not in record.attributes:
+                self.ended.append(ended)
+
+    def forget_least(self) -> None:
+        """Has TPE learn no longer from what tells it least, in a study of very many trials."""
+        if self._spec.search.sampler != "tpe":
+            return
+        trials = self.asked.get_trials(deepcopy=False, states=_LEARNED_FROM)
+        # Once some are forgotten, so are those that a worker who reads all at once would forget.
+        if self._forgets or len(trials) > informative.LIMIT:
+            self._forgets = True
+            kept = informative.choose(trials, self.past.sign, informative.LIMIT)
+            for place, trial in enumerate(trials):
+                if place not in kept:
+                    self.forget(trial)
 
     def notes_on(self, question: optuna.Trial) -> dict[str, Any]:
         """Returns what the sampler has noted with a question."""
         return self._asked.storage.get_trial(question._trial_id).system_attrs  # noqa: SLF001
 
-    def forget(self, question: optuna.Trial) -> None:
+    def forget(self, question: optuna.Trial | FrozenTrial) -> None:
         """Forgets a question: what came of it is, or will be, among the trials."""
         self._asked.storage.forget(question._trial_id)  # noqa: SLF001
 
@@ -104,7 +133,7 @@ class History:
         if record.outcome is Outcome.DIVERGED:
             evaluations[max(evaluations, default=0) + 1] = math.nan
         state = _STATES[record.outcome]
-        distributions = distributions_of(self._spec, record.proposal.params, record.own_axes)
+        distributions = self.distributions.of(record.proposal.params, record.own_axes)
         return FrozenTrial(
             number=record.number,
             state=state,
@@ -152,15 +181,33 @@ class AskedStudy(optuna.Study):
 
 
 class _Memory(optuna.storages.InMemoryStorage):
-    """A storage in memory that can forget trials."""
+    """A storage in memory, of one study, that takes trials as they are and can forget them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._forgotten: set[int] = set()
+        self._kept: dict[int, None] = {}
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Starts a trial; returns its id."""
+        trial_id = super().create_new_trial(study_id, template_trial)
+        self._kept[trial_id] = None
+        return trial_id
+
+    def adopt(self, study_id: int, trial: FrozenTrial) -> int:
+        """Takes in a trial as it is, and returns its id.
+
+        Optuna's own way copies all that hangs on it first, which takes a hundred times as long.
+        """
+        trial_id = self.create_new_trial(study_id)
+        adopted = copy.copy(trial)
+        adopted.number = adopted._trial_id = trial_id  # noqa: SLF001
+        self._set_trial(trial_id, adopted)
+        self._update_cache(trial_id, study_id)
+        return trial_id
 
     def forget(self, trial_id: int) -> None:
         """Has a trial as if it had never been."""
-        self._forgotten.add(trial_id)
+        self._kept.pop(trial_id, None)
 
     def get_all_trials(
         self,
@@ -168,9 +215,12 @@ class _Memory(optuna.storages.InMemoryStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Returns the trials of a study that have not been forgotten."""
-        trials = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        return [trial for trial in trials if trial._trial_id not in self._forgotten]  # noqa: SLF001
+        """Returns the trials of the study that have not been forgotten."""
+        every = super().get_all_trials(study_id, deepcopy=False)
+        trials = [every[trial_id] for trial_id in self._kept]  # ids count a study's trials
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
 
 
 class _Mirror:
@@ -203,7 +253,7 @@ class _Mirror:
                 storage.set_trial_state_values(known, TrialState.FAIL)
                 known = None
         if known is None:
-            self.ids[number] = storage.create_new_trial(self.study._study_id, trial)  # noqa: SLF001
+            self.ids[number] = storage.adopt(self.study._study_id, trial)  # noqa: SLF001
             return None
         # A training loop may ask for hyperparameters of its own while it runs.
         for name in trial.params.keys() - storage.get_trial(known).params.keys():
@@ -213,9 +263,3 @@ class _Mirror:
             storage.set_trial_intermediate_value(known, progress, value)
         storage.set_trial_state_values(known, trial.state, trial.values)
         return storage.get_trial(known) if trial.state.is_finished() else None
-
-
-def number_of(trial: FrozenTrial) -> int:
-    """Returns a mirrored trial's number in the database; in memory it may have another."""
-    number: int = trial.user_attrs["number"]
-    return number

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import abc
 import math
-from collections import Counter
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import optuna
-from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.search.history import number_of
+from tuner.search.past import Past
 
 STARTUP_TRIALS = 5
 """Others that a trial is compared with, at least, before the median pruner stops it."""
@@ -26,22 +25,19 @@ An optimizer that learns slowly at first would otherwise be known by its default
 Costs = npt.NDArray[np.float64]
 
 
-class LanePruner(optuna.pruners.BasePruner):
+class LanePruner(abc.ABC):
     """A pruner that ranks the lanes of a cohort against each other and against the past.
 
-    A trial that trains alone is a cohort of one lane.
+    A trial that trains alone is a cohort of one lane. A pruner serves one past, of which it learns
+    what has been added since it was last asked.
     """
 
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Tells whether a trial should stop."""
-        return self.prune_lanes(study, [trial])[0]
-
     @abc.abstractmethod
-    def prune_lanes(self, study: Study, lanes: Sequence[FrozenTrial]) -> list[bool]:
+    def prune_lanes(self, past: Past, lanes: Sequence[FrozenTrial]) -> list[bool]:
         """Tells which lanes should stop; what it says of those that are over means nothing.
 
         Args:
-            study: The past; what it holds of the lanes themselves does not count.
+            past: The past; what it holds of the lanes themselves does not count.
             lanes: All trials of the cohort; those with fewer evaluations than others are over.
         """
 
@@ -59,47 +55,48 @@ class MedianPruner(LanePruner):
 
     def __init__(self, first: int) -> None:
         self._first = first
+        self._seen = 0
+        # Of complete trials: how many each optimizer has, and their costs by progress.
+        self._through: Counter[str] = Counter()
+        self._costs: dict[int, array[float]] = defaultdict(lambda: array("d"))
 
-    def prune_lanes(self, study: Study, lanes: Sequence[FrozenTrial]) -> list[bool]:
+    def prune_lanes(self, past: Past, lanes: Sequence[FrozenTrial]) -> list[bool]:
         """Tells which lanes should stop."""
+        self._learn(past)
         progress = max(lane.last_step or 0 for lane in lanes)
-        complete = others_of(study, lanes, (TrialState.COMPLETE,))
-        present = _costs(lanes, progress, study.direction)
+        own = [t for t in past.ended_as(lanes) if t.state is TrialState.COMPLETE]
+        through = self._through - Counter(trial.params["optimizer"] for trial in own)
+        present = _costs(lanes, progress, past.sign)
         trains = ~np.isnan(present)
         stops = np.full(len(lanes), fill_value=False)
-        if progress >= self._first and len(complete) + trains.sum() > STARTUP_TRIALS:
-            past = _costs(complete, progress, study.direction)
-            best = np.array([_least_cost(lane, study.direction) for lane in lanes])[trains]
-            bars = _medians_of_others(past[~np.isnan(past)], present[trains])
+        if progress >= self._first and through.total() + trains.sum() > STARTUP_TRIALS:
+            complete = np.array(self._costs.get(progress, ()))
+            for cost in _costs(own, progress, past.sign):
+                complete = np.delete(complete, np.flatnonzero(complete == cost)[:1])
+            best = np.array([_least_cost(lane, past.sign) for lane in lanes])[trains]
+            bars = _medians_of_others(complete, present[trains])
             optimizers = np.array([lane.params["optimizer"] for lane in lanes])[trains]
-            through = Counter(trial.params["optimizer"] for trial in complete)
             stops[trains] = (best > bars) & (_places(best, optimizers, through) >= OWN_TRIALS)
         return [bool(stop) for stop in stops]
 
-
-def others_of(
-    study: Study, lanes: Sequence[FrozenTrial], states: tuple[TrialState, ...]
-) -> list[FrozenTrial]:
-    """Returns the trials of a study in some states that are none of the lanes."""
-    own = {number_of(lane) for lane in lanes}
-    trials = study.get_trials(deepcopy=False, states=states)
-    return [trial for trial in trials if number_of(trial) not in own]
-
-
-def sign_of(direction: StudyDirection) -> float:
-    """Returns what values are multiplied with, so that the smaller is the better."""
-    return 1.0 if direction is StudyDirection.MINIMIZE else -1.0
+    def _learn(self, past: Past) -> None:
+        """Takes in the trials that have ended since it last did."""
+        for trial in past.ended[self._seen :]:
+            if trial.state is TrialState.COMPLETE:
+                self._through[trial.params["optimizer"]] += 1
+                for progress, value in trial.intermediate_values.items():
+                    if not math.isnan(value):
+                        self._costs[progress].append(past.sign * value)
+        self._seen = len(past.ended)
 
 
-def _costs(trials: Sequence[FrozenTrial], progress: int, direction: StudyDirection) -> Costs:
+def _costs(trials: Sequence[FrozenTrial], progress: int, sign: float) -> Costs:
     """Returns how bad trials were at a point of progress, NaN where they did not get there."""
-    sign = sign_of(direction)
     return np.array([sign * t.intermediate_values.get(progress, math.nan) for t in trials])
 
 
-def _least_cost(lane: FrozenTrial, direction: StudyDirection) -> float:
+def _least_cost(lane: FrozenTrial, sign: float) -> float:
     """Returns the cost of a lane's best evaluation so far."""
-    sign = sign_of(direction)
     return min((sign * value for value in lane.intermediate_values.values()), default=math.inf)
 
 

@@ -14,10 +14,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.samplers import SAMPLERS
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Proposal, decode, default_proposals, walk
+from tuner.domain.trials import Decoder, Proposal, default_proposals, walk
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search.batches import BatchSampler, draw_evenly
-from tuner.search.distributions import distributions_of, to_distribution
+from tuner.search.distributions import to_distribution
 from tuner.search.history import SAMPLER_STATE, History
 from tuner.search.samplers import build_sampler
 from tuner.search.tried import Remainder, key_of
@@ -50,6 +50,7 @@ class Proposer:
     def __init__(self, spec: StudySpec, seed: int) -> None:
         self.spec = spec
         self.history = History(spec, build_sampler(spec, seed))
+        self._decoder = Decoder(spec)
         self._open: list[optuna.Trial] = []
         self._spare = optuna.samplers.RandomSampler(seed=seed % 2**32)
         self._remainder = Remainder(spec, self.history.tried)
@@ -57,7 +58,7 @@ class Proposer:
 
     def defaults(self) -> list[FrozenTrial]:
         """Returns the trials the study starts with."""
-        return [template_of(self.spec, proposal) for proposal in default_proposals(self.spec)]
+        return [self._template(proposal) for proposal in default_proposals(self.spec)]
 
     def propose(self) -> FrozenTrial:
         """Returns a trial for the store to start, with parameters and attributes.
@@ -104,6 +105,7 @@ class Proposer:
         """
         self._close()
         self._tell_ended()
+        self.history.forget_least()
         tried, taken = self.history.tried, set[Hashable]()
 
         def is_new(params: Mapping[str, Value]) -> bool:
@@ -136,9 +138,9 @@ class Proposer:
             return None
         for draw in itertools.islice(draw_evenly(self._spare, study), _REDRAWS):
             if is_new(point := walk(self.spec, draw)):
-                return template_of(self.spec, Proposal(point))
+                return self._template(Proposal(point))
         left = self._remainder.find(is_new)
-        return None if left is None else template_of(self.spec, Proposal(left))
+        return None if left is None else self._template(Proposal(left))
 
     def _describe_end(self) -> str:
         sampler = self.spec.search.sampler
@@ -152,7 +154,7 @@ class Proposer:
         return f"search.sampler = {sampler!r} proposes nothing that has not been tried"
 
     def _company(self, trial: FrozenTrial) -> tuple[Hashable, ...]:
-        return decode(self.spec, Proposal(trial.params)).company
+        return self._decoder.decode(Proposal(trial.params)).company
 
     def suggest(self, name: str, axis: Dimension) -> tuple[Value, BaseDistribution]:
         """Returns a hyperparameter that a training loop asks for, drawn with the last proposal.
@@ -172,11 +174,11 @@ class Proposer:
             proposal = Proposal(walk(self.spec, self._suggest))
             # TPE notes its draw there, which the trial says anyway.
             state = {} if self.spec.search.sampler == "tpe" else self.history.notes_on(question)
-            yield template_of(self.spec, proposal, state)
+            yield self._template(proposal, state)
 
     def _draw_at_once(self, sampler: BatchSampler) -> Iterator[FrozenTrial]:
         for point in sampler.draw_many(self.history.asked):
-            yield template_of(self.spec, Proposal(walk(self.spec, point)))
+            yield self._template(Proposal(walk(self.spec, point)))
 
     def _ask(self) -> optuna.Trial:
         with self._explained():
@@ -216,6 +218,27 @@ class Proposer:
                 "Mend it, or take one of " + ", ".join(SAMPLERS) + "."
             ) from error
 
+    def _template(
+        self, proposal: Proposal, sampler_state: Mapping[str, Any] | None = None
+    ) -> FrozenTrial:
+        """Returns a proposal as a trial to start; its torch-form values go along as an attribute.
+
+        Args:
+            proposal: Where the trial lies.
+            sampler_state: What the sampler wants to find with the trial later, as JSON can hold it.
+        """
+        attributes: dict[str, object] = {"config": self._decoder.decode(proposal).to_json()}
+        if proposal.preset is not None:
+            attributes["preset"] = proposal.preset
+        if sampler_state:
+            attributes[SAMPLER_STATE] = dict(sampler_state)
+        return create_trial(
+            state=TrialState.RUNNING,
+            params=dict(proposal.params),
+            distributions=self.history.distributions.of(proposal.params),
+            user_attrs=attributes,
+        )
+
     @staticmethod
     def _draw(trial: optuna.Trial, name: str, axis: Dimension) -> Value:
         match axis:
@@ -227,27 +250,3 @@ class Proposer:
                 return cast("Value", trial.suggest_categorical(name, axis.choices))
             case Fixed():
                 return axis.value
-
-
-def template_of(
-    spec: StudySpec, proposal: Proposal, sampler_state: Mapping[str, Any] | None = None
-) -> FrozenTrial:
-    """Returns a proposal as a trial to start; its torch-form values go along as an attribute.
-
-    Args:
-        spec: The resolved spec.
-        proposal: Where the trial lies.
-        sampler_state: What the sampler wants to find with the trial later, as JSON can hold it.
-    """
-    config = decode(spec, proposal)
-    attributes: dict[str, object] = {"config": config.to_json()}
-    if proposal.preset is not None:
-        attributes["preset"] = proposal.preset
-    if sampler_state:
-        attributes[SAMPLER_STATE] = dict(sampler_state)
-    return create_trial(
-        state=TrialState.RUNNING,
-        params=dict(proposal.params),
-        distributions=distributions_of(spec, proposal.params),
-        user_attrs=attributes,
-    )

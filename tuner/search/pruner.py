@@ -10,7 +10,7 @@ import optuna
 from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.schedules import as_numbers, split_steps
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, TrialRecord, decode, steps_at
+from tuner.domain.trials import Decoder, Outcome, TrialRecord, steps_at
 from tuner.search.halving import AshaPruner, HyperbandPruner
 from tuner.search.history import History
 from tuner.search.lanes import LanePruner, MedianPruner
@@ -34,6 +34,7 @@ class Pruner:
 
     def __init__(self, spec: StudySpec, history: History) -> None:
         self._spec = spec
+        self._decoder = Decoder(spec)
         self._history = history
         self._pruner = build_pruner(spec)
 
@@ -77,20 +78,21 @@ class Pruner:
         records = [_stand(record, evaluations, present) for record, evaluations in lanes]
         if isinstance(self._pruner, LanePruner):
             trials = [self._history.to_frozen(record) for record in records]
-            behind = self._pruner.prune_lanes(self._history.study, trials)
+            behind = self._pruner.prune_lanes(self._history.past, trials)
             return [may and stops for may, stops in zip(judged, behind, strict=True)]
         if len(records) > 1:
             # One of the user's looks for the other lanes among the study's running trials.
             self._history.add(record for record in records if record.outcome is Outcome.RUNNING)
-        return [may and self._prunes(record) for may, record in zip(judged, records, strict=True)]
-
-    def _prunes(self, record: TrialRecord) -> bool:
-        return bool(self._pruner.prune(self._history.study, self._history.to_frozen(record)))
+        study, to_frozen = self._history.study, self._history.to_frozen
+        return [
+            may and bool(self._pruner.prune(study, to_frozen(record)))
+            for may, record in zip(judged, records, strict=True)
+        ]
 
     def _is_starting(
         self, record: TrialRecord, evaluations: Mapping[int, float], total_steps: int
     ) -> bool:
-        config = decode(self._spec, record.proposal)
+        config = self._decoder.decode(record.proposal)
         warmup, _ = split_steps(as_numbers(config.schedule_values), total_steps)
         slow = OPTIMIZERS[config.optimizer].slow_start(config.optimizer_values)
         return steps_at(self._spec, max(evaluations), total_steps) <= max(warmup, slow)
@@ -103,7 +105,7 @@ def _stand(record: TrialRecord, evaluations: Mapping[int, float], present: int) 
     return dataclasses.replace(record, outcome=outcome, evaluations=evaluations)
 
 
-def build_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
+def build_pruner(spec: StudySpec) -> LanePruner | optuna.pruners.BasePruner:
     """Returns the pruner of a study.
 
     Raises:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 from tuner.domain.dimensions import Value
 from tuner.domain.points import EndlessError, points_of
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Proposal, TrialRecord, decode, default_proposals
+from tuner.domain.trials import Decoder, Proposal, TrialRecord, default_proposals
 
 
 def key_of(params: Mapping[str, Value]) -> Hashable:
@@ -30,9 +30,9 @@ class Tried:
     """
 
     def __init__(self, spec: StudySpec) -> None:
-        self._spec = spec
+        self._decoder = Decoder(spec)
         self._points: set[Hashable] = set()
-        self._defaults = [decode(spec, proposal) for proposal in default_proposals(spec)]
+        self._defaults = [self._decoder.decode(each) for each in default_proposals(spec)]
         self.open_ended = False
 
     def add(self, record: TrialRecord) -> None:
@@ -48,7 +48,7 @@ class Tried:
         return key_of(params) in self._points or self._is_default(params)
 
     def _is_default(self, params: Mapping[str, Value]) -> bool:
-        return decode(self._spec, Proposal(dict(params))) in self._defaults
+        return self._decoder.decode(Proposal(dict(params))) in self._defaults
 
 
 class Remainder:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tuner.domain.spec import StudySpec
 from tuner.errors import LeaseLostError, StorageError, UnavailableError
-from tuner.search import Pruner
 from tuner.service.desk import Desk
 from tuner.service.endings import tell_ending
 from tuner.service.lane_task import LaneTask
@@ -56,7 +55,6 @@ class CohortTask:
     ) -> None:
         self._spec, self._desk, self._tasks, self._log = spec, desk, tasks, log
         self._metric = spec.study.metric
-        self._pruner = Pruner(spec, desk.proposer.history)
         self._lookout = Lookout(desk)
         self._outbox = Outbox(seed=desk.seed + tasks[0].number)
         self._outcomes: dict[int, Outcome] = {}
@@ -158,7 +156,7 @@ class CohortTask:
         except UnavailableError:
             return
         lanes = [task.judged(self._outcomes.get(i)) for i, task in enumerate(self._tasks)]
-        stops = self._pruner.judge(lanes, self._cohort.total_steps)
+        stops = self._desk.pruner.judge(lanes, self._cohort.total_steps)
         for lane in reports:
             if stops[lane] and lane not in self._outcomes:
                 self._outcomes[lane] = Outcome(Ending.PRUNED)

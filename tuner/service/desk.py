@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
-from tuner.domain.trials import Proposal, TrialConfig, TrialRecord, decode
+from tuner.domain.trials import Outcome, Proposal, TrialConfig, TrialRecord, decode
 from tuner.errors import ExhaustedError
-from tuner.search import Proposer
+from tuner.search import Proposer, Pruner
 from tuner.service.interruption import Interruption
 from tuner.service.presence import Presence
 from tuner.service.watchdog import Watchdog
@@ -30,6 +30,9 @@ class Desk:
         interruption: Tells when to stop.
         watchdog: Ends the process when it hangs.
         presence: Shows others on this machine that the worker lives.
+        running: The trials that are not over, by number.
+        failed: Those that have failed, by number.
+        over: The numbers of those that are over, however they ended.
     """
 
     ledger: Ledger
@@ -40,7 +43,9 @@ class Desk:
     interruption: Interruption
     watchdog: Watchdog
     presence: Presence
-    records: dict[int, TrialRecord] = field(default_factory=dict)
+    running: dict[int, TrialRecord] = field(default_factory=dict)
+    failed: dict[int, TrialRecord] = field(default_factory=dict)
+    over: set[int] = field(default_factory=set)
     failures_before: int = 0
     warned: set[str] = field(default_factory=set)
     leaving: bool = False
@@ -48,12 +53,22 @@ class Desk:
     def __post_init__(self) -> None:
         self._apart: list[FrozenTrial] = []
         self.defaults = self.proposer.defaults()
+        # One for all trials, so that it looks at the past once.
+        self.pruner = Pruner(self.proposer.spec, self.proposer.history)
 
     def catch_up(self) -> None:
         """Reads the trials that have started or finished since the last call."""
         news = self.reader.sync()
         self.proposer.history.add(news)
-        self.records |= {record.number: record for record in news}
+        for record in news:
+            self.running.pop(record.number, None)
+            self.failed.pop(record.number, None)
+            if record.outcome is Outcome.RUNNING:
+                self.running[record.number] = record
+                continue
+            self.over.add(record.number)
+            if record.outcome is Outcome.FAILED:
+                self.failed[record.number] = record
 
     def start(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[Lease]:
         """Starts new trials, as far as the budget has some left.

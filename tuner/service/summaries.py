@@ -19,7 +19,10 @@ from tuner.store.plans import read_plans
 
 
 def read_summary(database: Database, study: StudyHandle) -> StudySummary:
-    """Returns the summary of a study; trials that no worker trains count as waiting."""
+    """Returns the summary of a study; trials that no worker trains count as waiting.
+
+    Its trials come without their evaluations, from which it works nothing out.
+    """
     wall_s, worker_s = read_elapsed_s(database, study)
     return summarize(
         study.name,
@@ -46,8 +49,8 @@ def read_shown_state(database: Database, study: StudyHandle) -> StudyState:
 
 
 def read_shown(database: Database, study: StudyHandle) -> list[TrialRecord]:
-    """Returns the trials of a study; those that no worker trains are waiting."""
-    return show_waiting(database, study, read_records(database, study))
+    """Returns the trials of a study, without evaluations; those that no worker trains are waiting."""
+    return show_waiting(database, study, read_records(database, study, evaluations=False))
 
 
 def show_waiting(

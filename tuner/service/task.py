@@ -16,7 +16,6 @@ from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialRecord, decode
 from tuner.errors import StorageError, UnavailableError, WorkloadError
-from tuner.search import Pruner
 from tuner.service.checkpoints import Checkpoints
 from tuner.service.desk import Desk
 from tuner.service.endings import (
@@ -69,7 +68,6 @@ class Task:
         self._checkpoints = checkpoints
         self._log = log
         self._config = decode(spec, record.proposal)
-        self._pruner = Pruner(spec, desk.proposer.history)
         self._outbox = Outbox(seed=desk.seed + lease.number)
         self._reports = Reports(spec, record)
         self._lookout = Lookout(desk)
@@ -181,7 +179,7 @@ class Task:
             return True
         if self._lookout.stopped_by is not None:
             return False
-        return not self._pruner.should_prune(
+        return not self._desk.pruner.should_prune(
             self._record, self._reports.evaluations, self._present.total_steps
         )
 

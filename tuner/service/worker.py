@@ -18,7 +18,7 @@ import torch
 import tuner
 from tuner.domain.fusing import AUTO
 from tuner.domain.states import StudyState, announce_pause
-from tuner.domain.trials import Outcome, TrialRecord
+from tuner.domain.trials import TrialRecord
 from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
 from tuner.search import Proposer, needs_running
 from tuner.service.checkpoints import Checkpoints, sweep
@@ -143,7 +143,7 @@ class Worker:
     def _work(self, train: Train, desk: Desk) -> str:
         """Works, and returns why it has ended."""
         desk.patience.run(desk.catch_up)
-        desk.failures_before = sum(_failure_of(r) is not None for r in desk.records.values())
+        desk.failures_before = len(desk.failed)
         self._fusing = self._settle(train, desk)
         paused = False
         while not self.interruption.requested:
@@ -178,8 +178,7 @@ class Worker:
         trials = self.study.spec.budget.trials
         workers = desk.patience.run(lambda: read_workers(self.database, self.study, is_dead))
         alive = sum(row.state.present for row in workers)
-        ended = sum(record.outcome is not Outcome.RUNNING for record in desk.records.values())
-        left = math.ceil(max(0, trials - ended) / max(1, alive))
+        left = math.ceil(max(0, trials - len(desk.over)) / max(1, alive))
         with self.interruption.raising():
             desk.patience.run(lambda: fusing.settle(self.database, self.study, trials, left))
         return fusing
@@ -215,7 +214,7 @@ class Worker:
             desk.watchdog.rest()
 
     def _lane_task(self, desk: Desk, lease: Lease) -> LaneTask | None:
-        record = desk.records.get(lease.number)
+        record = desk.running.get(lease.number)
         if record is None or lease.checkpoint is not None or lease.attempt > 1:
             record = desk.patience.run(lambda: read_record(self.database, self.study, lease.number))
         if record is None:
@@ -277,14 +276,13 @@ class Worker:
             self.log(line)
 
     def _stop_if_all_fail(self, desk: Desk) -> None:
-        failures = [record for record in desk.records.values() if _failure_of(record)]
-        if len(failures) < ALIKE_FAILURES or len(failures) == desk.failures_before:
+        failures = list(desk.failed.values())
+        if (
+            len(failures) < max(ALIKE_FAILURES, len(desk.over))
+            or len(failures) == desk.failures_before
+        ):
             return
-        ended_otherwise = any(
-            record.outcome not in (Outcome.FAILED, Outcome.RUNNING)
-            for record in desk.records.values()
-        )
-        if ended_otherwise or len({_failure_of(record) for record in failures}) > 1:
+        if len({_failure_of(record) for record in failures}) > 1:
             return
         last = failures[-1].attributes
         raise WorkloadError(
@@ -294,8 +292,7 @@ class Worker:
         )
 
 
-def _failure_of(record: TrialRecord) -> str | None:
-    if record.outcome is not Outcome.FAILED:
-        return None
+def _failure_of(record: TrialRecord) -> str:
+    """Returns what a failed trial has in common with one that failed alike."""
     kind = str(record.attributes.get("error", "")).partition(":")[0]
     return f"{kind} at {record.attributes.get('error_at')}"

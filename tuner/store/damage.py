@@ -27,8 +27,18 @@ class Damaged:
     text: str
 
 
+_decode = json.JSONDecoder().raw_decode
+
+
 def parse_value(text: Any) -> Any:
     """Returns the value of an attribute, :class:`Damaged` where it is no JSON."""
+    try:
+        # This reads what has no space around it, as all that we write, in half of the time.
+        value, end = _decode(text)
+        if end == len(text):
+            return value
+    except (TypeError, ValueError, RecursionError):
+        pass
     try:
         return json.loads(text)
     except (TypeError, ValueError, RecursionError):

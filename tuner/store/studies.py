@@ -188,6 +188,11 @@ class Studies:
         spec = _parse(present.attributes[SPEC], f"study {name!r}")
         return StudyHandle(name, present.study_id, study.uuid, spec)
 
+    def count_trials(self, study: StudyHandle) -> int:
+        """Returns how many trials of a study have started; of a copy, the copy's."""
+        with self._database.read() as connection:
+            return ot.count_trials(connection, study.study_id)
+
     def delete(self, study: StudyHandle) -> bool:
         """Deletes a study and everything recorded of it; of a copy, no more than the copy.
 

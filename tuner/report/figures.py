@@ -1,0 +1,274 @@
+"""The plots of a study's page; of a large study a part is drawn, and each plot says which."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from plotly.graph_objects import Figure as Drawing
+from plotly.subplots import make_subplots
+
+from tuner.analysis.summary import StudySummary
+from tuner.domain.printable import printable
+from tuner.domain.trials import Outcome, TrialRecord
+
+CURVES = 200
+"""Curves that a page draws at most."""
+
+POINTS = 2_000
+"""Points that a plot of all trials has at most, and bars."""
+
+_COLOURS = {
+    Outcome.COMPLETE: "#1f6feb",
+    Outcome.PRUNED: "#e8912d",
+    Outcome.DIVERGED: "#a371f7",
+    Outcome.FAILED: "#d1242f",
+    Outcome.RUNNING: "#1a7f37",
+    Outcome.WAITING: "#8c959f",
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot.
+
+    Attributes:
+        title: What it shows.
+        data: What plotly draws, as JSON in which nothing ends a script.
+        note: Which trials it leaves out, if any.
+    """
+
+    title: str
+    data: str
+    note: str = ""
+
+
+def choose_curves(summary: StudySummary) -> list[int]:
+    """Returns the numbers of the trials whose curves are drawn.
+
+    That is all of them, or of each optimizer as many, where it has so many: half of them its best,
+    and the other half evenly from good to bad.
+    """
+    trials = _with_curves(summary)
+    by_optimizer: dict[str, list[TrialRecord]] = defaultdict(list)
+    for record in sorted(trials, key=_badness(summary)):
+        by_optimizer[record.optimizer].append(record)
+    chosen: list[int] = []
+    fewest_first = sorted(by_optimizer.values(), key=len)
+    for place, own in enumerate(fewest_first):
+        share = (CURVES - len(chosen)) // (len(fewest_first) - place)
+        best = share - share // 2
+        few = [*own[:best], *_spread(own[best:], share - best)]
+        chosen += [record.number for record in few]
+    return sorted(chosen)
+
+
+def draw_figures(summary: StudySummary, curves: Sequence[TrialRecord]) -> list[Figure]:
+    """Returns the plots of a study that has a complete trial.
+
+    Args:
+        summary: The study's results.
+        curves: The trials of :func:`choose_curves`, with their evaluations.
+    """
+    values = [value for record in curves for value in record.evaluations.values()]
+    values += [record.value for record in summary.records if record.value is not None]
+    scale = "log" if min(values) > 0 else "linear"
+    return [
+        *([_draw_lines(summary)] if any(a.line for a in summary.averages) else []),
+        _draw_history(summary, scale),
+        _draw_curves(summary, curves, scale),
+        _draw_choices(summary),
+        _draw_timeline(summary),
+    ]
+
+
+def _draw_lines(summary: StudySummary) -> Figure:
+    """Draws the metric from the last weights of each average's best trial to their average."""
+    drawn = Drawing()
+    for average in summary.averages:
+        if average.line:
+            places, values = zip(*average.line, strict=True)
+            name = f"{average.average}, trial {average.best_trial}"
+            drawn.add_scatter(x=places, y=values, mode="lines+markers", name=name)
+    ends = {"tickvals": [0, 0.5, 1], "ticktext": ["last weights", "half way", "average"]}
+    drawn.update_xaxes(**ends)
+    drawn.update_yaxes(title=_metric(summary))
+    drawn.update_layout(showlegend=True)
+    return _finish("From the last weights to their average", drawn)
+
+
+def _draw_history(summary: StudySummary, scale: str) -> Figure:
+    """Draws the values of complete trials, and the best one so far."""
+    complete = _complete(summary)
+    better = min if summary.spec.study.direction == "minimize" else max
+    values = [record.value for record in complete if record.value is not None]
+    bests = list(itertools.accumulate(values, better))
+    turns = [place for place, best in enumerate(bests) if place == 0 or best != bests[place - 1]]
+    turns = _spread(turns, POINTS // 2)
+    kept = {*turns, *_spread(range(len(complete)), POINTS - len(turns))}
+    shown = [record for place, record in enumerate(complete) if place in kept]
+    drawn = Drawing()
+    drawn.add_scatter(
+        x=[record.number for record in shown],
+        y=[record.value for record in shown],
+        mode="markers",
+        name=_metric(summary),
+    )
+    drawn.add_scatter(
+        x=[*(complete[place].number for place in turns), summary.records[-1].number],
+        y=[*(bests[place] for place in turns), bests[-1]],
+        mode="lines",
+        line={"shape": "hv"},
+        name="best so far",
+    )
+    drawn.update_xaxes(title="trial")
+    drawn.update_yaxes(title=_metric(summary), type=scale)
+    note = _tell(summary, shown, complete, "complete trials, evenly, and those that were best")
+    return _finish("Best value over trials", drawn, note)
+
+
+def _draw_curves(summary: StudySummary, curves: Sequence[TrialRecord], scale: str) -> Figure:
+    drawn = Drawing()
+    for record in curves:
+        if record.evaluations:
+            drawn.add_scatter(
+                x=sorted(record.evaluations),
+                y=[value for _, value in sorted(record.evaluations.items())],
+                mode="lines+markers",
+                marker={"maxdisplayed": 10},
+                name=f"trial {record.number}",
+            )
+    drawn.update_xaxes(title="evaluation" if summary.spec.budget.steps is None else "step")
+    drawn.update_yaxes(title=_metric(summary), type=scale)
+    drawn.update_layout(showlegend=False)
+    how = "trials, of each optimizer its best and others evenly from good to bad"
+    note = _tell(summary, curves, _with_curves(summary), how)
+    return _finish("Curves of all trials" if not note else "Curves of trials", drawn, note)
+
+
+def _draw_choices(summary: StudySummary) -> Figure:
+    """Draws the values of complete trials by what was chosen at the root of the space."""
+    complete = _complete(summary)
+    shown = _spread(sorted(complete, key=_badness(summary)), POINTS)
+    drawn = make_subplots(rows=1, cols=2, shared_yaxes=True)
+    choices = {"optimizer": summary.spec.space.optimizers, "schedule": summary.spec.space.schedules}
+    for column, (name, known) in enumerate(choices.items(), start=1):
+        marker = {
+            "color": [record.number for record in shown],
+            "colorscale": "Blues",
+            "showscale": column == 1,
+            "colorbar": {"title": "trial"},
+            "line": {"width": 0.5, "color": "grey"},
+        }
+        drawn.add_scatter(
+            x=[printable(getattr(record, name)) for record in shown],
+            y=[record.value for record in shown],
+            mode="markers",
+            marker=marker,
+            showlegend=False,
+            row=1,
+            col=column,
+        )
+        order = {"categoryorder": "array", "categoryarray": list(known)}
+        drawn.update_xaxes(title=name, type="category", row=1, col=column, **order)
+    drawn.update_yaxes(title=_metric(summary), row=1, col=1)
+    note = _tell(summary, shown, complete, "complete trials, evenly from good to bad")
+    return _finish("Values by optimizer and schedule", drawn, note)
+
+
+def _draw_timeline(summary: StudySummary) -> Figure:
+    """Draws when each trial ran; one that still runs, up to the last that is known of."""
+    started = [record for record in summary.records if record.started_at is not None]
+    shown = _spread(started, POINTS)
+    ends = [moment for r in started for moment in (r.started_at, r.finished_at) if moment]
+    drawn = Drawing()
+    for outcome, colour in _COLOURS.items():
+        own = [record for record in shown if record.outcome is outcome]
+        if own:
+            drawn.add_bar(
+                base=[_iso(record.started_at) for record in own],
+                x=[_lasted_ms(record, max(ends)) for record in own],
+                y=[record.number for record in own],
+                text=[_describe(record) for record in own],
+                textposition="none",
+                hovertemplate="%{text}",
+                orientation="h",
+                name=outcome.value,
+                marker={"color": colour},
+            )
+    drawn.update_xaxes(title="time", type="date")
+    drawn.update_yaxes(title="trial")
+    drawn.update_layout(showlegend=True)
+    return _finish("Trials over time", drawn, _tell(summary, shown, started, "trials, evenly"))
+
+
+def _finish(title: str, drawn: Any, note: str = "") -> Figure:
+    drawn.update_layout(title=None, template="plotly_white", margin={"t": 30, "b": 40})
+    return Figure(title, drawn.to_json(), note)
+
+
+def _tell(summary: StudySummary, drawn: Sequence[T], every: Sequence[T], which: str) -> str:
+    """Returns which trials are drawn, where that is not all of them."""
+    if len(drawn) == len(every):
+        return ""
+    name = shlex.quote(summary.name)
+    return (
+        f"Drawn are {len(drawn):,} of {len(every):,} {which}. All of them: tuner study show "
+        f"{name} --json; the curve of one: tuner trial show {name} NUMBER."
+    )
+
+
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    """Returns so many items, from the first to the last at even distances."""
+    if len(items) <= count:
+        return list(items)
+    if count < 2:
+        return list(items[: max(0, count)])
+    return [items[place * (len(items) - 1) // (count - 1)] for place in range(count)]
+
+
+def _complete(summary: StudySummary) -> list[TrialRecord]:
+    return [r for r in summary.records if r.outcome is Outcome.COMPLETE and r.value is not None]
+
+
+def _with_curves(summary: StudySummary) -> list[TrialRecord]:
+    """Returns the trials that are worth a curve, if they have been evaluated."""
+    return [record for record in summary.records if record.outcome is not Outcome.FAILED]
+
+
+def _badness(summary: StudySummary) -> Callable[[TrialRecord], tuple[bool, float, int]]:
+    """Returns what orders trials from good to bad: complete ones by value, then all others."""
+    sign = 1.0 if summary.spec.study.direction == "minimize" else -1.0
+
+    def key(record: TrialRecord) -> tuple[bool, float, int]:
+        value = float("inf") if record.value is None else sign * record.value
+        return record.outcome is not Outcome.COMPLETE, value, record.number
+
+    return key
+
+
+def _metric(summary: StudySummary) -> str:
+    return summary.spec.study.metric
+
+
+def _iso(moment: datetime | None) -> str:
+    return moment.isoformat() if moment else ""
+
+
+def _lasted_ms(record: TrialRecord, last: datetime) -> float:
+    if record.started_at is None:
+        return 0.0
+    return 1e3 * ((record.finished_at or last) - record.started_at).total_seconds()
+
+
+def _describe(record: TrialRecord) -> str:
+    value = "" if record.value is None else f", {record.value:.4g}"
+    text = f"trial {record.number}: {record.optimizer}, {record.schedule}{value}"
+    return printable(text)

@@ -1,0 +1,53 @@
+"""The trials of a study as pruners compare them: each is taken in once, as it ends."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.domain.spec import Direction
+
+_KEPT = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class Past:
+    """Trials that run, and those that are complete or pruned.
+
+    Args:
+        direction: Whether a smaller or a larger metric is better.
+
+    Attributes:
+        sign: What values are multiplied with, so that the smaller is the better.
+        ended: Those that are complete or pruned, in the order they were taken in. It only grows, so
+            that a pruner need only look at what has come since it last did.
+        running: Those that run, by number.
+    """
+
+    def __init__(self, direction: Direction) -> None:
+        self.sign = 1.0 if direction == "minimize" else -1.0
+        self.ended: list[FrozenTrial] = []
+        self.running: dict[int, FrozenTrial] = {}
+        self._ended_as: dict[int, list[FrozenTrial]] = defaultdict(list)
+
+    def take_in(self, trial: FrozenTrial) -> None:
+        """Takes in a trial as it is now."""
+        number = number_of(trial)
+        if not trial.state.is_finished():
+            self.running[number] = trial
+            return
+        self.running.pop(number, None)
+        if trial.state in _KEPT:
+            self.ended.append(trial)
+            self._ended_as[number].append(trial)
+
+    def ended_as(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+        """Returns what has ended under the numbers of some trials."""
+        return [ended for trial in trials for ended in self._ended_as.get(number_of(trial), ())]
+
+
+def number_of(trial: FrozenTrial) -> int:
+    """Returns a mirrored trial's number in the database; in memory it may have another."""
+    number: int = trial.user_attrs["number"]
+    return number
