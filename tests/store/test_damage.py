@@ -24,7 +24,8 @@ from tuner.store import optuna_tables as ot
 from tuner.store.control import read_state, set_state
 from tuner.store.identity import SPEC, STATE, UUID
 from tuner.store.plans import find_plan, keep_plan, read_plans
-from tuner.store.records import read_record
+from tuner.store.records import RecordReader, read_record
+from tuner.store.reruns import rerun
 from tuner.store.tables import plans
 from tuner.store.workers import WorkerIdentity
 
@@ -201,3 +202,33 @@ def test_report_is_written_without_what_is_damaged(
         written = typed(database, "report", "small", "--format", style)
     assert written.exit_code == 0, written.output
     assert "sgd" in written.stdout
+
+
+@pytest.mark.parametrize("column", ["state", "datetime_start", "datetime_complete"])
+@pytest.mark.parametrize("text", ["", "?", "complete", "\x1b]0;x", "9999-99-99"])
+def test_trial_whose_state_or_times_are_damaged_is_left_out(
+    database: Database, trained: StudyHandle, column: str, text: str
+) -> None:
+    if database.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL takes no state or time that is none")
+    with database.write() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE trials SET {column} = ? WHERE number = 1",  # noqa: S608 (no stranger's)
+            (text,),
+        )
+    with pytest.warns(DamageWarning, match="Trial 1 of 'small' is left out: its "):
+        assert [record.number for record in read_records(database, trained)] == [0, 2]
+    with pytest.warns(DamageWarning):
+        assert read_summary(database, trained).finished == 2
+    [listed] = Studies(database).list()
+    assert (listed.started, listed.running, listed.waiting, listed.damage) == (3, 0, 0, None)
+    with pytest.warns(DamageWarning):
+        shown = typed(database, "report", "small", "--json")
+    assert json.loads(shown.stdout)["counts"]["complete"] == 2
+    reader = RecordReader(database, trained)
+    with pytest.warns(DamageWarning):
+        assert len(reader.sync()) == 2
+    assert reader.sync() == []
+    if column == "state":
+        with pytest.raises(StorageError, match="The state of trial 1 is damaged"):
+            rerun(database, trained, 1)

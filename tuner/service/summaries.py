@@ -49,7 +49,7 @@ def read_shown_state(database: Database, study: StudyHandle) -> StudyState:
 
 
 def read_shown(database: Database, study: StudyHandle) -> list[TrialRecord]:
-    """Returns the trials of a study, without evaluations; those that no worker trains are waiting."""
+    """Returns trials without their evaluations; those that no worker trains are waiting."""
     return show_waiting(database, study, read_records(database, study, evaluations=False))
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
 
 from tuner.errors import DamageWarning, StorageError
 
@@ -43,6 +47,36 @@ def parse_value(text: Any) -> Any:
         return json.loads(text)
     except (TypeError, ValueError, RecursionError):
         return Damaged(str(text))
+
+
+class StoredState(sa.types.TypeDecorator[Any]):
+    """A trial's state as it is stored: a text, which SQLite does not check."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> TrialState | Damaged:
+        """Returns the state, :class:`Damaged` where it is none."""
+        try:
+            return TrialState[value]
+        except (KeyError, TypeError):
+            return Damaged(str(value))
+
+
+class StoredTime(sa.types.TypeDecorator[Any]):
+    """A time as it is stored: on SQLite a text, which is not checked."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | Damaged | None:
+        """Returns the time, :class:`Damaged` where it is none."""
+        if value is None or isinstance(value, datetime):
+            return value
+        try:
+            return datetime.fromisoformat(value)
+        except (TypeError, ValueError):
+            return Damaged(str(value))
 
 
 def tell_damage(what: str, value: object) -> StorageError:

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tuner.store import optuna_calls
+from tuner.store.damage import StoredState, StoredTime
 from tuner.store.optuna_calls import else_by
 
 OPTUNA = "5.0"
@@ -41,6 +42,20 @@ trial_params: sa.Table = models.TrialParamModel.__table__
 trial_values: sa.Table = models.TrialValueModel.__table__
 trial_reports: sa.Table = models.TrialIntermediateValueModel.__table__
 trial_attributes: sa.Table = models.TrialUserAttributeModel.__table__
+
+stored_state = sa.type_coerce(trials.c.state, StoredState()).label("state")
+"""A trial's state, or :class:`~tuner.store.damage.Damaged`."""
+
+trial_columns = (
+    trials.c.trial_id,
+    trials.c.number,
+    stored_state,
+    *(
+        sa.type_coerce(column, StoredTime()).label(column.name)
+        for column in (trials.c.datetime_start, trials.c.datetime_complete)
+    ),
+)
+"""What is read of trials; whatever is damaged in it is :class:`~tuner.store.damage.Damaged`."""
 
 _OF_TRIALS = (
     trial_params,

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import NotFoundError
 from tuner.store import optuna_tables as ot
+from tuner.store.damage import Damaged
 from tuner.store.database import Database
 from tuner.store.identity import StudyHandle, carries, look_up
 from tuner.store.trial_rows import build_records, read_reports
@@ -90,7 +91,7 @@ class RecordReader:
     def _changeable(self) -> sa.CompoundSelect[Any]:
         """Returns the trials that are new or were not over, each found by its id."""
         chosen = (
-            sa.select(ot.trials)
+            sa.select(*ot.trial_columns)
             .join(ot.study_attributes, ot.study_attributes.c.study_id == ot.trials.c.study_id)
             .where(ot.trials.c.study_id == self._study_id, *carries(self._study.uuid))
         )
@@ -119,7 +120,7 @@ class RecordReader:
         for row in rows:
             self._told[row.number] = _times(row)
             self._last = max(self._last, row.trial_id)
-            if row.state.is_finished():
+            if isinstance(row.state, Damaged) or row.state.is_finished():
                 self._open.discard(row.trial_id)
                 self._running.pop(row.number, None)
                 continue
@@ -154,7 +155,7 @@ def read_some(database: Database, study: StudyHandle, numbers: Sequence[int]) ->
             row
             for start in range(0, len(numbers), 10_000)
             for row in connection.execute(
-                sa.select(ot.trials)
+                sa.select(*ot.trial_columns)
                 .where(
                     ot.trials.c.study_id == study_id,
                     ot.trials.c.number.in_(numbers[start : start + 10_000]),

@@ -16,6 +16,7 @@ from tuner.domain.trials import RERUN_OF
 from tuner.errors import NotFoundError, SpecError
 from tuner.store import events
 from tuner.store import optuna_tables as ot
+from tuner.store.damage import Damaged, tell_damage
 from tuner.store.database import Database
 from tuner.store.identity import SPEC, Present, StudyHandle, lock, set_attribute
 from tuner.store.leases import grant
@@ -44,12 +45,14 @@ def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool =
     with database.write() as connection:
         present = lock(connection, study)
         row = connection.execute(
-            sa.select(ot.trials).where(
+            sa.select(*ot.trial_columns).where(
                 ot.trials.c.study_id == present.study_id, ot.trials.c.number == number
             )
         ).one_or_none()
         if row is None:
             raise NotFoundError(f"The study {study.name!r} has no trial {number}.")
+        if isinstance(row.state, Damaged):
+            raise tell_damage(f"The state of trial {number}", row.state)
         if not row.state.is_finished():
             raise SpecError(f"Trial {number} is not over yet: wait until it is.")
         if extend and ot.count_trials(connection, present.study_id) >= present.trials:

@@ -24,7 +24,7 @@ from tuner.domain.states import Activity, StudyState
 from tuner.domain.study_file import parse_spec
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import optuna_tables as ot
-from tuner.store.damage import UNREADABLE, tell_damage
+from tuner.store.damage import UNREADABLE, Damaged, tell_damage
 from tuner.store.database import Database
 from tuner.store.identity import (
     HOME,
@@ -262,13 +262,17 @@ def _overview(
         return None
     spec = attributes[SPEC]
     counts = connection.execute(
-        sa.select(ot.trials.c.state, sa.func.count())
+        sa.select(ot.stored_state, sa.func.count())
         .where(ot.trials.c.study_id == study_id)
         .group_by(ot.trials.c.state)
     ).all()
-    by_state = {state: int(count) for state, count in counts}
+    by_state = {state: int(count) for state, count in counts}  # a damaged one is over
     started = sum(by_state.values())
-    unfinished = sum(count for state, count in by_state.items() if not state.is_finished())
+    unfinished = sum(
+        count
+        for state, count in by_state.items()
+        if not isinstance(state, Damaged) and not state.is_finished()
+    )
     present = Present(study_id, attributes)
     held = min(unfinished, len(find_held(connection, present.uuid, is_dead)))
     used_up = not unfinished and is_used_up(connection, present, started)

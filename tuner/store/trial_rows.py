@@ -85,7 +85,12 @@ def _build(
     evaluations: bool,
 ) -> Iterable[TrialRecord]:
     ids = [row.trial_id for row in rows]
-    damage: dict[int, str] = {}
+    damage = {
+        row.trial_id: f"its {name.replace('_', ' of ')} is damaged: {value.text[:60]!r}."
+        for row in rows
+        for name in ("state", "datetime_start", "datetime_complete")
+        if isinstance(value := getattr(row, name), Damaged)
+    }
     params, own_axes = _read_params(connection, ids, known, damage)
     attributes = _read_attributes(connection, rows, spec, damage)
     columns = ot.trial_values.c
