@@ -254,7 +254,9 @@ def _optimizer_notes(row: OptimizerRow) -> list[str]:
         notes.append(
             'With `matrices = "hidden"` it leaves out embeddings, layers that share their '
             "weights, and the output layer (the `Linear` that the model names last), unless no "
-            'other matrix trains; with `"all"` it takes every matrix.'
+            'other matrix trains; with `"all"` it takes every matrix. Try `"all"` in a network of '
+            "two or three layers: on `models.digits` the best of 16 trials had a loss of 0.006 to "
+            '0.012 with it, and of 0.030 to 0.038 with `"hidden"` (three seeds).'
         )
     if row.closure:
         notes.append("Budgets and schedules count each computation of the loss as a step.")
