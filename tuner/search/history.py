@@ -96,9 +96,10 @@ class History:
         # A default has no parameters but its optimizer and schedule. TPE in groups takes it
         # for what it is; other samplers would from then on model these two alone.
         if not record.is_default or self._spec.search.sampler == "tpe":
-            if record.is_default:
-                trial = self.to_frozen(_without_branches(record))
-            ended = self._asked.add(record.number, trial)
+            own = (
+                self.to_frozen(_without_branches(record)) if record.is_default else copy.copy(trial)
+            )
+            ended = self._asked.add(record.number, own)
             # What is run again was drawn by a person.
             if ended is not None and RERUN_OF not in record.attributes:
                 self.ended.append(ended)
@@ -194,14 +195,13 @@ class _Memory(optuna.storages.InMemoryStorage):
         return trial_id
 
     def adopt(self, study_id: int, trial: FrozenTrial) -> int:
-        """Takes in a trial as it is, and returns its id.
+        """Takes over a trial, which is the storage's from then on, and returns its id.
 
         Optuna's own way copies all that hangs on it first, which takes a hundred times as long.
         """
         trial_id = self.create_new_trial(study_id)
-        adopted = copy.copy(trial)
-        adopted.number = adopted._trial_id = trial_id  # noqa: SLF001
-        self._set_trial(trial_id, adopted)
+        trial.number = trial._trial_id = trial_id  # noqa: SLF001
+        self._set_trial(trial_id, trial)
         self._update_cache(trial_id, study_id)
         return trial_id
 
@@ -238,7 +238,7 @@ class _Mirror:
         )
 
     def add(self, number: int, trial: FrozenTrial) -> FrozenTrial | None:
-        """Takes in a trial, or how it stands by now; returns it if it was seen to end.
+        """Takes over a trial, or how it stands by now; returns it if it was seen to end.
 
         While a study is renamed, a trial can be lost that had been told of, and its number run
         anew. What was learnt of the lost one stays.

@@ -65,6 +65,7 @@ class Desk:
             self.failed.pop(record.number, None)
             if record.outcome is Outcome.RUNNING:
                 self.running[record.number] = record
+                self.over.discard(record.number)
                 continue
             self.over.add(record.number)
             if record.outcome is Outcome.FAILED:
