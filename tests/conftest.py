@@ -39,12 +39,18 @@ ON_DEVICES = pytest.mark.parametrize(
 
 
 def pytest_configure() -> None:
-    """Lets every process compute on one thread, before torch is loaded.
+    """Lets every process compute on one thread, before torch is loaded, and laws try the same.
 
     On tensors this small, waking a second thread costs more than it computes. Whoever asks for
     another number gets it, as to see that nothing depends on it.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with contextlib.suppress(ImportError):  # the check of a GPU goes without
+        from hypothesis import settings
+
+        # The same examples on every machine, however slow.
+        settings.register_profile("everywhere", deadline=None, derandomize=True)
+        settings.load_profile("everywhere")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -129,7 +129,7 @@ def test_the_first_optimizer_is_that_of_the_best_trial_also_in_a_tie(direction: 
     assert summary.optimizers[0].optimizer == "adam"
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(many_trials(), st.sampled_from(("minimize", "maximize")))
 def test_a_summary_agrees_with_itself(records: list[TrialRecord], direction: str):
     summary = summary_of(*records, spec=make_spec(direction))
@@ -153,7 +153,7 @@ def test_a_summary_agrees_with_itself(records: list[TrialRecord], direction: str
     assert summary.optimizers[0].best_trial == summary.best.record.number
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(many_trials())
 def test_the_order_of_the_records_does_not_matter(records: list[TrialRecord]):
     assert summary_of(*records) == summary_of(*sorted(records, key=lambda r: r.number))

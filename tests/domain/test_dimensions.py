@@ -23,33 +23,33 @@ from tuner.domain.dimensions import (
 )
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(dimensions)
 def test_what_is_dumped_parses_to_the_same_axis(axis: Dimension):
     # Fixed(1) == Fixed(1.0), so the texts are compared too.
     assert repr(parse_dimension(dump_dimension(axis))) == repr(axis)
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(dimensions)
 def test_an_axis_survives_json(axis: Dimension):
     assert repr(parse_dimension(json.loads(json.dumps(dump_dimension(axis))))) == repr(axis)
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(dimensions)
 def test_an_axis_survives_toml(axis: Dimension):
     text = tomli_w.dumps({"axis": dump_dimension(axis)})
     assert repr(parse_dimension(tomllib.loads(text)["axis"])) == repr(axis)
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(dimensions)
 def test_an_axis_parses_to_itself(axis: Dimension):
     assert parse_dimension(axis) is axis
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(finite, finite)
 def test_a_range_is_accepted_exactly_if_low_does_not_exceed_high(low: float, high: float):
     if low <= high:
@@ -168,7 +168,7 @@ def test_an_axis_describes_itself(axis: Dimension, text: str):
     assert axis.describe() == text
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(st.floats(-1e12, 1e12))
 def test_a_formatted_number_is_right_to_six_digits(value: float):
     assert float(format_value(value)) == pytest.approx(value, rel=1e-5)

@@ -28,7 +28,7 @@ def group_of(**settings: Any) -> Group:
     return Group.model_validate({"name": "body", "match": "body.*"} | settings)
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(max_examples=100)
 @given(name=names, matches=st.lists(patterns, max_size=4))
 def test_the_first_match_takes_a_parameter(name: str, matches: list[str]):
     named = [(f"g{i}", match) for i, match in enumerate(matches)]

@@ -26,7 +26,7 @@ COMPLEMENT = Hyperparameter("beta1", 0.9, RANGE, "here", MAIN, bounds=BELOW_ONE,
 SWITCH = Hyperparameter("weight_decay", 0.0, RANGE, "here", FINE, switch=True)
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(st.floats(1e-9, 1.0))
 def test_a_complement_is_decoded_as_one_minus_the_value(searched: float):
     assert COMPLEMENT.decode({"one_minus_beta1": searched}) == 1 - searched
@@ -155,7 +155,7 @@ def test_a_value_out_of_bounds_is_refused(axis: Dimension):
         PLAIN.fit("lr", axis)
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(st.floats(-2, 2) | st.sampled_from((0.0, 1.0)))
 def test_bounds_hold_what_they_say(value: float):
     assert value in ANYTHING

@@ -70,7 +70,7 @@ def test_a_form_of_one_network_replaces_the_other_form_of_all() -> None:
     assert config.optimizer_values["beta1"] == 0.98
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(
     low=st.floats(1e-6, 1.0),
     factor=st.floats(1.0, 100.0),

@@ -45,7 +45,7 @@ def rows(names: set[str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", [SCHEDULES[name] for name in chosen], ids=chosen)
 
 
-quickly = settings(deadline=None, max_examples=50, derandomize=True)
+quickly = settings(max_examples=50)
 
 
 @rows(set(SCHEDULES))

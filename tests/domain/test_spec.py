@@ -74,14 +74,14 @@ def test_a_full_trial_has_the_steps_of_its_length(length: dict[str, Any], steps:
     assert Budget.model_validate(length).full_steps(epoch_steps=31, batch_size=32) == steps
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(spec_trees())
 def test_resolving_twice_changes_nothing(tree: dict[str, Any]):
     resolved = StudySpec.model_validate(tree).resolve()
     assert repr(resolved.resolve()) == repr(resolved)
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(spec_trees())
 def test_a_resolved_spec_survives_json(tree: dict[str, Any]):
     resolved = StudySpec.model_validate(tree).resolve()
@@ -89,14 +89,14 @@ def test_a_resolved_spec_survives_json(tree: dict[str, Any]):
     assert repr(parse_spec(stored, origin="database")) == repr(resolved)
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(spec_trees())
 def test_an_unresolved_spec_survives_json(tree: dict[str, Any]):
     spec = StudySpec.model_validate(tree)
     assert repr(parse_spec(json.loads(json.dumps(spec.to_json())), origin="x")) == repr(spec)
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(spec_trees())
 def test_a_resolved_spec_has_every_hyperparameter_of_every_choice(tree: dict[str, Any]):
     resolved = StudySpec.model_validate(tree).resolve()
@@ -196,14 +196,14 @@ def test_a_batch_size_may_be_a_choice():
     assert spec.train.batch_size == Choice(choices=(32, 64))
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(spec_trees())
 def test_a_spec_does_not_differ_from_itself(tree: dict[str, Any]):
     spec = StudySpec.model_validate(tree).resolve()
     assert spec.differences(StudySpec.model_validate(tree).resolve()) == {}
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(spec_trees(), spec_trees())
 def test_differences_are_the_same_from_the_other_side(mine: dict[str, Any], theirs: dict[str, Any]):
     a, b = StudySpec.model_validate(mine).resolve(), StudySpec.model_validate(theirs).resolve()
@@ -236,7 +236,7 @@ def test_a_duration_is_read_in_seconds(raw: object, seconds: float):
     assert Budget.model_validate({"wall_time": raw}).wall_time == seconds
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.integers(0, 99))
 def test_a_duration_is_the_sum_of_its_parts(days: int, hours: int, minutes: int, seconds: int):
     text = f"{days}d{hours}h{minutes}m{seconds}s"
@@ -255,7 +255,7 @@ def test_a_wall_time_is_above_zero_and_finite(raw: object):
         Budget.model_validate({"wall_time": raw})
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(total=st.integers(1, 1_000_000), evaluations=st.integers(1, 200))
 def test_evaluations_rise_to_the_last_step(total: int, evaluations: int):
     steps = evaluation_steps(total, evaluations)
@@ -265,7 +265,7 @@ def test_evaluations_rise_to_the_last_step(total: int, evaluations: int):
     assert len(steps) == min(total, evaluations)
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(total=st.integers(1, 100_000), evaluations=st.integers(1, 200))
 def test_evaluations_are_spread_evenly(total: int, evaluations: int):
     steps = [0, *evaluation_steps(total, evaluations)]

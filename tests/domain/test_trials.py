@@ -62,7 +62,7 @@ def check_value(knob: Hyperparameter, axes: dict[str, Dimension], value: Value, 
         assert axis.low - 1e-15 <= 1 - float(value) <= axis.high + 1e-15
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(tree=spec_trees(), data=st.data())
 def test_every_point_of_the_space_decodes_to_values_inside_their_ranges(
     tree: dict[str, Any], data: st.DataObject
@@ -83,7 +83,7 @@ def test_every_point_of_the_space_decodes_to_values_inside_their_ranges(
             check_value(knob, table[name], values[knob.name], off)
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(tree=spec_trees(), data=st.data())
 def test_a_walk_draws_what_its_optimizer_and_schedule_search_and_nothing_else(
     tree: dict[str, Any], data: st.DataObject
@@ -163,7 +163,7 @@ def test_a_default_trial_uses_the_optimizer_s_own_defaults_but_for_what_is_fixed
     assert config.schedule_values == {"warmup": 0.1, "final_ratio": 0.0}
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(spec_trees())
 def test_defaults_take_at_most_a_third_of_the_trials_but_one_always_runs(tree: dict[str, Any]):
     spec = StudySpec.model_validate(tree).resolve()
@@ -183,7 +183,7 @@ def test_the_first_optimizers_get_their_defaults_where_not_all_fit(trials: int, 
     assert drawn == space["optimizers"][:defaults]
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(spec_trees())
 def test_every_default_decodes(tree: dict[str, Any]):
     spec = StudySpec.model_validate(tree).resolve()
@@ -210,7 +210,7 @@ def test_a_default_trains_with_the_first_batch_size():
     assert decode(spec, default_proposals(spec)[0]).batch_size == 64
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(total=st.integers(1, 5000), evaluations=st.integers(1, 200))
 def test_progress_is_the_step_where_trials_are_counted_in_steps(total: int, evaluations: int):
     spec = spec_of(budget={"steps": total, "evaluations": evaluations})

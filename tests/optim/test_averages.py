@@ -18,7 +18,7 @@ from tuner.domain.dimensions import Value
 from tuner.optim.averages import Average, build_average
 
 courses = st.lists(st.floats(-10, 10), min_size=1, max_size=30)
-laws = settings(deadline=None, max_examples=50, derandomize=True)
+laws = settings(max_examples=50)
 
 
 def one_weight() -> nn.Module:

@@ -107,7 +107,7 @@ def test_it_has_the_hyperparameters_of_its_catalog_row(name: str):
             assert (part.k, part.alpha) == (values["lookahead_k"], values["lookahead_alpha"])
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(data=st.data(), name=st.sampled_from(EVERY_OPTIMIZER))
 def test_torch_accepts_every_point_of_the_search_space(data: st.DataObject, name: str):
     point: dict[str, Value] = {}
@@ -118,7 +118,7 @@ def test_torch_accepts_every_point_of_the_search_space(data: st.DataObject, name
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(data=st.data(), name=st.sampled_from(EVERY_OPTIMIZER))
 def test_torch_accepts_every_value_within_its_bounds(data: st.DataObject, name: str):
     point: dict[str, Value] = {}

@@ -39,7 +39,7 @@ def described(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
     return {group["name"]: group for group in describe_groups(optimizer)}
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(max_examples=100)
 @given(matches=patterns, spare_vectors=st.booleans(), untrained=st.integers(0, 4))
 def test_a_model_is_split_by_the_first_match_and_nothing_is_left_out(
     matches: list[str], spare_vectors: bool, untrained: int
@@ -66,7 +66,7 @@ def test_a_group_that_takes_nothing_names_what_there_is():
         check_groups(["0.weight", "0.bias"], groups_of("*", "*.bias"))
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(ranks=st.lists(st.integers(0, 3), min_size=1, max_size=8))
 def test_matrices_and_others_share_the_parameters_between_them(ranks: list[int]):
     model = nn.ParameterList([torch.zeros((2,) * rank) for rank in ranks])

@@ -249,7 +249,7 @@ def test_it_stays_where_it_ends(name: str):
 
 
 @every_schedule
-@settings(deadline=None, max_examples=20, derandomize=True)
+@settings(max_examples=20)
 @given(calls=st.lists(st.integers(1, 15), min_size=1, max_size=6))
 def test_with_a_clock_it_matters_not_how_often_it_is_stepped(name: str, calls: list[int]):
     values = SCHEDULES[name].decode({"warmup": 0.1})

@@ -207,9 +207,6 @@ def test_the_closure_is_called_once_and_its_loss_returned():
 
 
 # Laws
-
-
-@settings(deadline=None, derandomize=True)
 @given(st.floats(-30, 30))
 def test_the_root_solves_the_cubic(exponent: float):
     p = torch.tensor(10.0**exponent, dtype=torch.float64)
@@ -218,7 +215,7 @@ def test_the_root_solves_the_cubic(exponent: float):
     torch.testing.assert_close(z**3 + p * z, p, rtol=1e-12, atol=0)
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30)
 @given(sizes=st.lists(st.floats(-7, 7), min_size=1, max_size=12), adapt_clip=st.booleans())
 def test_momentum_is_below_one_and_rates_are_finite(sizes: list[float], adapt_clip: bool):
     (x,) = parameters((3,))
@@ -231,7 +228,7 @@ def test_momentum_is_below_one_and_rates_are_finite(sizes: list[float], adapt_cl
         assert 0 <= lr < float("inf")
 
 
-@settings(deadline=None, max_examples=20, derandomize=True)
+@settings(max_examples=20)
 @given(exponent=st.integers(-3, 4))
 def test_scaling_the_loss_keeps_momentum_and_scales_the_rate_back(exponent: int):
     scale, found = 2.0**exponent, []

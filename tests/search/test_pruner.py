@@ -6,7 +6,7 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
@@ -365,7 +365,6 @@ def test_a_pruner_looks_at_each_trial_of_the_past_once(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("name", ["median", "asha", "hyperband"])
-@settings(deadline=None)
 @given(data=st.data())
 def test_what_a_pruner_has_learnt_makes_no_difference(name: str, data: st.DataObject):
     """One that has judged all along judges as one that hears of the same past at once."""

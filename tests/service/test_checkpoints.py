@@ -217,9 +217,7 @@ def rich_bureau(database: Database, make_spec: MakeSpec, tmp_path: Path) -> Bure
 
 
 @settings(
-    deadline=None,
     max_examples=40,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(at=st.integers(0, 2**16), put=st.sampled_from(OTHERS))

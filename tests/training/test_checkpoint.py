@@ -170,9 +170,7 @@ plain = st.recursive(
 
 
 @settings(
-    deadline=None,
     max_examples=100,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(state=plain)
@@ -225,9 +223,7 @@ def test_a_file_of_something_else_is_refused(path: Path, content: bytes):
 
 
 @settings(
-    deadline=None,
     max_examples=200,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(content=st.binary(max_size=60))

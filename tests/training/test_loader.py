@@ -56,7 +56,7 @@ def shuffled_by(shuffle: Callable[[Any], None], *, late: bool) -> Own:
     return Own(EXAMPLES, draw_late if late else lambda: iter(drawn()))
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(taken=st.integers(0, 30), batch_size=st.integers(1, EXAMPLES), seed=st.integers(0, 2**62))
 def test_it_goes_on_from_any_batch(taken: int, batch_size: int, seed: int):
     straight = take(taken + 12, seed, batch_size=batch_size)

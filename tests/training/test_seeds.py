@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 seeds = st.integers(0, 2**63 - 1)
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(seeds, st.lists(st.one_of(st.integers(), st.text())))
 def test_a_seed_fits_torch_and_stays_the_same(seed: int, path: list[str | int]):
     derived = derive_seed(seed, *path)
@@ -28,7 +28,7 @@ def test_a_derived_seed_does_not_change_between_releases():
     assert derive_seed(0, "init") == 7797302695267191734
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(examples=st.integers(1, 60), data=st.data(), seed=seeds)
 def test_the_order_depends_on_the_seed_and_the_step_alone(
     examples: int, data: st.DataObject, seed: int
@@ -42,7 +42,7 @@ def test_the_order_depends_on_the_seed_and_the_step_alone(
         assert torch.equal(jumping(step), batches[step])
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50)
 @given(examples=st.integers(1, 60), data=st.data(), seed=seeds)
 def test_an_epoch_repeats_no_example(examples: int, data: st.DataObject, seed: int):
     batch_size = data.draw(st.integers(1, examples))
