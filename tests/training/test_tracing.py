@@ -58,9 +58,7 @@ def weights(lanes: int, *shape: int) -> Tensor:
 traced = Compiler(enabled=False)(loss, [weights(5, 4, 3), *BATCH], DIMS)
 
 
-@settings(
-    max_examples=20,
-)
+@settings(max_examples=20)
 @given(lanes=st.integers(1, 70))
 def test_a_trace_serves_any_number_of_lanes(lanes: int) -> None:
     weight = weights(lanes, 4, 3)
