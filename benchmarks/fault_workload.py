@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import sys
 import time
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from torch import nn
 
 import tuner
 
-STEP_S = 0.01
-"""Seconds a step takes."""
+_WAYS = ("exit", "raise", "return", "go on")
+"""What becomes of a process that the loop forks."""
 
 _ROOM_BYTES = 2**30
 _rng = random.Random(f"{os.environ.get('FAULT_SEED', '0')} {os.getpid()}")  # noqa: S311 (no secret)
@@ -23,10 +24,11 @@ _rng = random.Random(f"{os.environ.get('FAULT_SEED', '0')} {os.getpid()}")  # no
 def train(run: tuner.Run) -> None:
     """Trains a line under the misfortune that ``FAULT_MISFORTUNE`` names, ``kind:odds`` a trial.
 
-    A hyperparameter of its own tells trials apart in the trace, one line a step below the folder
-    ``FAULT_TRACE``.
+    A step takes ``FAULT_STEP_S`` seconds. A hyperparameter of its own tells trials apart in the
+    trace, one line a step below the folder ``FAULT_TRACE``.
     """
     tag = run.suggest_float("tag", 0.0, 1.0)
+    step_s = float(os.environ.get("FAULT_STEP_S", "0.01"))
     kind, _, odds = os.environ.get("FAULT_MISFORTUNE", ":0").partition(":")
     model = nn.Linear(4, 1)
     optimizer = run.optimizer(model)
@@ -46,12 +48,15 @@ def train(run: tuner.Run) -> None:
             loss.backward()
             optimizer.step()
             schedule.step()
-            time.sleep(STEP_S)
+            time.sleep(step_s)
             os.write(trace, f"{tag!r} {step + 1}\n".encode())
             run.log(square=float((step + 1) ** 2))
             value = float(loss.detach())
             if _rng.random() < float(odds) / run.total_steps:
-                value = suffer(kind)
+                if kind != "fork":
+                    value = suffer(kind)
+                elif fork(trace) == "return":
+                    return
             run.report(val_loss=value)
     finally:
         os.close(trace)
@@ -71,6 +76,26 @@ def suffer(kind: str) -> float:
     if kind == "memory":
         _eat_memory()
     return float("nan")
+
+
+def fork(trace: int) -> str:
+    """Forks, and has the child leave the loop by a way drawn at random.
+
+    Args:
+        trace: The file of the steps taken, among which the child's are not: they are nobody's.
+
+    Returns:
+        The way in a child that has to go it itself, nothing in the parent.
+    """
+    way = _rng.choice(_WAYS)
+    if os.fork() != 0:
+        return ""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), trace)
+    if way == "exit":
+        sys.exit(3)
+    if way == "raise":
+        raise ArithmeticError("a process that the workload has forked raises")
+    return way
 
 
 def _eat_memory() -> None:

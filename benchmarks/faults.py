@@ -6,7 +6,8 @@
 Each fault has a study of its own, worked on by several workers that are started again whenever they
 end, as an orchestrator would. The workload writes down every step it takes (fault_workload.py), so
 steps trained twice are counted, not estimated. What counts as right is the same for all faults: the
-budget exactly, every trial told once, nothing left running, curves without gaps.
+budget exactly, every trial told once, nothing left running, curves without gaps; trials taken over
+from workers that were lost alone, and no worker that gave up, and no process left behind.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import contextlib
 import json
 import re
+import signal
 import time
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
@@ -23,19 +25,23 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.fault_scenes import FAULTS, Fault, Scale, Scene, new_scene
-from benchmarks.fault_workload import STEP_S
+from benchmarks.fault_scenes import Fault, Scale, Scene, new_scene
+from benchmarks.fault_strikes import FAULTS
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import UnavailableError
 from tuner.service.watchdog import HUNG
 from tuner.store import Database, Studies, StudyHandle, open_database, read_curves, read_records
+from tuner.store.events import Event, read_events
 from tuner.store.leases import count_leases
 from tuner.store.ledger import is_done
 
 _SAVING_S = 0.5
 """Seconds that a checkpoint may take to be written and told of."""
+
+_ENDS = (0, 130, -signal.SIGKILL, HUNG)
+"""How workers end that do not give up: done, asked to, killed, or hung."""
 
 EVALUATIONS = 10
 
@@ -52,12 +58,17 @@ class Result:
     told_twice: int
     left_running: int
     broken_curves: int
+    gave_up: int
+    left_alive: int
+    taken_over: int
+    robbed: int
     steps_again: int
     steps_allowed: int
 
     def holds(self, scale: Scale) -> bool:
         """Tells whether nothing was lost."""
         wrong = self.told_twice + self.left_running + self.broken_curves
+        wrong += self.gave_up + self.left_alive + self.robbed
         whole = sum(self.finished.values()) == scale.trials
         return whole and not wrong and self.steps_again <= self.steps_allowed
 
@@ -107,16 +118,18 @@ def run(name: str, kind: str, scale: Scale) -> Result:
         scale: How large it all is.
     """
     fault = FAULTS[name]
-    with new_scene(name, kind, scale) as scene:
+    with new_scene(name, fault, kind, scale) as scene:
         database = open_database(scene.url, create=True)
         study = Studies(database).create(spec_of(scale, fault).resolve())
         began = time.monotonic()
         strikes, losses = work(scene, fault, database, study)
         seconds = time.monotonic() - began
+        left_alive = scene.crew.see_off()
         losses += scene.crew.codes[HUNG]
         # Who loses its worker loses what was trained since the last checkpoint, at most.
-        interval = round((scale.checkpoint_s + _SAVING_S) / STEP_S)
+        interval = round((scale.checkpoint_s + _SAVING_S) / scene.step_s)
         records = read_records(database, study)
+        givers = find_givers(database, study)
         curves = {r.number: read_curves(database, study, r.number) for r in records}
         result = Result(
             fault=name,
@@ -127,6 +140,10 @@ def run(name: str, kind: str, scale: Scale) -> Result:
             told_twice=count_told_twice(scene),
             left_running=count_left(database, study, records),
             broken_curves=sum(is_broken(r, curves[r.number], scale) for r in records),
+            gave_up=sum(count for code, count in scene.crew.codes.items() if code not in _ENDS),
+            left_alive=left_alive,
+            taken_over=len(givers),
+            robbed=sum(pid not in scene.crew.lost for pid in givers),
             steps_again=count_steps_again(scene),
             steps_allowed=losses * (scale.steps if fault.small_disk else interval),
         )
@@ -158,6 +175,7 @@ def work(scene: Scene, fault: Fault, database: Database, study: StudyHandle) -> 
     """
     scale = scene.scale
     strikes = losses = 0
+    at_most = 1 if fault.once else scale.strikes
     over_at = time.monotonic() + scale.limit_s
     strike_at: float | None = None
     while time.monotonic() < over_at:
@@ -166,10 +184,10 @@ def work(scene: Scene, fault: Fault, database: Database, study: StudyHandle) -> 
         with contextlib.suppress(UnavailableError):
             if is_done(database, study):
                 break
-        if fault.strike is None or (fault.once and strikes) or not scene.is_at_work():
+        if fault.strike is None or strikes >= at_most or not scene.is_at_work():
             continue
         if strike_at is None:
-            strike_at = time.monotonic() + scale.every_s * scene.rng.uniform(0.5, 1.5)
+            strike_at = time.monotonic() + scene.draw_pause_s()
         elif time.monotonic() > strike_at:
             losses += fault.strike(scene)
             strikes += 1
@@ -206,6 +224,19 @@ def count_left(database: Database, study: StudyHandle, records: list[TrialRecord
     return held + sum(not is_finished(record) for record in records)
 
 
+def find_givers(database: Database, study: StudyHandle) -> list[int | None]:
+    """Returns the processes of the workers from which trials were taken over, one a trial."""
+    holders: dict[int | None, Event] = {}
+    givers = []
+    for event in read_events(database, study):
+        holder = holders.get(event.number)
+        # Its own a worker takes where it has not heard that it had started it.
+        if event.kind == "taken_over" and holder and holder.worker_id != event.worker_id:
+            givers.append(holder.pid)
+        holders[event.number] = event
+    return givers
+
+
 def is_broken(record: TrialRecord, curves: dict[str, dict[int, float]], scale: Scale) -> bool:
     """Tells whether a trial's evaluations or logged numbers have gaps, or are not its own."""
     points = [scale.steps * k // EVALUATIONS for k in range(1, EVALUATIONS + 1)]
@@ -233,11 +264,12 @@ def count_steps_again(scene: Scene) -> int:
 
 def show(results: list[Result], scale: Scale) -> None:
     """Prints the table."""
-    interval = f"a checkpoint every {scale.checkpoint_s:g} s, steps of {STEP_S:g} s"
+    interval = f"a checkpoint every {scale.checkpoint_s:g} s"
     table = Table(title=f"{scale.trials} trials, {scale.workers} workers, {interval}")
     for column in (
         "fault", "database", "strikes", "seconds", "finished", "told twice", "left running",
-        "broken curves", "steps again", "allowed", "holds",
+        "broken curves", "gave up", "left alive", "taken over", "robbed", "steps again", "allowed",
+        "holds",
     ):  # fmt: skip
         table.add_column(column)
     for result in results:
@@ -245,7 +277,8 @@ def show(results: list[Result], scale: Scale) -> None:
         cells = (
             result.fault, result.database, result.strikes, result.seconds,
             f"{sum(result.finished.values())}: {causes}", result.told_twice, result.left_running,
-            result.broken_curves, result.steps_again, result.steps_allowed,
+            result.broken_curves, result.gave_up, result.left_alive, result.taken_over,
+            result.robbed, result.steps_again, result.steps_allowed,
             "yes" if result.holds(scale) else "NO",
         )  # fmt: skip
         table.add_row(*map(str, cells))

@@ -9,10 +9,20 @@ import pytest
 with warnings.catch_warnings():
     # Without a folder of the login session the server uses another one, and says so.
     warnings.simplefilter("ignore")
-    from benchmarks.fault_scenes import FAULTS, Scale
+    from benchmarks.fault_scenes import Scale
+    from benchmarks.fault_strikes import FAULTS
     from benchmarks.faults import run
 
-SCALE = Scale(trials=5, workers=2, steps=200, checkpoint_s=0.4, every_s=1.5, cut_s=3.0)
+SCALE = Scale(
+    trials=5,
+    workers=2,
+    checkpoint_s=0.4,
+    every_s=1.5,
+    strikes=3,
+    cut_s=3.0,
+    phase_s=0.5,
+    calm_s=0.0,
+)
 CASES = [(name, kind) for name, fault in FAULTS.items() for kind in fault.databases]
 
 

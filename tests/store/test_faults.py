@@ -189,6 +189,21 @@ class TestPostgreSQL:
                 asleep.result()
         assert database.clock_s() > 0
 
+    def test_timeout_that_is_taken_back_counts_no_more(
+        self, postgres_server: str, database: Database
+    ) -> None:
+        def sleep() -> None:
+            with database.write() as connection:
+                connection.exec_driver_sql("SELECT pg_sleep(0.5)")
+
+        name = sa.make_url(database.url).database
+        run_on(postgres_server, f"ALTER DATABASE {name} SET statement_timeout = '100ms'")
+        database.engine.dispose()  # connections keep what they started with
+        with pytest.raises(UnavailableError, match="longer than the server's statement_timeout"):
+            sleep()
+        run_on(postgres_server, f"ALTER DATABASE {name} RESET statement_timeout")
+        sleep()
+
     def test_transaction_that_idled_for_too_long_is_tried_again(self, database: Database) -> None:
         def idle() -> None:
             with database.write() as connection:

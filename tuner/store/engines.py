@@ -14,7 +14,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from tuner.store.faults import is_of_another_server
+from tuner.store.faults import is_outlived
 
 IMMEDIATE = "tuner_immediate"
 """The execution option of a transaction that is going to write."""
@@ -109,8 +109,8 @@ def _configure_postgresql(connection: Any, _record: Any) -> None:
 
 
 def _leave(context: Any) -> None:
-    # Tried again over the same connection, it would only meet the same server.
-    if is_of_another_server(context.original_exception):
+    # Tried again over the same connection, it would only meet the same server and its settings.
+    if is_outlived(context.original_exception):
         context.is_disconnect = True
 
 

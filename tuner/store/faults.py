@@ -30,7 +30,7 @@ _TRANSIENT = {
     "26000",  # a prepared statement that the server, another one by now, does not know
     *("55006", "55P03"),  # somebody else uses it, or holds its lock
 }
-_LEFT_BEHIND = {"25006", "26000"}
+_OUTLIVED = {"25006", "26000", "57014"}
 _SQLITE_TRANSIENT = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _CREATED_MEANWHILE = {"42P07", "42701", "42710", "23505"}
 _MISSING_TABLE = "42P01"
@@ -136,12 +136,13 @@ def is_transient(error: BaseException) -> bool:
     return code in _TRANSIENT or (code.startswith(_TRANSIENT_CLASSES) and code not in _PERMANENT)
 
 
-def is_of_another_server(error: BaseException) -> bool:
-    """Tells whether to connect anew, since the server at the other end is not the one meant.
+def is_outlived(error: BaseException) -> bool:
+    """Tells whether to connect anew, since the connection may be unlike one that starts now.
 
-    A connection outlives the failover that makes its server a read-only standby.
+    It outlives the failover that makes its server a read-only standby, and keeps the timeouts that
+    it started with.
     """
-    return getattr(error, "sqlstate", None) in _LEFT_BEHIND
+    return getattr(error, "sqlstate", None) in _OUTLIVED
 
 
 def is_missing_table(error: BaseException) -> bool:
