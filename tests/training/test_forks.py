@@ -6,11 +6,13 @@ import sys
 
 import pytest
 
+from tests.conftest import ROOT
 from tuner.training.forks import ending_forks
 
 _AROUND = """
 import os
 import sys
+from tests.conftest import ROOT
 from tuner.training.forks import ending_forks
 
 print("before", flush=True)
@@ -56,3 +58,47 @@ def test_only_the_parent_gets_past_the_block(leave: str, status: int, words: str
 def test_without_a_fork_an_error_passes() -> None:
     with pytest.raises(SystemExit), ending_forks():
         sys.exit(3)
+
+
+_WORKLOAD = """
+import os
+import torch
+from models.parabola import Parabola
+from tuner.training.bench import Bench
+from tests.conftest import ROOT
+from tuner.training.forks import ending_forks
+
+class Forking(Parabola):
+    def {method}(self, *arguments):
+        if os.fork():
+            os.wait()
+        else:
+            os.write(1, b"child ")
+        return super().{method}(*arguments)
+
+with ending_forks():
+    for _ in range(3):
+        bench = Bench.prepare(Forking(), torch.device("cpu"), "float32")
+        model = bench.build_model(0)
+        bench.loss(model, bench.batch(torch.arange(4)))
+        bench.evaluate(model)
+os.write(1, b"parent")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+# A parabola's metrics are its loss.
+@pytest.mark.parametrize(
+    ("method", "calls"), [("data", 3), ("model", 3), ("loss", 6), ("metrics", 3)]
+)
+def test_a_fork_of_a_workloads_method_ends_before_the_next_forks(method: str, calls: int) -> None:
+    code = _WORKLOAD.format(method=method)
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=ROOT,
+    )
+    assert ended.stdout == "child " * calls + "parent"

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from tuner.domain.train import FULL, BatchSize
 from tuner.errors import SpecError
 from tuner.training.device import autocast, cast, dtype_of
+from tuner.training.forks import leave_if_forked
 from tuner.training.modes import begin_training, evaluating
 from tuner.training.seeds import derive_seed, seed_torch, undisturbed
 from tuner.training.workload import Batch, Data, Workload
@@ -49,6 +50,7 @@ class Bench:
         """
         dtype = dtype_of(precision, device)
         data = workload.data()
+        leave_if_forked()
         if not isinstance(data, Data):
             raise SpecError(f"data() returned {type(data).__name__}: return tuner.Data.")
 
@@ -93,6 +95,7 @@ class Bench:
         """
         seed_torch(derive_seed(seed, "init"))
         model = self.workload.model()
+        leave_if_forked()
         if not isinstance(model, nn.Module):
             raise SpecError(f"model() returned {type(model).__name__}: return a torch nn.Module.")
         dtype = dtype_of(self.precision, self.device)
@@ -105,17 +108,29 @@ class Bench:
             self._tell_sparse(model, seed)
         return model
 
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Returns the workload's loss of a model on a batch."""
+        loss = self.workload.loss(model, batch)
+        leave_if_forked()
+        return loss
+
+    def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Returns the workload's metrics of a model on a batch."""
+        metrics = self.workload.metrics(model, batch)
+        leave_if_forked()
+        return metrics
+
     def _materialise(self, model: nn.Module) -> None:
         """Has lazy modules take their shapes, and nothing else change."""
         with evaluating(model), torch.no_grad(), autocast(self.precision, self.device):
-            self.workload.loss(model, self._few())
+            self.loss(model, self._few())
 
     def _tell_sparse(self, model: nn.Module, seed: int) -> None:
         """Gives parameters an empty sparse gradient where those of a model like it are sparse."""
         with undisturbed(self.device):
             other = self.build_model(seed)
             with autocast(self.precision, self.device):
-                loss = self.workload.loss(other, self._few())
+                loss = self.loss(other, self._few())
             loss.backward()
         for parameter, tried in zip(model.parameters(), other.parameters(), strict=True):
             if tried.grad is not None and tried.grad.is_sparse:
@@ -155,7 +170,7 @@ class Bench:
         totals: dict[str, Tensor] = {}
         with evaluating(model), torch.no_grad(), autocast(self.precision, self.device):
             for chunk, share in self.chunks():
-                for name, value in check_metrics(self.workload.metrics(model, chunk)).items():
+                for name, value in check_metrics(self.metrics(model, chunk)).items():
                     weighted = value.detach().reshape(()).double() * share
                     totals[name] = totals[name] + weighted if name in totals else weighted
                 on_chunk()

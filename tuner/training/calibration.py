@@ -345,7 +345,7 @@ def _lane_bytes(bench: Bench, spec: StudySpec) -> float:
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
         autocast(bench.precision, bench.device),
     ):
-        bench.workload.loss(model, batch)
+        bench.loss(model, batch)
     own = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     # Parameters, two buffers, slow weights, gradients, and as much again in between.
     return 8.0 * own + 3.0 * sum(saved.values())

@@ -22,6 +22,7 @@ from tuner.optim.lanes import (
 from tuner.optim.yellowfin_lanes import tune_lanes
 from tuner.training.bench import check_metrics
 from tuner.training.device import autocast
+from tuner.training.forks import leave_if_forked
 from tuner.training.loop import split
 from tuner.training.tracing import Dims, Function, Make
 from tuner.training.workload import Batch, Workload
@@ -40,7 +41,9 @@ class _Bound(nn.Module):
 
     def forward(self, batch: Batch) -> Any:
         """Returns what the workload does for a batch."""
-        return self._method(self.model, batch)
+        result = self._method(self.model, batch)
+        leave_if_forked()
+        return result
 
 
 def _call(module: _Bound, values: dict[str, Tensor], batch: Batch) -> Any:

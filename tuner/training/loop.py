@@ -189,7 +189,7 @@ class Step:
     def compute(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch, or of a part of one."""
         with autocast(self._precision, self._bench.device):
-            return self._bench.workload.loss(self._model, batch)
+            return self._bench.loss(self._model, batch)
 
     def _differentiate(self, batch: Batch) -> Tensor:
         self._optimizer.zero_grad()

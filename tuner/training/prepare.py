@@ -258,7 +258,7 @@ def probe(bench: Bench, spec: StudySpec, *, optimizers: bool = True) -> dict[str
 
 def _loss_of(bench: Bench, model: nn.Module, batch: Batch) -> Tensor:
     with autocast(bench.precision, bench.device):
-        return bench.workload.loss(model, batch)
+        return bench.loss(model, batch)
 
 
 def _check_smallest(

@@ -266,10 +266,10 @@ def _find_peculiarity(bench: Bench) -> str | None:
         drawn = _drawn_outside_torch()
         rows = torch.arange(min(_ROWS, bench.train_examples), device=bench.device)
         with autocast(bench.precision, bench.device):
-            loss = bench.workload.loss(model, bench.batch(rows))
+            loss = bench.loss(model, bench.batch(rows))
         loss.backward()
         with evaluating(model), torch.no_grad(), autocast(bench.precision, bench.device):
-            bench.workload.metrics(model, next(bench.chunks())[0])
+            bench.metrics(model, next(bench.chunks())[0])
         if _drawn_outside_torch() != drawn:
             return "it draws random numbers by Python or NumPy: draw them by torch"
         before, known = known, reachable.values()
