@@ -21,7 +21,7 @@ _connect = sqlite3.connect
 
 def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
     """Connects as ever, to a database with that clock."""
-    connection = _connect(*arguments, **options)
+    connection: sqlite3.Connection = _connect(*arguments, **options)
     connection.create_function("julianday", 1, julianday)
     return connection
 
@@ -33,4 +33,4 @@ def julianday(when: str) -> float:
     return (time.time() + int(_ahead.read_text())) / _DAY_S + _EPOCH
 
 
-sqlite3.connect = sqlite3.dbapi2.connect = connect  # type: ignore[assignment,attr-defined]
+sqlite3.connect = sqlite3.dbapi2.connect = connect  # type: ignore[assignment]
