@@ -87,7 +87,7 @@ def stored(url: str) -> dict[str, str]:
         tables = sa.inspect(connection).get_table_names()
         return {
             table: "\n".join(
-                connection.exec_driver_sql(f'SELECT t::text FROM "{table}" t').scalars()  # noqa: S608
+                connection.exec_driver_sql(f'SELECT t::text FROM "{table}" t').scalars()
             )
             for table in tables
         }

@@ -22,10 +22,12 @@ from tuner.service.summaries import read_summary
 from tuner.store import Database, Ledger, Studies, StudyHandle, read_records
 from tuner.store import optuna_tables as ot
 from tuner.store.control import read_state, set_state
+from tuner.store.damage import parse_value
 from tuner.store.identity import SPEC, STATE, UUID
 from tuner.store.plans import find_plan, keep_plan, read_plans
 from tuner.store.records import RecordReader, read_record
 from tuner.store.reruns import rerun
+from tuner.store.soundness import is_sound
 from tuner.store.tables import plans
 from tuner.store.workers import WorkerIdentity
 
@@ -213,7 +215,7 @@ def test_trial_whose_state_or_times_are_damaged_is_left_out(
         pytest.skip("PostgreSQL takes no state or time that is none")
     with database.write() as connection:
         connection.exec_driver_sql(
-            f"UPDATE trials SET {column} = ? WHERE number = 1",  # noqa: S608 (no stranger's)
+            f"UPDATE trials SET {column} = ? WHERE number = 1",
             (text,),
         )
     with pytest.warns(DamageWarning, match="Trial 1 of 'small' is left out: its "):
@@ -232,3 +234,99 @@ def test_trial_whose_state_or_times_are_damaged_is_left_out(
     if column == "state":
         with pytest.raises(StorageError, match="The state of trial 1 is damaged"):
             rerun(database, trained, 1)
+
+
+_OF_TRIAL_1 = "WHERE trial_id = (SELECT trial_id FROM trials WHERE number = 1)"
+_OPTIMIZER = f"{_OF_TRIAL_1} AND param_name = 'optimizer'"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE trials SET number = 'abc' WHERE number = 1",
+        "UPDATE trials SET number = -3 WHERE number = 1",
+        "UPDATE trials SET datetime_start = '2026-11-30T09:00:00+02:00' WHERE number = 1",
+        f"UPDATE trial_values SET value = 'abc' {_OF_TRIAL_1}",
+        f"UPDATE trial_values SET value = x'ff' {_OF_TRIAL_1}",
+        f"UPDATE trial_values SET value = -9e999 {_OF_TRIAL_1}",
+        f"DELETE FROM trial_values {_OF_TRIAL_1}",
+        f"DELETE FROM trial_params {_OPTIMIZER}",
+        f"UPDATE trial_params SET param_name = NULL {_OPTIMIZER}",
+        f"UPDATE trial_params SET param_value = 9e999 {_OPTIMIZER}",
+        "UPDATE trial_params SET distribution_json = "
+        """'{"name": "CategoricalDistribution", "attributes": {"choices": ["evil", "bad"]}}' """
+        f"{_OPTIMIZER}",
+        "UPDATE trial_params SET distribution_json = replace(hex(zeroblob(50000)), '0', '[') "
+        f"{_OPTIMIZER}",
+        *(
+            f"UPDATE trial_user_attributes SET value_json = '{text}' {_OF_TRIAL_1} "
+            "AND key = 'steps'"
+            for text in ("NaN", "Infinity", "-1", "[1]", '"x"', "null", "1" + "0" * 400)
+        ),
+    ],
+    ids=lambda statement: statement[:90],
+)
+def test_trial_that_holds_what_it_cannot_costs_nobody_else(
+    database: Database, trained: StudyHandle, tmp_path: Path, statement: str
+) -> None:
+    if database.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL's columns take what is of their kind alone")
+    with database.write() as connection:
+        assert connection.exec_driver_sql(statement).rowcount > 0
+    with pytest.warns(DamageWarning, match="is left out: its "):
+        records = read_records(database, trained)
+    assert [record.number for record in records] == [0, 2]
+    for style in ("terminal", "json", "markdown", "html"):
+        with pytest.warns(DamageWarning):
+            told = typed(database, "report", "small", "--format", style)
+        assert told.exit_code == 0, told.output
+        assert style != "json" or json.loads(told.stdout)["counts"]["complete"] == 2
+    history = Proposer(trained.spec, seed=0)
+    history.history.add(records)
+    history.propose()
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["train_s", "metrics", "groups", "unread", "schedule_calls", "networks", "last_cost", "error"],
+)
+@pytest.mark.parametrize("text", ["NaN", "7", "-1e400", "[1, [2]]", '{"a": {"b": 1}}', '["x", 1]'])
+def test_attribute_of_another_kind_is_left_out_of_its_trial(
+    database: Database, trained: StudyHandle, key: str, text: str
+) -> None:
+    with database.write() as connection:
+        ot.set_attributes(connection, [(i, key, None) for i in _trial_ids(connection)])
+        connection.execute(
+            sa.update(ot.trial_attributes)
+            .where(ot.trial_attributes.c.key == key)
+            .values(value_json=text)
+        )
+    if is_sound(key, parse_value(text)):
+        assert (key, text) in {("train_s", "7"), ("last_cost", "7")}
+        return
+    with pytest.warns(DamageWarning, match=f"The attribute {key} of trial . of 'small' is left"):
+        records = read_records(database, trained)
+    assert all(key not in record.attributes for record in records)
+    with pytest.warns(DamageWarning):
+        assert typed(database, "report", "small").exit_code == 0
+
+
+def _trial_ids(connection: sa.Connection) -> list[int]:
+    return list(connection.execute(sa.select(ot.trials.c.trial_id)).scalars())
+
+
+@pytest.mark.parametrize(
+    "change", ["intermediate_value = 'abc'", "intermediate_value = 9e999", "step = 'zz'"]
+)
+def test_point_of_a_curve_that_is_none_is_left_out(
+    database: Database, trained: StudyHandle, change: str
+) -> None:
+    if database.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL's columns take what is of their kind alone")
+    with database.write() as connection:
+        connection.exec_driver_sql(f"UPDATE trial_intermediate_values SET {change} {_OF_TRIAL_1}")
+    with pytest.warns(DamageWarning, match="A point of a trial's curve is left out"):
+        records = read_records(database, trained)
+    assert [record.evaluations for record in records] == [{5: 0.5}, {}, {5: 0.5}]
+    with pytest.warns(DamageWarning):
+        assert typed(database, "report", "small", "--format", "html").exit_code == 0

@@ -131,7 +131,7 @@ class TestPostgreSQL:
                 with database.write() as connection:
                     for study_id in order:
                         connection.exec_driver_sql(
-                            f"SELECT * FROM studies WHERE study_id = {study_id} FOR UPDATE"  # noqa: S608
+                            f"SELECT * FROM studies WHERE study_id = {study_id} FOR UPDATE"
                         )
                         if study_id == order[0]:
                             both_hold_one.wait()
@@ -146,7 +146,7 @@ class TestPostgreSQL:
         self, database: Database
     ) -> None:
         def rename(name: str) -> str:
-            return f"UPDATE studies SET study_name = '{name}'"  # noqa: S608
+            return f"UPDATE studies SET study_name = '{name}'"
 
         def lose() -> None:
             with database.write() as connection:

@@ -299,7 +299,7 @@ def test_worker_changes_no_attribute_of_a_study_but_where_it_is(
 ) -> None:
     def write(key: str) -> str:
         return (
-            "INSERT INTO study_user_attributes (study_id, key, value_json) "  # noqa: S608
+            "INSERT INTO study_user_attributes (study_id, key, value_json) "
             f"VALUES ({small.study_id}, '{key}', '7') "
             "ON CONFLICT (study_id, key) DO UPDATE SET value_json = EXCLUDED.value_json"
         )

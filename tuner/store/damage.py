@@ -16,7 +16,10 @@ from tuner.errors import DamageWarning, StorageError
 _SHOWN = 60
 """How many characters of what is damaged are shown."""
 
-UNREADABLE = (StorageError, LookupError, TypeError, ValueError, AttributeError)
+UNREADABLE = (
+    *(StorageError, LookupError, TypeError, ValueError, AttributeError),
+    *(ArithmeticError, RecursionError),
+)
 """Whatever a value of another kind than it should be makes the code that reads it raise."""
 
 
@@ -44,9 +47,13 @@ def parse_value(text: Any) -> Any:
     except (TypeError, ValueError, RecursionError):
         pass
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse)
     except (TypeError, ValueError, RecursionError):
         return Damaged(str(text))
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 class StoredState(sa.types.TypeDecorator[Any]):
@@ -74,9 +81,10 @@ class StoredTime(sa.types.TypeDecorator[Any]):
         if value is None or isinstance(value, datetime):
             return value
         try:
-            return datetime.fromisoformat(value)
+            time = datetime.fromisoformat(value)
         except (TypeError, ValueError):
             return Damaged(str(value))
+        return time if time.tzinfo is None else Damaged(value)
 
 
 def tell_damage(what: str, value: object) -> StorageError:

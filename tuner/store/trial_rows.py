@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,10 +19,12 @@ from optuna.trial import TrialState
 
 from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.garbage import uncollected
+from tuner.domain.names import is_keepable
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord, known_axes
 from tuner.store import optuna_tables as ot
 from tuner.store.damage import UNREADABLE, Damaged, parse_value, warn_of_damage
+from tuner.store.soundness import find_fault, is_count, is_number, is_sound
 
 _OUTCOMES = {
     TrialState.RUNNING: Outcome.RUNNING,
@@ -32,7 +34,7 @@ _OUTCOMES = {
     TrialState.FAIL: Outcome.FAILED,
 }
 
-_NEEDED = ("preset", "config")
+_NEEDED = ("preset", "config", "steps", "total_steps")
 """Attributes without which nobody can tell what a trial trained with."""
 
 _BATCH = 5_000
@@ -72,8 +74,10 @@ def read_reports(
     columns = ot.trial_reports.c
     chosen = sa.select(columns.trial_id, columns.step, columns.intermediate_value)
     for trial_id, step, value in _of(connection, chosen, trial_ids, columns.step):
-        if value is not None:
+        if is_count(step) and is_number(value):
             reports[trial_id][step] = value
+        elif value is not None:
+            warn_of_damage("A point of a trial's curve is left out", f"{value!r} at {step!r}.")
     return reports
 
 
@@ -81,7 +85,7 @@ def _build(
     connection: sa.Connection,
     rows: Sequence[sa.Row[Any]],
     spec: StudySpec,
-    known: Collection[str],
+    known: Mapping[str, Dimension],
     evaluations: bool,
 ) -> Iterable[TrialRecord]:
     ids = [row.trial_id for row in rows]
@@ -99,6 +103,12 @@ def _build(
     reports = read_reports(connection, ids) if evaluations else defaultdict(dict)
     for row in rows:
         trial_id = row.trial_id
+        fault = find_fault(
+            *(row.number, row.state, params[trial_id], known),
+            values.get(trial_id),
+        )
+        if fault is not None:
+            damage.setdefault(trial_id, f"its {fault} is none that it could have.")
         if trial_id in damage:
             left_out = f"Trial {row.number} of {spec.study.name!r} is left out"
             warn_of_damage(left_out, damage[trial_id])
@@ -130,12 +140,14 @@ def _read_params(
     for trial_id, name, stored, text in _of(connection, chosen, ids, columns.param_id):
         try:
             distribution, restore = _distribution(text)
+            if not is_keepable(name):
+                raise ValueError("its name is none")
             params[trial_id][name] = restore(stored)
+            if name not in known:
+                own_axes[trial_id][name] = _to_axis(distribution)
         except UNREADABLE as error:
-            damage[trial_id] = f"its parameter {name} cannot be read ({error})."
-            continue
-        if name not in known:
-            own_axes[trial_id][name] = _to_axis(distribution)
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            damage[trial_id] = f"its parameter {name} cannot be read ({why})."
     return params, own_axes
 
 
@@ -149,15 +161,15 @@ def _read_attributes(
     chosen = sa.select(columns.trial_id, columns.key, columns.value_json)
     for trial_id, key, text in _of(connection, chosen, list(numbers), columns.key):
         value = parse_value(text)
-        if not isinstance(value, Damaged):
+        if not isinstance(value, Damaged) and is_sound(key, value):
             attributes[trial_id][key] = value
         elif key in _NEEDED:
-            damage[trial_id] = f"its attribute {key} is no JSON."
+            damage[trial_id] = f"its attribute {key} is damaged."
         else:
             trial = f"trial {numbers[trial_id]} of {spec.study.name!r}"
             warn_of_damage(
                 f"The attribute {key} of {trial} is left out",
-                f"it is no JSON: {value.text[:60]!r}.",
+                f"it is damaged: {str(text)[:60]!r}.",
             )
     return attributes
 
