@@ -232,3 +232,18 @@ def test_a_space_is_counted_with_what_depends_on_a_choice():
     )
     points = list(points_of(spec))
     assert [point.get("sgd.lr") for point in points] == [0.1, 0.2, None]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_space_of_one_configuration_goes_on_where_trials_draw_their_own(sampler: str) -> None:
+    proposer = Proposer(finite(sampler, rates=(0.01,), train={"batch_size": 16}), seed=0)
+    with pytest.raises(ExhaustedError):  # asked while the default trains
+        proposer.propose()
+    axes = {"width": Float(low=1.0, high=9.0)}
+    params = proposer.defaults()[0].params
+    for number in range(5):
+        point = Proposal(params | {"width": 1.0 + number}, None if number else "default")
+        done = TrialRecord(number, Outcome.COMPLETE, point, value=1.0, own_axes=axes)
+        proposer.history.add([done])
+        assert not proposer.is_exhausted
+        params = proposer.propose().params

@@ -176,6 +176,19 @@ def test_half_a_head_is_no_request(start: Start) -> None:
             assert client.makefile("rb").read().rpartition(b"\r\n")[2] == answer
 
 
+def test_a_head_without_end_is_given_up(start: Start) -> None:
+    server = start()
+    with socket.create_connection(("127.0.0.1", server.server_port), 20) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        with contextlib.suppress(ConnectionError):
+            for number in range(98):
+                client.sendall(b"X-%d: %s\r\n" % (number, b"x" * 60_000))
+            client.sendall(b"\r\n")
+            assert client.recv(1) == b""
+    while len(server.connections):
+        time.sleep(0.01)
+
+
 def test_server_without_descriptors_takes_its_time(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

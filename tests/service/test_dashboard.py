@@ -311,5 +311,7 @@ def test_client_that_leaves_in_the_middle_leaves_no_trace(
     Studies(database).create(make_spec())
     large = ask("POST", "/api/studies", {"Content-Length": "1000000000"} | basic("wrong"), "")
     assert large.status == 401
+    endless = ask("POST", "/api/studies", {"Content-Length": "9" * 5000} | basic("wrong"), "")
+    assert endless.status == 401
     assert ask("GET", "/api/studies", basic(PASSWORD)).status == 200
     assert capfd.readouterr().err == ""

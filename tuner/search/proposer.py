@@ -128,7 +128,7 @@ class Proposer:
         """
         study = self.history.asked
         is_over = study.stopped or self._exhausted_at == self.history.version
-        if is_over or self._remainder.is_empty:
+        if is_over or self._is_used_up:
             return None
         own = self.spec.search.sampler not in SAMPLERS
         for trial in itertools.islice(drawn, _OWN_REDRAWS if own else _REDRAWS):
@@ -142,9 +142,14 @@ class Proposer:
         left = self._remainder.find(is_new)
         return None if left is None else self._template(Proposal(left))
 
+    @property
+    def _is_used_up(self) -> bool:
+        """Whether every point of the space has been tried, and trials draw nothing of their own."""
+        return self._remainder.is_empty and not self.history.tried.open_ended
+
     def _describe_end(self) -> str:
         sampler = self.spec.search.sampler
-        if self._remainder.is_empty:
+        if self._is_used_up:
             count = self._remainder.count
             if count == 1:
                 return "the one configuration of the space has been tried"

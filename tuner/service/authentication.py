@@ -40,6 +40,7 @@ _ATTEMPTS = 10
 _WINDOW_S = 60.0
 _ADDRESSES = 4096
 _DRAINED_BYTES = 65536
+_LONGEST_LENGTH = 20  # digits; Python turns thousands of them into an error
 _ALWAYS = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff")]
 
 
@@ -271,5 +272,5 @@ def _with_headers(start_response: Any) -> Any:
 def _drain(environ: Environment) -> None:
     """Reads a small body, since a connection closed over unread bytes may lose the answer."""
     length = str(environ.get("CONTENT_LENGTH") or "")
-    if length.isdecimal() and int(length) <= _DRAINED_BYTES:
+    if length.isdecimal() and len(length) < _LONGEST_LENGTH and int(length) <= _DRAINED_BYTES:
         environ["wsgi.input"].read(int(length))

@@ -26,6 +26,7 @@ LOOPBACK = "127.0.0.1"
 _ANY = ("0.0.0.0", "::")  # noqa: S104 (to tell them)
 _PATIENCE_S = 30
 _SILENCE_S = 60
+_HEAD_BYTES = 65_536
 _MOMENT_S = 0.5
 
 
@@ -148,6 +149,7 @@ class _Inbox(io.RawIOBase):
         self._connections = connections
         self._connection = connection
         self.in_head = True
+        self._head_bytes = 0
 
     def readable(self) -> bool:
         return True
@@ -156,6 +158,11 @@ class _Inbox(io.RawIOBase):
         count = self._connections.receive_into(self._connection, buffer)
         if not count and self.in_head:
             raise ConnectionAbortedError  # else half a head would be answered like a whole one
+        if self.in_head:
+            # Python's limits are 64 KiB for each of a hundred headers, before anyone is asked.
+            self._head_bytes += count
+            if self._head_bytes > _HEAD_BYTES:
+                raise ConnectionAbortedError
         return count
 
 
