@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from tuner.service.summaries import read_summary
 from tuner.store import Database, Ledger, Studies, StudyHandle, read_records
 from tuner.store import optuna_tables as ot
 from tuner.store.control import read_state, set_state
+from tuner.store.curves import insert_points
 from tuner.store.damage import parse_value
 from tuner.store.identity import SPEC, STATE, UUID
 from tuner.store.plans import find_plan, keep_plan, read_plans
@@ -330,3 +332,34 @@ def test_point_of_a_curve_that_is_none_is_left_out(
     assert [record.evaluations for record in records] == [{5: 0.5}, {}, {5: 0.5}]
     with pytest.warns(DamageWarning):
         assert typed(database, "report", "small", "--format", "html").exit_code == 0
+
+
+@pytest.mark.parametrize("value", ["'abc'", "9e999", "-9e999", "x'ff'"])
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("tuner_events", "at"),
+        ("tuner_curves", "value"),
+        ("tuner_curves", "step"),
+        ("tuner_workers", "study_s"),
+        ("tuner_workers", "worked_s"),
+    ],
+)
+def test_what_is_planted_in_a_table_of_ours_is_left_out(
+    database: Database, trained: StudyHandle, table: str, column: str, value: str
+) -> None:
+    if database.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL's columns take what is of their kind alone")
+    with database.write() as connection:
+        insert_points(connection, trained.uuid, [(0, [(1, "loss", 0.5)])])
+        connection.exec_driver_sql(f"UPDATE {table} SET {column} = {value}")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for style in ("terminal", "json", "html"):
+        assert typed(database, "report", "small", "--format", style).exit_code == 0
+    arguments = ["trial", "show", "small", "0", "--storage", database.url]
+    told: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if table != "tuner_workers":
+        told = pytest.warns(DamageWarning, match="is left out: it is none")
+    with told:
+        shown = CliRunner().invoke(cli, arguments)
+    assert shown.exit_code == 0, shown.output

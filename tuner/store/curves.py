@@ -14,9 +14,11 @@ import sqlalchemy as sa
 
 from tuner.domain.names import LONGEST_NAME, is_keepable
 from tuner.errors import SpecError
+from tuner.store.damage import warn_of_damage
 from tuner.store.database import Database
 from tuner.store.identity import StudyHandle
 from tuner.store.optuna_tables import upsert
+from tuner.store.soundness import is_count, is_number
 from tuner.store.tables import curves
 
 
@@ -59,7 +61,10 @@ def read_curves(database: Database, study: StudyHandle, number: int) -> dict[str
         ).all()
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for name, step, value in rows:
-        found[name][step] = value
+        if is_keepable(name) and is_count(step) and is_number(value):
+            found[name][step] = value
+        else:
+            warn_of_damage("A logged number is left out", f"it is none: {value!r} at {step!r}")
     return dict(found)
 
 

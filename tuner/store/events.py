@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from tuner.domain.printable import printable
+from tuner.store.damage import warn_of_damage
+from tuner.store.soundness import is_count, is_time
 from tuner.store.tables import DatabaseClock, events, workers
 
 if TYPE_CHECKING:
@@ -136,7 +138,13 @@ def select_events(
     )
     if numbers is not None:
         statement = statement.where(events.c.number.in_(numbers))
-    return [
-        Event(r.at, r.kind, r.number, r.worker_id, r.host, r.pid, r.device, r.detail)
-        for r in connection.execute(statement)
-    ]
+    found = []
+    for r in connection.execute(statement):
+        texts = (r.kind, r.detail, r.worker_id or "", r.host or "", r.device or "")
+        if is_time(r.at) and is_count(r.pid or 0) and all(isinstance(text, str) for text in texts):
+            found.append(
+                Event(r.at, r.kind, r.number, r.worker_id, r.host, r.pid, r.device, r.detail)
+            )
+        else:
+            warn_of_damage("An event is left out", f"it is none: {r.kind!r} at {r.at!r}")
+    return found

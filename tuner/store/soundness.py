@@ -24,6 +24,11 @@ def is_number(value: object) -> bool:
     return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST  # type: ignore[operator]
 
 
+def is_time(value: object) -> bool:
+    """Tells whether something is a time of this era, in seconds since 1970."""
+    return is_number(value) and 0 <= value < _YEAR_10000_S  # type: ignore[operator]
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -74,6 +79,7 @@ def _is_line(value: object) -> bool:
 
 
 _OF_GROUPS = {"name", "parameters", "lr", "weight_decay", "momentum", "frozen_until"}
+_YEAR_10000_S = 253_402_300_800
 _LARGEST = 1.7976931348623157e308
 
 _KINDS: dict[str, Callable[[object], bool]] = {

@@ -16,6 +16,8 @@ from tuner.store.leases import none_is
 from tuner.store.machine import this_machine
 from tuner.store.tables import DatabaseClock, events, leases, workers
 
+_LONGEST_S = 1e10
+
 
 @dataclass(frozen=True)
 class WorkerIdentity:
@@ -311,7 +313,12 @@ def elapsed_s(
         sa.select(
             sa.func.coalesce(sa.func.max(workers.c.study_s), 0.0),
             sa.func.coalesce(sa.func.sum(workers.c.worked_s), 0.0),
-        ).where(of_study)
+        ).where(
+            # What is none is greater than any, or less.
+            of_study,
+            workers.c.study_s.between(0.0, _LONGEST_S),
+            workers.c.worked_s.between(0.0, _LONGEST_S),
+        )
     ).one()
     if alive is not None:
         now = sa.select(_STUDY_S).where(workers.c.worker_id == sa.bindparam("alive_id"))
