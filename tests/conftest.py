@@ -38,6 +38,10 @@ ON_DEVICES = pytest.mark.parametrize(
 """Runs a test on the CPU, and where there is a CUDA device on that, too."""
 
 
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+"""Leaves out a test of processes that fork where there are none."""
+
+
 def pytest_configure() -> None:
     """Lets every process compute on one thread, before torch is loaded, and laws try the same.
 

@@ -14,10 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
-    pytest.mark.slow,
-]
+from tests.conftest import FORKS
+
+pytestmark = [FORKS, pytest.mark.slow]
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 

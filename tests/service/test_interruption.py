@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from tests.conftest import FORKS
 from tuner.errors import WorkloadError
 from tuner.service.interruption import Interruption
 
@@ -82,6 +82,6 @@ with Interruption() as interruption:
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@FORKS
 def test_a_process_forked_meanwhile_ends_when_its_parent_says_so() -> None:
     subprocess.run([sys.executable, "-c", _FORKING], check=True, timeout=120)

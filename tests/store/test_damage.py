@@ -48,6 +48,11 @@ def trained(database: Database, study: StudyHandle) -> StudyHandle:
     return study
 
 
+def need_sqlite(database: Database) -> None:
+    if database.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL's columns take what is of their kind alone")
+
+
 def damage(database: Database, key: str, text: str) -> None:
     with database.write() as connection:
         connection.execute(
@@ -213,8 +218,7 @@ def test_report_is_written_without_what_is_damaged(
 def test_trial_whose_state_or_times_are_damaged_is_left_out(
     database: Database, trained: StudyHandle, column: str, text: str
 ) -> None:
-    if database.engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL takes no state or time that is none")
+    need_sqlite(database)
     with database.write() as connection:
         connection.exec_driver_sql(
             f"UPDATE trials SET {column} = ? WHERE number = 1",
@@ -271,8 +275,7 @@ _OPTIMIZER = f"{_OF_TRIAL_1} AND param_name = 'optimizer'"
 def test_trial_that_holds_what_it_cannot_costs_nobody_else(
     database: Database, trained: StudyHandle, tmp_path: Path, statement: str
 ) -> None:
-    if database.engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL's columns take what is of their kind alone")
+    need_sqlite(database)
     with database.write() as connection:
         assert connection.exec_driver_sql(statement).rowcount > 0
     with pytest.warns(DamageWarning, match="is left out: its "):
@@ -323,8 +326,7 @@ def _trial_ids(connection: sa.Connection) -> list[int]:
 def test_point_of_a_curve_that_is_none_is_left_out(
     database: Database, trained: StudyHandle, change: str
 ) -> None:
-    if database.engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL's columns take what is of their kind alone")
+    need_sqlite(database)
     with database.write() as connection:
         connection.exec_driver_sql(f"UPDATE trial_intermediate_values SET {change} {_OF_TRIAL_1}")
     with pytest.warns(DamageWarning, match="A point of a trial's curve is left out"):
@@ -348,8 +350,7 @@ def test_point_of_a_curve_that_is_none_is_left_out(
 def test_what_is_planted_in_a_table_of_ours_is_left_out(
     database: Database, trained: StudyHandle, table: str, column: str, value: str
 ) -> None:
-    if database.engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL's columns take what is of their kind alone")
+    need_sqlite(database)
     with database.write() as connection:
         insert_points(connection, trained.uuid, [(0, [(1, "loss", 0.5)])])
         connection.exec_driver_sql(f"UPDATE {table} SET {column} = {value}")

@@ -1,18 +1,17 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import FORKS, ROOT
 from tuner.training.forks import ending_forks
 
 _AROUND = """
 import os
 import sys
-from tests.conftest import ROOT
+from tests.conftest import FORKS, ROOT
 from tuner.training.forks import ending_forks
 
 print("before", flush=True)
@@ -28,7 +27,7 @@ finally:
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@FORKS
 @pytest.mark.parametrize(
     ("leave", "status", "words"),
     [
@@ -65,7 +64,7 @@ import os
 import torch
 from models.parabola import Parabola
 from tuner.training.bench import Bench
-from tests.conftest import ROOT
+from tests.conftest import FORKS, ROOT
 from tuner.training.forks import ending_forks
 
 class Forking(Parabola):
@@ -86,7 +85,7 @@ os.write(1, b"parent")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@FORKS
 # A parabola's metrics are its loss.
 @pytest.mark.parametrize(
     ("method", "calls"), [("data", 3), ("model", 3), ("loss", 6), ("metrics", 3)]

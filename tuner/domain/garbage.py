@@ -1,4 +1,4 @@
-"""When Python looks for garbage."""
+"""Control over Python's search for garbage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Has Python look for no garbage where very much is made that stays.
+    """Pauses the search for garbage within the block, for code that makes very many lasting objects.
 
     It would look through all of it again and again, which takes a third of the time.
     """

@@ -295,7 +295,7 @@ def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
 
 
 class Decoder:
-    """Tells of many points of one search space what trials train with there.
+    """Decodes points of one search space; quicker than :func:`decode` where there are many.
 
     Args:
         spec: A resolved spec.

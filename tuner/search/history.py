@@ -105,7 +105,7 @@ class History:
                 self.ended.append(ended)
 
     def forget_least(self) -> None:
-        """Has TPE learn no longer from what tells it least, in a study of very many trials."""
+        """Removes the least informative of very many trials from those that TPE learns from."""
         if self._spec.search.sampler != "tpe":
             return
         trials = self.asked.get_trials(deepcopy=False, states=_LEARNED_FROM)

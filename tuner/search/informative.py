@@ -1,4 +1,4 @@
-"""What TPE learns from in a large study: the trials that tell it most.
+"""The trials that TPE learns from in a large study: those that tell it most.
 
 TPE parts the past in two. The best tenth, and of more than 250 trials never more than 25, tell
 where to look. All others tell where not to, by a density in which a trial weighs the less the

@@ -143,7 +143,7 @@ class Server(ThreadingMixIn, WSGIServer):
 
 
 class _Inbox(io.RawIOBase):
-    """What a client sends, for as long as it may."""
+    """The stream of a client's request, which ends where it breaks a limit of time or size."""
 
     def __init__(self, connections: Connections, connection: socket.socket) -> None:
         self._connections = connections

@@ -55,7 +55,7 @@ trial_columns = (
         for column in (trials.c.datetime_start, trials.c.datetime_complete)
     ),
 )
-"""What is read of trials; whatever is damaged in it is :class:`~tuner.store.damage.Damaged`."""
+"""The columns to read of trials; a damaged value is :class:`~tuner.store.damage.Damaged`."""
 
 _OF_TRIALS = (
     trial_params,

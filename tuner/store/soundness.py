@@ -1,4 +1,4 @@
-"""Whether what is read of a trial is of its kind: SQLite keeps anything in any column.
+"""Checks of the values that are read of a trial: SQLite keeps anything in any column.
 
 Whoever can write the file can plant a text for a number; that costs the trial, and not the report.
 """
@@ -6,8 +6,9 @@ Whoever can write the file can plant a text for a number; that costs the trial, 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from optuna.trial import TrialState
 
@@ -15,86 +16,76 @@ from tuner.domain.dimensions import Choice, Dimension, Float, Int
 
 
 def is_count(value: object) -> bool:
-    """Tells whether something is a whole number from 0 on that a database keeps exactly."""
+    """Tells whether a value is a whole number from 0 on that a database keeps exactly."""
     return type(value) is int and 0 <= value < 2**63
 
 
-def is_number(value: object) -> bool:
-    """Tells whether something is a finite number."""
-    return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST  # type: ignore[operator]
+def is_number(value: object) -> TypeGuard[float]:
+    """Tells whether a value is a finite number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
 
 
 def is_time(value: object) -> bool:
-    """Tells whether something is a time of this era, in seconds since 1970."""
-    return is_number(value) and 0 <= value < _YEAR_10000_S  # type: ignore[operator]
+    """Tells whether a value is a time of this era, in seconds since 1970."""
+    return is_number(value) and 0 <= value < _YEAR_10000_S
+
+
+_YEAR_10000_S = 253_402_300_800
+
+_Check = Callable[[object], bool]
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _or_none(check: _Check) -> _Check:
+    return lambda value: value is None or check(value)
+
+
+def _list_of(check: _Check) -> _Check:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _record_of(**checks: _Check) -> _Check:
+    """Returns the check of a mapping that has these keys, each with a value of its kind."""
+    return lambda value: (
+        isinstance(value, Mapping)
+        and value.keys() == checks.keys()
+        and all(check(value[key]) for key, check in checks.items())
+    )
+
+
 def _are_metrics(value: object) -> bool:
     return isinstance(value, Mapping) and all(map(is_number, value.values()))
 
 
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+def _is_point(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_or_none(is_number), value))
 
 
-def _are_names(value: object) -> bool:
-    return isinstance(value, list) and all(text is None or _is_text(text) for text in value)
+_GROUP = _record_of(
+    name=_is_text,
+    parameters=is_count,
+    **dict.fromkeys(("lr", "weight_decay", "momentum", "frozen_until"), _or_none(is_number)),
+)
+_CALLS = _record_of(calls=is_count, steps=_or_none(is_count), optimizer_steps=_or_none(is_count))
 
-
-def _are_calls(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(call, dict)
-        and set(call) == {"calls", "steps", "optimizer_steps"}
-        and is_count(call["calls"])
-        and all(number is None or is_count(number) for number in call.values())
-        for call in value
-    )
-
-
-def _are_groups(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(group, dict)
-        and set(group) >= _OF_GROUPS
-        and _is_text(group["name"])
-        and is_count(group["parameters"])
-        and all(
-            number is None or is_number(number) for key, number in group.items() if key != "name"
-        )
-        for group in value
-    )
-
-
-def _is_line(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(point, list)
-        and len(point) == 2
-        and is_number(point[0])
-        and (point[1] is None or is_number(point[1]))
-        for point in value
-    )
-
-
-_OF_GROUPS = {"name", "parameters", "lr", "weight_decay", "momentum", "frozen_until"}
-_YEAR_10000_S = 253_402_300_800
-_LARGEST = 1.7976931348623157e308
-
-_KINDS: dict[str, Callable[[object], bool]] = {
+_KINDS: dict[str, _Check] = {
     **dict.fromkeys(("steps", "total_steps", "epoch_steps", "diverged_step", "seed"), is_count),
     **dict.fromkeys(("train_s", "eval_s", "optimizer_steps"), is_number),
     **dict.fromkeys(("error", "error_at", "traceback", "stopped_by", "stopped_early"), _is_text),
     "metrics": _are_metrics,
-    "average_line": _is_line,
-    "groups": _are_groups,
+    "average_line": _list_of(_is_point),
+    "groups": _list_of(_GROUP),
     "last_cost": is_count,
-    "networks": _are_names,
-    "schedule_calls": _are_calls,
-    "unread": _are_texts,
+    "networks": _list_of(_or_none(_is_text)),
+    "schedule_calls": _list_of(_CALLS),
+    "unread": _list_of(_is_text),
 }
-"""What an attribute has to be; of others nothing is worked out."""
+"""The check of each attribute that tuner reads; others are only shown."""
 
 
 def is_sound(key: str, value: object) -> bool:
@@ -135,7 +126,7 @@ def _fits(value: object, axis: Dimension | None) -> bool:
         case Choice():
             return value in axis.choices
         case Float() | Int():
-            return is_number(value) and (not axis.log or value > 0)  # type: ignore[operator]
+            return is_number(value) and (not axis.log or value > 0)
         case _:
             return not isinstance(value, float) or math.isfinite(value)
 
