@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Pauses the search for garbage within the block, for code that makes very many lasting objects.
+    """Pauses the search for garbage, for code that makes very many lasting objects.
 
     It would look through all of it again and again, which takes a third of the time.
     """
