@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist
 
 # What computes in floating point, and is quick.
 ROUNDED := tests/optim tests/models tests/training/test_catalog.py tests/training/test_loop.py \
-	tests/training/test_batches.py tests/training/test_averaging.py tests/training/test_own_loops.py
+	tests/training/test_batches.py tests/training/test_weight_averaging.py tests/training/test_own_loops.py
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

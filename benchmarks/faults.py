@@ -31,11 +31,11 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import UnavailableError
-from tuner.service.watchdog import HUNG
+from tuner.service.worker.watchdog import HUNG
 from tuner.store import Database, Studies, StudyHandle, open_database, read_curves, read_records
 from tuner.store.events import Event, read_events
-from tuner.store.leases import count_leases
-from tuner.store.ledger import is_done
+from tuner.store.leases.rows import count_leases
+from tuner.store.leases.single_ledger import is_done
 
 _SAVING_S = 0.5
 """Seconds that a checkpoint may take to be written and told of."""

@@ -36,11 +36,11 @@ from typing import Any
 
 from benchmarks.plain_study import JOURNAL, SPACES
 from benchmarks.workloads import SIZES, STUDIES, import_string
-from tuner.service.presence import is_dead
+from tuner.service.liveness import is_dead
 from tuner.service.summaries import read_summary
 from tuner.store import Studies, open_database
 from tuner.store.events import read_events
-from tuner.store.workers import read_workers
+from tuner.store.leases.workers import read_workers
 
 ROOT = Path(__file__).parents[1]
 PHASES = (

@@ -21,18 +21,18 @@ import numpy as np
 import torch
 
 from benchmarks.workloads import SIZES, import_string, load
-from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
-from tuner.domain.schedules import SCHEDULES
+from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Proposal, TrialConfig, decode, walk
+from tuner.fused.cohort import Cohort
+from tuner.fused.lane import LaneStart
+from tuner.fused.model import FusedModel
 from tuner.optim import build_optimizer
-from tuner.training.bench import Bench
-from tuner.training.cohort import Cohort
 from tuner.training.device import resolve_device, wait_for
-from tuner.training.fused_model import FusedModel
-from tuner.training.lane import LaneStart
 from tuner.training.loop import Ending, run_trial, train_workload
-from tuner.training.prepare import CohortRehearsal, Rehearsal
+from tuner.training.prepared_workload import Bench
+from tuner.training.rehearsal import CohortRehearsal, Rehearsal
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
 

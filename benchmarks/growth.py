@@ -31,8 +31,8 @@ from benchmarks.growth_study import SIZE, measure_study
 from benchmarks.workloads import load
 from tuner import Batch, Data
 from tuner.domain.spec import StudySpec
-from tuner.training.bench import Bench
 from tuner.training.device import resolve_device
+from tuner.training.prepared_workload import Bench
 from tuner.training.workload import Workload
 
 Line = dict[int, float]

@@ -130,8 +130,8 @@ def make_adam(steps: int) -> Make:
 
 def make_default(arguments: argparse.Namespace) -> Make:
     """Returns what builds an optimizer and a schedule of our default space."""
-    from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
-    from tuner.domain.schedules import SCHEDULES
+    from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
+    from tuner.domain.catalog.schedules import SCHEDULES
     from tuner.domain.spec import StudySpec
     from tuner.domain.trials import Proposal, decode, walk
     from tuner.optim import build_optimizer

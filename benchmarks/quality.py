@@ -27,12 +27,12 @@ from scipy.stats import wilcoxon
 
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord, decode, progress_at
+from tuner.fused.cohort import Cohort
+from tuner.fused.lane import LaneStart
+from tuner.fused.model import FusedModel
 from tuner.search import Proposer, Pruner
 from tuner.search.history import SAMPLER_STATE
-from tuner.training.bench import Bench
-from tuner.training.cohort import Cohort
-from tuner.training.fused_model import FusedModel
-from tuner.training.lane import LaneStart
+from tuner.training.prepared_workload import Bench
 from tuner.training.reporting import Evaluation
 from tuner.training.workload import Workload, load_workload
 

@@ -1,7 +1,7 @@
 """What recording trials costs: our group operations against Optuna's own calls, trial by trial.
 
 A group of trials is asked for with its parameters, reports at ten rounds and is told, on a new
-database each time: once through :class:`tuner.store.storage.Storage`, in one transaction an
+database each time: once through :class:`tuner.store.optuna.storage.Storage`, in one transaction an
 operation, and once through the methods of Optuna's ``RDBStorage`` that ``Study.ask``,
 ``Trial.report`` and ``Study.tell`` end in. Optuna runs on the same engine settings (WAL on SQLite),
 and again as it comes, without them. What workers do is the same under leases: a
@@ -39,7 +39,7 @@ from tuner.store import (
     WorkerIdentity,
     open_database,
 )
-from tuner.store.storage import Storage
+from tuner.store.optuna.storage import Storage
 
 S = TypeVar("S", bound=RDBStorage)
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.analysis.test_summary import trial
 from tuner.analysis.fusing import summarize_fusing
-from tuner.domain.fusing import FusePlan
+from tuner.domain.fuse_plan import FusePlan
 
 PLAN = FusePlan(8, compiled=True, single_s=0.01, lane_s=0.001, trials=20, reason="quicker")
 

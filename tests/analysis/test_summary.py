@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.analysis.summary import StudySummary, best_of, summarize
-from tuner.domain.dimensions import Value
+from tuner.domain.catalog.dimensions import Value
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Decoder, Outcome, Proposal, TrialConfig, TrialRecord
 

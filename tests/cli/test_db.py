@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from tests.conftest import PASSWORD, run_on
-from tuner.store.optuna_tables import SCHEMA_REVISION
+from tuner.store.connection.versions import HEAD, VERSION_TABLE, migrate
+from tuner.store.optuna.tables import SCHEMA_REVISION
 from tuner.store.tables import metadata
-from tuner.store.versions import HEAD, VERSION_TABLE, migrate
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -22,7 +22,7 @@ from tests.conftest import MakeSpec
 from tuner.cli import main as command_line
 from tuner.search import Proposer
 from tuner.store import Ledger, Studies, open_database
-from tuner.store.workers import WorkerIdentity
+from tuner.store.leases.workers import WorkerIdentity
 
 HOSTILE = "x\x1b]52;c;aGk=\x07\x1b]0;owned\x07\x9b2J\u202eevil\r\nforged | [a](javascript:b)"
 """The clipboard, the title, the screen, the direction of writing, a line, a column, a link."""

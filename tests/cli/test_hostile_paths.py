@@ -17,9 +17,9 @@ from click.testing import CliRunner
 
 from tests.conftest import MakeSpec
 from tuner.cli.main import cli
-from tuner.service.checkpoints import sweep
 from tuner.service.folders import remove_folder, study_folder
-from tuner.service.presence import is_dead
+from tuner.service.liveness import is_dead
+from tuner.service.worker.checkpoints import sweep
 from tuner.store import Database, Studies, StudyHandle, open_database
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]

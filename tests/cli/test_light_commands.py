@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from tuner.cli.main import cli
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from tuner.cli.progress import Lines, Scene
-from tuner.domain.fusing import FusePlan
+from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.trials import Outcome
 from tuner.search import Proposer
 from tuner.store import Database, Ledger, RecordReader, StudyHandle, WorkerIdentity

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tuner.cli.roster import Roster
-from tuner.service.pools import Exit, Seat, SeatState, Slot
+from tuner.service.pools.pool import Exit, Seat, SeatState, Slot
 
 
 def seats(*states: SeatState) -> list[Seat]:

@@ -16,8 +16,8 @@ from tuner.search import Proposer
 from tuner.service.ownership import claim_folder
 from tuner.store import Database, Ledger, Studies, StudyHandle, open_database
 from tuner.store.control import read_state
+from tuner.store.leases.workers import WorkerIdentity
 from tuner.store.records import read_record
-from tuner.store.workers import WorkerIdentity
 
 Type = Callable[..., Result]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tuner.domain.dimensions import Float
+from tuner.domain.catalog.dimensions import Float
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import (

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tuner.domain.calls import Call
-from tuner.domain.dimensions import Choice, Fixed, Float, Value
+from tuner.domain.catalog.calls import Call
+from tuner.domain.catalog.dimensions import Choice, Fixed, Float, Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import (
     REST,
     Group,
@@ -18,7 +19,6 @@ from tuner.domain.groups import (
     group_settings,
     unmatched,
 )
-from tuner.domain.optimizers import OPTIMIZERS
 
 names = st.from_regex(r"[a-c](\.[0-2a-c]){0,3}", fullmatch=True)
 patterns = st.one_of(names, st.sampled_from(["*", "a.*", "*.b", "?", "[ab].*", "*.[0-1]*"]))

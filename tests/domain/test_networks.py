@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import Proposal, decode, default_proposals, known_axes, walk

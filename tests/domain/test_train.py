@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tuner.domain.averages import AVERAGES, start_step
-from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
+from tuner.domain.catalog.averages import AVERAGES, start_step
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import Proposal, decode, default_proposals, known_axes, walk

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.domain.domain_strategies import is_within, spec_trees
-from tuner.domain.averages import AVERAGES
-from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.catalog.averages import AVERAGES
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.catalog.hyperparameters import Hyperparameter
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.groups import GroupValues
-from tuner.domain.hyperparameters import Hyperparameter
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES
 from tuner.domain.spec import StudySpec, evaluation_steps
 from tuner.domain.trials import (
     Outcome,

@@ -6,12 +6,12 @@ from functools import partial
 
 import torch
 
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
-from tuner.training.bench import Bench
 from tuner.training.loop import run_trial, train_workload
-from tuner.training.prepare import Rehearsal
+from tuner.training.prepared_workload import Bench
+from tuner.training.rehearsal import Rehearsal
 from tuner.training.run import Run
 from tuner.training.workload import Workload
 

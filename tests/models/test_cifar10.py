@@ -13,12 +13,12 @@ import torch
 from models.cifar10 import Cifar10, read_archive
 from tests.models.learning import learn, prepare
 from tuner import Data, data_folder
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import WorkloadError
-from tuner.training.bench import Bench
-from tuner.training.refusals import Refusals
+from tuner.fused.eligibility import Refusals
+from tuner.training.prepared_workload import Bench
 
 SUBSET = data_folder() / "cifar10" / "cifar10-subset.npz"
 ARCHIVE = data_folder() / "cifar10" / "cifar-10-binary.tar.gz"

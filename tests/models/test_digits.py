@@ -5,7 +5,7 @@ import torch
 
 from models.digits import Digits
 from tests.models.learning import learn, prepare
-from tuner.training.bench import Bench
+from tuner.training.prepared_workload import Bench
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from models.mnist import Mnist
 from tests.models.learning import learn, prepare
 from tuner import data_folder
-from tuner.training.bench import Bench
+from tuner.training.prepared_workload import Bench
 
 FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 

@@ -6,7 +6,7 @@ import torch
 from models.digits import Digits
 from models.sparse_digits import SparseDigits
 from tests.models.learning import learn, prepare
-from tuner.training.bench import Bench
+from tuner.training.prepared_workload import Bench
 
 
 @pytest.fixture(scope="module")

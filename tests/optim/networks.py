@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 
 COMPOSED = (
     "lookahead(momentum)",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from tuner.domain.dimensions import Value
+from tuner.domain.catalog.dimensions import Value
 from tuner.optim.averages import Average, build_average
 
 courses = st.lists(st.floats(-10, 10), min_size=1, max_size=30)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.optim.networks import EVERY_OPTIMIZER, Words, network, train
-from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import JointOptimizer, Lookahead, build_optimizer, build_schedule
 from tuner.optim.groups import select_parameters

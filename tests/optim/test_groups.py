@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.optim.networks import EVERY_OPTIMIZER, Words, network
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import GroupValues
-from tuner.domain.optimizers import OPTIMIZERS
 from tuner.errors import WorkloadError
 from tuner.optim import JointOptimizer, build_optimizer
 from tuner.optim.groups import check_groups, describe_groups, select_parameters, split_model

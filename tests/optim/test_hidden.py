@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import GroupValues
-from tuner.domain.optimizers import OPTIMIZERS
 from tuner.optim import JointOptimizer, build_optimizer
 from tuner.optim.groups import hidden_matrices
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from tests.optim.networks import network, train
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import GroupValues
-from tuner.domain.optimizers import OPTIMIZERS
 from tuner.errors import SpecError
 from tuner.optim import JointOptimizer, Lookahead, build_optimizer
 

@@ -19,9 +19,9 @@ from tests.training.trials import (
     stop_and_go,
     train,
 )
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.groups import GroupValues
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES
 from tuner.errors import SpecError
 from tuner.optim import build_optimizer, build_schedule
 from tuner.training.run import Run

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tests.optim.networks import EVERY_OPTIMIZER
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.optim import build_optimizer
 
 STEPS = 200

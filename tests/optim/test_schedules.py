@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_schedules
 
-from tuner.domain.dimensions import Value
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES
+from tuner.domain.catalog.dimensions import Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.optim import JointOptimizer, Schedule, build_optimizer, build_schedule
 
 STEPS, WARM, LR = 200, 20, 0.3

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from tests.optim.networks import train
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.errors import WorkloadError
 from tuner.optim import JointOptimizer, build_optimizer
 

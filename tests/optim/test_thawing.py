@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.optim.networks import EVERY_OPTIMIZER, Words
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.pytorch_optimizer import PACKAGE
 from tuner.domain.groups import GroupValues
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.package_rows import PACKAGE
 from tuner.errors import WorkloadError
 from tuner.optim import build_optimizer
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from tests.optim.networks import Words, network, train
-from tuner.domain.schedules import SCHEDULES
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import JointOptimizer, YellowFin, build_schedule
+from tuner.optim.composite import FrozenGroup
 from tuner.optim.groups import describe_groups
-from tuner.optim.joint import FrozenGroup
-from tuner.optim.measurement import solve_cubic
-from tuner.optim.total_momentum import ClosedLoop
+from tuner.optim.yellowfin_closed_loop import ClosedLoop
+from tuner.optim.yellowfin_statistics import solve_cubic
 
 TRACES = Path(__file__).parent / "data"
 

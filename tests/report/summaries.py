@@ -9,8 +9,8 @@ from typing import Any
 
 from tests.optim.networks import EVERY_OPTIMIZER
 from tuner.analysis.summary import StudySummary, summarize
-from tuner.domain.dimensions import Value
-from tuner.domain.schedules import SCHEDULES
+from tuner.domain.catalog.dimensions import Value
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord
 

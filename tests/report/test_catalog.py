@@ -6,8 +6,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.report.catalog import (
     COLUMNS,
     SOURCES,

@@ -14,10 +14,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tests.optim.networks import EVERY_OPTIMIZER
 from tests.report.summaries import STEPS, make_spec, mixed_summary, summary_of, trial
 from tuner.analysis.summary import StudySummary
-from tuner.domain.calls import rate_key
-from tuner.domain.dimensions import Choice, Dimension, Value
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES
+from tuner.domain.catalog.calls import rate_key
+from tuner.domain.catalog.dimensions import Choice, Dimension, Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import Outcome, Proposal, decode, walk
 from tuner.errors import NotFoundError

@@ -21,7 +21,7 @@ from tuner.report.json import to_json
 from tuner.report.markdown import to_markdown
 from tuner.report.terminal import TextConsole, print_report
 from tuner.store import open_database
-from tuner.training.checkpoint import save_checkpoint
+from tuner.training.checkpoint_file import save_checkpoint
 
 
 def to_terminal(summary: StudySummary) -> str:

@@ -17,8 +17,8 @@ from tests.report.summaries import STEPS, make_spec, summary_of, trial
 from tests.report.test_code import Exported
 from tests.training.trials import train
 from tuner.analysis.summary import StudySummary
-from tuner.domain.dimensions import Value
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.dimensions import Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import Proposal, decode, default_proposals
 from tuner.report.code import to_python, to_toml, to_winner

@@ -19,9 +19,9 @@ from tests.optim.networks import EVERY_OPTIMIZER, Words
 from tests.report.summaries import STEPS, make_spec, summary_of, trial
 from tests.report.test_code import optimizers_of, run_exported
 from tuner.analysis.summary import StudySummary
-from tuner.domain.dimensions import Value
+from tuner.domain.catalog.dimensions import Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import GroupValues
-from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import decode, default_proposals
 from tuner.optim import JointOptimizer, build_optimizer, build_schedule

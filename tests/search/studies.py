@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from tuner.domain.dimensions import Value
+from tuner.domain.catalog.dimensions import Value
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord
 from tuner.search import Proposer

@@ -9,7 +9,7 @@ from optuna.distributions import (
 )
 
 from tests.search.studies import make_spec
-from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int
 from tuner.search.distributions import Distributions, to_distribution
 
 

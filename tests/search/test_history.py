@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.search.studies import make_spec, record_of
-from tuner.domain.dimensions import Int
+from tuner.domain.catalog.dimensions import Int
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.search import History
 

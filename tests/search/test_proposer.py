@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import ks_2samp
 
 from tests.search.studies import difficulty, make_spec, record_of, search
-from tuner.domain.dimensions import Choice, Fixed
+from tuner.domain.catalog.dimensions import Choice, Fixed
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, decode, default_proposals
 from tuner.search import Proposer

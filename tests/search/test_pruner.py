@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.search.studies import make_spec, record_of
-from tuner.domain.dimensions import Value
+from tuner.domain.catalog.dimensions import Value
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, progress_at
 from tuner.errors import SpecError
 from tuner.search import History, Pruner, needs_running
-from tuner.search.lanes import OWN_TRIALS, STARTUP_TRIALS
+from tuner.search.median import OWN_TRIALS, STARTUP_TRIALS
 
 STEPS = (20, 40, 60, 80, 100)
 MAXIMIZE = {"study": {"name": "s", "workload": "a:B", "direction": "maximize"}}

@@ -23,9 +23,9 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search import History, Proposer, build_sampler
-from tuner.search.cube import UnitCube
 from tuner.search.distributions import joint_space
 from tuner.search.samplers import capped_costs, ranks
+from tuner.search.unit_cube import UnitCube
 
 RATE, MOMENTUM = "momentum.lr", "momentum.one_minus_momentum"
 AXES = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.search.studies import make_spec, record_of
-from tuner.domain.dimensions import Float, Value
+from tuner.domain.catalog.dimensions import Float, Value
 from tuner.domain.points import count_configurations, points_of
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import RERUN_OF, Outcome, Proposal, TrialRecord, decode

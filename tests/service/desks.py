@@ -15,12 +15,12 @@ from tests.conftest import MakeSpec
 from tuner.domain.trials import TrialRecord
 from tuner.errors import LeaseLostError
 from tuner.search import Proposer
-from tuner.service.checkpoints import Checkpoints, sweep
-from tuner.service.desk import Desk
 from tuner.service.interruption import Interruption
-from tuner.service.presence import Presence
-from tuner.service.task import Task
-from tuner.service.watchdog import Watchdog
+from tuner.service.liveness import Presence
+from tuner.service.worker.checkpoints import Checkpoints, sweep
+from tuner.service.worker.context import Desk
+from tuner.service.worker.task import Task
+from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Database, Ledger, Patience, RecordReader, Studies, WorkerIdentity
 from tuner.store.events import read_events
 from tuner.store.records import read_record

@@ -14,10 +14,10 @@ import click
 import torch
 
 from tuner.domain.states import StudyState
-from tuner.service import cohort_task, task
-from tuner.service.checkpoints import Checkpoints
 from tuner.service.interruption import Interruption
-from tuner.service.worker import Worker
+from tuner.service.worker import cohort_task, task
+from tuner.service.worker.checkpoints import Checkpoints
+from tuner.service.worker.worker import Worker
 from tuner.store import Studies, open_database
 from tuner.store.control import set_state
 

@@ -18,13 +18,14 @@ import torch
 from tests.conftest import ON_DEVICES, MakeSpec, away, forgotten
 from tests.service.desks import Counted
 from tests.training.trials import train
-from tuner.domain.fusing import FusePlan
+from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord, decode
+from tuner.fused.calibration import Work
 from tuner.service.folders import study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.summaries import read_summary
-from tuner.service.worker import Log, Worker
+from tuner.service.worker.worker import Log, Worker
 from tuner.store import (
     Database,
     Ledger,
@@ -36,8 +37,7 @@ from tuner.store import (
 )
 from tuner.store.control import set_state
 from tuner.store.plans import read_plans
-from tuner.training.bench import Bench
-from tuner.training.calibration import Work
+from tuner.training.prepared_workload import Bench
 from tuner.training.workload import load_workload
 
 CPU = torch.device("cpu")
@@ -363,7 +363,7 @@ def test_a_lane_that_another_worker_takes_is_left_to_it(
 def test_a_stopped_study_ends_its_cohort_as_it_is(
     project: Path, database: Database, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuner.service.cohort_task.LOOK_S", -1.0)
+    monkeypatch.setattr("tuner.service.worker.cohort_task.LOOK_S", -1.0)
     study = Studies(database).create(many(make_spec, 30))
     stop = Meddling(9, lambda: set_state(database, study, StudyState.STOPPED))
 
@@ -420,7 +420,7 @@ def test_trials_that_were_left_unfinished_are_work(
         left.append(work.left)
         return FusePlan(4, trials=work.trials), None
 
-    monkeypatch.setattr("tuner.service.fusing.calibrate", calibrate)
+    monkeypatch.setattr("tuner.service.worker.fusing.calibrate", calibrate)
     work(database, study, fuse="4")
 
     assert left == [8]

@@ -18,7 +18,7 @@ from tests.training.loops import EPOCH
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.service.interruption import Interruption
-from tuner.service.worker import Worker
+from tuner.service.worker.worker import Worker
 from tuner.store import Database, Studies, StudyHandle, read_records
 from tuner.store.control import set_state
 from tuner.store.events import read_events

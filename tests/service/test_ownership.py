@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from tests.conftest import MakeSpec, run_on
 from tests.store.test_roles import apply_roles
 from tuner.cli.main import cli
-from tuner.service.checkpoints import Checkpoints, sweep
 from tuner.service.folders import study_folder
 from tuner.service.ownership import MARK, claim_folder, find_folder
+from tuner.service.worker.checkpoints import Checkpoints, sweep
 from tuner.store import Database, Lease, Studies, StudyHandle, open_database
-from tuner.store.leases import new_token
+from tuner.store.leases.rows import new_token
 
 Open = Callable[[Path], tuple[Database, StudyHandle]]
 DAY_S = 86400

@@ -16,7 +16,7 @@ from tests.service import scripts
 from tests.service.scripts import EPOCHS, SCRIPTS, STEPS
 from tuner.domain.trials import Outcome
 from tuner.service.interruption import Interruption
-from tuner.service.worker import Worker
+from tuner.service.worker.worker import Worker
 from tuner.store import Database, Studies, read_records
 
 _SPACES = {

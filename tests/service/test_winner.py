@@ -10,10 +10,10 @@ from torch import nn
 
 import tuner
 from tests.conftest import MakeSpec
-from tuner.domain.averages import start_step
+from tuner.domain.catalog.averages import start_step
 from tuner.errors import NotFoundError, WorkloadError
 from tuner.service.interruption import Interruption
-from tuner.service.worker import Worker
+from tuner.service.worker.worker import Worker
 from tuner.store import Database, Studies, read_records
 
 

@@ -15,9 +15,9 @@ from tuner.errors import StorageError
 from tuner.search import Proposer
 from tuner.store import Database, Lease, Ledger, Studies, StudyHandle
 from tuner.store.control import repair
-from tuner.store.leases import none_is, read_held
-from tuner.store.ledger import read_elapsed_s
-from tuner.store.workers import WorkerIdentity, read_workers
+from tuner.store.leases.rows import none_is, read_held
+from tuner.store.leases.single_ledger import read_elapsed_s
+from tuner.store.leases.workers import WorkerIdentity, read_workers
 
 Jump = Callable[[float], None]
 HOUR_S = 3600.0

@@ -15,12 +15,12 @@ from tuner.search import Proposer
 from tuner.store import Database, Lease, Ledger, Studies, StudyHandle
 from tuner.store.control import Repair, ask_to_leave, read_state, repair, set_state
 from tuner.store.events import read_events, record
-from tuner.store.leases import read_held
-from tuner.store.ledger import is_done
+from tuner.store.leases.reruns import rerun
+from tuner.store.leases.rows import read_held
+from tuner.store.leases.single_ledger import is_done
+from tuner.store.leases.workers import WorkerIdentity, read_workers
 from tuner.store.records import read_record
-from tuner.store.reruns import rerun
 from tuner.store.tables import workers
-from tuner.store.workers import WorkerIdentity, read_workers
 
 
 def nobody_died(worker_id: str) -> bool:

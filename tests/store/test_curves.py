@@ -9,7 +9,7 @@ from tuner.errors import SpecError
 from tuner.search import Proposer
 from tuner.store import Database, Lease, Ledger, Studies, StudyHandle
 from tuner.store.curves import read_curves
-from tuner.store.workers import WorkerIdentity
+from tuner.store.leases.workers import WorkerIdentity
 
 
 @pytest.fixture

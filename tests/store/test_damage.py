@@ -15,23 +15,23 @@ from optuna.trial import TrialState
 
 from tests.conftest import MakeSpec
 from tuner.cli.main import cli
-from tuner.domain.fusing import FusePlan
+from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.states import Activity, StudyState
 from tuner.errors import DamageWarning, SpecError, StorageError
 from tuner.search import Proposer
 from tuner.service.summaries import read_summary
 from tuner.store import Database, Ledger, Studies, StudyHandle, read_records
-from tuner.store import optuna_tables as ot
 from tuner.store.control import read_state, set_state
 from tuner.store.curves import insert_points
 from tuner.store.damage import parse_value
 from tuner.store.identity import SPEC, STATE, UUID
+from tuner.store.leases.reruns import rerun
+from tuner.store.leases.workers import WorkerIdentity
+from tuner.store.optuna import tables as ot
 from tuner.store.plans import find_plan, keep_plan, read_plans
 from tuner.store.records import RecordReader, read_record
-from tuner.store.reruns import rerun
 from tuner.store.soundness import is_sound
 from tuner.store.tables import plans
-from tuner.store.workers import WorkerIdentity
 
 DAMAGED = ["", "{", "null", "7", '"paused?"', "[]", "{}", "\x1b]0;x", "[" * 100_000]
 

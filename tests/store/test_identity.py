@@ -27,11 +27,11 @@ from tuner.store import (
     read_curves,
     read_records,
 )
-from tuner.store import optuna_tables as ot
 from tuner.store.events import read_events
-from tuner.store.ledger import is_done
+from tuner.store.leases.single_ledger import is_done
+from tuner.store.leases.workers import WorkerIdentity
+from tuner.store.optuna import tables as ot
 from tuner.store.records import read_record
-from tuner.store.workers import WorkerIdentity
 
 
 def nobody_died(worker_id: str) -> bool:

@@ -13,9 +13,9 @@ from tests.conftest import MakeSpec
 from tuner.search import Proposer
 from tuner.service.summaries import read_summary
 from tuner.store import Database, Lease, Ledger, RecordReader, Studies, StudyHandle, read_records
-from tuner.store.group_ledger import LaneEnding, LaneReport
+from tuner.store.leases.ledger import LaneEnding, LaneReport
+from tuner.store.leases.workers import WorkerIdentity
 from tuner.store.records import read_some
-from tuner.store.workers import WorkerIdentity
 
 EVALUATIONS = 4
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from tuner.domain.fusing import FusePlan
+from tuner.domain.fuse_plan import FusePlan
 from tuner.errors import NotFoundError
 from tuner.store import Database, Studies, StudyHandle
 from tuner.store.plans import find_plan, keep_plan, read_plans

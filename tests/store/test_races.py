@@ -9,16 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from optuna.trial import TrialState
 
-from tuner.domain.fusing import FusePlan
+from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.states import StudyState
 from tuner.search import Proposer
 from tuner.store import Database, Ledger, Studies, StudyHandle, open_database
 from tuner.store.control import read_state, repair, set_state
-from tuner.store.leases import none_is
+from tuner.store.leases.reruns import rerun
+from tuner.store.leases.rows import none_is
+from tuner.store.leases.workers import WorkerIdentity, read_workers
 from tuner.store.plans import keep_plan, read_plans
 from tuner.store.records import read_records
-from tuner.store.reruns import rerun
-from tuner.store.workers import WorkerIdentity, read_workers
 
 TIMES = 6
 

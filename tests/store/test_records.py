@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from tuner.domain.trials import Outcome
 from tuner.search import Proposer
 from tuner.store import Database, Ledger, RecordReader, StudyHandle, read_records
-from tuner.store.workers import WorkerIdentity
+from tuner.store.leases.workers import WorkerIdentity
 
 _STATES = {
     TrialState.COMPLETE: Outcome.COMPLETE,

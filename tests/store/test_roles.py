@@ -21,15 +21,15 @@ from tests.conftest import PASSWORD, ROOT, MakeSpec, run_on
 from tuner.domain.states import StudyState
 from tuner.errors import DeniedError
 from tuner.search import Proposer
-from tuner.service.dashboard import Place, listen
+from tuner.service.dashboard.server import Place, listen
 from tuner.store import Database, Lease, Ledger, Studies, StudyHandle, open_database
+from tuner.store.connection.database import upgrade_database
 from tuner.store.control import set_state
-from tuner.store.database import upgrade_database
 from tuner.store.identity import HOME, SPEC
-from tuner.store.optuna_calls import OWN_CALLS
+from tuner.store.leases.reruns import rerun
+from tuner.store.leases.workers import WorkerIdentity, read_workers
+from tuner.store.optuna.calls import OWN_CALLS
 from tuner.store.records import read_records
-from tuner.store.reruns import rerun
-from tuner.store.workers import WorkerIdentity, read_workers
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 As = Callable[[str], str]

@@ -10,8 +10,8 @@ from tests.conftest import MakeSpec
 from tuner.errors import NotFoundError, SpecError
 from tuner.search import Proposer
 from tuner.store import Database, Studies, StudyHandle, open_database
-from tuner.store.ledger import Ledger
-from tuner.store.workers import WorkerIdentity
+from tuner.store.leases.single_ledger import Ledger
+from tuner.store.leases.workers import WorkerIdentity
 
 
 def test_study_is_rebuilt_from_its_database_alone(database: Database, make_spec: MakeSpec) -> None:

@@ -12,15 +12,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tests.training.trials import make_spec, through_disk, train
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
-from tuner.optim.lane_rules import RULES
-from tuner.training.bench import Bench
-from tuner.training.cohort import Cohort
-from tuner.training.fused_model import FusedModel
-from tuner.training.lane import LaneStart
+from tuner.fused.cohort import Cohort
+from tuner.fused.lane import LaneStart
+from tuner.fused.model import FusedModel
+from tuner.fused.update_rules import RULES
 from tuner.training.loop import Outcome
+from tuner.training.prepared_workload import Bench
 from tuner.training.reporting import Evaluation
 from tuner.training.workload import Batch, Data
 

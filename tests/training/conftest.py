@@ -6,7 +6,7 @@ from models.digits import Digits
 from models.parabola import Parabola
 from tests.training.cohorts import Blobs
 from tests.training.trials import bench_of
-from tuner.training.bench import Bench
+from tuner.training.prepared_workload import Bench
 
 
 @pytest.fixture(scope="session")

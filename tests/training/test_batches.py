@@ -28,9 +28,9 @@ from tests.training.trials import (
     train,
 )
 from tuner.errors import SpecError, WorkloadError
-from tuner.training.bench import Bench
 from tuner.training.loop import split
-from tuner.training.prepare import prepare_checked, probe
+from tuner.training.prepared_workload import Bench
+from tuner.training.rehearsal import prepare_checked, probe
 from tuner.training.run import Run
 from tuner.training.workload import Batch, Data
 

@@ -18,9 +18,9 @@ from tests.training.trials import (
     stop_and_go,
     train,
 )
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES
-from tuner.training.bench import Bench
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.training.prepared_workload import Bench
 
 STEPS, STOPPED_AT = 50, 23
 # It first goes too far, and comes back.

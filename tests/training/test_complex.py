@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tests.training.trials import averaged, bench_of, make_config, make_spec, train
 from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
-from tuner.training.prepare import probe
-from tuner.training.refusals import Refusals
+from tuner.fused.eligibility import Refusals
+from tuner.training.rehearsal import probe
 from tuner.training.workload import Batch, Data
 
 

@@ -12,9 +12,9 @@ from tests.optim.test_sparse import Functional
 from tests.training.cohorts import Blobs, check_same, train_lanes
 from tests.training.trials import Line, bench_of, make_config, make_spec, train
 from tuner.errors import WorkloadError
+from tuner.fused.eligibility import Refusals
 from tuner.optim.groups import sparse_parameters
-from tuner.training.prepare import probe
-from tuner.training.refusals import Refusals
+from tuner.training.rehearsal import probe
 from tuner.training.run import Run
 
 # Torch's own Adagrad makes sparse tensors without saying whether to check them.

@@ -63,7 +63,7 @@ _WORKLOAD = """
 import os
 import torch
 from models.parabola import Parabola
-from tuner.training.bench import Bench
+from tuner.training.prepared_workload import Bench
 from tests.conftest import FORKS, ROOT
 from tuner.training.forks import ending_forks
 

@@ -28,10 +28,10 @@ from tests.training.trials import (
     stop_and_go,
     train,
 )
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.errors import SpecError, WorkloadError
-from tuner.training.bench import Bench
 from tuner.training.loop import Ending, Losses
+from tuner.training.prepared_workload import Bench
 from tuner.training.reporting import StaleCheckpointError
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder

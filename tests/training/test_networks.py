@@ -25,7 +25,7 @@ from tests.training.trials import (
 from tuner.domain.groups import GroupValues
 from tuner.domain.trials import decode, default_proposals
 from tuner.errors import WorkloadError
-from tuner.training.refusals import Refusals
+from tuner.fused.eligibility import Refusals
 from tuner.training.run import Run
 
 SPACE = {"optimizers": ["adam"], "schedules": ["constant"]}

@@ -19,10 +19,10 @@ from tests.training.cohorts import (
     train_lanes,
 )
 from tests.training.trials import make_config, make_spec
+from tuner.fused.eligibility import Refusals
+from tuner.fused.model import FusedModel
 from tuner.optim import YellowFin
-from tuner.training.bench import Bench
-from tuner.training.fused_model import FusedModel
-from tuner.training.refusals import Refusals
+from tuner.training.prepared_workload import Bench
 
 TOLERANCE = {"cpu": 1e-10, "cuda": 1e-7}
 """How far lanes may be from single trials in float64: kernels of a GPU add up in another order."""

@@ -35,7 +35,7 @@ from tests.training.trials import (
 from tuner.domain.groups import GroupValues
 from tuner.domain.spec import StudySpec
 from tuner.errors import SpecError
-from tuner.training.bench import Bench
+from tuner.training.prepared_workload import Bench
 from tuner.training.reporting import StaleCheckpointError
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder

@@ -23,7 +23,7 @@ from tests.training.trials import (
     stop_and_go,
     train,
 )
-from tuner.domain.dimensions import Choice, Float, Int
+from tuner.domain.catalog.dimensions import Choice, Float, Int
 from tuner.domain.groups import GroupValues
 from tuner.errors import SpecError, WorkloadError
 from tuner.training.loop import run_trial

@@ -10,10 +10,10 @@ import pytest
 from optuna.distributions import distribution_to_json, json_to_distribution
 
 from tests.training.trials import make_spec
-from tuner.domain.dimensions import Dimension, Value
+from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.errors import WorkloadError
 from tuner.search.distributions import to_distribution
-from tuner.training.prepare import Rehearsal
+from tuner.training.rehearsal import Rehearsal
 from tuner.training.suggestions import Suggestions
 
 

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from tuner.domain.averages import AVERAGES
-from tuner.domain.dimensions import Dimension, Value
+from tuner.domain.catalog.averages import AVERAGES
+from tuner.domain.catalog.dimensions import Dimension, Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.groups import GroupValues
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import SCHEDULES
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
-from tuner.training.bench import Bench
 from tuner.training.loop import Outcome, Train, run_trial, train_workload
+from tuner.training.prepared_workload import Bench
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
 from tuner.training.workload import Batch, Data

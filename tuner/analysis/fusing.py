@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tuner.domain.fusing import FusePlan
+from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.trials import TrialRecord
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from tuner.analysis.averages import AverageSummary, summarize_average
 from tuner.analysis.fusing import FusingSummary, summarize_fusing
-from tuner.domain.averages import NO_AVERAGE
-from tuner.domain.dimensions import Choice, Fixed
-from tuner.domain.fusing import FusePlan
+from tuner.domain.catalog.averages import NO_AVERAGE
+from tuner.domain.catalog.dimensions import Choice, Fixed
+from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.lengths import split_by_length
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState

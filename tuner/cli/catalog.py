@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from tuner.cli.options import console, echo_json, examples, json_option
-from tuner.domain.dimensions import Fixed, dump_dimension
+from tuner.domain.catalog.dimensions import Fixed, dump_dimension
+from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
+from tuner.domain.catalog.pytorch_optimizer import PACKAGE
+from tuner.domain.catalog.schedules import SCHEDULES, ScheduleRow
 from tuner.domain.names import suggest
-from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
-from tuner.domain.package_rows import PACKAGE
-from tuner.domain.schedules import SCHEDULES, ScheduleRow
 from tuner.errors import NotFoundError
 from tuner.report.catalog import (
     COLUMNS,

@@ -54,8 +54,8 @@ def dashboard(
     """
     import os
 
-    from tuner.service.authentication import is_readable_by_all, read_password
-    from tuner.service.dashboard import Place, listen
+    from tuner.service.dashboard.authentication import is_readable_by_all, read_password
+    from tuner.service.dashboard.server import Place, listen
 
     password = read_password(os.environ.get("TUNER_DASHBOARD_PASSWORD"), password_file)
     if password_file is not None and is_readable_by_all(password_file):

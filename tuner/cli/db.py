@@ -60,7 +60,7 @@ def upgrade(storage: str | None) -> None:
     Nothing recorded is lost. An older tuner does not open the database any more afterwards.
     """
     from tuner.store import default_url, redact
-    from tuner.store.database import upgrade_database
+    from tuner.store.connection.database import upgrade_database
 
     url = storage or default_url()
     before, after = upgrade_database(url)

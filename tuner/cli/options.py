@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tuner.cli.streams import below
-from tuner.domain.fusing import AUTO, parse_fuse
+from tuner.domain.fuse_plan import AUTO, parse_fuse
 from tuner.domain.imports import allow, vouch_for
 from tuner.domain.names import find_nearest, read_typed
 from tuner.domain.spec import StudySpec
@@ -107,7 +107,7 @@ def storage_option(command: F) -> F:
 
 def _warn_of_secret(_ctx: click.Context, _param: click.Parameter, url: str | None) -> str | None:
     if url is not None:
-        from tuner.store.urls import holds_secret
+        from tuner.store.connection.urls import holds_secret
 
         if holds_secret(url):
             click.echo(

@@ -17,7 +17,7 @@ from rich.text import Text
 from tuner.analysis.summary import best_of
 from tuner.cli.options import console
 from tuner.cli.roster import Roster
-from tuner.domain.fusing import OFF
+from tuner.domain.fuse_plan import OFF
 from tuner.domain.lengths import length_of, ranked_length, tell_length
 from tuner.domain.printable import printable
 from tuner.domain.states import StudyState, announce_pause
@@ -25,13 +25,13 @@ from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import UnavailableError
 from tuner.report.tables import duration
 from tuner.service.interruption import Interruption
-from tuner.service.pools import Exit, Pool, Seat, SeatState, tend
-from tuner.service.presence import is_dead
+from tuner.service.liveness import is_dead
+from tuner.service.pools.pool import Exit, Pool, Seat, SeatState, tend
 from tuner.store import Database, RecordReader, Studies, StudyHandle
 from tuner.store.control import read_state
-from tuner.store.leases import read_held
+from tuner.store.leases.rows import read_held
+from tuner.store.leases.workers import read_workers
 from tuner.store.plans import find_plan
-from tuner.store.workers import read_workers
 
 _ENDED_EARLY = {Outcome.PRUNED: "yellow", Outcome.DIVERGED: "magenta", Outcome.FAILED: "red"}
 """How trials end early, and the colour of each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tuner.service.pools import Exit, Seat, SeatState
+from tuner.service.pools.pool import Exit, Seat, SeatState
 
 _PATIENCE_S = 10.0
 """How long workers may wait for a place before that is said."""

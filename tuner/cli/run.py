@@ -23,14 +23,14 @@ from tuner.cli.options import (
     storage_option,
     workers_option,
 )
-from tuner.domain.fusing import AUTO
+from tuner.domain.fuse_plan import AUTO
 from tuner.errors import ExhaustedError, SpecError, WorkloadError
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.domain.spec import StudySpec
-    from tuner.service.pools import Pool
-    from tuner.service.worker_process import Job
+    from tuner.service.pools.pool import Pool
+    from tuner.service.pools.worker_process import Job
     from tuner.store import Database, StudyHandle
 
 INTERRUPTED = 130
@@ -89,7 +89,7 @@ def create_or_resume(
         settings: What was set beside the study file: ``key=value`` texts.
         check: Whether to try the workload of a new study.
     """
-    from tuner.service.resume import find_study, open_study
+    from tuner.service.open_study import find_study, open_study
 
     existing = find_study(storage, spec.study.name)
     fusable = False
@@ -164,7 +164,7 @@ def check_workload(spec: StudySpec, device: str) -> bool:
     from tuner.search import Proposer, build_pruner
     from tuner.training.device import resolve_device
     from tuner.training.loop import WorkloadLoop
-    from tuner.training.prepare import prepare_checked
+    from tuner.training.rehearsal import prepare_checked
 
     resolved = spec.resolve()
     with contextlib.suppress(ExhaustedError):  # there may be no more than the defaults
@@ -177,10 +177,10 @@ def train(
     database: Database, study: StudyHandle, *, workers: int, device: str, fuse: str = AUTO
 ) -> None:
     """Trains a study on local workers, shows how it goes, and prints the report."""
-    from tuner.service.local_pool import LocalPool
-    from tuner.service.pools import slots_on
+    from tuner.service.pools.local import LocalPool
+    from tuner.service.pools.pool import slots_on
     from tuner.service.summaries import read_summary
-    from tuner.store.ledger import is_done
+    from tuner.store.leases.single_ledger import is_done
 
     summary = read_summary(database, study)
     exhausted = summary.exhausted is not None and is_done(database, study)
@@ -227,7 +227,7 @@ def job_on(database: Database, study: StudyHandle, fuse: str = AUTO) -> Job:
     """Returns what the workers of a pool are started with."""
     from tuner.domain.imports import ALLOW
     from tuner.service.ownership import claim_folder
-    from tuner.service.worker_process import Job
+    from tuner.service.pools.worker_process import Job
 
     return Job(
         study=study.name,
@@ -255,8 +255,8 @@ def train_on(
     """
     from tuner.cli.progress import watch
     from tuner.service.interruption import Interruption
-    from tuner.store.leases import count_unsaved
-    from tuner.store.ledger import is_done
+    from tuner.store.leases.rows import count_unsaved
+    from tuner.store.leases.single_ledger import is_done
 
     with Interruption() as interruption:
         watched = watch(database, study, pool, interruption, fuse=fuse, show_workers=show_workers)
@@ -285,13 +285,13 @@ def train_on(
 
 def _as_typed() -> str:
     """Returns the command that this process runs, without passwords."""
-    from tuner.store.urls import hide_known_secrets
+    from tuner.store.connection.urls import hide_known_secrets
 
     return hide_known_secrets(shlex.join(("tuner", *sys.argv[1:])))
 
 
 def _were_asked_to_leave(database: Database, study: StudyHandle, pool: Pool) -> bool:
-    from tuner.store.workers import read_workers
+    from tuner.store.leases.workers import read_workers
 
     leaving = {(row.host, row.pid) for row in read_workers(database, study) if row.leaving}
     return any((seat.host, seat.pid) in leaving for seat in pool.seats)

@@ -105,7 +105,7 @@ def below(stream: TextIO) -> TextIO:
 
 def hide_secrets(text: str) -> str:
     """Returns a text without the secrets that this process knows."""
-    urls = sys.modules.get("tuner.store.urls")  # without it no URL has been read
+    urls = sys.modules.get("tuner.store.connection.urls")  # without it no URL has been read
     return str(urls.hide_known_secrets(text)) if urls else text
 
 

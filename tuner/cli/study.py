@@ -86,7 +86,7 @@ def create(
 @json_option
 def list_(storage: str | None, as_json: bool) -> None:
     """List the studies of a database."""
-    from tuner.service.presence import is_dead
+    from tuner.service.liveness import is_dead
     from tuner.store import Studies
 
     try:
@@ -217,9 +217,9 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
     free once its worker is known to have died, or has been silent until its lease expired. A trial
     that was tried three times without getting further fails, and so does one without a lease.
     """
-    from tuner.service.checkpoints import sweep
+    from tuner.service.liveness import is_dead
     from tuner.service.ownership import claim_folder, find_folder
-    from tuner.service.presence import is_dead
+    from tuner.service.worker.checkpoints import sweep
     from tuner.store import control
 
     database, handle = _find(name, storage)

@@ -18,7 +18,7 @@ from tuner.cli.options import (
     open_storage,
     storage_option,
 )
-from tuner.domain.dimensions import format_value
+from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.printable import printable
 from tuner.domain.trials import TrialRecord, decode, ran_own_defaults
 from tuner.errors import NotFoundError
@@ -86,7 +86,8 @@ def rerun(study: str, number: int, storage: str | None, extend: bool) -> None:
     it is pruned: that checks a result, and says nothing about other seeds. It counts in the
     study's budget. The next worker that asks for work takes it.
     """
-    from tuner.store import Studies, reruns
+    from tuner.store import Studies
+    from tuner.store.leases import reruns
 
     database = open_storage(storage)
     started = reruns.rerun(database, Studies(database).find(study), number, extend=extend)

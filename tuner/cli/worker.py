@@ -21,7 +21,7 @@ from tuner.cli.options import (
 )
 from tuner.cli.run import INTERRUPTED
 from tuner.cli.streams import lose_rather_than_fail
-from tuner.domain.fusing import AUTO
+from tuner.domain.fuse_plan import AUTO
 from tuner.errors import UnavailableError
 from tuner.service.ranks import refuse_ranks
 
@@ -93,7 +93,7 @@ def work(
     """
     with interruption.raising():
         from tuner.store import Studies
-        from tuner.store.retries import PATIENCE_S, Patience
+        from tuner.store.connection.retries import PATIENCE_S, Patience
 
         patience = Patience(
             limit_s=PATIENCE_S, wait=interruption.wait, seed=uuid.uuid4().int, log=click.echo
@@ -106,7 +106,7 @@ def work(
         import torch
         import torch._dynamo  # by the first of torch's optimizers at the latest
 
-        from tuner.service.worker import Worker
+        from tuner.service.worker.worker import Worker
         from tuner.training.device import resolve_device
 
         gc.freeze()

@@ -24,10 +24,10 @@ from tuner.errors import NotFoundError, SpecError
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
-    from tuner.service.pools import Pool
-    from tuner.service.worker_process import Job
+    from tuner.service.pools.pool import Pool
+    from tuner.service.pools.worker_process import Job
     from tuner.store import Database, StudyHandle
-    from tuner.store.workers import WorkerRow
+    from tuner.store.leases.workers import WorkerRow
 
 _SHORT = 8
 """How much of a worker's id is shown: enough to tell them apart."""
@@ -111,15 +111,15 @@ def launch(
         ray={"--address": address, "--gpus-per-worker": gpus_per_worker},
     )
     database, study = _find(name, storage)
-    from tuner.service.pools import MAX_RESTARTS
+    from tuner.service.pools.pool import MAX_RESTARTS
 
     job = job_on(database, study, fuse)
     cap = MAX_RESTARTS if max_restarts is None else max_restarts
     if place == "ray":
         _launch_on_ray(database, study, job, address, count or 1, gpus_per_worker, cap)
     else:
-        from tuner.service.local_pool import LocalPool
-        from tuner.service.pools import slots_on
+        from tuner.service.pools.local import LocalPool
+        from tuner.service.pools.pool import slots_on
         from tuner.training.device import expand_devices
 
         slots = slots_on(expand_devices(devices or "all"), per_device or 1)
@@ -139,8 +139,8 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
     """
     from tuner.report.tables import TextTable, duration
     from tuner.report.terminal import draw
-    from tuner.service.presence import is_dead
-    from tuner.store.workers import read_workers
+    from tuner.service.liveness import is_dead
+    from tuner.store.leases.workers import read_workers
 
     rows = read_workers(*_find(name, storage), is_dead)
     if as_json:
@@ -176,9 +176,9 @@ def stop(name: str, storage: str | None, ids: tuple[str, ...]) -> None:
 
     They hear of it within seconds, and do so at the next step or evaluation of each trial.
     """
-    from tuner.service.presence import is_dead
+    from tuner.service.liveness import is_dead
     from tuner.store.control import ask_to_leave
-    from tuner.store.workers import read_workers
+    from tuner.store.leases.workers import read_workers
 
     database, study = _find(name, storage)
     rows = _select(read_workers(database, study, is_dead), study, ids)
@@ -233,7 +233,7 @@ def _launch_on_ray(
 ) -> None:
     import os
 
-    from tuner.service.ray_pool import RayPool, check_room, count_gpus, join_cluster
+    from tuner.service.pools.ray import RayPool, check_room, count_gpus, join_cluster
 
     with join_cluster(address, cpus=max(count, os.cpu_count() or 1)):
         gpus = count_gpus()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuner.domain.dimensions import Dimension
-from tuner.domain.hyperparameters import Hyperparameter, fit_switch
+from tuner.domain.catalog.dimensions import Dimension
+from tuner.domain.catalog.hyperparameters import Hyperparameter, fit_switch
 from tuner.domain.names import suggest
 
 

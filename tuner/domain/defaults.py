@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tuner.domain.averages import AVERAGES, AverageRow
-from tuner.domain.dimensions import Choice, Dimension, Fixed, Value, format_value, nearest
-from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
-from tuner.domain.schedules import SCHEDULES, ScheduleRow
+from tuner.domain.catalog.averages import AVERAGES, AverageRow
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value, format_value, nearest
+from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
+from tuner.domain.catalog.schedules import SCHEDULES, ScheduleRow
 from tuner.domain.spec import StudySpec
 
 _ROWS: dict[str, Mapping[str, OptimizerRow | ScheduleRow | AverageRow]] = {

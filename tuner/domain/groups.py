@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from tuner.domain.calls import OTHERS, Call, rate_key
-from tuner.domain.dimensions import Axis, Dimension, Finite, Fixed, Frozen, Value
-from tuner.domain.hyperparameters import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Hyperparameter
+from tuner.domain.catalog.calls import OTHERS, Call, rate_key
+from tuner.domain.catalog.dimensions import Axis, Dimension, Finite, Fixed, Frozen, Value
+from tuner.domain.catalog.hyperparameters import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Hyperparameter
 
 REST = "rest"
 """The name of the group of all parameters that no other group takes."""

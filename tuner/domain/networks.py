@@ -8,9 +8,9 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from tuner.domain.axes import fit_axes, own_axes
-from tuner.domain.dimensions import Axis, Choice, Dimension, Fixed, Value, nearest
-from tuner.domain.hyperparameters import Hyperparameter
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Fixed, Value, nearest
+from tuner.domain.catalog.hyperparameters import Hyperparameter
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 
 NetworkName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$", max_length=60)]
 """The name that a loop gives a network, in ``run.optimizer(model, name=...)``."""

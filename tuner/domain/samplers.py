@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tuner.domain.dimensions import Choice, Dimension, Float, Int
+from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int
 from tuner.errors import SpecError
 
 SAMPLERS = ("tpe", "random", "qmc", "gp", "cmaes")

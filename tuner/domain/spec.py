@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from tuner.domain.averages import AVERAGES, AverageRow
 from tuner.domain.axes import fit_axes, own_axes
-from tuner.domain.dimensions import Axis, Choice, Dimension, Finite, Frozen
-from tuner.domain.hyperparameters import FINE, LR, MAIN
+from tuner.domain.catalog.averages import AVERAGES, AverageRow
+from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Finite, Frozen
+from tuner.domain.catalog.hyperparameters import FINE, LR, MAIN
+from tuner.domain.catalog.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS, OptimizerRow
+from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES, ScheduleRow
 from tuner.domain.names import check_names, suggest
 from tuner.domain.networks import Networks, branch_of, resolve_networks
-from tuner.domain.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS, OptimizerRow
 from tuner.domain.samplers import PRUNERS, SAMPLERS, check_space
-from tuner.domain.schedules import SCHEDULES, USUAL_SCHEDULES, ScheduleRow
 from tuner.domain.train import Train
 
 Direction = Literal["minimize", "maximize"]

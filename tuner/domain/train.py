@@ -6,10 +6,10 @@ from typing import Final, Literal
 
 from pydantic import Field, field_validator
 
-from tuner.domain.averages import AVERAGES, NO_AVERAGE
-from tuner.domain.dimensions import Axis, Choice, Dimension, Finite, Fixed, Frozen, Value
+from tuner.domain.catalog.averages import AVERAGES, NO_AVERAGE
+from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Finite, Fixed, Frozen, Value
+from tuner.domain.catalog.hyperparameters import FRACTION, Hyperparameter
 from tuner.domain.groups import Group
-from tuner.domain.hyperparameters import FRACTION, Hyperparameter
 
 Precision = Literal["float32", "bfloat16", "float64"]
 

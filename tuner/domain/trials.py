@@ -8,14 +8,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from tuner.domain.averages import AVERAGES, NO_AVERAGE
+from tuner.domain.catalog.averages import AVERAGES, NO_AVERAGE
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.defaults import BentDefault, bend_defaults, bend_one
-from tuner.domain.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.groups import GroupValues, decode_group
 from tuner.domain.networks import branch_of, decode_network
-from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.samplers import JOINT_SAMPLERS
-from tuner.domain.schedules import SCHEDULES
 from tuner.domain.spec import StudySpec, evaluation_step, warms_momentum
 from tuner.domain.train import BatchSize, to_batch_size
 

@@ -1,7 +1,7 @@
 """What builds optimizers and schedules from catalog rows, and updates parameters."""
 
 from tuner.optim.build import build_optimizer
-from tuner.optim.joint import JointOptimizer
+from tuner.optim.composite import JointOptimizer
 from tuner.optim.lookahead import Lookahead
 from tuner.optim.schedules import Schedule, build_schedule
 from tuner.optim.yellowfin import YellowFin

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuner.domain.averages import AVERAGES, start_step
-from tuner.domain.calls import Call
-from tuner.domain.dimensions import Value
+from tuner.domain.catalog.averages import AVERAGES, start_step
+from tuner.domain.catalog.calls import Call
+from tuner.domain.catalog.dimensions import Value
 
 Update = Callable[[list[Tensor], list[Tensor], int], None]
 """Takes weights into their averages in place, which n have gone into before."""

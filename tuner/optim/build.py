@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tuner.domain.calls import Call
-from tuner.domain.dimensions import Value
+from tuner.domain.catalog.calls import Call
+from tuner.domain.catalog.dimensions import Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.groups import GroupValues, group_settings
-from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.errors import SpecError, WorkloadError
+from tuner.optim.composite import FrozenGroup, JointOptimizer
 from tuner.optim.groups import (
     Block,
     optimizable,
@@ -23,7 +24,6 @@ from tuner.optim.groups import (
     sparse_parameters,
     split_model,
 )
-from tuner.optim.joint import FrozenGroup, JointOptimizer
 
 _SHOW = "call backward() on one batch's loss before run.optimizer(model), which then sees them"
 """How a loop of one's own shows sparse gradients that no module tells of."""

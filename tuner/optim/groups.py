@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from tuner.domain.calls import OTHERS, Parameters, rate_key
+from tuner.domain.catalog.calls import OTHERS, Parameters, rate_key
 from tuner.domain.groups import REST, GroupValues, assign_group, unmatched
 from tuner.errors import WorkloadError
-from tuner.optim.joint import JointOptimizer
+from tuner.optim.composite import JointOptimizer
 
 
 @dataclass(frozen=True)

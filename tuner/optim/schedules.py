@@ -9,11 +9,17 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from tuner.domain.calls import rate_key
-from tuner.domain.dimensions import Value
-from tuner.domain.schedules import SCHEDULES, Course, as_numbers, count_epochs, count_patience
-from tuner.domain.shapes import set_momentum, warm_momentum
-from tuner.optim.joint import JointOptimizer
+from tuner.domain.catalog.calls import rate_key
+from tuner.domain.catalog.dimensions import Value
+from tuner.domain.catalog.schedule_functions import set_momentum, warm_momentum
+from tuner.domain.catalog.schedules import (
+    SCHEDULES,
+    Course,
+    as_numbers,
+    count_epochs,
+    count_patience,
+)
+from tuner.optim.composite import JointOptimizer
 
 Direction = Literal["minimize", "maximize"]
 

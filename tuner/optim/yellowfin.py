@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from tuner.errors import SpecError, WorkloadError
-from tuner.optim.measurement import FIRST_RATE, SLOW_START, Measurement
 from tuner.optim.tensor_lists import add_scaled, densify, share_of_nonzero, total_norm
-from tuner.optim.total_momentum import ClosedLoop
+from tuner.optim.yellowfin_closed_loop import ClosedLoop
+from tuner.optim.yellowfin_statistics import FIRST_RATE, SLOW_START, Measurement
 
 LONGEST_STEP = 100.0
 """What clipping lets a gradient times its learning rate measure at most."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from tuner.domain.averages import AVERAGES, NO_AVERAGE, AverageRow
-from tuner.domain.dimensions import Fixed, format_value
-from tuner.domain.hyperparameters import ASKED, Hyperparameter
-from tuner.domain.optimizers import OPTIMIZERS, OptimizerRow
-from tuner.domain.package_rows import PACKAGE, REFUSED
-from tuner.domain.schedules import SCHEDULES, ScheduleRow
+from tuner.domain.catalog.averages import AVERAGES, NO_AVERAGE, AverageRow
+from tuner.domain.catalog.dimensions import Fixed, format_value
+from tuner.domain.catalog.hyperparameters import ASKED, Hyperparameter
+from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
+from tuner.domain.catalog.pytorch_optimizer import PACKAGE, REFUSED
+from tuner.domain.catalog.schedules import SCHEDULES, ScheduleRow
 
 COLUMNS = ("hyperparameter", "default", "searched as", "range", "prior", "source", "breadth")
 

@@ -10,9 +10,9 @@ from typing import Any
 import tomli_w
 
 from tuner.analysis.summary import BestTrial, StudySummary
-from tuner.domain.calls import Call
+from tuner.domain.catalog.calls import Call
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.lengths import tell_length
-from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.printable import printable
 from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from tuner.analysis.averages import line_of
 from tuner.analysis.summary import BestTrial, OptimizerSummary, StudySummary
-from tuner.domain.averages import NO_AVERAGE
-from tuner.domain.dimensions import format_value
+from tuner.domain.catalog.averages import NO_AVERAGE
+from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import FULL, length_of, tell_length
 from tuner.domain.printable import printable
 from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, bent_defaults

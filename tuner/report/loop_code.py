@@ -6,10 +6,10 @@ import inspect
 from dataclasses import dataclass
 
 from tuner.analysis.summary import BestTrial
-from tuner.domain.averages import AVERAGES, start_step
-from tuner.domain.calls import Call
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.shapes import warm_momentum
+from tuner.domain.catalog.averages import AVERAGES, start_step
+from tuner.domain.catalog.calls import Call
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedule_functions import warm_momentum
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tuner.analysis.summary import BestTrial
-from tuner.domain.calls import Call, rate_key
+from tuner.domain.catalog.calls import Call, rate_key
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import REST, GroupValues, assign_group, group_settings
-from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 
 _PACKAGES = {"pytorch_optimizer": "pytorch-optimizer", "tuner": "tuner"}

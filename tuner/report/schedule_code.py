@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.analysis.summary import BestTrial
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import (
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedule_functions import set_momentum
+from tuner.domain.catalog.schedules import (
     SCHEDULES,
     ScheduleRow,
     Shape,
@@ -22,7 +23,6 @@ from tuner.domain.schedules import (
     count_patience,
     split_steps,
 )
-from tuner.domain.shapes import set_momentum
 from tuner.domain.spec import StudySpec
 
 COUNT_LOSSES = '''def count_losses(optimizer):

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuner.analysis.fusing import FusingSummary
 from tuner.analysis.summary import StudySummary
-from tuner.domain.dimensions import format_value
+from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import tell_length
 from tuner.domain.printable import printable
 from tuner.domain.states import StudyState

@@ -21,7 +21,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr, ndtri
 
-from tuner.domain.dimensions import Dimension, Fixed, Value
+from tuner.domain.catalog.dimensions import Dimension, Fixed, Value
 from tuner.search.distributions import to_distribution
 
 Points = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tuner.domain.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import known_axes, walk
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import optuna
 
-from tuner.domain.optimizers import OPTIMIZERS
-from tuner.domain.schedules import as_numbers, split_steps
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import as_numbers, split_steps
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Decoder, Outcome, TrialRecord, steps_at
 from tuner.search.halving import AshaPruner, HyperbandPruner
 from tuner.search.history import History
-from tuner.search.lanes import LanePruner, MedianPruner
+from tuner.search.median import LanePruner, MedianPruner
 from tuner.search.plugins import build_plugin
 
 

@@ -24,9 +24,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tuner.domain.spec import StudySpec
 from tuner.errors import SpecError
 from tuner.search.batches import BatchSampler
-from tuner.search.cube import UnitCube
 from tuner.search.distributions import joint_space
 from tuner.search.plugins import build_plugin
+from tuner.search.unit_cube import UnitCube
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 

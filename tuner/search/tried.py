@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 
-from tuner.domain.dimensions import Value
+from tuner.domain.catalog.dimensions import Value
 from tuner.domain.points import EndlessError, points_of
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Decoder, Proposal, TrialRecord, default_proposals

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuner.domain.places import absolute
 from tuner.store import StudyHandle
-from tuner.store.urls import sqlite_path
+from tuner.store.connection.urls import sqlite_path
 
 
 def study_folder(url: str, study: StudyHandle) -> Path:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import Direction
 from tuner.domain.trials import TrialConfig
 from tuner.errors import NotFoundError, WorkloadError

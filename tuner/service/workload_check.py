@@ -16,11 +16,11 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import decode, default_proposals
 from tuner.errors import SpecError, TunerError, tell_error
-from tuner.training.bench import Bench
 from tuner.training.device import resolve_device
 from tuner.training.forks import ending_forks
 from tuner.training.loop import run_trial, train_workload
-from tuner.training.prepare import Rehearsal, prepare, rehearse
+from tuner.training.prepared_workload import Bench
+from tuner.training.rehearsal import Rehearsal, prepare, rehearse
 from tuner.training.run import Run
 from tuner.training.workload import load_workload, missing_methods
 

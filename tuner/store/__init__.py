@@ -1,15 +1,15 @@
 """The database: Optuna's tables and our own; who holds which trial; what has been recorded."""
 
+from tuner.store.connection.database import Database, open_database
+from tuner.store.connection.retries import Patience
+from tuner.store.connection.urls import default_url, redact
 from tuner.store.curves import read_curves
-from tuner.store.database import Database, open_database
 from tuner.store.identity import StudyHandle
-from tuner.store.ledger import LaneEnding, LaneReport, Lease, Ledger, Orders
-from tuner.store.outbox import Outbox
+from tuner.store.leases.outbox import Outbox
+from tuner.store.leases.single_ledger import LaneEnding, LaneReport, Lease, Ledger, Orders
+from tuner.store.leases.workers import WorkerIdentity
 from tuner.store.records import RecordReader, read_records
-from tuner.store.retries import Patience
 from tuner.store.studies import Studies
-from tuner.store.urls import default_url, redact
-from tuner.store.workers import WorkerIdentity
 
 __all__ = [
     "Database",

@@ -12,10 +12,9 @@ from optuna.trial import TrialState
 from tuner.domain.states import StudyState
 from tuner.errors import StorageError
 from tuner.store import events
-from tuner.store import optuna_tables as ot
-from tuner.store.database import Database
+from tuner.store.connection.database import Database
 from tuner.store.identity import STATE, Present, StudyHandle, lock, look_up, set_attribute
-from tuner.store.leases import (
+from tuner.store.leases.rows import (
     LEASE_S,
     cut_leases,
     find_running,
@@ -24,8 +23,9 @@ from tuner.store.leases import (
     none_is,
     read_leases,
 )
+from tuner.store.leases.takeover import Fate, Seized, seize
+from tuner.store.optuna import tables as ot
 from tuner.store.orders import find_exhausted
-from tuner.store.seizure import Fate, Seized, seize
 from tuner.store.tables import DatabaseClock, leases, workers
 
 _EVENTS = {

@@ -14,10 +14,10 @@ import sqlalchemy as sa
 
 from tuner.domain.names import LONGEST_NAME, is_keepable
 from tuner.errors import SpecError
+from tuner.store.connection.database import Database
 from tuner.store.damage import warn_of_damage
-from tuner.store.database import Database
 from tuner.store.identity import StudyHandle
-from tuner.store.optuna_tables import upsert
+from tuner.store.optuna.tables import upsert
 from tuner.store.soundness import is_count, is_number
 from tuner.store.tables import curves
 

@@ -15,7 +15,7 @@ from tuner.store.soundness import is_count, is_time
 from tuner.store.tables import DatabaseClock, events, workers
 
 if TYPE_CHECKING:
-    from tuner.store.database import Database
+    from tuner.store.connection.database import Database
     from tuner.store.identity import StudyHandle
 
 KINDS = frozenset(

@@ -23,9 +23,9 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import events
-from tuner.store import optuna_tables as ot
 from tuner.store.damage import parse_value, tell_damage
 from tuner.store.identifiers import fault_of
+from tuner.store.optuna import tables as ot
 from tuner.store.tables import leases
 
 UUID, SPEC, HOME, STATE = "tuner:uuid", "tuner:spec", "tuner:home", "tuner:state"

@@ -9,13 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.domain.states import StudyState
-from tuner.store import optuna_tables as ot
+from tuner.store.connection.database import Database
 from tuner.store.damage import parse_value
-from tuner.store.database import Database
 from tuner.store.identity import HOME, SPEC, STATE, UUID, Present, StudyHandle, look_up
-from tuner.store.leases import count_leases
+from tuner.store.leases.rows import count_leases
+from tuner.store.leases.workers import Alive, elapsed_s
+from tuner.store.optuna import tables as ot
 from tuner.store.tables import events, workers
-from tuner.store.workers import Alive, elapsed_s
 
 
 @dataclass(frozen=True)

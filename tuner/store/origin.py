@@ -12,9 +12,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tuner.errors import DeniedError
-from tuner.store.database import Database
+from tuner.store.connection.database import Database
+from tuner.store.connection.urls import sqlite_path
 from tuner.store.identity import UUID
-from tuner.store.urls import sqlite_path
 
 _HOLDS = "SELECT count(*) FROM study_user_attributes WHERE key = ? AND value_json = ?"
 

@@ -6,11 +6,11 @@ import json
 
 import sqlalchemy as sa
 
-from tuner.domain.fusing import FusePlan
-from tuner.store import optuna_tables as ot
+from tuner.domain.fuse_plan import FusePlan
+from tuner.store.connection.database import Database
 from tuner.store.damage import UNREADABLE, Damaged, parse_value, warn_of_damage
-from tuner.store.database import Database
 from tuner.store.identity import StudyHandle, lock, look_up
+from tuner.store.optuna import tables as ot
 from tuner.store.tables import plans
 
 

@@ -11,10 +11,10 @@ import sqlalchemy as sa
 
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import NotFoundError
-from tuner.store import optuna_tables as ot
+from tuner.store.connection.database import Database
 from tuner.store.damage import Damaged
-from tuner.store.database import Database
 from tuner.store.identity import StudyHandle, carries, look_up
+from tuner.store.optuna import tables as ot
 from tuner.store.trial_rows import build_records, read_reports
 
 _Times = tuple[datetime | None, datetime | None]

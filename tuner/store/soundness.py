@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 from optuna.trial import TrialState
 
-from tuner.domain.dimensions import Choice, Dimension, Float, Int
+from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int
 
 
 def is_count(value: object) -> bool:

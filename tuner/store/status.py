@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from tuner.store import optuna_tables as ot
-from tuner.store import versions
-from tuner.store.database import check_place, translated
-from tuner.store.engines import engine_options, for_reading
+from tuner.store.connection import versions
+from tuner.store.connection.database import check_place, translated
+from tuner.store.connection.engines import engine_options, for_reading
+from tuner.store.connection.urls import parse_url, redact
 from tuner.store.identity import UUID
-from tuner.store.urls import parse_url, redact
+from tuner.store.optuna import tables as ot
 
 _BACKENDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 

@@ -23,9 +23,8 @@ from tuner.domain.spec import Budget, StudySpec
 from tuner.domain.states import Activity, StudyState
 from tuner.domain.study_file import parse_spec
 from tuner.errors import NotFoundError, SpecError, StorageError
-from tuner.store import optuna_tables as ot
+from tuner.store.connection.database import Database
 from tuner.store.damage import UNREADABLE, Damaged, tell_damage
-from tuner.store.database import Database
 from tuner.store.identity import (
     HOME,
     SPEC,
@@ -39,7 +38,8 @@ from tuner.store.identity import (
     read_attributes,
     set_attribute,
 )
-from tuner.store.leases import find_held, none_is
+from tuner.store.leases.rows import find_held, none_is
+from tuner.store.optuna import tables as ot
 from tuner.store.orders import is_used_up
 from tuner.store.tables import curves, events, leases, plans, workers
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from tuner.errors import WorkloadError
-from tuner.training.averaging import Averaging, Forward
 from tuner.training.numbers import check_name, to_float
 from tuner.training.reporting import Diverged, Evaluation, Interrupted, Pruned, Reporter
 from tuner.training.steps import Steps
 from tuner.training.timing import Timing
+from tuner.training.weight_averaging import Averaging, Forward
 
 PLACES = tuple(point / 6 for point in range(7))
 """Where the line from the last weights (0) to their average (1) is measured."""

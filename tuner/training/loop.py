@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.errors import WorkloadError
-from tuner.training.bench import Bench
 from tuner.training.device import autocast
 from tuner.training.forks import ending_forks
 from tuner.training.numbers import to_float
+from tuner.training.prepared_workload import Bench
 from tuner.training.reporting import Diverged, Interrupted, Pruned
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder, derive_seed, seed_torch

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tuner.domain.dimensions import Dimension, Value
+from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.errors import WorkloadError
 
 

@@ -8,13 +8,13 @@ from typing import Any, overload
 import torch
 from torch import nn
 
-from tuner.domain.optimizers import OPTIMIZERS
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import Budget, StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.groups import trainable
-from tuner.training.averaging import Averaging
+from tuner.training.checkpoint_state import Snapshot, describe
 from tuner.training.evaluations import Evaluations
 from tuner.training.loader import length_of, resume_batches
 from tuner.training.logged import Logged
@@ -23,10 +23,10 @@ from tuner.training.pace import Pace
 from tuner.training.progress import Progress
 from tuner.training.reporting import Interrupted, Reporter
 from tuner.training.seeds import derive_seed, random_state, seed_all
-from tuner.training.snapshot import Snapshot, describe
 from tuner.training.steps import Steps
 from tuner.training.suggestions import Suggestions
 from tuner.training.timing import Timing
+from tuner.training.weight_averaging import Averaging
 
 
 class Run(Suggestions, Progress, Evaluations):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from tuner.domain.dimensions import Choice, Dimension, Float, Int, Value
+from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.names import LONGEST_NAME
-from tuner.domain.optimizers import OPTIMIZERS
 from tuner.domain.samplers import check_own
 from tuner.domain.spec import StudySpec
 from tuner.errors import WorkloadError

@@ -1,0 +1,223 @@
+"""One hyperparameter: how torch spells it, what its default is, and how it is searched."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+
+LR, MAIN, FINE = 1, 2, 3
+"""Breadth of a search: the learning rate alone, the usual few, or everything."""
+
+ASKED = 4
+"""The breadth of what is searched only where a study file asks for it."""
+
+_COMPLEMENT = "one_minus_"
+_SWITCH = "use_"
+
+
+@dataclass(frozen=True)
+class LogNormalPrior:
+    """Belief that log10 of a value is normally distributed.
+
+    Attributes:
+        mean: Mean of log10(value).
+        std: Standard deviation of log10(value), above 0.
+    """
+
+    mean: float
+    std: float
+
+    def describe(self) -> str:
+        """Returns the prior as text, such as ``10^N(-2.7, 1.42)``."""
+        return f"10^N({self.mean:g}, {self.std:g})"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Which values mean anything at all, whatever range is searched.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+        open_low: Whether ``low`` itself is left out.
+        open_high: Whether ``high`` itself is left out.
+    """
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def describe(self) -> str:
+        """Returns the rule as text, such as ``above 0 and at most 1``."""
+        rule = f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        if math.isinf(self.high):
+            return rule
+        return f"{rule} and {'below' if self.open_high else 'at most'} {self.high:g}"
+
+
+ANYTHING = Bounds(-math.inf)
+POSITIVE = Bounds(0, open_low=True)
+NOT_NEGATIVE = Bounds(0)
+BELOW_ONE = Bounds(0, 1, open_high=True)
+BETWEEN = Bounds(0, 1, open_low=True, open_high=True)
+FRACTION = Bounds(0, 1)
+COUNT = Bounds(1)
+POSITIVE_FRACTION = Bounds(0, 1, open_low=True)
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One knob of an optimizer or a schedule.
+
+    Attributes:
+        name: Its name, as torch spells it (``betas`` as ``beta1`` and ``beta2``).
+        default: What torch uses when nobody says otherwise.
+        dimension: Where it is searched, in the form that is searched (see ``complement``).
+        source: Where the range comes from.
+        breadth: The smallest breadth of search that includes it.
+        complement: Whether ``1 - value`` is searched instead of the value.
+        switch: Whether "off", a value of zero, is a choice of its own.
+        prior: A belief about good values, for samplers that use one.
+        bounds: Which values mean anything.
+    """
+
+    name: str
+    default: Value
+    dimension: Dimension
+    source: str
+    breadth: int = FINE
+    complement: bool = False
+    switch: bool = False
+    prior: LogNormalPrior | None = None
+    bounds: Bounds = ANYTHING
+
+    @property
+    def search_name(self) -> str:
+        """The name under which the value is searched."""
+        return f"{_COMPLEMENT}{self.name}" if self.complement else self.name
+
+    @property
+    def switch_name(self) -> str:
+        """The name of the choice that turns it on, for a hyperparameter with a switch."""
+        return f"{_SWITCH}{self.name}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys under which a study file may set it."""
+        return (self.name, self.search_name) if self.complement else (self.name,)
+
+    def axes(self, breadth: int) -> dict[str, Dimension]:
+        """Returns the axes it adds to a search of this breadth, by the name searched."""
+        if breadth < self.breadth:
+            return {self.name: Fixed(value=self.default)}
+        if self.switch:
+            return {
+                self.switch_name: Choice(choices=(False, True)),
+                self.search_name: self.dimension,
+            }
+        return {self.search_name: self.dimension}
+
+    def decode(self, point: dict[str, Value]) -> Value:
+        """Returns the value in torch's form.
+
+        Args:
+            point: Searched values by name; a missing one means the default.
+        """
+        if point.get(self.switch_name) is False:
+            return 0.0
+        if self.complement and self.search_name in point:
+            return 1.0 - float(point[self.search_name])
+        return point.get(self.name, self.default)
+
+    def fit(self, key: str, axis: Dimension) -> Dimension:
+        """Returns an axis set by a user, with whole numbers read as real ones where they are.
+
+        Args:
+            key: The name the user gave it, one of :attr:`keys`.
+            axis: The axis.
+
+        Raises:
+            ValueError: If a value has another type than the default or is out of bounds.
+        """
+        for value in _members(axis):
+            _check_type(value, self.default)
+            if isinstance(value, str) and value not in _members(self.dimension):
+                known = ", ".join(repr(member) for member in _members(self.dimension))
+                raise ValueError(f"{value!r} is none of {known}")
+            if not isinstance(value, bool | str):
+                self._check_bounds(key, value)
+        return _with_real_numbers(axis) if isinstance(self.default, float) else axis
+
+    def _check_bounds(self, key: str, value: float) -> None:
+        complement = self.complement and key == self.search_name
+        if (1 - value if complement else value) not in self.bounds:
+            meaning = f", which is 1 - {self.name}," if complement else ""
+            raise ValueError(
+                f"{value:g}{meaning} is out of bounds: {self.name} is {self.bounds.describe()}"
+            )
+
+
+def _members(dimension: Dimension) -> tuple[Value, ...]:
+    match dimension:
+        case Fixed():
+            return (dimension.value,)
+        case Choice():
+            return dimension.choices
+        case Float() | Int():
+            return (dimension.low, dimension.high)
+
+
+def _check_type(value: Value, default: Value) -> None:
+    expects_switch, expects_text = isinstance(default, bool), isinstance(default, str)
+    kind = (
+        "true or false"
+        if expects_switch
+        else "text"
+        if expects_text
+        else "a whole number"
+        if isinstance(default, int)
+        else "a number"
+    )
+    fits = isinstance(value, bool) == expects_switch and isinstance(value, str) == expects_text
+    if not fits or (kind == "a whole number" and isinstance(value, float)):
+        raise ValueError(f"{value!r} is not {kind}, as in the default {default!r}")
+
+
+def fit_switch(axis: Dimension) -> Dimension:
+    """Returns an axis set by a user for a switch.
+
+    Raises:
+        ValueError: If it is anything but true, false or a choice of both.
+    """
+    if not all(isinstance(value, bool) for value in _members(axis)):
+        raise ValueError(
+            "a switch is true or false, or { choices = [false, true] } where it is searched"
+        )
+    return axis
+
+
+def _with_real_numbers(axis: Dimension) -> Dimension:
+    match axis:
+        case Fixed():
+            return Fixed(value=_real(axis.value))
+        case Choice():
+            return Choice(choices=tuple(map(_real, axis.choices)))
+        case Int():
+            return Float(low=_real(axis.low), high=_real(axis.high), log=axis.log)
+        case Float():
+            return axis
+
+
+def _real(value: Value) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number is too large") from None

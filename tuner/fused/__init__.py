@@ -1,0 +1,1 @@
+"""Cohorts: many trials trained in one loop, each a lane, where their steps fuse."""

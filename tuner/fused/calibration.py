@@ -1,0 +1,351 @@
+"""Measures how the trials of a study train fastest on a device: one at a time, or many as one."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tuner.domain.fuse_plan import AUTO, MOST_LANES, FusePlan, largest_cohort
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialConfig
+from tuner.fused.cohort import Cohort
+from tuner.fused.eligibility import Refusals
+from tuner.fused.lane import LaneStart
+from tuner.fused.model import FusedModel
+from tuner.training.device import autocast, free_bytes, is_out_of_memory
+from tuner.training.loop import WorkloadLoop, run_trial
+from tuner.training.prepared_workload import Bench
+from tuner.training.rehearsal import CohortRehearsal, Rehearsal, default_configs
+from tuner.training.run import Run
+from tuner.training.seeds import undisturbed
+from tuner.training.timing import Timing
+
+_WORTH_S = 5.0
+"""Seconds of work left below which measuring costs more than it could save."""
+
+_NO_GAIN = 1.25
+"""How many times the seconds of a traced step tell that compiling, once done, has gained nothing:
+others may have compiled meanwhile, so that less is noise."""
+
+_GAIN = 1.05
+"""How much faster than single a cohort must be: less is noise."""
+
+_LOOKS, _LOOK_S = 4, 0.025
+"""Looks of a measurement, and the seconds of each at least: the quickest counts, since whatever
+else a machine does makes steps slower, never quicker."""
+
+_WARMUP_STEPS = 3
+"""Steps before that: something is traced, compiled or allocated in each of the first."""
+
+_PRUNED = 0.5
+"""Share of the steps that trials take, on average, where some are pruned."""
+
+_MEMORY = 0.25
+"""Share of the free memory that a cohort may take: others may want some of it, too."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker has before it.
+
+    Attributes:
+        trials: The study's budget of trials.
+        left: Trials that this worker has to expect.
+        asked: ``auto``, or how many trials are to train as one.
+    """
+
+    trials: int
+    left: int
+    asked: str = AUTO
+
+
+def calibrate(
+    bench: Bench,
+    spec: StudySpec,
+    work: Work,
+    refusals: Refusals,
+    known: Callable[[], FusePlan | None] = lambda: None,
+) -> tuple[FusePlan, FusedModel | None]:
+    """Finds out how trials train fastest here: with how many lanes, traced or compiled.
+
+    Args:
+        bench: The workload on its device.
+        spec: The study, resolved.
+        work: What there is to do.
+        refusals: Tells which trials cannot train as lanes.
+        known: Gives the plan that another worker may have by now; asked before anything is
+            compiled.
+
+    Returns:
+        The plan, and the model that it was measured with, unless it is one trial at a time.
+    """
+    calibration = _Calibration(bench, spec, work, refusals, known)
+    try:
+        with undisturbed(bench.device):
+            plan = calibration.choose()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (a workload's own; it shows where it counts)
+        reason = str(error).strip().splitlines() or [""]
+        why = f"trying it has raised {type(error).__name__}: {reason[0]:.200}"
+        plan = FusePlan(1, trials=work.trials, reason=why)
+    return plan, calibration.models.get((plan.lanes, plan.compiled))
+
+
+def warm_up(bench: Bench, spec: StudySpec, plan: FusePlan, refusals: Refusals) -> FusedModel:
+    """Returns the model for a plan that was made before, compiled where that is planned."""
+    calibration = _Calibration(bench, spec, Work(plan.trials, 0, str(plan.lanes)), refusals)
+    configs, _ = calibration.find_fusable()
+    calibration.time_lanes(configs, plan.lanes, compiled=plan.compiled)
+    return calibration.models[plan.lanes, plan.compiled]
+
+
+class _Calibration:
+    def __init__(
+        self,
+        bench: Bench,
+        spec: StudySpec,
+        work: Work,
+        refusals: Refusals,
+        known: Callable[[], FusePlan | None] = lambda: None,
+    ) -> None:
+        self._bench, self._spec, self._work = bench, spec, work
+        self._refusals, self._known = refusals, known
+        self.models: dict[tuple[int, bool], FusedModel] = {}
+        self._single_s = 0.0
+        # As some are pruned, so large a share of the steps is taken, and of the lanes trains.
+        self._share = 1.0 if spec.search.pruner == "none" else _PRUNED
+
+    def choose(self) -> FusePlan:
+        """Measures, and decides."""
+        largest, limit = self._largest()
+        if largest == 1:
+            return self._one_at_a_time(limit)
+        self._single_s = self._time_single(default_configs(self._spec)[0])
+        work_s = self._single_s * self._steps
+        if self._work.asked == AUTO and work_s < _WORTH_S:
+            return self._one_at_a_time(f"only {work_s:.1f} s of work are left")
+        configs, reason = self.find_fusable()
+        if not configs:
+            return self._one_at_a_time(reason)
+        if work_s < _WORTH_S:
+            lane_s = self.time_lanes(configs, largest, compiled=False)
+            return self._plan(largest, lane_s, f"traced, {limit}")
+        return self._compare(configs, largest)
+
+    def _compare(self, configs: Sequence[TrialConfig], largest: int) -> FusePlan:
+        """Measures what there is to choose from."""
+        self._single_s = statistics.mean(self._time_single(config) for config in configs)
+        lanes, lane_s = self._measure(configs, largest)
+        if known := self._known():
+            return known
+        plan = self._compile(configs, lanes, lane_s)
+        if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s:
+            ratio = self._single_s / plan.lane_s
+            return self._one_at_a_time(f"{lanes} as one would take {ratio:.2f} times as many steps")
+        return plan
+
+    @property
+    def _steps(self) -> float:
+        """Steps that are left to this worker."""
+        batch = self._bench.examples_a_step(self._spec.train.batch_sizes[0])
+        epoch_steps = self._bench.train_examples // batch
+        return self._share * self._work.left * self._spec.budget.full_steps(epoch_steps, batch)
+
+    def _largest(self) -> tuple[int, str]:
+        """Returns how many lanes there may be at most, and what keeps them from being more."""
+        if self._work.asked != AUTO:
+            return max(1, min(int(self._work.asked), self._count_fitting())), "as asked for"
+        largest = largest_cohort(self._work.trials)
+        if largest == 1:
+            return 1, f"{self._work.trials} trials are too few for cohorts that learn"
+        fit = self._count_fitting()
+        if fit < 2:
+            return 1, "there is no memory for two"
+        return min(largest, 1 << (fit.bit_length() - 1)), "as many as fit in memory"
+
+    def _count_fitting(self) -> int:
+        """Returns for how many lanes there is memory."""
+        free = free_bytes(self._bench.device)
+        return math.floor(min(MOST_LANES, _MEMORY * free / _lane_bytes(self._bench, self._spec)))
+
+    def find_fusable(self) -> tuple[list[TrialConfig], str]:
+        """Returns the defaults that can train as one, and why the first other one cannot."""
+        reason = ""
+        found = []
+        for config in default_configs(self._spec):
+            refusal = self._refusals(config)
+            if refusal is None:
+                found.append(config)
+            else:
+                reason = reason or refusal
+        return [config for config in found if config.company == found[0].company], reason
+
+    def _measure(self, configs: Sequence[TrialConfig], largest: int) -> tuple[int, float]:
+        """Returns the number of lanes that is fastest when traced, and the seconds a lane takes."""
+        lanes, lane_s = largest, self.time_lanes(configs, largest, compiled=False)
+        # Where many lanes gain little they fill the caches, and fewer may gain more.
+        while self._work.asked == AUTO and lanes >= 16 and self._single_s < 2 * lane_s:
+            fewer_s = self.time_lanes(configs, lanes // 4, compiled=False)
+            if fewer_s > 0.9 * lane_s:
+                break
+            lanes, lane_s = lanes // 4, fewer_s
+        return lanes, lane_s
+
+    def _compile(self, configs: Sequence[TrialConfig], lanes: int, lane_s: float) -> FusePlan:
+        """Returns the plan for a number of lanes, compiled where that pays for itself."""
+        costs, present = self.models[lanes, False].compiler.costs, self._count_present(lanes)
+        gain_s = min(self._single_s, lane_s) - costs.step_s(lane_s * present) / present
+        if self._steps * gain_s < costs.seconds:
+            return self._plan(lanes, lane_s, "traced: compiling would not pay for itself")
+        began = time.perf_counter()
+        compiled_s = self.time_lanes(configs, lanes, compiled=True)
+        if not self.models[lanes, True].compiler.enabled:
+            return self._plan(lanes, lane_s, "traced: nothing can be compiled here")
+        costs.note()
+        if compiled_s > _NO_GAIN * lane_s:
+            return self._plan(lanes, lane_s, "traced: compiled they are no faster")
+        how = f"compiled in {time.perf_counter() - began:.0f} s"
+        return self._plan(lanes, compiled_s, how, compiled=True)
+
+    def _plan(self, lanes: int, lane_s: float, how: str, *, compiled: bool = False) -> FusePlan:
+        ratio = self._single_s / lane_s
+        return FusePlan(
+            lanes,
+            compiled,
+            self._single_s,
+            lane_s,
+            self._work.trials,
+            f"{lanes} take {ratio:.3g} times as many steps a second as one at a time, {how}",
+        )
+
+    def _one_at_a_time(self, reason: str) -> FusePlan:
+        return FusePlan(1, single_s=self._single_s, trials=self._work.trials, reason=reason)
+
+    def _time_single(self, config: TrialConfig) -> float:
+        """Returns the seconds of a step of one trial."""
+        watch = _TrialStopwatch()
+        run = Run(self._spec, config, device=self._bench.device, reporter=watch)
+        watch.timing = run.timing
+        run_trial(WorkloadLoop(self._bench), run)
+        return watch.step_s
+
+    def time_lanes(self, configs: Sequence[TrialConfig], lanes: int, *, compiled: bool) -> float:
+        """Returns the seconds a lane that a cohort's step takes, with as many as train on average.
+
+        Args:
+            configs: What they train with, in turn.
+            lanes: How many begin.
+            compiled: Whether to compile.
+        """
+        model = FusedModel(self._bench, self._spec, compiled=compiled)
+        self.models[lanes, compiled] = model
+        present = self._count_present(lanes)
+        try:
+            # Where there are more of them than lanes, as many cohorts as it takes to have them all.
+            steps_s = [
+                _time_cohort(model, [configs[lane % len(configs)] for lane in range(first, last)])
+                for first, last in _spans(len(configs), present)
+            ]
+        except Exception as error:
+            if is_out_of_memory(error):
+                return math.inf
+            raise
+        return statistics.mean(steps_s) / present
+
+    def _count_present(self, lanes: int) -> int:
+        """Returns how many of a cohort's lanes train on average."""
+        return max(1, round(self._share * lanes))
+
+
+def _spans(count: int, present: int) -> list[tuple[int, int]]:
+    """Returns where cohorts begin and end that have all of some configurations, in turn.
+
+    >>> _spans(8, 3), _spans(2, 3)
+    ([(0, 3), (3, 6), (6, 9)], [(0, 3)])
+    """
+    return [(first, first + present) for first in range(0, count, present)]
+
+
+def _time_cohort(model: FusedModel, configs: Sequence[TrialConfig]) -> float:
+    """Returns the seconds of a cohort's step."""
+    watch = _CohortStopwatch()
+    cohort = Cohort(model, [LaneStart(config) for config in configs], watch)
+    watch.timing = cohort.timing
+    cohort.train()
+    return watch.step_s
+
+
+class _Stopwatch:
+    """Lets something train for a moment, and times its steps.
+
+    Attributes:
+        timing: The seconds that it has trained.
+        step_s: Seconds of a step.
+    """
+
+    timing: Timing
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since: tuple[int, float] | None = None
+        self._looked_s = 0.0
+        self.step_s = math.inf
+
+    def advance(self, step: int) -> bool:
+        """Goes on until enough has been seen; the first steps do not count."""
+        if self._since is None:
+            if step >= _WARMUP_STEPS:
+                self._since = (step, self._spent_s())
+            return True
+        since, before = self._since
+        if step > since and (not self._looked_s or self.timing.train_s - before >= _LOOK_S):
+            spent_s = self._spent_s()
+            step_s = (spent_s - before) / (step - since)
+            # A trial too short for a look has the mean of its steps.
+            self.step_s = min(self.step_s, step_s) if self._looked_s else step_s
+            if spent_s - before >= _LOOK_S:
+                self._looked_s += spent_s - before
+                self._since = (step, spent_s)
+        return self._looked_s < _LOOKS * _LOOK_S
+
+    def _spent_s(self) -> float:
+        """Returns the seconds of training, those included that a device has yet to spend."""
+        self.timing.wait()
+        return self.timing.train_s
+
+
+class _TrialStopwatch(_Stopwatch, Rehearsal):
+    """Times a trial."""
+
+
+class _CohortStopwatch(_Stopwatch, CohortRehearsal):
+    """Times a cohort."""
+
+
+def _lane_bytes(bench: Bench, spec: StudySpec) -> float:
+    """Returns about how much memory a lane takes: what it keeps, and what a step needs."""
+    size = bench.examples_a_step(max(spec.train.batch_sizes, key=bench.examples_a_step))
+    size = math.ceil(size / spec.train.accumulate)
+    batch = bench.batch(torch.arange(size, device=bench.device))
+    model = bench.build_model(spec.search.seed)
+    saved: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        saved[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        autocast(bench.precision, bench.device),
+    ):
+        bench.loss(model, batch)
+    own = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    # Parameters, two buffers, slow weights, gradients, and as much again in between.
+    return 8.0 * own + 3.0 * sum(saved.values())

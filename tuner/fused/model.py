@@ -1,0 +1,236 @@
+"""A study's model as cohorts train it: what they start from, and their compiled functions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuner.domain.catalog.averages import NO_AVERAGE
+from tuner.domain.catalog.calls import OTHERS, Call, Parameters
+from tuner.domain.catalog.dimensions import Choice
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialConfig
+from tuner.fused.batch_norm import FusedNorms, widen_norms
+from tuner.fused.coefficients import LaneTables
+from tuner.fused.compiler import Compiler
+from tuner.fused.cuda_graphs import Step, captured
+from tuner.fused.lane_state import LaneState, Layout, Segment
+from tuner.fused.step import FusedMetrics, FusedStep
+from tuner.fused.update_rules import RULES, Kind
+from tuner.fused.yellowfin import new_measurements
+from tuner.optim.build import build_optimizer
+from tuner.optim.groups import describe_groups
+from tuner.training.prepared_workload import Bench
+from tuner.training.seeds import derive_seed, seeded
+
+_WINDOW = 64
+"""Room for windows of YellowFin that there is at least: few shapes are compiled."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What kinds of optimizers lanes may have; steps are compiled for all of them.
+
+    Attributes:
+        kinds: Their rules.
+        slow: Whether some have Lookahead around them.
+        window: Room for the windows of YellowFin, where there is YellowFin.
+        averages: Whether some are evaluated by averages of their weights.
+    """
+
+    kinds: frozenset[Kind]
+    slow: bool
+    window: int
+    averages: bool
+
+    @classmethod
+    def of(cls, calls: Iterable[Call], averages: Iterable[str]) -> Family:
+        """Returns what lanes need.
+
+        Args:
+            calls: Their optimizers; what cannot be fused is left out.
+            averages: The names of their averages.
+        """
+        calls = [call for call in calls if call.target in RULES]
+        windows = [c.arguments["window"] for c in calls if RULES[c.target].kind is Kind.TUNED]
+        return cls(
+            kinds=frozenset({Kind.PLAIN} | {RULES[call.target].kind for call in calls}),
+            slow=any(call.wrapper is not None for call in calls),
+            window=_room(max(windows)) if windows else 0,
+            averages=any(name != NO_AVERAGE for name in averages),
+        )
+
+    def __or__(self, other: Family) -> Family:
+        return Family(
+            self.kinds | other.kinds,
+            self.slow or other.slow,
+            max(self.window, other.window),
+            self.averages or other.averages,
+        )
+
+
+def _room(window: int) -> int:
+    """Returns how many measurements there is room for: a power of two, so that few compile anew.
+
+    >>> [_room(window) for window in (20, 64, 65)]
+    [64, 64, 128]
+    """
+    return max(_WINDOW, 1 << (window - 1).bit_length())
+
+
+def _calls(name: str) -> tuple[Call, ...]:
+    row = OPTIMIZERS[name]
+    return row.calls(row.decode({}), 1)
+
+
+class FusedModel:
+    """What all cohorts of a study share.
+
+    Args:
+        bench: The workload on its device.
+        spec: The study, resolved.
+        compiled: Whether to compile steps.
+
+    Attributes:
+        bench: The workload on its device.
+        spec: The study.
+        seed: The seed of initialisation, data order and dropout.
+        layout: Where the parameters of a lane lie.
+        compiler: What compiles; it says whether that works here.
+    """
+
+    def __init__(self, bench: Bench, spec: StudySpec, *, compiled: bool = False) -> None:
+        self.bench, self.spec = bench, spec
+        self.seed = spec.search.seed
+        self.compiler = Compiler(compiled)
+        self._model = self._build()
+        self.layout = Layout.of(self._model)
+        calls = [call for name in spec.space.optimizers for call in _calls(name)]
+        self._family = Family.of(calls, spec.train.averages)
+        self._steps: dict[tuple[tuple[Segment, ...], tuple[Segment, ...], Family], Step] = {}
+        # Not compiled: evaluations are few, and gain little.
+        self._metrics = FusedMetrics(
+            bench.workload, self._build(), Compiler(enabled=False), precision=bench.precision
+        )
+
+    def _build(self) -> nn.Module:
+        """Returns a new model, as trials begin with; a copy may refer to what it is copied from."""
+        with seeded(derive_seed(self.seed, "init"), self.bench.device):
+            return widen_norms(self.bench.build_model(self.seed))
+
+    @functools.cached_property
+    def norms(self) -> FusedNorms:
+        """What measures statistics of BatchNorm anew."""
+        return FusedNorms(self.bench.workload, self._build(), self.bench.precision)
+
+    def family(self, configs: Iterable[TrialConfig]) -> Family:
+        """Returns what a cohort's steps are made for: all that the study may need."""
+        configs = list(configs)
+        calls = [
+            call
+            for config in configs
+            for call in OPTIMIZERS[config.optimizer].calls(config.optimizer_values, 1)
+        ]
+        return self._family | Family.of(calls, [config.average for config in configs])
+
+    def tables(self, configs: list[TrialConfig], total_steps: int) -> LaneTables:
+        """Returns what trials train with."""
+        train = self.spec.train
+        epoch_steps = self.bench.train_examples // self.bench.examples_a_step(configs[0].batch_size)
+        return LaneTables(
+            self._model,
+            configs,
+            total_steps,
+            spare_vectors=train.no_decay_on_biases_and_norms,
+            parts=self._parts(configs),
+            epoch_steps=epoch_steps if train.schedule_by == "epoch" else None,
+        )
+
+    def _parts(self, configs: Iterable[TrialConfig]) -> list[Parameters]:
+        """Returns which parameters optimizers take apart, of all that the study may need."""
+        tried = [(config.optimizer, config.optimizer_values) for config in configs]
+        for name in self.spec.space.optimizers:
+            axis = self.spec.optimizer.get(name, {}).get("matrices")
+            chosen = axis.choices if isinstance(axis, Choice) else [getattr(axis, "value", None)]
+            row = OPTIMIZERS[name]
+            tried += [
+                (name, row.decode({} if value is None else {"matrices": value})) for value in chosen
+            ]
+        calls = [call for name, values in tried for call in OPTIMIZERS[name].calls(values, 1)]
+        own = {call.parameters for call in calls if call.target in RULES}
+        return sorted(own & OTHERS.keys())
+
+    def start(self, lanes: int, family: Family) -> LaneState:
+        """Returns lanes that have not been trained."""
+        values = dict(self._model.named_parameters())
+        row = torch.cat([values[name].detach().reshape(-1) for name in self.layout.names])
+        p = row.expand(lanes, -1).clone()
+        buffers = {
+            name: buffer.expand(lanes, *buffer.shape).clone()
+            for name, buffer in self._model.named_buffers()
+        }
+        return LaneState(
+            p,
+            torch.zeros_like(p),
+            torch.zeros_like(p),
+            slow=p.clone() if family.slow else None,
+            average=p.clone() if family.averages else None,
+            measured=new_measurements(lanes, family.window, p.device) if family.window else None,
+            buffers=buffers,
+        )
+
+    def step(self, tables: LaneTables, family: Family, number: int) -> Step:
+        """Returns what takes a step, from 0, of a cohort."""
+        segments = tables.trained(number)
+        matrices = tuple(part for part in segments if tables.columns[part.column].matrices)
+        key = (segments, matrices, family)
+        if key not in self._steps:
+            step = FusedStep(
+                self.bench.workload,
+                self._model,
+                segments,
+                family.kinds,
+                self.compiler,
+                matrices=matrices,
+                grad_clip=self.spec.train.grad_clip,
+                precision=self.bench.precision,
+                accumulate=self.spec.train.accumulate,
+            )
+            self._steps[key] = captured(step, self.bench.device)
+        return self._steps[key]
+
+    def evaluate(
+        self, state: LaneState, on_chunk: Callable[[], object] = lambda: None
+    ) -> tuple[tuple[str, ...], Tensor]:
+        """Returns the names of the metrics, and these over the whole validation set.
+
+        Args:
+            state: The lanes.
+            on_chunk: Called after each part of the validation set.
+
+        Returns:
+            The names, and float64 of shape (metrics, lanes), still on the device.
+        """
+        parts = []
+        for chunk, share in self.bench.chunks():
+            parts.append(self._metrics(state, chunk) * share)
+            on_chunk()
+        return self._metrics.names, torch.stack(parts).sum(0)
+
+    def describe_groups(self, config: TrialConfig) -> list[dict[str, Any]]:
+        """Returns the effective settings of the parameter groups that a trial trains with."""
+        optimizer = build_optimizer(
+            config.optimizer,
+            config.optimizer_values,
+            self._build(),
+            config.groups,
+            spare_vectors=self.spec.train.no_decay_on_biases_and_norms,
+            total_steps=1,
+        )
+        return describe_groups(optimizer)

@@ -1,0 +1,40 @@
+"""Optimizers that train other weights than they evaluate, such as schedule-free ones."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from tuner.optim.composite import JointOptimizer
+from tuner.optim.lookahead import Lookahead
+
+
+@contextlib.contextmanager
+def evaluation_mode(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
+    """Has the weights within be those to evaluate, where an optimizer tells them apart.
+
+    Args:
+        optimizers: Optimizers that are training; what they are made of counts too.
+    """
+    with contextlib.ExitStack() as stack:
+        for optimizer in optimizers:
+            for part in parts_of(optimizer):
+                if hasattr(part, "train") and hasattr(part, "eval"):
+                    part.eval()
+                    stack.callback(part.train)
+        yield
+
+
+def parts_of(optimizer: torch.optim.Optimizer) -> Iterator[Any]:
+    """Yields the optimizers that one is made of, itself if it is made of no others."""
+    match optimizer:
+        case JointOptimizer():
+            for part in optimizer.parts:
+                yield from parts_of(part)
+        case Lookahead():
+            yield from parts_of(optimizer.inner)
+        case _:
+            yield optimizer

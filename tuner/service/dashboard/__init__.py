@@ -1,0 +1,1 @@
+"""Optuna Dashboard, served with a password, read-only or with writes checked."""

@@ -1,0 +1,105 @@
+"""Presence of the workers on this machine, by a file lock that ends with the process.
+
+The lock's file stays behind wherever a trial may, so that its worker is known to have died.
+
+The operating system releases a file lock however a process ends, so unlike a process number it
+cannot be mistaken for another's. A worker of another machine has no lock here, and nothing is
+known of it: its lease has to expire.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from tuner.domain.places import is_private, make_private
+from tuner.errors import StorageError
+from tuner.store.connection.file_systems import find_network_file_system
+from tuner.store.identifiers import fault_of
+
+
+class Presence:
+    """Holds a worker's lock for as long as the process lives.
+
+    Args:
+        worker_id: The worker, by 32 hexadecimal digits.
+
+    Raises:
+        StorageError: If every folder for locks could be another user's.
+    """
+
+    def __init__(self, worker_id: str) -> None:
+        self._path = _own_folder() / f"{worker_id}.lock"
+        self._lock = FileLock(self._path)
+        self._leaves_work = False
+
+    def leave_behind(self) -> None:
+        """Marks the worker as dead, since it could not release its trials."""
+        self._leaves_work = True
+
+    def __enter__(self) -> Presence:
+        self._lock.acquire(timeout=0)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # An error may come while a trial is held; without a lock nobody could know of this end.
+        if kind is None and not self._leaves_work:
+            self._path.unlink(missing_ok=True)
+        self._lock.release()
+
+
+def is_dead(worker_id: str) -> bool:
+    """Tells whether a worker is known to have died on this machine."""
+    if fault_of(worker_id) is not None:
+        return False
+    return any(
+        _is_left(folder / f"{worker_id}.lock") for folder in _folders() if is_private(folder)
+    )
+
+
+def _is_left(path: Path) -> bool:
+    """Tells whether a lock is there that nobody holds."""
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, PermissionError):
+        return False
+    lock.release()
+    return True
+
+
+def _own_folder() -> Path:
+    """Returns a folder for locks into which nobody else can put one, or a link."""
+    for folder in _folders():
+        with contextlib.suppress(StorageError):
+            make_private(folder)
+        if is_private(folder) and os.access(folder, os.W_OK):
+            return folder
+    raise StorageError(
+        f"{folder}: another user may write there, so it cannot tell which workers live. Set "
+        "XDG_RUNTIME_DIR to a folder of yours alone (chmod 700)."
+    )
+
+
+def _folders() -> Iterator[Path]:
+    """Yields where locks may lie, the best first: they are looked for wherever a worker may be.
+
+    That is the folder of the login session; the user's cache, if it is on this machine; and, for
+    users without either, the folder for temporary files, where others may have been first.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    session = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}")
+    if is_private(session):
+        yield session / "tuner"
+    cache = Path(platformdirs.user_cache_dir("tuner", appauthor=False))
+    if find_network_file_system(cache) is None:
+        yield cache / "workers"
+    yield Path(tempfile.gettempdir()) / f"tuner-{user}"

@@ -1,0 +1,1 @@
+"""Pools: they start workers as local processes or on Ray, and replace those that die."""

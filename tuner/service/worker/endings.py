@@ -1,0 +1,143 @@
+"""The ending of a trial: the attributes that are stored, and the line for the log."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from optuna.trial import TrialState
+
+from tuner.analysis.averages import LINE
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialConfig
+from tuner.errors import StorageError, tell_error
+from tuner.store.connection.urls import hide_known_secrets
+from tuner.training.device import is_out_of_memory
+from tuner.training.loop import OWN_OPTIMIZER, Ending, Outcome
+from tuner.training.reporting import StaleCheckpointError
+
+STATES = {
+    Ending.COMPLETE: TrialState.COMPLETE,
+    Ending.PRUNED: TrialState.PRUNED,
+    Ending.DIVERGED: TrialState.PRUNED,
+    Ending.INTERRUPTED: TrialState.PRUNED,
+}
+"""How Optuna sees a trial that ended so."""
+
+_LONGEST_REASON = 500
+
+
+def ending_attributes(
+    outcome: Outcome, metrics: Mapping[str, float], stopped_by: str | None
+) -> dict[str, Any]:
+    """Returns the attributes to store of an ending.
+
+    Args:
+        outcome: The ending.
+        metrics: The metrics measured last.
+        stopped_by: What has ended the study, or None.
+    """
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    attributes: dict[str, Any] = {"metrics": finite}
+    if outcome.diverged_step is not None:
+        attributes["diverged_step"] = outcome.diverged_step
+    if stopped_by is not None:
+        attributes["stopped_by"] = stopped_by
+    return attributes
+
+
+def training_attributes(
+    spec: StudySpec,
+    config: TrialConfig,
+    *,
+    taken: int,
+    total_steps: int | None,
+    epoch_steps: int | None,
+    line: Sequence[tuple[float, float]],
+    describe_groups: Callable[[], list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """Returns the attributes to store of how a trial trained, beyond its configuration.
+
+    Args:
+        spec: The study, resolved.
+        config: What it trained with.
+        taken: Steps taken.
+        total_steps: Steps of a full trial, or None if its loop has not said.
+        epoch_steps: Steps of an epoch, or None.
+        line: How the metric changes from the last weights to the averaged ones.
+        describe_groups: Tells of the parameter groups.
+    """
+    attributes: dict[str, Any] = {"seed": spec.search.seed, "steps": taken}
+    if total_steps not in (None, taken):
+        attributes["total_steps"] = total_steps
+    if config.groups or config.networks or spec.train.no_decay_on_biases_and_norms:
+        attributes["groups"] = describe_groups()
+    if line:
+        attributes[LINE] = [(place, v if math.isfinite(v) else None) for place, v in line]
+    if spec.train.schedule_by == "epoch" and epoch_steps is not None:
+        attributes["epoch_steps"] = epoch_steps
+    return attributes
+
+
+def explain_no_step(has_optimizer: bool) -> str:
+    """Returns why a trial whose optimizer never stepped has failed.
+
+    Args:
+        has_optimizer: Whether its loop asked for that optimizer.
+    """
+    if not has_optimizer:
+        return OWN_OPTIMIZER
+    return (
+        "The trial's optimizer never stepped, so nothing was trained with what it sets. "
+        f"{OWN_OPTIMIZER} Where a gradient scaler skips steps, train for more of them."
+    )
+
+
+NOTHING_SAVED = "nothing had been saved of it"
+"""Why a trial starts over that has no checkpoint."""
+
+
+def explain_restart(error: BaseException) -> str:
+    """Returns in one line why a trial starts over.
+
+    Args:
+        error: What is wrong with its checkpoint, or what going on from it has raised.
+    """
+    if isinstance(error, StorageError | StaleCheckpointError):
+        reason = hide_known_secrets(str(error))
+    else:
+        reason = f"going on from its checkpoint raised {describe(error)}"
+    return reason.splitlines()[0][:_LONGEST_REASON]
+
+
+def tell_ending(
+    number: int, outcome: Outcome, metric: str, value: float | None, stopped_by: str | None
+) -> str:
+    """Returns an ending as a line for the log."""
+    shown = f"{metric} {value:.6g}" if value is not None else "no evaluation"
+    ending = f"stopped by {stopped_by}" if stopped_by else outcome.ending
+    return f"Trial {number} {ending}: {shown}"
+
+
+def error_attributes(error: BaseException) -> dict[str, Any]:
+    """Returns the attributes to store of an error that a workload raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    text = describe(error)
+    if is_out_of_memory(error):
+        text = f"Out of memory ({text}). Use a smaller batch or model, or a larger device."
+    return {
+        "error": text[:2000],
+        "error_at": f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "",
+        "traceback": hide_known_secrets("".join(traceback.format_exception(error)))[-20_000:],
+    }
+
+
+def describe(error: BaseException) -> str:
+    """Returns the kind and the message of an exception, without secrets."""
+    try:
+        return hide_known_secrets(tell_error(error))
+    except BaseException as second:  # noqa: BLE001 (one of the user's may break when shown)
+        kind = type(error).__name__
+        return f"{kind}: its message cannot be read, since that raises {type(second).__name__}"

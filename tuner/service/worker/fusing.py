@@ -1,0 +1,198 @@
+"""How a worker trains its trials: one at a time, or many as one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+
+from tuner.domain.fuse_plan import OFF, FusePlan
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialConfig
+from tuner.errors import StorageError
+from tuner.fused.calibration import Work, calibrate, warm_up
+from tuner.fused.cohort import Cohort
+from tuner.fused.eligibility import Refusals
+from tuner.fused.lane import LaneStart
+from tuner.fused.model import FusedModel
+from tuner.fused.twin import Twin
+from tuner.service.worker.endings import describe
+from tuner.service.worker.held_trial import LaneTask, is_of_lane
+from tuner.store import Database, StudyHandle
+from tuner.store.plans import keep_plan, read_plans
+from tuner.training.device import is_out_of_memory
+from tuner.training.loop import Train, WorkloadLoop
+from tuner.training.rehearsal import CohortRehearsal, default_configs
+from tuner.training.seeds import derive_seed
+
+Log = Callable[[str], None]
+
+_SHARE, _LEAST_STEPS = 0.01, 4
+"""Of a study's work, what may be spent on comparing a lane with its trial alone; and steps that
+this takes in any study."""
+
+
+class Fusing:
+    """Decides whether a worker trains trials one at a time or many as one.
+
+    Args:
+        spec: The study, resolved.
+        train: Its training loop; only that of a workload class can be fused.
+        asked: ``auto``, ``off``, or how many trials are to train as one.
+        log: Takes a line of text.
+    """
+
+    def __init__(self, spec: StudySpec, train: Train, asked: str, log: Log) -> None:
+        self._spec, self._asked, self._log = spec, asked, log
+        self._bench = train.bench if isinstance(train, WorkloadLoop) else None
+        self._plan = FusePlan(1, reason="as asked for")
+        self._model: FusedModel | None = None
+        self._broken = False
+
+    @property
+    def lanes(self) -> int:
+        """How many trials train as one, at most."""
+        return self._plan.lanes
+
+    def settle(self, database: Database, study: StudyHandle, trials: int, left: int) -> None:
+        """Measures how to train here, or reads what a worker on such a device has measured.
+
+        Args:
+            database: Where the study is.
+            study: The study.
+            trials: Its budget.
+            left: Trials that this worker has to expect.
+        """
+        if self._asked == OFF:
+            return
+        if self._bench is None:
+            own = FusePlan(1, trials=trials, reason="a training loop of one's own trains one")
+            self._plan = keep_plan(database, study, f"{self._asked} on any device", own)
+            self._log(str(self._plan))
+            return
+        key = f"{self._asked} on {_kind_of(self._bench.device)}"
+
+        def read() -> FusePlan | None:
+            kept = read_plans(database, study).get(key)
+            return kept if kept is not None and kept.trials == trials else None
+
+        def look() -> FusePlan | None:
+            with contextlib.suppress(StorageError):  # what is wrong shows where the plan is kept
+                return read()
+            return None
+
+        plan = read()
+        if plan is None:
+            work = Work(trials, left, self._asked)
+            found, self._model = calibrate(self._bench, self._spec, work, self._refusals, look)
+            plan = keep_plan(database, study, key, found)
+            if plan != found:
+                self._model = None
+        self._plan = plan
+        if plan.lanes > 1 and self._model is None:
+            self._model = warm_up(self._bench, self._spec, plan, self._refusals)
+        self._log(str(plan))
+        for config in default_configs(self._spec) if plan.lanes > 1 else ():
+            reason = self._refusals(config)
+            if reason is not None:
+                self._log(f"Trials of {config.optimizer} train one at a time: {reason}")
+
+    @functools.cached_property
+    def twin(self) -> Twin | None:
+        """The check that compares a lane of this worker's first cohort with its trial alone.
+
+        It does so at a step that the study's seed says, as late as a hundredth of the study's work
+        allows.
+        """
+        if self._bench is None:
+            return None
+        batch = self._bench.examples_a_step(self._spec.train.batch_sizes[0])
+        steps = self._spec.budget.full_steps(self._bench.train_examples // batch, batch)
+        latest = float(steps - 1)
+        if self._plan.single_s and self._plan.lane_s:
+            work_s = self._plan.trials * steps * self._plan.lane_s
+            latest = min(latest, max(_LEAST_STEPS, _SHARE * work_s / self._plan.single_s))
+        seed = derive_seed(self._spec.search.seed, "twin's step")
+        return Twin(1 + seed % math.floor(latest)) if latest >= 1 else None
+
+    @property
+    def model(self) -> FusedModel:
+        """The study's model, fused."""
+        if self._model is None:
+            if self._bench is None:
+                raise RuntimeError("A training loop of one's own cannot be fused.")
+            self._model = FusedModel(self._bench, self._spec)
+        return self._model
+
+    def can_fuse(self, config: TrialConfig) -> bool:
+        """Tells whether a trial can train as a lane here."""
+        if self._bench is None or self._broken:
+            return False
+        return self._refusals(config) is None
+
+    @functools.cached_property
+    def _refusals(self) -> Refusals:
+        if self._bench is None:
+            raise RuntimeError("A training loop of one's own cannot be fused.")
+        return Refusals(self._bench, self._spec)
+
+    def choose(self, tasks: Sequence[LaneTask]) -> tuple[list[LaneTask], bool]:
+        """Returns which of some trials to train now, and whether as a cohort.
+
+        It chooses the largest group that can train together. A trial that was saved as a lane
+        continues as a lane, even alone.
+
+        Args:
+            tasks: At least one trial.
+        """
+        together: dict[tuple[Hashable, ...], list[LaneTask]] = defaultdict(list)
+        for task in tasks:
+            self._load(task)
+        if len(tasks) == 1 and tasks[0].state is None:
+            return list(tasks), False
+        for task in tasks:
+            together[self._key(task)].append(task)
+        key, chosen = max(together.items(), key=lambda item: (item[0][0], len(item[1])))
+        as_lane = any(task.state is not None for task in chosen)
+        return chosen, bool(key[0]) and (len(chosen) > 1 or as_lane)
+
+    def _key(self, task: LaneTask) -> tuple[Hashable, ...]:
+        if task.apart or not self.can_fuse(task.config):
+            return (False, task.number)
+        return (True, task.step, *task.config.company)
+
+    def _load(self, task: LaneTask) -> None:
+        """Reads what a trial goes on from, and sees whether a lane can."""
+        if task.lease.checkpoint is None:
+            return
+        try:
+            state = task.checkpoints.load()
+            if state is None or not is_of_lane(state):
+                # The trial was trained alone, or its file says so, and goes on alone.
+                task.apart = True
+                return
+            if not self.can_fuse(task.config):
+                return
+            task.state = state
+            task.begin(Cohort(self.model, [LaneStart(task.config, state)], CohortRehearsal()))
+        except StorageError:
+            task.apart = True  # whoever trains it alone says what is wrong
+        except Exception as error:  # noqa: BLE001 (a file may hold anything)
+            task.start_over(error)
+
+    def retreat(self, error: BaseException) -> None:
+        """Trains with fewer lanes from now on, or none, after something has been raised."""
+        lanes = self._plan.lanes // 2 if is_out_of_memory(error) else 1
+        self._plan = dataclasses.replace(self._plan, lanes=max(1, lanes))
+        self._broken = self._plan.lanes == 1
+        how = "one at a time" if self._broken else f"{lanes} as one"
+        self._log(f"Trials train {how} from now on: {describe(error).splitlines()[0]}")
+
+
+def _kind_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,58 @@
+"""The lookout of a worker: it reads pause and stop requests from the database while training."""
+
+from __future__ import annotations
+
+import time
+
+from tuner.domain.states import StudyState
+from tuner.service.worker.context import Desk
+
+LOOK_S = 5.0
+"""Seconds between two looks, between reports."""
+
+LOOK_AT_REPORTS_S = 1.0
+"""Seconds between two looks at reports, where the database is asked anyway."""
+
+
+class Lookout:
+    """Reads whether the worker is asked to pause, stop or leave, while it trains a trial.
+
+    Args:
+        desk: The worker's access to its study.
+
+    Attributes:
+        stopped_by: What has ended the study, ``stop`` or ``wall_time``, or None.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._paused = False
+        self._looked_at = time.monotonic()
+        self.stopped_by: str | None = None
+
+    @property
+    def halts(self) -> bool:
+        """Whether training is to stop where it is."""
+        return self._desk.interruption.requested or self._paused or self.stopped_by is not None
+
+    def look(self, every_s: float) -> None:
+        """Asks the database, unless it was asked just now.
+
+        Args:
+            every_s: Seconds that the last answer counts.
+
+        Raises:
+            UnavailableError: If the database is away.
+        """
+        if time.monotonic() - self._looked_at <= every_s:
+            return
+        self._looked_at = time.monotonic()
+        orders = self._desk.ledger.orders()
+        if orders.leaving:
+            self._desk.leaving = True
+            self._desk.interruption.request()
+        self._paused = orders.state is StudyState.PAUSED
+        if orders.state is StudyState.STOPPED:
+            self.stopped_by = "stop"
+        elif orders.out_of_time:
+            self.stopped_by = "wall_time"

@@ -1,0 +1,1 @@
+"""Connections to the database: URLs, engines, transactions, retries, versions, errors."""

@@ -1,0 +1,1 @@
+"""Leases: who holds which trial, who may write about it, and who takes it over."""

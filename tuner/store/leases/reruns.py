@@ -1,0 +1,135 @@
+"""Running a trial again: a new trial of the same configuration, within the budget."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import json_to_distribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tuner.domain.states import StudyState
+from tuner.domain.trials import RERUN_OF
+from tuner.errors import NotFoundError, SpecError
+from tuner.store import events
+from tuner.store.connection.database import Database
+from tuner.store.damage import Damaged, tell_damage
+from tuner.store.identity import SPEC, Present, StudyHandle, lock, set_attribute
+from tuner.store.leases.rows import grant
+from tuner.store.optuna import tables as ot
+from tuner.store.orders import is_out_of_time
+
+_KEPT = ("config", "preset")
+"""Attributes that are part of a configuration; all others tell how a trial went."""
+
+
+def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool = False) -> int:
+    """Starts a trial of the same configuration as another, for the next worker to take.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        number: The trial to run again.
+        extend: Whether a budget of trials that is used up grows by this one.
+
+    Returns:
+        The new trial's number.
+
+    Raises:
+        NotFoundError: If there is no such trial, or the study has been deleted.
+        SpecError: If that trial is not over, the budget is used up, or the study was stopped.
+    """
+    with database.write() as connection:
+        present = lock(connection, study)
+        row = connection.execute(
+            sa.select(*ot.trial_columns).where(
+                ot.trials.c.study_id == present.study_id, ot.trials.c.number == number
+            )
+        ).one_or_none()
+        if row is None:
+            raise NotFoundError(f"The study {study.name!r} has no trial {number}.")
+        if isinstance(row.state, Damaged):
+            raise tell_damage(f"The state of trial {number}", row.state)
+        if not row.state.is_finished():
+            raise SpecError(f"Trial {number} is not over yet: wait until it is.")
+        if extend and ot.count_trials(connection, present.study_id) >= present.trials:
+            present = _extend(connection, present)
+        _check_budget(connection, study, present, number)
+        template = _read_template(connection, row.trial_id, number)
+        [(_, started)] = ot.insert_trials(connection, present.study_id, [template])
+        grant(connection, study.uuid, [started], None, 0.0)
+        events.record(
+            connection, study.uuid, "rerun", number=started, detail=f"trial {number} again"
+        )
+    return started
+
+
+def count_defaults(connection: sa.Connection, study_id: int) -> int:
+    """Returns how many defaults have started, not counting those run again."""
+    again = ot.trial_attributes.alias()
+    return connection.execute(
+        sa.select(sa.func.count())
+        .select_from(ot.trial_attributes)
+        .join(ot.trials, ot.trials.c.trial_id == ot.trial_attributes.c.trial_id)
+        .outerjoin(again, (again.c.trial_id == ot.trials.c.trial_id) & (again.c.key == RERUN_OF))
+        .where(
+            ot.trials.c.study_id == study_id,
+            ot.trial_attributes.c.key == "preset",
+            again.c.key.is_(None),
+        )
+    ).scalar_one()
+
+
+def _extend(connection: sa.Connection, present: Present) -> Present:
+    """Gives a study room for one trial more than it has started, and returns it."""
+    spec = present.attributes[SPEC]
+    trials = ot.count_trials(connection, present.study_id) + 1
+    larger = spec | {"budget": spec["budget"] | {"trials": trials}}
+    set_attribute(connection, present.study_id, SPEC, larger)
+    return replace(present, attributes={**present.attributes, SPEC: larger})
+
+
+def _check_budget(
+    connection: sa.Connection, study: StudyHandle, present: Present, number: int
+) -> None:
+    name = shlex.quote(study.name)
+    if present.state is StudyState.STOPPED:
+        raise SpecError(
+            f"The study {study.name!r} was stopped: resume it first: tuner study resume {name}"
+        )
+    if ot.count_trials(connection, present.study_id) >= present.trials:
+        raise SpecError(
+            f"All {present.trials} trials of the study {study.name!r} have started: give it one "
+            f"more for this: tuner trial rerun {name} {number} --extend"
+        )
+    limit_s = present.wall_time_s
+    if limit_s is not None and is_out_of_time(connection, present):
+        raise SpecError(
+            f"The wall time of the study {study.name!r}, {limit_s:g} s, is used up: "
+            f"give it more, with its study file: tuner study create FILE --name {name} "
+            f"--set budget.wall_time={2 * limit_s:g}"
+        )
+
+
+def _read_template(connection: sa.Connection, trial_id: int, number: int) -> FrozenTrial:
+    params: dict[str, Any] = {}
+    distributions = {}
+    of_trial = ot.trial_params.c.trial_id == trial_id
+    for row in connection.execute(sa.select(ot.trial_params).where(of_trial)):
+        distribution = json_to_distribution(row.distribution_json)
+        distributions[row.param_name] = distribution
+        params[row.param_name] = distribution.to_external_repr(row.param_value)
+    attributes: dict[str, Any] = {RERUN_OF: number}
+    of_trial = ot.trial_attributes.c.trial_id == trial_id
+    for row in connection.execute(sa.select(ot.trial_attributes).where(of_trial)):
+        if row.key in _KEPT:
+            attributes[row.key] = json.loads(row.value_json)
+    return create_trial(
+        state=TrialState.RUNNING,
+        params=params,
+        distributions=distributions,
+        user_attrs=attributes,
+    )

@@ -1,0 +1,235 @@
+"""Leases as rows: granted, read, and locked by who is about to take them."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from tuner.store.connection.database import JUMP_S, Database
+from tuner.store.identity import Present, StudyHandle
+from tuner.store.optuna import tables as ot
+from tuner.store.tables import DatabaseClock, leases
+
+LEASE_S = 300.0
+"""How long a lease counts without being renewed, in seconds."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on a trial.
+
+    Attributes:
+        number: The trial's number in its study.
+        token: What every write about it must show.
+        attempt: Which attempt this is since it last got further, from 1.
+        checkpoint: The token of the holder whose checkpoint counts, None before the first.
+        step: Steps its former holder has told of, 0 for a trial that is new.
+    """
+
+    number: int
+    token: str
+    attempt: int
+    checkpoint: str | None = None
+    step: int = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether somebody has trained the trial before."""
+        return self.attempt > 1 or self.step > 0
+
+
+LASTING_S = sa.bindparam("lasting_s", type_=sa.Float(53))
+"""The parameter of a statement that gives leases: how long they count, in seconds."""
+
+UNTIL = DatabaseClock() + LASTING_S
+"""When a lease that is given in a statement with that parameter stops to count."""
+
+_NOW = DatabaseClock().label("now")
+_HAS_EXPIRED = (leases.c.expires_at < DatabaseClock()).label("expired")
+
+
+def new_token() -> str:
+    """Returns a token that no other lease ever had."""
+    return uuid.uuid4().hex
+
+
+def grant(
+    connection: sa.Connection,
+    study_uuid: str,
+    numbers: Sequence[int],
+    worker_id: str | None,
+    lease_s: float,
+) -> list[Lease]:
+    """Enters the leases of trials that have just started; nobody holds them without a worker."""
+    granted = [Lease(number, new_token(), 1) for number in numbers]
+    rows = [
+        {
+            "study_uuid": study_uuid,
+            "number": lease.number,
+            "token": lease.token,
+            "worker_id": worker_id,
+            "step": 0,
+            "attempts": lease.attempt,
+            "checkpoint": lease.checkpoint,
+            LASTING_S.key: lease_s,
+        }
+        for lease in granted
+    ]
+    # A trial that was lost in a renaming can have left the lease of its number behind.
+    ot.upsert(connection, leases, rows, ("study_uuid", "number"), {"expires_at": UNTIL})
+    return granted
+
+
+def are_of(study_uuid: str, those: Collection[Lease]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Returns what holds of the rows of leases that still count."""
+    return (
+        leases.c.study_uuid == study_uuid,
+        leases.c.number.in_([lease.number for lease in those]),
+        leases.c.token.in_([lease.token for lease in those]),
+    )
+
+
+def read_leases(connection: sa.Connection, study_uuid: str) -> list[sa.Row[Any]]:
+    """Returns every lease of a study by number, whether it has ``expired``, and what is ``now``."""
+    return list(
+        connection.execute(
+            sa.select(leases, _HAS_EXPIRED, _NOW)
+            .where(leases.c.study_uuid == study_uuid)
+            .order_by(leases.c.number)
+        )
+    )
+
+
+def lock_leases(
+    connection: sa.Connection, present: Present, numbers: Collection[int]
+) -> list[sa.Row[Any]]:
+    """Holds back the holders of trials until the transaction ends; the study must be locked.
+
+    Returns:
+        What :func:`read_leases` does, of these trials, each with the ``trial_id`` of the trial, or
+        None if it does not run.
+    """
+    runs = sa.and_(
+        ot.trials.c.study_id == present.study_id,
+        ot.trials.c.number == leases.c.number,
+        ot.trials.c.state == TrialState.RUNNING,
+    )
+    return list(
+        connection.execute(
+            sa.select(leases, _HAS_EXPIRED, _NOW, ot.trials.c.trial_id)
+            .select_from(leases.outerjoin(ot.trials, runs))
+            .where(leases.c.study_uuid == present.uuid, leases.c.number.in_(numbers))
+            .order_by(leases.c.number)
+            .with_for_update(of=leases)
+        )
+    )
+
+
+def read_held(
+    database: Database, study: StudyHandle, is_dead: Callable[[str], bool]
+) -> frozenset[int]:
+    """Returns the numbers of the trials that somebody trains.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        is_dead: Tells of a worker's id whether its process is known to have died.
+    """
+    with database.read() as connection:
+        return find_held(connection, study.uuid, is_dead)
+
+
+def find_held(
+    connection: sa.Connection, study_uuid: str, is_dead: Callable[[str], bool]
+) -> frozenset[int]:
+    """Returns what :func:`read_held` does, within a transaction."""
+    rows, is_dead = read_leases(connection, study_uuid), functools.cache(is_dead)
+    return frozenset(row.number for row in rows if not is_abandoned(row, is_dead))
+
+
+def count_leases(connection: sa.Connection, study_uuid: str) -> int:
+    """Returns how many trials of a study are not finished."""
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(leases).where(leases.c.study_uuid == study_uuid)
+    ).scalar_one()
+
+
+def count_unsaved(database: Database, study: StudyHandle) -> int:
+    """Returns how many unfinished trials have been trained and have no checkpoint.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+    """
+    with database.read() as connection:
+        rows = read_leases(connection, study.uuid)
+    return sum(row.checkpoint is None and row.step > 0 for row in rows)
+
+
+def is_abandoned(row: sa.Row[Any], is_dead: Callable[[str], bool], *, expired: bool = True) -> bool:
+    """Tells whether nobody works on a trial any more: released, expired, or its worker dead."""
+    return row.worker_id is None or (expired and bool(row.expired)) or is_dead(row.worker_id)
+
+
+def bear_jump(
+    database: Database, study: StudyHandle, rows: Sequence[sa.Row[Any]], longest_s: float
+) -> bool:
+    """Looks whether the database's clock has been set: forward every lease expires, back none.
+
+    Leases that count for longer than any is given for are cut.
+
+    Args:
+        database: Where the study is.
+        study: The study.
+        rows: Its leases, as :func:`read_leases` has just returned them.
+        longest_s: For how long leases are given, in seconds.
+
+    Returns:
+        Whether the clock has jumped since this process last heard of it, so that nobody has had
+        the time to renew a lease that has expired.
+    """
+    if any(row.expires_at - row.now > longest_s + JUMP_S for row in rows):
+        with database.write() as connection:
+            cut_leases(connection, study.uuid, longest_s)
+    return bool(rows) and database.hear_clock(rows[0].now)
+
+
+def cut_leases(connection: sa.Connection, study_uuid: str, longest_s: float) -> None:
+    """Has leases that last too long count for as long as any is given for, from now on.
+
+    Args:
+        connection: In a transaction that writes.
+        study_uuid: The study.
+        longest_s: For how long leases are given, in seconds.
+    """
+    until = DatabaseClock() + longest_s
+    connection.execute(
+        sa.update(leases)
+        .where(leases.c.study_uuid == study_uuid, leases.c.expires_at > until)
+        .values(expires_at=until)
+    )
+
+
+def none_is(worker_id: str) -> bool:
+    """Knows of no worker that it has died: its lease has to expire."""
+    return False
+
+
+def find_running(
+    connection: sa.Connection, study_id: int, numbers: Collection[int]
+) -> dict[int, int]:
+    """Returns the ids of those trials that are not finished, by number."""
+    rows = connection.execute(
+        sa.select(ot.trials.c.number, ot.trials.c.trial_id).where(
+            ot.trials.c.study_id == study_id,
+            ot.trials.c.number.in_(numbers),
+            ot.trials.c.state == TrialState.RUNNING,
+        )
+    )
+    return {row.number: row.trial_id for row in rows}

@@ -1,0 +1,370 @@
+"""Writes for many trials at once, straight into Optuna's tables.
+
+This is the one place that knows Optuna's schema, as of :data:`OPTUNA` and :data:`SCHEMA_REVISION`.
+With another version of Optuna, every write here is left to Optuna's own calls in the same
+transaction (:mod:`tuner.store.optuna.calls`): the same is recorded, under the same fence, only
+slower. :mod:`tuner.store.optuna.storage` decides which. Reads name columns of the installed
+Optuna's models, whatever its version.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.dialects import postgresql, sqlite
+
+from tuner.store.damage import StoredState, StoredTime
+from tuner.store.optuna import calls as optuna_calls
+from tuner.store.optuna.calls import else_by
+
+OPTUNA = "5.0"
+"""The minor version of Optuna that this file is written for."""
+
+SCHEMA_REVISION = "v3.2.0.a"
+"""The revision of Optuna's tables that this file is written for."""
+
+studies: sa.Table = models.StudyModel.__table__
+study_attributes: sa.Table = models.StudyUserAttributeModel.__table__
+study_directions: sa.Table = models.StudyDirectionModel.__table__
+trials: sa.Table = models.TrialModel.__table__
+trial_params: sa.Table = models.TrialParamModel.__table__
+trial_values: sa.Table = models.TrialValueModel.__table__
+trial_reports: sa.Table = models.TrialIntermediateValueModel.__table__
+trial_attributes: sa.Table = models.TrialUserAttributeModel.__table__
+
+stored_state = sa.type_coerce(trials.c.state, StoredState()).label("state")
+"""A trial's state, or :class:`~tuner.store.damage.Damaged`."""
+
+trial_columns = (
+    trials.c.trial_id,
+    trials.c.number,
+    stored_state,
+    *(
+        sa.type_coerce(column, StoredTime()).label(column.name)
+        for column in (trials.c.datetime_start, trials.c.datetime_complete)
+    ),
+)
+"""The columns to read of trials; a damaged value is :class:`~tuner.store.damage.Damaged`."""
+
+_OF_TRIALS = (
+    trial_params,
+    trial_values,
+    trial_reports,
+    trial_attributes,
+    models.TrialSystemAttributeModel.__table__,
+    models.TrialHeartbeatModel.__table__,
+)
+_OF_STUDIES = (
+    study_attributes,
+    study_directions,
+    models.StudySystemAttributeModel.__table__,
+)
+_UNFINISHED = [state for state in TrialState if not state.is_finished()]
+
+
+@else_by(optuna_calls.insert_study)
+def insert_study(
+    connection: sa.Connection, name: str, direction: Any, attributes: Mapping[str, Any]
+) -> int:
+    """Creates a study with its attributes; returns its id."""
+    result = connection.execute(sa.insert(studies).values(study_name=name))
+    study_id = int(result.inserted_primary_key[0])  # type: ignore[index]
+    connection.execute(
+        sa.insert(study_directions).values(study_id=study_id, objective=0, direction=direction)
+    )
+    connection.execute(
+        sa.insert(study_attributes),
+        [
+            {"study_id": study_id, "key": k, "value_json": json.dumps(v)}
+            for k, v in attributes.items()
+        ],
+    )
+    return study_id
+
+
+@else_by(optuna_calls.delete_study)
+def delete_study(connection: sa.Connection, study_id: int) -> None:
+    """Deletes a study and everything Optuna keeps of it."""
+    of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
+    for table in _OF_TRIALS:
+        connection.execute(sa.delete(table).where(table.c.trial_id.in_(of_study)))
+    connection.execute(sa.delete(trials).where(trials.c.study_id == study_id))
+    for table in _OF_STUDIES:
+        connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+    connection.execute(sa.delete(studies).where(studies.c.study_id == study_id))
+
+
+def lock_study(connection: sa.Connection, study_id: int) -> bool:
+    """Holds back other writers to a study until the transaction ends.
+
+    SQLite has no row locks and needs none: our write transactions there begin with its one
+    write lock in hand.
+
+    Returns:
+        Whether there is such a study.
+    """
+    found = connection.execute(
+        sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update()
+    )
+    return found.first() is not None
+
+
+def lock_trials(connection: sa.Connection, trial_ids: Collection[int]) -> dict[int, TrialState]:
+    """Holds back other writers to trials until the transaction ends.
+
+    Returns:
+        The state of each by its id; those that do not exist are missing.
+    """
+    # In one order, so that two who lock the same trials do not wait for each other.
+    rows = connection.execute(
+        sa.select(trials.c.trial_id, trials.c.state)
+        .where(trials.c.trial_id.in_(trial_ids))
+        .order_by(trials.c.trial_id)
+        .with_for_update()
+    )
+    return {row.trial_id: row.state for row in rows}
+
+
+def count_trials(connection: sa.Connection, study_id: int) -> int:
+    """Returns how many trials of a study have started."""
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(trials).where(trials.c.study_id == study_id)
+    ).scalar_one()
+
+
+def count_attribute(connection: sa.Connection, study_id: int, key: str) -> int:
+    """Returns how many trials of a study carry an attribute."""
+    return connection.execute(
+        sa.select(sa.func.count())
+        .select_from(
+            trial_attributes.join(trials, trials.c.trial_id == trial_attributes.c.trial_id)
+        )
+        .where(trials.c.study_id == study_id, trial_attributes.c.key == key)
+    ).scalar_one()
+
+
+def read_distribution(
+    connection: sa.Connection, study_id: int, name: str
+) -> BaseDistribution | None:
+    """Returns where a study's values of a parameter come from, None if no trial has it."""
+    found = connection.execute(
+        sa.select(trial_params.c.distribution_json)
+        .join(trials, trials.c.trial_id == trial_params.c.trial_id)
+        .where(trials.c.study_id == study_id, trial_params.c.param_name == name)
+        .limit(1)
+    ).scalar_one_or_none()
+    return None if found is None else json_to_distribution(found)
+
+
+def read_last_reports(
+    connection: sa.Connection, trial_ids: Collection[int]
+) -> dict[int, float | None]:
+    """Returns the value of each trial's last report, by its id; None where that is no number."""
+    if not trial_ids:
+        return {}
+    last = (
+        sa.select(trial_reports.c.trial_id, sa.func.max(trial_reports.c.step).label("step"))
+        .where(trial_reports.c.trial_id.in_(trial_ids))
+        .group_by(trial_reports.c.trial_id)
+        .subquery()
+    )
+    of_it = sa.and_(
+        trial_reports.c.trial_id == last.c.trial_id, trial_reports.c.step == last.c.step
+    )
+    rows = connection.execute(
+        sa.select(trial_reports.c.trial_id, trial_reports.c.intermediate_value).join(last, of_it)
+    )
+    return {row.trial_id: row.intermediate_value for row in rows}
+
+
+@else_by(optuna_calls.insert_trials)
+def insert_trials(
+    connection: sa.Connection,
+    study_id: int,
+    templates: Sequence[FrozenTrial],
+    number: int | None = None,
+) -> list[tuple[int, int]]:
+    """Starts trials; the study must be locked.
+
+    Args:
+        connection: In a transaction.
+        study_id: The study.
+        templates: Parameters, distributions and user attributes of each.
+        number: How many trials the study has, where that has been counted already.
+
+    Returns:
+        (trial id, number) of each.
+    """
+    if not templates:
+        return []
+    first = count_trials(connection, study_id) if number is None else number
+    now = _utc_now()
+    rows = [
+        {"study_id": study_id, "number": n, "state": TrialState.RUNNING, "datetime_start": now}
+        for n in range(first, first + len(templates))
+    ]
+    # Optuna takes ids to grow with numbers. SQLite inserts rows in the order given and PostgreSQL
+    # has to be told; told so for SQLite, SQLAlchemy would insert them one by one.
+    statement = sa.insert(trials).returning(
+        trials.c.trial_id,
+        trials.c.number,
+        sort_by_parameter_order=connection.dialect.name == "postgresql",
+    )
+    inserted = sorted(connection.execute(statement, rows), key=lambda row: row.number)
+    started = [(int(row.trial_id), int(row.number)) for row in inserted]
+    params: list[dict[str, Any]] = []
+    attributes: list[tuple[int, str, Any]] = []
+    for (trial_id, _), template in zip(started, templates, strict=True):
+        params += [
+            _param_row(trial_id, name, value, template.distributions[name])
+            for name, value in template.params.items()
+        ]
+        attributes += [(trial_id, key, value) for key, value in template.user_attrs.items()]
+    if params:
+        connection.execute(sa.insert(trial_params), params)
+    set_attributes(connection, attributes)
+    return started
+
+
+@else_by(optuna_calls.insert_params)
+def insert_params(
+    connection: sa.Connection, params: Sequence[tuple[int, str, Any, BaseDistribution]]
+) -> None:
+    """Adds (trial id, name, value, distribution) to trials; what one has already is left alone."""
+    if params:
+        statement = insert_into(connection, trial_params).on_conflict_do_nothing(
+            index_elements=["trial_id", "param_name"]
+        )
+        connection.execute(statement, [_param_row(*param) for param in params])
+
+
+@else_by(optuna_calls.insert_reports)
+def insert_reports(connection: sa.Connection, reports: Sequence[tuple[int, int, float]]) -> None:
+    """Records (trial id, step, value) triples; a step reported again is replaced."""
+    to_stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+    rows = []
+    for trial_id, step, value in reports:
+        stored, kind = to_stored(value)
+        rows.append(
+            {
+                "trial_id": trial_id,
+                "step": step,
+                "intermediate_value": stored,
+                "intermediate_value_type": kind,
+            }
+        )
+    upsert(connection, trial_reports, rows, ("trial_id", "step"))
+
+
+@else_by(optuna_calls.set_attributes)
+def set_attributes(connection: sa.Connection, attributes: Sequence[tuple[int, str, Any]]) -> None:
+    """Records (trial id, key, value) triples; values are what JSON can hold."""
+    rows = [
+        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+        for trial_id, key, value in attributes
+    ]
+    upsert(connection, trial_attributes, rows, ("trial_id", "key"))
+
+
+@else_by(optuna_calls.finish_trials)
+def finish_trials(
+    connection: sa.Connection, endings: Sequence[tuple[int, TrialState, float | None]]
+) -> None:
+    """Ends trials: (trial id, state, value or None); one that has ended stays as it is.
+
+    A value that is NaN is left out: Optuna could not read it back.
+    """
+    by_state: dict[TrialState, dict[int, float | None]] = defaultdict(dict)
+    for trial_id, state, value in endings:
+        by_state[state][trial_id] = value
+    rows: list[dict[str, Any]] = []
+    for state, values in by_state.items():
+        ended = connection.execute(
+            sa.update(trials)
+            .where(trials.c.trial_id.in_(list(values)), trials.c.state.in_(_UNFINISHED))
+            .values(state=state, datetime_complete=_utc_now())
+            .returning(trials.c.trial_id)
+        ).scalars()
+        rows += [row for trial_id in ended for row in _value_rows(trial_id, values[trial_id])]
+    upsert(connection, trial_values, rows, ("trial_id", "objective"))
+
+
+def upsert(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, Any]],
+    keys: Sequence[str],
+    computed: Mapping[str, sa.ColumnElement[Any]] = MappingProxyType({}),
+) -> None:
+    """Inserts rows; one whose keys are there already replaces the rest of it.
+
+    Args:
+        connection: In a transaction.
+        table: Where to.
+        rows: Values by column, and of parameters of what is computed.
+        keys: The columns that tell rows apart.
+        computed: What the database works out for each row, by column; constants of the program.
+    """
+    if not rows:
+        return
+    names = (*(name for name in rows[0] if name in table.c), *computed)
+    replaced = tuple(name for name in names if name not in keys)
+    statement = _upsert(
+        connection.dialect.name, table, tuple(keys), replaced, tuple(computed.items())
+    )
+    connection.execute(statement, rows)
+
+
+@functools.lru_cache(maxsize=64)
+def _upsert(
+    dialect: str,
+    table: sa.Table,
+    keys: Sequence[str],
+    replaced: Sequence[str],
+    computed: Sequence[tuple[str, sa.ColumnElement[Any]]],
+) -> Any:
+    statement = _insert(dialect, table).values(dict(computed))
+    changed = {name: statement.excluded[name] for name in replaced}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
+
+
+def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
+    """Returns an INSERT of the database's own dialect, which can say what to do on a conflict."""
+    return _insert(connection.dialect.name, table)
+
+
+def _insert(dialect: str, table: sa.Table) -> Any:
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table)
+
+
+def _param_row(
+    trial_id: int, name: str, value: Any, distribution: BaseDistribution
+) -> dict[str, Any]:
+    return {
+        "trial_id": trial_id,
+        "param_name": name,
+        "param_value": distribution.to_internal_repr(value),
+        "distribution_json": distribution_to_json(distribution),
+    }
+
+
+def _value_rows(trial_id: int, value: float | None) -> list[dict[str, Any]]:
+    if value is None or math.isnan(value):
+        return []
+    stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+    return [{"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}]
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)

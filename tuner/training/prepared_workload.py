@@ -1,0 +1,196 @@
+"""A workload on a device: its data placed once, its model built, its metrics measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from tuner.domain.train import FULL, BatchSize
+from tuner.errors import SpecError
+from tuner.training.device import autocast, cast, dtype_of
+from tuner.training.forks import leave_if_forked
+from tuner.training.module_modes import begin_training, evaluating
+from tuner.training.seeds import derive_seed, seed_torch, undisturbed
+from tuner.training.workload import Batch, Data, Workload
+
+_EVALUATION_ROWS = 2048
+_FEW_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A workload with its data on a device, shared by all trials of a worker.
+
+    Attributes:
+        workload: The workload.
+        data: Its data, on the device and in the study's precision.
+        device: Where trials train.
+        precision: The study's ``train.precision``.
+        evaluation_rows: Examples that are evaluated at once, at most.
+    """
+
+    workload: Workload
+    data: Data
+    device: torch.device
+    precision: str
+    evaluation_rows: int = _EVALUATION_ROWS
+
+    @classmethod
+    def prepare(cls, workload: Workload, device: torch.device, precision: str) -> Bench:
+        """Loads the data and moves it to the device once.
+
+        Raises:
+            SpecError: If the workload returns something else than :class:`Data`, or the device
+                cannot compute in this precision.
+        """
+        dtype = dtype_of(precision, device)
+        data = workload.data()
+        leave_if_forked()
+        if not isinstance(data, Data):
+            raise SpecError(f"data() returned {type(data).__name__}: return tuner.Data.")
+
+        def place(batch: Batch) -> Batch:
+            return tuple(cast(tensor, dtype).to(device) for tensor in batch)
+
+        return cls(workload, Data(train=place(data.train), val=place(data.val)), device, precision)
+
+    @property
+    def train_examples(self) -> int:
+        """Size of the training set."""
+        return len(self.data.train[0])
+
+    def examples_a_step(self, batch_size: BatchSize) -> int:
+        """Returns how many examples a batch has.
+
+        Args:
+            batch_size: The trial's, which may be ``full``.
+
+        Raises:
+            SpecError: If it exceeds the training set.
+        """
+        size = self.train_examples if batch_size == FULL else batch_size
+        if size > self.train_examples:
+            raise SpecError(
+                f"train.batch_size = {size}: the workload has only {self.train_examples} training "
+                "examples; use a smaller batch."
+            )
+        return size
+
+    def build_model(self, seed: int, *, tells_sparse: bool = False) -> nn.Module:
+        """Returns a new model on the device, initialised from the study's seed, ready to train.
+
+        A few examples have gone through lazy modules, which is part of their initialisation.
+
+        Args:
+            seed: The study's seed.
+            tells_sparse: Whether parameters whose gradients are sparse have an empty one.
+
+        Raises:
+            SpecError: If ``model()`` returns something else, or leaves open what trains.
+        """
+        seed_torch(derive_seed(seed, "init"))
+        model = self.workload.model()
+        leave_if_forked()
+        if not isinstance(model, nn.Module):
+            raise SpecError(f"model() returned {type(model).__name__}: return a torch nn.Module.")
+        dtype = dtype_of(self.precision, self.device)
+        model = begin_training(model).to(self.device)
+        # As its to(dtype) does, which would take the imaginary part from complex numbers.
+        model._apply(lambda tensor: cast(tensor, dtype))  # noqa: SLF001
+        if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+            self._materialise(model)
+        if tells_sparse:
+            self._tell_sparse(model, seed)
+        return model
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Returns the workload's loss of a model on a batch."""
+        loss = self.workload.loss(model, batch)
+        leave_if_forked()
+        return loss
+
+    def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Returns the workload's metrics of a model on a batch."""
+        metrics = self.workload.metrics(model, batch)
+        leave_if_forked()
+        return metrics
+
+    def _materialise(self, model: nn.Module) -> None:
+        """Has lazy modules take their shapes, and nothing else change."""
+        with evaluating(model), torch.no_grad(), autocast(self.precision, self.device):
+            self.loss(model, self._few())
+
+    def _tell_sparse(self, model: nn.Module, seed: int) -> None:
+        """Gives parameters an empty sparse gradient where those of a model like it are sparse."""
+        with undisturbed(self.device):
+            other = self.build_model(seed)
+            with autocast(self.precision, self.device):
+                loss = self.loss(other, self._few())
+            loss.backward()
+        for parameter, tried in zip(model.parameters(), other.parameters(), strict=True):
+            if tried.grad is not None and tried.grad.is_sparse:
+                parameter.grad = torch.zeros_like(tried.grad)
+
+    def _few(self) -> Batch:
+        return tuple(tensor[:_FEW_ROWS] for tensor in self.data.train)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Returns some rows of the training data.
+
+        Args:
+            indices: Which, int64 of shape (rows,).
+        """
+        return tuple(tensor.index_select(0, indices) for tensor in self.data.train)
+
+    def chunks(self) -> Iterator[tuple[Batch, float]]:
+        """Iterates over the validation data in parts, and what share of it each is."""
+        rows = len(self.data.val[0])
+        # As few and as equal as can be: a fused evaluation is compiled for every size.
+        size = math.ceil(rows / math.ceil(rows / self.evaluation_rows))
+        for chunk in zip(*(tensor.split(size) for tensor in self.data.val), strict=True):
+            yield chunk, len(chunk[0]) / rows
+
+    def evaluate(
+        self, model: nn.Module, on_chunk: Callable[[], object] = lambda: None
+    ) -> dict[str, float]:
+        """Returns the workload's metrics over the whole validation set, means over examples.
+
+        Args:
+            model: The model.
+            on_chunk: Called after each part of the validation set.
+
+        Raises:
+            SpecError: If ``metrics()`` returns something else than scalars by name.
+        """
+        totals: dict[str, Tensor] = {}
+        with evaluating(model), torch.no_grad(), autocast(self.precision, self.device):
+            for chunk, share in self.chunks():
+                for name, value in check_metrics(self.metrics(model, chunk)).items():
+                    weighted = value.detach().reshape(()).double() * share
+                    totals[name] = totals[name] + weighted if name in totals else weighted
+                on_chunk()
+        values = torch.stack(list(totals.values())).tolist()
+        return dict(zip(totals, values, strict=True))
+
+
+def check_metrics(metrics: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Returns what a workload's ``metrics()`` gave.
+
+    Raises:
+        SpecError: If it is something else than scalars by name.
+    """
+    if not isinstance(metrics, Mapping) or not metrics:
+        raise SpecError("metrics() must return a mapping from names to scalar tensors.")
+    for name, value in metrics.items():
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            kind = f"of type {type(value).__name__}"
+            given = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else kind
+            raise SpecError(
+                f"metrics()[{name!r}] must be a scalar tensor, but is {given}: return its mean."
+            )
+    return metrics

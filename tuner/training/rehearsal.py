@@ -1,0 +1,341 @@
+"""From a study's workload to its training loop, seen to run before anything depends on it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuner.domain.catalog.averages import NO_AVERAGE
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
+from tuner.domain.spec import StudySpec
+from tuner.domain.train import FULL
+from tuner.domain.trials import TrialConfig, decode, default_proposals
+from tuner.errors import SpecError, TunerError, WorkloadError, tell_error
+from tuner.training.device import autocast
+from tuner.training.forks import ending_forks
+from tuner.training.loop import OWN_OPTIMIZER, Step, Train, WorkloadLoop, run_trial, split
+from tuner.training.module_modes import evaluating
+from tuner.training.numbers import check_name
+from tuner.training.prepared_workload import Bench
+from tuner.training.reporting import Evaluation
+from tuner.training.run import Run
+from tuner.training.workload import Batch, load_workload, missing_methods
+
+_REHEARSAL_STEPS = 2
+
+
+class Rehearsal:
+    """Takes a run's reports where no study is, and keeps them.
+
+    Args:
+        at_most: The step from which on a loop that counts its steps itself is stopped, once it
+            has reported.
+    """
+
+    def __init__(self, at_most: float = math.inf) -> None:
+        self._at_most = at_most
+        self.evaluations: list[Evaluation] = []
+
+    def report(self, evaluation: Evaluation) -> bool:
+        """Takes an evaluation."""
+        self.evaluations.append(evaluation)
+        return True
+
+    def advance(self, step: int) -> bool:
+        """Goes on, up to a point."""
+        return step < self._at_most or not self.evaluations
+
+    def suggest(self, name: str, axis: Dimension) -> Value:
+        """Returns the first value of a hyperparameter."""
+        match axis:
+            case Choice():
+                return axis.choices[0]
+            case Fixed():
+                return axis.value
+            case _:
+                return axis.low
+
+    def warn(self, text: str) -> None:
+        """Says nothing: trials say it."""
+
+    def save(self) -> None:
+        """Writes nothing."""
+
+
+class CohortRehearsal:
+    """Takes a cohort's reports where no study is, and keeps the last of every lane.
+
+    Attributes:
+        last: The last evaluation of each lane that has not diverged.
+    """
+
+    def __init__(self) -> None:
+        self.last: dict[int, Evaluation] = {}
+
+    def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
+        """Takes an evaluation of every lane; all go on."""
+        self.last |= {lane: found for lane, found in enumerate(evaluations) if found is not None}
+        return [True] * len(evaluations)
+
+    def diverged(self, lane: int, step: int) -> None:
+        """Forgets a lane."""
+        self.last.pop(lane, None)
+
+    def advance(self, step: int) -> bool:
+        """Goes on."""
+        return True
+
+    def save(self) -> None:
+        """Writes nothing."""
+
+
+def prepare(spec: StudySpec, device: torch.device) -> Train:
+    """Loads a study's workload as a training loop; a class is seen to keep its contract.
+
+    Args:
+        spec: The study, resolved.
+        device: Where it trains.
+
+    Raises:
+        SpecError: If the workload cannot be loaded, breaks its contract, or lacks the metric.
+        WorkloadError: If its code raises.
+    """
+    return _explained(spec, lambda: _prepare(spec, device, check=False))
+
+
+def prepare_checked(spec: StudySpec, device: torch.device) -> Train:
+    """Loads a study's workload and sees it run: a few steps and one evaluation.
+
+    A workload class is stepped once with every optimizer of the study.
+
+    Args:
+        spec: The study, resolved.
+        device: Where it trains.
+
+    Raises:
+        SpecError: If the workload cannot be loaded, breaks its contract, or lacks the metric.
+        WorkloadError: If its code raises, or an optimizer cannot train its model.
+    """
+    return _explained(spec, lambda: _prepare(spec, device, check=True))
+
+
+def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> Train:
+    target = load_workload(spec.study.workload)
+    if not missing_methods(target):
+        workload: Any = target
+        bench = Bench.prepare(workload, device, spec.train.precision)
+        probe(bench, spec, optimizers=check)
+        return WorkloadLoop(bench)
+    train: Any = target
+    if check:
+        first, *others = default_configs(spec)
+        # Others ask nothing of the loop or its model that the first does not.
+        demanding = [o for o in others if _is_demanding(OPTIMIZERS[o.optimizer])]
+        for config in (first, *demanding, *_variants(spec)):
+            rehearse(train, spec, config, device)
+    return train  # type: ignore[no-any-return]
+
+
+def _is_demanding(row: OptimizerRow) -> bool:
+    """Tells whether an optimizer needs closures, parameters of a kind, a length or a package."""
+    needs = (row.closure, row.takes != "all", row.length_argument is not None)
+    return any(needs) or not row.target.startswith("torch.")
+
+
+def _explained(spec: StudySpec, load: Callable[[], Train]) -> Train:
+    where = f"study.workload = {spec.study.workload!r}"
+    try:
+        with ending_forks():
+            return load()
+    except SpecError as error:
+        text = str(error)
+        raise SpecError(text if text.startswith(where) else f"{where}: {text}") from error
+    except TunerError:
+        raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise WorkloadError(
+            f"{where} does not run: {tell_error(error)} "
+            f"({frame.filename}:{frame.lineno}, in {frame.name})."
+        ) from error
+
+
+def rehearse(
+    train: Train, spec: StudySpec, config: TrialConfig, device: torch.device
+) -> tuple[dict[str, float], Run]:
+    """Runs a training loop for two steps.
+
+    Args:
+        train: The loop.
+        spec: The study, resolved.
+        config: What to train with.
+        device: Where it trains.
+
+    Returns:
+        The metrics it reported or returned, and the run.
+
+    Raises:
+        SpecError: If it neither reports nor returns the study's metric.
+        WorkloadError: If it asks for no optimizer, or gives no closure where that needs one.
+    """
+    reporter = Rehearsal(_REHEARSAL_STEPS)
+    run = Run(spec, config, device=device, reporter=reporter, at_most=_REHEARSAL_STEPS)
+    try:
+        with _norms_explained(f"in batches of {config.batch_size}"):
+            outcome = run_trial(train, run)
+    except TypeError as error:
+        if "closure" not in str(error):
+            raise
+        raise WorkloadError(
+            f"{config.optimizer} needs a closure: call optimizer.step(closure), where closure() "
+            "clears the gradients, computes the loss, calls its backward() and returns it; or "
+            f"leave {config.optimizer} out of space.optimizers."
+        ) from error
+    metrics = reporter.evaluations[-1].metrics if reporter.evaluations else {}
+    if outcome.value is not None:
+        metrics = {spec.study.metric: outcome.value} | metrics
+    if not metrics and outcome.diverged_step is None:
+        raise SpecError(
+            f"the training loop neither reported nor returned {spec.study.metric}: call "
+            f"run.report({spec.study.metric}=...) where run.due(), or return it."
+        )
+    if not run.has_optimizer:
+        raise WorkloadError(OWN_OPTIMIZER)
+    return metrics, run
+
+
+def probe(bench: Bench, spec: StudySpec, *, optimizers: bool = True) -> dict[str, float]:
+    """Runs a workload class: a loss, an evaluation, and a step with every optimizer.
+
+    Args:
+        bench: The workload on its device.
+        spec: The study it is to train in, resolved.
+        optimizers: Whether to step the optimizers too.
+
+    Returns:
+        The metrics of the untrained model.
+
+    Raises:
+        SpecError: If the workload breaks its contract or lacks the study's metric.
+        WorkloadError: If an optimizer cannot train its model.
+    """
+    sizes = [bench.train_examples if n == FULL else n for n in spec.train.batch_sizes]
+    if max(sizes) > bench.train_examples:
+        raise SpecError(
+            f"train.batch_size = {max(sizes)}: the workload has only {bench.train_examples} "
+            "training examples; use a smaller batch."
+        )
+    batch = bench.batch(torch.arange(max(sizes), device=bench.device))
+    model = bench.build_model(spec.search.seed)
+    parts = [part for part, _ in split(batch, spec.train.accumulate)]
+    _check_smallest(bench, model, batch, min(sizes), spec.train.accumulate)
+    loss = _loss_of(bench, model, parts[0])
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
+        raise SpecError("loss() must return a scalar tensor with a gradient.")
+    _check_parts(bench, model, parts[:2])
+    metrics = bench.evaluate(model)
+    for name in metrics:
+        check_name("metrics()", name)
+    if spec.study.metric not in metrics:
+        raise SpecError(
+            f"study.metric = {spec.study.metric!r}: the workload returns "
+            f"{', '.join(sorted(metrics))}; name one of these."
+        )
+    for config in default_configs(spec) if optimizers else []:
+        _try_optimizer(bench, spec, config, batch)
+    return metrics
+
+
+def _loss_of(bench: Bench, model: nn.Module, batch: Batch) -> Tensor:
+    with autocast(bench.precision, bench.device):
+        return bench.loss(model, batch)
+
+
+def _check_smallest(
+    bench: Bench, model: nn.Module, batch: Batch, batch_size: int, accumulate: int
+) -> None:
+    """Sees that a batch, or a part of one, can be a single example where some are."""
+    if batch_size // min(accumulate, batch_size) == 1:
+        with torch.no_grad(), _norms_explained("1 at a time"):
+            _loss_of(bench, model, tuple(tensor[:1] for tensor in batch))
+
+
+def _check_parts(bench: Bench, model: nn.Module, parts: list[Batch]) -> None:
+    """Sees that the loss of a batch is the mean of those of its parts."""
+    if len(parts) == 1:
+        return
+    joint = tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    with evaluating(model), torch.no_grad():
+        whole = float(_loss_of(bench, model, joint))
+        losses = [len(part[0]) * float(_loss_of(bench, model, part)) for part in parts]
+    mean = sum(losses) / len(joint[0])
+    # Wide enough for a loss that draws random numbers; one that is a sum is off by a factor.
+    if not math.isclose(whole, mean, rel_tol=0.2, abs_tol=1e-6):
+        raise SpecError(
+            f"train.accumulate: loss() is {whole:.4g} over two parts of a batch, and {mean:.4g} "
+            "on average over each of them, so it is no mean over examples: have it return one, "
+            "or leave accumulate out."
+        )
+
+
+@contextlib.contextmanager
+def _norms_explained(examples: str) -> Iterator[None]:
+    """Says of what BatchNorm raises when it trains on a single value that this is the reason."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise WorkloadError(
+            f"The model has BatchNorm, which cannot train on examples {examples}: it needs more "
+            "than one value a channel. Use a larger train.batch_size, a smaller "
+            "train.accumulate, or another normalisation such as GroupNorm."
+        ) from error
+
+
+def _try_optimizer(bench: Bench, spec: StudySpec, config: TrialConfig, batch: Batch) -> None:
+    run = Run(spec, config, device=bench.device, reporter=Rehearsal())
+    run.measure(examples=bench.train_examples)
+    run.measure(max(1, bench.train_examples // run.batch_size))
+    takes = OPTIMIZERS[config.optimizer].takes
+    model = bench.build_model(spec.search.seed, tells_sparse=takes == "sparse")
+    try:
+        optimizer = run.optimizer(model)
+        run.check_groups()
+        Step(run, bench, model, optimizer)(batch)
+    except TunerError:
+        raise
+    except Exception as error:  # packages have errors of their own
+        raise WorkloadError(
+            f"{config.optimizer} cannot train this model: {error}. "
+            f"Leave {config.optimizer} out of space.optimizers."
+        ) from error
+
+
+def default_configs(spec: StudySpec) -> list[TrialConfig]:
+    """Returns what every optimizer of a study trains with by default."""
+    every = spec.with_budget(spec.budget.model_copy(update={"trials": 10**6}))
+    return [decode(spec, proposal) for proposal in default_proposals(every)]
+
+
+def _variants(spec: StudySpec) -> list[TrialConfig]:
+    """Returns what the first default does not ask of a loop: averages, and unusual batches."""
+    default = default_proposals(spec)[0]
+    averages = [("average", name) for name in spec.train.averages if name != NO_AVERAGE]
+    sizes = [("batch_size", size) for size in spec.train.batch_sizes if size in (1, FULL)]
+    first = decode(spec, default)
+    others = [
+        decode(spec, replace(default, params=default.params | {key: v}))
+        for key, v in averages + sizes
+    ]
+    return [config for config in others if config != first]
