@@ -7,8 +7,11 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist
 .PHONY: help demo test slow machines gpu lint types contracts wheel docs clean
 
 # What computes in floating point, and is quick.
-ROUNDED := tests/optim tests/models tests/training/test_catalog.py tests/training/test_loop.py \
-	tests/training/test_batches.py tests/training/test_weight_averaging.py tests/training/test_own_loops.py
+ROUNDED := tests/optim tests/models tests/fused/test_lane_averages.py tests/fused/test_lane_state.py \
+	tests/fused/test_update_rules.py tests/fused/test_yellowfin.py tests/fused/test_coefficients.py \
+	tests/fused/test_schedules.py tests/training/test_catalog.py tests/training/test_loop.py \
+	tests/training/test_batches.py tests/training/test_weight_averaging.py \
+	tests/training/test_own_loops.py
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.cohorts import (
+from tests.fused.cohorts import (
     Blobs,
     CohortRecorder,
     Trained,

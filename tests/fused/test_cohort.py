@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.training.cohorts import (
+from tests.fused.cohorts import (
     COMPILES,
     FUSABLE,
     Blobs,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn.functional import conv2d, cross_entropy
 
-from tests.training.cohorts import COMPILES
+from tests.fused.cohorts import COMPILES
 from tuner.fused.compiler import Compiler, Dims, Function
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._triton import has_triton
 
 from tests.conftest import ON_DEVICES
-from tests.training.cohorts import (
+from tests.fused.cohorts import (
     Blobs,
     CohortRecorder,
     Droopy,

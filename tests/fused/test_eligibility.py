@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tests.training.cohorts import (
+from tests.fused.cohorts import (
     FUSABLE,
     Blobs,
     Droopy,

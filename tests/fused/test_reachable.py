@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.cohorts import Blobs, check_same, train_lanes
+from tests.fused.cohorts import Blobs, check_same, train_lanes
 from tests.training.trials import bench_of, make_config, make_spec
 from tuner.fused.eligibility import Refusals
 from tuner.fused.reachable import Reachable

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from tests.training.cohorts import Blobs, CohortRecorder, Droopy, Frozen, Normed
+from tests.fused.cohorts import Blobs, CohortRecorder, Droopy, Frozen, Normed
 from tests.training.trials import Line, averaged, bench_of, make_config, make_spec
 from tuner.domain.groups import GroupValues
 from tuner.domain.spec import StudySpec

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, MakeSpec
-from tests.service.fated import PAUSE
+from tests.service.worker.fated import PAUSE
 from tests.training.loops import EPOCH
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
@@ -49,7 +49,7 @@ def work(database: Database, study: StudyHandle, fuse: str, said: list[str]) -> 
 
 def is_stopped(database: Database, study: StudyHandle, fuse: str, fate: str) -> list[str]:
     """Has a worker in a process of its own come to its fate; returns what it said."""
-    program = (sys.executable, "-m", "tests.service.fated")
+    program = (sys.executable, "-m", "tests.service.worker.fated")
     with subprocess.Popen(
         (*program, database.url, study.name, fuse, fate),
         cwd=ROOT,

@@ -4,7 +4,7 @@ import pytest
 
 from models.digits import Digits
 from models.parabola import Parabola
-from tests.training.cohorts import Blobs
+from tests.fused.cohorts import Blobs
 from tests.training.trials import bench_of
 from tuner.training.prepared_workload import Bench
 

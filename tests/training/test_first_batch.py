@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.fused.cohorts import Blobs, check_same, train_lanes
 from tests.optim.test_sparse import Functional
-from tests.training.cohorts import Blobs, check_same, train_lanes
 from tests.training.trials import Line, bench_of, make_config, make_spec, train
 from tuner.errors import WorkloadError
 from tuner.fused.eligibility import Refusals

@@ -9,7 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from tests.conftest import ON_DEVICES
-from tests.training.cohorts import (
+from tests.fused.cohorts import (
     FUSABLE,
     Blobs,
     CohortRecorder,

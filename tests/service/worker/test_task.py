@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import MakeSpec, away
-from tests.service.desks import Bureau, loop_of, stepped
+from tests.service.worker.desks import Bureau, loop_of, stepped
 from tuner.domain.catalog.dimensions import Float, Int
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord

@@ -15,7 +15,7 @@ from tuner.store.connection.database import upgrade_database
 from tuner.store.status import read_status
 from tuner.store.tables import metadata
 
-MIGRATIONS = Path(versions.__file__).parent / "migrations"
+MIGRATIONS = Path(versions.__file__).parents[1] / "migrations"
 OLD_WORKER: dict[str, Any] = {
     "worker_id": "w",
     "ordinal": 0,

@@ -8,16 +8,16 @@ from dataclasses import replace
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
-from tests.store.test_ledger import (
+
+from tests.conftest import MakeSpec
+from tests.store.leases.test_single_ledger import (
     Bench,
     Interrupted,
     everybody_died,
     ledger_of,
     nobody_died,
 )
-from tests.store.test_storage import count_statements
-
-from tests.conftest import MakeSpec
+from tests.store.optuna.test_storage import count_statements
 from tests.store.renaming import rename
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord

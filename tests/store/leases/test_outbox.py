@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.store.test_retries import Time
 
 from tests.conftest import MakeSpec, away
+from tests.store.connection.test_retries import Time
 from tuner.errors import LeaseLostError, UnavailableError
 from tuner.search import Proposer
 from tuner.store import Database, Ledger, Studies, open_database

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from tuner.errors import NotFoundError, StorageError
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005")
-"""Every version of our tables, oldest first; the files of ``migrations/versions``."""
+"""Every version of our tables, oldest first; the files of ``store/migrations/versions``."""
 
 HEAD = REVISIONS[-1]
 """The version this tuner works with."""
@@ -72,7 +72,7 @@ def migrate(connection: sa.Connection, revision: str = HEAD) -> None:
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
     config.attributes["connection"] = connection
     config.attributes["version_table"] = VERSION_TABLE
     command.upgrade(config, revision)

@@ -1,6 +1,6 @@
 """A worker as a process of its own that meets its fate at a known step.
 
-Started by ``test_continuing.py`` as ``python -m tests.service.fated URL STUDY FUSE FATE``.
+Started by ``test_continuing.py`` as ``python -m tests.service.worker.fated URL STUDY FUSE FATE``.
 """
 
 from __future__ import annotations

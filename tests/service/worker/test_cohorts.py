@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.conftest import ON_DEVICES, MakeSpec, away, forgotten
-from tests.service.desks import Counted
+from tests.service.worker.desks import Counted
 from tests.training.trials import train
 from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.states import StudyState
