@@ -31,7 +31,7 @@ from tuner.fused.model import FusedModel
 from tuner.optim import build_optimizer
 from tuner.training.device import resolve_device, wait_for
 from tuner.training.loop import Ending, run_trial, train_workload
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.rehearsal import CohortRehearsal, Rehearsal
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
@@ -86,16 +86,21 @@ class Way(ABC):
     """A way to train trials.
 
     Args:
-        bench: The workload on its device.
+        prepared: The workload on its device.
         spec: The study.
         configs: The trials.
         compiled: Whether fused steps are compiled.
     """
 
     def __init__(
-        self, bench: Bench, spec: StudySpec, configs: list[TrialConfig], *, compiled: bool = True
+        self,
+        prepared: PreparedWorkload,
+        spec: StudySpec,
+        configs: list[TrialConfig],
+        *,
+        compiled: bool = True,
     ) -> None:
-        self.bench, self.spec, self.configs, self.compiled = bench, spec, configs, compiled
+        self.prepared, self.spec, self.configs, self.compiled = prepared, spec, configs, compiled
         self.steps = spec.budget.steps or 0
 
     def prepare(self) -> bool:
@@ -119,24 +124,24 @@ class Plain(Way):
         return [self._train(config) for config in self.configs]
 
     def _train(self, config: TrialConfig) -> float:
-        bench, total = self.bench, self.steps
-        model = bench.build_model(self.spec.search.seed)
+        prepared, total = self.prepared, self.steps
+        model = prepared.build_model(self.spec.search.seed)
         optimizer = self._optimizer(config, model)
         factor = SCHEDULES[config.schedule].factor(config.schedule_values, total)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         scheduled = config.schedule != "constant" or config.schedule_values["warmup"]
-        size = bench.examples_a_step(config.batch_size)
-        order = BatchOrder(bench.train_examples, size, self.spec.search.seed, bench.device)
+        size = prepared.examples_a_step(config.batch_size)
+        order = BatchOrder(prepared.train_examples, size, self.spec.search.seed, prepared.device)
         value = math.nan
         for step in range(total):
-            loss = bench.workload.loss(model, bench.batch(order(step)))
+            loss = prepared.workload.loss(model, prepared.batch(order(step)))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             if scheduled:
                 schedule.step()
             if (step + 1) % (total // self.spec.budget.evaluations) == 0:
-                value = bench.evaluate(model)["val_loss"]
+                value = prepared.evaluate(model)["val_loss"]
                 if not math.isfinite(value):
                     return math.nan
         return value
@@ -154,19 +159,19 @@ class Plain(Way):
         return math.fsum(self._step_s(config) for config in self.configs) / len(self.configs)
 
     def _step_s(self, config: TrialConfig) -> float:
-        bench = self.bench
-        model = bench.build_model(self.spec.search.seed)
+        prepared = self.prepared
+        model = prepared.build_model(self.spec.search.seed)
         optimizer = self._optimizer(config, model)
-        size = bench.examples_a_step(config.batch_size)
-        batch = bench.batch(torch.arange(size, device=bench.device))
+        size = prepared.examples_a_step(config.batch_size)
+        batch = prepared.batch(torch.arange(size, device=prepared.device))
 
         def step() -> None:
-            loss = bench.workload.loss(model, batch)
+            loss = prepared.workload.loss(model, batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
-        return time_calls(bench.device, step)
+        return time_calls(prepared.device, step)
 
 
 class Single(Plain):
@@ -174,8 +179,8 @@ class Single(Plain):
 
     def _train(self, config: TrialConfig) -> float:
         reporter = Rehearsal()
-        run = Run(self.spec, config, device=self.bench.device, reporter=reporter)
-        outcome = run_trial(lambda run: train_workload(run, self.bench), run)
+        run = Run(self.spec, config, device=self.prepared.device, reporter=reporter)
+        outcome = run_trial(lambda run: train_workload(run, self.prepared), run)
         if outcome.ending is not Ending.COMPLETE:
             return math.nan
         return reporter.evaluations[-1].metrics["val_loss"]
@@ -189,7 +194,7 @@ class Fused(Way):
 
     def prepare(self) -> bool:
         """Compiles, by a cohort of a few steps."""
-        self._model = FusedModel(self.bench, self.spec, compiled=self.compiled)
+        self._model = FusedModel(self.prepared, self.spec, compiled=self.compiled)
         Cohort(self._model, self._starts(), CohortRehearsal(), at_most=_REHEARSAL).train()
         return self._model.compiler.enabled
 
@@ -233,15 +238,15 @@ def sample(spec: StudySpec, seed: int) -> TrialConfig:
 
 def time_fused_steps(model: FusedModel, configs: list[TrialConfig]) -> float:
     """Returns the seconds that forward, backward and update of a cohort take, nothing around."""
-    family, device = model.family(configs), model.bench.device
+    family, device = model.family(configs), model.prepared.device
     tables = model.tables(configs, model.spec.budget.steps or 0)
     state = model.start(len(configs), family)
     step = model.step(tables, family, 0)
     lanes = sorted(range(len(configs)), key=lambda lane: not tables.has_muon(lane))
     table = tables.rows(0, 1, dtype=state.p.dtype, lanes=lanes)[0].to(device)
     muon = sum(map(tables.has_muon, lanes))
-    rows = torch.arange(model.bench.examples_a_step(configs[0].batch_size), device=device)
-    batch = model.bench.batch(rows)
+    rows = torch.arange(model.prepared.examples_a_step(configs[0].batch_size), device=device)
+    batch = model.prepared.batch(rows)
     with torch.no_grad():
         return time_calls(device, lambda: step(state, table, batch, muon))
 
@@ -280,9 +285,9 @@ def serve() -> None:
     torch.set_num_threads(job.threads)
     device, spec = resolve_device(job.device), job.spec()
     workload = load(job.workload, job.source)
-    bench = Bench.prepare(workload, device, "float32")
+    prepared = PreparedWorkload.prepare(workload, device, "float32")
     configs = [sample(spec, seed) for seed in job.seeds]
-    way = WAYS[job.way](bench, spec, configs, compiled=job.compiled)
+    way = WAYS[job.way](prepared, spec, configs, compiled=job.compiled)
     answers: dict[str, Callable[[], Any]] = {"train": way.train, "step": way.step_s}
     prepared, compiled = timed(device, way.prepare)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

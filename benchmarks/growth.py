@@ -32,7 +32,7 @@ from benchmarks.workloads import load
 from tuner import Batch, Data
 from tuner.domain.spec import StudySpec
 from tuner.training.device import resolve_device
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.workload import Workload
 
 Line = dict[int, float]
@@ -103,10 +103,10 @@ def grow_lanes(counts: list[int], device: torch.device, hows: tuple[bool, ...]) 
     lines: dict[str, Line] = defaultdict(dict)
     for name in WORKLOADS:
         workload = load(name)
-        bench = Bench.prepare(workload, device, "float32")
+        prepared = PreparedWorkload.prepare(workload, device, "float32")
         job = Job("", name, workload.source, str(device), 1, 100, 10, [], ["adam"], compiled=True)
         for lanes in counts:
-            times = time_steps(bench, job.spec(), lanes, hows)
+            times = time_steps(prepared, job.spec(), lanes, hows)
             for how, taken in times.items():
                 lines[f"{name}, {how}"][lanes] = taken
     return dict(lines)
@@ -117,7 +117,7 @@ def grow_model(sizes: list[int], device: torch.device, hows: tuple[bool, ...]) -
     lines: dict[str, Line] = defaultdict(dict)
     for size in sizes:
         workload = Wide(size)
-        bench = Bench.prepare(workload, device, "float32")
+        prepared = PreparedWorkload.prepare(workload, device, "float32")
         count = sum(p.numel() for p in workload.model().parameters())
         spec = StudySpec.model_validate(
             {
@@ -127,19 +127,19 @@ def grow_model(sizes: list[int], device: torch.device, hows: tuple[bool, ...]) -
                 "train": {"batch_size": 32},
             }
         ).resolve()
-        for how, taken in time_steps(bench, spec, _FEW, hows).items():
+        for how, taken in time_steps(prepared, spec, _FEW, hows).items():
             lines[how][count] = taken
     return dict(lines)
 
 
 def time_steps(
-    bench: Bench, spec: StudySpec, lanes: int, hows: tuple[bool, ...]
+    prepared: PreparedWorkload, spec: StudySpec, lanes: int, hows: tuple[bool, ...]
 ) -> dict[str, float]:
     """Returns the microseconds a lane's step takes: plain, as lanes traced, and compiled."""
     configs = [sample(spec, seed) for seed in range(lanes)]
-    found = {"one model": Plain(bench, spec, configs[:1]).step_s()}
+    found = {"one model": Plain(prepared, spec, configs[:1]).step_s()}
     for compiled in hows:
-        way = Fused(bench, spec, configs, compiled=compiled)
+        way = Fused(prepared, spec, configs, compiled=compiled)
         if way.prepare() == compiled:
             found["lanes, compiled" if compiled else "lanes, traced"] = way.step_s()
     return {how: 1e6 * taken for how, taken in found.items()}

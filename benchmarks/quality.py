@@ -32,7 +32,7 @@ from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
 from tuner.search import Proposer, Pruner
 from tuner.search.history import SAMPLER_STATE
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.reporting import Evaluation
 from tuner.training.workload import Workload, load_workload
 
@@ -171,8 +171,10 @@ def prepare(name: str, trials: int, sampler: str, pruner: str) -> FusedModel:
             "train": {"batch_size": BATCH[name]},
         }
     ).resolve()
-    bench = Bench.prepare(cast("Workload", load_workload(target)), torch.device("cpu"), "float32")
-    return FusedModel(bench, spec, compiled=True)
+    prepared = PreparedWorkload.prepare(
+        cast("Workload", load_workload(target)), torch.device("cpu"), "float32"
+    )
+    return FusedModel(prepared, spec, compiled=True)
 
 
 def report_of(search: Search, budget: int, trials: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tuner.store import Database, Ledger, RecordReader, StudyHandle, WorkerIdent
 from tuner.store.plans import keep_plan
 
 
-class Desk:
+class Display:
     """A study in training, and the lines said of it."""
 
     def __init__(self, database: Database, study: StudyHandle) -> None:
@@ -51,19 +51,21 @@ class Desk:
 
 
 @pytest.fixture
-def desk(database: Database, study: StudyHandle) -> Iterator[Desk]:
-    return Desk(database, study)
+def display(database: Database, study: StudyHandle) -> Iterator[Display]:
+    return Display(database, study)
 
 
-def test_counts_are_those_of_the_moment_at_which_the_trial_of_the_line_ended(desk: Desk) -> None:
-    desk.train(TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
-    lines = desk.look()
+def test_counts_are_those_of_the_moment_at_which_the_trial_of_the_line_ended(
+    display: Display,
+) -> None:
+    display.train(TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+    lines = display.look()
     assert [line.split(" | ")[1] for line in lines] == [
         "1/6 done",
         "2/6 done, 1 failed",
         "3/6 done, 1 pruned, 1 failed",
     ]
-    assert desk.look() == []
+    assert display.look() == []
 
 
 def test_how_trials_train_is_told_once_it_is_known(database: Database, study: StudyHandle) -> None:
@@ -76,27 +78,27 @@ def test_how_trials_train_is_told_once_it_is_known(database: Database, study: St
     assert list(Scene(database, study, "off").tidings()) == []
 
 
-def test_what_was_over_before_is_counted_and_not_told(database: Database, desk: Desk) -> None:
-    desk.train(TrialState.COMPLETE)
-    later = Desk(database, desk.scene.study)
+def test_what_was_over_before_is_counted_and_not_told(database: Database, display: Display) -> None:
+    display.train(TrialState.COMPLETE)
+    later = Display(database, display.scene.study)
     later.train(TrialState.COMPLETE)
     [line] = later.look()
     assert line.startswith("trial 1 ")
     assert "2/6 done" in line
 
 
-def test_time_is_told_now_and_then(desk: Desk) -> None:
+def test_time_is_told_now_and_then(display: Display) -> None:
     told = []
     for _ in range(4):
-        desk.now_s += 10
-        desk.train(TrialState.COMPLETE)
-        told += desk.look()
+        display.now_s += 10
+        display.train(TrialState.COMPLETE)
+        told += display.look()
     assert [line.count(" left") for line in told] == [0, 1, 0, 1]
     assert told[1].endswith(" | 20.0 s, about 40.0 s left")
 
 
-def test_trial_that_nobody_trains_is_waiting(desk: Desk) -> None:
-    desk.train(TrialState.RUNNING, TrialState.WAITING, TrialState.COMPLETE)
-    desk.look()
-    counts = desk.scene.counts
-    assert (counts[Outcome.RUNNING], counts[Outcome.WAITING], desk.scene.finished) == (1, 1, 1)
+def test_trial_that_nobody_trains_is_waiting(display: Display) -> None:
+    display.train(TrialState.RUNNING, TrialState.WAITING, TrialState.COMPLETE)
+    display.look()
+    counts = display.scene.counts
+    assert (counts[Outcome.RUNNING], counts[Outcome.WAITING], display.scene.finished) == (1, 1, 1)

@@ -19,8 +19,8 @@ from tuner.fused.cohort import Cohort
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
 from tuner.fused.update_rules import RULES
-from tuner.training.loop import Outcome
-from tuner.training.prepared_workload import Bench
+from tuner.training.loop import TrialResult
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.reporting import Evaluation
 from tuner.training.workload import Batch, Data
 
@@ -128,7 +128,7 @@ class CohortRecorder:
 class Trained:
     """A cohort that has ended."""
 
-    outcomes: list[Outcome]
+    outcomes: list[TrialResult]
     cohort: Cohort
     recorder: CohortRecorder
 
@@ -146,7 +146,7 @@ class Trained:
 
 
 def train_lanes(
-    bench: Bench,
+    prepared: PreparedWorkload,
     configs: Sequence[TrialConfig],
     spec: StudySpec | None = None,
     recorder: CohortRecorder | None = None,
@@ -155,7 +155,7 @@ def train_lanes(
     compiled: bool = False,
 ) -> Trained:
     """Trains a cohort."""
-    model = FusedModel(bench, spec or make_spec(), compiled=compiled)
+    model = FusedModel(prepared, spec or make_spec(), compiled=compiled)
     recorder = recorder or CohortRecorder()
     found = states or [None] * len(configs)
     starts = [LaneStart(*pair) for pair in zip(configs, found, strict=True)]
@@ -165,7 +165,7 @@ def train_lanes(
 
 def check_same(
     fused: Trained,
-    bench: Bench,
+    prepared: PreparedWorkload,
     spec: Any,
     configs: Sequence[TrialConfig],
     lanes: Iterable[int] | None = None,
@@ -175,7 +175,7 @@ def check_same(
     """Sees that lanes, or some of them, have trained as their trials do alone."""
     for lane in range(len(configs)) if lanes is None else lanes:
         config = configs[lane]
-        single = train(bench, spec, config)
+        single = train(prepared, spec, config)
         label = f"{config.optimizer} {config.schedule}"
         torch.testing.assert_close(
             fused.values(lane),

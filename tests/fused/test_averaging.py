@@ -15,11 +15,11 @@ from tests.fused.cohorts import (
     check_same,
     train_lanes,
 )
-from tests.training.trials import averaged, bench_of, make_config, make_spec, train
+from tests.training.trials import averaged, make_config, make_spec, prepare_workload, train
 from tuner.fused.cohort import Cohort
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 
 SPEC = make_spec(steps=60, evaluations=6)
 CONFIGS = [
@@ -50,8 +50,8 @@ class Normed(Blobs):
         return Norms()
 
 
-def check_line(fused: Trained, lane: int, bench: Bench, spec: Any) -> None:
-    line = train(bench, spec, CONFIGS[lane]).run.average_line
+def check_line(fused: Trained, lane: int, prepared: PreparedWorkload, spec: Any) -> None:
+    line = train(prepared, spec, CONFIGS[lane]).run.average_line
     found = fused.cohort.average_line(lane)
     assert [place for place, _ in found] == [place for place, _ in line]
     assert [v for _, v in found] == pytest.approx([v for _, v in line], rel=1e-10)
@@ -59,23 +59,25 @@ def check_line(fused: Trained, lane: int, bench: Bench, spec: Any) -> None:
 
 @pytest.mark.parametrize("workload", [Blobs(), Normed()])
 def test_lanes_are_evaluated_by_their_averages_as_single_trials_are(workload: Blobs) -> None:
-    bench = bench_of(workload, "float64")
+    prepared = prepare_workload(workload, "float64")
     spec = make_spec(steps=60, evaluations=6, train={"accumulate": 3})
 
-    fused = train_lanes(bench, CONFIGS, spec)
+    fused = train_lanes(prepared, CONFIGS, spec)
 
-    check_same(fused, bench, spec, CONFIGS)
+    check_same(fused, prepared, spec, CONFIGS)
     for lane in range(len(CONFIGS)):
-        check_line(fused, lane, bench, spec)
+        check_line(fused, lane, prepared, spec)
     assert [bool(fused.cohort.average_line(lane)) for lane in range(5)] == [True] * 4 + [False]
 
 
 def test_measuring_an_average_leaves_training_alone() -> None:
-    bench = bench_of(Normed())
+    prepared = prepare_workload(Normed())
     plain = [make_config("adam", lr=0.03), make_config("momentum", lr=0.03)]
     ends = []
     for configs in (plain, CONFIGS[:2]):
-        cohort = Cohort(FusedModel(bench, SPEC), [LaneStart(c) for c in configs], CohortRecorder())
+        cohort = Cohort(
+            FusedModel(prepared, SPEC), [LaneStart(c) for c in configs], CohortRecorder()
+        )
         cohort.train()
         ends.append(cohort.rows())
 
@@ -83,26 +85,26 @@ def test_measuring_an_average_leaves_training_alone() -> None:
 
 
 def test_only_complete_lanes_are_compared_with_their_last_weights() -> None:
-    bench = bench_of(Normed(), "float64")
+    prepared = prepare_workload(Normed(), "float64")
     recorder = CohortRecorder(prune_at={0: 40, 2: 20, 3: 60})
 
-    fused = train_lanes(bench, CONFIGS, SPEC, recorder)
+    fused = train_lanes(prepared, CONFIGS, SPEC, recorder)
 
     assert [o.ending == "pruned" for o in fused.outcomes] == [True, False, True, True, False]
     assert [len(fused.cohort.average_line(lane)) for lane in range(5)] == [0, 7, 0, 0, 0]
-    check_same(fused, bench, SPEC, CONFIGS, lanes=[1])
-    check_line(fused, 1, bench, SPEC)
+    check_same(fused, prepared, SPEC, CONFIGS, lanes=[1])
+    check_line(fused, 1, prepared, SPEC)
 
 
 @pytest.mark.parametrize("step", [5, 20, 37])
 def test_averages_continue_as_if_they_had_never_stopped(step: int) -> None:
-    bench = bench_of(Normed(), "float64")
-    whole = train_lanes(bench, CONFIGS, SPEC)
-    stopped = train_lanes(bench, CONFIGS, SPEC, CohortRecorder(interrupt_at=step))
+    prepared = prepare_workload(Normed(), "float64")
+    whole = train_lanes(prepared, CONFIGS, SPEC)
+    stopped = train_lanes(prepared, CONFIGS, SPEC, CohortRecorder(interrupt_at=step))
 
     lanes = [3, 0, 4, 2, 1]
     continued = train_lanes(
-        bench, [CONFIGS[lane] for lane in lanes], SPEC, states=stopped.states(lanes)
+        prepared, [CONFIGS[lane] for lane in lanes], SPEC, states=stopped.states(lanes)
     )
 
     for place, lane in enumerate(lanes):
@@ -115,16 +117,16 @@ def test_averages_continue_as_if_they_had_never_stopped(step: int) -> None:
 
 def test_lanes_continue_beside_others_than_before() -> None:
     # Neither averages, YellowFin nor Lookahead were there when these were trained.
-    bench = bench_of(Blobs(), "float64")
+    prepared = prepare_workload(Blobs(), "float64")
     plain = [make_config("adam"), make_config("rmsprop")]
-    stopped = train_lanes(bench, plain, SPEC, CohortRecorder(interrupt_at=25))
-    others = train_lanes(bench, CONFIGS, SPEC, CohortRecorder(interrupt_at=25))
+    stopped = train_lanes(prepared, plain, SPEC, CohortRecorder(interrupt_at=25))
+    others = train_lanes(prepared, CONFIGS, SPEC, CohortRecorder(interrupt_at=25))
 
     together = train_lanes(
-        bench, plain + CONFIGS, SPEC, states=stopped.states([0, 1]) + others.states(range(5))
+        prepared, plain + CONFIGS, SPEC, states=stopped.states([0, 1]) + others.states(range(5))
     )
 
     for lane, config in enumerate(plain):
-        single = train(bench, SPEC, config)
+        single = train(prepared, SPEC, config)
         found = stopped.values(lane) + together.values(lane)
         assert found == pytest.approx(single.values, rel=1e-10)

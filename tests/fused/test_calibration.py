@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from tests.training.trials import Line, bench_of, make_spec
+from tests.training.trials import Line, make_spec, prepare_workload
 from tuner.domain.fuse_plan import FusePlan
 from tuner.fused import calibration
 from tuner.fused.calibration import Work, calibrate, warm_up
@@ -35,8 +35,8 @@ SPACE = {"optimizers": ["sgd", "adam", "momentum"], "schedules": ["constant"]}
 
 
 def plan_of(workload: Any, trials: int = 100_000, asked: str = "auto", **tables: Any) -> FusePlan:
-    bench, spec = bench_of(workload), make_spec(space=SPACE, **tables)
-    plan, model = calibrate(bench, spec, Work(trials, trials, asked), Refusals(bench, spec))
+    prepared, spec = prepare_workload(workload), make_spec(space=SPACE, **tables)
+    plan, model = calibrate(prepared, spec, Work(trials, trials, asked), Refusals(prepared, spec))
     assert (model is None) == (plan.lanes == 1)
     return plan
 
@@ -76,13 +76,13 @@ def test_one_at_a_time_has_a_reason(workload: Any, trials: int, reason: str) -> 
 
 
 def test_optimizers_without_a_rule_keep_a_study_single() -> None:
-    bench, spec = bench_of(Line()), make_spec(space={"optimizers": ["lbfgs"]})
-    plan, _ = calibrate(bench, spec, Work(100_000, 100_000), Refusals(bench, spec))
+    prepared, spec = prepare_workload(Line()), make_spec(space={"optimizers": ["lbfgs"]})
+    plan, _ = calibrate(prepared, spec, Work(100_000, 100_000), Refusals(prepared, spec))
     assert plan.reason == "LBFGS has no rule for many lanes at once"
 
 
 def test_memory_bounds_a_cohort(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = calibration._lane_bytes(bench_of(Line()), make_spec())
+    own = calibration._lane_bytes(prepare_workload(Line()), make_spec())
     monkeypatch.setattr(calibration, "_GAIN", 0.0)  # however fast four are
     monkeypatch.setattr(calibration, "free_bytes", lambda device: 5 * own / calibration._MEMORY)
     monkeypatch.setattr(CompileCosts, "seconds", 1e9)
@@ -100,8 +100,8 @@ def test_saved_activations_count_as_memory() -> None:
     class Long(Wide):
         train_rows = 200
 
-    small = calibration._lane_bytes(bench_of(Wide()), make_spec(train={"batch_size": 2}))
-    large = calibration._lane_bytes(bench_of(Long()), make_spec(train={"batch_size": 200}))
+    small = calibration._lane_bytes(prepare_workload(Wide()), make_spec(train={"batch_size": 2}))
+    large = calibration._lane_bytes(prepare_workload(Long()), make_spec(train={"batch_size": 200}))
     assert large - small > 3 * 190 * 4096 * 4
 
 
@@ -123,17 +123,17 @@ def test_speed_is_compared_with_that_of_all_optimizers(monkeypatch: pytest.Monke
 
 
 def test_what_another_worker_found_meanwhile_spares_compiling() -> None:
-    bench, spec = bench_of(Line()), make_spec(space=SPACE)
+    prepared, spec = prepare_workload(Line()), make_spec(space=SPACE)
     theirs = FusePlan(8, trials=100_000, reason="as they have found")
     work = Work(100_000, 100_000_000)
-    plan, model = calibrate(bench, spec, work, Refusals(bench, spec), lambda: theirs)
+    plan, model = calibrate(prepared, spec, work, Refusals(prepared, spec), lambda: theirs)
     assert plan == theirs
     assert model is None
 
 
 def test_a_plan_is_repeated_without_measuring() -> None:
-    bench, spec = bench_of(Line()), make_spec(space=SPACE)
-    model = warm_up(bench, spec, FusePlan(8, trials=100), Refusals(bench, spec))
+    prepared, spec = prepare_workload(Line()), make_spec(space=SPACE)
+    model = warm_up(prepared, spec, FusePlan(8, trials=100), Refusals(prepared, spec))
     assert not model.compiler.enabled
 
 

@@ -23,7 +23,7 @@ from tests.fused.cohorts import (
     check_same,
     train_lanes,
 )
-from tests.training.trials import Line, averaged, bench_of, make_config, make_spec, train
+from tests.training.trials import Line, averaged, make_config, make_spec, prepare_workload, train
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.groups import GroupValues
 from tuner.domain.trials import TrialConfig
@@ -31,7 +31,7 @@ from tuner.errors import SpecError, WorkloadError
 from tuner.fused.cohort import Cohort
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.reporting import StaleCheckpointError
 from tuner.training.workload import Batch
 
@@ -44,7 +44,9 @@ def cases(optimizers: list[str]) -> list[TrialConfig]:
 
 
 @pytest.mark.parametrize("optimizer", [name for name in FUSABLE if "muon" not in name])
-def test_lanes_of_every_schedule_train_as_single_trials_do(blobs: Bench, optimizer: str) -> None:
+def test_lanes_of_every_schedule_train_as_single_trials_do(
+    blobs: PreparedWorkload, optimizer: str
+) -> None:
     spec = make_spec(steps=200, evaluations=5)
     configs = cases([optimizer])
 
@@ -53,7 +55,7 @@ def test_lanes_of_every_schedule_train_as_single_trials_do(blobs: Bench, optimiz
     check_same(fused, blobs, spec, configs)
 
 
-def test_matrices_of_muon_move_as_torchs_do(blobs: Bench) -> None:
+def test_matrices_of_muon_move_as_torchs_do(blobs: PreparedWorkload) -> None:
     # Its iteration rounds to bfloat16, so that only a few steps stay comparable.
     spec = make_spec(steps=4, evaluations=4)
     muon = make_config("muon", schedule="linear", lr=0.02)
@@ -72,7 +74,7 @@ def test_matrices_of_muon_move_as_torchs_do(blobs: Bench) -> None:
     "name",
     ["lookahead(momentum)", "lookahead(adamw)", "lookahead(muon)", "lookahead(yellowfin)"],
 )
-def test_slow_weights_follow_every_optimizer(blobs: Bench, name: str) -> None:
+def test_slow_weights_follow_every_optimizer(blobs: PreparedWorkload, name: str) -> None:
     spec = make_spec(steps=40, evaluations=4) if "muon" not in name else make_spec(steps=6)
     # Torch's lerp of lists rounds alpha to float32.
     configs = [make_config(name, lookahead_k=k, lookahead_alpha=0.25) for k in (1, 5)]
@@ -112,7 +114,9 @@ GROUPED = [
         {"train": {"schedule_by": "epoch", "no_decay_on_biases_and_norms": True}},
     ],
 )
-def test_lanes_with_groups_train_as_single_trials_do(blobs: Bench, tables: dict[str, Any]) -> None:
+def test_lanes_with_groups_train_as_single_trials_do(
+    blobs: PreparedWorkload, tables: dict[str, Any]
+) -> None:
     spec = make_spec(steps=60, evaluations=4, **tables)
 
     fused = train_lanes(blobs, GROUPED, spec)
@@ -121,36 +125,36 @@ def test_lanes_with_groups_train_as_single_trials_do(blobs: Bench, tables: dict[
 
 
 def test_statistics_of_norms_are_each_lanes_own() -> None:
-    bench, spec = bench_of(Normed(), "float64"), make_spec(steps=60, evaluations=4)
+    prepared, spec = prepare_workload(Normed(), "float64"), make_spec(steps=60, evaluations=4)
     configs = [make_config("adam", lr=lr) for lr in (0.001, 0.1)]
 
-    fused = train_lanes(bench, configs, spec)
+    fused = train_lanes(prepared, configs, spec)
 
-    check_same(fused, bench, spec, configs)
+    check_same(fused, prepared, spec, configs)
 
 
 def test_what_is_in_eval_mode_stays_so_in_every_lane() -> None:
-    bench, spec = bench_of(Frozen(), "float64"), make_spec(steps=60, evaluations=4)
+    prepared, spec = prepare_workload(Frozen(), "float64"), make_spec(steps=60, evaluations=4)
     configs = [make_config("adam", lr=0.01), averaged(make_config("momentum", lr=0.05))]
 
-    fused = train_lanes(bench, configs, spec)
+    fused = train_lanes(prepared, configs, spec)
 
-    check_same(fused, bench, spec, configs)
+    check_same(fused, prepared, spec, configs)
     for lane in range(2):
         metrics = fused.recorder.evaluations[lane][-1].metrics
         assert (metrics["frozen"], metrics["moved"] > 0) == (0, True)
 
 
 def test_lanes_drop_what_single_trials_drop() -> None:
-    bench, spec = bench_of(Droopy(), "float64"), make_spec(steps=40, evaluations=4)
+    prepared, spec = prepare_workload(Droopy(), "float64"), make_spec(steps=40, evaluations=4)
     configs = [make_config("adam", lr=lr) for lr in (0.001, 0.1)]
 
-    fused = train_lanes(bench, configs, spec)
+    fused = train_lanes(prepared, configs, spec)
 
-    check_same(fused, bench, spec, configs)
+    check_same(fused, prepared, spec, configs)
 
 
-def test_a_rate_that_follows_the_metric_is_each_lanes_own(blobs: Bench) -> None:
+def test_a_rate_that_follows_the_metric_is_each_lanes_own(blobs: PreparedWorkload) -> None:
     spec = make_spec(steps=100, evaluations=20)
     configs = [
         replace(
@@ -165,7 +169,7 @@ def test_a_rate_that_follows_the_metric_is_each_lanes_own(blobs: Bench) -> None:
     check_same(fused, blobs, spec, configs)
 
 
-def test_momentum_warms_up_as_that_of_single_trials(blobs: Bench) -> None:
+def test_momentum_warms_up_as_that_of_single_trials(blobs: PreparedWorkload) -> None:
     spec = make_spec(steps=60, evaluations=4, train={"schedule_by": "epoch"})
     names = ["momentum", "nesterov", "adamw", "nadam", "adamax", "lion", "radam"]
     configs = [
@@ -182,14 +186,14 @@ def test_momentum_warms_up_as_that_of_single_trials(blobs: Bench) -> None:
 
 @pytest.mark.parametrize("workload", [Normed(), Droopy()])
 def test_batches_are_computed_in_parts_as_single_trials_compute_them(workload: Blobs) -> None:
-    bench = bench_of(workload, "float64")
+    prepared = prepare_workload(workload, "float64")
     tables = {"accumulate": 5, "grad_clip": 0.2}  # 32 examples make parts of two sizes
     spec = make_spec(steps=40, evaluations=4, train=tables)
     configs = [make_config(name) for name in ("adam", "nesterov", "yellowfin")]
 
-    fused = train_lanes(bench, configs, spec)
+    fused = train_lanes(prepared, configs, spec)
 
-    check_same(fused, bench, spec, configs)
+    check_same(fused, prepared, spec, configs)
 
 
 class Peak(TorchDispatchMode):
@@ -221,15 +225,15 @@ class Peak(TorchDispatchMode):
 
 
 def test_parts_of_a_batch_save_memory() -> None:
-    bench = bench_of(Droopy())
+    prepared = prepare_workload(Droopy())
     peaks = []
     for accumulate in (1, 8):
         spec = make_spec(steps=2, evaluations=1, train={"accumulate": accumulate})
-        model = FusedModel(bench, spec)
+        model = FusedModel(prepared, spec)
         config = make_config("sgd", batch_size=128)
         tables, family = model.tables([config] * 4, 2), model.family([config])
         state, table = model.start(4, family), model.tables([config] * 4, 2).rows(0, 1)
-        batch = bench.batch(torch.arange(128))
+        batch = prepared.batch(torch.arange(128))
         step = model.step(tables, family, 0)
         with torch.no_grad():
             step(state, table[0].float(), batch)  # it is traced as it runs first
@@ -245,21 +249,24 @@ def test_parts_of_a_batch_save_memory() -> None:
 
 @pytest.mark.parametrize("workload", [Blobs(), Normed()], ids=lambda it: type(it).__name__)
 def test_a_cohort_in_bfloat16_trains_as_single_trials_do(workload: Blobs) -> None:
-    bench, tables = bench_of(workload, "bfloat16"), {"precision": "bfloat16", "accumulate": 2}
+    prepared, tables = (
+        prepare_workload(workload, "bfloat16"),
+        {"precision": "bfloat16", "accumulate": 2},
+    )
     spec = make_spec(steps=60, evaluations=4, train=tables)
     configs = [make_config(name) for name in ("adam", "momentum", "yellowfin", "rmsprop")]
 
-    fused = train_lanes(bench, configs, spec)
+    fused = train_lanes(prepared, configs, spec)
 
     for lane, config in enumerate(configs):
         # Numbers of bfloat16 are a 256th apart.
-        single = train(bench, spec, config)
+        single = train(prepared, spec, config)
         assert fused.values(lane) == pytest.approx(single.values, rel=2**-8), config.optimizer
         assert fused.outcomes[lane] == single.outcome
 
 
 def test_losses_in_float32_are_distributed_as_those_of_single_trials() -> None:
-    bench, spec = bench_of(Droopy()), make_spec(steps=120, evaluations=1)
+    prepared, spec = prepare_workload(Droopy()), make_spec(steps=120, evaluations=1)
     # The higher the rate, the more rounding decides where a trial ends: the last are chaos.
     configs = [
         make_config(name, **{"lr_factor" if name == "yellowfin" else "lr": rate})
@@ -270,10 +277,10 @@ def test_losses_in_float32_are_distributed_as_those_of_single_trials() -> None:
         )
     ]
 
-    fused = train_lanes(bench, configs, spec)
+    fused = train_lanes(prepared, configs, spec)
 
     ours = torch.tensor([fused.values(lane)[-1] for lane in range(len(configs))])
-    theirs = torch.tensor([train(bench, spec, config).values[-1] for config in configs])
+    theirs = torch.tensor([train(prepared, spec, config).values[-1] for config in configs])
     gaps = (ours / theirs).log()
     assert gaps[:12].abs().max() < 1e-3
     assert gaps.abs().max() > 1e-2
@@ -288,7 +295,7 @@ def test_losses_in_float32_are_distributed_as_those_of_single_trials() -> None:
 # Endings.
 
 
-def test_a_lane_that_diverges_is_told_with_its_step(blobs: Bench) -> None:
+def test_a_lane_that_diverges_is_told_with_its_step(blobs: PreparedWorkload) -> None:
     spec = make_spec(steps=40, evaluations=4)
     configs = [make_config("sgd", lr=0.1), make_config("sgd", lr=1e308), make_config("adam")]
 
@@ -307,19 +314,19 @@ def test_a_metric_that_is_not_finite_ends_its_lane_alone() -> None:
             loss = self.loss(model, batch)
             return {"val_loss": torch.where(loss < 0.5, math.nan, loss)}
 
-    bench, spec = bench_of(Judged(), "float64"), make_spec(steps=40, evaluations=4)
+    prepared, spec = prepare_workload(Judged(), "float64"), make_spec(steps=40, evaluations=4)
     configs = [make_config("sgd", lr=lr) for lr in (1e-4, 0.5)]
 
-    fused = train_lanes(bench, configs, spec)
+    fused = train_lanes(prepared, configs, spec)
 
     assert [outcome.ending for outcome in fused.outcomes] == ["complete", "diverged"]
     for lane, config in enumerate(configs):
-        single = train(bench, spec, config)
+        single = train(prepared, spec, config)
         assert fused.outcomes[lane] == single.outcome
         assert fused.logged(lane)[-1][0] == single.run.take_logged()[-1][0]
 
 
-def test_a_pruned_lane_stops_training_and_the_others_go_on(blobs: Bench) -> None:
+def test_a_pruned_lane_stops_training_and_the_others_go_on(blobs: PreparedWorkload) -> None:
     spec = make_spec(steps=40, evaluations=4)
     recorder = CohortRecorder(prune_at={1: 10})
     seen: dict[int, torch.Tensor] = {}
@@ -336,7 +343,7 @@ def test_a_pruned_lane_stops_training_and_the_others_go_on(blobs: Bench) -> None
         assert all(not torch.equal(earlier[0, lane], later[0, lane]) for lane in range(3))
 
 
-def test_lanes_that_go_on_are_not_disturbed_by_those_that_end(blobs: Bench) -> None:
+def test_lanes_that_go_on_are_not_disturbed_by_those_that_end(blobs: PreparedWorkload) -> None:
     spec = make_spec(steps=40, evaluations=8)
     configs = [
         make_config(name) for name in ("adam", "yellowfin", "rmsprop", "nadam", "muon", "lion")
@@ -354,15 +361,15 @@ def test_lanes_that_go_on_are_not_disturbed_by_those_that_end(blobs: Bench) -> N
 
 @pytest.mark.parametrize("workload", [Normed(), Droopy(), Blobs()])
 def test_a_lane_does_not_depend_on_its_neighbours(workload: Blobs) -> None:
-    bench = bench_of(workload, "float64")
+    prepared = prepare_workload(workload, "float64")
     spec = make_spec(steps=30, evaluations=3)
     configs = [make_config(name, lr=0.05) for name in ("adam", "momentum", "adagrad", "radam")]
 
-    together = train_lanes(bench, configs, spec)
+    together = train_lanes(prepared, configs, spec)
 
     for lane, config in enumerate(configs):
-        twice = train_lanes(bench, [make_config("lion"), config, config], spec)
-        alone = train_lanes(bench, [config], spec)
+        twice = train_lanes(prepared, [make_config("lion"), config, config], spec)
+        alone = train_lanes(prepared, [config], spec)
         # With others beside it, kernels may add up in another order.
         for values in (twice.values(1), twice.values(2), alone.values(0)):
             assert values == pytest.approx(together.values(lane), rel=1e-10)
@@ -373,18 +380,18 @@ def test_a_lane_does_not_depend_on_its_neighbours(workload: Blobs) -> None:
 
 @pytest.mark.parametrize("step", [1, 9, 10, 11, 23])
 def test_lanes_continue_as_if_they_had_never_stopped(step: int) -> None:
-    bench, spec = bench_of(Droopy()), make_spec(steps=40, evaluations=4)
+    prepared, spec = prepare_workload(Droopy()), make_spec(steps=40, evaluations=4)
     names = ["adam", "nadam", "asgd", "ranger", "rprop", "yellowfin", "muon"]
     configs = [make_config(name, schedule="plateau") for name in names]
-    whole = train_lanes(bench, configs, spec)
+    whole = train_lanes(prepared, configs, spec)
 
-    stopped = train_lanes(bench, configs, spec, CohortRecorder(interrupt_at=step))
+    stopped = train_lanes(prepared, configs, spec, CohortRecorder(interrupt_at=step))
     assert {outcome.ending for outcome in stopped.outcomes} == {"interrupted"}
     # Others need not come back, nor in the same order.
     lanes = [3, 0, 6, 5, 2, 1]
     states = stopped.states(lanes)
     torch.rand(17)  # what else was drawn in between must not matter
-    continued = train_lanes(bench, [configs[lane] for lane in lanes], spec, states=states)
+    continued = train_lanes(prepared, [configs[lane] for lane in lanes], spec, states=states)
 
     for place, lane in enumerate(lanes):
         assert stopped.values(lane) + continued.values(place) == whole.values(lane), names[lane]
@@ -392,7 +399,7 @@ def test_lanes_continue_as_if_they_had_never_stopped(step: int) -> None:
         assert stopped.logged(lane) + continued.logged(place) == whole.logged(lane)
 
 
-def test_a_state_of_another_trial_is_refused(blobs: Bench) -> None:
+def test_a_state_of_another_trial_is_refused(blobs: PreparedWorkload) -> None:
     stopped = train_lanes(blobs, [make_config("adam")], recorder=CohortRecorder(interrupt_at=3))
     states = stopped.states([0])
 
@@ -407,7 +414,7 @@ PARTS = ("config", "seed", "steps", "evaluated", "timing", "rng", "cuts", "plate
 
 
 @pytest.fixture(scope="module")
-def saved(blobs: Bench) -> dict[str, Any]:
+def saved(blobs: PreparedWorkload) -> dict[str, Any]:
     """Returns a state of ADAM, which can be gone on from."""
     stopped = train_lanes(blobs, [ADAM], recorder=CohortRecorder(interrupt_at=3))
     state = dict(stopped.states([0])[0])
@@ -418,7 +425,7 @@ def saved(blobs: Bench) -> dict[str, Any]:
 @pytest.mark.parametrize("part", [*PARTS, "tensors", "losses"])
 @pytest.mark.parametrize("value", [None, "", -1, 10**18, [1], {"done": 3}], ids=repr)
 def test_a_state_with_a_part_that_cannot_be_is_refused(
-    blobs: Bench, saved: dict[str, Any], part: str, value: object
+    blobs: PreparedWorkload, saved: dict[str, Any], part: str, value: object
 ) -> None:
     with pytest.raises(StaleCheckpointError):
         train_lanes(blobs, [ADAM], states=[saved | {part: value}])
@@ -426,7 +433,7 @@ def test_a_state_with_a_part_that_cannot_be_is_refused(
 
 @pytest.mark.parametrize("part", [*PARTS, "tensors", "losses"])
 def test_a_state_that_lacks_a_part_is_refused(
-    blobs: Bench, saved: dict[str, Any], part: str
+    blobs: PreparedWorkload, saved: dict[str, Any], part: str
 ) -> None:
     lacking = {name: value for name, value in saved.items() if name != part}
     with pytest.raises(StaleCheckpointError):
@@ -434,7 +441,9 @@ def test_a_state_that_lacks_a_part_is_refused(
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
-def test_a_state_of_another_model_is_refused(blobs: Bench, shape: tuple[int, ...]) -> None:
+def test_a_state_of_another_model_is_refused(
+    blobs: PreparedWorkload, shape: tuple[int, ...]
+) -> None:
     config = make_config("adam")
     stopped = train_lanes(blobs, [config], recorder=CohortRecorder(interrupt_at=3))
     state = dict(stopped.states([0])[0])
@@ -445,14 +454,14 @@ def test_a_state_of_another_model_is_refused(blobs: Bench, shape: tuple[int, ...
             train_lanes(blobs, [config], states=[state | {"tensors": tensors}])
 
 
-def test_a_lane_that_is_over_has_no_state(blobs: Bench) -> None:
+def test_a_lane_that_is_over_has_no_state(blobs: PreparedWorkload) -> None:
     done = train_lanes(blobs, [make_config("adam")])
 
     with pytest.raises(WorkloadError, match="over"):
         done.cohort.state_dict(0)
 
 
-def test_trials_that_cannot_share_batches_are_refused(blobs: Bench) -> None:
+def test_trials_that_cannot_share_batches_are_refused(blobs: PreparedWorkload) -> None:
     configs = [make_config("adam", batch_size=16), make_config("adam", batch_size=32)]
 
     with pytest.raises(SpecError, match="batch sizes 16, 32"):
@@ -475,7 +484,9 @@ EVERY_KIND = ["adam", "muon", "rprop", "adadelta", "ranger", "lion", "yellowfin"
     ],
     ids=["the usual rule", "every kind"],
 )
-def test_compiled_lanes_train_as_others_do(blobs: Bench, names: list[str], pruned: int) -> None:
+def test_compiled_lanes_train_as_others_do(
+    blobs: PreparedWorkload, names: list[str], pruned: int
+) -> None:
     clip = {"grad_clip": 1.0} if len(names) > 2 else {}
     spec = make_spec(
         steps=40, evaluations=4, train=clip, space={"optimizers": names, "schedules": ["constant"]}
@@ -495,7 +506,7 @@ def test_compiled_lanes_train_as_others_do(blobs: Bench, names: list[str], prune
         assert found == pytest.approx(eager.values(lane)[: len(found)], rel=rel), config.optimizer
 
 
-def test_without_a_compiler_cohorts_train_all_the_same(blobs: Bench) -> None:
+def test_without_a_compiler_cohorts_train_all_the_same(blobs: PreparedWorkload) -> None:
     configs = [make_config(name) for name in ("adam", "momentum")]
     eager = train_lanes(blobs, configs)
 
@@ -512,10 +523,10 @@ def test_without_a_compiler_cohorts_train_all_the_same(blobs: Bench) -> None:
 
 
 def test_a_cohort_can_be_saved_between_its_steps_alone() -> None:
-    bench, spec = bench_of(Blobs()), make_spec(steps=6, evaluations=3)
+    prepared, spec = prepare_workload(Blobs()), make_spec(steps=6, evaluations=3)
     heard: list[tuple[int, bool]] = []
     recorder = CohortRecorder(on_step=lambda step: heard.append((step, cohort.resumable)))
-    cohort = Cohort(FusedModel(bench, spec), [LaneStart(make_config())], recorder)
+    cohort = Cohort(FusedModel(prepared, spec), [LaneStart(make_config())], recorder)
     cohort.train()
     evaluating = {step for step, resumable in heard if not resumable}
     assert evaluating == {2, 4, 6}

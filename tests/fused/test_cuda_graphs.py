@@ -24,7 +24,7 @@ from tuner.fused.cohort import Cohort
 from tuner.fused.cuda_graphs import CapturedStep, Record, Step, _Recorder
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.workload import Batch
 
 CONFIGS = [
@@ -77,8 +77,8 @@ def record_by(monkeypatch: pytest.MonkeyPatch, record: Record | None) -> None:
     monkeypatch.setattr("tuner.fused.model.captured", capture)
 
 
-def bench_on(workload: Blobs, device: str = "cpu") -> Bench:
-    return Bench.prepare(workload, torch.device(device), "float64")
+def bench_on(workload: Blobs, device: str = "cpu") -> PreparedWorkload:
+    return PreparedWorkload.prepare(workload, torch.device(device), "float64")
 
 
 def everything(trained: Trained) -> list[object]:
@@ -102,12 +102,12 @@ def test_replayed_steps_are_those_taken_one_by_one(
     workload: Blobs, accumulate: int, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = make_spec(steps=40, evaluations=4, train={"accumulate": accumulate})
-    bench, prune_at, notes = bench_on(workload, device), {1: 10, 3: 20}, Notes(device)
+    prepared, prune_at, notes = bench_on(workload, device), {1: 10, 3: 20}, Notes(device)
     record_by(monkeypatch, None)
-    plain = train_lanes(bench, CONFIGS, spec, CohortRecorder(prune_at))
+    plain = train_lanes(prepared, CONFIGS, spec, CohortRecorder(prune_at))
 
     record_by(monkeypatch, notes)
-    replayed = train_lanes(bench, CONFIGS, spec, CohortRecorder(prune_at))
+    replayed = train_lanes(prepared, CONFIGS, spec, CohortRecorder(prune_at))
 
     check_alike(replayed, plain, device)
     # Recorded at first, and once each lane has been dropped; three steps are taken before.
@@ -144,11 +144,11 @@ def test_steps_that_cannot_be_captured_are_taken_as_they_are(
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     record_by(monkeypatch, refuse)
-    bench, spec = bench_on(Blobs()), make_spec(steps=20, evaluations=4)
+    prepared, spec = bench_on(Blobs()), make_spec(steps=20, evaluations=4)
     with pytest.warns(UserWarning, match="not permitted when stream is capturing. To have") as told:
-        fused = train_lanes(bench, CONFIGS[:1], spec)
+        fused = train_lanes(prepared, CONFIGS[:1], spec)
     assert len(told) == 1
-    check_same(fused, bench, spec, CONFIGS[:1])
+    check_same(fused, prepared, spec, CONFIGS[:1])
 
 
 # On the device itself.
@@ -163,9 +163,9 @@ class Distant(Droopy):
 
 @pytest.mark.cuda
 def test_what_cuda_cannot_record_is_taken_as_it_is_and_draws_on() -> None:
-    bench, spec = bench_on(Distant(), "cuda"), make_spec(steps=40, evaluations=4)
+    prepared, spec = bench_on(Distant(), "cuda"), make_spec(steps=40, evaluations=4)
     with pytest.warns(UserWarning, match="goes on without CUDA graphs"):
-        there = train_lanes(bench, CONFIGS[:1], spec)
+        there = train_lanes(prepared, CONFIGS[:1], spec)
     # A recording that has failed leaves the generator in order for those that follow.
     again = train_lanes(bench_on(Droopy(), "cuda"), CONFIGS[:1], spec)
     assert there.outcomes == again.outcomes

@@ -21,17 +21,17 @@ from tests.fused.cohorts import (
     check_same,
     train_lanes,
 )
-from tests.training.trials import bench_of, make_config, make_spec
+from tests.training.trials import make_config, make_spec, prepare_workload
 from tuner.domain.groups import GroupValues
 from tuner.fused.eligibility import Refusals
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.seeds import random_state
 from tuner.training.workload import Batch
 
 
 def refusal_of(workload: Any, precision: str = "float32", **changes: Any) -> str | None:
     config = replace(make_config("adam"), **changes)
-    return Refusals(bench_of(workload, precision), make_spec())(config)
+    return Refusals(prepare_workload(workload, precision), make_spec())(config)
 
 
 class Assigned(nn.Module):
@@ -84,12 +84,12 @@ class Marked(Blobs):
 )
 def test_what_can_be_stacked_trains_as_alone(workload: Blobs) -> None:
     assert refusal_of(workload) is None
-    bench, spec = bench_of(workload, "float64"), make_spec(steps=20, evaluations=4)
+    prepared, spec = prepare_workload(workload, "float64"), make_spec(steps=20, evaluations=4)
     configs = [make_config("adam"), make_config("momentum")]
-    check_same(train_lanes(bench, configs, spec), bench, spec, configs)
+    check_same(train_lanes(prepared, configs, spec), prepared, spec, configs)
 
 
-def test_each_optimizer_can_be_fused_or_has_no_rule(blobs: Bench) -> None:
+def test_each_optimizer_can_be_fused_or_has_no_rule(blobs: PreparedWorkload) -> None:
     refusals = Refusals(blobs, make_spec())
     assert [refusals(make_config(name)) for name in FUSABLE] == [None] * len(FUSABLE)
     for name in ("lbfgs", "adafactor", "prodigy", "sparse_adam", "pytorch_optimizer:Tiger"):
@@ -204,7 +204,7 @@ def test_tensors_of_one_type_only_are_no_reason() -> None:
     assert refusal_of(Fixed()) is None
 
 
-def test_looking_leaves_randomness_and_data_alone(blobs: Bench) -> None:
+def test_looking_leaves_randomness_and_data_alone(blobs: PreparedWorkload) -> None:
     before = random_state(blobs.device)
     data = [tensor.clone() for tensor in (*blobs.data.train, *blobs.data.val)]
 
@@ -217,7 +217,7 @@ def test_looking_leaves_randomness_and_data_alone(blobs: Bench) -> None:
 
 
 def test_other_rates_of_the_same_groups_are_not_tried_again(
-    blobs: Bench, monkeypatch: pytest.MonkeyPatch
+    blobs: PreparedWorkload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals = Refusals(blobs, make_spec())
     refusals(make_config("adam"))

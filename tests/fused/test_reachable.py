@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.fused.cohorts import Blobs, check_same, train_lanes
-from tests.training.trials import bench_of, make_config, make_spec
+from tests.training.trials import make_config, make_spec, prepare_workload
 from tuner.fused.eligibility import Refusals
 from tuner.fused.reachable import Reachable
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.workload import Batch
 
 TURNS = 0
@@ -159,13 +159,13 @@ KEPT: dict[str, tuple[Callable[[], Any], Callable[[Any], float]]] = {
 @pytest.mark.parametrize("kind", list(KEPT))
 def test_a_step_that_counts_anywhere_trains_alone(kind: str) -> None:
     keep, count = KEPT[kind]
-    refused = Refusals(bench_of(Keeping(keep(), count)), make_spec())(make_config())
+    refused = Refusals(prepare_workload(Keeping(keep(), count)), make_spec())(make_config())
     assert "a step changes" in str(refused), kind
 
 
 def test_the_reason_names_where_it_is() -> None:
     workload = Keeping({"steps": 0}, by_item)
-    refused = Refusals(bench_of(workload), make_spec())(make_config())
+    refused = Refusals(prepare_workload(workload), make_spec())(make_config())
     assert refused == "a step changes the workload.state['steps']: keep what changes in a buffer"
 
 
@@ -186,7 +186,7 @@ def test_what_modules_of_a_model_count_is_found() -> None:
         def model(self) -> nn.Module:
             return nn.Sequential(super().model(), nn.Sequential(nn.Sequential(Hidden())))
 
-    refused = Refusals(bench_of(Deep()), make_spec())(make_config())
+    refused = Refusals(prepare_workload(Deep()), make_spec())(make_config())
     assert refused == "a step changes 1.0.0.state['passes']: keep what changes in a buffer"
 
 
@@ -207,12 +207,12 @@ class Busy(Blobs):
 
 
 def test_what_is_only_kept_is_no_reason() -> None:
-    bench, spec = bench_of(Busy(), "float64"), make_spec(steps=20, evaluations=4)
+    prepared, spec = prepare_workload(Busy(), "float64"), make_spec(steps=20, evaluations=4)
     configs = [make_config("adam"), make_config("momentum")]
-    assert Refusals(bench, spec)(configs[0]) is None
-    check_same(train_lanes(bench, configs, spec), bench, spec, configs)
+    assert Refusals(prepared, spec)(configs[0]) is None
+    check_same(train_lanes(prepared, configs, spec), prepared, spec, configs)
 
 
-def test_looking_is_bounded(blobs: Bench) -> None:
+def test_looking_is_bounded(blobs: PreparedWorkload) -> None:
     values = Reachable({"all": [[[number] for number in range(40)] for _ in range(1000)]}).values()
     assert 10_000 < len(values) <= 20_000

@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 from tests.fused.cohorts import Blobs, CohortRecorder, Droopy, Frozen, Normed
-from tests.training.trials import Line, averaged, bench_of, make_config, make_spec
+from tests.training.trials import Line, averaged, make_config, make_spec, prepare_workload
 from tuner.domain.groups import GroupValues
 from tuner.domain.spec import StudySpec
 from tuner.fused.cohort import Cohort
@@ -38,7 +38,7 @@ def cohort_with(
     recorder: CohortRecorder | None = None,
 ) -> Cohort:
     spec = spec or make_spec(60, 4)
-    model = FusedModel(bench_of(workload, spec.train.precision), spec)
+    model = FusedModel(prepare_workload(workload, spec.train.precision), spec)
     starts = [LaneStart(config) for config in configs]
     return Cohort(model, starts, recorder or CohortRecorder(), twin=twin)
 
@@ -138,8 +138,8 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("kind", [Hiding, Switching, Steering])
 def test_what_no_look_finds_shows_at_a_later_step(kind: type[Hiding], counter: str) -> None:
-    bench, spec = bench_of(kind(counter)), make_spec(90, 1)
-    assert Refusals(bench, spec)(make_config()) is None
+    prepared, spec = prepare_workload(kind(counter)), make_spec(90, 1)
+    assert Refusals(prepared, spec)(make_config()) is None
     with pytest.raises(ApartError, match="After 80 steps a lane does otherwise than its trial"):
         cohort_with(Twin(80), kind(counter), spec).train()
 

@@ -10,17 +10,19 @@ from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.training.loop import run_trial, train_workload
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.rehearsal import Rehearsal
 from tuner.training.run import Run
 from tuner.training.workload import Workload
 
 
-def prepare(workload: Workload) -> Bench:
-    return Bench.prepare(workload, torch.device("cpu"), "float32")
+def prepare(workload: Workload) -> PreparedWorkload:
+    return PreparedWorkload.prepare(workload, torch.device("cpu"), "float32")
 
 
-def learn(bench: Bench, steps: int, lr: float = 0.01, optimizer: str = "adam") -> dict[str, float]:
+def learn(
+    prepared: PreparedWorkload, steps: int, lr: float = 0.01, optimizer: str = "adam"
+) -> dict[str, float]:
     """Returns the metrics after some steps."""
     tree = {
         "study": {"name": "s", "workload": "a:B"},
@@ -31,6 +33,6 @@ def learn(bench: Bench, steps: int, lr: float = 0.01, optimizer: str = "adam") -
     values = OPTIMIZERS[optimizer].decode({"lr": lr})
     config = TrialConfig(optimizer, values, "constant", {"warmup": 0.0}, 64)
     reporter = Rehearsal()
-    run = Run(spec, config, device=bench.device, reporter=reporter)
-    run_trial(partial(train_workload, bench=bench), run)
+    run = Run(spec, config, device=prepared.device, reporter=reporter)
+    run_trial(partial(train_workload, prepared=prepared), run)
     return reporter.evaluations[-1].metrics

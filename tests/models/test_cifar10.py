@@ -18,7 +18,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import WorkloadError
 from tuner.fused.eligibility import Refusals
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 
 SUBSET = data_folder() / "cifar10" / "cifar10-subset.npz"
 ARCHIVE = data_folder() / "cifar10" / "cifar-10-binary.tar.gz"
@@ -49,7 +49,7 @@ def subset(rows: int) -> Data:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
+def prepared() -> PreparedWorkload:
     return prepare(Other(coloured))
 
 
@@ -78,14 +78,14 @@ def test_a_damaged_archive_is_refused_with_what_to_do(
         Cifar10().data()
 
 
-def test_the_untrained_network_guesses_among_ten(bench: Bench):
-    model = bench.build_model(0)
+def test_the_untrained_network_guesses_among_ten(prepared: PreparedWorkload):
+    model = prepared.build_model(0)
     assert sum(p.numel() for p in model.parameters()) == 77_850
-    assert model(bench.data.val[0]).shape == (32, 10)
-    assert bench.evaluate(model)["val_loss"] == pytest.approx(2.303, abs=0.3)
+    assert model(prepared.data.val[0]).shape == (32, 10)
+    assert prepared.evaluate(model)["val_loss"] == pytest.approx(2.303, abs=0.3)
 
 
-def test_it_trains_as_lanes(bench: Bench):
+def test_it_trains_as_lanes(prepared: PreparedWorkload):
     tree = {
         "study": {"name": "s", "workload": "a:B"},
         "budget": {"steps": 10},
@@ -95,11 +95,11 @@ def test_it_trains_as_lanes(bench: Bench):
     spec = StudySpec.model_validate(tree).resolve()
     values = OPTIMIZERS["adam"].decode({"lr": 0.01})
     config = TrialConfig("adam", values, "constant", {"warmup": 0.0}, 32)
-    assert Refusals(bench, spec)(config) is None
+    assert Refusals(prepared, spec)(config) is None
 
 
-def test_it_learns_to_tell_colours_in_a_few_steps(bench: Bench):
-    assert learn(bench, 20)["val_loss"] < 0.5
+def test_it_learns_to_tell_colours_in_a_few_steps(prepared: PreparedWorkload):
+    assert learn(prepared, 20)["val_loss"] < 0.5
 
 
 @pytest.mark.skipif(not SUBSET.exists(), reason=f"{SUBSET.name} is not in the data folder")

@@ -5,16 +5,16 @@ import torch
 
 from models.parabola import Parabola
 from tests.models.learning import learn, prepare
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
+def prepared() -> PreparedWorkload:
     return prepare(Parabola())
 
 
-def test_the_points_lie_on_a_noisy_parabola(bench: Bench):
-    (x, y), (x_val, _) = bench.data.train, bench.data.val
+def test_the_points_lie_on_a_noisy_parabola(prepared: PreparedWorkload):
+    (x, y), (x_val, _) = prepared.data.train, prepared.data.val
     assert (x.shape, y.shape, x_val.shape) == ((800, 1), (800, 1), (200, 1))
     assert -1 <= x.min() < -0.9 < 0.9 < x.max() <= 1
     noise = y - x.square()
@@ -22,14 +22,16 @@ def test_the_points_lie_on_a_noisy_parabola(bench: Bench):
     assert noise.std().item() == pytest.approx(0.1, abs=0.01)
 
 
-def test_the_data_is_the_same_every_time_and_leaves_torch_s_generator_alone(bench: Bench):
+def test_the_data_is_the_same_every_time_and_leaves_torch_s_generator_alone(
+    prepared: PreparedWorkload,
+):
     before = torch.get_rng_state()
-    assert torch.equal(Parabola().data().train[1], bench.data.train[1])
+    assert torch.equal(Parabola().data().train[1], prepared.data.train[1])
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_it_learns_in_a_few_hundred_steps_down_to_the_noise(bench: Bench):
-    untrained = bench.evaluate(bench.build_model(0))["val_loss"]
-    trained = learn(bench, 500)["val_loss"]
+def test_it_learns_in_a_few_hundred_steps_down_to_the_noise(prepared: PreparedWorkload):
+    untrained = prepared.evaluate(prepared.build_model(0))["val_loss"]
+    trained = learn(prepared, 500)["val_loss"]
     assert untrained > 0.05
     assert 0.008 < trained < 0.016

@@ -16,7 +16,7 @@ from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.errors import SpecError, WorkloadError
-from tuner.optim import JointOptimizer, Lookahead, build_optimizer, build_schedule
+from tuner.optim import CompositeOptimizer, Lookahead, build_optimizer, build_schedule
 from tuner.optim.groups import select_parameters
 
 every_optimizer = pytest.mark.parametrize("name", EVERY_OPTIMIZER)
@@ -65,7 +65,7 @@ def without_fused_kernels(name: str, values: dict[str, Value], model: nn.Module)
         plain = {"foreach": False} if "foreach" in accepted else {}
         part = constructor(selected, **call.arguments, **plain)
         parts.append(Lookahead(part, **call.wrapper.arguments) if call.wrapper else part)
-    return parts[0] if len(parts) == 1 else JointOptimizer(parts)
+    return parts[0] if len(parts) == 1 else CompositeOptimizer(parts)
 
 
 @every_optimizer
@@ -102,7 +102,7 @@ def test_it_has_the_hyperparameters_of_its_catalog_row(name: str):
     for group, call in zip(optimizer.param_groups, row.calls(values), strict=True):
         kept = call.arguments.keys() - NOT_OF_A_GROUP
         assert {key: group[key] for key in kept} == {key: call.arguments[key] for key in kept}
-    for part in optimizer.parts if isinstance(optimizer, JointOptimizer) else [optimizer]:
+    for part in optimizer.parts if isinstance(optimizer, CompositeOptimizer) else [optimizer]:
         if row.wrapper is not None:
             assert (part.k, part.alpha) == (values["lookahead_k"], values["lookahead_alpha"])
 
@@ -169,7 +169,7 @@ def test_a_parameter_that_is_not_real_gets_the_plain_kernel():
 def test_muon_takes_the_matrices_and_adamw_the_rest():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 5), nn.LayerNorm(5))
     optimizer = build_optimizer("muon", OPTIMIZERS["muon"].decode({}), model)
-    assert isinstance(optimizer, JointOptimizer)
+    assert isinstance(optimizer, CompositeOptimizer)
     muon, adamw = optimizer.parts
     assert (type(muon), type(adamw)) == (torch.optim.Muon, torch.optim.AdamW)
     assert [p is model[2].weight for p in muon.param_groups[0]["params"]] == [True]
@@ -194,7 +194,7 @@ def test_muon_takes_matrices_that_are_frozen_since_they_may_thaw():
     model = nn.Linear(3, 2)
     model.weight.requires_grad_(False)
     optimizer = build_optimizer("muon", OPTIMIZERS["muon"].decode({}), model)
-    assert isinstance(optimizer, JointOptimizer)
+    assert isinstance(optimizer, CompositeOptimizer)
     assert [p is model.weight for p in optimizer.parts[0].param_groups[0]["params"]] == [True]
 
 
@@ -225,7 +225,7 @@ def test_a_schedule_multiplies_every_learning_rate(name: str, optimizer_name: st
 def test_sparse_adam_takes_the_sparse_embeddings_and_adam_the_rest():
     model = Words()
     optimizer = build_optimizer("sparse_adam", OPTIMIZERS["sparse_adam"].decode({}), model)
-    assert isinstance(optimizer, JointOptimizer)
+    assert isinstance(optimizer, CompositeOptimizer)
     sparse, adam = optimizer.parts
     assert (type(sparse), type(adam)) == (torch.optim.SparseAdam, torch.optim.Adam)
     assert [p is model.words.weight for p in sparse.param_groups[0]["params"]] == [True]

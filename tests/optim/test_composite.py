@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from tuner.optim import JointOptimizer
+from tuner.optim import CompositeOptimizer
 from tuner.optim.composite import FrozenGroup
 
 
@@ -16,8 +16,8 @@ def network() -> nn.Linear:
     return nn.Linear(4, 3).double()
 
 
-def joint(model: nn.Linear) -> JointOptimizer:
-    return JointOptimizer(
+def joint(model: nn.Linear) -> CompositeOptimizer:
+    return CompositeOptimizer(
         [
             torch.optim.SGD([model.weight], lr=0.1, momentum=0.9),
             torch.optim.Adam([model.bias], lr=0.01),
@@ -118,31 +118,31 @@ def test_a_parameter_in_two_parts_is_refused():
     model = network()
     parts = [torch.optim.SGD(model.parameters(), lr=1.0), torch.optim.SGD([model.bias], lr=1.0)]
     with pytest.raises(ValueError, match="belongs to two optimizers"):
-        JointOptimizer(parts)
+        CompositeOptimizer(parts)
 
 
 def test_no_parts_are_refused():
     with pytest.raises(ValueError, match="at least one optimizer"):
-        JointOptimizer([])
+        CompositeOptimizer([])
 
 
 def test_the_state_of_another_number_of_parts_is_refused():
     model = network()
     state = joint(model).state_dict()
-    single = JointOptimizer([torch.optim.SGD(model.parameters(), lr=1.0)])
+    single = CompositeOptimizer([torch.optim.SGD(model.parameters(), lr=1.0)])
     with pytest.raises(ValueError, match="The state has 2 parts, not 1"):
         single.load_state_dict(state)
 
 
 def test_it_shows_its_parts():
-    assert repr(joint(network())) == "JointOptimizer(SGD, Adam)"
+    assert repr(joint(network())) == "CompositeOptimizer(SGD, Adam)"
 
 
-def with_frozen(model: nn.Linear) -> JointOptimizer:
+def with_frozen(model: nn.Linear) -> CompositeOptimizer:
     optimizer = torch.optim.SGD([model.weight], lr=0.1, momentum=0.9)
     group = {**optimizer.param_groups[0], "params": [model.bias], "frozen_until": 0.5}
     model.bias.requires_grad_(False)
-    return JointOptimizer([optimizer], [FrozenGroup(optimizer, group, (model.bias,))])
+    return CompositeOptimizer([optimizer], [FrozenGroup(optimizer, group, (model.bias,))])
 
 
 @pytest.mark.parametrize("thawed", [False, True])

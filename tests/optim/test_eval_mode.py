@@ -9,7 +9,7 @@ from torch import nn
 from tests.optim.networks import network, train
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import GroupValues
-from tuner.optim import JointOptimizer, Lookahead, build_optimizer
+from tuner.optim import CompositeOptimizer, Lookahead, build_optimizer
 from tuner.optim.eval_mode import evaluation_mode
 
 SCHEDULE_FREE = ("schedulefree_sgd", "schedulefree_adamw", "pytorch_optimizer:ScheduleFreeRAdam")
@@ -56,7 +56,7 @@ def test_what_an_optimizer_is_made_of_is_switched_too():
     joint = build_optimizer(
         "schedulefree_sgd", OPTIMIZERS["schedulefree_sgd"].decode({}), model, frozen
     )
-    assert isinstance(joint, JointOptimizer)
+    assert isinstance(joint, CompositeOptimizer)
     other = network()
     around = Lookahead(build_optimizer("schedulefree_sgd", {"lr": 1.0}, other))
     with evaluation_mode([joint, around]):

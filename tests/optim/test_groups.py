@@ -15,7 +15,7 @@ from tests.optim.networks import EVERY_OPTIMIZER, Words, network
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import GroupValues
 from tuner.errors import WorkloadError
-from tuner.optim import JointOptimizer, build_optimizer
+from tuner.optim import CompositeOptimizer, build_optimizer
 from tuner.optim.groups import check_groups, describe_groups, select_parameters, split_model
 
 GROUPED = [
@@ -196,7 +196,7 @@ def test_a_frozen_group_is_out_of_the_optimizer_until_its_time(name: str):
     model = network()
     optimizer = build(name, model, GroupValues("first", "0.*", frozen_until=0.5))
     frozen = list(model[0].parameters())
-    assert isinstance(optimizer, JointOptimizer)
+    assert isinstance(optimizer, CompositeOptimizer)
     assert not any(p.requires_grad for p in frozen)
     assert described(optimizer)["first"]["frozen_until"] == 0.5
     assert not optimizer.thaw(0.49)

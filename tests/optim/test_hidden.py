@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import GroupValues
-from tuner.optim import JointOptimizer, build_optimizer
+from tuner.optim import CompositeOptimizer, build_optimizer
 from tuner.optim.groups import hidden_matrices
 
 
@@ -70,7 +70,7 @@ def test_layers_that_a_group_freezes_stay_hidden() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     groups = (GroupValues("first", "0.*", frozen_until=0.5),)
     optimizer = build_optimizer("muon", OPTIMIZERS["muon"].decode({}), model, groups)
-    assert isinstance(optimizer, JointOptimizer)
+    assert isinstance(optimizer, CompositeOptimizer)
     optimizer.thaw(0.5)
     held = {p: type(part).__name__ for part in optimizer.parts for g in part.param_groups
             for p in g["params"]}  # fmt: skip

@@ -16,7 +16,7 @@ from tests.optim.networks import network, train
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import GroupValues
 from tuner.errors import SpecError
-from tuner.optim import JointOptimizer, Lookahead, build_optimizer
+from tuner.optim import CompositeOptimizer, Lookahead, build_optimizer
 
 
 def around_momentum(model: nn.Module, k: int = 5, alpha: float = 0.5) -> Lookahead:
@@ -157,7 +157,7 @@ def test_a_thawed_group_survives_a_checkpoint(name: str):
     whole, continued = (
         build_optimizer(name, OPTIMIZERS[name].decode({}), model, groups) for model in models
     )
-    assert isinstance(whole, JointOptimizer)
+    assert isinstance(whole, CompositeOptimizer)
     for step in range(9):
         if step == 3:
             whole.thaw(0.5)
@@ -175,7 +175,7 @@ def test_it_may_wait_for_its_first_group_to_thaw():
     groups = (GroupValues("matrices", "*.weight", frozen_until=0.5),)
     model, row = network(), OPTIMIZERS["lookahead(muon)"]
     optimizer = build_optimizer(row.name, row.decode({"lookahead_k": 2}), model, groups)
-    assert isinstance(optimizer, JointOptimizer)
+    assert isinstance(optimizer, CompositeOptimizer)
     before = model[0].weight.detach().clone()
     train(model, optimizer, 4)
     assert torch.equal(model[0].weight, before)

@@ -12,10 +12,10 @@ from torch import nn
 
 from tests.training.trials import (
     Droopy,
-    bench_of,
     check_continued,
     make_config,
     make_spec,
+    prepare_workload,
     stop_and_go,
     train,
 )
@@ -122,17 +122,17 @@ def warmed(optimizer: str, **values: Any) -> Any:
 @pytest.mark.parametrize("step", [3, 19, 20, 30])
 def test_a_trial_continues_as_if_never_stopped(optimizer: str, step: int):
     groups = (GroupValues("first", "0.*", momentum=0.8, frozen_until=0.3),)
-    bench, config = bench_of(Droopy()), warmed(optimizer, groups=groups)
-    whole = train(bench, config=config)
-    check_continued(whole, *stop_and_go(bench, step, config=config))
+    prepared, config = prepare_workload(Droopy()), warmed(optimizer, groups=groups)
+    whole = train(prepared, config=config)
+    check_continued(whole, *stop_and_go(prepared, step, config=config))
     momentum = {group["momentum"] for group in whole.run.describe_groups()}
     assert 0.8 in momentum
     assert 0.5 not in momentum
 
 
 def test_what_a_trial_trained_with_is_its_own_momentum_wherever_it_stopped():
-    trial = train(bench_of(Droopy()), make_spec(40, 4), warmed("adam"))
-    stopped, _ = stop_and_go(bench_of(Droopy()), 5, make_spec(40, 4), warmed("adam"))
+    trial = train(prepare_workload(Droopy()), make_spec(40, 4), warmed("adam"))
+    stopped, _ = stop_and_go(prepare_workload(Droopy()), 5, make_spec(40, 4), warmed("adam"))
     assert [g["momentum"] for g in stopped.run.describe_groups()] == [0.9]
     assert stopped.run.describe_groups() == trial.run.describe_groups()
 

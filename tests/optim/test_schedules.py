@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler as torch_schedules
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
-from tuner.optim import JointOptimizer, Schedule, build_optimizer, build_schedule
+from tuner.optim import CompositeOptimizer, Schedule, build_optimizer, build_schedule
 
 STEPS, WARM, LR = 200, 20, 0.3
 AFTER = STEPS - WARM
@@ -338,7 +338,7 @@ def stop_and_go(
 
 
 def make_joint() -> torch.optim.Optimizer:
-    return JointOptimizer([make_sgd(), make_adam(0.01)])
+    return CompositeOptimizer([make_sgd(), make_adam(0.01)])
 
 
 @every_schedule

@@ -12,7 +12,7 @@ from torch.nn.functional import embedding
 from tests.optim.networks import train
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.errors import WorkloadError
-from tuner.optim import JointOptimizer, build_optimizer
+from tuner.optim import CompositeOptimizer, build_optimizer
 
 # Torch's own Adagrad makes sparse tensors without saying whether to check them.
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks")
@@ -68,7 +68,7 @@ def test_a_gradient_that_is_there_tells_sparse_adam_what_is_its() -> None:
     model = Both()
     model(torch.randn(4, 4)).sum().backward()
     optimizer = build("sparse_adam", model)
-    assert isinstance(optimizer, JointOptimizer)
+    assert isinstance(optimizer, CompositeOptimizer)
     taken = {id(p) for p in optimizer.parts[0].param_groups[0]["params"]}
     assert taken == {id(model.words), id(model.more.weight)}
     before = model.words.detach().clone()

@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from tests.optim.networks import Words, network, train
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.errors import SpecError, WorkloadError
-from tuner.optim import JointOptimizer, YellowFin, build_schedule
+from tuner.optim import CompositeOptimizer, YellowFin, build_schedule
 from tuner.optim.composite import FrozenGroup
 from tuner.optim.groups import describe_groups
 from tuner.optim.yellowfin_closed_loop import ClosedLoop
@@ -503,7 +503,9 @@ def test_frozen_groups_thaw_with_our_schedules():
     first, second = parameters((3,), (2,))
     optimizer = YellowFin([{"params": [first]}, {"params": [second], "frozen_until": 0.5}])
     waiting = optimizer.param_groups.pop()
-    joint = JointOptimizer([optimizer], [FrozenGroup(optimizer, waiting, tuple(waiting["params"]))])
+    joint = CompositeOptimizer(
+        [optimizer], [FrozenGroup(optimizer, waiting, tuple(waiting["params"]))]
+    )
     schedule = build_schedule("cosine", SCHEDULES["cosine"].decode({}), joint, 10)
     before = second.detach().clone()
     for step in range(10):

@@ -21,7 +21,7 @@ from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import Outcome, Proposal, decode, walk
 from tuner.errors import NotFoundError
-from tuner.optim import JointOptimizer, Lookahead, build_optimizer, build_schedule
+from tuner.optim import CompositeOptimizer, Lookahead, build_optimizer, build_schedule
 from tuner.report.code import to_python, to_toml, to_winner
 
 TORCHS = [name for name, row in OPTIMIZERS.items() if row.target.startswith("torch.")]
@@ -161,7 +161,7 @@ def assert_same_standing(own: list[dict[str, Any]], exported: list[dict[str, Any
 
 
 def parts_of(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    return list(optimizer.parts) if isinstance(optimizer, JointOptimizer) else [optimizer]
+    return list(optimizer.parts) if isinstance(optimizer, CompositeOptimizer) else [optimizer]
 
 
 @pytest.mark.parametrize(("optimizer", "schedule", "warmup"), COMBINATIONS)

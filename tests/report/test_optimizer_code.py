@@ -24,7 +24,7 @@ from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import GroupValues
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import decode, default_proposals
-from tuner.optim import JointOptimizer, build_optimizer, build_schedule
+from tuner.optim import CompositeOptimizer, build_optimizer, build_schedule
 from tuner.report.code import to_python, to_toml, to_winner
 from tuner.report.json import to_json
 from tuner.report.optimizer_code import OptimizerCode
@@ -100,7 +100,7 @@ def test_an_exported_frozen_group_trains_as_ours_does(tmp_path: Path, name: str)
     summary = winner(name, {"groups": [group]})
     ours, theirs = network(), network()
     optimizer = trained(summary, ours)
-    assert isinstance(optimizer, JointOptimizer)
+    assert isinstance(optimizer, CompositeOptimizer)
     assert summary.best is not None
     schedule = build_schedule("cosine", summary.best.config.schedule_values, optimizer, STEPS)
     namespace = run_exported(to_python(summary), tmp_path)
@@ -188,7 +188,7 @@ def test_exported_sparse_adam_takes_what_the_trained_one_took(tmp_path: Path) ->
     model[2].weight.requires_grad_(False)
     model[3].bias.requires_grad_(False)
     ours = trained(summary, model)
-    assert isinstance(ours, JointOptimizer)
+    assert isinstance(ours, CompositeOptimizer)
     exported = optimizers_of(run_exported(to_python(summary), tmp_path), model)
     held = [
         [id(p) for group in part.param_groups for p in group["params"]]
@@ -255,7 +255,7 @@ def test_exported_muon_takes_what_the_trained_one_took(
     spec = make_spec(space={"optimizers": ["muon"], "schedules": ["cosine"]}, optimizer=own)
     summary = summary_of(trial(1, "muon", 0.5, schedule="cosine"), spec=spec)
     ours = trained(summary, model)
-    assert isinstance(ours, JointOptimizer)
+    assert isinstance(ours, CompositeOptimizer)
     exported = optimizers_of(run_exported(to_python(summary), tmp_path), model)
     held = [
         [id(p) for group in part.param_groups for p in group["params"]]

@@ -206,7 +206,7 @@ def test_a_cohort_can_train_together_and_its_trials_differ(sampler: str):
     for _ in range(2):
         cohort = proposer.propose_many(4)
         assert len({t.params["sgd.lr"] for t in cohort}) == len(cohort) == 4
-        assert len({decode(spec, Proposal(t.params)).company for t in cohort}) == 1
+        assert len({decode(spec, Proposal(t.params)).fuse_key for t in cohort}) == 1
 
 
 def test_cohorts_have_the_batch_size_that_is_drawn_first():

@@ -12,7 +12,7 @@ from torch import nn
 
 import tuner
 from tests.conftest import MakeSpec
-from tests.service.worker.desks import Bureau, loop_of
+from tests.service.worker.contexts import Bureau, loop_of
 from tuner.domain.trials import Outcome
 from tuner.errors import WorkloadError
 from tuner.report.code import to_python

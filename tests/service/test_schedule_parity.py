@@ -18,7 +18,7 @@ from torch import nn
 import tuner
 from tests.conftest import MakeSpec
 from tests.report.test_code import run_exported
-from tests.service.worker.desks import Bureau
+from tests.service.worker.contexts import Bureau
 from tuner.report.code import to_python
 from tuner.service.summaries import read_summary
 from tuner.store import Database

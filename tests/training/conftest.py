@@ -5,23 +5,23 @@ import pytest
 from models.digits import Digits
 from models.parabola import Parabola
 from tests.fused.cohorts import Blobs
-from tests.training.trials import bench_of
-from tuner.training.prepared_workload import Bench
+from tests.training.trials import prepare_workload
+from tuner.training.prepared_workload import PreparedWorkload
 
 
 @pytest.fixture(scope="session")
-def digits() -> Bench:
+def digits() -> PreparedWorkload:
     """Returns the workload with a network large enough to be worth training."""
-    return bench_of(Digits())
+    return prepare_workload(Digits())
 
 
 @pytest.fixture(scope="session")
-def parabola() -> Bench:
+def parabola() -> PreparedWorkload:
     """Returns the quickest workload."""
-    return bench_of(Parabola())
+    return prepare_workload(Parabola())
 
 
 @pytest.fixture(scope="session")
-def blobs() -> Bench:
+def blobs() -> PreparedWorkload:
     """Returns what lanes are compared by, in float64."""
-    return bench_of(Blobs(), "float64")
+    return prepare_workload(Blobs(), "float64")

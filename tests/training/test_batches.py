@@ -20,16 +20,16 @@ from tests.training.trials import (
     Line,
     Recorder,
     Trial,
-    bench_of,
     check_continued,
     make_config,
     make_spec,
+    prepare_workload,
     stop_and_go,
     train,
 )
 from tuner.errors import SpecError, WorkloadError
 from tuner.training.loop import split
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.rehearsal import prepare_checked, probe
 from tuner.training.run import Run
 from tuner.training.workload import Batch, Data
@@ -71,32 +71,37 @@ class Summed(Line):
 def test_an_epoch_of_a_full_batch_is_one_step(
     length: dict[str, float], steps: int, evaluated: list[int]
 ):
-    trial = train(bench_of(Line()), make_spec(budget=length | {"evaluations": 4}), FULL)
+    trial = train(prepare_workload(Line()), make_spec(budget=length | {"evaluations": 4}), FULL)
     assert (trial.run.taken, trial.run.batch_size, trial.run.epoch_steps) == (steps, 200, 1)
     assert trial.steps_evaluated == evaluated
 
 
 def test_a_trial_of_few_steps_is_compared_where_others_are_as_far():
-    trial = train(bench_of(Line()), make_spec(budget={"epochs": 3, "evaluations": 10}), FULL)
+    trial = train(
+        prepare_workload(Line()), make_spec(budget={"epochs": 3, "evaluations": 10}), FULL
+    )
     assert [(e.index, e.step) for e in trial.evaluations] == [(3, 1), (6, 2), (10, 3)]
 
 
 def test_a_full_batch_does_not_depend_on_the_order_of_examples_or_the_seed_of_the_order():
     spec = make_spec(30, 1, train={"precision": "float64"})
-    trials = [train(bench_of(w, "float64"), spec, FULL) for w in (Line(), Shuffled())]
+    trials = [train(prepare_workload(w, "float64"), spec, FULL) for w in (Line(), Shuffled())]
     torch.testing.assert_close(*(t.parameters for t in trials), rtol=1e-12, atol=1e-12)
 
 
 def test_a_full_batch_is_a_batch_of_as_many():
     counted = dataclasses.replace(FULL, batch_size=200)
-    full, same = train(bench_of(Line()), config=FULL), train(bench_of(Line()), config=counted)
+    full, same = (
+        train(prepare_workload(Line()), config=FULL),
+        train(prepare_workload(Line()), config=counted),
+    )
     assert torch.equal(full.parameters, same.parameters)
 
 
 def test_a_trial_of_full_batches_continues_as_if_never_stopped():
-    bench, spec = bench_of(Droopy()), make_spec(budget={"epochs": 12, "evaluations": 4})
-    whole = train(bench, spec, FULL)
-    check_continued(whole, *stop_and_go(bench, 7, spec, FULL))
+    prepared, spec = prepare_workload(Droopy()), make_spec(budget={"epochs": 12, "evaluations": 4})
+    whole = train(prepared, spec, FULL)
+    check_continued(whole, *stop_and_go(prepared, 7, spec, FULL))
 
 
 def own_loop(*, measures: bool = True, batch_size: int | None = None) -> Any:
@@ -168,7 +173,9 @@ def test_an_own_loop_is_rehearsed_with_every_average_that_is_searched():
 
 
 def test_batches_of_one_train():
-    trial = train(bench_of(Line()), make_spec(60, 2), make_config("sgd", batch_size=1, lr=0.05))
+    trial = train(
+        prepare_workload(Line()), make_spec(60, 2), make_config("sgd", batch_size=1, lr=0.05)
+    )
     assert trial.run.batch_size == 1
     assert trial.values[-1] < trial.values[0]
 
@@ -183,8 +190,8 @@ def test_batches_of_one_train():
 )
 def test_batch_norm_is_refused_what_it_cannot_train_on(table: dict[str, Any], said: str):
     with pytest.raises(WorkloadError, match=f"has BatchNorm, which cannot train on {said}"):
-        probe(bench_of(Normed()), make_spec(train=table))
-    assert probe(bench_of(Normed()), make_spec(train={"batch_size": 8, "accumulate": 4}))
+        probe(prepare_workload(Normed()), make_spec(train=table))
+    assert probe(prepare_workload(Normed()), make_spec(train={"batch_size": 8, "accumulate": 4}))
 
 
 def normed_loop(run: Run) -> None:
@@ -221,9 +228,9 @@ def test_parts_make_up_the_batch_and_their_shares_one(rows: int, parts: int):
     assert max(sizes) - min(sizes) <= 1
 
 
-def trained(bench: Bench, accumulate: int, config: Any, **table: Any) -> Trial:
+def trained(prepared: PreparedWorkload, accumulate: int, config: Any, **table: Any) -> Trial:
     spec = make_spec(20, 2, train={"precision": "float64", "accumulate": accumulate, **table})
-    return train(bench, spec, config)
+    return train(prepared, spec, config)
 
 
 @pytest.mark.parametrize("parts", [2, 3, 7, 32, 1000])
@@ -234,8 +241,8 @@ def test_a_batch_in_parts_trains_as_the_whole(optimizer: str, parts: int):
             return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
 
     few = {"max_iter": 4} if optimizer == "lbfgs" else {}
-    bench, config = bench_of(Curved(), "float64"), make_config(optimizer, lr=0.05, **few)
-    whole, accumulated = trained(bench, 1, config), trained(bench, parts, config)
+    prepared, config = prepare_workload(Curved(), "float64"), make_config(optimizer, lr=0.05, **few)
+    whole, accumulated = trained(prepared, 1, config), trained(prepared, parts, config)
     torch.testing.assert_close(whole.parameters, accumulated.parameters, rtol=1e-8, atol=1e-10)
     assert accumulated.run.taken == whole.run.taken == 20
     assert accumulated.values == pytest.approx(whole.values, rel=1e-8)
@@ -244,23 +251,23 @@ def test_a_batch_in_parts_trains_as_the_whole(optimizer: str, parts: int):
 
 
 def test_gradients_are_clipped_after_all_parts():
-    bench, config = bench_of(Line(), "float64"), make_config("sgd", lr=1.0)
-    whole, parts = (trained(bench, k, config, grad_clip=0.01) for k in (1, 5))
+    prepared, config = prepare_workload(Line(), "float64"), make_config("sgd", lr=1.0)
+    whole, parts = (trained(prepared, k, config, grad_clip=0.01) for k in (1, 5))
     torch.testing.assert_close(whole.parameters, parts.parameters, rtol=1e-10, atol=1e-12)
 
 
 def test_batch_norm_sees_each_part_for_itself():
     """Its statistics are those of a part, so it trains otherwise, and counts every part."""
-    bench = bench_of(Normed(), "float64")
-    whole, parts = (trained(bench, k, make_config(lr=0.05)) for k in (1, 4))
+    prepared = prepare_workload(Normed(), "float64")
+    whole, parts = (trained(prepared, k, make_config(lr=0.05)) for k in (1, 4))
     counts = [t.run.state_dict()["models"][0]["1.num_batches_tracked"] for t in (whole, parts)]
     assert [int(count) for count in counts] == [20, 80]
     assert not torch.allclose(whole.parameters[:8], parts.parameters[:8], rtol=1e-3)
 
 
 def test_a_trial_of_parts_continues_as_if_never_stopped():
-    bench, spec = bench_of(Droopy()), make_spec(train={"accumulate": 3})
-    check_continued(train(bench, spec), *stop_and_go(bench, 17, spec))
+    prepared, spec = prepare_workload(Droopy()), make_spec(train={"accumulate": 3})
+    check_continued(train(prepared, spec), *stop_and_go(prepared, 17, spec))
 
 
 def test_no_more_than_a_part_is_computed_at_once():
@@ -272,11 +279,13 @@ def test_no_more_than_a_part_is_computed_at_once():
             loss: Tensor = super().loss(model, batch)
             return loss
 
-    train(bench_of(Watching()), make_spec(3, 1, train={"accumulate": 3}), recorder=Recorder())
+    train(
+        prepare_workload(Watching()), make_spec(3, 1, train={"accumulate": 3}), recorder=Recorder()
+    )
     assert Watching.rows - {50} == {10, 11}
 
 
 def test_a_loss_that_is_a_sum_is_refused_in_parts():
     with pytest.raises(SpecError, match=r"train\.accumulate: .* so it is no mean over"):
-        probe(bench_of(Summed()), make_spec(train={"accumulate": 4}))
-    assert probe(bench_of(Summed()), make_spec())
+        probe(prepare_workload(Summed()), make_spec(train={"accumulate": 4}))
+    assert probe(prepare_workload(Summed()), make_spec())

@@ -11,16 +11,16 @@ from models.digits import Digits
 from models.sparse_digits import SparseDigits
 from tests.optim.networks import EVERY_OPTIMIZER
 from tests.training.trials import (
-    bench_of,
     check_continued,
     make_config,
     make_spec,
+    prepare_workload,
     stop_and_go,
     train,
 )
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 
 STEPS, STOPPED_AT = 50, 23
 # It first goes too far, and comes back.
@@ -35,48 +35,52 @@ EVERY_ROW = [(name, "cosine") for name in EVERY_OPTIMIZER] + [
 
 
 @pytest.fixture(scope="module")
-def benches() -> dict[str, Bench]:
+def workloads() -> dict[str, PreparedWorkload]:
     """Returns digits by what an optimizer takes."""
-    dense, sparse = bench_of(Digits()), bench_of(SparseDigits())
+    dense, sparse = prepare_workload(Digits()), prepare_workload(SparseDigits())
     return {"all": dense, "matrices": dense, "sparse": sparse}
 
 
 @pytest.mark.parametrize(("optimizer", "schedule"), EVERY_ROW)
 def test_a_trial_restored_from_disk_continues_identically(
-    benches: dict[str, Bench], optimizer: str, schedule: str
+    workloads: dict[str, PreparedWorkload], optimizer: str, schedule: str
 ):
-    bench = benches[OPTIMIZERS[optimizer].takes]
+    prepared = workloads[OPTIMIZERS[optimizer].takes]
     setting: Any = (make_spec(STEPS, 5), make_config(optimizer, schedule=schedule))
-    whole = train(bench, *setting)
+    whole = train(prepared, *setting)
     assert whole.outcome.ending == "complete"
     assert whole.run.taken == whole.steps_evaluated[-1] == STEPS
-    check_continued(whole, *stop_and_go(bench, STOPPED_AT, *setting))
+    check_continued(whole, *stop_and_go(prepared, STOPPED_AT, *setting))
 
 
 @pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER)
-def test_digits_are_learned_from_the_defaults(benches: dict[str, Bench], optimizer: str):
-    bench = benches[OPTIMIZERS[optimizer].takes]
-    untrained = bench.evaluate(bench.build_model(0))["val_loss"]
+def test_digits_are_learned_from_the_defaults(
+    workloads: dict[str, PreparedWorkload], optimizer: str
+):
+    prepared = workloads[OPTIMIZERS[optimizer].takes]
+    untrained = prepared.evaluate(prepared.build_model(0))["val_loss"]
     steps = LONGER.get(optimizer, STEPS)
-    trial = train(bench, make_spec(steps, 1), make_config(optimizer, schedule="constant"))
+    trial = train(prepared, make_spec(steps, 1), make_config(optimizer, schedule="constant"))
     assert trial.values[-1] < untrained
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_lbfgs_learns_from_small_batches_whatever_the_rounding(
-    benches: dict[str, Bench], seed: int
+    workloads: dict[str, PreparedWorkload], seed: int
 ):
     # Its steps on mini-batches magnify the last bits, so no margin here is one of digits: with
     # torch's own defaults some of these end at a hundred times the untrained loss.
-    bench, spec = benches["all"], make_spec(STEPS, 1, search={"seed": seed})
-    untrained = bench.evaluate(bench.build_model(seed))["val_loss"]
-    trial = train(bench, spec, make_config("lbfgs", schedule="constant"))
+    prepared, spec = workloads["all"], make_spec(STEPS, 1, search={"seed": seed})
+    untrained = prepared.evaluate(prepared.build_model(seed))["val_loss"]
+    trial = train(prepared, spec, make_config("lbfgs", schedule="constant"))
     assert trial.values[-1] < 0.7 * untrained
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon", "sparse_adam", "lbfgs", "ranger", "soap"])
-def test_the_same_spec_and_seed_give_the_same_trial(benches: dict[str, Bench], optimizer: str):
-    bench = benches[OPTIMIZERS[optimizer].takes]
-    first, second = (train(bench, config=make_config(optimizer)) for _ in range(2))
+def test_the_same_spec_and_seed_give_the_same_trial(
+    workloads: dict[str, PreparedWorkload], optimizer: str
+):
+    prepared = workloads[OPTIMIZERS[optimizer].takes]
+    first, second = (train(prepared, config=make_config(optimizer)) for _ in range(2))
     assert torch.equal(first.parameters, second.parameters)
     assert first.evaluations == second.evaluations

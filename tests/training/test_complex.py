@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.trials import averaged, bench_of, make_config, make_spec, train
+from tests.training.trials import averaged, make_config, make_spec, prepare_workload, train
 from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
 from tuner.fused.eligibility import Refusals
@@ -62,8 +62,12 @@ class Turning:
     ],
 )
 def test_complex_numbers_have_the_precision_of_the_study(precision: str, kept: torch.dtype) -> None:
-    bench = bench_of(Turning(), precision)
-    tensors = [*bench.data.train, *bench.data.val, *bench.build_model(0).state_dict().values()]
+    prepared = prepare_workload(Turning(), precision)
+    tensors = [
+        *prepared.data.train,
+        *prepared.data.val,
+        *prepared.build_model(0).state_dict().values(),
+    ]
     assert [tensor.dtype for tensor in tensors] == [kept] * 6
 
 
@@ -81,8 +85,8 @@ def test_complex_numbers_have_the_precision_of_the_study(precision: str, kept: t
 )
 def test_complex_weights_train_as_their_parts_would(config: TrialConfig) -> None:
     spec = make_spec(train={"grad_clip": 2.0})
-    one = train(bench_of(Turning(), "float64"), spec, config)
-    two = train(bench_of(Turning(torch.float32), "float64"), spec, config)
+    one = train(prepare_workload(Turning(), "float64"), spec, config)
+    two = train(prepare_workload(Turning(torch.float32), "float64"), spec, config)
     assert one.values == pytest.approx(two.values, rel=1e-9)
     assert one.values[-1] < one.values[0]
 
@@ -99,10 +103,12 @@ def test_an_optimizer_of_real_numbers_alone_is_refused(optimizer: str) -> None:
             return (model(batch[0])[:, 0] - batch[1]).abs().square().mean()
 
     with pytest.raises(TunerError, match=r"(?i)complex"):
-        probe(bench_of(Square()), make_spec(space={"optimizers": [optimizer]}))
+        probe(prepare_workload(Square()), make_spec(space={"optimizers": [optimizer]}))
 
 
 def test_complex_weights_train_alone_and_complex_data_as_lanes() -> None:
-    refused = Refusals(bench_of(Turning()), make_spec())(make_config("adam"))
+    refused = Refusals(prepare_workload(Turning()), make_spec())(make_config("adam"))
     assert refused == "weight is complex, and lanes have real parameters"
-    assert Refusals(bench_of(Turning(torch.float32)), make_spec())(make_config("adam")) is None
+    assert (
+        Refusals(prepare_workload(Turning(torch.float32)), make_spec())(make_config("adam")) is None
+    )

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.fused.cohorts import Blobs, check_same, train_lanes
 from tests.optim.test_sparse import Functional
-from tests.training.trials import Line, bench_of, make_config, make_spec, train
+from tests.training.trials import Line, make_config, make_spec, prepare_workload, train
 from tuner.errors import WorkloadError
 from tuner.fused.eligibility import Refusals
 from tuner.optim.groups import sparse_parameters
@@ -50,7 +50,9 @@ class Sparse(Line):
 
 def groups_of(workload: Any, optimizer: str) -> list[tuple[str, int]]:
     spec = make_spec(4, 1, train={"no_decay_on_biases_and_norms": True})
-    described = train(bench_of(workload), spec, make_config(optimizer)).run.describe_groups()
+    described = train(
+        prepare_workload(workload), spec, make_config(optimizer)
+    ).run.describe_groups()
     return [(group["name"], group["parameters"]) for group in described]
 
 
@@ -60,8 +62,8 @@ def test_lazy_modules_of_a_class_are_grouped_by_their_shapes(optimizer: str) -> 
 
 
 def test_the_batch_that_gives_shapes_leaves_no_other_trace() -> None:
-    bench = bench_of(Lazy())
-    first, second = bench.build_model(3), bench.build_model(3)
+    prepared = prepare_workload(Lazy())
+    first, second = prepared.build_model(3), prepared.build_model(3)
     assert all(module.training for module in first.modules())
     buffers = dict(first.named_buffers())
     assert bool((buffers["1.running_mean"] == 0).all())
@@ -71,9 +73,9 @@ def test_the_batch_that_gives_shapes_leaves_no_other_trace() -> None:
 
 
 def test_lazy_modules_train_as_lanes_too() -> None:
-    bench, spec = bench_of(Lazy(), "float64"), make_spec(8, 2)
+    prepared, spec = prepare_workload(Lazy(), "float64"), make_spec(8, 2)
     configs = [make_config("adam"), make_config("momentum")]
-    check_same(train_lanes(bench, configs, spec), bench, spec, configs)
+    check_same(train_lanes(prepared, configs, spec), prepared, spec, configs)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "lookahead(adam)"])
@@ -91,18 +93,18 @@ def test_a_loop_is_told_to_run_a_batch_through_lazy_modules_first(optimizer: str
 
 @pytest.mark.parametrize("optimizer", ["sparse_adam", "sgd", "momentum", "adagrad"])
 def test_a_class_whose_functions_make_gradients_sparse_trains(optimizer: str) -> None:
-    bench, spec = bench_of(Sparse()), make_spec(6, 1, space={"optimizers": [optimizer]})
-    probe(bench, spec)
-    trial = train(bench, spec, make_config(optimizer))
+    prepared, spec = prepare_workload(Sparse()), make_spec(6, 1, space={"optimizers": [optimizer]})
+    probe(prepared, spec)
+    trial = train(prepared, spec, make_config(optimizer))
     assert trial.outcome.ending == "complete"
-    assert trial.values[-1] < bench.evaluate(bench.build_model(0))["val_loss"]
+    assert trial.values[-1] < prepared.evaluate(prepared.build_model(0))["val_loss"]
 
 
 def test_telling_which_gradients_are_sparse_leaves_no_other_trace() -> None:
-    bench = bench_of(Sparse())
-    plain = bench.build_model(5)
+    prepared = prepare_workload(Sparse())
+    plain = prepared.build_model(5)
     drawn = torch.rand(3)
-    model = bench.build_model(5, tells_sparse=True)
+    model = prepared.build_model(5, tells_sparse=True)
     assert torch.equal(torch.rand(3), drawn)
     words, *_ = model.parameters()
     assert [p is words for p in sparse_parameters(model)] == [True]
@@ -111,4 +113,4 @@ def test_telling_which_gradients_are_sparse_leaves_no_other_trace() -> None:
 
 
 def test_sparse_gradients_that_functions_make_keep_a_class_from_lanes() -> None:
-    assert "sparse" in str(Refusals(bench_of(Sparse()), make_spec())(make_config("sgd")))
+    assert "sparse" in str(Refusals(prepare_workload(Sparse()), make_spec())(make_config("sgd")))

@@ -63,7 +63,7 @@ _WORKLOAD = """
 import os
 import torch
 from models.parabola import Parabola
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tests.conftest import FORKS, ROOT
 from tuner.training.forks import ending_forks
 
@@ -77,10 +77,10 @@ class Forking(Parabola):
 
 with ending_forks():
     for _ in range(3):
-        bench = Bench.prepare(Forking(), torch.device("cpu"), "float32")
-        model = bench.build_model(0)
-        bench.loss(model, bench.batch(torch.arange(4)))
-        bench.evaluate(model)
+        prepared = PreparedWorkload.prepare(Forking(), torch.device("cpu"), "float32")
+        model = prepared.build_model(0)
+        prepared.loss(model, prepared.batch(torch.arange(4)))
+        prepared.evaluate(model)
 os.write(1, b"parent")
 """
 

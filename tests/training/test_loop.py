@@ -20,18 +20,18 @@ from tests.training.trials import (
     Droopy,
     Line,
     Recorder,
-    bench_of,
     check_continued,
     make_config,
     make_spec,
     parameters_of,
+    prepare_workload,
     stop_and_go,
     train,
 )
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.errors import SpecError, WorkloadError
 from tuner.training.loop import Ending, Losses
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.reporting import StaleCheckpointError
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
@@ -40,13 +40,13 @@ from tuner.training.workload import Batch
 EXPLODING = make_config("sgd", schedule="constant", warmup=0.0, lr=1e4)
 
 
-def first_bad_step(bench: Bench, lr: float, steps: int) -> int:
+def first_bad_step(prepared: PreparedWorkload, lr: float, steps: int) -> int:
     """Returns where plain gradient descent diverges, by a loop of its own."""
-    model = bench.build_model(0)
-    order = BatchOrder(bench.train_examples, 32, 0, bench.device)
+    model = prepared.build_model(0)
+    order = BatchOrder(prepared.train_examples, 32, 0, prepared.device)
     for step in range(steps):
-        batch = tuple(t[order(step)] for t in bench.data.train)
-        loss = bench.workload.loss(model, batch)
+        batch = tuple(t[order(step)] for t in prepared.data.train)
+        loss = prepared.workload.loss(model, batch)
         if not math.isfinite(loss.item()):
             return step + 1
         gradients = torch.autograd.grad(loss, list(model.parameters()))
@@ -87,7 +87,7 @@ class Watching(Digits):
 # Where it reports.
 
 
-def test_a_trial_is_evaluated_where_the_budget_says(parabola: Bench):
+def test_a_trial_is_evaluated_where_the_budget_says(parabola: PreparedWorkload):
     trial = train(parabola, make_spec(10, 4))
     assert trial.outcome.ending is Ending.COMPLETE
     assert [(e.index, e.step) for e in trial.evaluations] == [(1, 3), (2, 5), (3, 8), (4, 10)]
@@ -95,11 +95,11 @@ def test_a_trial_is_evaluated_where_the_budget_says(parabola: Bench):
 
 @pytest.mark.parametrize(("length", "steps"), [({"epochs": 0.5}, 3), ({"examples": 200}, 6)])
 def test_a_budget_of_epochs_or_examples_is_counted_in_batches(length: Any, steps: int):
-    trial = train(bench_of(Line()), make_spec(budget=length | {"evaluations": 1}))
+    trial = train(prepare_workload(Line()), make_spec(budget=length | {"evaluations": 1}))
     assert trial.run.taken == trial.run.total_steps == trial.steps_evaluated[-1] == steps
 
 
-def test_the_training_loss_is_the_mean_since_the_last_evaluation(parabola: Bench):
+def test_the_training_loss_is_the_mean_since_the_last_evaluation(parabola: PreparedWorkload):
     means = train(parabola, make_spec(10, 2)).run.take_logged()
     every = train(parabola, make_spec(10, 10)).run.take_logged()
     assert [(step, name) for step, name, _ in means] == [(5, "train_loss"), (10, "train_loss")]
@@ -108,18 +108,18 @@ def test_the_training_loss_is_the_mean_since_the_last_evaluation(parabola: Bench
     assert [value for _, _, value in means] == pytest.approx(expected, rel=1e-12)
 
 
-def test_training_improves_the_metric(parabola: Bench):
+def test_training_improves_the_metric(parabola: PreparedWorkload):
     values = train(parabola, make_spec(200, 4), make_config(lr=0.01)).values
     assert values[-1] < 0.5 * values[0]
 
 
-def test_a_trial_with_one_evaluation_runs_through(parabola: Bench):
+def test_a_trial_with_one_evaluation_runs_through(parabola: PreparedWorkload):
     trial = train(parabola, make_spec(2500, 1), make_config("sgd"))
     assert trial.outcome.ending is Ending.COMPLETE
     assert trial.steps_evaluated == [2500]
 
 
-def test_the_reporter_hears_of_every_step(parabola: Bench):
+def test_the_reporter_hears_of_every_step(parabola: PreparedWorkload):
     heard = train(parabola).recorder.steps
     assert sorted(set(heard)) == list(range(1, 41))
     assert heard == sorted(heard)
@@ -128,23 +128,23 @@ def test_the_reporter_hears_of_every_step(parabola: Bench):
 # What makes a trial the same trial.
 
 
-def test_another_seed_gives_another_trial(digits: Bench):
+def test_another_seed_gives_another_trial(digits: PreparedWorkload):
     first, second = (train(digits, make_spec(search={"seed": seed})) for seed in (0, 1))
     assert not torch.equal(first.parameters, second.parameters)
 
 
 def test_a_trial_does_not_depend_on_what_ran_before_it():
-    bench = bench_of(Droopy())
-    first = train(bench)
+    prepared = prepare_workload(Droopy())
+    first = train(prepared)
     torch.rand(17)
-    assert torch.equal(first.parameters, train(bench).parameters)
+    assert torch.equal(first.parameters, train(prepared).parameters)
 
 
 def test_every_optimizer_starts_from_the_same_parameters():
     starts = []
     for name in (n for n, row in OPTIMIZERS.items() if row.takes != "sparse"):
         workload = Watching()
-        train(bench_of(workload), make_spec(1, 1), make_config(name))
+        train(prepare_workload(workload), make_spec(1, 1), make_config(name))
         assert workload.start is not None
         starts.append(workload.start)
     assert all(torch.equal(start, starts[0]) for start in starts)
@@ -157,13 +157,13 @@ def test_dropout_does_not_depend_on_what_the_initialisation_drew():
             torch.rand(17)
             return model
 
-    plain, drawing = train(bench_of(Droopy())), train(bench_of(DrawsMore()))
+    plain, drawing = train(prepare_workload(Droopy())), train(prepare_workload(DrawsMore()))
     assert torch.equal(plain.parameters, drawing.parameters)
 
 
 def test_an_evaluation_does_not_change_the_training_that_follows():
-    bench = bench_of(Droopy())
-    rarely, often = (train(bench, make_spec(40, evaluations)) for evaluations in (1, 40))
+    prepared = prepare_workload(Droopy())
+    rarely, often = (train(prepared, make_spec(40, evaluations)) for evaluations in (1, 40))
     assert torch.equal(rarely.parameters, often.parameters)
 
 
@@ -171,7 +171,7 @@ def test_an_evaluation_does_not_change_the_training_that_follows():
 
 
 @pytest.mark.parametrize("clip", [0.01, 0.5])
-def test_clipping_bounds_the_update(parabola: Bench, clip: float):
+def test_clipping_bounds_the_update(parabola: PreparedWorkload, clip: float):
     seen: list[Tensor] = []
     train(
         parabola,
@@ -184,7 +184,7 @@ def test_clipping_bounds_the_update(parabola: Bench, clip: float):
     assert max(moved) <= clip * (1 + 1e-5)
 
 
-def test_without_clipping_the_same_update_is_larger(parabola: Bench):
+def test_without_clipping_the_same_update_is_larger(parabola: PreparedWorkload):
     config = make_config("sgd", schedule="constant", warmup=0.0, lr=1.0)
     free, clipped = (
         train(parabola, make_spec(1, 1, train=table), config).parameters
@@ -194,7 +194,7 @@ def test_without_clipping_the_same_update_is_larger(parabola: Bench):
     assert (free - start).norm() > 1.1 * (clipped - start).norm()
 
 
-def test_gradients_below_the_bound_are_left_alone(parabola: Bench):
+def test_gradients_below_the_bound_are_left_alone(parabola: PreparedWorkload):
     config = make_config("sgd")
     free = train(parabola, make_spec(5, 1), config)
     clipped = train(parabola, make_spec(5, 1, train={"grad_clip": 1e6}), config)
@@ -213,16 +213,16 @@ def test_a_precision_decides_the_types_of_parameters_and_products(
     precision: str, kept: torch.dtype, computed: torch.dtype
 ):
     workload = Watching()
-    bench = bench_of(workload, precision)
-    trial = train(bench, make_spec(train={"precision": precision}), make_config(lr=0.01))
+    prepared = prepare_workload(workload, precision)
+    trial = train(prepared, make_spec(train={"precision": precision}), make_config(lr=0.01))
     assert trial.parameters.dtype == kept
     assert workload.seen == {computed}
-    assert bench.data.train[0].dtype == kept
-    assert bench.data.train[1].dtype == torch.int64
+    assert prepared.data.train[0].dtype == kept
+    assert prepared.data.train[1].dtype == torch.int64
     assert trial.values[-1] < 0.7 * trial.values[0]
 
 
-def test_the_schedule_drives_the_learning_rate(parabola: Bench):
+def test_the_schedule_drives_the_learning_rate(parabola: PreparedWorkload):
     rates: dict[int, float] = {}
 
     def keep(run: Run, step: int) -> None:
@@ -239,13 +239,13 @@ def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(
         SpecError, match=r"train\.batch_size = 201: the workload has only 200 training examples"
     ):
-        train(bench_of(Line()), config=make_config(batch_size=201))
+        train(prepare_workload(Line()), config=make_config(batch_size=201))
 
 
 def test_muon_on_a_model_without_matrices_is_a_fault_of_the_workload():
     workload = type("Own", (Line,), {"model": lambda self: nn.LayerNorm(2)})()
     with pytest.raises(WorkloadError, match="leave muon out"):
-        train(bench_of(workload), config=make_config("muon"))
+        train(prepare_workload(workload), config=make_config("muon"))
 
 
 # What L-BFGS costs.
@@ -267,7 +267,7 @@ def test_an_optimizer_with_closures_pays_a_step_a_gradient(steps: int, max_iter:
     workload = Counting()
     values = {"lr": 0.1, "max_iter": max_iter, "line_search_fn": "none"}
     config = make_config("lbfgs", schedule="constant", warmup=0.0, **values)
-    trial = train(bench_of(workload), make_spec(steps, 1), config)
+    trial = train(prepare_workload(workload), make_spec(steps, 1), config)
     assert trial.run.taken == workload.calls == steps
     assert trial.run.turns == math.ceil(steps / max_iter)
     assert trial.steps_evaluated == [steps]
@@ -276,7 +276,7 @@ def test_an_optimizer_with_closures_pays_a_step_a_gradient(steps: int, max_iter:
 def test_a_search_along_a_line_pays_for_its_gradients_and_is_not_cut_off():
     workload = Counting()
     config = make_config("lbfgs", schedule="constant", warmup=0.0, max_iter=4)
-    trial = train(bench_of(workload), make_spec(33, 1), config)
+    trial = train(prepare_workload(workload), make_spec(33, 1), config)
     # torch's search looks at no more than 25 points.
     assert 33 <= trial.run.taken == workload.calls < 33 + 26
     assert len(trial.evaluations) == 1
@@ -285,20 +285,20 @@ def test_a_search_along_a_line_pays_for_its_gradients_and_is_not_cut_off():
 # How it ends.
 
 
-def test_a_rate_far_too_high_diverges_at_the_first_bad_step(parabola: Bench):
+def test_a_rate_far_too_high_diverges_at_the_first_bad_step(parabola: PreparedWorkload):
     trial = train(parabola, make_spec(40, 2), EXPLODING)
     assert trial.outcome.ending is Ending.DIVERGED
     assert trial.outcome.diverged_step == first_bad_step(parabola, 1e4, 40)
     assert trial.evaluations == []
 
 
-def test_a_trial_that_diverges_stops_at_the_next_evaluation(parabola: Bench):
+def test_a_trial_that_diverges_stops_at_the_next_evaluation(parabola: PreparedWorkload):
     trial = train(parabola, make_spec(40, 8), EXPLODING)
     bad = first_bad_step(parabola, 1e4, 40)
     assert trial.run.taken == math.ceil(bad / 5) * 5 < 40
 
 
-def test_a_trial_resumed_after_the_bad_step_still_names_it(parabola: Bench):
+def test_a_trial_resumed_after_the_bad_step_still_names_it(parabola: PreparedWorkload):
     spec = make_spec(60, 2)
     bad = first_bad_step(parabola, 1e4, 60)
     for step in (bad + 1, bad + 2):
@@ -306,7 +306,7 @@ def test_a_trial_resumed_after_the_bad_step_still_names_it(parabola: Bench):
         assert continued.outcome.diverged_step == bad
 
 
-def test_a_late_divergence_keeps_the_evaluations_before_it(parabola: Bench):
+def test_a_late_divergence_keeps_the_evaluations_before_it(parabola: PreparedWorkload):
     def poison(run: Run, step: int) -> None:
         if step == 25:
             next(iter(run.state_dict()["models"][0].values())).fill_(math.inf)
@@ -318,29 +318,29 @@ def test_a_late_divergence_keeps_the_evaluations_before_it(parabola: Bench):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_metric_that_is_no_number_is_a_divergence(value: float):
-    trial = train(bench_of(Unranked(value)))
+    trial = train(prepare_workload(Unranked(value)))
     assert (trial.outcome.ending, trial.outcome.diverged_step) == (Ending.DIVERGED, 30)
     assert trial.steps_evaluated == [10, 20]
 
 
 def test_another_metric_may_be_no_number():
-    assert train(bench_of(Unranked(1.0))).outcome.ending is Ending.COMPLETE
+    assert train(prepare_workload(Unranked(1.0))).outcome.ending is Ending.COMPLETE
 
 
 @pytest.mark.parametrize("step", [10, 20, 30])
-def test_a_pruned_trial_stops_at_that_evaluation(parabola: Bench, step: int):
+def test_a_pruned_trial_stops_at_that_evaluation(parabola: PreparedWorkload, step: int):
     trial = train(parabola, recorder=Recorder(prune_at=step))
     assert trial.outcome.ending is Ending.PRUNED
     assert trial.run.taken == trial.recorder.steps[-1] == trial.steps_evaluated[-1] == step
 
 
-def test_an_interruption_at_the_last_step_completes_the_trial(parabola: Bench):
+def test_an_interruption_at_the_last_step_completes_the_trial(parabola: PreparedWorkload):
     trial = train(parabola, recorder=Recorder(interrupt_at=40))
     assert trial.outcome.ending is Ending.COMPLETE
     assert trial.steps_evaluated[-1] == 40
 
 
-def test_an_interruption_at_an_evaluation_still_reports_it(parabola: Bench):
+def test_an_interruption_at_an_evaluation_still_reports_it(parabola: PreparedWorkload):
     trial = train(parabola, recorder=Recorder(interrupt_at=20))
     assert trial.outcome.ending is Ending.INTERRUPTED
     assert trial.steps_evaluated == [10, 20]
@@ -351,18 +351,22 @@ def test_an_interruption_at_an_evaluation_still_reports_it(parabola: Bench):
 
 @pytest.mark.parametrize("step", [1, 9, 10, 11, 25, 39])
 def test_an_interrupted_trial_continues_as_if_nothing_had_been(step: int):
-    bench = bench_of(Droopy())
-    check_continued(train(bench), *stop_and_go(bench, step))
+    prepared = prepare_workload(Droopy())
+    check_continued(train(prepared), *stop_and_go(prepared, step))
 
 
-def test_an_interruption_between_evaluations_does_not_change_the_training_loss(parabola: Bench):
+def test_an_interruption_between_evaluations_does_not_change_the_training_loss(
+    parabola: PreparedWorkload,
+):
     whole, (stopped, continued) = train(parabola), stop_and_go(parabola, 15)
     logged = stopped.run.take_logged() + continued.run.take_logged()
     assert logged == whole.run.take_logged()
 
 
 @pytest.mark.parametrize("step", [5, 10, 35, 39])
-def test_a_trial_killed_after_a_checkpoint_is_evaluated_from_there_on(parabola: Bench, step: int):
+def test_a_trial_killed_after_a_checkpoint_is_evaluated_from_there_on(
+    parabola: PreparedWorkload, step: int
+):
     # A worker saves when it hears that the trial goes on, if that is of any use.
     states: dict[int, Any] = {}
 
@@ -377,7 +381,7 @@ def test_a_trial_killed_after_a_checkpoint_is_evaluated_from_there_on(parabola: 
     assert torch.equal(continued.parameters, whole.parameters)
 
 
-def test_within_an_evaluation_nothing_is_saved(parabola: Bench):
+def test_within_an_evaluation_nothing_is_saved(parabola: PreparedWorkload):
     heard: list[tuple[int, bool]] = []
     train(parabola, recorder=Recorder(on_step=lambda run, at: heard.append((at, run.resumable))))
     *within, after = (saved for at, saved in heard if at == 10)
@@ -387,7 +391,7 @@ def test_within_an_evaluation_nothing_is_saved(parabola: Bench):
     assert [saved for at, saved in heard if at == 11] == [True]
 
 
-def test_the_time_of_earlier_attempts_is_added_to(parabola: Bench):
+def test_the_time_of_earlier_attempts_is_added_to(parabola: PreparedWorkload):
     stopped = train(parabola, recorder=Recorder(interrupt_at=20))
     state = stopped.run.state_dict() | {"timing": {"train_s": 100.0, "eval_s": 10.0}}
     timing = train(parabola, state=state).run.timing
@@ -396,7 +400,7 @@ def test_the_time_of_earlier_attempts_is_added_to(parabola: Bench):
 
 
 @pytest.mark.parametrize(
-    ("bench", "spec", "config"),
+    ("prepared", "spec", "config"),
     [
         (Digits(), make_spec(search={"seed": 1}), make_config()),
         (Digits(), make_spec(41), make_config()),
@@ -408,11 +412,11 @@ def test_the_time_of_earlier_attempts_is_added_to(parabola: Bench):
     ids=["seed", "length", "epochs", "model", "optimizer", "schedule"],
 )
 def test_the_checkpoint_of_another_trial_is_stale(
-    digits: Bench, bench: Any, spec: Any, config: Any
+    digits: PreparedWorkload, prepared: Any, spec: Any, config: Any
 ):
     state = train(digits, recorder=Recorder(interrupt_at=20)).run.state_dict()
     with pytest.raises(StaleCheckpointError):
-        train(bench_of(bench), spec, config, state=state)
+        train(prepare_workload(prepared), spec, config, state=state)
 
 
 # Losses between evaluations.

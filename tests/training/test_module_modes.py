@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.training.trials import CPU, Line, averaged, bench_of, make_config, make_spec, train
+from tests.training.trials import (
+    CPU,
+    Line,
+    averaged,
+    make_config,
+    make_spec,
+    prepare_workload,
+    train,
+)
 from tuner.errors import SpecError
 from tuner.training.loop import Step
 from tuner.training.module_modes import Modes, begin_training, evaluating
@@ -110,33 +118,33 @@ def test_a_model_that_leaves_open_what_trains_is_refused() -> None:
 
 
 def test_a_frozen_part_trains_as_in_a_loop_that_leaves_it_alone() -> None:
-    bench, spec, config = bench_of(Partly(), "float64"), make_spec(40, 2), make_config()
+    prepared, spec, config = prepare_workload(Partly(), "float64"), make_spec(40, 2), make_config()
     run = Run(spec, config, device=CPU, reporter=Rehearsal())
-    model = bench.build_model(0)
+    model = prepared.build_model(0)
     optimizer = run.optimizer(model)
     schedule = run.schedule(optimizer)
-    step = Step(run, bench, model, optimizer)
-    order = BatchOrder(bench.train_examples, 32, 0, CPU)
+    step = Step(run, prepared, model, optimizer)
+    order = BatchOrder(prepared.train_examples, 32, 0, CPU)
     seed_torch(derive_seed(0, "train"))
     expected = []
     for number in range(40):
         model.train()
         model[0].eval()  # type: ignore[index]
-        step(bench.batch(order(number)))
+        step(prepared.batch(order(number)))
         schedule.step()
         if number in (19, 39):
             model.eval()
             with torch.no_grad():
-                expected.append(float(bench.workload.loss(model, bench.data.val)))
+                expected.append(float(prepared.workload.loss(model, prepared.data.val)))
 
-    trial = train(bench, spec, config)
+    trial = train(prepared, spec, config)
 
     assert trial.values == pytest.approx(expected, rel=1e-12)
     assert [e.metrics["moved"] for e in trial.evaluations] == [0, 0]
 
 
 def test_an_average_leaves_frozen_norms_alone() -> None:
-    trial = train(bench_of(Partly()), config=averaged(make_config(lr=0.05), decay=0.8))
+    trial = train(prepare_workload(Partly()), config=averaged(make_config(lr=0.05), decay=0.8))
     assert [e.metrics["moved"] for e in trial.evaluations] == [0] * 4
     assert all(e.metrics["learned"] > 0 for e in trial.evaluations)
 

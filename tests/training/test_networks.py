@@ -15,10 +15,10 @@ from tests.training.trials import (
     Line,
     Recorder,
     Trial,
-    bench_of,
     check_continued,
     make_config,
     make_spec,
+    prepare_workload,
     stop_and_go,
     train,
 )
@@ -77,10 +77,10 @@ def test_a_table_of_a_network_that_the_loop_does_not_name_is_refused() -> None:
 
 
 def test_a_workload_class_has_no_network_with_a_name() -> None:
-    bench, config = bench_of(Line()), config_of()
+    prepared, config = prepare_workload(Line()), config_of()
     with pytest.raises(WorkloadError, match=r"\[network\.maker\].* or leave the table out"):
-        train(bench, SPEC, config)
-    assert "[network]" in str(Refusals(bench, SPEC)(config))
+        train(prepared, SPEC, config)
+    assert "[network]" in str(Refusals(prepared, SPEC)(config))
 
 
 @pytest.mark.parametrize(

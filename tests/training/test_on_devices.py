@@ -22,7 +22,7 @@ from tests.training.trials import make_config, make_spec
 from tuner.fused.eligibility import Refusals
 from tuner.fused.model import FusedModel
 from tuner.optim import YellowFin
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 
 TOLERANCE = {"cpu": 1e-10, "cuda": 1e-7}
 """How far lanes may be from single trials in float64: kernels of a GPU add up in another order."""
@@ -31,8 +31,8 @@ TOLERANCE = {"cpu": 1e-10, "cuda": 1e-7}
 EXACT = [name for name in FUSABLE if "muon" not in name]
 
 
-def bench_on(workload: Blobs, device: str) -> Bench:
-    return Bench.prepare(workload, torch.device(device), "float64")
+def bench_on(workload: Blobs, device: str) -> PreparedWorkload:
+    return PreparedWorkload.prepare(workload, torch.device(device), "float64")
 
 
 @ON_DEVICES
@@ -40,45 +40,45 @@ def bench_on(workload: Blobs, device: str) -> Bench:
     ("workload", "names"), [(Blobs(), EXACT), (Normed(), ["momentum", "adamw", "yellowfin"])]
 )
 def test_lanes_train_as_single_trials_do(workload: Blobs, names: list[str], device: str) -> None:
-    bench, spec = bench_on(workload, device), make_spec(steps=20, evaluations=2)
+    prepared, spec = bench_on(workload, device), make_spec(steps=20, evaluations=2)
     configs = [make_config(name) for name in names]
-    fused = train_lanes(bench, configs, spec, CohortRecorder({1: 10}))
+    fused = train_lanes(prepared, configs, spec, CohortRecorder({1: 10}))
     others = [lane for lane in range(len(configs)) if lane != 1]
-    check_same(fused, bench, spec, configs, others, tolerance=TOLERANCE[device])
+    check_same(fused, prepared, spec, configs, others, tolerance=TOLERANCE[device])
 
 
 @ON_DEVICES
 def test_dropout_is_drawn_as_single_trials_draw_it_or_not_fused(device: str) -> None:
-    bench, spec = bench_on(Droopy(), device), make_spec(steps=30, evaluations=3)
+    prepared, spec = bench_on(Droopy(), device), make_spec(steps=30, evaluations=3)
     config = make_config("adam")
-    reason = Refusals(bench, spec)(config)
+    reason = Refusals(prepared, spec)(config)
     if reason is not None:
         # A GPU may draw for stacked models by another kernel than for one.
         assert device != "cpu"
         assert "side by side its models train otherwise than alone" in reason
         return
-    fused = train_lanes(bench, [config] * 3, spec)
-    check_same(fused, bench, spec, [config] * 3, tolerance=TOLERANCE[device])
+    fused = train_lanes(prepared, [config] * 3, spec)
+    check_same(fused, prepared, spec, [config] * 3, tolerance=TOLERANCE[device])
 
 
 @ON_DEVICES
 def test_lanes_that_diverge_leave_the_others_alone(device: str) -> None:
-    bench, spec = bench_on(Blobs(), device), make_spec(steps=40, evaluations=4)
+    prepared, spec = bench_on(Blobs(), device), make_spec(steps=40, evaluations=4)
     configs = [make_config("sgd", lr=0.1), make_config("sgd", lr=1e308), make_config("adam")]
-    fused = train_lanes(bench, configs, spec)
+    fused = train_lanes(prepared, configs, spec)
     assert [outcome.ending for outcome in fused.outcomes] == ["complete", "diverged", "complete"]
-    check_same(fused, bench, spec, configs, (0, 2), tolerance=TOLERANCE[device])
+    check_same(fused, prepared, spec, configs, (0, 2), tolerance=TOLERANCE[device])
 
 
 @ON_DEVICES
 def test_lanes_continue_from_their_checkpoints(device: str) -> None:
-    bench, spec = bench_on(Droopy(), device), make_spec(steps=30, evaluations=3)
+    prepared, spec = bench_on(Droopy(), device), make_spec(steps=30, evaluations=3)
     configs = [make_config(name) for name in ("adam", "yellowfin")]
-    whole = train_lanes(bench, configs, spec)
-    stopped = train_lanes(bench, configs, spec, CohortRecorder(interrupt_at=13))
+    whole = train_lanes(prepared, configs, spec)
+    stopped = train_lanes(prepared, configs, spec, CohortRecorder(interrupt_at=13))
     states = stopped.states(range(len(configs)))
     torch.rand(17, device=device)  # what else was drawn in between must not matter
-    continued = train_lanes(bench, configs, spec, states=states)
+    continued = train_lanes(prepared, configs, spec, states=states)
     for lane in range(len(configs)):
         found = stopped.values(lane) + continued.values(lane)
         assert found == pytest.approx(whole.values(lane), rel=0 if device == "cpu" else 1e-9)
@@ -124,7 +124,7 @@ def test_a_step_of_lanes_never_waits_for_the_device(device: str) -> None:
     lanes = sorted(range(len(configs)), key=lambda lane: not tables.has_muon(lane))
     state = model.start(len(configs), family)
     table = tables.rows(0, 1, dtype=state.p.dtype, lanes=lanes)[0].to(device)
-    batch = model.bench.batch(torch.arange(32, device=device))
+    batch = model.prepared.batch(torch.arange(32, device=device))
     step, muon = model.step(tables, family, 0), sum(map(tables.has_muon, lanes))
     with torch.no_grad():
         for _ in range(6):  # traced, and on a GPU recorded

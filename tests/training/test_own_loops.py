@@ -35,7 +35,7 @@ from tests.training.trials import (
 from tuner.domain.groups import GroupValues
 from tuner.domain.spec import StudySpec
 from tuner.errors import SpecError
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.reporting import StaleCheckpointError
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
@@ -143,7 +143,7 @@ def test_a_frozen_group_thaws_on_time_after_any_interruption(loop: str, step: in
     check_continued(whole, *stop_and_go(LOOPS[loop], step, SPEC, config))
 
 
-def test_a_workload_class_is_a_loop_that_anyone_could_have_written(parabola: Bench):
+def test_a_workload_class_is_a_loop_that_anyone_could_have_written(parabola: PreparedWorkload):
     def own(run: Run) -> None:
         model = parabola.workload.model()
         optimizer = run.optimizer(model)

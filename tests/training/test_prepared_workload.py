@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from tests.training.trials import Droopy, Line, bench_of
+from tests.training.trials import Droopy, Line, prepare_workload
 from tuner.errors import SpecError
 from tuner.training.workload import Batch
 
@@ -23,17 +23,17 @@ class Large(Line):
 
 
 def test_an_evaluation_is_the_mean_over_all_examples():
-    bench = bench_of(Large(), "float64")
-    model = bench.build_model(0)
-    metrics = bench.evaluate(model)
-    x, y = bench.data.val
+    prepared = prepare_workload(Large(), "float64")
+    model = prepared.build_model(0)
+    metrics = prepared.evaluate(model)
+    x, y = prepared.data.val
     assert metrics["mean"] == pytest.approx(x.mean().item(), rel=1e-12)
     assert metrics["val_loss"] == pytest.approx(mse_loss(model(x), y).item(), rel=1e-12)
 
 
 def test_a_long_evaluation_calls_back_after_each_part():
-    bench, calls = bench_of(Large()), []
-    bench.evaluate(bench.build_model(0), lambda: calls.append(1))
+    prepared, calls = prepare_workload(Large()), []
+    prepared.evaluate(prepared.build_model(0), lambda: calls.append(1))
     assert len(calls) == 3
 
 
@@ -45,18 +45,18 @@ def test_an_evaluation_runs_without_dropout_and_gradients_and_then_trains_on():
             modes.append((model.training, torch.is_grad_enabled()))
             return super().metrics(model, batch)
 
-    bench = bench_of(Modes())
-    model = bench.build_model(0).train()
-    assert bench.evaluate(model) == bench.evaluate(model)
+    prepared = prepare_workload(Modes())
+    model = prepared.build_model(0).train()
+    assert prepared.evaluate(model) == prepared.evaluate(model)
     assert modes == [(False, False)] * 2
     assert model.training
 
 
 def test_a_model_depends_on_the_seed_alone():
-    bench = bench_of(Line())
-    first = bench.build_model(3)
+    prepared = prepare_workload(Line())
+    first = prepared.build_model(3)
     torch.rand(17)
-    again, other = bench.build_model(3), bench.build_model(4)
+    again, other = prepared.build_model(3), prepared.build_model(4)
     assert torch.equal(first.weight, again.weight)
     assert not torch.equal(first.weight, other.weight)
 
@@ -64,13 +64,13 @@ def test_a_model_depends_on_the_seed_alone():
 def test_data_of_another_kind_is_refused():
     workload = type("Own", (Line,), {"data": lambda self: (1, 2)})()
     with pytest.raises(SpecError, match=r"data\(\) returned tuple: return tuner\.Data"):
-        bench_of(workload)
+        prepare_workload(workload)
 
 
 def test_a_model_of_another_kind_is_refused():
     workload = type("Own", (Line,), {"model": lambda self: "a network"})()
     with pytest.raises(SpecError, match=r"model\(\) returned str: return a torch nn\.Module"):
-        bench_of(workload).build_model(0)
+        prepare_workload(workload).build_model(0)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,8 @@ def test_a_model_of_another_kind_is_refused():
     ],
 )
 def test_metrics_that_are_no_scalars_by_name_are_refused(metrics: Any, said: str):
-    bench = bench_of(type("Own", (Line,), {"metrics": lambda self, model, batch: metrics})())
+    prepared = prepare_workload(
+        type("Own", (Line,), {"metrics": lambda self, model, batch: metrics})()
+    )
     with pytest.raises(SpecError, match=said):
-        bench.evaluate(bench.build_model(0))
+        prepared.evaluate(prepared.build_model(0))

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.trials import CPU, Line, bench_of, make_config, make_spec, train
+from tests.training.trials import CPU, Line, make_config, make_spec, prepare_workload, train
 from tuner.domain.spec import StudySpec
 from tuner.errors import SpecError, WorkloadError
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.rehearsal import prepare, prepare_checked, probe, rehearse
 from tuner.training.run import Run
 from tuner.training.workload import Batch, Data
@@ -25,13 +25,13 @@ def spec_of(workload: str, **tables: Any) -> StudySpec:
 # Workload classes.
 
 
-def test_probing_returns_the_metrics_of_the_untrained_model(digits: Bench):
+def test_probing_returns_the_metrics_of_the_untrained_model(digits: PreparedWorkload):
     metrics = probe(digits, make_spec())
     assert metrics.keys() == {"val_loss", "val_accuracy"}
     assert 2 < metrics["val_loss"] < 3
 
 
-def test_probing_names_the_metrics_there_are(digits: Bench):
+def test_probing_names_the_metrics_there_are(digits: PreparedWorkload):
     spec = make_spec(study={"name": "s", "workload": "a:B", "metric": "val_los"})
     message = r"study\.metric = 'val_los': the workload returns val_accuracy, val_loss"
     with pytest.raises(SpecError, match=message):
@@ -41,7 +41,7 @@ def test_probing_names_the_metrics_there_are(digits: Bench):
 def test_probing_refuses_a_batch_larger_than_the_data():
     spec = make_spec(train={"batch_size": {"choices": [16, 201]}})
     with pytest.raises(SpecError, match=r"train\.batch_size = 201: the workload has only 200"):
-        probe(bench_of(Line()), spec)
+        probe(prepare_workload(Line()), spec)
 
 
 def _vector(self: Line, model: nn.Module, batch: Batch) -> Any:
@@ -60,7 +60,7 @@ def _detached(self: Line, model: nn.Module, batch: Batch) -> Any:
 def test_probing_refuses_a_loss_that_is_no_scalar_with_a_gradient(loss: Any):
     workload = type("Own", (Line,), {"loss": loss})()
     with pytest.raises(SpecError, match=r"loss\(\) must return a scalar tensor with a gradient"):
-        probe(bench_of(workload), make_spec())
+        probe(prepare_workload(workload), make_spec())
 
 
 class Vector(nn.Module):
@@ -76,10 +76,10 @@ class Vector(nn.Module):
 
 @pytest.mark.parametrize("optimizer", ["muon", "sparse_adam"])
 def test_probing_refuses_an_optimizer_that_cannot_train_the_model(optimizer: str):
-    bench = bench_of(type("Own", (Line,), {"model": lambda self: Vector()})())
+    prepared = prepare_workload(type("Own", (Line,), {"model": lambda self: Vector()})())
     spec = make_spec(space={"optimizers": ["adam", optimizer]})
     with pytest.raises(WorkloadError, match=f"leave {optimizer} out of space.optimizers"):
-        probe(bench, spec)
+        probe(prepared, spec)
 
 
 def test_probing_refuses_a_dense_optimizer_of_sparse_gradients():
@@ -91,13 +91,13 @@ def test_probing_refuses_a_dense_optimizer_of_sparse_gradients():
             return model((batch[0][:, 0] > 0).long()).sum()
 
     with pytest.raises(WorkloadError, match=r"adamw cannot train this model: .*\. Leave adamw out"):
-        probe(bench_of(Words()), make_spec(space={"optimizers": ["adamw"]}))
+        probe(prepare_workload(Words()), make_spec(space={"optimizers": ["adamw"]}))
 
 
 def test_probing_refuses_a_group_that_takes_nothing():
     spec = make_spec(train={"groups": [{"name": "tail", "match": "tail.*"}]})
     with pytest.raises(WorkloadError, match=r"'tail': match = 'tail\.\*' takes no parameter"):
-        probe(bench_of(Line()), spec)
+        probe(prepare_workload(Line()), spec)
 
 
 class Broken(Line):

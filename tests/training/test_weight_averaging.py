@@ -18,15 +18,15 @@ from tests.training.trials import (
     Line,
     Recorder,
     averaged,
-    bench_of,
     check_continued,
     make_config,
     make_spec,
+    prepare_workload,
     stop_and_go,
     train,
 )
 from tuner.errors import WorkloadError
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
 
@@ -294,44 +294,44 @@ def test_an_error_in_the_statistics_leaves_the_model_as_it_was():
 def test_a_workload_class_continues_as_if_never_stopped(
     workload: type[Line], config: Any, step: int
 ):
-    bench = bench_of(workload())
-    whole = train(bench, config=config)
-    stopped, continued = stop_and_go(bench, step, config=config)
+    prepared = prepare_workload(workload())
+    whole = train(prepared, config=config)
+    stopped, continued = stop_and_go(prepared, step, config=config)
     check_continued(whole, stopped, continued)
     assert continued.run.average_line == whole.run.average_line
 
 
 def test_our_loop_measures_statistics_over_the_batches_of_an_epoch():
-    bench = bench_of(NormedLine())
-    trial = train(bench, make_spec(40, 1), EMA)
-    model = bench.build_model(0)
+    prepared = prepare_workload(NormedLine())
+    trial = train(prepared, make_spec(40, 1), EMA)
+    model = prepared.build_model(0)
     state = trial.run.state_dict()
     model.load_state_dict(state["models"][0] | state["averages"][0]["weights"])
-    order = BatchOrder(bench.train_examples, 32, 0, bench.device)
-    update_bn([bench.batch(order(turn)) for turn in range(order.steps_per_epoch)], model)
-    assert trial.values == [pytest.approx(bench.evaluate(model)["val_loss"], rel=1e-6)]
+    order = BatchOrder(prepared.train_examples, 32, 0, prepared.device)
+    update_bn([prepared.batch(order(turn)) for turn in range(order.steps_per_epoch)], model)
+    assert trial.values == [pytest.approx(prepared.evaluate(model)["val_loss"], rel=1e-6)]
 
 
 @pytest.mark.parametrize("workload", [Line, NormedLine])
 def test_the_line_runs_from_the_last_weights_to_what_was_reported(workload: type[Line]):
-    bench = bench_of(workload())
-    trial = train(bench, config=averaged(make_config(lr=0.02), decay=0.9))
+    prepared = prepare_workload(workload())
+    trial = train(prepared, config=averaged(make_config(lr=0.02), decay=0.9))
     places, values = zip(*trial.run.average_line, strict=True)
     assert places == pytest.approx([k / 6 for k in range(7)])
     assert values[-1] == trial.values[-1]
     assert len(set(values)) == 7
     if workload is Line:
-        assert values[0] == train(bench, config=make_config(lr=0.02)).values[-1]
+        assert values[0] == train(prepared, config=make_config(lr=0.02)).values[-1]
         # The loss of a line is a parabola in its weights, and so on every line through them.
         third = torch.tensor(values, dtype=torch.float64).diff(n=3)
         assert third.abs().max() < 1e-5 * max(values)
 
 
-def test_a_trial_that_averages_nothing_measures_no_line(parabola: Bench):
+def test_a_trial_that_averages_nothing_measures_no_line(parabola: PreparedWorkload):
     assert train(parabola).run.average_line == []
 
 
-def test_a_trial_that_is_pruned_measures_no_line(parabola: Bench):
+def test_a_trial_that_is_pruned_measures_no_line(parabola: PreparedWorkload):
     trial = train(parabola, config=EMA, recorder=Recorder(prune_at=20))
     assert trial.outcome.ending == "pruned"
     assert trial.run.average_line == []

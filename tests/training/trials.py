@@ -20,8 +20,8 @@ from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.groups import GroupValues
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
-from tuner.training.loop import Outcome, Train, run_trial, train_workload
-from tuner.training.prepared_workload import Bench
+from tuner.training.loop import TrainingLoop, TrialResult, run_trial, train_workload
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
 from tuner.training.workload import Batch, Data
@@ -58,8 +58,8 @@ class Droopy(Line):
         return nn.Sequential(nn.Linear(2, 32), nn.Dropout(0.5), nn.Linear(32, 1))
 
 
-def bench_of(workload: Any, precision: str = "float32") -> Bench:
-    return Bench.prepare(workload, CPU, precision)
+def prepare_workload(workload: Any, precision: str = "float32") -> PreparedWorkload:
+    return PreparedWorkload.prepare(workload, CPU, precision)
 
 
 def make_spec(steps: int = 40, evaluations: int = 4, **tables: Any) -> StudySpec:
@@ -141,7 +141,7 @@ class Recorder:
 class Trial:
     """A trial that has left its loop."""
 
-    outcome: Outcome
+    outcome: TrialResult
     run: Run
     recorder: Recorder
 
@@ -168,7 +168,7 @@ class Trial:
 
 
 def train(
-    loop: Train | Bench,
+    loop: TrainingLoop | PreparedWorkload,
     spec: StudySpec | None = None,
     config: TrialConfig | None = None,
     recorder: Recorder | None = None,
@@ -186,13 +186,13 @@ def train(
         at_most=at_most,
     )
     recorder.run = run
-    if isinstance(loop, Bench):
-        loop = partial(train_workload, bench=loop)
+    if isinstance(loop, PreparedWorkload):
+        loop = partial(train_workload, prepared=loop)
     return Trial(run_trial(loop, run), run, recorder)
 
 
 def stop_and_go(
-    loop: Train | Bench,
+    loop: TrainingLoop | PreparedWorkload,
     step: int,
     spec: StudySpec | None = None,
     config: TrialConfig | None = None,

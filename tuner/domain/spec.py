@@ -50,7 +50,7 @@ def parse_duration(raw: Any) -> Any:
     )
 
 
-class Identity(Frozen):
+class StudySection(Frozen):
     """The ``[study]`` table: what is tuned.
 
     Attributes:
@@ -200,7 +200,7 @@ class StudySpec(Frozen):
             bind the defaults too. None in a file, and in what older versions have stored.
     """
 
-    study: Identity
+    study: StudySection
     budget: Budget = Field(default_factory=lambda: Budget(epochs=10))
     search: Search = Search()
     space: Space = Space()

@@ -96,7 +96,7 @@ class TrialConfig:
         return self.optimizer_values | self.networks.get(network or "", {})
 
     @property
-    def company(self) -> tuple[Hashable, ...]:
+    def fuse_key(self) -> tuple[Hashable, ...]:
         """What trials must have in common to train as one: batch size, and groups of parameters."""
         parts = ((group.name, group.match, group.frozen_until) for group in self.groups)
         return (self.batch_size, *parts)

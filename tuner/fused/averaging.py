@@ -35,7 +35,7 @@ class LaneAveraging:
     ) -> None:
         self._model = model
         self._averages = LaneAverages(configs, total_steps)
-        self._parts = Parts(model.bench, order, model.spec.train.accumulate)
+        self._parts = Parts(model.prepared, order, model.spec.train.accumulate)
         self._start = 0
         self._due: list[bool] = []
         self._shares = torch.empty(0)

@@ -20,7 +20,7 @@ from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
 from tuner.training.device import autocast, free_bytes, is_out_of_memory
 from tuner.training.loop import WorkloadLoop, run_trial
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.rehearsal import CohortRehearsal, Rehearsal, default_configs
 from tuner.training.run import Run
 from tuner.training.seeds import undisturbed
@@ -66,7 +66,7 @@ class Work:
 
 
 def calibrate(
-    bench: Bench,
+    prepared: PreparedWorkload,
     spec: StudySpec,
     work: Work,
     refusals: Refusals,
@@ -75,7 +75,7 @@ def calibrate(
     """Finds out how trials train fastest here: with how many lanes, traced or compiled.
 
     Args:
-        bench: The workload on its device.
+        prepared: The workload on its device.
         spec: The study, resolved.
         work: What there is to do.
         refusals: Tells which trials cannot train as lanes.
@@ -85,9 +85,9 @@ def calibrate(
     Returns:
         The plan, and the model that it was measured with, unless it is one trial at a time.
     """
-    calibration = _Calibration(bench, spec, work, refusals, known)
+    calibration = _Calibration(prepared, spec, work, refusals, known)
     try:
-        with undisturbed(bench.device):
+        with undisturbed(prepared.device):
             plan = calibration.choose()
     except KeyboardInterrupt:
         raise
@@ -98,9 +98,11 @@ def calibrate(
     return plan, calibration.models.get((plan.lanes, plan.compiled))
 
 
-def warm_up(bench: Bench, spec: StudySpec, plan: FusePlan, refusals: Refusals) -> FusedModel:
+def warm_up(
+    prepared: PreparedWorkload, spec: StudySpec, plan: FusePlan, refusals: Refusals
+) -> FusedModel:
     """Returns the model for a plan that was made before, compiled where that is planned."""
-    calibration = _Calibration(bench, spec, Work(plan.trials, 0, str(plan.lanes)), refusals)
+    calibration = _Calibration(prepared, spec, Work(plan.trials, 0, str(plan.lanes)), refusals)
     configs, _ = calibration.find_fusable()
     calibration.time_lanes(configs, plan.lanes, compiled=plan.compiled)
     return calibration.models[plan.lanes, plan.compiled]
@@ -109,13 +111,13 @@ def warm_up(bench: Bench, spec: StudySpec, plan: FusePlan, refusals: Refusals) -
 class _Calibration:
     def __init__(
         self,
-        bench: Bench,
+        prepared: PreparedWorkload,
         spec: StudySpec,
         work: Work,
         refusals: Refusals,
         known: Callable[[], FusePlan | None] = lambda: None,
     ) -> None:
-        self._bench, self._spec, self._work = bench, spec, work
+        self._prepared, self._spec, self._work = prepared, spec, work
         self._refusals, self._known = refusals, known
         self.models: dict[tuple[int, bool], FusedModel] = {}
         self._single_s = 0.0
@@ -154,8 +156,8 @@ class _Calibration:
     @property
     def _steps(self) -> float:
         """Steps that are left to this worker."""
-        batch = self._bench.examples_a_step(self._spec.train.batch_sizes[0])
-        epoch_steps = self._bench.train_examples // batch
+        batch = self._prepared.examples_a_step(self._spec.train.batch_sizes[0])
+        epoch_steps = self._prepared.train_examples // batch
         return self._share * self._work.left * self._spec.budget.full_steps(epoch_steps, batch)
 
     def _largest(self) -> tuple[int, str]:
@@ -172,8 +174,8 @@ class _Calibration:
 
     def _count_fitting(self) -> int:
         """Returns for how many lanes there is memory."""
-        free = free_bytes(self._bench.device)
-        return math.floor(min(MOST_LANES, _MEMORY * free / _lane_bytes(self._bench, self._spec)))
+        free = free_bytes(self._prepared.device)
+        return math.floor(min(MOST_LANES, _MEMORY * free / _lane_bytes(self._prepared, self._spec)))
 
     def find_fusable(self) -> tuple[list[TrialConfig], str]:
         """Returns the defaults that can train as one, and why the first other one cannot."""
@@ -185,7 +187,7 @@ class _Calibration:
                 found.append(config)
             else:
                 reason = reason or refusal
-        return [config for config in found if config.company == found[0].company], reason
+        return [config for config in found if config.fuse_key == found[0].fuse_key], reason
 
     def _measure(self, configs: Sequence[TrialConfig], largest: int) -> tuple[int, float]:
         """Returns the number of lanes that is fastest when traced, and the seconds a lane takes."""
@@ -231,9 +233,9 @@ class _Calibration:
     def _time_single(self, config: TrialConfig) -> float:
         """Returns the seconds of a step of one trial."""
         watch = _TrialStopwatch()
-        run = Run(self._spec, config, device=self._bench.device, reporter=watch)
+        run = Run(self._spec, config, device=self._prepared.device, reporter=watch)
         watch.timing = run.timing
-        run_trial(WorkloadLoop(self._bench), run)
+        run_trial(WorkloadLoop(self._prepared), run)
         return watch.step_s
 
     def time_lanes(self, configs: Sequence[TrialConfig], lanes: int, *, compiled: bool) -> float:
@@ -244,7 +246,7 @@ class _Calibration:
             lanes: How many begin.
             compiled: Whether to compile.
         """
-        model = FusedModel(self._bench, self._spec, compiled=compiled)
+        model = FusedModel(self._prepared, self._spec, compiled=compiled)
         self.models[lanes, compiled] = model
         present = self._count_present(lanes)
         try:
@@ -329,12 +331,12 @@ class _CohortStopwatch(_Stopwatch, CohortRehearsal):
     """Times a cohort."""
 
 
-def _lane_bytes(bench: Bench, spec: StudySpec) -> float:
+def _lane_bytes(prepared: PreparedWorkload, spec: StudySpec) -> float:
     """Returns about how much memory a lane takes: what it keeps, and what a step needs."""
-    size = bench.examples_a_step(max(spec.train.batch_sizes, key=bench.examples_a_step))
+    size = prepared.examples_a_step(max(spec.train.batch_sizes, key=prepared.examples_a_step))
     size = math.ceil(size / spec.train.accumulate)
-    batch = bench.batch(torch.arange(size, device=bench.device))
-    model = bench.build_model(spec.search.seed)
+    batch = prepared.batch(torch.arange(size, device=prepared.device))
+    model = prepared.build_model(spec.search.seed)
     saved: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -343,9 +345,9 @@ def _lane_bytes(bench: Bench, spec: StudySpec) -> float:
 
     with (
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-        autocast(bench.precision, bench.device),
+        autocast(prepared.precision, prepared.device),
     ):
-        bench.loss(model, batch)
+        prepared.loss(model, batch)
     own = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     # Parameters, two buffers, slow weights, gradients, and as much again in between.
     return 8.0 * own + 3.0 * sum(saved.values())

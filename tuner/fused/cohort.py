@@ -17,7 +17,7 @@ from tuner.fused.twin import Twin
 from tuner.optim.groups import check_groups
 from tuner.training.checkpoint_state import fitting
 from tuner.training.evaluations import PLACES
-from tuner.training.loop import Ending, Outcome
+from tuner.training.loop import Ending, TrialResult
 from tuner.training.reporting import CohortReporter, Evaluation, StaleCheckpointError
 from tuner.training.seeds import (
     BatchOrder,
@@ -35,7 +35,7 @@ _LOSSES_KEPT = 1024
 
 def train_cohort(
     model: FusedModel, starts: Sequence[LaneStart], reporter: CohortReporter
-) -> list[Outcome]:
+) -> list[TrialResult]:
     """Trains trials as one, each from where it stands to its end.
 
     Args:
@@ -80,14 +80,14 @@ class Cohort:
         at_most: int | None = None,
         twin: Twin | None = None,
     ) -> None:
-        bench, configs = model.bench, [start.config for start in starts]
+        prepared, configs = model.prepared, [start.config for start in starts]
         check_together(starts)
         check_groups(model.layout.names, configs[0].groups)
-        batch_size = bench.examples_a_step(configs[0].batch_size)
+        batch_size = prepared.examples_a_step(configs[0].batch_size)
         self._model, self._reporter, self._twin = model, reporter, twin
         self._steps = Steps(model.spec.budget, batch_size, at_most, capped=False)
-        self._steps.measure(bench.train_examples // batch_size)
-        self._order = BatchOrder(bench.train_examples, batch_size, model.seed, bench.device)
+        self._steps.measure(prepared.train_examples // batch_size)
+        self._order = BatchOrder(prepared.train_examples, batch_size, model.seed, prepared.device)
         self._lanes = [Lane(model.spec, start) for start in starts]
         self._evaluated = 0
         self.timing = Timing()
@@ -170,7 +170,7 @@ class Cohort:
             WorkloadError: If the lane is over, so that its place may be another's.
         """
         own = self._lanes[lane]
-        if own.outcome not in (None, Outcome(Ending.INTERRUPTED)):
+        if own.outcome not in (None, TrialResult(Ending.INTERRUPTED)):
             raise WorkloadError(f"Lane {lane} is over: it has nothing to go on from.")
         row = self._rows.index(lane)
         tensors = zip(self._state.names, self._state.tensors, strict=True)
@@ -182,7 +182,7 @@ class Cohort:
             "losses": self._joined_losses()[:, row].cpu().clone(),
             "steps": self._steps.state_dict(),
             "evaluated": self._evaluated,
-            "rng": random_state(self._model.bench.device),
+            "rng": random_state(self._model.prepared.device),
             "timing": self.timing.state_dict(),
         }
 
@@ -204,7 +204,7 @@ class Cohort:
             self._state.load([state["tensors"] for state in states])
             self._losses = [torch.stack([state["losses"] for state in states], 1).to(self._device)]
         with fitting("the sources of randomness"):
-            restore_random_state(first["rng"], self._model.bench.device)
+            restore_random_state(first["rng"], self._model.prepared.device)
 
     # Training.
 
@@ -212,7 +212,7 @@ class Cohort:
     def _is_over(self) -> bool:
         return all(self._lanes[index].outcome is not None for index in self._rows)
 
-    def train(self) -> list[Outcome]:
+    def train(self) -> list[TrialResult]:
         """Trains all lanes from where they stand to their ends.
 
         Returns:
@@ -232,12 +232,12 @@ class Cohort:
                 if steps.leave() or self._is_over:
                     break
                 if not self._reporter.advance(steps.taken):
-                    self._end(Outcome(Ending.INTERRUPTED))
+                    self._end(TrialResult(Ending.INTERRUPTED))
             self._compare_averages()
-        self._end(Outcome(Ending.COMPLETE))
+        self._end(TrialResult(Ending.COMPLETE))
         return [lane.outcome for lane in self._lanes if lane.outcome is not None]
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: TrialResult) -> None:
         for index in self.alive:
             self._lanes[index].outcome = outcome
 
@@ -246,7 +246,7 @@ class Cohort:
         number, twin = self.taken, self._twin
         if twin is not None and not twin.done and number == twin.at:
             configs = [self._lanes[index].config for index in self._rows]
-            batch = self._model.bench.batch(self._order(number))
+            batch = self._model.prepared.batch(self._order(number))
             with self.timing.evaluation():
                 twin.compare(
                     self._model,
@@ -261,7 +261,7 @@ class Cohort:
     def _step(self, number: int) -> None:
         if number >= self._until:
             self._tabulate(number)
-        batch = self._model.bench.batch(self._order(number))
+        batch = self._model.prepared.batch(self._order(number))
         coefficients = self._table[number - self._since]
         self._losses.append(self._fused(self._state, coefficients, batch, self._muon))
         self._averaging.follow(self._state, number)
@@ -333,7 +333,7 @@ class Cohort:
                 return True
             finite[-1] = False
         step = taken - (len(history) - 1 - finite.index(False))
-        lane.outcome = Outcome(Ending.DIVERGED, diverged_step=step)
+        lane.outcome = TrialResult(Ending.DIVERGED, diverged_step=step)
         self._reporter.diverged(index, step)
         return False
 
@@ -347,7 +347,7 @@ class Cohort:
                     lane = self._lanes[index]
                     cut |= lane.observe(evaluation.metrics[metric], self.taken)
                     if not goes_on[index]:
-                        lane.outcome = Outcome(Ending.PRUNED)
+                        lane.outcome = TrialResult(Ending.PRUNED)
         if self.alive and self.taken < self.total_steps:
             self._compact()
             if cut:
@@ -367,7 +367,7 @@ class Cohort:
 
     @property
     def _device(self) -> torch.device:
-        return self._model.bench.device
+        return self._model.prepared.device
 
     def _tabulate(self, start: int) -> None:
         """Works out the coefficients of the steps to come."""

@@ -29,7 +29,7 @@ from tuner.optim.groups import check_groups, optimizable, sparse_parameters, tra
 from tuner.training.device import autocast, cast
 from tuner.training.loop import WorkloadLoop, run_trial
 from tuner.training.module_modes import evaluating
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.rehearsal import CohortRehearsal, Rehearsal
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
@@ -63,12 +63,12 @@ class Refusals:
     workload keeps in Python, or draws there, such a trial could miss; it is looked for.
 
     Args:
-        bench: The workload on its device.
+        prepared: The workload on its device.
         spec: The study, resolved.
     """
 
-    def __init__(self, bench: Bench, spec: StudySpec) -> None:
-        self._bench, self._spec = bench, spec
+    def __init__(self, prepared: PreparedWorkload, spec: StudySpec) -> None:
+        self._prepared, self._spec = prepared, spec
         self._unfit: dict[tuple[str, tuple[Hashable, ...]], str | None] = {}
         self._unlike: dict[Hashable, str | None] = {}
 
@@ -80,22 +80,22 @@ class Refusals:
         """
         reason = _unknown(config)
         if reason is None:
-            kind = (config.optimizer, config.company)
+            kind = (config.optimizer, config.fuse_key)
             if kind not in self._unfit:
-                with _quietly(self._bench):
+                with _quietly(self._prepared):
                     self._unfit[kind] = self._find_unfit(config)
             reason = self._unfit[kind]
         if reason is None:
-            _, *groups = config.company
+            _, *groups = config.fuse_key
             if (key := tuple(groups)) not in self._unlike:
-                with _quietly(self._bench):
+                with _quietly(self._prepared):
                     self._unlike[key] = self._try_lanes(config)
             reason = self._unlike[key]
         return reason
 
     def _find_unfit(self, config: TrialConfig) -> str | None:
         """Tells why the model cannot be trained so at all, or not by lanes."""
-        model = self._bench.build_model(self._spec.search.seed)
+        model = self._prepared.build_model(self._spec.search.seed)
         if sparse_parameters(model):
             return "the model has sparse gradients"
         for name, parameter in trainable(model).items():
@@ -126,21 +126,21 @@ class Refusals:
 
     def _find_unlike(self, config: TrialConfig) -> str | None:
         """Tells what comes out otherwise by lanes."""
-        bench, tolerance = _shrink(self._bench, torch.float64), _EXACT
+        prepared, tolerance = _shrink(self._prepared, torch.float64), _EXACT
         try:
-            alone = _train_alone(bench, self._spec, config)
+            alone = _train_alone(prepared, self._spec, config)
         except Exception:  # noqa: BLE001 (tried again, and then told)
             # It has tensors of its own, whose type is fixed.
-            bench, tolerance = _shrink(self._bench), _ROUGH
+            prepared, tolerance = _shrink(self._prepared), _ROUGH
             try:
-                alone = _train_alone(bench, self._spec, config)
+                alone = _train_alone(prepared, self._spec, config)
             except Exception as error:  # noqa: BLE001 (a workload raises anything)
                 return f"trying it has raised {_tell(error)}"
         try:
-            reason = _find_peculiarity(bench)
+            reason = _find_peculiarity(prepared)
             if reason is not None:
                 return reason
-            together = _train_together(bench, self._spec, config)
+            together = _train_together(prepared, self._spec, config)
         except Exception as error:  # noqa: BLE001 (a workload raises anything)
             return f"the model cannot be stacked: {_tell(error)}"
         for name, expected in alone.items():
@@ -167,9 +167,9 @@ def _unknown(config: TrialConfig) -> str | None:
 
 
 @contextlib.contextmanager
-def _quietly(bench: Bench) -> Iterator[None]:
+def _quietly(prepared: PreparedWorkload) -> Iterator[None]:
     """Has what is tried draw and warn for nobody; warnings show where it trains."""
-    with undisturbed(bench.device), warnings.catch_warnings():
+    with undisturbed(prepared.device), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
@@ -182,20 +182,20 @@ def _tell(error: BaseException) -> str:
 # Trying.
 
 
-def _shrink(bench: Bench, dtype: torch.dtype | None = None) -> Bench:
-    """Returns a bench with a few examples from all over its data, which may be cast."""
+def _shrink(prepared: PreparedWorkload, dtype: torch.dtype | None = None) -> PreparedWorkload:
+    """Returns a workload with a few examples from all over its data, which may be cast."""
 
     def take(tensor: torch.Tensor, rows: int) -> torch.Tensor:
         few = tensor[:: max(1, len(tensor) // rows)][:rows].clone()
         return few if dtype is None else cast(few, dtype)
 
     return dataclasses.replace(
-        bench,
+        prepared,
         data=Data(
-            train=tuple(take(tensor, _BATCHES * _ROWS) for tensor in bench.data.train),
-            val=tuple(take(tensor, _PARTS * _ROWS) for tensor in bench.data.val),
+            train=tuple(take(tensor, _BATCHES * _ROWS) for tensor in prepared.data.train),
+            val=tuple(take(tensor, _PARTS * _ROWS) for tensor in prepared.data.val),
         ),
-        precision=bench.precision if dtype is None else "float64",
+        precision=prepared.precision if dtype is None else "float64",
         evaluation_rows=_ROWS,
     )
 
@@ -217,23 +217,27 @@ def _pair(config: TrialConfig, examples: int) -> list[TrialConfig]:
     ]
 
 
-def _train_alone(bench: Bench, spec: StudySpec, config: TrialConfig) -> dict[str, float]:
+def _train_alone(
+    prepared: PreparedWorkload, spec: StudySpec, config: TrialConfig
+) -> dict[str, float]:
     """Returns what models come to one after the other, by name."""
     found: dict[str, float] = {}
-    for one in _pair(config, bench.train_examples):
+    for one in _pair(config, prepared.train_examples):
         reporter = Rehearsal()
-        run = Run(spec, one, device=bench.device, reporter=reporter, at_most=_STEPS)
-        run_trial(WorkloadLoop(bench), run)
+        run = Run(spec, one, device=prepared.device, reporter=reporter, at_most=_STEPS)
+        run_trial(WorkloadLoop(prepared), run)
         last = reporter.evaluations[-1] if reporter.evaluations else None
         found |= _name(one, last, run.take_logged())
     return found
 
 
-def _train_together(bench: Bench, spec: StudySpec, config: TrialConfig) -> dict[str, float]:
+def _train_together(
+    prepared: PreparedWorkload, spec: StudySpec, config: TrialConfig
+) -> dict[str, float]:
     """Returns what they come to as lanes."""
     plain = spec.model_copy(update={"space": spec.space.model_copy(update={"optimizers": _PAIR})})
-    configs, reporter = _pair(config, bench.train_examples), CohortRehearsal()
-    model = FusedModel(bench, plain)
+    configs, reporter = _pair(config, prepared.train_examples), CohortRehearsal()
+    model = FusedModel(prepared, plain)
     cohort = Cohort(model, [LaneStart(one) for one in configs], reporter, at_most=_STEPS)
     cohort.train()
     found: dict[str, float] = {}
@@ -253,23 +257,23 @@ def _name(
 # Looking.
 
 
-def _find_peculiarity(bench: Bench) -> str | None:
+def _find_peculiarity(prepared: PreparedWorkload) -> str | None:
     """Tells what a step does that a function of tensors cannot, or that lanes do not do."""
-    model = bench.build_model(0)
+    model = prepared.build_model(0)
     for name, parameter in trainable(model).items():
         if parameter._backward_hooks:  # noqa: SLF001 (torch tells of hooks in no other way)
             return f"a hook is on the gradient of {name}"
     trained = set(trainable(model))
-    reachable = Reachable({"the workload": bench.workload, "the model": model})
+    reachable = Reachable({"the workload": prepared.workload, "the model": model})
     known: dict[str, Any] = {}
     for turn in range(3):
         drawn = _drawn_outside_torch()
-        rows = torch.arange(min(_ROWS, bench.train_examples), device=bench.device)
-        with autocast(bench.precision, bench.device):
-            loss = bench.loss(model, bench.batch(rows))
+        rows = torch.arange(min(_ROWS, prepared.train_examples), device=prepared.device)
+        with autocast(prepared.precision, prepared.device):
+            loss = prepared.loss(model, prepared.batch(rows))
         loss.backward()
-        with evaluating(model), torch.no_grad(), autocast(bench.precision, bench.device):
-            bench.metrics(model, next(bench.chunks())[0])
+        with evaluating(model), torch.no_grad(), autocast(prepared.precision, prepared.device):
+            prepared.metrics(model, next(prepared.chunks())[0])
         if _drawn_outside_torch() != drawn:
             return "it draws random numbers by Python or NumPy: draw them by torch"
         before, known = known, reachable.values()

@@ -12,7 +12,7 @@ from tuner.errors import SpecError
 from tuner.fused.coefficients import Cut
 from tuner.optim.schedules import build_plateau
 from tuner.training.checkpoint_state import check_lane, fitting
-from tuner.training.loop import Outcome
+from tuner.training.loop import TrialResult
 from tuner.training.reporting import StaleCheckpointError
 
 
@@ -55,7 +55,7 @@ class Lane:
         self.config = start.config
         self.cuts: list[Cut] = []
         self.logged: list[tuple[int, str, float]] = []
-        self.outcome: Outcome | None = None
+        self.outcome: TrialResult | None = None
         self.average_line: list[tuple[float, float]] = []
         self._plateau = build_plateau(
             start.config.schedule,
@@ -109,7 +109,7 @@ def check_together(starts: Sequence[LaneStart]) -> None:
         raise SpecError("A cohort needs at least one trial.")
     sizes = {start.config.batch_size for start in starts}
     taken = {start.state and start.state["steps"]["done"] for start in starts}
-    if len({start.config.company for start in starts}) > 1 or len(taken) > 1:
+    if len({start.config.fuse_key for start in starts}) > 1 or len(taken) > 1:
         raise SpecError(
             f"The trials of a cohort have batch sizes {', '.join(sorted(map(str, sizes)))} and "
             f"{len(taken)} numbers of steps taken: put those together that have both in common, "

@@ -26,7 +26,7 @@ from tuner.fused.update_rules import RULES, Kind
 from tuner.fused.yellowfin import new_measurements
 from tuner.optim.build import build_optimizer
 from tuner.optim.groups import describe_groups
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.seeds import derive_seed, seeded
 
 _WINDOW = 64
@@ -93,20 +93,22 @@ class FusedModel:
     """What all cohorts of a study share.
 
     Args:
-        bench: The workload on its device.
+        prepared: The workload on its device.
         spec: The study, resolved.
         compiled: Whether to compile steps.
 
     Attributes:
-        bench: The workload on its device.
+        prepared: The workload on its device.
         spec: The study.
         seed: The seed of initialisation, data order and dropout.
         layout: Where the parameters of a lane lie.
         compiler: What compiles; it says whether that works here.
     """
 
-    def __init__(self, bench: Bench, spec: StudySpec, *, compiled: bool = False) -> None:
-        self.bench, self.spec = bench, spec
+    def __init__(
+        self, prepared: PreparedWorkload, spec: StudySpec, *, compiled: bool = False
+    ) -> None:
+        self.prepared, self.spec = prepared, spec
         self.seed = spec.search.seed
         self.compiler = Compiler(compiled)
         self._model = self._build()
@@ -116,18 +118,18 @@ class FusedModel:
         self._steps: dict[tuple[tuple[Segment, ...], tuple[Segment, ...], Family], Step] = {}
         # Not compiled: evaluations are few, and gain little.
         self._metrics = FusedMetrics(
-            bench.workload, self._build(), Compiler(enabled=False), precision=bench.precision
+            prepared.workload, self._build(), Compiler(enabled=False), precision=prepared.precision
         )
 
     def _build(self) -> nn.Module:
         """Returns a new model, as trials begin with; a copy may refer to what it is copied from."""
-        with seeded(derive_seed(self.seed, "init"), self.bench.device):
-            return widen_norms(self.bench.build_model(self.seed))
+        with seeded(derive_seed(self.seed, "init"), self.prepared.device):
+            return widen_norms(self.prepared.build_model(self.seed))
 
     @functools.cached_property
     def norms(self) -> FusedNorms:
         """What measures statistics of BatchNorm anew."""
-        return FusedNorms(self.bench.workload, self._build(), self.bench.precision)
+        return FusedNorms(self.prepared.workload, self._build(), self.prepared.precision)
 
     def family(self, configs: Iterable[TrialConfig]) -> Family:
         """Returns what a cohort's steps are made for: all that the study may need."""
@@ -142,7 +144,9 @@ class FusedModel:
     def tables(self, configs: list[TrialConfig], total_steps: int) -> LaneTables:
         """Returns what trials train with."""
         train = self.spec.train
-        epoch_steps = self.bench.train_examples // self.bench.examples_a_step(configs[0].batch_size)
+        epoch_steps = self.prepared.train_examples // self.prepared.examples_a_step(
+            configs[0].batch_size
+        )
         return LaneTables(
             self._model,
             configs,
@@ -192,17 +196,17 @@ class FusedModel:
         key = (segments, matrices, family)
         if key not in self._steps:
             step = FusedStep(
-                self.bench.workload,
+                self.prepared.workload,
                 self._model,
                 segments,
                 family.kinds,
                 self.compiler,
                 matrices=matrices,
                 grad_clip=self.spec.train.grad_clip,
-                precision=self.bench.precision,
+                precision=self.prepared.precision,
                 accumulate=self.spec.train.accumulate,
             )
-            self._steps[key] = captured(step, self.bench.device)
+            self._steps[key] = captured(step, self.prepared.device)
         return self._steps[key]
 
     def evaluate(
@@ -218,7 +222,7 @@ class FusedModel:
             The names, and float64 of shape (metrics, lanes), still on the device.
         """
         parts = []
-        for chunk, share in self.bench.chunks():
+        for chunk, share in self.prepared.chunks():
             parts.append(self._metrics(state, chunk) * share)
             on_chunk()
         return self._metrics.names, torch.stack(parts).sum(0)

@@ -15,7 +15,7 @@ from tuner.domain.catalog import schedule_functions as shapes
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.catalog.schedules import (
     SCHEDULES,
-    Course,
+    ScheduleFn,
     ScheduleRow,
     Shape,
     as_numbers,
@@ -106,7 +106,7 @@ def _momenta(
     return momenta
 
 
-def _evaluate(courses: Sequence[Course], at: NDArray[np.int64]) -> Numbers:
+def _evaluate(courses: Sequence[ScheduleFn], at: NDArray[np.int64]) -> Numbers:
     steps = at.tolist()
     return np.array([[course(step) for step in steps] for course in courses])
 

@@ -17,7 +17,7 @@ from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
 from tuner.fused.lane_state import LaneState
 from tuner.fused.model import Family, FusedModel
-from tuner.optim.composite import JointOptimizer
+from tuner.optim.composite import CompositeOptimizer
 from tuner.optim.groups import trainable
 from tuner.training.loop import Step, WorkloadLoop, run_trial
 from tuner.training.rehearsal import Rehearsal
@@ -98,7 +98,7 @@ class Twin:
             ApartError: If the lane's step is another than its twin's.
         """
         row = derive_seed(model.seed, "twin's lane") % len(configs)
-        with undisturbed(model.bench.device), torch.enable_grad():
+        with undisturbed(model.prepared.device), torch.enable_grad():
             if not self._catch_up(model, configs[row], alive):
                 return
             self.done = True
@@ -117,8 +117,8 @@ class Twin:
         if self.at == 0:
             return True
         follower = _Follower(self.at, alive)
-        run = Run(model.spec, config, device=model.bench.device, reporter=follower)
-        run_trial(WorkloadLoop(model.bench), run)
+        run = Run(model.spec, config, device=model.prepared.device, reporter=follower)
+        run_trial(WorkloadLoop(model.prepared), run)
         return not follower.stopped
 
 
@@ -165,7 +165,7 @@ class _Comparison:
 
     def find_difference(self) -> str | None:
         """Tells how the steps differ; two that are not finite do not."""
-        own, precision = self._state.p[self._row], self._model.bench.precision
+        own, precision = self._state.p[self._row], self._model.prepared.precision
         first = self._alone(own, 1.0)
         largest = float(first.update[: len(own)].abs().max())
         if not (math.isfinite(largest) and largest > 0):
@@ -192,10 +192,10 @@ class _Comparison:
 
     def _alone(self, p: Tensor, rate: float) -> Moved:
         """Has a model with these parameters take the step."""
-        bench, state = self._model.bench, self._state
-        run = Run(self._model.spec, self._at(rate), device=bench.device, reporter=Rehearsal())
+        prepared, state = self._model.prepared, self._state
+        run = Run(self._model.spec, self._at(rate), device=prepared.device, reporter=Rehearsal())
         run.measure(self._total)  # of no account to plain gradient descent
-        model = bench.build_model(self._model.seed)
+        model = prepared.build_model(self._model.seed)
         parameters = trainable(model)
         with torch.no_grad():
             for name, part in self._model.layout.split(p).items():
@@ -203,10 +203,10 @@ class _Comparison:
             for name, buffer in model.named_buffers():
                 buffer.copy_(state.buffers[name][self._row])
         optimizer = run.optimizer(model)
-        if isinstance(optimizer, JointOptimizer):
+        if isinstance(optimizer, CompositeOptimizer):
             optimizer.thaw(self._number / self._total)
-        with seeded(self._seed, bench.device):
-            loss = Step(run, bench, model, optimizer)(self._batch)
+        with seeded(self._seed, prepared.device):
+            loss = Step(run, prepared, model, optimizer)(self._batch)
         after = torch.cat([parameters[name].detach().reshape(-1) for name in parameters])
         return Moved(
             self._join(after - p, dict(model.named_buffers())), loss.detach().double().reshape(())
@@ -217,10 +217,10 @@ class _Comparison:
         model, row = self._model, self._row
         tables = model.tables([self._at(rate)] * self._lanes, self._total)
         table = tables.rows(self._number, self._number + 1, dtype=self._state.p.dtype)
-        coefficients = table[0].to(model.bench.device)
+        coefficients = table[0].to(model.prepared.device)
         copy = self._state.replace([tensor.clone() for tensor in self._state.tensors])
         step = model.step(tables, self._family, self._number)
-        with seeded(self._seed, model.bench.device), torch.no_grad():
+        with seeded(self._seed, model.prepared.device), torch.no_grad():
             losses = step(copy, coefficients, self._batch, 0)
         buffers = {name: buffer[row] for name, buffer in copy.buffers.items()}
         update = self._join(copy.p[row] - self._state.p[row], buffers)

@@ -1,13 +1,13 @@
 """What builds optimizers and schedules from catalog rows, and updates parameters."""
 
 from tuner.optim.build import build_optimizer
-from tuner.optim.composite import JointOptimizer
+from tuner.optim.composite import CompositeOptimizer
 from tuner.optim.lookahead import Lookahead
 from tuner.optim.schedules import Schedule, build_schedule
 from tuner.optim.yellowfin import YellowFin
 
 __all__ = [
-    "JointOptimizer",
+    "CompositeOptimizer",
     "Lookahead",
     "Schedule",
     "YellowFin",

@@ -16,7 +16,7 @@ from tuner.domain.catalog.dimensions import Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.groups import GroupValues, group_settings
 from tuner.errors import SpecError, WorkloadError
-from tuner.optim.composite import FrozenGroup, JointOptimizer
+from tuner.optim.composite import CompositeOptimizer, FrozenGroup
 from tuner.optim.groups import (
     Block,
     optimizable,
@@ -54,7 +54,7 @@ def build_optimizer(
         network: What its loop calls the model, which patterns of groups then begin with.
 
     Returns:
-        A torch optimizer; a :class:`JointOptimizer` where the row names a helper and the model
+        A torch optimizer; a :class:`CompositeOptimizer` where the row names a helper and the model
         has parameters for both, or a group is frozen.
 
     Raises:
@@ -96,7 +96,7 @@ def build_optimizer(
             _refuse_thawing(parts[-1], row.name, model)
     if len(parts) == 1 and not frozen:
         return parts[0]
-    return JointOptimizer(parts, frozen)
+    return CompositeOptimizer(parts, frozen)
 
 
 def _select(

@@ -29,7 +29,7 @@ class FrozenGroup:
         return float(self.group["frozen_until"])
 
 
-class JointOptimizer(torch.optim.Optimizer):
+class CompositeOptimizer(torch.optim.Optimizer):
     """Several optimizers over disjoint parameters, stepped as one.
 
     Its parameter groups are those of its parts, the same objects, so that a scheduler that
@@ -47,7 +47,7 @@ class JointOptimizer(torch.optim.Optimizer):
         self, parts: Sequence[torch.optim.Optimizer], frozen: Sequence[FrozenGroup] = ()
     ) -> None:
         if not parts:
-            raise ValueError("JointOptimizer needs at least one optimizer, got none.")
+            raise ValueError("CompositeOptimizer needs at least one optimizer, got none.")
         self.parts = tuple(parts)
         self.frozen = sorted(frozen, key=lambda waiting: waiting.until)
         self._thawed = 0
@@ -125,4 +125,4 @@ class JointOptimizer(torch.optim.Optimizer):
         self._share_groups()
 
     def __repr__(self) -> str:
-        return f"JointOptimizer({', '.join(type(part).__name__ for part in self.parts)})"
+        return f"CompositeOptimizer({', '.join(type(part).__name__ for part in self.parts)})"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tuner.optim.composite import JointOptimizer
+from tuner.optim.composite import CompositeOptimizer
 from tuner.optim.lookahead import Lookahead
 
 
@@ -31,7 +31,7 @@ def evaluation_mode(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[Non
 def parts_of(optimizer: torch.optim.Optimizer) -> Iterator[Any]:
     """Yields the optimizers that one is made of, itself if it is made of no others."""
     match optimizer:
-        case JointOptimizer():
+        case CompositeOptimizer():
             for part in optimizer.parts:
                 yield from parts_of(part)
         case Lookahead():

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from tuner.domain.catalog.calls import OTHERS, Parameters, rate_key
 from tuner.domain.groups import REST, GroupValues, assign_group, unmatched
 from tuner.errors import WorkloadError
-from tuner.optim.composite import JointOptimizer
+from tuner.optim.composite import CompositeOptimizer
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     What counts as a group's parameters are the numbers that train, be it later.
     Where the optimizer tunes its own, ``lr`` is the factor on it, and there is no momentum.
     """
-    frozen = optimizer.frozen if isinstance(optimizer, JointOptimizer) else []
+    frozen = optimizer.frozen if isinstance(optimizer, CompositeOptimizer) else []
     return [
         {
             "name": group.get("name", REST),

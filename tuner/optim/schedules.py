@@ -14,12 +14,12 @@ from tuner.domain.catalog.dimensions import Value
 from tuner.domain.catalog.schedule_functions import set_momentum, warm_momentum
 from tuner.domain.catalog.schedules import (
     SCHEDULES,
-    Course,
+    ScheduleFn,
     as_numbers,
     count_epochs,
     count_patience,
 )
-from tuner.optim.composite import JointOptimizer
+from tuner.optim.composite import CompositeOptimizer
 
 Direction = Literal["minimize", "maximize"]
 
@@ -118,8 +118,8 @@ class Schedule(LRScheduler):
         self,
         optimizer: torch.optim.Optimizer,
         total_steps: int,
-        factor: Course,
-        momentum: Course | None = None,
+        factor: ScheduleFn,
+        momentum: ScheduleFn | None = None,
         plateau: Plateau | None = None,
         *,
         clock: Callable[[], int] | None = None,
@@ -148,7 +148,7 @@ class Schedule(LRScheduler):
             super().step(epoch)  # It warns where the order of calls skips the first step.
         else:
             self.last_epoch = self._clock()
-        if isinstance(self.optimizer, JointOptimizer):
+        if isinstance(self.optimizer, CompositeOptimizer):
             self.optimizer.thaw(self.last_epoch / self._total_steps)
         self.adopt()
 

@@ -76,13 +76,13 @@ class Proposer:
     def propose_many(self, count: int) -> list[FrozenTrial]:
         """Returns trials for the store to start and train together, learnt from the same past.
 
-        All have the company of the first one drawn (see :class:`TrialConfig`).
+        All have the fuse key of the first one drawn (see :class:`TrialConfig`).
 
         Args:
             count: How many, at least 1.
 
         Returns:
-            As many, or fewer where hardly any draw has that company, or few are left to try.
+            As many, or fewer where hardly any draw has that fuse key, or few are left to try.
 
         Raises:
             ExhaustedError: If nothing is left to try.
@@ -93,8 +93,10 @@ class Proposer:
         else:
             drawn = self._untried(self._draw_one_by_one())
         first = next(drawn)
-        company = self._company(first)
-        others = (t for t in itertools.islice(drawn, _DRAWS * count) if self._company(t) == company)
+        fuse_key = self._fuse_key(first)
+        others = (
+            t for t in itertools.islice(drawn, _DRAWS * count) if self._fuse_key(t) == fuse_key
+        )
         return [first, *itertools.islice(others, count - 1)]
 
     def _untried(self, drawn: Iterator[FrozenTrial]) -> Iterator[FrozenTrial]:
@@ -158,8 +160,8 @@ class Proposer:
             return f"search.sampler = {sampler!r} is through with what it searches"
         return f"search.sampler = {sampler!r} proposes nothing that has not been tried"
 
-    def _company(self, trial: FrozenTrial) -> tuple[Hashable, ...]:
-        return self._decoder.decode(Proposal(trial.params)).company
+    def _fuse_key(self, trial: FrozenTrial) -> tuple[Hashable, ...]:
+        return self._decoder.decode(Proposal(trial.params)).fuse_key
 
     def suggest(self, name: str, axis: Dimension) -> tuple[Value, BaseDistribution]:
         """Returns a hyperparameter that a training loop asks for, drawn with the last proposal.

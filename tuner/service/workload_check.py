@@ -19,7 +19,7 @@ from tuner.errors import SpecError, TunerError, tell_error
 from tuner.training.device import resolve_device
 from tuner.training.forks import ending_forks
 from tuner.training.loop import run_trial, train_workload
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.rehearsal import Rehearsal, prepare, rehearse
 from tuner.training.run import Run
 from tuner.training.workload import load_workload, missing_methods
@@ -121,17 +121,17 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
 
 
 def _check_class(import_string: str, workload: Any, device: torch.device) -> WorkloadCheck:
-    bench = Bench.prepare(workload, device, "float32")
-    spec = _spec_for(import_string, min(32, bench.train_examples))
+    prepared = PreparedWorkload.prepare(workload, device, "float32")
+    spec = _spec_for(import_string, min(32, prepared.train_examples))
     config = decode(spec, default_proposals(spec)[0])
     reporter = Rehearsal()
     run = Run(spec, config, device=device, reporter=reporter)
-    run_trial(partial(train_workload, bench=bench), run)
+    run_trial(partial(train_workload, prepared=prepared), run)
     return WorkloadCheck(
         import_string,
         parameters=run.parameters,
-        train_examples=bench.train_examples,
-        val_examples=len(bench.data.val[0]),
+        train_examples=prepared.train_examples,
+        val_examples=len(prepared.data.val[0]),
         step_s=run.timing.train_s / _STEPS,
         metrics=reporter.evaluations[-1].metrics if reporter.evaluations else {},
     )

@@ -13,7 +13,7 @@ from tuner.domain.states import StudyState
 from tuner.errors import StorageError
 from tuner.store import events
 from tuner.store.connection.database import Database
-from tuner.store.identity import STATE, Present, StudyHandle, lock, look_up, set_attribute
+from tuner.store.identity import STATE, StudyHandle, StudyRow, lock, look_up, set_attribute
 from tuner.store.leases.rows import (
     LEASE_S,
     cut_leases,
@@ -78,13 +78,13 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
         NotFoundError: If the study has been deleted.
     """
     with database.write() as connection:
-        present = lock(connection, study)
-        before = _state_before(present, state)
+        study_row = lock(connection, study)
+        before = _state_before(study_row, state)
         if before is StudyState.RUNNING and find_exhausted(connection, study.uuid) is not None:
             before = StudyState.STOPPED
         if before is state:
             return before
-        set_attribute(connection, present.study_id, STATE, state.value)
+        set_attribute(connection, study_row.study_id, STATE, state.value)
         events.record(connection, study.uuid, _EVENTS[state])
         if state is StudyState.STOPPED:
             stopped = look_up(connection, study)
@@ -95,10 +95,10 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
     return before
 
 
-def _state_before(present: Present, state: StudyState) -> StudyState:
+def _state_before(study_row: StudyRow, state: StudyState) -> StudyState:
     """Returns the state of a study; one that is damaged is another than what it becomes."""
     try:
-        return present.state
+        return study_row.state
     except StorageError:
         return StudyState.RUNNING if state is not StudyState.RUNNING else StudyState.PAUSED
 
@@ -144,29 +144,29 @@ def repair(database: Database, study: StudyHandle, is_dead: Callable[[str], bool
         NotFoundError: If the study has been deleted.
     """
     with database.write() as connection:
-        present = lock(connection, study)
+        study_row = lock(connection, study)
         cut_leases(connection, study.uuid, study.spec.train.stall_s)
-        found = _find_astray(connection, present, is_dead)
-        done = [_describe(seized) for seized in seize(connection, present, found)]
-        done += _fail_unheld(connection, present.study_id, study.uuid)
+        found = _find_astray(connection, study_row, is_dead)
+        done = [_describe(seized) for seized in seize(connection, study_row, found)]
+        done += _fail_unheld(connection, study_row.study_id, study.uuid)
         happened = [(each.number, "repaired", f"{each.action}: {each.detail}") for each in done]
         events.record_all(connection, study.uuid, happened)
     return sorted(done, key=lambda repaired: repaired.number)
 
 
 def _find_astray(
-    connection: sa.Connection, present: Present, is_dead: Callable[[str], bool]
+    connection: sa.Connection, study_row: StudyRow, is_dead: Callable[[str], bool]
 ) -> list[sa.Row[Any]]:
     """Returns the locked leases of trials that are over, or left behind by who held them."""
 
     def is_left(row: sa.Row[Any]) -> bool:
-        free = row.worker_id is None and present.state is not StudyState.STOPPED
+        free = row.worker_id is None and study_row.state is not StudyState.STOPPED
         return not free and is_abandoned(row, is_dead)
 
-    rows = read_leases(connection, present.uuid)
-    running = find_running(connection, present.study_id, [row.number for row in rows])
+    rows = read_leases(connection, study_row.uuid)
+    running = find_running(connection, study_row.study_id, [row.number for row in rows])
     found = [row.number for row in rows if row.number not in running or is_left(row)]
-    locked = lock_leases(connection, present, found)
+    locked = lock_leases(connection, study_row, found)
     return [row for row in locked if row.trial_id is None or is_left(row)]
 
 

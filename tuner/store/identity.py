@@ -59,7 +59,7 @@ class StudyHandle:
 
 
 @dataclass(frozen=True)
-class Present:
+class StudyRow:
     """A study as one transaction sees it.
 
     Attributes:
@@ -119,18 +119,18 @@ class Present:
         return value
 
 
-def look_up(connection: sa.Connection, study: StudyHandle) -> Present:
+def look_up(connection: sa.Connection, study: StudyHandle) -> StudyRow:
     """Returns a study, wherever it is by now.
 
     Raises:
         NotFoundError: If it has been deleted.
     """
     # SQLite gives a deleted study's id to the next one, so the UUID is what counts.
-    present = Present(study.study_id, read_attributes(connection, study.study_id))
-    if present.attributes.get(UUID) == study.uuid and present.is_home:
-        return present
+    study_row = StudyRow(study.study_id, read_attributes(connection, study.study_id))
+    if study_row.attributes.get(UUID) == study.uuid and study_row.is_home:
+        return study_row
     carriers = [
-        Present(study_id, read_attributes(connection, study_id))
+        StudyRow(study_id, read_attributes(connection, study_id))
         for study_id in _find_carriers(connection, study.uuid)
     ]
     complete = [carrier for carrier in carriers if SPEC in carrier.attributes]
@@ -139,7 +139,7 @@ def look_up(connection: sa.Connection, study: StudyHandle) -> Present:
     return max(complete, key=lambda carrier: (carrier.is_home, carrier.study_id))
 
 
-def lock(connection: sa.Connection, study: StudyHandle) -> Present:
+def lock(connection: sa.Connection, study: StudyHandle) -> StudyRow:
     """Holds back other writers to a study until the transaction ends, and returns it.
 
     Raises:
@@ -147,13 +147,13 @@ def lock(connection: sa.Connection, study: StudyHandle) -> Present:
     """
     while True:
         ot.lock_study(connection, study.study_id)
-        present = look_up(connection, study)
-        if present.study_id == study.study_id:
+        study_row = look_up(connection, study)
+        if study_row.study_id == study.study_id:
             break
-        study = replace(study, study_id=present.study_id)
-    if not present.is_home:
-        make_home(connection, present.study_id, study.uuid)
-    return present
+        study = replace(study, study_id=study_row.study_id)
+    if not study_row.is_home:
+        make_home(connection, study_row.study_id, study.uuid)
+    return study_row
 
 
 def is_copy(connection: sa.Connection, study: StudyHandle, home: int) -> bool:

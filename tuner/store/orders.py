@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from tuner.domain.states import StudyState
 from tuner.store.connection.database import Database
 from tuner.store.damage import parse_value
-from tuner.store.identity import HOME, SPEC, STATE, UUID, Present, StudyHandle, look_up
+from tuner.store.identity import HOME, SPEC, STATE, UUID, StudyHandle, StudyRow, look_up
 from tuner.store.leases.rows import count_leases
 from tuner.store.leases.workers import Alive, elapsed_s
 from tuner.store.optuna import tables as ot
@@ -47,29 +47,29 @@ def read_orders(connection: sa.Connection, study: StudyHandle, worker: Alive) ->
             attributes.key.in_((UUID, SPEC, HOME, STATE)),
         )
     ).all()
-    present = Present(study.study_id, {key: _from_json(value) for key, value, _ in rows})
+    study_row = StudyRow(study.study_id, {key: _from_json(value) for key, value, _ in rows})
     asked = any(row_asked for _, _, row_asked in rows)
-    if present.attributes.get(UUID) != study.uuid or not present.is_home:
-        present = look_up(connection, study)
+    if study_row.attributes.get(UUID) != study.uuid or not study_row.is_home:
+        study_row = look_up(connection, study)
         asked = bool(connection.execute(leaving).scalar_one_or_none())
-    return Orders(present.state, is_out_of_time(connection, present, worker), asked)
+    return Orders(study_row.state, is_out_of_time(connection, study_row, worker), asked)
 
 
 def is_used_up(
-    connection: sa.Connection, present: Present, started: int, alive: Alive | None = None
+    connection: sa.Connection, study_row: StudyRow, started: int, alive: Alive | None = None
 ) -> bool:
     """Tells whether a study's budget allows no further trial, or nothing is left to try.
 
     Args:
         connection: Where to ask.
-        present: The study as this transaction sees it.
+        study_row: The study as this transaction sees it.
         started: Trials that have started.
         alive: A worker that lives at this moment.
     """
     return (
-        started >= present.trials
-        or find_exhausted(connection, present.uuid) is not None
-        or is_out_of_time(connection, present, alive)
+        started >= study_row.trials
+        or find_exhausted(connection, study_row.uuid) is not None
+        or is_out_of_time(connection, study_row, alive)
     )
 
 
@@ -97,10 +97,12 @@ def read_exhausted(database: Database, study: StudyHandle) -> str | None:
         return find_exhausted(connection, study.uuid)
 
 
-def is_out_of_time(connection: sa.Connection, present: Present, alive: Alive | None = None) -> bool:
+def is_out_of_time(
+    connection: sa.Connection, study_row: StudyRow, alive: Alive | None = None
+) -> bool:
     """Tells whether a study's wall time is used up; see :func:`is_used_up`."""
-    limit_s = present.wall_time_s
-    return limit_s is not None and elapsed_s(connection, present.uuid, alive)[0] >= limit_s
+    limit_s = study_row.wall_time_s
+    return limit_s is not None and elapsed_s(connection, study_row.uuid, alive)[0] >= limit_s
 
 
 def is_done(database: Database, study: StudyHandle) -> bool:
@@ -110,11 +112,11 @@ def is_done(database: Database, study: StudyHandle) -> bool:
         NotFoundError: If the study has been deleted.
     """
     with database.read() as connection:
-        present = look_up(connection, study)
+        study_row = look_up(connection, study)
         if count_leases(connection, study.uuid):
             return False
-        started = ot.count_trials(connection, present.study_id)
-        return present.state is StudyState.STOPPED or is_used_up(connection, present, started)
+        started = ot.count_trials(connection, study_row.study_id)
+        return study_row.state is StudyState.STOPPED or is_used_up(connection, study_row, started)
 
 
 def read_elapsed_s(database: Database, study: StudyHandle) -> tuple[float, float]:

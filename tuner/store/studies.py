@@ -29,8 +29,8 @@ from tuner.store.identity import (
     HOME,
     SPEC,
     UUID,
-    Present,
     StudyHandle,
+    StudyRow,
     dissolve_copies,
     is_copy,
     lock,
@@ -166,13 +166,13 @@ class Studies:
             NotFoundError: If the study has been deleted.
         """
         with self._database.write() as connection:
-            present = lock(connection, study)
-            spec = _parse(present.attributes[SPEC], f"study {study.name!r}")
+            study_row = lock(connection, study)
+            spec = _parse(study_row.attributes[SPEC], f"study {study.name!r}")
             limits = dict(change(spec.budget))
             if limits:
                 spec = spec.with_budget(spec.budget.model_copy(update=limits))
-                set_attribute(connection, present.study_id, SPEC, spec.to_json())
-        return StudyHandle(study.name, present.study_id, study.uuid, spec)
+                set_attribute(connection, study_row.study_id, SPEC, spec.to_json())
+        return StudyHandle(study.name, study_row.study_id, study.uuid, spec)
 
     def refresh(self, study: StudyHandle) -> StudyHandle:
         """Returns a study as it is now: it may have been extended or renamed.
@@ -181,12 +181,14 @@ class Studies:
             NotFoundError: If it has been deleted.
         """
         with self._database.read() as connection:
-            present = look_up(connection, study)
+            study_row = look_up(connection, study)
             name = connection.execute(
-                sa.select(ot.studies.c.study_name).where(ot.studies.c.study_id == present.study_id)
+                sa.select(ot.studies.c.study_name).where(
+                    ot.studies.c.study_id == study_row.study_id
+                )
             ).scalar_one()
-        spec = _parse(present.attributes[SPEC], f"study {name!r}")
-        return StudyHandle(name, present.study_id, study.uuid, spec)
+        spec = _parse(study_row.attributes[SPEC], f"study {name!r}")
+        return StudyHandle(name, study_row.study_id, study.uuid, spec)
 
     def count_trials(self, study: StudyHandle) -> int:
         """Returns how many trials of a study have started; of a copy, the copy's."""
@@ -273,20 +275,20 @@ def _overview(
         for state, count in by_state.items()
         if not isinstance(state, Damaged) and not state.is_finished()
     )
-    present = Present(study_id, attributes)
-    held = min(unfinished, len(find_held(connection, present.uuid, is_dead)))
-    used_up = not unfinished and is_used_up(connection, present, started)
+    study_row = StudyRow(study_id, attributes)
+    held = min(unfinished, len(find_held(connection, study_row.uuid, is_dead)))
+    used_up = not unfinished and is_used_up(connection, study_row, started)
     return StudyOverview(
         name=name,
         workload=spec["study"]["workload"],
-        trials=present.trials,
+        trials=study_row.trials,
         started=started,
         running=held,
         waiting=unfinished - held,
         best_value=_best_value(connection, study_id, spec["study"]["direction"]),
         created_at=attributes.get(CREATED, ""),
-        state=present.state,
-        activity=_activity(present.state, used_up=used_up, held=held),
+        state=study_row.state,
+        activity=_activity(study_row.state, used_up=used_up, held=held),
     )
 
 

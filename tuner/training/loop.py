@@ -17,13 +17,13 @@ from tuner.errors import WorkloadError
 from tuner.training.device import autocast
 from tuner.training.forks import ending_forks
 from tuner.training.numbers import to_float
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.reporting import Diverged, Interrupted, Pruned
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder, derive_seed, seed_torch
 from tuner.training.workload import Batch
 
-Train = Callable[[Run], Any]
+TrainingLoop = Callable[[Run], Any]
 """A training loop: takes a run, returns the study's metric, or None for the last one reported."""
 
 OWN_OPTIMIZER = (
@@ -45,7 +45,7 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """How a trial left its loop.
 
     Attributes:
@@ -59,7 +59,7 @@ class Outcome:
     diverged_step: int | None = None
 
 
-def run_trial(train: Train, run: Run) -> Outcome:
+def run_trial(train: TrainingLoop, run: Run) -> TrialResult:
     """Trains a trial from where it stands to its end.
 
     Args:
@@ -86,12 +86,12 @@ def run_trial(train: Train, run: Run) -> Outcome:
         if value is not None and not math.isfinite(value):
             run.diverge(run.taken)
     except Diverged as ending:
-        return Outcome(Ending.DIVERGED, diverged_step=ending.step)
+        return TrialResult(Ending.DIVERGED, diverged_step=ending.step)
     except Pruned:
-        return Outcome(Ending.PRUNED)
+        return TrialResult(Ending.PRUNED)
     except Interrupted:
-        return Outcome(Ending.INTERRUPTED)
-    return Outcome(Ending.COMPLETE, value)
+        return TrialResult(Ending.INTERRUPTED)
+    return TrialResult(Ending.COMPLETE, value)
 
 
 @dataclass(frozen=True)
@@ -99,50 +99,50 @@ class WorkloadLoop:
     """The training loop of a workload class.
 
     Attributes:
-        bench: The workload on its device.
+        prepared: The workload on its device.
     """
 
-    bench: Bench
+    prepared: PreparedWorkload
 
     def __call__(self, run: Run) -> None:
         """Trains a trial."""
-        train_workload(run, self.bench)
+        train_workload(run, self.prepared)
 
 
-def train_workload(run: Run, bench: Bench) -> None:
+def train_workload(run: Run, prepared: PreparedWorkload) -> None:
     """Trains a workload class: the one definition of what a step is.
 
     Args:
         run: The trial.
-        bench: The workload on its device.
+        prepared: The workload on its device.
 
     Raises:
         SpecError: If the batch size exceeds the training set.
         WorkloadError: If the optimizer cannot train this model.
     """
-    run.measure(examples=bench.train_examples)
-    run.measure(bench.train_examples // bench.examples_a_step(run.batch_size))
+    run.measure(examples=prepared.train_examples)
+    run.measure(prepared.train_examples // prepared.examples_a_step(run.batch_size))
     takes = OPTIMIZERS[run.config.optimizer].takes
-    model = bench.build_model(run.seed, tells_sparse=takes == "sparse")
+    model = prepared.build_model(run.seed, tells_sparse=takes == "sparse")
     optimizer = run.optimizer(model)
     schedule = run.schedule(optimizer)
-    step = Step(run, bench, model, optimizer)
+    step = Step(run, prepared, model, optimizer)
     losses = Losses(run.device)
     run.checkpoint(losses=losses)
-    order = BatchOrder(bench.train_examples, run.batch_size, run.seed, run.device)
+    order = BatchOrder(prepared.train_examples, run.batch_size, run.seed, run.device)
     seed_torch(derive_seed(run.seed, "train"))
-    parts = Parts(bench, order, run.train.accumulate)
+    parts = Parts(prepared, order, run.train.accumulate)
     for _ in run.steps():
-        losses.add(step(bench.batch(order(run.turns))))
+        losses.add(step(prepared.batch(order(run.turns))))
         schedule.step()
         if run.due():
             _check_losses(run, losses)
             with run.evaluation(parts, forward=step.compute) as alive:
-                metrics = bench.evaluate(model, alive)
+                metrics = prepared.evaluate(model, alive)
             run.report(None, **metrics)
             losses.forget()
     run.compare_average(
-        lambda: bench.evaluate(model, run.alive)[run.metric], parts, forward=step.compute
+        lambda: prepared.evaluate(model, run.alive)[run.metric], parts, forward=step.compute
     )
 
 
@@ -161,15 +161,19 @@ class Step:
 
     Args:
         run: The trial.
-        bench: The workload on its device.
+        prepared: The workload on its device.
         model: The model.
         optimizer: Its optimizer.
     """
 
     def __init__(
-        self, run: Run, bench: Bench, model: nn.Module, optimizer: torch.optim.Optimizer
+        self,
+        run: Run,
+        prepared: PreparedWorkload,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
-        self._bench = bench
+        self._prepared = prepared
         self._model = model
         self._optimizer = optimizer
         self._precision = run.train.precision
@@ -188,8 +192,8 @@ class Step:
 
     def compute(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch, or of a part of one."""
-        with autocast(self._precision, self._bench.device):
-            return self._bench.loss(self._model, batch)
+        with autocast(self._precision, self._prepared.device):
+            return self._prepared.loss(self._model, batch)
 
     def _differentiate(self, batch: Batch) -> Tensor:
         self._optimizer.zero_grad()
@@ -227,19 +231,19 @@ class Parts:
     """What an epoch's steps compute, part by part, as often as it is gone through.
 
     Args:
-        bench: The workload on its device.
+        prepared: The workload on its device.
         order: Which examples each step trains on.
         accumulate: Parts a batch is computed in.
     """
 
-    def __init__(self, bench: Bench, order: BatchOrder, accumulate: int) -> None:
-        self._bench = bench
+    def __init__(self, prepared: PreparedWorkload, order: BatchOrder, accumulate: int) -> None:
+        self._prepared = prepared
         self._order = order
         self._accumulate = accumulate
 
     def __iter__(self) -> Iterator[Batch]:
         for turn in range(self._order.steps_per_epoch):
-            for part, _ in split(self._bench.batch(self._order(turn)), self._accumulate):
+            for part, _ in split(self._prepared.batch(self._order(turn)), self._accumulate):
                 yield part
 
 

@@ -23,7 +23,7 @@ _FEW_ROWS = 16
 
 
 @dataclass(frozen=True)
-class Bench:
+class PreparedWorkload:
     """A workload with its data on a device, shared by all trials of a worker.
 
     Attributes:
@@ -41,7 +41,7 @@ class Bench:
     evaluation_rows: int = _EVALUATION_ROWS
 
     @classmethod
-    def prepare(cls, workload: Workload, device: torch.device, precision: str) -> Bench:
+    def prepare(cls, workload: Workload, device: torch.device, precision: str) -> PreparedWorkload:
         """Loads the data and moves it to the device once.
 
         Raises:

@@ -21,10 +21,10 @@ from tuner.domain.trials import TrialConfig, decode, default_proposals
 from tuner.errors import SpecError, TunerError, WorkloadError, tell_error
 from tuner.training.device import autocast
 from tuner.training.forks import ending_forks
-from tuner.training.loop import OWN_OPTIMIZER, Step, Train, WorkloadLoop, run_trial, split
+from tuner.training.loop import OWN_OPTIMIZER, Step, TrainingLoop, WorkloadLoop, run_trial, split
 from tuner.training.module_modes import evaluating
 from tuner.training.numbers import check_name
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
 from tuner.training.workload import Batch, load_workload, missing_methods
@@ -97,7 +97,7 @@ class CohortRehearsal:
         """Writes nothing."""
 
 
-def prepare(spec: StudySpec, device: torch.device) -> Train:
+def prepare(spec: StudySpec, device: torch.device) -> TrainingLoop:
     """Loads a study's workload as a training loop; a class is seen to keep its contract.
 
     Args:
@@ -111,7 +111,7 @@ def prepare(spec: StudySpec, device: torch.device) -> Train:
     return _explained(spec, lambda: _prepare(spec, device, check=False))
 
 
-def prepare_checked(spec: StudySpec, device: torch.device) -> Train:
+def prepare_checked(spec: StudySpec, device: torch.device) -> TrainingLoop:
     """Loads a study's workload and sees it run: a few steps and one evaluation.
 
     A workload class is stepped once with every optimizer of the study.
@@ -127,13 +127,13 @@ def prepare_checked(spec: StudySpec, device: torch.device) -> Train:
     return _explained(spec, lambda: _prepare(spec, device, check=True))
 
 
-def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> Train:
+def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> TrainingLoop:
     target = load_workload(spec.study.workload)
     if not missing_methods(target):
         workload: Any = target
-        bench = Bench.prepare(workload, device, spec.train.precision)
-        probe(bench, spec, optimizers=check)
-        return WorkloadLoop(bench)
+        prepared = PreparedWorkload.prepare(workload, device, spec.train.precision)
+        probe(prepared, spec, optimizers=check)
+        return WorkloadLoop(prepared)
     train: Any = target
     if check:
         first, *others = default_configs(spec)
@@ -150,7 +150,7 @@ def _is_demanding(row: OptimizerRow) -> bool:
     return any(needs) or not row.target.startswith("torch.")
 
 
-def _explained(spec: StudySpec, load: Callable[[], Train]) -> Train:
+def _explained(spec: StudySpec, load: Callable[[], TrainingLoop]) -> TrainingLoop:
     where = f"study.workload = {spec.study.workload!r}"
     try:
         with ending_forks():
@@ -171,7 +171,7 @@ def _explained(spec: StudySpec, load: Callable[[], Train]) -> Train:
 
 
 def rehearse(
-    train: Train, spec: StudySpec, config: TrialConfig, device: torch.device
+    train: TrainingLoop, spec: StudySpec, config: TrialConfig, device: torch.device
 ) -> tuple[dict[str, float], Run]:
     """Runs a training loop for two steps.
 
@@ -214,11 +214,13 @@ def rehearse(
     return metrics, run
 
 
-def probe(bench: Bench, spec: StudySpec, *, optimizers: bool = True) -> dict[str, float]:
+def probe(
+    prepared: PreparedWorkload, spec: StudySpec, *, optimizers: bool = True
+) -> dict[str, float]:
     """Runs a workload class: a loss, an evaluation, and a step with every optimizer.
 
     Args:
-        bench: The workload on its device.
+        prepared: The workload on its device.
         spec: The study it is to train in, resolved.
         optimizers: Whether to step the optimizers too.
 
@@ -229,21 +231,21 @@ def probe(bench: Bench, spec: StudySpec, *, optimizers: bool = True) -> dict[str
         SpecError: If the workload breaks its contract or lacks the study's metric.
         WorkloadError: If an optimizer cannot train its model.
     """
-    sizes = [bench.train_examples if n == FULL else n for n in spec.train.batch_sizes]
-    if max(sizes) > bench.train_examples:
+    sizes = [prepared.train_examples if n == FULL else n for n in spec.train.batch_sizes]
+    if max(sizes) > prepared.train_examples:
         raise SpecError(
-            f"train.batch_size = {max(sizes)}: the workload has only {bench.train_examples} "
+            f"train.batch_size = {max(sizes)}: the workload has only {prepared.train_examples} "
             "training examples; use a smaller batch."
         )
-    batch = bench.batch(torch.arange(max(sizes), device=bench.device))
-    model = bench.build_model(spec.search.seed)
+    batch = prepared.batch(torch.arange(max(sizes), device=prepared.device))
+    model = prepared.build_model(spec.search.seed)
     parts = [part for part, _ in split(batch, spec.train.accumulate)]
-    _check_smallest(bench, model, batch, min(sizes), spec.train.accumulate)
-    loss = _loss_of(bench, model, parts[0])
+    _check_smallest(prepared, model, batch, min(sizes), spec.train.accumulate)
+    loss = _loss_of(prepared, model, parts[0])
     if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
         raise SpecError("loss() must return a scalar tensor with a gradient.")
-    _check_parts(bench, model, parts[:2])
-    metrics = bench.evaluate(model)
+    _check_parts(prepared, model, parts[:2])
+    metrics = prepared.evaluate(model)
     for name in metrics:
         check_name("metrics()", name)
     if spec.study.metric not in metrics:
@@ -252,32 +254,32 @@ def probe(bench: Bench, spec: StudySpec, *, optimizers: bool = True) -> dict[str
             f"{', '.join(sorted(metrics))}; name one of these."
         )
     for config in default_configs(spec) if optimizers else []:
-        _try_optimizer(bench, spec, config, batch)
+        _try_optimizer(prepared, spec, config, batch)
     return metrics
 
 
-def _loss_of(bench: Bench, model: nn.Module, batch: Batch) -> Tensor:
-    with autocast(bench.precision, bench.device):
-        return bench.loss(model, batch)
+def _loss_of(prepared: PreparedWorkload, model: nn.Module, batch: Batch) -> Tensor:
+    with autocast(prepared.precision, prepared.device):
+        return prepared.loss(model, batch)
 
 
 def _check_smallest(
-    bench: Bench, model: nn.Module, batch: Batch, batch_size: int, accumulate: int
+    prepared: PreparedWorkload, model: nn.Module, batch: Batch, batch_size: int, accumulate: int
 ) -> None:
     """Sees that a batch, or a part of one, can be a single example where some are."""
     if batch_size // min(accumulate, batch_size) == 1:
         with torch.no_grad(), _norms_explained("1 at a time"):
-            _loss_of(bench, model, tuple(tensor[:1] for tensor in batch))
+            _loss_of(prepared, model, tuple(tensor[:1] for tensor in batch))
 
 
-def _check_parts(bench: Bench, model: nn.Module, parts: list[Batch]) -> None:
+def _check_parts(prepared: PreparedWorkload, model: nn.Module, parts: list[Batch]) -> None:
     """Sees that the loss of a batch is the mean of those of its parts."""
     if len(parts) == 1:
         return
     joint = tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
     with evaluating(model), torch.no_grad():
-        whole = float(_loss_of(bench, model, joint))
-        losses = [len(part[0]) * float(_loss_of(bench, model, part)) for part in parts]
+        whole = float(_loss_of(prepared, model, joint))
+        losses = [len(part[0]) * float(_loss_of(prepared, model, part)) for part in parts]
     mean = sum(losses) / len(joint[0])
     # Wide enough for a loss that draws random numbers; one that is a sum is off by a factor.
     if not math.isclose(whole, mean, rel_tol=0.2, abs_tol=1e-6):
@@ -303,16 +305,18 @@ def _norms_explained(examples: str) -> Iterator[None]:
         ) from error
 
 
-def _try_optimizer(bench: Bench, spec: StudySpec, config: TrialConfig, batch: Batch) -> None:
-    run = Run(spec, config, device=bench.device, reporter=Rehearsal())
-    run.measure(examples=bench.train_examples)
-    run.measure(max(1, bench.train_examples // run.batch_size))
+def _try_optimizer(
+    prepared: PreparedWorkload, spec: StudySpec, config: TrialConfig, batch: Batch
+) -> None:
+    run = Run(spec, config, device=prepared.device, reporter=Rehearsal())
+    run.measure(examples=prepared.train_examples)
+    run.measure(max(1, prepared.train_examples // run.batch_size))
     takes = OPTIMIZERS[config.optimizer].takes
-    model = bench.build_model(spec.search.seed, tells_sparse=takes == "sparse")
+    model = prepared.build_model(spec.search.seed, tells_sparse=takes == "sparse")
     try:
         optimizer = run.optimizer(model)
         run.check_groups()
-        Step(run, bench, model, optimizer)(batch)
+        Step(run, prepared, model, optimizer)(batch)
     except TunerError:
         raise
     except Exception as error:  # packages have errors of their own

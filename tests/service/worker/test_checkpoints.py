@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import MakeSpec
-from tests.service.worker.desks import Bureau, loop_of
+from tests.service.worker.contexts import Bureau, loop_of
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome
 from tuner.errors import LeaseLostError

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.conftest import ON_DEVICES, MakeSpec, away, forgotten
-from tests.service.worker.desks import Counted
+from tests.service.worker.contexts import Counted
 from tests.training.trials import train
 from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.states import StudyState
@@ -37,7 +37,7 @@ from tuner.store import (
 )
 from tuner.store.control import set_state
 from tuner.store.plans import read_plans
-from tuner.training.prepared_workload import Bench
+from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.workload import load_workload
 
 CPU = torch.device("cpu")
@@ -171,10 +171,10 @@ def test_fused_trials_end_as_they_do_alone(
     spec = many(make_spec, 12)
     records = work(database, Studies(database).create(spec))
 
-    bench = Bench.prepare(load_workload(spec.study.workload), CPU, "float64")
+    prepared = PreparedWorkload.prepare(load_workload(spec.study.workload), CPU, "float64")
     assert len({record.value for record in records}) > 6
     for record in records:
-        alone = train(bench, spec, decode(spec, record.proposal))
+        alone = train(prepared, spec, decode(spec, record.proposal))
         found = [e.metrics["val_loss"] for e in alone.recorder.evaluations]
         assert list(record.evaluations.values()) == pytest.approx(found, rel=1e-10)
 
@@ -276,9 +276,9 @@ def test_a_lane_that_diverges_leaves_the_others_alone(
     outcomes = Counter(record.outcome for record in records)
     assert outcomes[Outcome.DIVERGED] > 0
     assert outcomes[Outcome.COMPLETE] + outcomes[Outcome.DIVERGED] == 10
-    bench = Bench.prepare(load_workload(spec.study.workload), CPU, "float64")
+    prepared = PreparedWorkload.prepare(load_workload(spec.study.workload), CPU, "float64")
     for record in records:
-        alone = train(bench, spec, decode(spec, record.proposal))
+        alone = train(prepared, spec, decode(spec, record.proposal))
         assert record.attributes.get("diverged_step") == alone.outcome.diverged_step
 
 
@@ -416,7 +416,9 @@ def test_trials_that_were_left_unfinished_are_work(
     work(database, study, Counted(6))
     left = []
 
-    def calibrate(bench: Bench, spec: Any, work: Work, *_: object) -> tuple[FusePlan, None]:
+    def calibrate(
+        prepared: PreparedWorkload, spec: Any, work: Work, *_: object
+    ) -> tuple[FusePlan, None]:
         left.append(work.left)
         return FusePlan(4, trials=work.trials), None
 

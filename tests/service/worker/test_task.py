@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import MakeSpec, away
-from tests.service.worker.desks import Bureau, loop_of, stepped
+from tests.service.worker.contexts import Bureau, loop_of, stepped
 from tuner.domain.catalog.dimensions import Float, Int
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
@@ -285,7 +285,7 @@ class TestDatabaseAway:
     ) -> None:
         stack = contextlib.ExitStack()
         verdicts: list[str | None] = []
-        watchdog = bureau.desk.watchdog
+        watchdog = bureau.context.watchdog
 
         def wait(seconds: float) -> bool:
             verdicts.append(watchdog.judge(time.monotonic() + 1e6))
@@ -297,7 +297,7 @@ class TestDatabaseAway:
             if step == 2:
                 stack.enter_context(away(postgres_server, bureau.database.url))
 
-        bureau.desk.patience = Patience(limit_s=60.0, wait=wait, seed=0)
+        bureau.context.patience = Patience(limit_s=60.0, wait=wait, seed=0)
         bureau.train(loop_of(leave), stop_after=stop_after)
         assert verdicts == [None]
 

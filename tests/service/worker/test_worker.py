@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import MakeSpec, forgotten
-from tests.service.worker.desks import Counted
+from tests.service.worker.contexts import Counted
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import NotFoundError, SpecError, WorkloadError

@@ -23,7 +23,7 @@ from tuner.domain.catalog.hyperparameters import (
     Hyperparameter,
 )
 
-Course = Callable[[int], float]
+ScheduleFn = Callable[[int], float]
 """What the learning rate is multiplied with, or the momentum, at a step counted from 0."""
 
 Shape = Callable[[dict[str, float], float], float]
@@ -60,7 +60,7 @@ class ScheduleRow:
         """Returns every hyperparameter, defaults filled in."""
         return {knob.name: knob.decode(point) for knob in self.hyperparameters}
 
-    def factor(self, values: dict[str, Value], steps: int) -> Course:
+    def factor(self, values: dict[str, Value], steps: int) -> ScheduleFn:
         """Returns what the learning rate is multiplied with in a full trial.
 
         Args:
@@ -82,7 +82,7 @@ class ScheduleRow:
 
         return factor
 
-    def momentum(self, values: dict[str, Value], steps: int) -> Course | None:
+    def momentum(self, values: dict[str, Value], steps: int) -> ScheduleFn | None:
         """Returns the momentum in a full trial, or None where the schedule leaves it alone.
 
         Args:

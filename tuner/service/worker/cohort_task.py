@@ -12,13 +12,13 @@ from tuner.fused.cohort import Cohort
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
 from tuner.fused.twin import Twin
-from tuner.service.worker.context import Desk
+from tuner.service.worker.context import WorkerContext
 from tuner.service.worker.endings import tell_ending
 from tuner.service.worker.held_trial import LaneTask
 from tuner.service.worker.lookout import LOOK_AT_REPORTS_S, LOOK_S, Lookout
 from tuner.service.worker.reports import Report
 from tuner.store.leases.outbox import Outbox
-from tuner.training.loop import Ending, Outcome
+from tuner.training.loop import Ending, TrialResult
 from tuner.training.reporting import Evaluation
 
 Lost = Mapping[int, LeaseLostError]
@@ -33,7 +33,7 @@ class CohortTask:
 
     Args:
         spec: The study, resolved.
-        desk: The worker's access to its study.
+        context: The worker's access to its study.
         model: The study's model, fused.
         tasks: The trials, which can train together.
         log: Takes a line of text.
@@ -47,22 +47,22 @@ class CohortTask:
     def __init__(
         self,
         spec: StudySpec,
-        desk: Desk,
+        context: WorkerContext,
         model: FusedModel,
         tasks: Sequence[LaneTask],
         log: Callable[[str], None],
         twin: Twin | None = None,
     ) -> None:
-        self._spec, self._desk, self._tasks, self._log = spec, desk, tasks, log
+        self._spec, self._context, self._tasks, self._log = spec, context, tasks, log
         self._metric = spec.study.metric
-        self._lookout = Lookout(desk)
-        self._outbox = Outbox(seed=desk.seed + tasks[0].number)
-        self._outcomes: dict[int, Outcome] = {}
+        self._lookout = Lookout(context)
+        self._outbox = Outbox(seed=context.seed + tasks[0].number)
+        self._outcomes: dict[int, TrialResult] = {}
         self._ended: set[int] = set()
         self.evaluated, self.resumed = False, any(task.state is not None for task in tasks)
         self._saved_at = self._renewed_at = time.monotonic()
         # Compiling takes longer than a step may.
-        model.compiler.before = desk.watchdog.rest
+        model.compiler.before = context.watchdog.rest
         starts = [LaneStart(task.config, task.state) for task in tasks]
         self._cohort = Cohort(model, starts, self, twin=twin)
         # Of what is charged already, in seconds and steps.
@@ -75,24 +75,24 @@ class CohortTask:
         Raises:
             Exception: Whatever the workload raises; then nothing is told, and they are still held.
         """
-        self._desk.watchdog.feed()
+        self._context.watchdog.feed()
         self._resume()
         outcomes = self._cohort.train()
-        self._desk.watchdog.rest()  # the database may be away for longer than a step may take
+        self._context.watchdog.rest()  # the database may be away for longer than a step may take
         self._charge()
         self._outcomes |= dict(enumerate(outcomes))
         stopped = self._lookout.stopped_by is not None
         self._tell_endings(give_back=not stopped)
-        if not stopped and Outcome(Ending.INTERRUPTED) in outcomes:
+        if not stopped and TrialResult(Ending.INTERRUPTED) in outcomes:
             self._give_back()
-        self._outbox.flush(self._desk.patience)
+        self._outbox.flush(self._context.patience)
 
     def abandon(self) -> None:
         """Releases the trials as they were last saved, after something has been raised."""
-        self._desk.watchdog.rest()
-        self._outbox.flush(self._desk.patience)
+        self._context.watchdog.rest()
+        self._outbox.flush(self._context.patience)
         leases = [task.lease for task in self._held]
-        self._desk.patience.run(lambda: self._desk.ledger.release_many(leases))
+        self._context.patience.run(lambda: self._context.ledger.release_many(leases))
 
     def _resume(self) -> None:
         unsent = {lane: task.begin(self._cohort) for lane, task in enumerate(self._tasks)}
@@ -115,7 +115,7 @@ class CohortTask:
     def _tell(self, tasks: Sequence[LaneTask], kind: str, detail: str) -> None:
         def deliver() -> None:
             leases = [task.lease for task in tasks if not task.lost]
-            self._lose(self._desk.ledger.tell_many(leases, kind, detail))
+            self._lose(self._context.ledger.tell_many(leases, kind, detail))
 
         self._outbox.put(deliver)
 
@@ -123,7 +123,7 @@ class CohortTask:
 
     def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
         """Records an evaluation of every lane; returns which of them go on."""
-        self._desk.watchdog.feed()
+        self._context.watchdog.feed()
         self._tell_continued()
         self._charge()
         self.evaluated = True
@@ -147,29 +147,29 @@ class CohortTask:
 
     def diverged(self, lane: int, step: int) -> None:
         """Ends a lane that has diverged."""
-        self._outcomes[lane] = Outcome(Ending.DIVERGED, diverged_step=step)
+        self._outcomes[lane] = TrialResult(Ending.DIVERGED, diverged_step=step)
 
     def _judge(self, reports: Mapping[int, Report]) -> None:
         try:
             self._lookout.look(LOOK_AT_REPORTS_S)
-            self._desk.catch_up()
+            self._context.catch_up()
         except UnavailableError:
             return
         lanes = [task.judged(self._outcomes.get(i)) for i, task in enumerate(self._tasks)]
-        stops = self._desk.pruner.judge(lanes, self._cohort.total_steps)
+        stops = self._context.pruner.judge(lanes, self._cohort.total_steps)
         for lane in reports:
             if stops[lane] and lane not in self._outcomes:
-                self._outcomes[lane] = Outcome(Ending.PRUNED)
+                self._outcomes[lane] = TrialResult(Ending.PRUNED)
 
     def advance(self, step: int) -> bool:
         """Renews the leases, looks around and saves now and then; False when all are to stop."""
-        self._desk.watchdog.feed()
+        self._context.watchdog.feed()
         self._tell_continued()
         now = time.monotonic()
         if now - self._renewed_at > self._spec.train.stall_s / 4:
             self._renewed_at = now
             leases = [task.lease for task in self._held]
-            self._outbox.put(lambda: self._lose(self._desk.ledger.renew_many(leases, step)))
+            self._outbox.put(lambda: self._lose(self._context.ledger.renew_many(leases, step)))
         elif self._outbox:
             self._outbox.deliver()
         with contextlib.suppress(UnavailableError):
@@ -203,7 +203,7 @@ class CohortTask:
             self._outbox.put(lambda: self._announce(fresh, step))
 
     def _announce(self, tasks: Sequence[LaneTask], step: int) -> None:
-        self._lose(self._desk.ledger.saved_many([task.lease for task in tasks], step))
+        self._lose(self._context.ledger.saved_many([task.lease for task in tasks], step))
         for task in tasks:
             if not task.lost:
                 task.checkpoints.settle()
@@ -228,7 +228,7 @@ class CohortTask:
 
         def deliver() -> None:
             ours = [entry for entry in told if not entry[0].lost]
-            self._lose(self._desk.ledger.report_many(step, [sent for _, _, sent in ours]))
+            self._lose(self._context.ledger.report_many(step, [sent for _, _, sent in ours]))
             for task, report, _ in ours:
                 task.reports.unsent.remove(report)
 
@@ -251,7 +251,7 @@ class CohortTask:
 
         def deliver() -> None:
             ours = [(task, ending) for task, ending in endings if not task.lost]
-            self._lose(self._desk.ledger.finish_many([ending for _, ending in ours]))
+            self._lose(self._context.ledger.finish_many([ending for _, ending in ours]))
             for task, _ in ours:
                 if not task.lost:
                     task.checkpoints.clear()
@@ -269,8 +269,8 @@ class CohortTask:
         if not self._held:
             return
         self.save()
-        self._desk.watchdog.rest()
-        patience, ledger, step = self._desk.patience, self._desk.ledger, self._cohort.taken
+        self._context.watchdog.rest()
+        patience, ledger, step = self._context.patience, self._context.ledger, self._cohort.taken
         try:
             self._outbox.flush(patience)
             leases = [task.lease for task in self._held]
@@ -278,7 +278,7 @@ class CohortTask:
             leases = [task.lease for task in self._held]
             patience.run(lambda: ledger.release_many(leases))
         except UnavailableError as error:
-            self._desk.presence.leave_behind()
+            self._context.presence.leave_behind()
             self._log(f"{len(self._held)} trials saved, to be taken over later: {error}")
         else:
             self._log(f"{len(leases)} trials saved and released")

@@ -1,4 +1,4 @@
-"""The desk of a worker: all that it needs to start and train trials of its study."""
+"""The context of a worker: all that it needs to start and train trials of its study."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tuner.store.connection.retries import Patience
 
 
 @dataclass
-class Desk:
+class WorkerContext:
     """Holds what a worker needs for every trial: ledger, past trials, proposer, signals.
 
     Args:

@@ -15,7 +15,7 @@ from tuner.domain.trials import TrialConfig
 from tuner.errors import StorageError, tell_error
 from tuner.store.connection.urls import hide_known_secrets
 from tuner.training.device import is_out_of_memory
-from tuner.training.loop import OWN_OPTIMIZER, Ending, Outcome
+from tuner.training.loop import OWN_OPTIMIZER, Ending, TrialResult
 from tuner.training.reporting import StaleCheckpointError
 
 STATES = {
@@ -30,7 +30,7 @@ _LONGEST_REASON = 500
 
 
 def ending_attributes(
-    outcome: Outcome, metrics: Mapping[str, float], stopped_by: str | None
+    outcome: TrialResult, metrics: Mapping[str, float], stopped_by: str | None
 ) -> dict[str, Any]:
     """Returns the attributes to store of an ending.
 
@@ -113,7 +113,7 @@ def explain_restart(error: BaseException) -> str:
 
 
 def tell_ending(
-    number: int, outcome: Outcome, metric: str, value: float | None, stopped_by: str | None
+    number: int, outcome: TrialResult, metric: str, value: float | None, stopped_by: str | None
 ) -> str:
     """Returns an ending as a line for the log."""
     shown = f"{metric} {value:.6g}" if value is not None else "no evaluation"

@@ -26,7 +26,7 @@ from tuner.service.worker.held_trial import LaneTask, is_of_lane
 from tuner.store import Database, StudyHandle
 from tuner.store.plans import keep_plan, read_plans
 from tuner.training.device import is_out_of_memory
-from tuner.training.loop import Train, WorkloadLoop
+from tuner.training.loop import WorkloadLoop
 from tuner.training.rehearsal import CohortRehearsal, default_configs
 from tuner.training.seeds import derive_seed
 
@@ -47,9 +47,9 @@ class Fusing:
         log: Takes a line of text.
     """
 
-    def __init__(self, spec: StudySpec, train: Train, asked: str, log: Log) -> None:
+    def __init__(self, spec: StudySpec, train: TrainingLoop, asked: str, log: Log) -> None:
         self._spec, self._asked, self._log = spec, asked, log
-        self._bench = train.bench if isinstance(train, WorkloadLoop) else None
+        self._prepared = train.prepared if isinstance(train, WorkloadLoop) else None
         self._plan = FusePlan(1, reason="as asked for")
         self._model: FusedModel | None = None
         self._broken = False
@@ -70,12 +70,12 @@ class Fusing:
         """
         if self._asked == OFF:
             return
-        if self._bench is None:
+        if self._prepared is None:
             own = FusePlan(1, trials=trials, reason="a training loop of one's own trains one")
             self._plan = keep_plan(database, study, f"{self._asked} on any device", own)
             self._log(str(self._plan))
             return
-        key = f"{self._asked} on {_kind_of(self._bench.device)}"
+        key = f"{self._asked} on {_kind_of(self._prepared.device)}"
 
         def read() -> FusePlan | None:
             kept = read_plans(database, study).get(key)
@@ -89,13 +89,13 @@ class Fusing:
         plan = read()
         if plan is None:
             work = Work(trials, left, self._asked)
-            found, self._model = calibrate(self._bench, self._spec, work, self._refusals, look)
+            found, self._model = calibrate(self._prepared, self._spec, work, self._refusals, look)
             plan = keep_plan(database, study, key, found)
             if plan != found:
                 self._model = None
         self._plan = plan
         if plan.lanes > 1 and self._model is None:
-            self._model = warm_up(self._bench, self._spec, plan, self._refusals)
+            self._model = warm_up(self._prepared, self._spec, plan, self._refusals)
         self._log(str(plan))
         for config in default_configs(self._spec) if plan.lanes > 1 else ():
             reason = self._refusals(config)
@@ -109,10 +109,10 @@ class Fusing:
         It does so at a step that the study's seed says, as late as a hundredth of the study's work
         allows.
         """
-        if self._bench is None:
+        if self._prepared is None:
             return None
-        batch = self._bench.examples_a_step(self._spec.train.batch_sizes[0])
-        steps = self._spec.budget.full_steps(self._bench.train_examples // batch, batch)
+        batch = self._prepared.examples_a_step(self._spec.train.batch_sizes[0])
+        steps = self._spec.budget.full_steps(self._prepared.train_examples // batch, batch)
         latest = float(steps - 1)
         if self._plan.single_s and self._plan.lane_s:
             work_s = self._plan.trials * steps * self._plan.lane_s
@@ -124,22 +124,22 @@ class Fusing:
     def model(self) -> FusedModel:
         """The study's model, fused."""
         if self._model is None:
-            if self._bench is None:
+            if self._prepared is None:
                 raise RuntimeError("A training loop of one's own cannot be fused.")
-            self._model = FusedModel(self._bench, self._spec)
+            self._model = FusedModel(self._prepared, self._spec)
         return self._model
 
     def can_fuse(self, config: TrialConfig) -> bool:
         """Tells whether a trial can train as a lane here."""
-        if self._bench is None or self._broken:
+        if self._prepared is None or self._broken:
             return False
         return self._refusals(config) is None
 
     @functools.cached_property
     def _refusals(self) -> Refusals:
-        if self._bench is None:
+        if self._prepared is None:
             raise RuntimeError("A training loop of one's own cannot be fused.")
-        return Refusals(self._bench, self._spec)
+        return Refusals(self._prepared, self._spec)
 
     def choose(self, tasks: Sequence[LaneTask]) -> tuple[list[LaneTask], bool]:
         """Returns which of some trials to train now, and whether as a cohort.
@@ -164,7 +164,7 @@ class Fusing:
     def _key(self, task: LaneTask) -> tuple[Hashable, ...]:
         if task.apart or not self.can_fuse(task.config):
             return (False, task.number)
-        return (True, task.step, *task.config.company)
+        return (True, task.step, *task.config.fuse_key)
 
     def _load(self, task: LaneTask) -> None:
         """Reads what a trial goes on from, and sees whether a lane can."""

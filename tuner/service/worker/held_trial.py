@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome as RecordOutcome
-from tuner.domain.trials import TrialRecord, decode
+from tuner.domain.trials import Outcome, TrialRecord, decode
 from tuner.fused.cohort import Cohort
 from tuner.service.worker.checkpoints import Checkpoints
 from tuner.service.worker.endings import (
@@ -22,7 +21,7 @@ from tuner.service.worker.endings import (
 from tuner.service.worker.reports import Report, Reports
 from tuner.store import Lease
 from tuner.store.leases.ledger import LaneEnding, LaneReport
-from tuner.training.loop import Ending, Outcome
+from tuner.training.loop import Ending, TrialResult
 from tuner.training.reporting import Evaluation, StaleCheckpointError
 
 _COSTS = ("train_s", "eval_s", "places")
@@ -106,11 +105,11 @@ class LaneTask:
         self.reports.send(report)
         return LaneReport(self.lease, report.progress, report.value, report.logged)
 
-    def judged(self, outcome: Outcome | None) -> tuple[TrialRecord, Mapping[int, float]]:
+    def judged(self, outcome: TrialResult | None) -> tuple[TrialRecord, Mapping[int, float]]:
         """Returns its values as the pruner compares them within the cohort."""
         record = self.record
         if outcome is not None and outcome.ending is Ending.DIVERGED:
-            record = dataclasses.replace(record, outcome=RecordOutcome.DIVERGED)
+            record = dataclasses.replace(record, outcome=Outcome.DIVERGED)
         return record, self.reports.evaluations
 
     def state_dict(self, cohort: Cohort, lane: int) -> dict[str, Any]:
@@ -119,7 +118,7 @@ class LaneTask:
         return {**cohort.state_dict(lane), "unsent": told, "costs": self.costs}
 
     def end(
-        self, cohort: Cohort, lane: int, outcome: Outcome, stopped_by: str | None
+        self, cohort: Cohort, lane: int, outcome: TrialResult, stopped_by: str | None
     ) -> LaneEnding:
         """Returns its ending as the ledger takes it."""
         attributes = ending_attributes(outcome, self.reports.metrics, stopped_by)

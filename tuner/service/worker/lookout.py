@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tuner.domain.states import StudyState
-from tuner.service.worker.context import Desk
+from tuner.service.worker.context import WorkerContext
 
 LOOK_S = 5.0
 """Seconds between two looks, between reports."""
@@ -18,14 +18,14 @@ class Lookout:
     """Reads whether the worker is asked to pause, stop or leave, while it trains a trial.
 
     Args:
-        desk: The worker's access to its study.
+        context: The worker's access to its study.
 
     Attributes:
         stopped_by: What has ended the study, ``stop`` or ``wall_time``, or None.
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
         self._paused = False
         self._looked_at = time.monotonic()
         self.stopped_by: str | None = None
@@ -33,7 +33,7 @@ class Lookout:
     @property
     def halts(self) -> bool:
         """Whether training is to stop where it is."""
-        return self._desk.interruption.requested or self._paused or self.stopped_by is not None
+        return self._context.interruption.requested or self._paused or self.stopped_by is not None
 
     def look(self, every_s: float) -> None:
         """Asks the database, unless it was asked just now.
@@ -47,10 +47,10 @@ class Lookout:
         if time.monotonic() - self._looked_at <= every_s:
             return
         self._looked_at = time.monotonic()
-        orders = self._desk.ledger.orders()
+        orders = self._context.ledger.orders()
         if orders.leaving:
-            self._desk.leaving = True
-            self._desk.interruption.request()
+            self._context.leaving = True
+            self._context.interruption.request()
         self._paused = orders.state is StudyState.PAUSED
         if orders.state is StudyState.STOPPED:
             self.stopped_by = "stop"

@@ -17,7 +17,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialRecord, decode
 from tuner.errors import StorageError, UnavailableError, WorkloadError
 from tuner.service.worker.checkpoints import Checkpoints
-from tuner.service.worker.context import Desk
+from tuner.service.worker.context import WorkerContext
 from tuner.service.worker.endings import (
     NOTHING_SAVED,
     STATES,
@@ -32,7 +32,7 @@ from tuner.service.worker.lookout import LOOK_AT_REPORTS_S, LOOK_S, Lookout
 from tuner.service.worker.reports import Report, Reports
 from tuner.store import Lease
 from tuner.store.leases.outbox import Outbox
-from tuner.training.loop import Ending, Outcome, Train, run_trial
+from tuner.training.loop import Ending, TrainingLoop, TrialResult, run_trial
 from tuner.training.reporting import Evaluation, StaleCheckpointError
 from tuner.training.run import Run
 
@@ -45,7 +45,7 @@ class Task:
 
     Args:
         spec: The study, resolved.
-        desk: The worker's access to its study.
+        context: The worker's access to its study.
         lease: The right to the trial.
         record: The trial as the database knows it.
         checkpoints: What its holders have saved.
@@ -55,41 +55,41 @@ class Task:
     def __init__(
         self,
         spec: StudySpec,
-        desk: Desk,
+        context: WorkerContext,
         lease: Lease,
         record: TrialRecord,
         checkpoints: Checkpoints,
         log: Callable[[str], None],
     ) -> None:
         self._spec = spec
-        self._desk = desk
+        self._context = context
         self._lease = lease
         self._record = record
         self._checkpoints = checkpoints
         self._log = log
         self._config = decode(spec, record.proposal)
-        self._outbox = Outbox(seed=desk.seed + lease.number)
+        self._outbox = Outbox(seed=context.seed + lease.number)
         self._reports = Reports(spec, record)
-        self._lookout = Lookout(desk)
+        self._lookout = Lookout(context)
         self._announced = False
         self._continued_at: int | None = None
         self._run: Run | None = None
         self._saved_at = self._renewed_at = time.monotonic()
 
-    def train(self, train: Train, device: torch.device) -> Outcome:
+    def train(self, train: TrainingLoop, device: torch.device) -> TrialResult:
         """Trains the trial from its checkpoint, or from the start if that cannot be used.
 
         An error between a checkpoint and the next evaluation is blamed on the checkpoint first,
         and the trial starts over: if the loop is at fault, the error comes again.
         """
-        self._desk.watchdog.feed()
+        self._context.watchdog.feed()
         outcome = self._train_on(train, device)
         if outcome is None:
             self._reports.forget()
             outcome = run_trial(train, self._new_run(device, None))
         return outcome
 
-    def _train_on(self, train: Train, device: torch.device) -> Outcome | None:
+    def _train_on(self, train: TrainingLoop, device: torch.device) -> TrialResult | None:
         """Trains from the checkpoint; None if there is none that can be used."""
         try:
             state = self._checkpoints.load()
@@ -108,7 +108,7 @@ class Task:
         except StorageError:
             raise
         except Exception as error:
-            asked_to_stop = self._desk.interruption.requested_at is not None
+            asked_to_stop = self._context.interruption.requested_at is not None
             if asked_to_stop or (run is not None and run.evaluated > evaluated):
                 raise
             self._start_over(explain_restart(error))
@@ -136,7 +136,7 @@ class Task:
             self._tell("continued", f"at step {step}")
 
     def _tell(self, kind: str, detail: str) -> None:
-        self._outbox.put(lambda: self._desk.ledger.tell(self._lease, kind, detail))
+        self._outbox.put(lambda: self._context.ledger.tell(self._lease, kind, detail))
 
     def _new_run(self, device: torch.device, state: dict[str, Any] | None) -> Run:
         # All trials of a search share one seed, so that they differ in what is searched alone.
@@ -148,7 +148,7 @@ class Task:
     def report(self, evaluation: Evaluation) -> bool:
         """Records an evaluation; False when the trial is to stop."""
         run = self._present
-        self._desk.watchdog.feed()
+        self._context.watchdog.feed()
         self._tell_continued()
         report = self._reports.measure(evaluation, run.total_steps, run.take_logged())
         delivered = self._send(report)
@@ -164,7 +164,7 @@ class Task:
         return self._outbox.put(lambda: self._deliver(report))
 
     def _deliver(self, report: Report) -> None:
-        ledger, (step, progress, value, logged) = self._desk.ledger, report
+        ledger, (step, progress, value, logged) = self._context.ledger, report
         if progress is None or value is None:
             ledger.log(self._lease, step, logged)
         else:
@@ -174,23 +174,23 @@ class Task:
     def _goes_on(self) -> bool:
         try:
             self._lookout.look(LOOK_AT_REPORTS_S)
-            self._desk.catch_up()
+            self._context.catch_up()
         except UnavailableError:
             return True
         if self._lookout.stopped_by is not None:
             return False
-        return not self._desk.pruner.should_prune(
+        return not self._context.pruner.should_prune(
             self._record, self._reports.evaluations, self._present.total_steps
         )
 
     def advance(self, step: int) -> bool:
         """Renews the lease, looks around and saves now and then; False when it is to stop."""
-        self._desk.watchdog.feed()
+        self._context.watchdog.feed()
         self._tell_continued()
         now = time.monotonic()
         if now - self._renewed_at > self._spec.train.stall_s / 4:
             self._renewed_at = now
-            self._outbox.put(lambda: self._desk.ledger.renew(self._lease, step))
+            self._outbox.put(lambda: self._context.ledger.renew(self._lease, step))
         elif self._outbox:
             self._outbox.deliver()
         with contextlib.suppress(UnavailableError):
@@ -206,9 +206,9 @@ class Task:
         if self._record.own_axes.get(name) == axis:
             # A rerun, or a trial that starts over, trains with what is on record.
             return self._record.proposal.params[name]
-        value, distribution = self._desk.proposer.suggest(name, axis)
+        value, distribution = self._context.proposer.suggest(name, axis)
         self._outbox.put(
-            lambda: self._desk.ledger.add_parameters(
+            lambda: self._context.ledger.add_parameters(
                 self._lease, {name: value}, {name: distribution}
             )
         )
@@ -216,8 +216,8 @@ class Task:
 
     def warn(self, text: str) -> None:
         """Logs a sentence about the loop, once a worker."""
-        if text not in self._desk.warned:
-            self._desk.warned.add(text)
+        if text not in self._context.warned:
+            self._context.warned.add(text)
             self._log(f"Trial {self._lease.number}: {text}")
 
     def save(self) -> None:
@@ -242,12 +242,12 @@ class Task:
         return True
 
     def _announce(self, step: int) -> None:
-        self._desk.ledger.saved(self._lease, step)
+        self._context.ledger.saved(self._lease, step)
         self._checkpoints.settle()
 
     # How it ends.
 
-    def close(self, outcome: Outcome) -> None:
+    def close(self, outcome: TrialResult) -> None:
         """Records how the trial ended, or releases it."""
         stopped_by = self._lookout.stopped_by
         if outcome.ending is Ending.INTERRUPTED and stopped_by is None:
@@ -286,14 +286,14 @@ class Task:
 
     def _give_back(self, *, saved: bool) -> None:
         trial = f"Trial {self._lease.number}"
-        self._desk.watchdog.rest()
+        self._context.watchdog.rest()
         step = 0 if self._run is None else self._run.taken
         try:
-            self._outbox.flush(self._desk.patience)
-            self._desk.patience.run(lambda: self._desk.ledger.renew(self._lease, step))
-            self._desk.patience.run(lambda: self._desk.ledger.release(self._lease))
+            self._outbox.flush(self._context.patience)
+            self._context.patience.run(lambda: self._context.ledger.renew(self._lease, step))
+            self._context.patience.run(lambda: self._context.ledger.release(self._lease))
         except UnavailableError as error:
-            self._desk.presence.leave_behind()
+            self._context.presence.leave_behind()
             self._log(f"{trial} {'saved' if saved else 'left'}, to be taken over later: {error}")
         else:
             self._log(f"{trial} saved and released" if saved else f"{trial} {self._tell_unsaved()}")
@@ -304,16 +304,16 @@ class Task:
         return "released, to start over: only what goes over run.steps() can be saved"
 
     def _finish(self, state: TrialState, value: float | None, attributes: dict[str, Any]) -> None:
-        self._desk.watchdog.rest()  # the database may be away for longer than a step may take
+        self._context.watchdog.rest()  # the database may be away for longer than a step may take
         run = self._run
         if run is None:
             attributes["seed"] = self._spec.search.seed
         else:
             attributes |= self._describe_costs(run)
             self._tell_logged()
-        self._outbox.flush(self._desk.patience)
-        self._desk.patience.run(
-            lambda: self._desk.ledger.finish(self._lease, state, value, attributes)
+        self._outbox.flush(self._context.patience)
+        self._context.patience.run(
+            lambda: self._context.ledger.finish(self._lease, state, value, attributes)
         )
         self._checkpoints.clear()
 

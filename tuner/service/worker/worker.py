@@ -28,7 +28,7 @@ from tuner.service.ownership import claim_folder
 from tuner.service.ranks import refuse_ranks
 from tuner.service.worker.checkpoints import Checkpoints, sweep
 from tuner.service.worker.cohort_task import CohortTask
-from tuner.service.worker.context import Desk
+from tuner.service.worker.context import WorkerContext
 from tuner.service.worker.fusing import Fusing
 from tuner.service.worker.held_trial import LaneTask
 from tuner.service.worker.task import Task
@@ -40,7 +40,6 @@ from tuner.store.leases.workers import read_workers
 from tuner.store.orders import read_exhausted
 from tuner.store.records import read_record
 from tuner.training.forks import ending_forks
-from tuner.training.loop import Train
 from tuner.training.rehearsal import prepare
 from tuner.training.seeds import derive_seed
 
@@ -95,7 +94,7 @@ class Worker:
                 train = prepare(self.study.spec, self.device)
             self._serve(train, watchdog)
 
-    def _serve(self, train: Train, watchdog: Watchdog) -> None:
+    def _serve(self, train: TrainingLoop, watchdog: Watchdog) -> None:
         """Enters the study, works on it, and leaves it."""
         spec = self.study.spec
         identity = WorkerIdentity(
@@ -124,7 +123,7 @@ class Worker:
                     lambda ordinal: derive_seed(spec.search.seed, "worker", ordinal),
                 )
             )
-            desk = Desk(
+            context = WorkerContext(
                 ledger=ledger,
                 reader=RecordReader(self.database, self.study, follow_running=needs_running(spec)),
                 proposer=Proposer(spec, seed),
@@ -136,18 +135,18 @@ class Worker:
             )
             self._sweep()
             with ending_forks():
-                reason = self._work(train, desk)
+                reason = self._work(train, context)
             patience.run(lambda: ledger.leave(reason))
             self._sweep()
 
-    def _work(self, train: Train, desk: Desk) -> str:
+    def _work(self, train: TrainingLoop, context: WorkerContext) -> str:
         """Works, and returns why it has ended."""
-        desk.patience.run(desk.catch_up)
-        desk.failures_before = len(desk.failed)
-        self._fusing = self._settle(train, desk)
+        context.patience.run(context.catch_up)
+        context.failures_before = len(context.failed)
+        self._fusing = self._settle(train, context)
         paused = False
         while not self.interruption.requested:
-            orders = desk.patience.run(desk.ledger.orders)
+            orders = context.patience.run(context.ledger.orders)
             if orders.leaving:
                 return "asked to leave"
             before, paused = paused, orders.state is StudyState.PAUSED
@@ -156,74 +155,76 @@ class Worker:
             leases: list[Lease] = []
             refuse_ranks()
             if not paused:
-                desk.patience.run(desk.catch_up)
-                self._stop_if_all_fail(desk)
-                leases = desk.patience.run(lambda: self._find_work(desk))
+                context.patience.run(context.catch_up)
+                self._stop_if_all_fail(context)
+                leases = context.patience.run(lambda: self._find_work(context))
             if leases:
-                self._train(train, desk, leases)
-            elif desk.patience.run(lambda: is_done(self.database, self.study)):
-                exhausted = desk.patience.run(lambda: read_exhausted(self.database, self.study))
+                self._train(train, context, leases)
+            elif context.patience.run(lambda: is_done(self.database, self.study)):
+                exhausted = context.patience.run(lambda: read_exhausted(self.database, self.study))
                 if exhausted is not None:
                     self._say(f"Nothing is left to try: {exhausted}")
                 return "nothing left to do"
             else:
                 # Others still train, or the study is paused: stay, for what may be left behind.
-                desk.patience.run(desk.ledger.touch)
+                context.patience.run(context.ledger.touch)
                 self.interruption.wait(_POLL_S)
-        return "asked to leave" if desk.leaving else "interrupted"
+        return "asked to leave" if context.leaving else "interrupted"
 
-    def _settle(self, train: Train, desk: Desk) -> Fusing:
+    def _settle(self, train: TrainingLoop, context: WorkerContext) -> Fusing:
         """Finds out how many trials train as one here."""
         fusing = Fusing(self.study.spec, train, self.fuse, self._say)
         trials = self.study.spec.budget.trials
-        workers = desk.patience.run(lambda: read_workers(self.database, self.study, is_dead))
+        workers = context.patience.run(lambda: read_workers(self.database, self.study, is_dead))
         alive = sum(row.state.present for row in workers)
-        left = math.ceil(max(0, trials - len(desk.over)) / max(1, alive))
+        left = math.ceil(max(0, trials - len(context.over)) / max(1, alive))
         with self.interruption.raising():
-            desk.patience.run(lambda: fusing.settle(self.database, self.study, trials, left))
+            context.patience.run(lambda: fusing.settle(self.database, self.study, trials, left))
         return fusing
 
-    def _find_work(self, desk: Desk) -> list[Lease]:
+    def _find_work(self, context: WorkerContext) -> list[Lease]:
         # After an outage, or a jump of the clock, every lease has expired, and those who train need
         # a moment to say so. A process that has just started may have started into the end of one.
         # They renew a few times within stall_s.
         settling_s = _SETTLING_S * max(1.0, self.study.spec.train.stall_s / (3 * 60.0))
         expired = self.database.calm_s > settling_s
         lanes = self._fusing.lanes
-        left_behind = desk.ledger.take_over_many(is_dead, expired=expired, at_most=lanes)
-        return left_behind or desk.start(lanes, self._fusing.can_fuse)
+        left_behind = context.ledger.take_over_many(is_dead, expired=expired, at_most=lanes)
+        return left_behind or context.start(lanes, self._fusing.can_fuse)
 
-    def _train(self, train: Train, desk: Desk, leases: Sequence[Lease]) -> None:
+    def _train(self, train: TrainingLoop, context: WorkerContext, leases: Sequence[Lease]) -> None:
         """Trains of some trials those that can train together, and gives back the others."""
-        tasks = [task for lease in leases if (task := self._lane_task(desk, lease)) is not None]
+        tasks = [task for lease in leases if (task := self._lane_task(context, lease)) is not None]
         if not tasks:
             return
         chosen, fused = self._fusing.choose(tasks)
         others = [task.lease for task in tasks if task not in chosen]
         if others:
-            desk.patience.run(lambda: desk.ledger.release_many(others))
+            context.patience.run(lambda: context.ledger.release_many(others))
         try:
             if fused:
-                self._train_cohort(desk, chosen)
+                self._train_cohort(context, chosen)
             else:
-                self._train_alone(train, desk, chosen[0])
+                self._train_alone(train, context, chosen[0])
         except LeaseLostError as error:
             self._say(f"{error} It is left to that worker.")
             self._sweep()
         finally:
-            desk.watchdog.rest()
+            context.watchdog.rest()
 
-    def _lane_task(self, desk: Desk, lease: Lease) -> LaneTask | None:
-        record = desk.running.get(lease.number)
+    def _lane_task(self, context: WorkerContext, lease: Lease) -> LaneTask | None:
+        record = context.running.get(lease.number)
         if record is None or lease.checkpoint is not None or lease.attempt > 1:
-            record = desk.patience.run(lambda: read_record(self.database, self.study, lease.number))
+            record = context.patience.run(
+                lambda: read_record(self.database, self.study, lease.number)
+            )
         if record is None:
             return None
         checkpoints = Checkpoints(self._folder, self.study.uuid, lease)
         return LaneTask(self.study.spec, lease, record, checkpoints)
 
-    def _train_alone(self, train: Train, desk: Desk, one: LaneTask) -> None:
-        task = Task(self.study.spec, desk, one.lease, one.record, one.checkpoints, self._say)
+    def _train_alone(self, train: TrainingLoop, context: WorkerContext, one: LaneTask) -> None:
+        task = Task(self.study.spec, context, one.lease, one.record, one.checkpoints, self._say)
         try:
             outcome = task.train(train, self.device)
             refuse_ranks()  # a loop may have made itself one
@@ -236,14 +237,14 @@ class Worker:
             else:
                 task.give_back(error)
 
-    def _train_cohort(self, desk: Desk, tasks: list[LaneTask]) -> None:
+    def _train_cohort(self, context: WorkerContext, tasks: list[LaneTask]) -> None:
         """Trains trials as one; what the workload raises shows whose it is where they train alone.
 
         What is raised between a checkpoint and the evaluation that follows is put down to the
         checkpoint first.
         """
         cohort = CohortTask(
-            self.study.spec, desk, self._fusing.model, tasks, self._say, self._fusing.twin
+            self.study.spec, context, self._fusing.model, tasks, self._say, self._fusing.twin
         )
         try:
             cohort.train()
@@ -262,7 +263,7 @@ class Worker:
             elif cohort.resumed and not cohort.evaluated:
                 for task in tasks:
                     task.start_over(error)
-                self._train_cohort(desk, [task for task in tasks if not task.lost])
+                self._train_cohort(context, [task for task in tasks if not task.lost])
             else:
                 self._fusing.retreat(error)
                 cohort.abandon()
@@ -275,11 +276,11 @@ class Worker:
         with contextlib.suppress(OSError, ValueError):
             self.log(line)
 
-    def _stop_if_all_fail(self, desk: Desk) -> None:
-        failures = list(desk.failed.values())
+    def _stop_if_all_fail(self, context: WorkerContext) -> None:
+        failures = list(context.failed.values())
         if (
-            len(failures) < max(ALIKE_FAILURES, len(desk.over))
-            or len(failures) == desk.failures_before
+            len(failures) < max(ALIKE_FAILURES, len(context.over))
+            or len(failures) == context.failures_before
         ):
             return
         if len({_failure_of(record) for record in failures}) > 1:

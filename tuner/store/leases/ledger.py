@@ -26,7 +26,7 @@ from tuner.store import events
 from tuner.store.connection.database import Database
 from tuner.store.connection.retries import Clock
 from tuner.store.curves import insert_points
-from tuner.store.identity import Present, StudyHandle, lock, look_up, refuse_copy
+from tuner.store.identity import StudyHandle, StudyRow, lock, look_up, refuse_copy
 from tuner.store.leases.fencing import GIVING_UP, Change, Fenced, Hand, renewal
 from tuner.store.leases.reruns import count_defaults
 from tuner.store.leases.rows import (
@@ -171,19 +171,19 @@ class GroupLedger:
         """
         worker_id, study_uuid = self._worker.worker_id, self._study.uuid
         with self._database.write() as connection:
-            present = self._lock(connection)
-            started = ot.count_trials(connection, present.study_id)
-            if present.state is not StudyState.RUNNING or is_used_up(
-                connection, present, started, alive=self._alive
+            study_row = self._lock(connection)
+            started = ot.count_trials(connection, study_row.study_id)
+            if study_row.state is not StudyState.RUNNING or is_used_up(
+                connection, study_row, started, alive=self._alive
             ):
                 return []
             # Defaults only become more: all others wait for this lock, so nothing is asked twice.
             if self._begun < len(defaults):
-                self._begun = count_defaults(connection, present.study_id)
+                self._begun = count_defaults(connection, study_row.study_id)
             wanted = len(proposals) if at_most is None else at_most
-            room = min(wanted, present.trials - started)
+            room = min(wanted, study_row.trials - started)
             templates = [*defaults[self._begun :], *proposals][:room]
-            ids = ot.insert_trials(connection, present.study_id, templates, started)
+            ids = ot.insert_trials(connection, study_row.study_id, templates, started)
             numbers = [number for _, number in ids]
             granted = grant(connection, study_uuid, numbers, worker_id, self._lease_s)
             happened = [(number, "started", "") for number in numbers]
@@ -400,25 +400,25 @@ class GroupLedger:
         """Takes those trials that are still left behind once they are locked."""
         worker_id = self._worker.worker_id
         with self._database.write() as connection:
-            present = self._lock(connection)
-            if present.state is StudyState.PAUSED:
+            study_row = self._lock(connection)
+            if study_row.state is StudyState.PAUSED:
                 return []
-            rows = [row for row in lock_leases(connection, present, numbers) if is_left(row)]
-            seized = seize(connection, present, rows, worker_id=worker_id, lease_s=self._lease_s)
+            rows = [row for row in lock_leases(connection, study_row, numbers) if is_left(row)]
+            seized = seize(connection, study_row, rows, worker_id=worker_id, lease_s=self._lease_s)
             taken = [each for each in seized if each.fate is Fate.TAKEN]
-            record_taking(connection, present.uuid, taken, worker_id)
+            record_taking(connection, study_row.uuid, taken, worker_id)
             if taken:
                 self._touch(connection)
         for each in taken:
             self._hand.take(each.lease, each.row.trial_id)
         return [each.lease for each in taken]
 
-    def _lock(self, connection: sa.Connection) -> Present:
-        present = lock(connection, self._study)
-        if present.study_id != self._study.study_id:
+    def _lock(self, connection: sa.Connection) -> StudyRow:
+        study_row = lock(connection, self._study)
+        if study_row.study_id != self._study.study_id:
             # A copy of it is refused where a worker enters, so this one was renamed.
-            self._study = replace(self._study, study_id=present.study_id)
-        return present
+            self._study = replace(self._study, study_id=study_row.study_id)
+        return study_row
 
     @contextlib.contextmanager
     def _renewing(

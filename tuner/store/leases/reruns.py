@@ -17,7 +17,7 @@ from tuner.errors import NotFoundError, SpecError
 from tuner.store import events
 from tuner.store.connection.database import Database
 from tuner.store.damage import Damaged, tell_damage
-from tuner.store.identity import SPEC, Present, StudyHandle, lock, set_attribute
+from tuner.store.identity import SPEC, StudyHandle, StudyRow, lock, set_attribute
 from tuner.store.leases.rows import grant
 from tuner.store.optuna import tables as ot
 from tuner.store.orders import is_out_of_time
@@ -43,10 +43,10 @@ def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool =
         SpecError: If that trial is not over, the budget is used up, or the study was stopped.
     """
     with database.write() as connection:
-        present = lock(connection, study)
+        study_row = lock(connection, study)
         row = connection.execute(
             sa.select(*ot.trial_columns).where(
-                ot.trials.c.study_id == present.study_id, ot.trials.c.number == number
+                ot.trials.c.study_id == study_row.study_id, ot.trials.c.number == number
             )
         ).one_or_none()
         if row is None:
@@ -55,11 +55,11 @@ def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool =
             raise tell_damage(f"The state of trial {number}", row.state)
         if not row.state.is_finished():
             raise SpecError(f"Trial {number} is not over yet: wait until it is.")
-        if extend and ot.count_trials(connection, present.study_id) >= present.trials:
-            present = _extend(connection, present)
-        _check_budget(connection, study, present, number)
+        if extend and ot.count_trials(connection, study_row.study_id) >= study_row.trials:
+            study_row = _extend(connection, study_row)
+        _check_budget(connection, study, study_row, number)
         template = _read_template(connection, row.trial_id, number)
-        [(_, started)] = ot.insert_trials(connection, present.study_id, [template])
+        [(_, started)] = ot.insert_trials(connection, study_row.study_id, [template])
         grant(connection, study.uuid, [started], None, 0.0)
         events.record(
             connection, study.uuid, "rerun", number=started, detail=f"trial {number} again"
@@ -83,30 +83,30 @@ def count_defaults(connection: sa.Connection, study_id: int) -> int:
     ).scalar_one()
 
 
-def _extend(connection: sa.Connection, present: Present) -> Present:
+def _extend(connection: sa.Connection, study_row: StudyRow) -> StudyRow:
     """Gives a study room for one trial more than it has started, and returns it."""
-    spec = present.attributes[SPEC]
-    trials = ot.count_trials(connection, present.study_id) + 1
+    spec = study_row.attributes[SPEC]
+    trials = ot.count_trials(connection, study_row.study_id) + 1
     larger = spec | {"budget": spec["budget"] | {"trials": trials}}
-    set_attribute(connection, present.study_id, SPEC, larger)
-    return replace(present, attributes={**present.attributes, SPEC: larger})
+    set_attribute(connection, study_row.study_id, SPEC, larger)
+    return replace(study_row, attributes={**study_row.attributes, SPEC: larger})
 
 
 def _check_budget(
-    connection: sa.Connection, study: StudyHandle, present: Present, number: int
+    connection: sa.Connection, study: StudyHandle, study_row: StudyRow, number: int
 ) -> None:
     name = shlex.quote(study.name)
-    if present.state is StudyState.STOPPED:
+    if study_row.state is StudyState.STOPPED:
         raise SpecError(
             f"The study {study.name!r} was stopped: resume it first: tuner study resume {name}"
         )
-    if ot.count_trials(connection, present.study_id) >= present.trials:
+    if ot.count_trials(connection, study_row.study_id) >= study_row.trials:
         raise SpecError(
-            f"All {present.trials} trials of the study {study.name!r} have started: give it one "
+            f"All {study_row.trials} trials of the study {study.name!r} have started: give it one "
             f"more for this: tuner trial rerun {name} {number} --extend"
         )
-    limit_s = present.wall_time_s
-    if limit_s is not None and is_out_of_time(connection, present):
+    limit_s = study_row.wall_time_s
+    if limit_s is not None and is_out_of_time(connection, study_row):
         raise SpecError(
             f"The wall time of the study {study.name!r}, {limit_s:g} s, is used up: "
             f"give it more, with its study file: tuner study create FILE --name {name} "

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tuner.store.connection.database import JUMP_S, Database
-from tuner.store.identity import Present, StudyHandle
+from tuner.store.identity import StudyHandle, StudyRow
 from tuner.store.optuna import tables as ot
 from tuner.store.tables import DatabaseClock, leases
 
@@ -107,7 +107,7 @@ def read_leases(connection: sa.Connection, study_uuid: str) -> list[sa.Row[Any]]
 
 
 def lock_leases(
-    connection: sa.Connection, present: Present, numbers: Collection[int]
+    connection: sa.Connection, study_row: StudyRow, numbers: Collection[int]
 ) -> list[sa.Row[Any]]:
     """Holds back the holders of trials until the transaction ends; the study must be locked.
 
@@ -116,7 +116,7 @@ def lock_leases(
         None if it does not run.
     """
     runs = sa.and_(
-        ot.trials.c.study_id == present.study_id,
+        ot.trials.c.study_id == study_row.study_id,
         ot.trials.c.number == leases.c.number,
         ot.trials.c.state == TrialState.RUNNING,
     )
@@ -124,7 +124,7 @@ def lock_leases(
         connection.execute(
             sa.select(leases, _HAS_EXPIRED, _NOW, ot.trials.c.trial_id)
             .select_from(leases.outerjoin(ot.trials, runs))
-            .where(leases.c.study_uuid == present.uuid, leases.c.number.in_(numbers))
+            .where(leases.c.study_uuid == study_row.uuid, leases.c.number.in_(numbers))
             .order_by(leases.c.number)
             .with_for_update(of=leases)
         )

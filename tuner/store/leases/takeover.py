@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from tuner.domain.states import StudyState
 from tuner.store import events
-from tuner.store.identity import Present
+from tuner.store.identity import StudyRow
 from tuner.store.leases.rows import LASTING_S, UNTIL, Lease, new_token
 from tuner.store.optuna import tables as ot
 from tuner.store.tables import leases
@@ -63,7 +63,7 @@ class Seized:
 
 def seize(
     connection: sa.Connection,
-    present: Present,
+    study_row: StudyRow,
     rows: Sequence[sa.Row[Any]],
     *,
     worker_id: str | None = None,
@@ -77,7 +77,7 @@ def seize(
 
     Args:
         connection: In a transaction that has locked the study.
-        present: The study.
+        study_row: The study.
         rows: The leases as :func:`tuner.store.leases.rows.lock_leases` returns them.
         worker_id: Who takes them, None to give them back for anyone.
         lease_s: How long the leases count, in seconds.
@@ -89,10 +89,10 @@ def seize(
     for row in rows:
         attempt = row.attempts + (row.worker_id not in (None, worker_id))
         lease = Lease(row.number, new_token(), attempt, row.checkpoint, row.step)
-        seized.append(Seized(row, lease, _judge(present, row, attempt)))
+        seized.append(Seized(row, lease, _judge(study_row, row, attempt)))
     taken = [each.lease for each in seized if each.fate is Fate.TAKEN]
-    _hand_over(connection, present.uuid, taken, worker_id, lease_s)
-    _end(connection, present.uuid, [each for each in seized if each.fate is not Fate.TAKEN])
+    _hand_over(connection, study_row.uuid, taken, worker_id, lease_s)
+    _end(connection, study_row.uuid, [each for each in seized if each.fate is not Fate.TAKEN])
     return seized
 
 
@@ -116,10 +116,10 @@ def record_taking(
     events.record_all(connection, study_uuid, happened, worker_id=worker_id)
 
 
-def _judge(present: Present, row: sa.Row[Any], attempt: int) -> Fate:
+def _judge(study_row: StudyRow, row: sa.Row[Any], attempt: int) -> Fate:
     if row.trial_id is None:
         return Fate.OVER
-    if present.state is StudyState.STOPPED:
+    if study_row.state is StudyState.STOPPED:
         return Fate.STOPPED
     return Fate.FAILED if attempt > MAX_ATTEMPTS else Fate.TAKEN
 

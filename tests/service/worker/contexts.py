@@ -1,4 +1,4 @@
-"""A worker's desk, and trials trained on it by loops of a test's own."""
+"""A worker's context, and trials trained on it by loops of a test's own."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from tuner.search import Proposer
 from tuner.service.interruption import Interruption
 from tuner.service.liveness import Presence
 from tuner.service.worker.checkpoints import Checkpoints, sweep
-from tuner.service.worker.context import Desk
+from tuner.service.worker.context import WorkerContext
 from tuner.service.worker.task import Task
 from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Database, Ledger, Patience, RecordReader, Studies, WorkerIdentity
 from tuner.store.events import read_events
 from tuner.store.records import read_record
-from tuner.training.loop import Train
 from tuner.training.run import Run
 
 CPU = torch.device("cpu")
@@ -52,7 +51,7 @@ class Bureau:
 
     Attributes:
         said: What the worker logged.
-        desk: The worker's.
+        context: The worker's.
     """
 
     def __init__(
@@ -62,12 +61,12 @@ class Bureau:
         self.study = Studies(database).create(make_spec(**tables))
         self.said: list[str] = []
         self._folder = folder
-        self.desk = self._open_desk("a")
-        self._desks = {"a": self.desk}
+        self.context = self._open_desk("a")
+        self._desks = {"a": self.context}
 
     def train(
         self,
-        loop: Train,
+        loop: TrainingLoop,
         stop_after: int = 10**9,
         interruption: Interruption | None = None,
         worker: str = "a",
@@ -78,17 +77,17 @@ class Bureau:
         """
         if worker not in self._desks:
             self._desks[worker] = self._open_desk(worker)
-        desk = self._desks[worker]
-        desk.interruption = interruption or Counted(stop_after)
-        desk.catch_up()
-        lease = desk.ledger.take_over(lambda other: worker not in ("a", other))
+        context = self._desks[worker]
+        context.interruption = interruption or Counted(stop_after)
+        context.catch_up()
+        lease = context.ledger.take_over(lambda other: worker not in ("a", other))
         if lease is None:
-            [lease] = desk.start(1, lambda config: False)
+            [lease] = context.start(1, lambda config: False)
         record = read_record(self.database, self.study, lease.number)
         assert record is not None
         task = Task(
             self.study.spec,
-            desk,
+            context,
             lease,
             record,
             Checkpoints(self._folder, self.study.uuid, lease),
@@ -111,7 +110,7 @@ class Bureau:
     def checkpoints(self, number: int) -> list[Path]:
         return list((self._folder / "checkpoints").glob(f"trial-{number}-*.pt"))
 
-    def _open_desk(self, worker: str) -> Desk:
+    def _open_desk(self, worker: str) -> WorkerContext:
         identity = WorkerIdentity(worker, "host", 1, "cpu", "0")
         ledger = Ledger(self.database, self.study, identity)
         seed = ledger.register(0.0, lambda ordinal: ordinal)
@@ -121,7 +120,9 @@ class Bureau:
         watchdog = Watchdog(interruption, stall_s=300.0)
         proposer = Proposer(self.study.spec, seed)
         presence = Presence(uuid.uuid4().hex)
-        return Desk(ledger, reader, proposer, patience, seed, interruption, watchdog, presence)
+        return WorkerContext(
+            ledger, reader, proposer, patience, seed, interruption, watchdog, presence
+        )
 
 
 def stepped(run: Run) -> Run:
@@ -130,7 +131,7 @@ def stepped(run: Run) -> Run:
     return run
 
 
-def loop_of(at_step: Callable[[Run, int], object]) -> Train:
+def loop_of(at_step: Callable[[Run, int], object]) -> TrainingLoop:
     """Returns a loop that trains a line, does something at every step, and reports the step."""
 
     def loop(run: Run) -> None:
