@@ -24,6 +24,7 @@ from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Database, Ledger, Patience, RecordReader, Studies, WorkerIdentity
 from tuner.store.events import read_events
 from tuner.store.records import read_record
+from tuner.training.loop import TrainingLoop
 from tuner.training.run import Run
 
 CPU = torch.device("cpu")

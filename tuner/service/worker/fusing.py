@@ -26,7 +26,7 @@ from tuner.service.worker.held_trial import LaneTask, is_of_lane
 from tuner.store import Database, StudyHandle
 from tuner.store.plans import keep_plan, read_plans
 from tuner.training.device import is_out_of_memory
-from tuner.training.loop import WorkloadLoop
+from tuner.training.loop import TrainingLoop, WorkloadLoop
 from tuner.training.rehearsal import CohortRehearsal, default_configs
 from tuner.training.seeds import derive_seed
 

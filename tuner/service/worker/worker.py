@@ -40,6 +40,7 @@ from tuner.store.leases.workers import read_workers
 from tuner.store.orders import read_exhausted
 from tuner.store.records import read_record
 from tuner.training.forks import ending_forks
+from tuner.training.loop import TrainingLoop
 from tuner.training.rehearsal import prepare
 from tuner.training.seeds import derive_seed
 
