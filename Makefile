@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10 $(COVERAGE)
 
 .PHONY: help demo test slow machines gpu lint types contracts wheel docs clean
 
@@ -31,9 +31,10 @@ machines: .venv/dev.stamp ## Run what computes as on a machine without vector in
 gpu: ## Check and measure a CUDA device, where there is one; needs no environment but torch's
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/check-gpu
 
-lint: .venv/dev.stamp ## Check style
+lint: .venv/dev.stamp ## Check style and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/typos
 
 types: .venv/dev.stamp ## Check types
 	$(BIN)/mypy
