@@ -1,4 +1,4 @@
-"""Options that several commands share, and how what they hold is shown."""
+"""Options that several commands share, and the databases, studies and consoles they name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tuner.errors import SpecError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tuner.store import Database
+    from tuner.store import Database, StudyHandle
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -246,6 +246,18 @@ def open_storage(storage: str | None, *, create: bool = False) -> Database:
     database = open_database(storage or default_url(), create=create)
     click.get_current_context().call_on_close(database.close)
     return database
+
+
+def find_study(name: str, storage: str | None) -> tuple[Database, StudyHandle]:
+    """Opens the database a command names, until the command ends, and finds a study in it.
+
+    Raises:
+        NotFoundError: If there is no such database, or no such study in it.
+    """
+    from tuner.store import Studies
+
+    database = open_storage(storage)
+    return database, Studies(database).find(name)
 
 
 def console(*, stderr: bool = False) -> Console:
