@@ -49,7 +49,7 @@ class Lines:
 
     Args:
         out: The console that prints them.
-        roster: Tells the news of workers; left out, their lines are, too.
+        roster: Remembers the workers seen; without it, no line tells of workers.
     """
 
     def __init__(self, out: Console, roster: Roster | None = None) -> None:
@@ -113,7 +113,7 @@ class LiveDisplay:
 
     Args:
         out: The console, a terminal.
-        roster: Tells when there is no room for workers; left out, workers are not shown.
+        roster: Remembers the workers seen; without it, workers are not shown.
     """
 
     def __init__(self, out: Console, roster: Roster | None = None) -> None:
@@ -187,7 +187,7 @@ def _draw_seats(seats: Sequence[Seat], trials: Mapping[tuple[str, int], tuple[in
 
 
 class Roster:
-    """Knows who was there at the last look, and tells in lines what is new."""
+    """Remembers a pool's workers, and returns lines about those that have come or gone since."""
 
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}
@@ -198,8 +198,8 @@ class Roster:
         """Yields a line for each worker that has ended for good or started.
 
         Args:
-            seats: The pool's, as they are now.
-            exits: The workers that ended since the last look.
+            seats: The pool's seats as they are now.
+            exits: The workers that have ended since the last call.
         """
         for ended in exits:
             if ended.gave_up:
@@ -220,7 +220,7 @@ class Roster:
         """Returns a line now and then while workers wait for a place, else None.
 
         Args:
-            seats: The pool's, as they are now.
+            seats: The pool's seats as they are now.
             now_s: Seconds, by a clock that only goes forward.
         """
         waiting = sum(seat.state is SeatState.WAITING for seat in seats)

@@ -114,7 +114,7 @@ def train(database: Database, study: StudyHandle, *, workers: int, device: str, 
 
 
 def tell_end(end: RunEnd) -> None:
-    """Tells how a run ended; exits with 130 if it was stopped."""
+    """Prints how a run ended; exits with 130 if it was stopped."""
     if end.stopped_by:
         fate = "lost since their last checkpoints" if end.lost else "saved"
         if end.unsaved:

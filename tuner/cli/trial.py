@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SHOWN_ELSEWHERE = frozenset(
     {"config", "traceback", "groups", "metrics", "sampler", "places", "last_cost", "schedule_calls"}
 )
-"""Attributes of a trial that are bookkeeping, or shown in another form."""
+"""Attributes of a trial that are for internal use, or shown in another form."""
 
 
 @click.group(
@@ -162,5 +162,5 @@ def _print(
 
 
 def _indent(value: object) -> str:
-    """Returns a text of the workload's so that none of its lines can be taken for one of ours."""
+    """Indents the further lines of a workload's text, so that none looks like a line of ours."""
     return str(value).replace("\n", "\n  ")

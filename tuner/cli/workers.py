@@ -1,4 +1,4 @@
-"""``tuner workers``: pools of workers, and whoever works on a study."""
+"""``tuner workers``: pools of workers, and the workers of a study."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tuner.store.leases.workers import WorkerRow
 
 _SHORT = 8
-"""How much of a worker's id is shown: enough to tell them apart."""
+"""Letters of a worker's id that are shown: enough to tell workers apart."""
 
 
 @click.group(
@@ -209,7 +209,7 @@ def _select(rows: list[WorkerRow], study: StudyHandle, ids: tuple[str, ...]) -> 
 
 
 def _refuse_foreign(place: str, **options: dict[str, object]) -> None:
-    """Refuses options of the other kind of pool, which would be of no effect."""
+    """Refuses options that belong to the other kind of pool and would have no effect."""
     for owner, values in options.items():
         given = [option for option, value in values.items() if value is not None]
         if given and owner != place:

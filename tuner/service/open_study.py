@@ -1,4 +1,4 @@
-"""Creates a study, or opens the one of that name if only the budget differs."""
+"""The opening of a study: it is created, or found by its name if only the budget differs."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _change_budget(opened: Opened, spec: StudySpec, settings: Collection[str]) -
 
 
 def _announce_bent_defaults(spec: StudySpec) -> Iterator[str]:
-    """Yields, once each, which defaults are not tried since the study file does not allow them."""
+    """Yields a line for each default that is not tried, since the study file does not allow it."""
     bent = (b for p in default_proposals(spec) for b in bent_defaults(spec, p.params))
     for line in dict.fromkeys(map(str, bent)):
         yield f"{line[0].upper()}{line[1:]}."
@@ -179,7 +179,7 @@ def _is_more(limit: Limit, other: Limit) -> bool:
 
 def _describe(name: str, differences: dict[str, tuple[object, object]]) -> str:
     fixed = {key: pair for key, pair in differences.items() if key not in _EXTENDABLE}
-    # What joins or leaves brings its own hyperparameters along: those go without saying.
+    # An optimizer that joins or leaves takes its hyperparameters along: they are not told.
     telling = {key: pair for key, pair in fixed.items() if not _follows(key, fixed)}
     lines = [
         f"The study {name!r} exists and differs:",

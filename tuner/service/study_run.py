@@ -59,7 +59,7 @@ class RunEnd:
     """How a run ended.
 
     Attributes:
-        stopped_by: What stopped it before the study was done, such as "Ctrl-C"; empty if nothing.
+        stopped_by: The cause of an early stop, such as "Ctrl-C"; empty if nobody stopped it.
         lost: Whether workers were killed before they had saved their trials.
         unsaved: Trials of a stopped run that have to start over, since they cannot be saved.
         failures: The workers that did not end well, and were not started again.
@@ -179,7 +179,7 @@ def _watch(
             display.show(progress, progress.update())
             away = False
         except UnavailableError as error:
-            # The workers keep what they have to tell, so this only has nothing to show.
+            # The workers keep their reports meanwhile; only the display has nothing to show.
             if not away:
                 display.say(f"{error} Training goes on; reports are kept until it is back.")
             away = True

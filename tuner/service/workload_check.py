@@ -52,11 +52,11 @@ class WorkloadCheck:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as plain values."""
+        """Returns the result as plain values, for JSON."""
         return dataclasses.asdict(self)
 
     def cells(self) -> tuple[str, ...]:
-        """Returns it as a row of text."""
+        """Returns the result as the cells of a table's row."""
         if self.error:
             return (self.workload, "no", *("–",) * 4)
         return (
@@ -92,7 +92,7 @@ def find_workloads() -> tuple[list[str], list[WorkloadCheck]]:
 
 
 def _is_trainable(member: object) -> bool:
-    """Tells whether something is a workload's class, or a loop: a function of a ``run``."""
+    """Tells whether an object is a workload class, or a training loop: a function of ``run``."""
     if inspect.isfunction(member):
         return list(inspect.signature(member).parameters) == ["run"]
     return isinstance(member, type) and not missing_methods(member)
@@ -118,7 +118,7 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
         return WorkloadCheck(import_string, error=str(error))
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 (what a workload raises is what is asked for)
+    except BaseException as error:  # noqa: BLE001 (a workload may raise anything)
         return WorkloadCheck(import_string, error=tell_error(error))
 
 
