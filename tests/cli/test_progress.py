@@ -11,13 +11,11 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from tuner.cli.progress import Lines, Roster
-from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.trials import Outcome
 from tuner.search import Proposer
 from tuner.service.pools.pool import Exit, Seat, SeatState, Slot
 from tuner.service.study_progress import StudyProgress
 from tuner.store import Database, Ledger, StudyHandle, WorkerIdentity
-from tuner.store.plans import keep_plan
 
 
 class Display:
@@ -66,16 +64,6 @@ def test_counts_are_those_of_the_moment_at_which_the_trial_of_the_line_ended(
         "3/6 done, 1 pruned, 1 failed",
     ]
     assert display.look() == []
-
-
-def test_how_trials_train_is_told_once_it_is_known(database: Database, study: StudyHandle) -> None:
-    progress = StudyProgress(database, study, "auto")
-    assert list(progress.announcements()) == []
-    plan = FusePlan(8, trials=study.spec.budget.trials, reason="quicker")
-    keep_plan(database, study, "auto on cpu", plan)
-    assert list(progress.announcements()) == ["Up to 8 trials as one: quicker."]
-    assert list(progress.announcements()) == []
-    assert list(StudyProgress(database, study, "off").announcements()) == []
 
 
 def test_what_was_over_before_is_counted_and_not_told(database: Database, display: Display) -> None:
