@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 STARTED_AT = time.monotonic()
-"""The time at which this process started to load, by that clock, before any heavy import."""
+"""The monotonic time, in seconds, at which this process began to load, before heavy imports."""
 
 _WHOLE = 1000
 """Letters of a command's summary that a group shows: more than any has."""
