@@ -21,9 +21,12 @@ def spec_with(**budget: object) -> StudySpec:
 def reopen(
     database: Database, first: dict[str, object], then: dict[str, object], *keys: str
 ) -> tuple[Opened, Budget]:
-    open_study(database, spec_with(**first))
-    opened = open_study(database, spec_with(**then), keys)
-    return opened, open_study(database, spec_with()).study.spec.budget
+    def connect(create: bool) -> Database:
+        return database
+
+    open_study(connect, spec_with(**first))
+    opened = open_study(connect, spec_with(**then), keys)
+    return opened, open_study(connect, spec_with()).study.spec.budget
 
 
 @pytest.mark.parametrize(

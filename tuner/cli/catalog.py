@@ -1,4 +1,4 @@
-"""``tuner optimizers`` and ``tuner schedules``: what can be searched, and over which ranges."""
+"""``tuner optimizers`` and ``tuner schedules``: the catalog of both, with the ranges searched."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _print_row(row: Row) -> None:
     out.print(f"[bold]{row.name}[/bold]{torch_name}: {row.summary}", markup=True)
     out.print(f"{row.equation}\n{row.reference}", style="dim")
     if isinstance(row, ScheduleRow):
-        _draw_course(row)
+        _draw_schedule(row)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     columns = zip(COLUMNS, *map(describe_knob, row.hyperparameters), strict=True)
     # The breadth has no room beside the ranges; --json and docs/optimizers.md have it.
@@ -132,8 +132,8 @@ def _print_row(row: Row) -> None:
     out.print(explain_knobs(row), style="dim")
 
 
-def _draw_course(row: ScheduleRow) -> None:
-    """Draws a trial from left to right, from the schedule's defaults."""
+def _draw_schedule(row: ScheduleRow) -> None:
+    """Draws the learning rate, and the momentum if it is set, over a trial with the defaults."""
     example = "  if the metric stalls twice" if row.follows_metric else ""
     click.echo(f"lr        {to_sparkline(sample_factor(row, _POINTS))}{example}")
     momentum = sample_momentum(row, _POINTS)

@@ -1,4 +1,4 @@
-"""``tuner db``: the database itself: what it is, and bringing its tables up to date."""
+"""``tuner db``: the state of the database, and the upgrade of its tables."""
 
 from __future__ import annotations
 

@@ -33,10 +33,10 @@ USE, FAULT, UNAVAILABLE = 2, 1, 69
 
 
 class Commands(Group):
-    """Turns whatever a command raises into one message and an exit code."""
+    """Turns an error that a command raises into a message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs a command."""
+        """Runs a command; an error ends the process with exit code 1, 2 or 69."""
         try:
             with starting_here():
                 return super().invoke(ctx)
@@ -102,7 +102,7 @@ def _code_of(error: TunerError) -> int:
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: Any = None
 ) -> str:
-    """Returns a warning as it is printed; where in tuner it comes from helps nobody."""
+    """Returns the text of a warning, without the line of tuner's code that it comes from."""
     if issubclass(category, DamageWarning):
         return f"Warning: {message}\n"
     return _FORMAT(message, category, filename, lineno, line)

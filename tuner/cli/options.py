@@ -1,4 +1,4 @@
-"""Options that several commands share, and how what they hold is shown."""
+"""Options that several commands share, and the databases, studies and consoles they name."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from tuner.errors import SpecError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tuner.store import Database
+    from tuner.store import Database, StudyHandle
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 STARTED_AT = time.monotonic()
-"""When this process started to load, by that clock: before anything heavy is imported."""
+"""The monotonic time, in seconds, at which this process began to load, before heavy imports."""
 
 _WHOLE = 1000
 """Letters of a command's summary that a group shows: more than any has."""
 
 
 class Group(click.Group):
-    """Commands in a group: their summaries whole, and for an unknown name the nearest one."""
+    """Shows the summaries of its commands whole, and suggests the nearest for an unknown name."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes every command with the whole first sentence of its help."""
+        """Writes each command with the whole first sentence of its help."""
         rows = [
             (name, command.get_short_help_str(limit=_WHOLE))
             for name in self.list_commands(ctx)
@@ -49,7 +49,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Returns the command that is meant; for an unknown one, which may be in any group."""
+        """Returns the command that the first word names, or suggests the nearest of any group."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             ctx.fail(f"There is no command {name!r}: {_suggest_command(ctx, name)}")
@@ -57,7 +57,7 @@ class Group(click.Group):
 
 
 class _Text(click.ParamType[str]):
-    """A text that may hold any letter, whatever the locale's encoding."""
+    """Takes a text of any letters, whatever the locale's encoding."""
 
     name = "text"
 
@@ -82,7 +82,7 @@ def _suggest_command(ctx: click.Context, name: str) -> str:
 
 
 def _command_paths(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
-    """Yields every command below one by the words that are typed for it."""
+    """Yields the words that are typed for each command below one."""
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
             yield (*path, name)
@@ -90,7 +90,7 @@ def _command_paths(command: click.Command, *path: str) -> Iterator[tuple[str, ..
 
 
 def examples(*lines: str) -> str:
-    """Returns an epilog that shows commands as typed."""
+    """Returns the end of a help text that shows example commands."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
@@ -240,7 +240,12 @@ def load_spec(
 
 
 def open_storage(storage: str | None, *, create: bool = False) -> Database:
-    """Opens the database a command names, until the command ends."""
+    """Opens the database that ``--storage`` names, else the default one, until the command ends.
+
+    Args:
+        storage: The database's URL, or None for the default one.
+        create: Whether to make the database where there is none.
+    """
     from tuner.store import default_url, open_database
 
     database = open_database(storage or default_url(), create=create)
@@ -248,8 +253,20 @@ def open_storage(storage: str | None, *, create: bool = False) -> Database:
     return database
 
 
+def find_study(name: str, storage: str | None) -> tuple[Database, StudyHandle]:
+    """Opens the database that ``--storage`` names, and finds a study in it.
+
+    Raises:
+        NotFoundError: If there is no such database, or no such study in it.
+    """
+    from tuner.store import Studies
+
+    database = open_storage(storage)
+    return database, Studies(database).find(name)
+
+
 def console(*, stderr: bool = False) -> Console:
-    """Returns a console that draws colours only where they can be seen, and takes text as text."""
+    """Returns a console that reads no markup in texts, and colours them only on a terminal."""
     from tuner.report.terminal import TextConsole
 
     return TextConsole(below(sys.stderr if stderr else sys.stdout))

@@ -1,4 +1,4 @@
-"""Standard output and error: what passes through them is fit for a terminal and tells no secrets.
+"""Standard output and error: texts are made fit for a terminal, and secrets in them are hidden.
 
 Whatever this process prints goes through :class:`Clean`, a workload's words and tracebacks too, so
 no command needs to ask where a text comes from. Only the consoles of Rich write below it, since
@@ -33,7 +33,7 @@ class Clean(io.BufferedIOBase):
         return getattr(self.stream, "name", "")
 
     def writable(self) -> bool:
-        """Takes what is written."""
+        """Returns True: text can be written."""
         return True
 
     def isatty(self) -> bool:
@@ -58,10 +58,10 @@ class Clean(io.BufferedIOBase):
 
 
 class Lossy(io.FileIO):
-    """A file that drops what it cannot take: its disk is full, or whoever read it has gone."""
+    """Drops the bytes that a file cannot take: its disk is full, or its reader has gone."""
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Writes bytes, or drops them; returns how many are dealt with."""
+        """Writes bytes, or drops them; returns how many were written or dropped."""
         try:
             return super().write(data)
         except OSError:
@@ -79,10 +79,10 @@ def clean_streams() -> None:
 
 
 def lose_rather_than_fail() -> None:
-    """Has whatever prints in this process, a workload too, never fail for it.
+    """Makes printing in this process never fail, in a workload's code neither.
 
     Otherwise a full disk would fail every trial that says something, and once more the end of the
-    process, when Python writes out what it has kept.
+    process, when Python flushes its buffers.
     """
     for name in ("stdout", "stderr"):
         stream = below(getattr(sys, name))
@@ -98,13 +98,13 @@ def lose_rather_than_fail() -> None:
 
 
 def below(stream: TextIO) -> TextIO:
-    """Returns the stream that a clean one writes to, another one as it is."""
+    """Returns the stream that a clean stream writes to; any other stream is returned itself."""
     buffer = getattr(stream, "buffer", None)
     return buffer.stream if isinstance(buffer, Clean) else stream
 
 
 def hide_secrets(text: str) -> str:
-    """Returns a text without the secrets that this process knows."""
+    """Returns a text in which the secrets that this process knows are hidden."""
     urls = sys.modules.get("tuner.store.connection.urls")  # without it no URL has been read
     return str(urls.hide_known_secrets(text)) if urls else text
 

@@ -20,6 +20,7 @@ from tuner.cli.options import (
     device_option,
     echo_json,
     examples,
+    find_study,
     fuse_option,
     json_option,
     load_spec,
@@ -123,7 +124,7 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
     """Show a study's settings, with every default filled in, and its trials."""
     from tuner.service.summaries import read_shown, read_shown_state
 
-    database, handle = _find(name, storage)
+    database, handle = find_study(name, storage)
     records, state = read_shown(database, handle), read_shown_state(database, handle)
     if as_json:
         trials = [
@@ -167,7 +168,7 @@ def run(name: str, storage: str | None, workers: int, device: str, fuse: str) ->
     A study that was paused or stopped is left alone until 'tuner study resume'.
     """
     refuse_ranks()
-    database, handle = _find(name, storage)
+    database, handle = find_study(name, storage)
     train(database, handle, workers=workers, device=device, fuse=fuse)
 
 
@@ -222,7 +223,7 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
     from tuner.service.worker.checkpoints import sweep
     from tuner.store import control
 
-    database, handle = _find(name, storage)
+    database, handle = find_study(name, storage)
     repairs = control.repair(database, handle, is_dead)
     if find_folder(database, handle)[0].is_dir():
         sweep(claim_folder(database, handle), database, handle)
@@ -247,7 +248,7 @@ def delete(name: str, storage: str | None, yes: bool) -> None:
     from tuner.service.ownership import find_folder
     from tuner.store import Studies
 
-    database, handle = _find(name, storage)
+    database, handle = find_study(name, storage)
     count = Studies(database).count_trials(handle)
     if not yes:
         click.confirm(f"Delete {name!r} and its {count} trials from {database.name}?", abort=True)
@@ -294,7 +295,7 @@ def report(name: str, storage: str | None, style: str, output: Path | None, forc
     from tuner.report.terminal import print_report
     from tuner.service.summaries import read_summary
 
-    database, handle = _find(name, storage)
+    database, handle = find_study(name, storage)
     summary = read_summary(database, handle)
     if style == "terminal" and output is None:
         print_report(summary, console())
@@ -325,20 +326,13 @@ def export(name: str, storage: str | None, style: str, output: Path | None, forc
     from tuner.report.code import to_python, to_toml, to_winner
     from tuner.service.summaries import read_summary
 
-    database, handle = _find(name, storage)
+    database, handle = find_study(name, storage)
     summary = read_summary(database, handle)
     if style == "json":
         text = json.dumps(to_winner(summary), indent=2)
     else:
         text = to_toml(summary) if style == "toml" else to_python(summary)
     _write(text, output, force=force)
-
-
-def _find(name: str, storage: str | None) -> tuple[Database, StudyHandle]:
-    from tuner.store import Studies
-
-    database = open_storage(storage)
-    return database, Studies(database).find(name)
 
 
 _ORDERED = {
@@ -356,7 +350,7 @@ _ORDERED = {
 def _set_state(name: str, storage: str | None, state: StudyState) -> None:
     from tuner.store.control import set_state
 
-    before = set_state(*_find(name, storage), state)
+    before = set_state(*find_study(name, storage), state)
     if before is state:
         click.echo(f"{name!r} was {state} already.")
     else:

@@ -14,8 +14,8 @@ from tuner.cli.options import (
     console,
     echo_json,
     examples,
+    find_study,
     json_option,
-    open_storage,
     storage_option,
 )
 from tuner.domain.catalog.dimensions import format_value
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SHOWN_ELSEWHERE = frozenset(
     {"config", "traceback", "groups", "metrics", "sampler", "places", "last_cost", "schedule_calls"}
 )
-"""Attributes of a trial that are bookkeeping, or shown in another form."""
+"""Attributes of a trial that are for internal use, or shown in another form."""
 
 
 @click.group(
@@ -48,13 +48,11 @@ def trial() -> None:
 def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
     """Show trial NUMBER of STUDY: its settings, its curve, its history, and how it ended."""
     from tuner.service.summaries import show_waiting
-    from tuner.store import Studies
     from tuner.store.curves import read_curves
     from tuner.store.events import read_events
     from tuner.store.records import read_record
 
-    database = open_storage(storage)
-    handle = Studies(database).find(study)
+    database, handle = find_study(study, storage)
     record = read_record(database, handle, number)
     if record is None:
         raise NotFoundError(
@@ -86,11 +84,9 @@ def rerun(study: str, number: int, storage: str | None, extend: bool) -> None:
     it is pruned: that checks a result, and says nothing about other seeds. It counts in the
     study's budget. The next worker that asks for work takes it.
     """
-    from tuner.store import Studies
     from tuner.store.leases import reruns
 
-    database = open_storage(storage)
-    started = reruns.rerun(database, Studies(database).find(study), number, extend=extend)
+    started = reruns.rerun(*find_study(study, storage), number, extend=extend)
     click.echo(
         f"Trial {started} is trial {number} again; a worker takes it next, or start one: "
         f"tuner study run {shlex.quote(study)}"
@@ -166,5 +162,5 @@ def _print(
 
 
 def _indent(value: object) -> str:
-    """Returns a text of the workload's so that none of its lines can be taken for one of ours."""
+    """Indents the further lines of a workload's text, so that none looks like a line of ours."""
     return str(value).replace("\n", "\n  ")

@@ -101,7 +101,7 @@ def work(
         database = patience.run(lambda: open_storage(storage))
         study = patience.run(lambda: Studies(database).find(name))
 
-        # What is imported stays; looking through it for garbage again and again takes a second.
+        # Imported modules stay; searching them for garbage again and again takes a second.
         gc.disable()
         import torch
         import torch._dynamo  # by the first of torch's optimizers at the latest

@@ -1,4 +1,4 @@
-"""``tuner workers``: pools of workers, and whoever works on a study."""
+"""``tuner workers``: pools of workers, and the workers of a study."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tuner.cli.options import (
     console,
     echo_json,
     examples,
+    find_study,
     fuse_option,
     json_option,
-    open_storage,
     storage_option,
 )
-from tuner.cli.run import conclude, job_on, train_on
+from tuner.cli.run import conclude, tell_end
 from tuner.errors import NotFoundError, SpecError
 from tuner.service.ranks import refuse_ranks
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tuner.store.leases.workers import WorkerRow
 
 _SHORT = 8
-"""How much of a worker's id is shown: enough to tell them apart."""
+"""Letters of a worker's id that are shown: enough to tell workers apart."""
 
 
 @click.group(
@@ -110,10 +110,11 @@ def launch(
         local={"--devices": devices, "--per-device": per_device},
         ray={"--address": address, "--gpus-per-worker": gpus_per_worker},
     )
-    database, study = _find(name, storage)
+    database, study = find_study(name, storage)
     from tuner.service.pools.pool import MAX_RESTARTS
+    from tuner.service.study_run import make_job
 
-    job = job_on(database, study, fuse)
+    job = make_job(database, study, fuse)
     cap = MAX_RESTARTS if max_restarts is None else max_restarts
     if place == "ray":
         _launch_on_ray(database, study, job, address, count or 1, gpus_per_worker, cap)
@@ -142,7 +143,7 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
     from tuner.service.liveness import is_dead
     from tuner.store.leases.workers import read_workers
 
-    rows = read_workers(*_find(name, storage), is_dead)
+    rows = read_workers(*find_study(name, storage), is_dead)
     if as_json:
         echo_json([dataclasses.asdict(row) for row in rows])
         return
@@ -180,7 +181,7 @@ def stop(name: str, storage: str | None, ids: tuple[str, ...]) -> None:
     from tuner.store.control import ask_to_leave
     from tuner.store.leases.workers import read_workers
 
-    database, study = _find(name, storage)
+    database, study = find_study(name, storage)
     rows = _select(read_workers(database, study, is_dead), study, ids)
     present = [row.id for row in rows if row.state.present]
     if not present:
@@ -207,15 +208,8 @@ def _select(rows: list[WorkerRow], study: StudyHandle, ids: tuple[str, ...]) -> 
     return [row for row in rows if not ids or row.id.startswith(ids)]
 
 
-def _find(name: str, storage: str | None) -> tuple[Database, StudyHandle]:
-    from tuner.store import Studies
-
-    database = open_storage(storage)
-    return database, Studies(database).find(name)
-
-
 def _refuse_foreign(place: str, **options: dict[str, object]) -> None:
-    """Refuses options of the other kind of pool, which would be of no effect."""
+    """Refuses options that belong to the other kind of pool and would have no effect."""
     for owner, values in options.items():
         given = [option for option, value in values.items() if value is not None]
         if given and owner != place:
@@ -246,5 +240,8 @@ def _launch_on_ray(
 
 
 def _train(pool: Pool, database: Database, study: StudyHandle, fuse: str) -> None:
-    train_on(pool, database, study, fuse, show_workers=True)
+    from tuner.cli.progress import open_display
+    from tuner.service.study_run import run_pool
+
+    tell_end(run_pool(pool, database, study, open_display(show_workers=True), fuse))
     conclude(database, study)

@@ -1,4 +1,4 @@
-"""``tuner workloads``: what there is to train, and whether it runs."""
+"""``tuner workloads``: the workloads of a project, and whether they run."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Workers and all around them: resuming studies, training trials, pools, the dashboard."""
+"""Runs of studies: their opening, workers that train trials, pools of workers, the dashboard."""

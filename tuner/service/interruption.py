@@ -25,14 +25,14 @@ class Interruption:
     """Turns signals into a flag that training checks between steps.
 
     Args:
-        follow_stdin: Whether the end of standard input counts, as it comes when a parent
-            process that holds its other end has died.
+        follow_stdin: Whether the end of standard input asks for a stop, too: it comes when the
+            parent process, which holds the other end, has died.
 
     Attributes:
         requested: Whether to stop.
-        requested_by: What asked first, such as "Ctrl-C"; empty if it has no name.
-        requested_at: Since when, by the monotonic clock; None while it is not.
-        insisted: Whether that was asked for again, a moment later.
+        requested_by: The source of the first request, such as "Ctrl-C"; empty if it has no name.
+        requested_at: The time of the first request by the monotonic clock, in seconds, or None.
+        insisted: Whether another request came more than a second after the first.
     """
 
     def __init__(self, *, follow_stdin: bool = False) -> None:
@@ -49,7 +49,7 @@ class Interruption:
         """Asks for a stop.
 
         Args:
-            by: What asks, for a person to read.
+            by: The source of the request, for a person to read.
         """
         now = time.monotonic()
         if self.requested_at is None:
@@ -60,7 +60,7 @@ class Interruption:
         self._event.set()
 
     def wait(self, seconds: float) -> bool:
-        """Waits; returns True at once when a stop is asked for."""
+        """Waits for some seconds; returns True at once when a stop is asked for, else False."""
         return self._event.wait(seconds)
 
     @contextlib.contextmanager

@@ -1,6 +1,6 @@
-"""Presence of the workers on this machine, by a file lock that ends with the process.
+"""Liveness of the workers on this machine, known by a file lock that ends with the process.
 
-The lock's file stays behind wherever a trial may, so that its worker is known to have died.
+A worker that may leave a trial behind leaves the lock's file, too, so that its death is known.
 
 The operating system releases a file lock however a process ends, so unlike a process number it
 cannot be mistaken for another's. A worker of another machine has no lock here, and nothing is
@@ -64,7 +64,7 @@ def is_dead(worker_id: str) -> bool:
 
 
 def _is_left(path: Path) -> bool:
-    """Tells whether a lock is there that nobody holds."""
+    """Tells whether a lock's file exists and no process holds the lock."""
     if not path.exists():
         return False
     lock = FileLock(path)
@@ -77,7 +77,7 @@ def _is_left(path: Path) -> bool:
 
 
 def _own_folder() -> Path:
-    """Returns a folder for locks into which nobody else can put one, or a link."""
+    """Returns a folder for locks in which no other user can make a file or a link."""
     for folder in _folders():
         with contextlib.suppress(StorageError):
             make_private(folder)
@@ -90,9 +90,9 @@ def _own_folder() -> Path:
 
 
 def _folders() -> Iterator[Path]:
-    """Yields where locks may lie, the best first: they are looked for wherever a worker may be.
+    """Yields the folders that may hold locks, the best first; a lock is looked for in all of them.
 
-    That is the folder of the login session; the user's cache, if it is on this machine; and, for
+    They are the folder of the login session; the user's cache, if it is on this machine; and, for
     users without either, the folder for temporary files, where others may have been first.
     """
     user = os.getuid() if hasattr(os, "getuid") else "user"

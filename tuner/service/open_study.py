@@ -1,15 +1,18 @@
-"""Creates a study, or opens the one of that name if only the budget differs."""
+"""The opening of a study: it is created, or found by its name if only the budget differs."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
 
+from tuner.domain.points import count_configurations
 from tuner.domain.printable import cut
 from tuner.domain.spec import Budget, StudySpec
+from tuner.domain.trials import bent_defaults, default_proposals
 from tuner.errors import NotFoundError, SpecError
-from tuner.store import Database, Studies, StudyHandle, default_url, open_database
+from tuner.report.tables import duration
+from tuner.store import Database, Studies, StudyHandle
 from tuner.store.studies import Limit
 
 _LIMITS = ("trials", "wall_time")
@@ -21,66 +24,97 @@ class Opened:
     """A study that was created or opened, and how its budget changed.
 
     Attributes:
+        database: The database that holds the study; its opener closes it.
         study: The study.
         created: Whether it is new.
         changed: Budgets that have changed, by key.
-        kept: Budgets that stay above what the study file says, by key: that of the study, and the
-            file's.
+        kept: Budgets that stay above the study file's, by key: the study's own and the file's.
+        asks_nothing: Whether its workload is known to ask for no hyperparameters of its own.
     """
 
+    database: Database
     study: StudyHandle
     created: bool = False
     changed: dict[str, Limit] = field(default_factory=dict)
     kept: dict[str, tuple[Limit, Limit]] = field(default_factory=dict)
+    asks_nothing: bool = False
+
+    def announcements(self) -> Iterator[str]:
+        """Yields lines that tell a person how the study and its budget have changed."""
+        name, spec = self.study.name, self.study.spec
+        if self.created:
+            yield f"Created study {name!r} in {self.database.name}"
+        for key, limit in self.changed.items():
+            yield f"Study {name!r} now has a budget of {_tell_limit(key, limit)}"
+        if self.created or self.changed:
+            yield from _announce_small_space(spec, certain=self.asks_nothing)
+        if self.created:
+            yield from _announce_bent_defaults(spec)
+        for key, (limit, said) in self.kept.items():
+            yield (
+                f"Study {name!r} stays at {_tell_limit(key, limit)} (the file says "
+                f"{_tell_limit(key, said)}; to lower it: --set budget.{key}={said})"
+            )
 
 
-def find_study(url: str | None, name: str) -> bool:
-    """Tells whether a database exists and holds a study of this name; creates nothing.
-
-    Args:
-        url: The database's URL, or None for the default one.
-        name: The study's name.
-    """
-    try:
-        database = open_database(url or default_url())
-    except NotFoundError:
-        return False
-    found = Studies(database).exists(name)
-    database.close()
-    return found
-
-
-def open_study(database: Database, spec: StudySpec, settings: Collection[str] = ()) -> Opened:
+def open_study(
+    connect: Callable[[bool], Database],
+    spec: StudySpec,
+    settings: Collection[str] = (),
+    check: Callable[[StudySpec], bool] | None = None,
+) -> Opened:
     """Creates the study that a spec describes, or finds it and changes its budget.
 
     A setting such as ``budget.trials`` replaces the budget of trials or wall time. A study file
     only raises it, since the file may be older than the study's budget.
 
     Args:
-        database: Where it is kept.
+        connect: Opens the database; where there is none, it makes one if given True, and else
+            raises a NotFoundError. Called once where there is one.
         spec: The study file with the settings applied, not resolved.
         settings: The keys that were set beside the file, such as ``budget.trials``.
+        check: Tries the workload of a new study, given resolved, before anything is created, and
+            returns whether it is known to ask for no hyperparameters of its own.
 
     Returns:
-        The study.
+        The study, in its database that was opened.
 
     Raises:
         SpecError: If a study of this name differs in anything but its budget.
     """
-    studies = Studies(database)
-    name = spec.study.name
-    if not studies.exists(name):
-        try:
-            return Opened(studies.create(spec.resolve()), created=True)
-        except SpecError:
-            # Another process created it in between; then it is compared like any other.
-            if not studies.exists(name):
-                raise
-    study = studies.find(name)
+    database = _connect_if_there(connect)
+    study = None if database is None else Studies(database).get(spec.study.name)
+    if database is not None and study is not None:
+        return _change_budget(Opened(database, study), spec, settings)
+    resolved = spec.resolve()
+    asks_nothing = check is not None and check(resolved)
+    database = database or connect(True)
+    try:
+        study = Studies(database).create(resolved)
+    except SpecError:
+        # Another process created it in between; then it is compared like any other.
+        study = Studies(database).get(spec.study.name)
+        if study is None:
+            raise
+        opened = Opened(database, study, asks_nothing=asks_nothing)
+        return _change_budget(opened, spec, settings)
+    return Opened(database, study, created=True, asks_nothing=asks_nothing)
+
+
+def _connect_if_there(connect: Callable[[bool], Database]) -> Database | None:
+    try:
+        return connect(False)
+    except NotFoundError:
+        return None
+
+
+def _change_budget(opened: Opened, spec: StudySpec, settings: Collection[str]) -> Opened:
+    """Gives a study that exists the budget that a spec asks for; see :func:`open_study`."""
+    database, study = opened.database, opened.study
     wanted = spec.resolve(study.spec.space.breadth)
     differences = study.spec.differences(wanted)
     if any(key not in _EXTENDABLE for key in differences):
-        raise SpecError(_describe(name, differences))
+        raise SpecError(_describe(study.name, differences))
     # A default of a file that says nothing asks for nothing.
     asked = {
         name: getattr(spec.budget, name) for name in _LIMITS if name in spec.budget.model_fields_set
@@ -99,14 +133,44 @@ def open_study(database: Database, spec: StudySpec, settings: Collection[str] = 
         }
 
     if change(before):
-        study = studies.extend(study, change)
+        study = Studies(database).extend(study, change)
     changed = change(before)
     kept = {
         name: (getattr(before, name), limit)
         for name, limit in asked.items()
         if name not in changed and limit != getattr(before, name)
     }
-    return Opened(study, changed=changed, kept=kept)
+    return replace(opened, study=study, changed=changed, kept=kept)
+
+
+def _announce_bent_defaults(spec: StudySpec) -> Iterator[str]:
+    """Yields a line for each default that is not tried, since the study file does not allow it."""
+    bent = (b for p in default_proposals(spec) for b in bent_defaults(spec, p.params))
+    for line in dict.fromkeys(map(str, bent)):
+        yield f"{line[0].upper()}{line[1:]}."
+
+
+def _announce_small_space(spec: StudySpec, *, certain: bool) -> Iterator[str]:
+    """Yields a line if the space has fewer configurations than the budget has trials.
+
+    Args:
+        spec: The study, resolved.
+        certain: Whether its workload is known to ask for no hyperparameters of its own.
+    """
+    count = count_configurations(spec)
+    if count is not None:
+        unless = "" if certain else ", unless its loop asks for hyperparameters of its own"
+        noun = "configuration" if count == 1 else "configurations"
+        yield (
+            f"The space has {count} {noun}, fewer than budget.trials = "
+            f"{spec.budget.trials}: the study ends after {count}{unless}."
+        )
+
+
+def _tell_limit(key: str, limit: Limit) -> str:
+    if key == "trials":
+        return f"{limit:.0f} trials"
+    return "no limit of wall time" if limit is None else f"{duration(limit)} of wall time"
 
 
 def _is_more(limit: Limit, other: Limit) -> bool:
@@ -115,7 +179,7 @@ def _is_more(limit: Limit, other: Limit) -> bool:
 
 def _describe(name: str, differences: dict[str, tuple[object, object]]) -> str:
     fixed = {key: pair for key, pair in differences.items() if key not in _EXTENDABLE}
-    # What joins or leaves brings its own hyperparameters along: those go without saying.
+    # An optimizer that joins or leaves takes its hyperparameters along: they are not told.
     telling = {key: pair for key, pair in fixed.items() if not _follows(key, fixed)}
     lines = [
         f"The study {name!r} exists and differs:",

@@ -1,4 +1,4 @@
-"""Writes a project to start from: copies of the workloads and studies that come with tuner."""
+"""A project to start from: copies of the workloads and studies that come with tuner."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_project(folder: Path) -> list[Path]:
 
     Raises:
         SpecError: If one of them exists already; nothing is written then.
-        StorageError: If the folder cannot be written; what was written is removed.
+        StorageError: If the folder cannot be written; files written before are removed.
     """
     files = _template_files()
     existing = [str(name) for name in files if os.path.lexists(folder / name)]
@@ -53,7 +53,7 @@ def write_project(folder: Path) -> list[Path]:
 
 
 def _template_files() -> dict[Path, Path]:
-    """Returns the template's files by their name in a project."""
+    """Returns the paths of the template's files by their paths in a project."""
     files: dict[Path, Path] = {}
     for part in _PARTS:
         # The wheel carries the folders inside; in a checkout they lie beside the package.

@@ -1,4 +1,4 @@
-"""Refuses to run as a rank of a distributed training (DDP, torchrun)."""
+"""Ranks of a distributed training (DDP, torchrun): tuner refuses to run as one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIZE = "WORLD_SIZE"
 
 
 def refuse_ranks() -> None:
-    """Refuses to work as one of several ranks, by the environment, and by torch if loaded.
+    """Refuses to work as one of several ranks, as the environment or torch, if loaded, tells.
 
     Each rank would be a worker of its own, with trials of its own, and whatever the ranks add up
     would mix the gradients of different trials.

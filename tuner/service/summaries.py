@@ -1,4 +1,4 @@
-"""Reads studies as people are shown them: a trial that no worker trains is *waiting*."""
+"""Summaries of studies for people: a trial that no worker trains is *waiting*."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def read_shown_state(database: Database, study: StudyHandle) -> StudyState:
 
 
 def read_shown(database: Database, study: StudyHandle) -> list[TrialRecord]:
-    """Returns trials without their evaluations; those that no worker trains are waiting."""
+    """Returns a study's trials without evaluations; those that no worker trains are waiting."""
     return show_waiting(database, study, read_records(database, study, evaluations=False))
 
 
 def show_waiting(
     database: Database, study: StudyHandle, records: Iterable[TrialRecord]
 ) -> list[TrialRecord]:
-    """Marks those trials as waiting that no worker trains at this moment."""
+    """Returns trials, with those marked as waiting that no worker trains at this moment."""
     return tell_waiting(records, read_held(database, study, is_dead))

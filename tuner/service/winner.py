@@ -30,7 +30,7 @@ class Winner:
         study: The study's name.
         trial: The trial's number.
         value: Its metric.
-        config: What it trained with.
+        config: Its optimizer, schedule and average with all hyperparameters.
         steps: Steps of a full trial.
         spare_vectors: Whether it spared biases and norms from weight decay.
         epoch_steps: Steps of an epoch, if its schedule changed by epoch.
@@ -53,7 +53,7 @@ class Winner:
     direction: Direction = "minimize"
     schedule_calls: tuple[Mapping[str, int | None], ...] | None = None
     networks: tuple[str | None, ...] = ()
-    # Which of the loop's optimizers each is that was built here.
+    # The place among the loop's optimizers of each one that was built here.
     _places: WeakKeyDictionary[torch.optim.Optimizer, int] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
@@ -133,7 +133,7 @@ class Winner:
         )
 
     def _clock(self, optimizer: torch.optim.Optimizer) -> Callable[[], int]:
-        """Returns what tells a schedule the steps of the trial, as its run did."""
+        """Returns a function that tells a schedule the trial's step, as the trial's run did."""
         if OPTIMIZERS[self.config.optimizer].closure:
             return _count_losses(optimizer)
         counted = _count_steps(optimizer)
@@ -172,7 +172,7 @@ class Winner:
 
 
 def _count_steps(optimizer: torch.optim.Optimizer) -> Callable[[], int]:
-    """Returns what tells how often an optimizer has stepped from here on."""
+    """Returns a function that counts the steps of an optimizer from here on."""
     taken = 0
 
     def count(*_: object) -> None:
@@ -184,7 +184,7 @@ def _count_steps(optimizer: torch.optim.Optimizer) -> Callable[[], int]:
 
 
 def _count_losses(optimizer: torch.optim.Optimizer) -> Callable[[], int]:
-    """Returns what L-BFGS's schedule follows: how often its closure was called, by its state."""
+    """Returns a function that reads from L-BFGS's state how often its closure was called."""
     first = optimizer.param_groups[0]["params"][0]
     return lambda: int(optimizer.state[first].get("func_evals", 0))
 

@@ -1,7 +1,8 @@
-"""Checks that a workload runs: imports it, trains it for a few steps, evaluates it."""
+"""Checks of workloads: each is imported, trained for a few steps and evaluated."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
@@ -15,12 +16,13 @@ from tuner.domain.imports import import_module
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import decode, default_proposals
-from tuner.errors import SpecError, TunerError, tell_error
+from tuner.errors import ExhaustedError, SpecError, TunerError, tell_error
+from tuner.search import Proposer, build_pruner
 from tuner.training.device import resolve_device
 from tuner.training.forks import ending_forks
-from tuner.training.loop import run_trial, train_workload
+from tuner.training.loop import WorkloadLoop, run_trial, train_workload
 from tuner.training.prepared_workload import PreparedWorkload
-from tuner.training.rehearsal import Rehearsal, prepare, rehearse
+from tuner.training.rehearsal import Rehearsal, prepare, prepare_checked, rehearse
 from tuner.training.run import Run
 from tuner.training.workload import load_workload, missing_methods
 
@@ -50,11 +52,11 @@ class WorkloadCheck:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as plain values."""
+        """Returns the result as plain values, for JSON."""
         return dataclasses.asdict(self)
 
     def cells(self) -> tuple[str, ...]:
-        """Returns it as a row of text."""
+        """Returns the result as the cells of a table's row."""
         if self.error:
             return (self.workload, "no", *("–",) * 4)
         return (
@@ -90,7 +92,7 @@ def find_workloads() -> tuple[list[str], list[WorkloadCheck]]:
 
 
 def _is_trainable(member: object) -> bool:
-    """Tells whether something is a workload's class, or a loop: a function of a ``run``."""
+    """Tells whether an object is a workload class, or a training loop: a function of ``run``."""
     if inspect.isfunction(member):
         return list(inspect.signature(member).parameters) == ["run"]
     return isinstance(member, type) and not missing_methods(member)
@@ -116,8 +118,29 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
         return WorkloadCheck(import_string, error=str(error))
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 (what a workload raises is what is asked for)
+    except BaseException as error:  # noqa: BLE001 (a workload may raise anything)
         return WorkloadCheck(import_string, error=tell_error(error))
+
+
+def check_study(spec: StudySpec, device: str) -> bool:
+    """Trains a study's workload for a few steps and evaluates it, before the study is created.
+
+    Args:
+        spec: The study, resolved.
+        device: Where to train, as ``--device`` takes it.
+
+    Returns:
+        Whether the workload is a class; a training loop may ask for hyperparameters of its own.
+
+    Raises:
+        SpecError: If it does not run as the study says, or a sampler or pruner of the user's own
+            cannot be built.
+        WorkloadError: If its code raises.
+    """
+    with contextlib.suppress(ExhaustedError):  # there may be no more than the defaults
+        Proposer(spec, seed=0).propose()
+    build_pruner(spec)
+    return isinstance(prepare_checked(spec, resolve_device(device)), WorkloadLoop)
 
 
 def _check_class(import_string: str, workload: Any, device: torch.device) -> WorkloadCheck:

@@ -120,22 +120,18 @@ class Studies:
             raise
         return StudyHandle(name, study_id, identity, spec)
 
-    def find(self, name: str) -> StudyHandle:
-        """Returns the study of a name.
+    def get(self, name: str) -> StudyHandle | None:
+        """Returns the study of a name, or None if there is none.
 
         Raises:
-            NotFoundError: If there is none, with the nearest name.
+            NotFoundError: If the study of that name was not made by tuner.
         """
         with self._database.read() as connection:
             study_id = connection.execute(
                 sa.select(ot.studies.c.study_id).where(ot.studies.c.study_name == name)
             ).scalar_one_or_none()
             if study_id is None:
-                names = list(connection.execute(sa.select(ot.studies.c.study_name)).scalars())
-                raise NotFoundError(
-                    f"{self._database.name} has no study {name!r}"
-                    + (f": {suggest(name, names)}" if names else ": it has none at all.")
-                )
+                return None
             attributes = read_attributes(connection, study_id)
         if SPEC not in attributes:
             raise NotFoundError(
@@ -144,13 +140,21 @@ class Studies:
         spec = _parse(attributes[SPEC], f"study {name!r} in {self._database.name}")
         return StudyHandle(name, study_id, attributes.get(UUID, ""), spec)
 
-    def exists(self, name: str) -> bool:
-        """Tells whether there is a study of this name."""
+    def find(self, name: str) -> StudyHandle:
+        """Returns the study of a name.
+
+        Raises:
+            NotFoundError: If there is none, with the nearest name.
+        """
+        study = self.get(name)
+        if study is not None:
+            return study
         with self._database.read() as connection:
-            found = connection.execute(
-                sa.select(ot.studies.c.study_id).where(ot.studies.c.study_name == name)
-            ).scalar_one_or_none()
-        return found is not None
+            names = list(connection.execute(sa.select(ot.studies.c.study_name)).scalars())
+        raise NotFoundError(
+            f"{self._database.name} has no study {name!r}"
+            + (f": {suggest(name, names)}" if names else ": it has none at all.")
+        )
 
     def extend(
         self, study: StudyHandle, change: Callable[[Budget], Mapping[str, Limit]]
