@@ -112,7 +112,7 @@ def test_used_up_wall_time_starts_nothing_more(database: Database, make_spec: Ma
     late = SingleTrials(database, study, WorkerIdentity("b", "host", 1, "cpu", "0"))
     late.register(101.0, lambda ordinal: ordinal)
     assert late.signals().out_of_time
-    assert late.start([], bench.proposer.propose()) is None
+    assert late.start_one([], bench.proposer.propose()) is None
 
 
 def test_extended_wall_time_counts_at_once_for_a_running_worker(

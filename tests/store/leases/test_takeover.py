@@ -54,7 +54,7 @@ def test_of_two_who_take_over_one_trial_one_gets_it(bench: Bench) -> None:
 
     def take(index: int) -> bool:
         own = open_database(bench.database.url)
-        taken = ledger_of(own, bench.study, f"t{index}").take_over(nobody_died)
+        taken = ledger_of(own, bench.study, f"t{index}").take_one(nobody_died)
         own.close()
         return taken is not None
 

@@ -309,7 +309,7 @@ def test_worker_keeps_budget_and_fence_with_optunas_own_calls(
         own = {"width": 3}
         worker.add_parameters(leases[0], own, {"width": IntDistribution(1, 4)})
         worker.add_parameters(leases[0], own, {"width": IntDistribution(1, 4)})
-        stolen = thief.take_over(lambda worker_id: True)
+        stolen = thief.take_one(lambda worker_id: True)
         assert stolen is not None
         for write in (
             lambda: worker.report_one(leases[0], 10, 10, 9.0),
@@ -317,7 +317,7 @@ def test_worker_keeps_budget_and_fence_with_optunas_own_calls(
         ):
             with pytest.raises(LeaseLostError):
                 write()
-        thief.finish(stolen, TrialState.COMPLETE, 0.125, {"steps": 20})
+        thief.finish_one(stolen, TrialState.COMPLETE, 0.125, {"steps": 20})
         [trial, *_] = optuna.load_study(study_name="small", storage=database.storage).trials
         assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.125)
         assert trial.intermediate_values == {5: 0.25}
