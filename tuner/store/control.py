@@ -1,6 +1,6 @@
 """The control of a study from outside: pause, resume, stop, repair, ask workers to leave.
 
-Workers read these signals by :mod:`tuner.store.leases.signals`.
+Workers read these signals through :mod:`tuner.store.leases.signals`.
 """
 
 from __future__ import annotations
