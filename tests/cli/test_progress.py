@@ -10,12 +10,13 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from tests.store.single_trials import SingleTrials
 from tuner.cli.progress import Lines, Roster
 from tuner.domain.trials import Outcome
 from tuner.search import Proposer
 from tuner.service.pools.pool import Exit, Seat, SeatState, Slot
 from tuner.service.study_progress import StudyProgress
-from tuner.store import Database, Ledger, StudyHandle, WorkerIdentity
+from tuner.store import Database, StudyHandle, WorkerIdentity
 
 
 class Display:
@@ -24,7 +25,7 @@ class Display:
     def __init__(self, database: Database, study: StudyHandle) -> None:
         self.now_s = 0.0
         self.progress = StudyProgress(database, study, clock=lambda: self.now_s)
-        self._ledger = Ledger(database, study, WorkerIdentity("a", "host", 7, "cpu", "0"))
+        self._ledger = SingleTrials(database, study, WorkerIdentity("a", "host", 7, "cpu", "0"))
         self._ledger.register(0.0, lambda ordinal: ordinal)
         self._proposer = Proposer(study.spec, seed=0)
         self._text = io.StringIO()

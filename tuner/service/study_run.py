@@ -23,8 +23,8 @@ from tuner.service.study_progress import StudyProgress
 from tuner.service.summaries import read_summary
 from tuner.store import Database, StudyHandle
 from tuner.store.control import read_state
+from tuner.store.leases.budget import is_done
 from tuner.store.leases.rows import count_unsaved
-from tuner.store.leases.single_ledger import is_done
 from tuner.store.leases.workers import read_workers
 
 

@@ -92,7 +92,7 @@ class CohortTask:
         self._context.watchdog.rest()
         self._outbox.flush(self._context.patience)
         leases = [task.lease for task in self._held]
-        self._context.patience.run(lambda: self._context.ledger.release_many(leases))
+        self._context.patience.run(lambda: self._context.ledger.release(leases))
 
     def _resume(self) -> None:
         unsent = {lane: task.begin(self._cohort) for lane, task in enumerate(self._tasks)}
@@ -115,7 +115,7 @@ class CohortTask:
     def _tell(self, tasks: Sequence[LaneTask], kind: str, detail: str) -> None:
         def deliver() -> None:
             leases = [task.lease for task in tasks if not task.lost]
-            self._lose(self._context.ledger.tell_many(leases, kind, detail))
+            self._lose(self._context.ledger.tell(leases, kind, detail))
 
         self._outbox.put(deliver)
 
@@ -169,7 +169,7 @@ class CohortTask:
         if now - self._renewed_at > self._spec.train.stall_s / 4:
             self._renewed_at = now
             leases = [task.lease for task in self._held]
-            self._outbox.put(lambda: self._lose(self._context.ledger.renew_many(leases, step)))
+            self._outbox.put(lambda: self._lose(self._context.ledger.renew(leases, step)))
         elif self._outbox:
             self._outbox.deliver()
         with contextlib.suppress(UnavailableError):
@@ -203,7 +203,7 @@ class CohortTask:
             self._outbox.put(lambda: self._announce(fresh, step))
 
     def _announce(self, tasks: Sequence[LaneTask], step: int) -> None:
-        self._lose(self._context.ledger.saved_many([task.lease for task in tasks], step))
+        self._lose(self._context.ledger.saved([task.lease for task in tasks], step))
         for task in tasks:
             if not task.lost:
                 task.checkpoints.settle()
@@ -228,7 +228,7 @@ class CohortTask:
 
         def deliver() -> None:
             ours = [entry for entry in told if not entry[0].lost]
-            self._lose(self._context.ledger.report_many(step, [sent for _, _, sent in ours]))
+            self._lose(self._context.ledger.report(step, [sent for _, _, sent in ours]))
             for task, report, _ in ours:
                 task.reports.unsent.remove(report)
 
@@ -251,7 +251,7 @@ class CohortTask:
 
         def deliver() -> None:
             ours = [(task, ending) for task, ending in endings if not task.lost]
-            self._lose(self._context.ledger.finish_many([ending for _, ending in ours]))
+            self._lose(self._context.ledger.finish([ending for _, ending in ours]))
             for task, _ in ours:
                 if not task.lost:
                     task.checkpoints.clear()
@@ -274,9 +274,9 @@ class CohortTask:
         try:
             self._outbox.flush(patience)
             leases = [task.lease for task in self._held]
-            patience.run(lambda: self._lose(ledger.renew_many(leases, step)))
+            patience.run(lambda: self._lose(ledger.renew(leases, step)))
             leases = [task.lease for task in self._held]
-            patience.run(lambda: ledger.release_many(leases))
+            patience.run(lambda: ledger.release(leases))
         except UnavailableError as error:
             self._context.presence.leave_behind()
             self._log(f"{len(self._held)} trials saved, to be taken over later: {error}")

@@ -109,7 +109,7 @@ class WorkerContext:
         return []
 
     def _start(self, proposals: list[FrozenTrial], at_most: int) -> list[Lease]:
-        started = self.ledger.start_many(self.defaults, proposals, at_most)
+        started = self.ledger.start(self.defaults, proposals, at_most)
         if started:
             self.catch_up()
         return started

@@ -19,8 +19,7 @@ from tuner.service.worker.endings import (
     training_attributes,
 )
 from tuner.service.worker.reports import Report, Reports
-from tuner.store import Lease
-from tuner.store.leases.ledger import LaneEnding, LaneReport
+from tuner.store import Lease, TrialEnding, TrialReport
 from tuner.training.loop import Ending, TrialResult
 from tuner.training.reporting import Evaluation, StaleCheckpointError
 
@@ -100,10 +99,10 @@ class LaneTask:
         logged = cohort.take_logged(lane)
         return self.reports.measure(evaluation, cohort.total_steps, logged)
 
-    def send(self, report: Report) -> LaneReport:
+    def send(self, report: Report) -> TrialReport:
         """Returns a report as the ledger takes it; it is unsent until it is taken off."""
         self.reports.send(report)
-        return LaneReport(self.lease, report.progress, report.value, report.logged)
+        return TrialReport(self.lease, report.progress, report.value, report.logged)
 
     def judged(self, outcome: TrialResult | None) -> tuple[TrialRecord, Mapping[int, float]]:
         """Returns its values as the pruner compares them within the cohort."""
@@ -119,11 +118,11 @@ class LaneTask:
 
     def end(
         self, cohort: Cohort, lane: int, outcome: TrialResult, stopped_by: str | None
-    ) -> LaneEnding:
+    ) -> TrialEnding:
         """Returns its ending as the ledger takes it."""
         attributes = ending_attributes(outcome, self.reports.metrics, stopped_by)
         attributes |= self._describe_costs(cohort, lane)
-        return LaneEnding(self.lease, STATES[outcome.ending], self.reports.value, attributes)
+        return TrialEnding(self.lease, STATES[outcome.ending], self.reports.value, attributes)
 
     def _describe_costs(self, cohort: Cohort, lane: int) -> dict[str, Any]:
         costs = training_attributes(

@@ -47,12 +47,12 @@ class Lookout:
         if time.monotonic() - self._looked_at <= every_s:
             return
         self._looked_at = time.monotonic()
-        orders = self._context.ledger.orders()
-        if orders.leaving:
+        signals = self._context.ledger.signals()
+        if signals.leaving:
             self._context.leaving = True
             self._context.interruption.request()
-        self._paused = orders.state is StudyState.PAUSED
-        if orders.state is StudyState.STOPPED:
+        self._paused = signals.state is StudyState.PAUSED
+        if signals.state is StudyState.STOPPED:
             self.stopped_by = "stop"
-        elif orders.out_of_time:
+        elif signals.out_of_time:
             self.stopped_by = "wall_time"

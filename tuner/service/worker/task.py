@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.lengths import tell_length
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialRecord, decode
-from tuner.errors import StorageError, UnavailableError, WorkloadError
+from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
 from tuner.service.worker.checkpoints import Checkpoints
 from tuner.service.worker.context import WorkerContext
 from tuner.service.worker.endings import (
@@ -30,7 +30,7 @@ from tuner.service.worker.endings import (
 )
 from tuner.service.worker.lookout import LOOK_AT_REPORTS_S, LOOK_S, Lookout
 from tuner.service.worker.reports import Report, Reports
-from tuner.store import Lease
+from tuner.store import Lease, TrialEnding, TrialReport
 from tuner.store.leases.outbox import Outbox
 from tuner.training.loop import Ending, TrainingLoop, TrialResult, run_trial
 from tuner.training.reporting import Evaluation, StaleCheckpointError
@@ -136,7 +136,7 @@ class Task:
             self._tell("continued", f"at step {step}")
 
     def _tell(self, kind: str, detail: str) -> None:
-        self._outbox.put(lambda: self._context.ledger.tell(self._lease, kind, detail))
+        self._outbox.put(lambda: _raise(self._context.ledger.tell([self._lease], kind, detail)))
 
     def _new_run(self, device: torch.device, state: dict[str, Any] | None) -> Run:
         # All trials of a search share one seed, so that they differ in what is searched alone.
@@ -164,11 +164,8 @@ class Task:
         return self._outbox.put(lambda: self._deliver(report))
 
     def _deliver(self, report: Report) -> None:
-        ledger, (step, progress, value, logged) = self._context.ledger, report
-        if progress is None or value is None:
-            ledger.log(self._lease, step, logged)
-        else:
-            ledger.report(self._lease, step, progress, value, logged)
+        told = TrialReport(self._lease, report.progress, report.value, report.logged)
+        _raise(self._context.ledger.report(report.step, [told]))
         self._reports.unsent.remove(report)
 
     def _goes_on(self) -> bool:
@@ -190,7 +187,7 @@ class Task:
         now = time.monotonic()
         if now - self._renewed_at > self._spec.train.stall_s / 4:
             self._renewed_at = now
-            self._outbox.put(lambda: self._context.ledger.renew(self._lease, step))
+            self._outbox.put(lambda: _raise(self._context.ledger.renew([self._lease], step)))
         elif self._outbox:
             self._outbox.deliver()
         with contextlib.suppress(UnavailableError):
@@ -242,7 +239,7 @@ class Task:
         return True
 
     def _announce(self, step: int) -> None:
-        self._context.ledger.saved(self._lease, step)
+        _raise(self._context.ledger.saved([self._lease], step))
         self._checkpoints.settle()
 
     # How it ends.
@@ -290,8 +287,9 @@ class Task:
         step = 0 if self._run is None else self._run.taken
         try:
             self._outbox.flush(self._context.patience)
-            self._context.patience.run(lambda: self._context.ledger.renew(self._lease, step))
-            self._context.patience.run(lambda: self._context.ledger.release(self._lease))
+            ledger = self._context.ledger
+            self._context.patience.run(lambda: _raise(ledger.renew([self._lease], step)))
+            self._context.patience.run(lambda: ledger.release([self._lease]))
         except UnavailableError as error:
             self._context.presence.leave_behind()
             self._log(f"{trial} {'saved' if saved else 'left'}, to be taken over later: {error}")
@@ -312,9 +310,8 @@ class Task:
             attributes |= self._describe_costs(run)
             self._tell_logged()
         self._outbox.flush(self._context.patience)
-        self._context.patience.run(
-            lambda: self._context.ledger.finish(self._lease, state, value, attributes)
-        )
+        ending = TrialEnding(self._lease, state, value, attributes)
+        self._context.patience.run(lambda: _raise(self._context.ledger.finish([ending])))
         self._checkpoints.clear()
 
     def _tell_logged(self) -> None:
@@ -344,3 +341,8 @@ class Task:
         if OPTIMIZERS[self._config.optimizer].closure:
             costs["optimizer_steps"] = run.turns
         return costs
+
+
+def _raise(lost: Mapping[int, LeaseLostError]) -> None:
+    for error in lost.values():
+        raise error
