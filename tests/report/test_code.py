@@ -359,6 +359,21 @@ def test_a_name_cannot_smuggle_code_into_the_export(tmp_path: Path, name: str):
     assert "intruder" not in namespace
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize("name", ['"""; intruder = 1; """', "'; intruder = 1 #", "a\\"])
+def test_a_network_s_name_cannot_smuggle_code_into_the_export(
+    tmp_path: Path, optimizer: str, name: str
+):
+    source = to_python(winner(optimizer, "step", 0.0, {"networks": [name, "b"]}))
+    assert "intruder" not in run_exported(source, tmp_path)
+
+
+def test_an_exported_plateau_of_tuner_s_runs_where_calls_moved_it_by_many_steps(tmp_path: Path):
+    calls = [{"calls": 5, "steps": 4, "optimizer_steps": 4}]
+    source = to_python(winner("yellowfin", "plateau", 0.0, {"schedule_calls": calls}))
+    assert run_exported(source, tmp_path)["CALL_STEPS"] == 4
+
+
 def test_the_exported_code_says_where_it_comes_from():
     source = to_python(winner("adam", "cosine", 0.1, train={"batch_size": 64, "grad_clip": 0.5}))
     head = source.partition("import")[0]
