@@ -1,4 +1,4 @@
-"""The answer as code: the winner as Python, as a study file, as JSON."""
+"""A study's winner as code: as Python, as a study file, as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tuner.report.winner_code import WinnerCode
 
 
 def to_python(summary: StudySummary) -> str:
-    """Returns a module that builds the winner's optimizer and schedule.
+    """Returns the Python module that builds the winner's optimizer and schedule.
 
     It needs only torch, and the package of an optimizer that is not torch's.
 
@@ -39,13 +39,12 @@ def to_python(summary: StudySummary) -> str:
 def _environment() -> jinja2.Environment:
     """Returns the environment in which a template writes Python.
 
-    Autoescape makes jinja2 tell the text of templates from values, and whatever is a value is
-    written as its repr.
+    Autoescape has jinja2 mark the text of templates, so that values can be told from it.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tuner.report"),
         autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else Markup(repr(value)),  # noqa: S704
+        finalize=_to_code,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -61,13 +60,20 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _quote(value: str) -> Markup:
+def _to_code(value: object) -> Markup:
+    """Returns text of a template as it is, and any other value as its repr."""
+    # One that is not defined has no repr: it raises as it becomes text.
+    known = isinstance(value, Markup | jinja2.Undefined)
+    return Markup(value if known else repr(value))  # noqa: S704
+
+
+def _quote(value: object) -> Markup:
     """Returns the repr of a value so that it neither ends a docstring nor escapes in one."""
     return Markup(repr(value).replace("\\", r"\\").replace('"', r"\""))  # noqa: S704
 
 
 def to_toml(summary: StudySummary) -> str:
-    """Returns a study file in which every choice is fixed to the winner's.
+    """Returns the study file in which every choice is fixed to the winner's.
 
     Raises:
         NotFoundError: If no trial is complete.
@@ -99,7 +105,7 @@ def to_toml(summary: StudySummary) -> str:
 
 
 def to_winner(summary: StudySummary) -> dict[str, Any]:
-    """Returns the winner as plain values.
+    """Returns the winner as plain values: its hyperparameters and the calls that build it.
 
     Raises:
         NotFoundError: If no trial is complete.
@@ -143,7 +149,7 @@ def _describe_calls(best: BestTrial, network: str | None) -> list[dict[str, Any]
 
 
 def _to_name(name: str) -> str:
-    """Returns a name as a study file may have it: in the database it may have been changed."""
+    """Returns a study's name, which a database may hold in any form, as a study file takes it."""
     return re.sub(r"[/\\\x00-\x1f\x7f-\x9f]", "-", name[:190]).lstrip("- ") or "study"
 
 
