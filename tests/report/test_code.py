@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import Outcome, Proposal, decode, walk
 from tuner.errors import NotFoundError
 from tuner.optim import CompositeOptimizer, Lookahead, build_optimizer, build_schedule
-from tuner.report.code import to_python, to_toml, to_winner
+from tuner.report.code import _environment, to_python, to_toml, to_winner
 
 TORCHS = [name for name, row in OPTIMIZERS.items() if row.target.startswith("torch.")]
 OTHERS = [name for name in EVERY_OPTIMIZER if name not in TORCHS]
@@ -357,6 +358,32 @@ def test_the_exported_code_is_valid_whatever_the_study_is_called(tmp_path: Path,
 def test_a_name_cannot_smuggle_code_into_the_export(tmp_path: Path, name: str):
     namespace = run_exported(to_python(winner("sgd", "step", 0.0, name=name)), tmp_path)
     assert "intruder" not in namespace
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize("name", ['"""; intruder = 1; """', "'; intruder = 1 #", "a\\"])
+def test_a_network_s_name_cannot_smuggle_code_into_the_export(
+    tmp_path: Path, optimizer: str, name: str
+):
+    source = to_python(winner(optimizer, "step", 0.0, {"networks": [name, "b"]}))
+    assert "intruder" not in run_exported(source, tmp_path)
+
+
+@pytest.mark.parametrize("value", ["a'\"\n", "{{ 1 }}", 0.1, ("<&>", None), [1]])
+def test_a_template_writes_a_value_as_its_repr(value: Any):
+    template = _environment().from_string("{% set x %}{{ value }}{% endset %}{{ x }}")
+    assert template.render(value=value) == repr(value)
+
+
+def test_a_template_does_not_write_what_is_not_defined():
+    with pytest.raises(jinja2.UndefinedError, match="missing"):
+        _environment().from_string("{{ missing }}").render()
+
+
+def test_an_exported_plateau_of_tuner_s_runs_where_calls_moved_it_by_many_steps(tmp_path: Path):
+    calls = [{"calls": 5, "steps": 4, "optimizer_steps": 4}]
+    source = to_python(winner("yellowfin", "plateau", 0.0, {"schedule_calls": calls}))
+    assert run_exported(source, tmp_path)["CALL_STEPS"] == 4
 
 
 def test_the_exported_code_says_where_it_comes_from():

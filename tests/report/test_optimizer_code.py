@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 import tomllib
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ from tuner.domain.trials import decode, default_proposals
 from tuner.optim import CompositeOptimizer, build_optimizer, build_schedule
 from tuner.report.code import to_python, to_toml, to_winner
 from tuner.report.json import to_json
-from tuner.report.optimizer_code import OptimizerCode
 
 GROUPED = [
     name
@@ -133,9 +130,10 @@ def test_an_exported_group_thaws_at_the_very_step(hundredths: int, steps: int) -
     optimizer = build_optimizer("sgd", values, ours, groups)
     now = 0
     schedule = build_schedule("constant", {}, optimizer, steps, clock=lambda: now)
-    code = OptimizerCode(OPTIMIZERS["sgd"].calls(values), groups, spare_vectors=False)
-    known = {"torch": torch, "fnmatch": fnmatch, "Sequence": Sequence, "STEPS": steps}
-    exec("\n".join([*code.constants, *code.definitions]), known)  # noqa: S102
+    group = {"name": "first", "match": "0.*", "frozen_until": until}
+    known: dict[str, Any] = {"__name__": "winner"}
+    exec(to_python(winner("sgd", {"groups": [group]})), known)  # noqa: S102
+    known["STEPS"] = steps
     exported = known["build_optimizer"](theirs)
     middle = hundredths * steps // 100
     for now in sorted({0, middle - 1, middle, middle + 1, steps - 1} & set(range(steps))):

@@ -1,1 +1,1 @@
-"""Arrays and records in, numbers out."""
+"""Summaries of a study's trials: records go in, numbers come out."""

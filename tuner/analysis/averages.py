@@ -1,4 +1,4 @@
-"""What averaging brought: averaged trials beside their own last weights, and beside the others."""
+"""The gain of averaging: averaged trials beside their own last weights, and beside others."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from tuner.domain.trials import Outcome, TrialRecord
 
 LINE = "average_line"
-"""The attribute of a trial that holds the metric from its last weights to their average."""
+"""The trial attribute that holds the metric on the line from last weights to their average."""
 
 
 @dataclass(frozen=True)
 class AverageSummary:
-    """One average's results.
+    """The results of the trials that one average was used in.
 
     Attributes:
         average: Its name, or ``none``.
@@ -45,12 +45,12 @@ def summarize_average(
     rank: Callable[[float | None], float],
     apart: Collection[int] = (),
 ) -> AverageSummary:
-    """Sums up the trials of an average.
+    """Returns the results of an average's trials.
 
     Args:
         average: Its name.
         records: Its trials.
-        rank: Turns a metric into a number that is the smaller the better.
+        rank: Maps a metric to a number that is smaller for a better one.
         apart: The numbers of complete trials whose length keeps them from being ranked.
     """
     complete = [r for r in records if r.outcome is Outcome.COMPLETE and r.value is not None]
@@ -72,5 +72,5 @@ def summarize_average(
 
 
 def line_of(record: TrialRecord) -> tuple[tuple[float, float | None], ...]:
-    """Returns the metric on the line from a trial's last weights to their average, if measured."""
+    """Returns (place, metric) pairs from a trial's last weights (0) to their average (1)."""
     return tuple((weight, value) for weight, value in record.attributes.get(LINE, ()))

@@ -1,4 +1,4 @@
-"""How much of a study trained as one, how full its cohorts were, and what that gained."""
+"""How many trials of a study trained fused, how full their cohorts were, and their speedup."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tuner.domain.trials import TrialRecord
 
 @dataclass(frozen=True)
 class FusingSummary:
-    """How a study's trials trained: as one, or one at a time.
+    """How many trials of a study trained fused, many as one, and how well that worked.
 
     Attributes:
-        trials: Trials that trained with others.
-        lanes: The most that trained as one.
+        trials: Trials that trained fused.
+        lanes: The most trials that trained as one.
         compiled: Whether their steps were compiled.
         occupancy: Share of a cohort's trials that trained, on average over its steps, above 0 and
             at most 1; the others were over, and cost nothing more. None without any.
         speedup: How many times as many steps a second they took as one trial at a time, both
             measured before the first cohort; None where that was not.
-        reason: Why so many, or why one at a time.
+        reason: The plan's reason for so many lanes, or for one trial at a time.
     """
 
     trials: int
@@ -36,11 +36,11 @@ class FusingSummary:
 def summarize_fusing(
     records: Sequence[TrialRecord], plans: Iterable[FusePlan]
 ) -> FusingSummary | None:
-    """Sums up how trials trained.
+    """Returns how many trials of a study trained fused, and how well that worked.
 
     Args:
         records: The trials of a study.
-        plans: How they were to train, one for each kind of device and what was asked for there.
+        plans: The decisions how to train them, one for each kind of device and request.
 
     Returns:
         The summary, or None where nothing was fused or planned.

@@ -1,4 +1,4 @@
-"""What a study has found so far: counts, the best trial, a ranking of optimizers, and costs."""
+"""The results of a study so far: counts, the best trial, a ranking of optimizers, and costs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EDGE = 0.05
 
 @dataclass(frozen=True)
 class OptimizerSummary:
-    """One optimizer's results.
+    """The results of one optimizer's trials.
 
     Attributes:
         optimizer: Its name.
@@ -40,7 +40,7 @@ class OptimizerSummary:
         best_value: Its best complete value, or None.
         best_trial: The trial that reached it, or None.
         best_schedule: That trial's schedule, or None.
-        default_value: What its own defaults reached, or None.
+        default_value: The value that its own defaults reached, or None.
         complete: Trials trained to the end.
         pruned: Trials stopped because they were behind.
         diverged: Trials whose loss became infinite or NaN.
@@ -61,11 +61,11 @@ class OptimizerSummary:
 
 @dataclass(frozen=True)
 class BestTrial:
-    """The best complete trial.
+    """The best complete trial of a study.
 
     Attributes:
         record: The trial.
-        config: What it trained with.
+        config: Its hyperparameters.
         edges: Searched hyperparameters whose value lies at an end of its range.
     """
 
@@ -75,25 +75,30 @@ class BestTrial:
 
     @property
     def full_steps(self) -> int:
-        """Steps of a full trial: the schedule's length, whenever its loop returned."""
+        """The steps of a full trial, which the schedule spans even if its loop returned earlier."""
         attributes = self.record.attributes
         return int(attributes.get("total_steps", attributes["steps"]))
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """Settings that its loop never asked its run for, so that they changed nothing."""
+        """The settings that its loop never asked its run for, so that they changed nothing."""
         return tuple(self.record.attributes.get("unread", ()))
 
     @property
     def schedule_calls(self) -> tuple[Mapping[str, int | None], ...] | None:
-        """How its loop stepped each schedule; None where it did after every optimizer step."""
+        """The calls of each schedule's ``step()``; None where one followed every optimizer step.
+
+        Each entry has the number of ``calls``, and the trial's ``steps`` and the
+        ``optimizer_steps`` from one call to the next, None where they changed. It is empty where
+        the loop took no schedule.
+        """
         calls = self.record.attributes.get("schedule_calls")
         return None if calls is None else tuple(calls)
 
 
 @dataclass(frozen=True)
 class StudySummary:
-    """A study at a glance.
+    """The results of a study so far.
 
     Attributes:
         name: The study's name.
@@ -110,9 +115,9 @@ class StudySummary:
         evaluation_s: Seconds spent in evaluations, all trials together.
         worker_s: Seconds all workers lived, added up.
         steps: Optimizer steps taken, all trials together.
-        state: Whether it is worked on.
-        fusing: How many trials trained as one, or None where nobody has asked for it.
-        exhausted: Why nothing is left to try, or None where something is.
+        state: Whether it runs, is paused or stopped.
+        fusing: The results of training trials fused, or None where none was fused or planned.
+        exhausted: The reason that nothing is left to try, or None where something is.
     """
 
     name: str
@@ -135,13 +140,13 @@ class StudySummary:
 
     @property
     def finished(self) -> int:
-        """Trials that are over, however they ended."""
+        """The number of trials that are over, however they ended."""
         counts = self.counts
         return sum(counts.values()) - counts[Outcome.RUNNING] - counts[Outcome.WAITING]
 
     @property
     def repeats(self) -> list[tuple[TrialRecord, ...]]:
-        """The trials of every configuration that ran more than once, to the end or not."""
+        """The trials of each configuration that ran more than once, complete or not."""
         decoder = Decoder(self.spec)
         similar: dict[Hashable, list[TrialRecord]] = defaultdict(list)
         for record in self.records:
@@ -156,17 +161,17 @@ class StudySummary:
 
     @property
     def trials_per_hour(self) -> float:
-        """Finished trials an hour of wall time."""
+        """The finished trials per hour of wall time."""
         return 3600 * self.finished / self.wall_s if self.wall_s else 0.0
 
     @property
     def steps_per_s(self) -> float:
-        """Optimizer steps a second of wall time."""
+        """The optimizer steps per second of wall time."""
         return self.steps / self.wall_s if self.wall_s else 0.0
 
     @property
     def overhead(self) -> float:
-        """Share of the workers' time outside training and evaluation, between 0 and 1."""
+        """The share of the workers' time outside training and evaluation, between 0 and 1."""
         if not self.worker_s:
             return 0.0
         return max(0.0, 1 - (self.training_s + self.evaluation_s) / self.worker_s)
@@ -184,7 +189,7 @@ def summarize(
     plans: Collection[FusePlan] = (),
     exhausted: str | None = None,
 ) -> StudySummary:
-    """Sums up a study.
+    """Returns the results of a study so far.
 
     Args:
         name: Its name.
@@ -193,9 +198,9 @@ def summarize(
         storage: Its database's URL without the password.
         wall_s: Seconds during which at least one worker lived.
         worker_s: Seconds all workers lived, added up.
-        state: Whether it is worked on.
-        plans: How many trials were to train as one, on each kind of device.
-        exhausted: Why nothing is left to try, if that is so.
+        state: Whether it runs, is paused or stopped.
+        plans: The decisions how many trials train as one, one for each kind of device.
+        exhausted: The reason that nothing is left to try, or None.
     """
     counts = Counter(record.outcome.value for record in records)
     ranked, apart = split_by_length(records)
@@ -285,7 +290,7 @@ def _describe_best(spec: StudySpec, record: TrialRecord) -> BestTrial:
 
 
 def _edges(spec: StudySpec, record: TrialRecord) -> list[str]:
-    """Returns the hyperparameters within 5% of an end of their range."""
+    """Returns the names of hyperparameters whose value lies within 5% of an end of their range."""
     found = []
     for _, branch, axes in branches_of(spec, record.proposal.params):
         for key, axis in axes.items():

@@ -1,1 +1,1 @@
-"""Reports of a study, for people and programs, and its answer as code."""
+"""A study's report in every format, and its winner as code."""

@@ -1,4 +1,4 @@
-"""The catalog as a page: every optimizer and schedule with its ranges, and the schedules drawn."""
+"""The catalog as a page: every optimizer and schedule with its ranges, and schedules drawn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOURCES = {
     "torch": "the default of PyTorch",
     "J": "our judgement",
 }
-"""What the sources of ranges stand for."""
+"""The meaning of each source of ranges."""
 
 _AVERAGING = {name: row for name, row in AVERAGES.items() if name != NO_AVERAGE}
 
@@ -34,7 +34,7 @@ _STALLS = (0.4, 0.7)
 
 
 def describe_knob(knob: Hyperparameter) -> tuple[str, ...]:
-    """Returns a hyperparameter's cells under :data:`COLUMNS`."""
+    """Returns a hyperparameter's row of cells, one for each of :data:`COLUMNS`."""
     searched = knob.dimension.describe() + (" or off" if knob.switch else "")
     return (
         knob.name,
@@ -48,7 +48,7 @@ def describe_knob(knob: Hyperparameter) -> tuple[str, ...]:
 
 
 def explain_knobs(row: OptimizerRow | ScheduleRow) -> str:
-    """Returns in one line what the priors and sources of a row's hyperparameters stand for."""
+    """Returns in one line the meaning of the priors and sources that a row's ranges name."""
     told = " ".join(knob.source for knob in row.hyperparameters).replace(";", " ").split()
     meanings = [f"{key}: {text.replace('*', '')}" for key, text in SOURCES.items() if key in told]
     if any(knob.prior for knob in row.hyperparameters):
@@ -57,7 +57,7 @@ def explain_knobs(row: OptimizerRow | ScheduleRow) -> str:
 
 
 def sample_factor(row: ScheduleRow, points: int) -> list[float]:
-    """Returns a schedule's factor, from its defaults, at every step of a trial.
+    """Returns the learning rate's factor at every step of a trial, by a schedule's defaults.
 
     Args:
         row: The schedule; one that follows the metric is drawn as if it stopped improving twice.
@@ -77,13 +77,13 @@ def sample_factor(row: ScheduleRow, points: int) -> list[float]:
 
 
 def sample_momentum(row: ScheduleRow, points: int) -> list[float] | None:
-    """Returns the momentum likewise, or None where the schedule leaves it alone."""
+    """Returns the momentum at every step of a trial, or None where the schedule leaves it alone."""
     momentum = row.momentum(row.decode({}), points)
     return momentum and [momentum(step) for step in range(points)]
 
 
 def to_sparkline(course: Iterable[float]) -> str:
-    """Returns a course between 0 and 1 as a line of bars.
+    """Returns values between 0 and 1 as one line of bars.
 
     >>> to_sparkline([0.0, 0.3, 0.5, 1.0])
     '▁▃▅█'
@@ -93,7 +93,7 @@ def to_sparkline(course: Iterable[float]) -> str:
 
 
 def to_markdown() -> str:
-    """Returns the page ``docs/optimizers.md``."""
+    """Returns the text of ``docs/optimizers.md``."""
     sources = "; ".join(f"**{key}** {meaning}" for key, meaning in SOURCES.items())
     lines = [
         "# Optimizers and schedules",
@@ -159,7 +159,7 @@ def to_markdown() -> str:
 
 
 def to_svg() -> str:
-    """Returns the picture ``docs/images/schedules.svg``: a small graph a schedule."""
+    """Returns the text of ``docs/images/schedules.svg``: one small graph for each schedule."""
     columns, width, height = 4, 190, 120
     rows = -(-len(SCHEDULES) // columns)
     panels = [
@@ -189,7 +189,7 @@ def to_svg() -> str:
 
 
 def _composed() -> list[str]:
-    """Returns the section on names that compose a row."""
+    """Returns the lines of the section on composed optimizers, such as ``lookahead(sgd)``."""
     row = OPTIMIZERS["lookahead(momentum)"]
     own = {knob.name for knob in OPTIMIZERS["momentum"].hyperparameters}
     knobs = [knob for knob in row.hyperparameters if knob.name not in own]

@@ -1,92 +1,79 @@
-"""The answer as code: the winner as Python, as a study file, as JSON."""
+"""A study's winner as code: as Python, as a study file, as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import re
 import shlex
 from typing import Any
 
+import jinja2
 import tomli_w
+from markupsafe import Markup
 
 from tuner.analysis.summary import BestTrial, StudySummary
 from tuner.domain.catalog.calls import Call
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.lengths import tell_length
+from tuner.domain.catalog.schedule_functions import set_momentum, warm_momentum
+from tuner.domain.groups import assign_group
 from tuner.domain.printable import printable
-from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError
-from tuner.report.loop_code import LoopCode
-from tuner.report.optimizer_code import OptimizerCode
-from tuner.report.schedule_code import COUNT_LOSSES, ScheduleCode
+from tuner.report.winner_code import WinnerCode
 
 
 def to_python(summary: StudySummary) -> str:
-    """Returns a module that builds the winner's optimizer and schedule.
+    """Returns the Python module that builds the winner's optimizer and schedule.
 
     It needs only torch, and the package of an optimizer that is not torch's.
 
     Raises:
         NotFoundError: If no trial is complete.
     """
-    best = _best(summary)
-    schedule = ScheduleCode.of(best, summary.spec)
-    optimizer = OptimizerCode.of(best, summary.spec, schedule.standing)
-    loop = LoopCode.of(best, schedule.standing)
-    counts = [COUNT_LOSSES] if loop.update and loop.closure and not schedule.counts_losses else []
-    definitions = (optimizer.definitions, schedule.definitions, counts, loop.definitions)
-    body = [*schedule.constants, *optimizer.constants, *loop.constants]
-    for lines in (*definitions, _demonstration(optimizer, schedule, loop)):
-        body += ["", "", *lines] if lines else []
-    head = [
-        f"The winner of the tuner study {summary.name!r}: {best.config.optimizer}, "
-        f"{best.config.schedule} schedule.",
-        f"Trial {best.record.number} reached {summary.spec.study.metric} = {best.record.value!r}",
-        *_describe_training(best, summary.spec),
-    ]
-    lines = [
-        # In comments of one line, what a user named things cannot become code.
-        *(f"# {printable(line)}" for line in head),
-        *schedule.remarks,
-        *optimizer.remarks,
-        "",
-        *_imports("\n".join(body), optimizer.packages),
-        *loop.imports,
-        "",
-        *body,
-    ]
-    return "\n".join(lines) + "\n"
+    winner = WinnerCode.of(_best(summary), summary)
+    return _environment().get_template("winner/module.py.jinja").render(vars(winner))
 
 
-def _describe_training(best: BestTrial, spec: StudySpec) -> list[str]:
-    """Tells in lines what it trained on and how, as far as its loop asked for that."""
-    train, unread = spec.train, best.unread
-    clip = train.grad_clip
-    applied = {
-        "batch_size": f"batch size {best.config.batch_size}",
-        "accumulate": f"computed in {train.accumulate} parts" if train.accumulate > 1 else "",
-        "precision": train.precision,
-        "grad_clip": "no gradient clipping"
-        if clip is None
-        else f"gradients clipped to norm {clip}",
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """Returns the environment in which a template writes Python.
+
+    Autoescape has jinja2 mark the text of templates, so that values can be told from it.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tuner.report"),
+        autoescape=True,
+        finalize=_to_code,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "comment": lambda line: Markup(printable(line)),  # noqa: S704
+        "in_docstring": _quote,
+        "source": lambda function: Markup(inspect.getsource(function).rstrip()),  # noqa: S704
     }
-    claims = [claim for name, claim in applied.items() if claim and name not in unread]
-    lines = [f"on {spec.study.workload}{' with ' if claims else ''}{', '.join(claims)}."]
-    if unread:
-        lines += [f"Its loop did not ask its run for {', '.join(unread)}."]
-    attributes = best.record.attributes
-    if "stopped_early" in attributes:
-        lines += [
-            f"The loop ended it after {attributes['steps']} steps:",
-            repr(attributes["stopped_early"]),
-        ]
-    elif length := tell_length(attributes):
-        lines += [f"It {length} of a full trial."]
-    return lines
+    functions = (assign_group, set_momentum, warm_momentum)
+    environment.globals |= {function.__name__: function for function in functions}
+    return environment
+
+
+def _to_code(value: object) -> Markup:
+    """Returns text of a template as it is, and any other value as its repr."""
+    # One that is not defined has no repr: it raises as it becomes text.
+    known = isinstance(value, Markup | jinja2.Undefined)
+    return Markup(value if known else repr(value))  # noqa: S704
+
+
+def _quote(value: object) -> Markup:
+    """Returns the repr of a value so that it neither ends a docstring nor escapes in one."""
+    return Markup(repr(value).replace("\\", r"\\").replace('"', r"\""))  # noqa: S704
 
 
 def to_toml(summary: StudySummary) -> str:
-    """Returns a study file in which every choice is fixed to the winner's.
+    """Returns the study file in which every choice is fixed to the winner's.
 
     Raises:
         NotFoundError: If no trial is complete.
@@ -118,7 +105,7 @@ def to_toml(summary: StudySummary) -> str:
 
 
 def to_winner(summary: StudySummary) -> dict[str, Any]:
-    """Returns the winner as plain values.
+    """Returns the winner as plain values: its hyperparameters and the calls that build it.
 
     Raises:
         NotFoundError: If no trial is complete.
@@ -162,7 +149,7 @@ def _describe_calls(best: BestTrial, network: str | None) -> list[dict[str, Any]
 
 
 def _to_name(name: str) -> str:
-    """Returns a name as a study file may have it: in the database it may have been changed."""
+    """Returns a study's name, which a database may hold in any form, as a study file takes it."""
     return re.sub(r"[/\\\x00-\x1f\x7f-\x9f]", "-", name[:190]).lstrip("- ") or "study"
 
 
@@ -177,50 +164,3 @@ def _best(summary: StudySummary) -> BestTrial:
             f"run it with 'tuner study run {shlex.quote(summary.name)}'."
         )
     return summary.best
-
-
-def _demonstration(optimizer: OptimizerCode, schedule: ScheduleCode, loop: LoopCode) -> list[str]:
-    sparse = optimizer.calls[0].parameters == "sparse"
-    model = "torch.nn.Embedding(3, 2, sparse=True)" if sparse else "torch.nn.Linear(2, 2)"
-    step = "optimizer.step(lambda: 0.0)" if schedule.closure else "optimizer.step()"
-    rate = optimizer.rate
-    gradient = ["            model(torch.ones(1, 2)).sum().backward()"]
-    return [
-        'if __name__ == "__main__":',
-        f"    model = {model}",
-        f"    for optimizer in {optimizer.build('model')}:",
-        "        print(optimizer)",
-        *(f"        {line}" for line in (*schedule.setup, *loop.setup)),
-        "        rates = []",
-        "        for step in range(STEPS):",
-        *(f"            {line}" for line in loop.before),
-        f'            rates.append(optimizer.param_groups[0]["{rate}"])',
-        *(["            freeze(optimizer, step)"] if optimizer.freezes else []),
-        *(gradient if optimizer.packages and not sparse else []),
-        f"            {step}",
-        *(f"            {line}" for line in (*loop.after, *schedule.use)),
-        f'        print(f"{rate}: first'
-        ' {rates[0]:.6g}, top {max(rates):.6g}, last {rates[-1]:.6g}")',
-    ]
-
-
-def _imports(body: str, packages: list[str]) -> list[str]:
-    """Returns the imports of a module with this body, which uses these packages beside torch."""
-    standard = [
-        ("fnmatch.", "import fnmatch"),
-        ("itertools.", "import itertools"),
-        ("math.", "import math"),
-        ("Sequence[", "from collections.abc import Sequence"),
-        ("Any]", "from typing import Any"),
-    ]
-    lines = [line for used, line in standard if used in body]
-    schedulers = ("LambdaLR", "MultiplicativeLR", "ReduceLROnPlateau")
-    used = ", ".join(name for name in schedulers if name in body)
-    return [
-        *lines,
-        *([""] if lines else []),
-        *(["import pytorch_optimizer"] if "pytorch_optimizer" in packages else []),
-        "import torch",
-        *(["import tuner.optim"] if "tuner" in packages else []),
-        *([f"from torch.optim.lr_scheduler import {used}"] if used else []),
-    ]

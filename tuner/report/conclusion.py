@@ -1,4 +1,4 @@
-"""The conclusion of a study in words: which optimizer to use, how it compares, what to doubt."""
+"""The conclusion of a study in words: the optimizer to use, how it compares, and doubts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REASONS = 3
 
 
 def conclude(summary: StudySummary) -> list[str]:
-    """Returns the conclusion, one sentence an entry, the most important first."""
+    """Returns the conclusion of a study as sentences, the most important first."""
     return [printable(sentence) for sentence in _conclude(summary)]
 
 
@@ -51,7 +51,7 @@ def _conclude(summary: StudySummary) -> list[str]:
 
 
 def _tell_lengths(summary: StudySummary, best: BestTrial) -> list[str]:
-    """Returns what is to be said of trials that did not train a full trial's steps."""
+    """Returns sentences on the trials that did not train for a full trial's steps."""
     sentences = []
     attributes = best.record.attributes
     if length_of(attributes) != FULL:
@@ -100,7 +100,7 @@ def _doubt_differences(summary: StudySummary) -> str:
 
 
 def _describe_spread(repeats: Sequence[Sequence[TrialRecord]]) -> str:
-    """Returns how far apart the values of one configuration lie, at most."""
+    """Returns in words the largest difference between values of one configuration."""
     spreads = []
     for repeated in repeats:
         complete = {r.number: r.value for r in repeated if r.outcome is Outcome.COMPLETE}
@@ -152,7 +152,7 @@ def _compare_to_default(leader: OptimizerSummary) -> list[str]:
 
 
 def _explain_default(summary: StudySummary, leader: OptimizerSummary) -> list[str]:
-    """Names the defaults of the leading optimizer that lie outside the study file's ranges."""
+    """Returns sentences on the leading optimizer's defaults outside the study file's ranges."""
     spec = summary.spec
     for record in summary.records:
         if record.is_default and record.optimizer == leader.optimizer:
@@ -173,7 +173,7 @@ def _compare_to_runner_up(optimizers: tuple[OptimizerSummary, ...]) -> list[str]
 
 
 def _compare(other: float | None, leader: float | None) -> str:
-    """Returns how another value compares to the leader's, where a ratio means something."""
+    """Returns in words the ratio of a value to the leader's; nothing unless both are positive."""
     if other is None or leader is None or min(other, leader) <= 0:
         return ""
     if other == leader:

@@ -1,4 +1,4 @@
-"""The plots of a study's page; of a large study a part is drawn, and each plot says which."""
+"""The plots of a study's HTML page; of a large study each draws a part, and notes which."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tuner.domain.printable import printable
 from tuner.domain.trials import Outcome, TrialRecord
 
 CURVES = 200
-"""Curves that a page draws at most."""
+"""The most curves that a page draws."""
 
 POINTS = 2_000
-"""Points that a plot of all trials has at most, and bars."""
+"""The most points or bars that a plot of all trials draws."""
 
 _COLOURS = {
     Outcome.COMPLETE: "#1f6feb",
@@ -40,9 +40,9 @@ class Figure:
     """A plot.
 
     Attributes:
-        title: What it shows.
-        data: What plotly draws, as JSON in which nothing ends a script.
-        note: Which trials it leaves out, if any.
+        title: The heading above it.
+        data: Its traces and layout for plotly, as JSON in which nothing ends a script element.
+        note: A sentence on the trials it leaves out; empty where it draws all.
     """
 
     title: str
@@ -51,10 +51,10 @@ class Figure:
 
 
 def choose_curves(summary: StudySummary) -> list[int]:
-    """Returns the numbers of the trials whose curves are drawn.
+    """Returns the numbers of the trials whose curves are drawn, at most :data:`CURVES`.
 
-    That is all of them, or of each optimizer as many, where it has so many: half of them its best,
-    and the other half evenly from good to bad.
+    Where there are more trials, each optimizer gets an equal share, if it has so many: one half
+    of its best trials, the other spread evenly from good to bad.
     """
     trials = _with_curves(summary)
     by_optimizer: dict[str, list[TrialRecord]] = defaultdict(list)
@@ -71,7 +71,7 @@ def choose_curves(summary: StudySummary) -> list[int]:
 
 
 def draw_figures(summary: StudySummary, curves: Sequence[TrialRecord]) -> list[Figure]:
-    """Returns the plots of a study that has a complete trial.
+    """Returns the plots of a study, which must have a complete trial.
 
     Args:
         summary: The study's results.
@@ -105,7 +105,7 @@ def _draw_lines(summary: StudySummary) -> Figure:
 
 
 def _draw_history(summary: StudySummary, scale: str) -> Figure:
-    """Draws the values of complete trials, and the best one so far."""
+    """Draws the values of complete trials by number, and the best value so far."""
     complete = _complete(summary)
     better = min if summary.spec.study.direction == "minimize" else max
     values = [record.value for record in complete if record.value is not None]
@@ -154,7 +154,7 @@ def _draw_curves(summary: StudySummary, curves: Sequence[TrialRecord], scale: st
 
 
 def _draw_choices(summary: StudySummary) -> Figure:
-    """Draws the values of complete trials by what was chosen at the root of the space."""
+    """Draws the values of complete trials by optimizer, and by schedule."""
     complete = _complete(summary)
     shown = _spread(sorted(complete, key=_badness(summary)), POINTS)
     drawn = make_subplots(rows=1, cols=2, shared_yaxes=True)
@@ -184,7 +184,7 @@ def _draw_choices(summary: StudySummary) -> Figure:
 
 
 def _draw_timeline(summary: StudySummary) -> Figure:
-    """Draws when each trial ran; one that still runs, up to the last that is known of."""
+    """Draws a bar from each trial's start to its end, or to the latest time known if it runs."""
     started = [record for record in summary.records if record.started_at is not None]
     shown = _spread(started, POINTS)
     ends = [moment for r in started for moment in (r.started_at, r.finished_at) if moment]
@@ -215,7 +215,7 @@ def _finish(title: str, drawn: Any, note: str = "") -> Figure:
 
 
 def _tell(summary: StudySummary, drawn: Sequence[T], every: Sequence[T], which: str) -> str:
-    """Returns which trials are drawn, where that is not all of them."""
+    """Returns a sentence on which trials are drawn; nothing where all of them are."""
     if len(drawn) == len(every):
         return ""
     name = shlex.quote(summary.name)
@@ -226,7 +226,7 @@ def _tell(summary: StudySummary, drawn: Sequence[T], every: Sequence[T], which: 
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:
-    """Returns so many items, from the first to the last at even distances."""
+    """Returns at most ``count`` items, evenly spaced from the first to the last."""
     if len(items) <= count:
         return list(items)
     if count < 2:
@@ -239,12 +239,12 @@ def _complete(summary: StudySummary) -> list[TrialRecord]:
 
 
 def _with_curves(summary: StudySummary) -> list[TrialRecord]:
-    """Returns the trials that are worth a curve, if they have been evaluated."""
+    """Returns the trials whose curves may be drawn: all that did not fail."""
     return [record for record in summary.records if record.outcome is not Outcome.FAILED]
 
 
 def _badness(summary: StudySummary) -> Callable[[TrialRecord], tuple[bool, float, int]]:
-    """Returns what orders trials from good to bad: complete ones by value, then all others."""
+    """Returns a sort key from good to bad: complete trials by value, then all others."""
     sign = 1.0 if summary.spec.study.direction == "minimize" else -1.0
 
     def key(record: TrialRecord) -> tuple[bool, float, int]:

@@ -1,4 +1,4 @@
-"""Reports and exports as files: written whole or not at all, and over nothing but their like."""
+"""Reports and exports as files, written whole or not at all, and only over older ones."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tuner.domain.printable import printable
 from tuner.errors import SpecError, StorageError
 
 _HEAD = 4096
-"""Bytes of a file that tell what it is."""
+"""The bytes at a file's start from which its kind is told."""
 
 _DATABASES = (b"SQLite format 3\0", b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
-"""How a SQLite file begins, and its log of what is not in it yet."""
+"""The first bytes of a SQLite database, and of its write-ahead log."""
 
 _CHECKPOINTS = (b"PK\x03\x04", b"PK\x05\x06")
-"""How an archive begins, as torch writes it; nothing of ours is one else."""
+"""The first bytes of a zip archive, which torch writes checkpoints as."""
 
 _OURS = re.compile(
     r"""\#\ The\ winner\ of\ .*:          # Python, TOML
@@ -31,20 +31,20 @@ _OURS = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""Matches the beginning of a report or an export."""
+"""The beginning of a report or an export of tuner, in any format."""
 
 
 def write_file(path: Path, text: str, *, force: bool = False) -> None:
-    """Writes a report or an export; whoever reads the file sees the one before or all of it.
+    """Writes a report or an export; a reader sees the old file or all of the new one.
 
     Args:
-        path: Where to.
-        text: What to write; a terminal that shows the file later does not act on it.
-        force: Whether to write over a file that is neither of these.
+        path: The file to write.
+        text: The report or export; characters that a terminal obeys are written as escapes.
+        force: Whether to write over a file that is neither a report nor an export.
 
     Raises:
-        SpecError: If there is such a file already, or one that is never written over: a database,
-            a checkpoint, a study file.
+        SpecError: If another kind of file is there already; databases, checkpoints and study files
+            are never written over.
         StorageError: If it cannot be written.
     """
     text = f"{printable(text, lines=True).rstrip(chr(10))}\n"
@@ -80,7 +80,7 @@ def _refuse_to_lose(path: Path, *, force: bool) -> None:
 
 
 def _is_study_file(path: Path) -> bool:
-    """Tells whether a file describes a study: one that was written by hand."""
+    """Returns whether a file is a study file."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
@@ -89,7 +89,7 @@ def _is_study_file(path: Path) -> bool:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes a file beside the one that it then takes the place of, with its rights."""
+    """Replaces a file at once, keeping its permissions: writes a new one and renames that."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A study as one HTML page that needs nothing else: tables and plots."""
+"""A study's report as one HTML page with tables and plots, which loads no other file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tuner.report.tables import best_tables, facts, ranking
 
 
 def to_html(summary: StudySummary, curves: Sequence[TrialRecord]) -> str:
-    """Returns the report as a page.
+    """Returns a study's report as an HTML page.
 
     Args:
         summary: The study's results.
-        curves: The trials that :func:`tuner.report.figures.choose_curves` names, with their
+        curves: The trials chosen by :func:`tuner.report.figures.choose_curves`, with their
             evaluations.
     """
     environment = jinja2.Environment(
@@ -42,5 +42,5 @@ def to_html(summary: StudySummary, curves: Sequence[TrialRecord]) -> str:
 
 
 def _packed(script: str) -> str:
-    """Returns a script compressed, which browsers undo: plotly's takes two fifths then."""
+    """Returns a script as gzip in base64, which browsers unpack: two fifths of plotly's size."""
     return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()

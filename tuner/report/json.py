@@ -1,4 +1,4 @@
-"""A study as one JSON object, for programs."""
+"""A study's report as one JSON object, for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.domain.trials import TrialRecord
 
 
 def to_json(summary: StudySummary) -> dict[str, Any]:
-    """Returns the report as plain values; times are seconds, ``null`` means not known yet."""
+    """Returns a study's report as plain values: times in seconds, None where not known yet."""
     spec, best = summary.spec, summary.best
     return {
         "study": summary.name,
@@ -54,6 +54,6 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
 
 
 def _describe_length(record: TrialRecord) -> dict[str, Any]:
-    """Returns how long a trial trained, and why it ended if its loop said so."""
+    """Returns the steps a trial trained, its value, and the reason if its loop stopped it early."""
     told = {name: record.attributes.get(name) for name in ("steps", "total_steps", "stopped_early")}
     return {"trial": record.number, "value": record.value, **told}

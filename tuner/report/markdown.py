@@ -1,4 +1,4 @@
-"""A study as Markdown, for pull requests and notes."""
+"""A study's report as Markdown, for pull requests and notes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def to_markdown(summary: StudySummary) -> str:
-    """Returns the report."""
+    """Returns a study's report as Markdown."""
     spec = summary.spec
     verdict, *doubts = conclude(summary)
     tables = [ranking(summary), *best_tables(summary), facts(summary)]
@@ -45,5 +45,5 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    """Returns a line of text in which nothing is markup: no link, no table, no HTML."""
+    """Returns a text as one line whose markup is escaped: no link, no table, no HTML."""
     return _MARKUP.sub(lambda match: _ENTITIES.get(match[0], f"\\{match[0]}"), printable(text))

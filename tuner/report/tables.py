@@ -1,4 +1,4 @@
-"""The tables every report shows, as plain text, whatever then draws them."""
+"""The tables that every report format shows, as plain text."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SHOWN_APART = 20
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of text, each cell a line that is fit to be shown.
+    """A table of text, each cell one line that is safe to show on a terminal.
 
     Attributes:
-        title: What it shows.
-        columns: Its heads.
-        rows: Its rows.
+        title: The heading above it.
+        columns: The heads of its columns.
+        rows: Its cells, row by row.
     """
 
     title: str
@@ -38,7 +38,7 @@ class TextTable:
 
 
 def ranking(summary: StudySummary) -> TextTable:
-    """Returns the optimizers, best first; how trials ended is shown where any did so."""
+    """Returns the table of optimizers, best first, and how many of their trials ended early."""
     endings = [
         ending
         for ending in (Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
@@ -63,7 +63,7 @@ def ranking(summary: StudySummary) -> TextTable:
 
 
 def averages(summary: StudySummary) -> TextTable:
-    """Returns the averages, best first, each beside the last weights of its own trials."""
+    """Returns the table of averages, best first, each beside its best trial's last weights."""
     return TextTable(
         f"Averages of weights by {summary.spec.study.metric}, best first",
         ("average", "best", "trial", "its last weights", "better than them", "trials"),
@@ -82,7 +82,7 @@ def averages(summary: StudySummary) -> TextTable:
 
 
 def settings(summary: StudySummary) -> TextTable:
-    """Returns the best trial's configuration, in torch's form."""
+    """Returns the table of the best trial's hyperparameters, spelled as torch spells them."""
     unread = summary.best.unread if summary.best else ()
     values = summary.best.config.to_json() if summary.best else {}
     values = {key: value for key, value in values.items() if key not in unread}
@@ -94,10 +94,10 @@ def settings(summary: StudySummary) -> TextTable:
 
 
 def groups(described: Sequence[Mapping[str, Any]]) -> TextTable:
-    """Returns the effective settings of a trial's parameter groups.
+    """Returns the table of the settings that a trial's parameter groups trained with.
 
     Args:
-        described: What the trial recorded of its groups: plain values by name.
+        described: The trial's attribute ``groups``: the settings of each group by name.
     """
     return TextTable(
         "Parameter groups, as they trained",
@@ -115,7 +115,7 @@ def groups(described: Sequence[Mapping[str, Any]]) -> TextTable:
 
 
 def apart(summary: StudySummary) -> TextTable:
-    """Returns the complete trials that have trained for longer or shorter than the ranked ones."""
+    """Returns the table of complete trials that trained longer or shorter than the ranked ones."""
     shown = summary.apart[:_SHOWN_APART]
     more = f", the first {len(shown)} of {len(summary.apart)}" if summary.apart != shown else ""
     return TextTable(
@@ -134,10 +134,10 @@ def apart(summary: StudySummary) -> TextTable:
 
 
 def best_tables(summary: StudySummary) -> list[TextTable]:
-    """Returns what is shown between ranking and costs.
+    """Returns the tables about the best trial, which reports show between ranking and costs.
 
-    Those are trials that cannot be ranked with the others, averages, and the settings and groups
-    of the best trial.
+    They hold the trials that cannot be ranked with the others, the averages, and the settings and
+    groups of the best trial; none before a trial is complete.
     """
     if summary.best is None:
         return []
@@ -151,7 +151,7 @@ def best_tables(summary: StudySummary) -> list[TextTable]:
 
 
 def facts(summary: StudySummary) -> TextTable:
-    """Returns counts and costs."""
+    """Returns the table of costs: how many trials ran, how long they took and how fast."""
     counts = ", ".join(
         f"{summary.counts[outcome]} {outcome.value}"
         for outcome in Outcome
@@ -179,7 +179,7 @@ def facts(summary: StudySummary) -> TextTable:
 
 
 def _fused(fusing: FusingSummary | None) -> list[tuple[str, str]]:
-    """Returns how many trials trained as one, and what that gained."""
+    """Returns the rows on fused trials: how many there were, and how full their cohorts were."""
     if fusing is None:
         return []
     if not fusing.trials:
@@ -192,12 +192,12 @@ def _fused(fusing: FusingSummary | None) -> list[tuple[str, str]]:
 
 
 def number(value: float | None) -> str:
-    """Returns a metric in four significant digits, or a dash."""
+    """Returns a metric in four significant digits, or a dash for None."""
     return "–" if value is None else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:
-    """Returns a duration as a person says it.
+    """Returns a duration in the one or two largest units that it has.
 
     >>> duration(3.21), duration(75), duration(7322)
     ('3.2 s', '1 min 15 s', '2 h 2 min')

@@ -1,4 +1,4 @@
-"""A study for a terminal, with colours where there are any."""
+"""A study's report for a terminal, in colour where it has any."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tuner.report.tables import TextTable, best_tables, facts, ranking
 
 
 class TextConsole(Console):
-    """A console that takes text as text: no markup in it, and nothing a terminal would act on.
+    """A console that prints text literally: no markup, and no characters that a terminal obeys.
 
     Args:
-        stream: Where it draws.
+        stream: The file that it prints to.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -30,14 +30,14 @@ class TextConsole(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Yields what is drawn; control characters are the console's own."""
+        """Yields the segments to print; only the console's own control characters are left in."""
         for segment in super().render(renderable, options):
             text, style, control = segment
             yield segment if control else Segment(printable(text, lines=True), style)
 
 
 def render(summary: StudySummary) -> RenderableType:
-    """Returns the report; a console draws it."""
+    """Returns a study's report for a console to print."""
     spec = summary.spec
     head = Text.assemble(
         (printable(summary.name), "bold"),
@@ -53,7 +53,7 @@ def render(summary: StudySummary) -> RenderableType:
 
 
 def draw(table: TextTable, *, highlight_first: bool = False) -> Table:
-    """Returns a table for a console."""
+    """Returns a table for a console, its first row green if asked for."""
     drawn = Table(
         title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold"
     )
@@ -67,5 +67,5 @@ def draw(table: TextTable, *, highlight_first: bool = False) -> Table:
 
 
 def print_report(summary: StudySummary, console: Console) -> None:
-    """Prints the report."""
+    """Prints a study's report on a console."""
     console.print(render(summary))
