@@ -23,8 +23,9 @@ import torch
 from benchmarks.workloads import SIZES, import_string, load
 from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Proposal, TrialConfig, decode, walk
+from tuner.domain.trials import Proposal, TrialConfig, decode
 from tuner.fused.cohort import Cohort
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel

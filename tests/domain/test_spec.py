@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.domain.domain_strategies import spec_trees
+from tuner.domain.budget import Budget, evaluation_steps, parse_duration
 from tuner.domain.catalog.dimensions import Choice, Fixed, Float
 from tuner.domain.catalog.hyperparameters import FINE, LR, MAIN
 from tuner.domain.catalog.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES
 from tuner.domain.samplers import JOINT_SAMPLERS, PRUNERS, SAMPLERS
-from tuner.domain.spec import Budget, StudySpec, evaluation_steps, parse_duration
+from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.errors import SpecError
 

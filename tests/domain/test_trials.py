@@ -8,13 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.domain.domain_strategies import is_within, spec_trees
+from tuner.domain.budget import evaluation_steps
 from tuner.domain.catalog.averages import AVERAGES
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.catalog.hyperparameters import Hyperparameter
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.groups import GroupValues
-from tuner.domain.spec import StudySpec, evaluation_steps
+from tuner.domain.space import walk
+from tuner.domain.spec import StudySpec
 from tuner.domain.trials import (
     Outcome,
     Proposal,
@@ -24,7 +26,6 @@ from tuner.domain.trials import (
     decode,
     default_proposals,
     progress_at,
-    walk,
 )
 
 STUDY = {"name": "s", "workload": "models.digits:Digits"}
@@ -105,7 +106,7 @@ def test_a_walk_draws_what_its_optimizer_and_schedule_search_and_nothing_else(
             for key in axes
             if key.startswith("use_") and params.get(f"{branch}.{key}") is False
         }
-        cycled = SCHEDULES[str(params["schedule"])].momentum_shape is not None
+        cycled = SCHEDULES[str(params["schedule"])].cycles_momentum
         if table is spec.optimizer and cycled and not OPTIMIZERS[branch].switches:
             off |= {"momentum", "one_minus_momentum", "beta1", "one_minus_beta1"}
         searched = (key for key, axis in axes.items() if not isinstance(axis, Fixed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from tuner.domain.catalog.calls import OTHERS, Parameters, rate_key
+from tuner.domain.catalog.calls import OTHERS, Parameters
 from tuner.domain.groups import REST, GroupValues, assign_group, unmatched
 from tuner.errors import WorkloadError
 from tuner.optim.composite import CompositeOptimizer
@@ -171,6 +171,18 @@ def sparse_parameters(model: nn.Module) -> list[Tensor]:
     embeddings = (m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag))
     seen = [p for p in model.parameters() if p.grad is not None and p.grad.is_sparse]
     return [*(module.weight for module in embeddings if module.sparse), *seen]
+
+
+def rate_key(group: Container[str]) -> str:
+    """Returns the key of a parameter group that schedules scale: ``lr``, or the factor on it.
+
+    An optimizer that tunes its learning rate itself, as YellowFin does, has an ``lr_factor`` in
+    every group.
+
+    >>> rate_key({"lr": 0.1}), rate_key({"lr": 0.1, "lr_factor": 1.0})
+    ('lr', 'lr_factor')
+    """
+    return "lr_factor" if "lr_factor" in group else "lr"
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from tuner.domain.catalog.calls import rate_key
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.catalog.schedule_functions import set_momentum, warm_momentum
 from tuner.domain.catalog.schedules import (
@@ -20,6 +19,7 @@ from tuner.domain.catalog.schedules import (
     count_patience,
 )
 from tuner.optim.composite import CompositeOptimizer
+from tuner.optim.groups import rate_key
 
 Direction = Literal["minimize", "maximize"]
 

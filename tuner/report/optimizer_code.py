@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tuner.analysis.summary import BestTrial
-from tuner.domain.catalog.calls import Call, rate_key
+from tuner.domain.catalog.calls import Call
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import REST, GroupValues, assign_group, group_settings
 from tuner.domain.spec import StudySpec
@@ -75,7 +75,7 @@ class OptimizerCode:
     @property
     def rate(self) -> str:
         """What its learning rate is called where a schedule drives it."""
-        return rate_key(self.calls[0].arguments)
+        return self.calls[0].rate
 
     @property
     def packages(self) -> list[str]:

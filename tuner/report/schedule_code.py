@@ -16,8 +16,8 @@ from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedule_functions import set_momentum
 from tuner.domain.catalog.schedules import (
     SCHEDULES,
+    ScheduleFormula,
     ScheduleRow,
-    Shape,
     as_numbers,
     count_epochs,
     count_patience,
@@ -122,8 +122,8 @@ class ScheduleCode:
             parts += self._factor()
         elif self._warmup > 1:
             parts += [self._warmup_factor()]
-        if self.row.momentum_shape and not self.closure:
-            parts += self._momentum(self.row.momentum_shape)
+        if self.row.momentum_formula and not self.closure:
+            parts += self._momentum(self.row.momentum_formula)
         parts += [self._plateau() if self.row.follows_metric else self._builder()]
         if self.row.follows_metric and self._warmup > 1:
             parts += [self._warmup_builder()]
@@ -261,21 +261,21 @@ class ScheduleCode:
             '    """Returns what the learning rate is multiplied with."""',
         ]
         if warmup:
-            start = self.row.shape(self.values, 0.0)
+            start = self.row.formula(self.values, 0.0)
             scale = "" if start == 1 else f"{start!r} * "
             lines += [
                 f"    if {unit} < {warmup}:",
                 f"        return {scale}({unit} + 1) / {warmup}",
             ]
-        lines += [f"    return {self.row.shape.__name__}(SCHEDULE, min(1.0, {self._progress}))"]
+        lines += [f"    return {self.row.formula.__name__}(SCHEDULE, min(1.0, {self._progress}))"]
         constants = f"SCHEDULE = {{\n{''.join(values)}}}" if values else "SCHEDULE = {}"
-        return [constants, _source(self.row.shape), "\n".join(lines)]
+        return [constants, _source(self.row.formula), "\n".join(lines)]
 
-    def _momentum(self, shape: Shape) -> list[str]:
+    def _momentum(self, formula: ScheduleFormula) -> list[str]:
         progress = f"max(0.0, {self._progress})" if self._warmup else self._progress
         course = f'''def momentum({self._unit}):
     """Returns the momentum, or Adam's beta1."""
-    return {shape.__name__}(SCHEDULE, min(1.0, {progress}))'''
+    return {formula.__name__}(SCHEDULE, min(1.0, {progress}))'''
         begin, at = "", self._at("self.last_epoch")
         if self._call_steps:
             begin = """    def __init__(self, optimizer, factor, call_steps):
@@ -290,7 +290,7 @@ class ScheduleCode:
 {begin}    def step(self, epoch=None):
         super().step(epoch)
         set_momentum(self.optimizer.param_groups, momentum({at}))'''
-        return [_source(shape), course, _source(set_momentum), scheduler]
+        return [_source(formula), course, _source(set_momentum), scheduler]
 
     @property
     def _progress(self) -> str:
@@ -308,7 +308,7 @@ class ScheduleCode:
         at = self._at(count)
         course = "lr_factor" if at == count else f"lambda {count}: lr_factor({at})"
         scheduler, also = "LambdaLR", ""
-        if self.row.momentum_shape and not self.closure:
+        if self.row.momentum_formula and not self.closure:
             scheduler, also = "Schedule", ", call_steps" if self._call_steps else ""
         return f'''def build_schedule({self._parameters}):
     """Returns the schedule; call its step() after {self._when}.{self._also}"""

@@ -12,8 +12,8 @@ from optuna.distributions import (
 )
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.space import known_axes, walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import known_axes, walk
 
 
 def to_distribution(axis: Dimension) -> BaseDistribution:

@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.samplers import SAMPLERS
+from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Decoder, Proposal, default_proposals, walk
+from tuner.domain.trials import Decoder, Proposal, default_proposals
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search.batches import BatchSampler, draw_evenly
 from tuner.search.distributions import to_distribution

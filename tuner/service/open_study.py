@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from tuner.domain.budget import Budget
 from tuner.domain.printable import cut
-from tuner.domain.spec import Budget, StudySpec
+from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError, SpecError
 from tuner.store import Database, Studies, StudyHandle, default_url, open_database
 from tuner.store.studies import Limit
