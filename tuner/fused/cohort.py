@@ -29,24 +29,8 @@ from tuner.training.seeds import (
 from tuner.training.steps import Steps
 from tuner.training.timing import Timing
 
-_TABLE_NUMBERS = 2**22
+_COEFFICIENTS_KEPT = 2**22
 _LOSSES_KEPT = 1024
-
-
-def train_cohort(
-    model: FusedModel, starts: Sequence[LaneStart], reporter: CohortReporter
-) -> list[TrialResult]:
-    """Trains trials as one, each from where it stands to its end.
-
-    Args:
-        model: The study's model, fused.
-        starts: The trials: see :class:`Cohort`.
-        reporter: Whom to report to.
-
-    Returns:
-        How each ended, in the order of the trials.
-    """
-    return Cohort(model, starts, reporter).train()
 
 
 class Cohort:
@@ -92,14 +76,16 @@ class Cohort:
         self._evaluated = 0
         self.timing = Timing()
         self._family = model.family(configs)
-        self._tables = model.tables(configs, self.total_steps)
+        self._coefficients = model.coefficients(configs, self.total_steps)
         self._averaging = LaneAveraging(model, configs, self.total_steps, self._order)
         # Which lane is in which row of the device's tensors; those with Muon come first.
-        self._rows = sorted(range(len(starts)), key=lambda lane: not self._tables.has_muon(lane))
+        self._rows = sorted(
+            range(len(starts)), key=lambda lane: not self._coefficients.has_muon(lane)
+        )
         self._muon = 0
         self._state = model.start(len(starts), self._family)
         self._losses: list[Tensor] = []
-        # The coefficients of some steps to come, and what takes these: see _tabulate().
+        # The coefficients of the steps from _since on, up to _until: see _work_out().
         self._since = self._until = 0
         self._table = torch.empty(0)
         saved = [starts[lane].state for lane in self._rows]
@@ -221,7 +207,7 @@ class Cohort:
         steps = self._steps
         self.timing.begin(self._device)
         steps.begin()
-        self._tabulate(self.taken)
+        self._work_out(self.taken)
         with torch.no_grad():
             while not steps.is_over and not self._is_over:
                 self._compare()
@@ -260,7 +246,7 @@ class Cohort:
 
     def _step(self, number: int) -> None:
         if number >= self._until:
-            self._tabulate(number)
+            self._work_out(number)
         batch = self._model.prepared.batch(self._order(number))
         coefficients = self._table[number - self._since]
         self._losses.append(self._fused(self._state, coefficients, batch, self._muon))
@@ -363,24 +349,24 @@ class Cohort:
         self._state = self._state.select(chosen)
         self._table = self._table.index_select(3, chosen)
         self._rows = [self._rows[row] for row in rows]
-        self._settle()
+        self._prepare_rows()
 
     @property
     def _device(self) -> torch.device:
         return self._model.prepared.device
 
-    def _tabulate(self, start: int) -> None:
+    def _work_out(self, start: int) -> None:
         """Works out the coefficients of the steps to come."""
-        size = max(1, _TABLE_NUMBERS // (len(self._lanes) * len(self._tables.columns)))
-        later = [c.begins for c in self._tables.columns if c.begins > start]
+        size = max(1, _COEFFICIENTS_KEPT // (len(self._lanes) * len(self._coefficients.columns)))
+        later = [c.begins for c in self._coefficients.columns if c.begins > start]
         self._since, self._until = start, min(start + size, self.total_steps, *later)
-        self._fused = self._model.step(self._tables, self._family, start)
+        self._fused = self._model.step(self._coefficients, self._family, start)
         cuts = [lane.cuts for lane in self._lanes]
-        table = self._tables.rows(start, self._until, cuts, self._state.p.dtype, self._rows)
+        table = self._coefficients.rows(start, self._until, cuts, self._state.p.dtype, self._rows)
         self._table = table.to(self._device)
-        self._settle()
+        self._prepare_rows()
 
-    def _settle(self) -> None:
-        """Counts the rows with Muon, and finds what averages take in."""
-        self._muon = sum(self._tables.has_muon(lane) for lane in self._rows)
-        self._averaging.settle(self._since, self._until, self._rows, self._state)
+    def _prepare_rows(self) -> None:
+        """Counts the rows with Muon, and has the averages of all rows prepared."""
+        self._muon = sum(self._coefficients.has_muon(lane) for lane in self._rows)
+        self._averaging.prepare(self._since, self._until, self._rows, self._state)

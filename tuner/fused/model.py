@@ -17,12 +17,13 @@ from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.fused.batch_norm import FusedNorms, widen_norms
-from tuner.fused.coefficients import LaneTables
+from tuner.fused.coefficients import LaneCoefficients
 from tuner.fused.compiler import Compiler
 from tuner.fused.cuda_graphs import Step, captured
 from tuner.fused.lane_state import LaneState, Layout, Segment
+from tuner.fused.lane_update import Kind
 from tuner.fused.step import FusedMetrics, FusedStep
-from tuner.fused.update_rules import RULES, Kind
+from tuner.fused.update_rules import RULES
 from tuner.fused.yellowfin import new_measurements
 from tuner.optim.build import build_optimizer
 from tuner.optim.groups import describe_groups
@@ -141,13 +142,13 @@ class FusedModel:
         ]
         return self._family | Family.of(calls, [config.average for config in configs])
 
-    def tables(self, configs: list[TrialConfig], total_steps: int) -> LaneTables:
-        """Returns what trials train with."""
+    def coefficients(self, configs: list[TrialConfig], total_steps: int) -> LaneCoefficients:
+        """Returns the coefficients by step of lanes with these configurations."""
         train = self.spec.train
         epoch_steps = self.prepared.train_examples // self.prepared.examples_a_step(
             configs[0].batch_size
         )
-        return LaneTables(
+        return LaneCoefficients(
             self._model,
             configs,
             total_steps,
@@ -189,10 +190,10 @@ class FusedModel:
             buffers=buffers,
         )
 
-    def step(self, tables: LaneTables, family: Family, number: int) -> Step:
-        """Returns what takes a step, from 0, of a cohort."""
-        segments = tables.trained(number)
-        matrices = tuple(part for part in segments if tables.columns[part.column].matrices)
+    def step(self, coefficients: LaneCoefficients, family: Family, number: int) -> Step:
+        """Returns the function that takes a step, counted from 0, of a cohort."""
+        segments = coefficients.trained(number)
+        matrices = tuple(part for part in segments if coefficients.columns[part.column].matrices)
         key = (segments, matrices, family)
         if key not in self._steps:
             step = FusedStep(

@@ -11,15 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from tuner.fused.compiler import Dims, Function, Make
-from tuner.fused.lane_state import (
-    LaneState,
-    Layout,
-    Segment,
-    clip_lanes,
-    move_matrices,
-    update_lanes,
-)
-from tuner.fused.update_rules import Kind
+from tuner.fused.lane_state import LaneState, Layout, Segment
+from tuner.fused.lane_update import Kind, clip_lanes, move_matrices, update_lanes
 from tuner.fused.yellowfin import tune_lanes
 from tuner.training.device import autocast
 from tuner.training.forks import leave_if_forked

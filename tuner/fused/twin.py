@@ -215,13 +215,13 @@ class _Comparison:
     def _as_lane(self, rate: float) -> Moved:
         """Has the cohort's own function take the step, of copies of all lanes."""
         model, row = self._model, self._row
-        tables = model.tables([self._at(rate)] * self._lanes, self._total)
-        table = tables.rows(self._number, self._number + 1, dtype=self._state.p.dtype)
-        coefficients = table[0].to(model.prepared.device)
+        coefficients = model.coefficients([self._at(rate)] * self._lanes, self._total)
+        rows = coefficients.rows(self._number, self._number + 1, dtype=self._state.p.dtype)
+        row_now = rows[0].to(model.prepared.device)
         copy = self._state.replace([tensor.clone() for tensor in self._state.tensors])
-        step = model.step(tables, self._family, self._number)
+        step = model.step(coefficients, self._family, self._number)
         with seeded(self._seed, model.prepared.device), torch.no_grad():
-            losses = step(copy, coefficients, self._batch, 0)
+            losses = step(copy, row_now, self._batch, 0)
         buffers = {name: buffer[row] for name, buffer in copy.buffers.items()}
         update = self._join(copy.p[row] - self._state.p[row], buffers)
         return Moved(update, losses[row].double())
