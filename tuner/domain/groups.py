@@ -25,7 +25,7 @@ _SETTINGS = {
     )
 }
 
-# What trains the parameters that a row cannot is of Adam's family; its call leaves these to torch.
+# A helper beside an optimizer is of Adam's family; its call leaves the betas to torch.
 _HELPER_BETAS = (0.9, 0.999)
 
 

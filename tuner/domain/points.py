@@ -62,7 +62,7 @@ def _options(axis: Dimension) -> Sequence[Value]:
 
 
 def count_configurations(spec: StudySpec) -> int | None:
-    """Returns how many configurations a study can try, where these are fewer than its trials.
+    """Returns the number of configurations of a study, if it is below the number of trials.
 
     Args:
         spec: A resolved spec.

@@ -85,7 +85,7 @@ def check_own(sampler: str, name: str) -> None:
     """Checks that a sampler can model a hyperparameter that a training loop asks for.
 
     Raises:
-        SpecError: If it models only what the study file names.
+        SpecError: If it models only the hyperparameters that the study file names.
     """
     if sampler_row(sampler).joint:
         raise SpecError(

@@ -28,7 +28,7 @@ _IMPORT_STRING = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
 class StudySection(Frozen):
-    """The ``[study]`` table: what is tuned.
+    """The ``[study]`` table: the workload that is tuned, and the metric that ranks its trials.
 
     Attributes:
         name: The study's name, unique in its database.
@@ -44,7 +44,7 @@ class StudySection(Frozen):
 
 
 class Search(Frozen):
-    """The ``[search]`` table: how configurations are proposed and pruned.
+    """The ``[search]`` table: the sampler that proposes trials, and the pruner that stops them.
 
     Attributes:
         sampler: ``tpe``, ``gp`` and ``cmaes`` learn from finished trials, ``random`` and ``qmc``
@@ -73,7 +73,7 @@ class Search(Frozen):
 
 
 class Space(Frozen):
-    """The ``[space]`` table: which optimizers and schedules compete.
+    """The ``[space]`` table: the optimizers and schedules that compete.
 
     Attributes:
         optimizers: Names from the catalog; left out, the eight that are tried most.
@@ -113,19 +113,19 @@ class StudySpec(Frozen):
     """A whole study file.
 
     Attributes:
-        study: What is tuned.
-        budget: What may be spent.
-        search: How configurations are proposed and stopped.
-        space: Which optimizers and schedules compete.
+        study: The workload and its metric.
+        budget: The trials and their length.
+        search: The sampler and the pruner.
+        space: The optimizers and schedules that compete.
         optimizer: Axes by optimizer and hyperparameter; a study file holds overrides of the
             catalog, a resolved spec holds every axis.
         schedule: Axes by schedule and hyperparameter, likewise.
         average: Axes by average and hyperparameter, likewise.
-        network: Axes by network of a loop, optimizer and hyperparameter, for what a network does
-            not share with the others; a resolved spec holds no more.
-        train: How every trial trains.
+        network: Axes by network of a loop, optimizer and hyperparameter, of the hyperparameters
+            that a network does not share with the others; a resolved spec holds no more.
+        train: The settings that every trial trains with.
         written: The axes that the study file itself sets, such as ``optimizer.adam.lr``: these
-            bind the defaults too. None in a file, and in what older versions have stored.
+            bind the defaults too. None in a file, and in the specs that older versions stored.
     """
 
     study: StudySection

@@ -1,4 +1,4 @@
-"""The ``[train]`` table: how every trial of a study trains."""
+"""The ``[train]`` table: the settings that every trial of a study trains with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOMENTUM_WARMUP = Hyperparameter(MOMENTUM_WARMUP, 0.0, Fixed(value=0.0), "", bo
 
 
 class Train(Frozen):
-    """The ``[train]`` table: how every trial trains.
+    """The ``[train]`` table: the settings that every trial trains with.
 
     Attributes:
         batch_size: Examples a step: a number, ``full`` for the whole training set, or

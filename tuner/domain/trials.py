@@ -164,7 +164,7 @@ class TrialRecord:
 
     @property
     def is_default(self) -> bool:
-        """Whether it started from its optimizer's own defaults, but for what the file fixes."""
+        """Whether it started from its optimizer's own defaults, bent to the study file."""
         return self.proposal.preset == DEFAULT
 
 
@@ -184,7 +184,7 @@ def tell_waiting(records: Iterable[TrialRecord], held: Collection[int]) -> list[
 
 
 def ran_own_defaults(spec: StudySpec, record: TrialRecord) -> bool:
-    """Tells whether a trial ran its optimizer's own defaults, and nothing the study file fixes."""
+    """Tells whether a trial ran its optimizer's own defaults, none of them bent."""
     if not record.is_default:
         return False
     return decode(spec, record.proposal).optimizer_values == OPTIMIZERS[record.optimizer].decode({})
@@ -194,8 +194,8 @@ def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
     """Returns the trials a study starts with: each optimizer's own defaults.
 
     They average nothing, unless the study file leaves no choice, and where it does not allow a
-    default they have what it allows nearest. They take at most a third of the budget, but the first
-    is always run.
+    default they have the nearest value that it allows. They take at most a third of the budget, but
+    the first is always run.
     """
     schedules = spec.space.schedules
     schedule = "constant" if "constant" in schedules else schedules[0]

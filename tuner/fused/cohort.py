@@ -78,10 +78,9 @@ class Cohort:
         self._family = model.family(configs)
         self._coefficients = model.coefficients(configs, self.total_steps)
         self._averaging = LaneAveraging(model, configs, self.total_steps, self._order)
-        # Which lane is in which row of the device's tensors; those with Muon come first.
-        self._rows = sorted(
-            range(len(starts)), key=lambda lane: not self._coefficients.has_muon(lane)
-        )
+        # The lane in each row of the device's tensors; those with Muon come first.
+        has_muon = self._coefficients.has_muon
+        self._rows = sorted(range(len(starts)), key=lambda lane: not has_muon(lane))
         self._muon = 0
         self._state = model.start(len(starts), self._family)
         self._losses: list[Tensor] = []

@@ -45,7 +45,7 @@ def split_model(
         groups: Its parameter groups; the first that matches a parameter takes it.
         spare_vectors: Whether parameters with fewer than two dimensions, such as biases and
             the scales of norms, are spared from weight decay.
-        network: What its loop calls the model, which patterns then begin with; None for no name.
+        network: The name that its loop gives the model, which patterns then begin with, or None.
 
     Raises:
         WorkloadError: If the model has no trainable parameter.
@@ -68,11 +68,11 @@ def split_model(
 def optimizable(model: nn.Module, network: str | None = None) -> dict[str, Tensor]:
     """Returns the parameters of a model that an optimizer takes, by name, each once.
 
-    Where the model has a name, that is the first part of theirs. What torch.compile and
-    DataParallel put into them is left out.
+    Where the model has a name, that is the first part of theirs. The parts that torch.compile and
+    DataParallel put into names are left out.
 
-    Frozen ones are among them: torch's optimizers skip what has no gradient, so these train from
-    the step on when their loop has them require one. Whole numbers never can.
+    Frozen ones are among them: torch's optimizers skip parameters without a gradient, so these
+    train from the step on when their loop has them require one. Integer ones never can.
 
     Raises:
         WorkloadError: If the model has lazy modules that no batch has gone through.
@@ -101,10 +101,10 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_groups(names: Iterable[str], groups: Sequence[GroupValues]) -> None:
-    """Sees that every group takes a parameter; which of several models it is in is all the same.
+    """Checks that every group takes a parameter, in whichever of several models.
 
     Args:
-        names: What the models call their parameters.
+        names: The names of the models' parameters.
         groups: The parameter groups.
 
     Raises:
@@ -188,8 +188,8 @@ def rate_key(group: Container[str]) -> str:
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """Returns the effective settings of an optimizer's groups, frozen ones too, as plain values.
 
-    What counts as a group's parameters are the numbers that train, be it later.
-    Where the optimizer tunes its own, ``lr`` is the factor on it, and there is no momentum.
+    ``parameters`` counts the coordinates that train, now or later. Where the optimizer tunes its
+    own learning rate, ``lr`` is the factor on it, and there is no momentum.
     """
     frozen = optimizer.frozen if isinstance(optimizer, CompositeOptimizer) else []
     return [

@@ -1,4 +1,4 @@
-"""A constructor call as data, so that what trains and what is exported cannot differ."""
+"""Constructor calls as data, from which both training and the exported code are made."""
 
 from __future__ import annotations
 

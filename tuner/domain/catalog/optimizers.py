@@ -49,7 +49,7 @@ class Catalog(Mapping[str, OptimizerRow]):
         return len(self._rows)
 
     def advise(self, name: str) -> str:
-        """Returns why a name stands for no optimizer, and what to write instead."""
+        """Returns the reason why a name stands for no optimizer, and the name to write instead."""
         try:
             self._compose(name)
         except ValueError as error:

@@ -213,7 +213,7 @@ def package_row(name: str) -> OptimizerRow:
         name: Its class, one of :data:`PACKAGE`.
     """
     own = PACKAGE[name]
-    # Three decades around what its authors chose.
+    # Three decades around its authors' choice.
     hyperparameters = [rate(own.lr, 0.03 * own.lr, 30 * own.lr)]
     if own.momentum:
         hyperparameters.append(momentum(own.momentum, 0.005, 0.3))
