@@ -1,4 +1,4 @@
-"""Many trials trained as one: a cohort, each of whose lanes comes to an ending of its own."""
+"""A cohort: many trials trained in one loop, each of which ends by itself."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Cohort:
         model: The study's model, fused.
         starts: The trials, all with the same batch size and parameter groups, and all new or all
             from the same step.
-        reporter: Whom to report to.
+        reporter: Receives progress and evaluations.
         at_most: Steps to cut a full trial to, for a rehearsal.
-        twin: Compares a lane with its trial alone, where the cohort comes to its step.
+        twin: Compares a lane with its trial alone, at a step of the twin's choice.
 
     Attributes:
         timing: Seconds spent on all lanes together.
@@ -90,7 +90,7 @@ class Cohort:
         saved = [starts[lane].state for lane in self._rows]
         self._restore([state for state in saved if state is not None])
 
-    # What a worker asks.
+    # State, for workers.
 
     @property
     def taken(self) -> int:
@@ -104,12 +104,12 @@ class Cohort:
 
     @property
     def evaluated(self) -> int:
-        """How many of the budgeted evaluations have been reported."""
+        """The number of budgeted evaluations that have been reported."""
         return self._evaluated
 
     @property
     def size(self) -> int:
-        """How many lanes there were."""
+        """The number of lanes that began."""
         return len(self._lanes)
 
     @property
@@ -127,7 +127,7 @@ class Cohort:
         return [index for index, lane in enumerate(self._lanes) if lane.outcome is None]
 
     def take_logged(self, lane: int) -> list[tuple[int, str, float]]:
-        """Returns (step, name, value) of what was logged of a lane since the last call."""
+        """Returns the (step, name, value) logged of a lane since the last call."""
         logged, self._lanes[lane].logged = self._lanes[lane].logged, []
         return logged
 
@@ -149,7 +149,7 @@ class Cohort:
         return not self._steps.inside and not self._steps.is_over
 
     def state_dict(self, lane: int) -> dict[str, Any]:
-        """Returns all that continuing a lane needs, with whichever others, between two steps.
+        """Returns the state of a lane between two steps, to go on from beside any others.
 
         Raises:
             WorkloadError: If the lane is over, so that its place may be another's.
@@ -227,7 +227,7 @@ class Cohort:
             self._lanes[index].outcome = outcome
 
     def _compare(self) -> None:
-        """Has the twin compare the step to come, if it is the one."""
+        """Has the twin compare the step to come, where it is the step of the twin."""
         number, twin = self.taken, self._twin
         if twin is not None and not twin.done and number == twin.at:
             configs = [self._lanes[index].config for index in self._rows]
@@ -323,7 +323,7 @@ class Cohort:
         return False
 
     def _judge(self, evaluations: Sequence[Evaluation | None], metric: str) -> None:
-        """Has the reporter say who goes on, and drops the others' rows."""
+        """Asks the reporter which lanes go on, and drops the rows of the others."""
         cut = False
         if self.alive:
             goes_on = self._reporter.report(evaluations)
@@ -339,7 +339,7 @@ class Cohort:
                 self._until = self.taken
 
     def _compact(self) -> None:
-        """Keeps the rows of those that train."""
+        """Drops the rows of lanes that are over."""
         alive = set(self.alive)
         rows = [row for row, index in enumerate(self._rows) if index in alive]
         if len(rows) == len(self._rows):

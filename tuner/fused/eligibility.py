@@ -281,7 +281,7 @@ def _find_peculiarity(prepared: PreparedWorkload) -> str | None:
             return "it draws random numbers by Python or NumPy: draw them by torch"
         before, known = known, reachable.values()
         for name, value in known.items():
-            # What is set up in the first turn stays.
+            # The first turn may set state up, which then stays.
             if turn > 1 and before.get(name) != value:
                 return f"a step changes {name}: keep what changes in a buffer"
     if changed := trained ^ trainable(model).keys():

@@ -1,4 +1,4 @@
-"""A study's model as cohorts train it: what they start from, and their compiled functions."""
+"""A study's model as cohorts train it: its first weights, and its compiled functions."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.seeds import derive_seed, seeded
 
 _WINDOW = 64
-"""Room for windows of YellowFin that there is at least: few shapes are compiled."""
+"""The least room for windows of YellowFin, so that few shapes are compiled."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """What kinds of optimizers lanes may have; steps are compiled for all of them.
+    """The kinds of optimizers that lanes may have; steps are compiled for all of them.
 
     Attributes:
-        kinds: Their rules.
+        kinds: The kinds of their steps.
         slow: Whether some have Lookahead around them.
         window: Room for the windows of YellowFin, where there is YellowFin.
         averages: Whether some are evaluated by averages of their weights.
@@ -52,10 +52,10 @@ class Family:
 
     @classmethod
     def of(cls, calls: Iterable[Call], averages: Iterable[str]) -> Family:
-        """Returns what lanes need.
+        """Returns the family of some optimizers.
 
         Args:
-            calls: Their optimizers; what cannot be fused is left out.
+            calls: The optimizers; those that cannot be fused are left out.
             averages: The names of their averages.
         """
         calls = [call for call in calls if call.target in RULES]
@@ -77,7 +77,7 @@ class Family:
 
 
 def _room(window: int) -> int:
-    """Returns how many measurements there is room for: a power of two, so that few compile anew.
+    """Returns the room for a window, a power of two, so that few windows compile anew.
 
     >>> [_room(window) for window in (20, 64, 65)]
     [64, 64, 128]
@@ -91,7 +91,7 @@ def _calls(name: str) -> tuple[Call, ...]:
 
 
 class FusedModel:
-    """What all cohorts of a study share.
+    """The model, layout and compiled functions that all cohorts of a study share.
 
     Args:
         prepared: The workload on its device.
@@ -102,8 +102,8 @@ class FusedModel:
         prepared: The workload on its device.
         spec: The study.
         seed: The seed of initialisation, data order and dropout.
-        layout: Where the parameters of a lane lie.
-        compiler: What compiles; it says whether that works here.
+        layout: The places of the parameters in a lane's row.
+        compiler: Traces and compiles; it tells whether compiling works here.
     """
 
     def __init__(
@@ -123,17 +123,17 @@ class FusedModel:
         )
 
     def _build(self) -> nn.Module:
-        """Returns a new model, as trials begin with; a copy may refer to what it is copied from."""
+        """Returns a new model, as trials begin with; a copy might refer to its original."""
         with seeded(derive_seed(self.seed, "init"), self.prepared.device):
             return widen_norms(self.prepared.build_model(self.seed))
 
     @functools.cached_property
     def norms(self) -> FusedNorms:
-        """What measures statistics of BatchNorm anew."""
+        """Measures the statistics of BatchNorm anew."""
         return FusedNorms(self.prepared.workload, self._build(), self.prepared.precision)
 
     def family(self, configs: Iterable[TrialConfig]) -> Family:
-        """Returns what a cohort's steps are made for: all that the study may need."""
+        """Returns the kinds that a cohort's steps are compiled for: all that the study may need."""
         configs = list(configs)
         calls = [
             call
@@ -158,7 +158,7 @@ class FusedModel:
         )
 
     def _parts(self, configs: Iterable[TrialConfig]) -> list[Parameters]:
-        """Returns which parameters optimizers take apart, of all that the study may need."""
+        """Returns the parts of the parameters that some optimizer of the study takes."""
         tried = [(config.optimizer, config.optimizer_values) for config in configs]
         for name in self.spec.space.optimizers:
             axis = self.spec.optimizer.get(name, {}).get("matrices")

@@ -204,7 +204,7 @@ def _adadelta(settings: Settings, stretch: Stretch) -> Row:
 
 def _asgd(settings: Settings, stretch: Stretch) -> Row:
     """Polyak and Juditsky, 1992, in torch's form: η_t = lr/(1 + λ·lr·t)^α, p ← p·(1 − λη) − ηg."""
-    # The first step takes the learning rate itself, each later one what the last one left it.
+    # The first step takes the learning rate itself, each later one the rate of the step before.
     first = stretch.lr if stretch.before is None else stretch.before.lr[..., -1:]
     last = torch.cat([first[..., :1], stretch.lr[..., :-1]], -1)
     lambd = settings["lambd"]
@@ -254,7 +254,7 @@ def _muon(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _yellowfin(settings: Settings, stretch: Stretch) -> Row:
-    """Zhang and Mitliagkas, "YellowFin", 2019: what tune_lanes() measures with."""
+    """Zhang and Mitliagkas, "YellowFin", 2019; tune_lanes() has its algorithms 1 to 4."""
     return {
         "l2": settings["weight_decay"],
         "s_decay": settings["beta"],
