@@ -82,15 +82,6 @@ class Budget(Frozen):
         return max(1, round((self.epochs or 0) * epoch_steps))
 
 
-def evaluation_steps(total_steps: int, evaluations: int) -> list[int]:
-    """Returns the steps, the last of them ``total_steps``, after which a trial is evaluated.
-
-    >>> evaluation_steps(10, 4)
-    [3, 5, 8, 10]
-    """
-    return sorted({evaluation_step(k, total_steps, evaluations) for k in range(1, evaluations + 1)})
-
-
 def evaluation_step(index: int, total_steps: int, evaluations: int) -> int:
     """Returns the step after which an evaluation, counted from 1, is due.
 

@@ -64,9 +64,6 @@ PRUNERS = {
     )
 }
 
-JOINT_SAMPLERS = tuple(row.name for row in SAMPLERS.values() if row.joint)
-"""The names of the samplers that model one space, the same for every trial."""
-
 
 def sampler_row(name: str) -> SamplerRow:
     """Returns the row of a sampler; one of the user's own models any space."""
