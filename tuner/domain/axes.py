@@ -25,17 +25,13 @@ def fit_axes(
     Args:
         where: The table they stand in, for messages.
         axes: The axes by name.
-        hyperparameters: The hyperparameters there are.
+        hyperparameters: The hyperparameters of the row.
 
     Raises:
         ValueError: If a name is unknown, or a value is not one of its hyperparameter.
     """
-    known = {
-        key: hyperparameter for hyperparameter in hyperparameters for key in hyperparameter.keys
-    }
-    switches = {
-        hyperparameter.switch_name for hyperparameter in hyperparameters if hyperparameter.switch
-    }
+    known = {key: one for one in hyperparameters for key in one.keys}
+    switches = {one.switch_name for one in hyperparameters if one.switch}
     fitted: dict[str, Dimension] = {}
     for key, axis in axes.items():
         if key not in known and key not in switches:
@@ -44,9 +40,7 @@ def fit_axes(
             fitted[key] = known[key].fit(key, axis) if key in known else fit_switch(axis)
         except ValueError as error:
             raise ValueError(f"{where}.{key}: {error}") from None
-    for hyperparameter in hyperparameters:
-        if hyperparameter.complement and set(hyperparameter.keys) <= axes.keys():
-            raise ValueError(
-                f"{where}: give {hyperparameter.name} or {hyperparameter.search_name}, not both"
-            )
+    for one in hyperparameters:
+        if one.complement and set(one.keys) <= axes.keys():
+            raise ValueError(f"{where}: give {one.name} or {one.search_name}, not both")
     return fitted

@@ -61,19 +61,13 @@ def bend_defaults(spec: StudySpec, branches: Mapping[str, str]) -> list[BentDefa
 def _bend(spec: StudySpec, table: str, branch: str) -> Iterator[BentDefault]:
     axes = spec.tables()[table].get(branch, {})
     written = {key for key in axes if f"{table}.{branch}.{key}" in (spec.written or ())}
-    for hyperparameter in TABLES[table][branch].hyperparameters:
-        switch = (
-            axes.get(hyperparameter.switch_name) if hyperparameter.switch_name in written else None
-        )
+    for one in TABLES[table][branch].hyperparameters:
+        switch = axes.get(one.switch_name) if one.switch_name in written else None
         if switch is not None and nearest(switch, value=False) is False:
             continue  # off, which is the default, is allowed
-        for key in hyperparameter.keys:
+        for key in one.keys:
             if key in axes and (key in written or switch is not None):
-                complement = hyperparameter.complement and key == hyperparameter.search_name
-                default = (
-                    1.0 - float(hyperparameter.default) if complement else hyperparameter.default
-                )
-                yield from bend_one(branch, key, default, axes[key])
+                yield from bend_one(branch, key, one.encode(key, one.default), axes[key])
 
 
 def _bend_groups(spec: StudySpec, optimizer: str, bent: list[BentDefault]) -> Iterator[BentDefault]:

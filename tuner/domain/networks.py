@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from tuner.domain.axes import fit_axes, own_axes
-from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Fixed, Value, nearest
+from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Value, nearest
 from tuner.domain.catalog.hyperparameters import Hyperparameter
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 
@@ -48,8 +48,8 @@ def decode_network(
     Args:
         hyperparameters: Those of the optimizer.
         axes: The network's axes, by the name searched.
-        point: The values that a trial has drawn on them; where it drew none, as trials of defaults
-            do, the shared value holds, or the nearest one in the network's range.
+        point: The values that a trial has on them, fixed ones included; where it drew none, as
+            trials of defaults do, the shared value holds, or the nearest in the network's range.
         shared: The values that all networks share, in torch's form.
     """
     values: dict[str, Value] = {}
@@ -57,9 +57,8 @@ def decode_network(
         own = {key: axes[key] for key in hyperparameter.axis_names if key in axes}
         if not own:
             continue
-        drawn = {key: a.value for key, a in own.items() if isinstance(a, Fixed)}
-        drawn |= {key: point[key] for key in own if key in point}
-        if not drawn.keys() & {*hyperparameter.axis_names}:
+        drawn = {key: point[key] for key in own if key in point}
+        if not drawn:
             drawn = _nearest(hyperparameter, own, shared[hyperparameter.name])
         values[hyperparameter.name] = hyperparameter.decode(drawn)
     return values
@@ -72,7 +71,5 @@ def _nearest(
     switch = axes.get(hyperparameter.switch_name)
     if isinstance(switch, Choice) and not value and False in switch.choices:
         return {hyperparameter.switch_name: False}
-    complement = hyperparameter.complement and hyperparameter.search_name in axes
-    key = hyperparameter.search_name if complement else hyperparameter.name
-    wanted = 1.0 - float(value) if complement else value
-    return {key: nearest(axes[key], wanted)}
+    key = next(key for key in reversed(hyperparameter.keys) if key in axes)
+    return {key: nearest(axes[key], hyperparameter.encode(key, value))}

@@ -12,7 +12,7 @@ from tuner.domain.budget import evaluation_step
 from tuner.domain.catalog.averages import AVERAGES, NO_AVERAGE
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.catalog.schedules import CONSTANT, SCHEDULES
 from tuner.domain.defaults import BentDefault, bend_defaults, bend_one
 from tuner.domain.groups import GroupValues, decode_group
 from tuner.domain.networks import decode_network
@@ -198,7 +198,7 @@ def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
     the first is always run.
     """
     schedules = spec.space.schedules
-    schedule = "constant" if "constant" in schedules else schedules[0]
+    schedule = CONSTANT if CONSTANT in schedules else schedules[0]
     params: dict[str, Value] = {"schedule": schedule}
     if isinstance(spec.train.batch_size, Choice):
         params["batch_size"] = spec.train.batch_size.choices[0]

@@ -15,7 +15,7 @@ import torch
 
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.catalog.schedules import CONSTANT, SCHEDULES
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
@@ -207,8 +207,8 @@ def _pair(config: TrialConfig, examples: int) -> list[TrialConfig]:
             batch_size=min(_ROWS, examples),
             optimizer=name,
             optimizer_values=OPTIMIZERS[name].decode({}),
-            schedule="constant",
-            schedule_values=SCHEDULES["constant"].decode({}),
+            schedule=CONSTANT,
+            schedule_values=SCHEDULES[CONSTANT].decode({}),
             average=NO_AVERAGE,
             momentum_warmup=0.0,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.calls import OTHERS, Call, Parameters
-from tuner.domain.catalog.dimensions import Choice
-from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.fused.batch_norm import FusedNorms, widen_norms
@@ -90,6 +90,20 @@ def _calls(name: str) -> tuple[Call, ...]:
     return row.calls(row.decode({}), 1)
 
 
+def _choices_of_parameters(
+    row: OptimizerRow, axes: Mapping[str, Dimension]
+) -> list[dict[str, Value]]:
+    """Returns hyperparameters of an optimizer, once for each choice of the parameters it takes."""
+    for one in row.hyperparameters:
+        if one.owner == "parameters":
+            axis = axes.get(one.name)
+            if isinstance(axis, Choice):
+                return [row.decode({one.name: value}) for value in axis.choices]
+            if isinstance(axis, Fixed):
+                return [row.decode({one.name: axis.value})]
+    return [row.decode({})]
+
+
 class FusedModel:
     """The model, layout and compiled functions that all cohorts of a study share.
 
@@ -161,12 +175,8 @@ class FusedModel:
         """Returns the parts of the parameters that some optimizer of the study takes."""
         tried = [(config.optimizer, config.optimizer_values) for config in configs]
         for name in self.spec.space.optimizers:
-            axis = self.spec.optimizer.get(name, {}).get("matrices")
-            chosen = axis.choices if isinstance(axis, Choice) else [getattr(axis, "value", None)]
-            row = OPTIMIZERS[name]
-            tried += [
-                (name, row.decode({} if value is None else {"matrices": value})) for value in chosen
-            ]
+            axes = self.spec.optimizer.get(name, {})
+            tried += [(name, values) for values in _choices_of_parameters(OPTIMIZERS[name], axes)]
         calls = [call for name, values in tried for call in OPTIMIZERS[name].calls(values, 1)]
         own = {call.parameters for call in calls if call.target in RULES}
         return sorted(own & OTHERS.keys())

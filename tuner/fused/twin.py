@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.catalog.schedules import CONSTANT, SCHEDULES
 from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
 from tuner.fused.lane_state import LaneState
@@ -156,8 +156,8 @@ class _Comparison:
         self._config = dataclasses.replace(
             configs[row],
             optimizer="sgd",
-            schedule="constant",
-            schedule_values=SCHEDULES["constant"].decode({}),
+            schedule=CONSTANT,
+            schedule_values=SCHEDULES[CONSTANT].decode({}),
             average=NO_AVERAGE,
             average_values={},
             momentum_warmup=0.0,

@@ -157,6 +157,12 @@ class Hyperparameter:
             return 1.0 - float(point[self.search_name])
         return point.get(self.name, self.default)
 
+    def encode(self, key: str, value: Value) -> Value:
+        """Returns a value in torch's form as one of :attr:`keys` has it searched."""
+        if self.complement and key == self.search_name:
+            return 1.0 - float(value)
+        return value
+
     def fit(self, key: str, axis: Dimension) -> Dimension:
         """Returns an axis set by a user, with whole numbers read as real ones where they are.
 

@@ -23,6 +23,9 @@ from tuner.domain.catalog.hyperparameters import (
     Hyperparameter,
 )
 
+CONSTANT = "constant"
+"""The name of the row whose factor is 1 throughout, after warmup."""
+
 ScheduleFn = Callable[[int], float]
 """Returns the factor on the learning rate, or the momentum, at a step counted from 0."""
 
@@ -163,7 +166,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
     row.name: row
     for row in (
         ScheduleRow(
-            "constant",
+            CONSTANT,
             "Short runs, and the baseline for every other schedule.",
             "1",
             "–",
@@ -375,5 +378,5 @@ SCHEDULES: dict[str, ScheduleRow] = {
     )
 }
 
-USUAL_SCHEDULES = ("constant", "cosine", "step")
+USUAL_SCHEDULES = (CONSTANT, "cosine", "step")
 """The schedules that a study searches whose file names none."""
