@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial
 
-from tuner.search.median import LanePruner
+from tuner.search.lane_pruner import LanePruner
 from tuner.search.past import Past, number_of
 
 ETA = 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import math
 from array import array
 from collections import Counter, defaultdict
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.search.lane_pruner import LanePruner
 from tuner.search.past import Past
 
 STARTUP_TRIALS = 5
@@ -23,23 +23,6 @@ OWN_TRIALS = 2
 An optimizer that learns slowly at first would otherwise be known by its default alone."""
 
 Costs = npt.NDArray[np.float64]
-
-
-class LanePruner(abc.ABC):
-    """A pruner that ranks the lanes of a cohort against each other and against the past.
-
-    A trial that trains alone is a cohort of one lane. A pruner serves one past, and takes in the
-    trials that have ended since it was last asked.
-    """
-
-    @abc.abstractmethod
-    def prune_lanes(self, past: Past, lanes: Sequence[FrozenTrial]) -> list[bool]:
-        """Returns whether each lane should stop; of lanes that are over, the answer means nothing.
-
-        Args:
-            past: The past; trials in it that are lanes themselves do not count.
-            lanes: All trials of the cohort; those with fewer evaluations than others are over.
-        """
 
 
 class MedianPruner(LanePruner):

@@ -14,7 +14,8 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Decoder, Outcome, TrialRecord, steps_at
 from tuner.search.halving import AshaPruner, HyperbandPruner
 from tuner.search.history import History
-from tuner.search.median import LanePruner, MedianPruner
+from tuner.search.lane_pruner import LanePruner
+from tuner.search.median import MedianPruner
 from tuner.search.plugins import build_plugin
 
 
