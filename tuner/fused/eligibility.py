@@ -154,10 +154,9 @@ class Refusals:
 def _unknown(config: TrialConfig) -> str | None:
     """Returns the reason why no lane can have a trial's configuration, else None."""
     for call in OPTIMIZERS[config.optimizer].calls(config.optimizer_values, 1):
-        wrapper = call.wrapper
-        for one, known in ((call, RULES.keys()), *([(wrapper, WRAPPERS)] if wrapper else [])):
-            if one.target not in known:
-                return f"{one.class_name} has no rule for many lanes at once"
+        unruled = call if call.target not in RULES else call.wrapper
+        if unruled is not None and unruled.target not in WRAPPERS:
+            return f"{unruled.class_name} has no rule for many lanes at once"
     if config.networks:
         return "a [network] table is of a training loop's own"
     if config.own:
