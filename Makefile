@@ -7,7 +7,8 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist
 .PHONY: help demo test slow machines gpu lint types contracts wheel docs clean
 
 # What computes in floating point, and is quick.
-ROUNDED := tests/optim tests/models tests/fused/test_lane_averages.py tests/fused/test_lane_state.py \
+ROUNDED := tests/optim tests/models tests/fused/test_lane_state.py tests/fused/test_lane_update.py \
+	tests/fused/test_averaging.py::test_weights_are_taken_in_as_the_average_of_a_model_takes_them \
 	tests/fused/test_update_rules.py tests/fused/test_yellowfin.py tests/fused/test_coefficients.py \
 	tests/fused/test_schedules.py tests/training/test_catalog.py tests/training/test_loop.py \
 	tests/training/test_batches.py tests/training/test_weight_averaging.py \

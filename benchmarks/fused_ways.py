@@ -23,8 +23,9 @@ import torch
 from benchmarks.workloads import SIZES, import_string, load
 from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Proposal, TrialConfig, decode, walk
+from tuner.domain.trials import Proposal, TrialConfig, decode
 from tuner.fused.cohort import Cohort
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
@@ -239,12 +240,12 @@ def sample(spec: StudySpec, seed: int) -> TrialConfig:
 def time_fused_steps(model: FusedModel, configs: list[TrialConfig]) -> float:
     """Returns the seconds that forward, backward and update of a cohort take, nothing around."""
     family, device = model.family(configs), model.prepared.device
-    tables = model.tables(configs, model.spec.budget.steps or 0)
+    coefficients = model.coefficients(configs, model.spec.budget.steps or 0)
     state = model.start(len(configs), family)
-    step = model.step(tables, family, 0)
-    lanes = sorted(range(len(configs)), key=lambda lane: not tables.has_muon(lane))
-    table = tables.rows(0, 1, dtype=state.p.dtype, lanes=lanes)[0].to(device)
-    muon = sum(map(tables.has_muon, lanes))
+    step = model.step(coefficients, family, 0)
+    lanes = sorted(range(len(configs)), key=lambda lane: not coefficients.has_muon(lane))
+    table = coefficients.rows(0, 1, dtype=state.p.dtype, lanes=lanes)[0].to(device)
+    muon = sum(map(coefficients.has_muon, lanes))
     rows = torch.arange(model.prepared.examples_a_step(configs[0].batch_size), device=device)
     batch = model.prepared.batch(rows)
     with torch.no_grad():

@@ -132,8 +132,9 @@ def make_default(arguments: argparse.Namespace) -> Make:
     """Returns what builds an optimizer and a schedule of our default space."""
     from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
     from tuner.domain.catalog.schedules import SCHEDULES
+    from tuner.domain.space import walk
     from tuner.domain.spec import StudySpec
-    from tuner.domain.trials import Proposal, decode, walk
+    from tuner.domain.trials import Proposal, decode
     from tuner.optim import build_optimizer
 
     tree: dict[str, Any] = {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
-from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
 
@@ -93,3 +95,20 @@ def is_within(value: object, axis: Dimension) -> bool:
 
 def _some(catalog: dict[str, Any]) -> st.SearchStrategy[list[str]]:
     return st.lists(st.sampled_from(sorted(catalog)), min_size=1, max_size=4, unique=True)
+
+
+def suggest_with(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Callable[..., Value]:
+    """Returns a function that draws a value for an axis, as ``walk`` takes it."""
+
+    def suggest(name: str, axis: Dimension) -> Value:
+        match axis:
+            case Float():
+                return draw(st.floats(axis.low, axis.high))
+            case Int():
+                return draw(st.integers(axis.low, axis.high))
+            case Choice():
+                return draw(st.sampled_from(axis.choices))
+            case Fixed():
+                pytest.fail(f"{name} is fixed, so there is nothing to suggest")
+
+    return suggest

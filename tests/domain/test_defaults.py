@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tuner.domain.catalog.dimensions import Float
+from tuner.domain.space import known_axes
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import (
@@ -16,7 +17,6 @@ from tuner.domain.trials import (
     bent_defaults,
     decode,
     default_proposals,
-    known_axes,
     ran_own_defaults,
 )
 

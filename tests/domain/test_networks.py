@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
+from tuner.domain.space import known_axes, walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
-from tuner.domain.trials import Proposal, decode, default_proposals, known_axes, walk
+from tuner.domain.trials import Proposal, decode, default_proposals
 from tuner.errors import SpecError
 
 RANGE = {"low": 1e-5, "high": 1e-4, "log": True}

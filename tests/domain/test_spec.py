@@ -1,25 +1,25 @@
 from __future__ import annotations
 
-import itertools
 import json
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.domain.domain_strategies import spec_trees
+from tuner.domain.budget import Budget
 from tuner.domain.catalog.dimensions import Choice, Fixed, Float
 from tuner.domain.catalog.hyperparameters import FINE, LR, MAIN
 from tuner.domain.catalog.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES
-from tuner.domain.samplers import JOINT_SAMPLERS, PRUNERS, SAMPLERS
-from tuner.domain.spec import Budget, StudySpec, evaluation_steps, parse_duration
+from tuner.domain.samplers import PRUNERS, SAMPLERS
+from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.errors import SpecError
 
 STUDY = {"name": "s", "workload": "models.digits:Digits"}
+JOINT_SAMPLERS = [row.name for row in SAMPLERS.values() if row.joint]
 
 
 def spec_of(**tables: Any) -> StudySpec:
@@ -37,26 +37,6 @@ def test_what_is_left_out_has_a_default():
     assert (spec.train.grad_clip, spec.train.precision) == (None, "float32")
     assert (spec.train.groups, spec.train.no_decay_on_biases_and_norms) == ((), False)
     assert spec.train.schedule_by == "step"
-
-
-def test_a_budget_without_a_length_has_ten_epochs():
-    assert Budget(trials=3).epochs == 10
-
-
-@pytest.mark.parametrize("given_lengths", [("steps",), ("epochs",), ("examples",)])
-def test_a_budget_is_counted_in_one_unit(given_lengths: tuple[str, ...]):
-    budget = Budget.model_validate(dict.fromkeys(given_lengths, 7))
-    counted = [n for n in ("steps", "epochs", "examples") if getattr(budget, n) is not None]
-    assert counted == list(given_lengths)
-
-
-@pytest.mark.parametrize(
-    "given_lengths",
-    [("steps", "epochs"), ("steps", "examples"), ("epochs", "examples", "steps")],
-)
-def test_a_budget_counted_in_two_units_is_refused(given_lengths: tuple[str, ...]):
-    with pytest.raises(ValidationError, match="exactly one of steps, epochs and examples"):
-        Budget.model_validate(dict.fromkeys(given_lengths, 7))
 
 
 @pytest.mark.parametrize(
@@ -225,52 +205,6 @@ def test_differences_name_each_key_with_both_values():
 def test_another_budget_leaves_the_rest_as_it_was():
     spec = spec_of().resolve()
     assert spec.with_budget(Budget(trials=5)).differences(spec) == {"budget.trials": (5, 60)}
-
-
-@pytest.mark.parametrize(
-    ("raw", "seconds"),
-    [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1.5d", 129_600), (12, 12)],
-)
-def test_a_duration_is_read_in_seconds(raw: object, seconds: float):
-    assert parse_duration(raw) == seconds
-    assert Budget.model_validate({"wall_time": raw}).wall_time == seconds
-
-
-@settings(max_examples=50)
-@given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.integers(0, 99))
-def test_a_duration_is_the_sum_of_its_parts(days: int, hours: int, minutes: int, seconds: int):
-    text = f"{days}d{hours}h{minutes}m{seconds}s"
-    assert parse_duration(text) == ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-@pytest.mark.parametrize("raw", ["", "90", "1 h", "h", "1h30", "-5m", "1w", "5min"])
-def test_text_that_is_no_duration_is_refused(raw: str):
-    with pytest.raises(ValueError, match="is not a duration"):
-        parse_duration(raw)
-
-
-@pytest.mark.parametrize("raw", ["0s", 0, -1, True, float("inf")])
-def test_a_wall_time_is_above_zero_and_finite(raw: object):
-    with pytest.raises(ValidationError, match="wall_time"):
-        Budget.model_validate({"wall_time": raw})
-
-
-@settings(max_examples=50)
-@given(total=st.integers(1, 1_000_000), evaluations=st.integers(1, 200))
-def test_evaluations_rise_to_the_last_step(total: int, evaluations: int):
-    steps = evaluation_steps(total, evaluations)
-    assert steps == sorted(set(steps))
-    assert steps[0] >= 1
-    assert steps[-1] == total
-    assert len(steps) == min(total, evaluations)
-
-
-@settings(max_examples=50)
-@given(total=st.integers(1, 100_000), evaluations=st.integers(1, 200))
-def test_evaluations_are_spread_evenly(total: int, evaluations: int):
-    steps = [0, *evaluation_steps(total, evaluations)]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(steps)]
-    assert max(gaps) - min(gaps) <= 1
 
 
 # Samplers and pruners

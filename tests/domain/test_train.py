@@ -8,9 +8,10 @@ import pytest
 
 from tuner.domain.catalog.averages import AVERAGES, start_step
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
+from tuner.domain.space import known_axes, walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
-from tuner.domain.trials import Proposal, decode, default_proposals, known_axes, walk
+from tuner.domain.trials import Proposal, decode, default_proposals
 from tuner.errors import SpecError
 
 STUDY = {"name": "s", "workload": "models.digits:Digits"}

@@ -1,20 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.domain.domain_strategies import is_within, spec_trees
+from tests.domain.domain_strategies import is_within, spec_trees, suggest_with
+from tuner.domain.budget import evaluation_step
 from tuner.domain.catalog.averages import AVERAGES
-from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.catalog.dimensions import Dimension, Fixed, Float, Value
 from tuner.domain.catalog.hyperparameters import Hyperparameter
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.groups import GroupValues
-from tuner.domain.spec import StudySpec, evaluation_steps
+from tuner.domain.space import walk
+from tuner.domain.spec import StudySpec
 from tuner.domain.trials import (
     Outcome,
     Proposal,
@@ -24,7 +25,6 @@ from tuner.domain.trials import (
     decode,
     default_proposals,
     progress_at,
-    walk,
 )
 
 STUDY = {"name": "s", "workload": "models.digits:Digits"}
@@ -32,21 +32,6 @@ STUDY = {"name": "s", "workload": "models.digits:Digits"}
 
 def spec_of(**tables: Any) -> StudySpec:
     return StudySpec.model_validate({"study": STUDY, **tables}).resolve()
-
-
-def suggest_with(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Callable[..., Value]:
-    def suggest(name: str, axis: Dimension) -> Value:
-        match axis:
-            case Float():
-                return draw(st.floats(axis.low, axis.high))
-            case Int():
-                return draw(st.integers(axis.low, axis.high))
-            case Choice():
-                return draw(st.sampled_from(axis.choices))
-            case Fixed():
-                pytest.fail(f"{name} is fixed, so there is nothing to suggest")
-
-    return suggest
 
 
 def check_value(knob: Hyperparameter, axes: dict[str, Dimension], value: Value, off: bool) -> None:
@@ -81,74 +66,6 @@ def test_every_point_of_the_space_decodes_to_values_inside_their_ranges(
         for knob in rows[name].hyperparameters:
             off = params.get(f"{name}.{knob.switch_name}") is False
             check_value(knob, table[name], values[knob.name], off)
-
-
-@settings(max_examples=50)
-@given(tree=spec_trees(), data=st.data())
-def test_a_walk_draws_what_its_optimizer_and_schedule_search_and_nothing_else(
-    tree: dict[str, Any], data: st.DataObject
-):
-    spec = StudySpec.model_validate(tree).resolve()
-    params = walk(spec, suggest_with(data.draw))
-    expected = {"optimizer", "schedule"}
-    for name in ("batch_size", "average"):
-        if isinstance(getattr(spec.train, name), Choice):
-            expected.add(name)
-    for table, branch in (
-        (spec.optimizer, str(params["optimizer"])),
-        (spec.schedule, str(params["schedule"])),
-        (spec.average, str(params.get("average", spec.train.averages[0]))),
-    ):
-        axes = table[branch]
-        off = {
-            key.removeprefix("use_")
-            for key in axes
-            if key.startswith("use_") and params.get(f"{branch}.{key}") is False
-        }
-        cycled = SCHEDULES[str(params["schedule"])].momentum_shape is not None
-        if table is spec.optimizer and cycled and not OPTIMIZERS[branch].switches:
-            off |= {"momentum", "one_minus_momentum", "beta1", "one_minus_beta1"}
-        searched = (key for key, axis in axes.items() if not isinstance(axis, Fixed))
-        expected |= {f"{branch}.{key}" for key in searched if key not in off}
-    assert params.keys() == expected
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        spec_of(space={"optimizers": ["adam"], "breadth": 3}),
-        spec_of(space={"optimizers": ["adam"], "breadth": 3}).resolve(),
-        spec_of(
-            space={"optimizers": ["adam"], "breadth": 3},
-            optimizer={
-                "adam": {
-                    "use_weight_decay": {"choices": [False, True]},
-                    "weight_decay": {"low": 1e-6, "high": 1e-3, "log": True},
-                }
-            },
-        ),
-    ],
-    ids=["as the catalog has it", "resolved twice", "switch and value overridden"],
-)
-def test_the_value_behind_a_switch_is_not_drawn_while_it_is_off(spec: StudySpec):
-    def suggest(name: str, axis: Dimension) -> Value:
-        return axis.choices[0] if isinstance(axis, Choice) else axis.low  # type: ignore[union-attr]
-
-    params = walk(spec, suggest)
-    assert params["adam.use_weight_decay"] is False
-    assert "adam.weight_decay" not in params
-    assert decode(spec, Proposal(params)).optimizer_values["weight_decay"] == 0.0
-
-
-def test_a_fixed_value_is_used_without_being_drawn():
-    spec = spec_of(
-        space={"optimizers": ["adam"], "schedules": ["constant"], "breadth": 1},
-        optimizer={"adam": {"lr": 0.25, "one_minus_beta1": 0.5}},
-    )
-    params = walk(spec, lambda name, axis: axis.choices[0])  # type: ignore[union-attr]
-    assert params == {"optimizer": "adam", "schedule": "constant"}
-    values = decode(spec, Proposal(params)).optimizer_values
-    assert (values["lr"], values["beta1"]) == (0.25, 0.5)
 
 
 def test_a_default_trial_uses_the_optimizer_s_own_defaults_but_for_what_is_fixed():
@@ -214,9 +131,9 @@ def test_a_default_trains_with_the_first_batch_size():
 @given(total=st.integers(1, 5000), evaluations=st.integers(1, 200))
 def test_progress_is_the_step_where_trials_are_counted_in_steps(total: int, evaluations: int):
     spec = spec_of(budget={"steps": total, "evaluations": evaluations})
-    steps = evaluation_steps(total, evaluations)
+    steps = {evaluation_step(k, total, evaluations) for k in range(1, evaluations + 1)}
     found = [progress_at(spec, i, total) for i in range(1, evaluations + 1)]
-    assert sorted(set(found)) == steps
+    assert set(found) == steps
     assert found == sorted(found)
 
 
@@ -258,13 +175,3 @@ def test_groups_and_own_hyperparameters_are_decoded_and_shown():
     shown = config.to_json()
     assert shown["groups.body.lr_multiplier"] == 0.25
     assert (shown["dropout"], shown["lr"]) == (0.1, 0.5)
-
-
-@pytest.mark.parametrize(("schedule", "searched"), [("constant", True), ("one_cycle", False)])
-def test_momentum_is_not_searched_where_the_schedule_cycles_it(schedule: str, searched: bool):
-    space = {"optimizers": ["adam"], "schedules": [schedule], "breadth": 3}
-    params = walk(
-        spec_of(space=space), lambda _, axis: getattr(axis, "low", None) or axis.choices[0]
-    )
-    assert ("adam.one_minus_beta1" in params) == searched
-    assert "adam.lr" in params

@@ -8,8 +8,8 @@ from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.groups import GroupValues
 from tuner.domain.trials import TrialConfig
-from tuner.fused.coefficients import LaneTables
-from tuner.fused.update_rules import IDLE, Coefficients
+from tuner.fused.coefficients import LaneCoefficients
+from tuner.fused.lane_update import IDLE, Coefficients
 
 NAMES = ("sgd", "nesterov", "nadam", "asgd", "rprop", "radam", "ranger", "muon", "lion")
 THAW = GroupValues("first", "0.*", lr_multiplier=0.5, frozen_until=0.25)
@@ -20,10 +20,10 @@ def config(optimizer: str, schedule: str, *groups: GroupValues) -> TrialConfig:
     return TrialConfig(optimizer, values, schedule, own, 32, groups)
 
 
-def tables(*groups: GroupValues) -> LaneTables:
+def coefficients_of(*groups: GroupValues) -> LaneCoefficients:
     schedules = ("cosine", "one_cycle", "plateau")
     configs = [config(name, schedule, *groups) for name in NAMES for schedule in schedules]
-    return LaneTables(network(), configs, 40, parts=["hidden"])
+    return LaneCoefficients(network(), configs, 40, parts=["hidden"])
 
 
 @pytest.mark.parametrize("start", [1, 9, 10, 11, 30])
@@ -31,7 +31,7 @@ def tables(*groups: GroupValues) -> LaneTables:
 def test_later_steps_are_the_same_without_those_before(
     start: int, groups: tuple[GroupValues, ...]
 ) -> None:
-    found = tables(*groups)
+    found = coefficients_of(*groups)
     cuts = [[(8, 0.1), (20, 0.01)]] * (3 * len(NAMES))
 
     whole, rest = found.rows(0, 40, cuts), found.rows(start, 40, cuts)
@@ -40,7 +40,7 @@ def test_later_steps_are_the_same_without_those_before(
 
 
 def test_a_frozen_group_is_idle_until_it_thaws() -> None:
-    found = tables(THAW)
+    found = coefficients_of(THAW)
     [*idle] = [i for i, column in enumerate(found.columns) if column.group == "first"]
 
     rows = found.rows(0, 40)
@@ -54,7 +54,9 @@ def test_a_frozen_group_is_idle_until_it_thaws() -> None:
 
 
 def test_a_lane_does_not_depend_on_those_beside_it() -> None:
-    together = tables().rows(0, 40)
+    together = coefficients_of().rows(0, 40)
     for lane, name in enumerate(NAMES):
-        alone = LaneTables(network(), [config(name, "one_cycle")], 40, parts=["hidden"]).rows(0, 40)
+        alone = LaneCoefficients(network(), [config(name, "one_cycle")], 40, parts=["hidden"]).rows(
+            0, 40
+        )
         assert torch.equal(alone[:, :, :, 0], together[:, :, :, 3 * lane + 1])

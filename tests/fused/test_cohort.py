@@ -231,10 +231,10 @@ def test_parts_of_a_batch_save_memory() -> None:
         spec = make_spec(steps=2, evaluations=1, train={"accumulate": accumulate})
         model = FusedModel(prepared, spec)
         config = make_config("sgd", batch_size=128)
-        tables, family = model.tables([config] * 4, 2), model.family([config])
-        state, table = model.start(4, family), model.tables([config] * 4, 2).rows(0, 1)
+        coefficients, family = model.coefficients([config] * 4, 2), model.family([config])
+        state, table = model.start(4, family), model.coefficients([config] * 4, 2).rows(0, 1)
         batch = prepared.batch(torch.arange(128))
-        step = model.step(tables, family, 0)
+        step = model.step(coefficients, family, 0)
         with torch.no_grad():
             step(state, table[0].float(), batch)  # it is traced as it runs first
             with Peak() as peak:

@@ -5,7 +5,7 @@ import pytest
 
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.catalog.schedules import SCHEDULES
-from tuner.fused.schedules import tabulate_courses
+from tuner.fused.schedules import evaluate_schedules
 
 WARMUPS = (0.0, 0.1)
 
@@ -22,11 +22,11 @@ def test_courses_at_once_are_those_of_single_trials(name: str, length: int) -> N
     row, several = SCHEDULES[name], values_of(name)
     at = np.arange(length + 2)
 
-    factors, momenta = tabulate_courses([(name, values) for values in several], length, at)
+    factors, momenta = evaluate_schedules([(name, values) for values in several], length, at)
 
     for values, factor, momentum in zip(several, factors, momenta, strict=True):
-        course = row.factor(values, length)
-        assert factor == pytest.approx([course(int(step)) for step in at], rel=1e-13, abs=1e-13)
+        factor_fn = row.factor(values, length)
+        assert factor == pytest.approx([factor_fn(int(step)) for step in at], rel=1e-13, abs=1e-13)
         cycle = row.momentum(values, length)
         assert np.isnan(momentum).all() if cycle is None else True
         if cycle is not None:
@@ -37,8 +37,8 @@ def test_every_lane_follows_its_own_schedule() -> None:
     schedules = [(name, values) for name in SCHEDULES for values in values_of(name)]
     at = np.arange(5, 40)
 
-    together, _ = tabulate_courses(schedules, 50, at)
+    together, _ = evaluate_schedules(schedules, 50, at)
 
     for lane, schedule in enumerate(schedules):
-        [alone], _ = tabulate_courses([schedule], 50, at)
+        [alone], _ = evaluate_schedules([schedule], 50, at)
         assert np.array_equal(alone, together[lane])

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from tests.fused.tables import tabulate
 from tuner import Batch, Data
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.fused.compiler import Compiler
 from tuner.fused.lane_state import LaneState, merge
+from tuner.fused.lane_update import WIDTH, Kind
 from tuner.fused.step import FusedStep
-from tuner.fused.update_rules import RULES, WIDTH, Kind, Stretch, tabulate
+from tuner.fused.update_rules import RULES, Stretch
 from tuner.optim.build import find_constructor
 
 STEPS = 200

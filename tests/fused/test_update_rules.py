@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.fused.tables import tabulate
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.fused.update_rules import RULES, Coefficients, Kind, Stretch, tabulate, update
+from tuner.fused.lane_update import Coefficients, Kind, update
+from tuner.fused.update_rules import RULES, Stretch
 from tuner.optim.build import find_constructor
 
 STEPS, NUMBERS = 200, 30

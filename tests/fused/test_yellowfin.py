@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tuner.fused.lane_state import LaneState, merge, update_lanes
-from tuner.fused.update_rules import IDLE, WIDTH, Coefficients, Kind, Stretch, tabulate
+from tests.fused.tables import tabulate
+from tuner.fused.lane_state import LaneState, merge
+from tuner.fused.lane_update import IDLE, WIDTH, Coefficients, Kind, update_lanes
+from tuner.fused.update_rules import Stretch
 from tuner.fused.yellowfin import new_measurements, tune_lanes
 from tuner.optim.yellowfin import YellowFin
 

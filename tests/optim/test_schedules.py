@@ -20,7 +20,7 @@ from tuner.optim import CompositeOptimizer, Schedule, build_optimizer, build_sch
 STEPS, WARM, LR = 200, 20, 0.3
 AFTER = STEPS - WARM
 Twin = Callable[[torch.optim.Optimizer, int], Any]
-CYCLING = [name for name, row in SCHEDULES.items() if row.momentum_shape is not None]
+CYCLING = [name for name, row in SCHEDULES.items() if row.cycles_momentum]
 every_schedule = pytest.mark.parametrize("name", list(SCHEDULES))
 
 METRICS = [3.0, 2.0, 2.5, 2.5, 2.5, 1.9, float("nan"), 1.95, 1.95, 5.0, 5.0, 5.0, 1.0, 1.0, 1.0]

@@ -73,7 +73,7 @@ def test_the_picture_has_a_graph_of_every_schedule_within_its_frame():
                 assert all(0 <= left + float(x) <= width for x, _ in points)
                 assert all(0 <= top + float(y) <= height for _, y in points)
     assert names == list(SCHEDULES)
-    assert momenta == sum(row.momentum_shape is not None for row in SCHEDULES.values())
+    assert momenta == sum(row.cycles_momentum for row in SCHEDULES.values())
 
 
 def test_a_schedule_is_sampled_from_its_start_to_its_last_step():

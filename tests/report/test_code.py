@@ -15,14 +15,15 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tests.optim.networks import EVERY_OPTIMIZER
 from tests.report.summaries import STEPS, make_spec, mixed_summary, summary_of, trial
 from tuner.analysis.summary import StudySummary
-from tuner.domain.catalog.calls import rate_key
 from tuner.domain.catalog.dimensions import Choice, Dimension, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.space import walk
 from tuner.domain.study_file import parse_spec
-from tuner.domain.trials import Outcome, Proposal, decode, walk
+from tuner.domain.trials import Outcome, Proposal, decode
 from tuner.errors import NotFoundError
 from tuner.optim import CompositeOptimizer, Lookahead, build_optimizer, build_schedule
+from tuner.optim.groups import rate_key
 from tuner.report.code import _environment, to_python, to_toml, to_winner
 
 TORCHS = [name for name, row in OPTIMIZERS.items() if row.target.startswith("torch.")]

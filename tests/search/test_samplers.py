@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from scipy.stats.qmc import discrepancy
 
 from tests.search.studies import make_spec, record_of
-from tuner.domain.samplers import JOINT_SAMPLERS
+from tuner.domain.samplers import SAMPLERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import ExhaustedError, SpecError
@@ -32,6 +32,7 @@ AXES = {
     "lr": {"low": 1e-4, "high": 1.0, "log": True},
     "one_minus_momentum": {"low": 0.01, "high": 1.0, "log": True},
 }
+JOINT_SAMPLERS = [row.name for row in SAMPLERS.values() if row.joint]
 joint_samplers = pytest.mark.parametrize("sampler", JOINT_SAMPLERS)
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.domain.spec import Budget, StudySpec
+from tuner.domain.budget import Budget
+from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.service.open_study import Opened, open_study
 from tuner.store import Database

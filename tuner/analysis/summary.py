@@ -15,17 +15,10 @@ from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import Choice, Fixed
 from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.lengths import split_by_length
+from tuner.domain.space import branches_of
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
-from tuner.domain.trials import (
-    Decoder,
-    Outcome,
-    TrialConfig,
-    TrialRecord,
-    branches_of,
-    decode,
-    ran_own_defaults,
-)
+from tuner.domain.trials import Decoder, Outcome, TrialConfig, TrialRecord, decode, ran_own_defaults
 
 _EDGE = 0.05
 
@@ -292,16 +285,16 @@ def _describe_best(spec: StudySpec, record: TrialRecord) -> BestTrial:
 def _edges(spec: StudySpec, record: TrialRecord) -> list[str]:
     """Returns the names of hyperparameters whose value lies within 5% of an end of their range."""
     found = []
-    for _, branch, axes in branches_of(spec, record.proposal.params):
-        for key, axis in axes.items():
-            value = record.proposal.params.get(f"{branch}.{key}")
+    for branch in branches_of(spec, record.proposal.params):
+        for key, axis in branch.axes.items():
+            value = record.proposal.params.get(branch.param(key))
             if value is None or isinstance(axis, Choice | Fixed) or axis.low == axis.high:
                 continue
             low, high, at = float(axis.low), float(axis.high), float(value)
             if axis.log:
                 low, high, at = math.log(low), math.log(high), math.log(at)
             if not _EDGE <= (at - low) / (high - low) <= 1 - _EDGE:
-                found.append(f"{branch}.{key}")
+                found.append(branch.param(key))
     return found
 
 

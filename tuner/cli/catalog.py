@@ -82,7 +82,7 @@ def _describe(row: Row) -> dict[str, Any]:
         described["torch"] = row.target
         described["wrapper"] = row.wrapper
     else:
-        described["cycles_momentum"] = row.momentum_shape is not None
+        described["cycles_momentum"] = row.cycles_momentum
         described["follows_metric"] = row.follows_metric
     return described
 

@@ -1,1 +1,1 @@
-"""What a study is made of, in plain validated objects: no torch, no Optuna, no SQL."""
+"""The parts of a study as plain validated objects, without torch, Optuna or SQL."""

@@ -1,4 +1,4 @@
-"""The axes of a table that a study file sets, checked against the hyperparameters they are of."""
+"""The axes that a study file sets for a row, checked against the row's hyperparameters."""
 
 from __future__ import annotations
 
@@ -9,31 +9,29 @@ from tuner.domain.catalog.hyperparameters import Hyperparameter, fit_switch
 from tuner.domain.names import suggest
 
 
-def own_axes(knob: Hyperparameter, axes: Mapping[str, Dimension]) -> dict[str, Dimension]:
+def own_axes(hyperparameter: Hyperparameter, axes: Mapping[str, Dimension]) -> dict[str, Dimension]:
     """Returns the axes of a hyperparameter that a study file sets, by the name searched."""
-    # The switch comes first: a draw looks at it before the value behind it.
-    keys = (knob.switch_name, *knob.keys)
-    own = {key: axes[key] for key in keys if key in axes}
-    if own.keys() == {knob.switch_name}:
-        own[knob.search_name] = knob.dimension
+    own = {key: axes[key] for key in hyperparameter.axis_names if key in axes}
+    if own.keys() == {hyperparameter.switch_name}:
+        own[hyperparameter.search_name] = hyperparameter.dimension
     return own
 
 
 def fit_axes(
-    where: str, axes: Mapping[str, Dimension], knobs: tuple[Hyperparameter, ...]
+    where: str, axes: Mapping[str, Dimension], hyperparameters: tuple[Hyperparameter, ...]
 ) -> dict[str, Dimension]:
     """Returns axes as a study file sets them, checked.
 
     Args:
         where: The table they stand in, for messages.
         axes: The axes by name.
-        knobs: The hyperparameters there are.
+        hyperparameters: The hyperparameters of the row.
 
     Raises:
         ValueError: If a name is unknown, or a value is not one of its hyperparameter.
     """
-    known = {key: knob for knob in knobs for key in knob.keys}
-    switches = {knob.switch_name for knob in knobs if knob.switch}
+    known = {key: one for one in hyperparameters for key in one.keys}
+    switches = {one.switch_name for one in hyperparameters if one.switch}
     fitted: dict[str, Dimension] = {}
     for key, axis in axes.items():
         if key not in known and key not in switches:
@@ -42,7 +40,7 @@ def fit_axes(
             fitted[key] = known[key].fit(key, axis) if key in known else fit_switch(axis)
         except ValueError as error:
             raise ValueError(f"{where}.{key}: {error}") from None
-    for knob in knobs:
-        if knob.complement and set(knob.keys) <= axes.keys():
-            raise ValueError(f"{where}: give {knob.name} or {knob.search_name}, not both")
+    for one in hyperparameters:
+        if one.complement and set(one.keys) <= axes.keys():
+            raise ValueError(f"{where}: give {one.name} or {one.search_name}, not both")
     return fitted

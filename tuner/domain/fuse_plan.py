@@ -1,4 +1,4 @@
-"""How many trials of a study train as one: what is asked for, and what was chosen why."""
+"""The number of trials of a study that train as one: as asked for, and as chosen, with reason."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MOST_LANES = 512
 """The most trials that train as one."""
 
 COHORTS = 8
-"""Cohorts that a study has at least: what trains together does not learn from one another."""
+"""The least number of cohorts of a study: trials of one cohort do not learn from one another."""
 
 
 def parse_fuse(text: str) -> str:
-    """Returns how many trials are to train as one, as it is asked for.
+    """Returns the number of trials to train as one, as a user asks for it.
 
     Args:
         text: ``auto``, ``off``, or a number from 1 to :data:`MOST_LANES`.
@@ -40,7 +40,7 @@ def parse_fuse(text: str) -> str:
 
 
 def largest_cohort(trials: int) -> int:
-    """Returns how many trials may train as one in a study: a power of two, or 1.
+    """Returns the most trials that may train as one in a study: a power of two, or 1.
 
     Args:
         trials: The study's budget.
@@ -54,15 +54,15 @@ def largest_cohort(trials: int) -> int:
 
 @dataclass(frozen=True)
 class FusePlan:
-    """How the trials of a study train on a kind of device.
+    """The way that the trials of a study train on a kind of device.
 
     Attributes:
-        lanes: How many train as one; 1 is one at a time.
+        lanes: The number that train as one; 1 is one at a time.
         compiled: Whether their step is compiled.
         single_s: Seconds of a step of one trial, or 0 where that was not measured.
         lane_s: Seconds of a step of a cohort, divided among its lanes, likewise.
-        trials: The study's budget when it was chosen.
-        reason: Why, in words.
+        trials: The study's budget of trials when the plan was chosen.
+        reason: The reason for it, in words.
     """
 
     lanes: int
@@ -73,7 +73,7 @@ class FusePlan:
     reason: str = ""
 
     def __str__(self) -> str:
-        """Tells it in a line.
+        """Returns the plan in one line.
 
         >>> str(FusePlan(8, reason="asked for")), str(FusePlan(1, reason="too few"))
         ('Up to 8 trials as one: asked for', 'One trial at a time: too few')
@@ -82,10 +82,10 @@ class FusePlan:
         return f"{how}: {self.reason}"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as plain values."""
+        """Returns the plan as plain values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> FusePlan:
-        """Returns what :meth:`to_json` gave, of another version perhaps."""
+        """Returns a plan from the values of :meth:`to_json`, perhaps of another version."""
         return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values})

@@ -9,23 +9,23 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from tuner.domain.catalog.calls import OTHERS, Call, rate_key
+from tuner.domain.catalog.calls import OTHERS, Call
 from tuner.domain.catalog.dimensions import Axis, Dimension, Finite, Fixed, Frozen, Value
 from tuner.domain.catalog.hyperparameters import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Hyperparameter
 
 REST = "rest"
 """The name of the group of all parameters that no other group takes."""
 
-_KNOBS = {
-    knob.name: knob
-    for knob in (
+_SETTINGS = {
+    hyperparameter.name: hyperparameter
+    for hyperparameter in (
         Hyperparameter("lr_multiplier", 1.0, Fixed(value=1.0), "", bounds=POSITIVE),
         Hyperparameter("weight_decay", 0.0, Fixed(value=0.0), "", bounds=NOT_NEGATIVE),
         Hyperparameter("momentum", 0.0, Fixed(value=0.0), "", bounds=BELOW_ONE),
     )
 }
 
-# What trains the parameters that a row cannot is of Adam's family; its call leaves these to torch.
+# A helper beside an optimizer is of Adam's family; its call leaves the betas to torch.
 _HELPER_BETAS = (0.9, 0.999)
 
 
@@ -35,7 +35,7 @@ class Group(Frozen):
     Attributes:
         name: Its name, unique in the study.
         match: Which parameters it takes, a pattern over their names such as ``"backbone.*"``.
-        lr_multiplier: What their learning rate is multiplied with, above 0; fixed or searched.
+        lr_multiplier: The factor on their learning rate, above 0; fixed or searched.
         weight_decay: Their weight decay; left out, the optimizer's.
         momentum: Their momentum or first beta; left out, the optimizer's.
         frozen_until: The fraction of a full trial until which they do not train; 1 is for good.
@@ -58,12 +58,21 @@ class Group(Frozen):
     @field_validator("lr_multiplier", "weight_decay", "momentum")
     @classmethod
     def _check_axis(cls, axis: Dimension | None, info: Any) -> Dimension | None:
-        return axis and _KNOBS[info.field_name].fit(info.field_name, axis)
+        return axis and _SETTINGS[info.field_name].fit(info.field_name, axis)
 
     def axes(self) -> dict[str, Dimension]:
         """Returns its axes by the name searched, such as ``groups.backbone.lr_multiplier``."""
-        known = {key: getattr(self, key) for key in _KNOBS}
-        return {f"groups.{self.name}.{key}": axis for key, axis in known.items() if axis}
+        return {f"{self.prefix}.{key}": axis for key, axis in self.settings().items()}
+
+    def settings(self) -> dict[str, Dimension]:
+        """Returns its axes by the setting, such as ``lr_multiplier``."""
+        known = {key: getattr(self, key) for key in _SETTINGS}
+        return {key: axis for key, axis in known.items() if axis}
+
+    @property
+    def prefix(self) -> str:
+        """The first part of the names that its axes are searched under."""
+        return f"groups.{self.name}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class GroupValues:
     Attributes:
         name: Its name.
         match: Which parameters it takes.
-        lr_multiplier: What their learning rate is multiplied with.
+        lr_multiplier: The factor on their learning rate.
         weight_decay: Their weight decay, or None for the optimizer's.
         momentum: Their momentum or first beta, or None for the optimizer's.
         frozen_until: The fraction of a full trial until which they do not train.
@@ -104,10 +113,10 @@ class GroupValues:
 def decode_group(group: Group, params: dict[str, Value]) -> GroupValues:
     """Returns a group as a trial at this point of the search space trains it."""
     values: dict[str, float] = {}
-    for name, axis in group.axes().items():
-        value = axis.value if isinstance(axis, Fixed) else params.get(name)
+    for key, axis in group.settings().items():
+        value = axis.value if isinstance(axis, Fixed) else params.get(f"{group.prefix}.{key}")
         if value is not None:
-            values[name.rpartition(".")[2]] = float(value)
+            values[key] = float(value)
     return GroupValues(group.name, group.match, frozen_until=group.frozen_until, **values)
 
 
@@ -132,7 +141,7 @@ def group_settings(
     spared: bool = False,
     accepted: Container[str] | None = None,
 ) -> dict[str, Any]:
-    """Returns what a parameter group changes in the arguments of an optimizer.
+    """Returns the arguments of an optimizer that a parameter group has otherwise.
 
     A weight decay or momentum of its own applies where the optimizer has one.
 
@@ -143,10 +152,9 @@ def group_settings(
         accepted: The arguments the optimizer knows; left out, any.
     """
     arguments = call.arguments
-    rate = rate_key(arguments)
     settings: dict[str, Any] = {
         "name": f"{values.name} (no decay)" if spared else values.name,
-        rate: arguments[rate] * values.lr_multiplier,
+        call.rate: arguments[call.rate] * values.lr_multiplier,
     }
     decay = 0.0 if spared else values.weight_decay
     if decay is not None and (accepted is None or "weight_decay" in accepted):

@@ -1,7 +1,7 @@
-"""Import strings: what a study names in the user's own code, found from where they work.
+"""Imports the user's own code by import strings, looking in the working directory first.
 
-A study comes out of a database, so what it names is imported only from packages that this process
-may run: those named by ``--allow`` or typed by the user, else what lies in the working directory.
+A study comes out of a database, so its code is imported only from packages that this process may
+run: those named by ``--allow`` or typed by the user, else those in the working directory.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _INSTALLED = {Path(sysconfig.get_path(key)) for key in ("stdlib", "platstdlib")}
 
 
 def import_attribute(import_string: str, where: str) -> Any:
-    """Returns what an import string names, looking in the working directory first.
+    """Returns the attribute that an import string names, looking in the working directory first.
 
     Args:
         import_string: ``module:attribute``, such as ``models.digits:Digits``.
-        where: What asks for it, for messages.
+        where: The option or key that names it, for messages.
 
     Raises:
         SpecError: If the module may not or cannot be imported, or has no such attribute.
@@ -54,7 +54,7 @@ def import_module(name: str, where: str) -> types.ModuleType:
 
     Args:
         name: Its dotted name.
-        where: What asks for it, for messages.
+        where: The option or key that names it, for messages.
 
     Raises:
         SpecError: If it is of a package that is not allowed (nothing of it has run then), does
@@ -101,7 +101,7 @@ def vouch_for(import_strings: Iterable[str]) -> None:
     """Allows the packages that a user has typed, in a study file or a command.
 
     Args:
-        import_strings: What was typed; what is no import string is passed over.
+        import_strings: The texts that were typed; those that are no import strings are skipped.
     """
     modules = [text.partition(":")[0] for text in import_strings if ":" in text]
     packages = [module.partition(".")[0] for module in modules if module not in _TRUSTED]
@@ -109,7 +109,7 @@ def vouch_for(import_strings: Iterable[str]) -> None:
 
 
 def allowed() -> tuple[str, ...]:
-    """Returns the packages allowed by name; none: what lies in the working directory is."""
+    """Returns the packages allowed by name; none allows those in the working directory."""
     names = (name.strip() for name in os.environ.get(ALLOW, "").split(","))
     return tuple(name for name in names if name)
 
@@ -127,7 +127,7 @@ def _check_name(name: str, where: str) -> None:
 
 
 def _prefer_working_directory(package: str) -> None:
-    """Has a package found in the working directory before any other of its name."""
+    """Makes imports find a package in the working directory before any other of its name."""
     folder = project_folder()
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
@@ -167,7 +167,7 @@ def _is_missing(package: str) -> bool:
 def _is_of_working_directory(package: str) -> bool:
     """Tells whether a package is a file or folder of the working directory itself.
 
-    What is loaded already counts as it was loaded. A symbolic link counts as what it is called:
+    A loaded module counts by the file that it was loaded from. A symbolic link counts by its name:
     who can put one there could put the code there.
     """
     folder = project_folder()
@@ -180,7 +180,7 @@ def _is_of_working_directory(package: str) -> bool:
 def _places(package: str) -> list[Path]:
     """Returns the folders of a package or the file of a module, having run nothing of it.
 
-    What is built into Python has neither.
+    Modules built into Python have neither.
     """
     loaded = sys.modules.get(package)
     if loaded is not None:

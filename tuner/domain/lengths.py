@@ -18,7 +18,7 @@ RECORDED = ("steps", "total_steps", "stopped_early", "last_cost")
 
 
 def length_of(attributes: Mapping[str, Any]) -> Fraction:
-    """Returns how long a complete trial has trained, as a fraction of a full one.
+    """Returns the steps of a complete trial as a fraction of those of a full one.
 
     A trial also counts as full if its loop called ``run.stop``, or if its last step cost more
     steps than were left, as with L-BFGS.
@@ -39,7 +39,7 @@ def ranked_length(lengths: Mapping[Fraction, int]) -> Fraction:
     """Returns the length whose trials are ranked: a full trial's, or else the most common one.
 
     Args:
-        lengths: How many complete trials have each length.
+        lengths: The number of complete trials of each length.
     """
     if lengths.get(FULL) or not any(lengths.values()):
         return FULL
@@ -63,7 +63,7 @@ def split_by_length(
 
 
 def tell_length(attributes: Mapping[str, Any]) -> str:
-    """Returns in words how long a complete trial has trained; nothing if it is full.
+    """Returns the length of a complete trial in words; an empty text if it is full.
 
     Args:
         attributes: The trial's recorded attributes.

@@ -1,4 +1,4 @@
-"""Names a person types: checked against what is known, with the nearest one suggested."""
+"""Checks names that a person types, and suggests the nearest known one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tuner.errors import SpecError
 
 @runtime_checkable
 class Adviser(Protocol):
-    """Names that know more to say about an unknown one than what it is near to."""
+    """A collection of names that gives its own advice about an unknown one."""
 
     def advise(self, name: str) -> str:
-        """Returns what to say about a name that is not known."""
+        """Returns the advice to a user who typed an unknown name."""
 
 
 LONGEST_NAME = 255
@@ -41,7 +41,7 @@ def check_names(names: tuple[str, ...], known: Mapping[str, Any], kind: str) -> 
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Returns what to say about an unknown name.
+    """Returns the advice to a user who typed an unknown name.
 
     >>> suggest("adm", ["sgd", "adam"])
     "did you mean 'adam'?"
@@ -82,7 +82,7 @@ def is_keepable(name: object) -> bool:
 def read_typed(text: str) -> str:
     """Returns a text as it was typed, where the locale's encoding could not read it.
 
-    Python keeps what it cannot read as lone surrogates, which no database takes; it is UTF-8 then.
+    Python keeps unreadable bytes as lone surrogates, which no database takes; they are UTF-8 then.
 
     Raises:
         SpecError: If it is no UTF-8.

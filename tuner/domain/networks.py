@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from tuner.domain.axes import fit_axes, own_axes
-from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Fixed, Value, nearest
+from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Value, nearest
 from tuner.domain.catalog.hyperparameters import Hyperparameter
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 
@@ -20,7 +20,7 @@ Networks = dict[NetworkName, dict[str, dict[str, Axis]]]
 
 
 def branch_of(network: str, optimizer: str) -> str:
-    """Returns what the axes of a network are searched under, before their own names."""
+    """Returns the prefix of the names that the axes of a network are searched under."""
     return f"network.{network}.{optimizer}"
 
 
@@ -30,15 +30,15 @@ def resolve_networks(networks: Networks) -> Networks:
     for network, tables in networks.items():
         resolved[network] = {}
         for name, axes in tables.items():
-            knobs = OPTIMIZERS[name].hyperparameters
-            fitted = fit_axes(f"network.{network}.{name}", axes, knobs)
-            own = (own_axes(knob, fitted).items() for knob in knobs)
+            hyperparameters = OPTIMIZERS[name].hyperparameters
+            fitted = fit_axes(f"network.{network}.{name}", axes, hyperparameters)
+            own = (own_axes(hyperparameter, fitted).items() for hyperparameter in hyperparameters)
             resolved[network][name] = {key: axis for axes in own for key, axis in axes}
     return resolved
 
 
 def decode_network(
-    knobs: Iterable[Hyperparameter],
+    hyperparameters: Iterable[Hyperparameter],
     axes: Mapping[str, Dimension],
     point: Mapping[str, Value],
     shared: Mapping[str, Value],
@@ -46,31 +46,30 @@ def decode_network(
     """Returns the hyperparameters that a network has of its own, in torch's form.
 
     Args:
-        knobs: Those of the optimizer.
+        hyperparameters: Those of the optimizer.
         axes: The network's axes, by the name searched.
-        point: What a trial has drawn on them; where it drew nothing, as trials of defaults do, it
-            is what all networks share, or the nearest value in the network's range.
-        shared: What all networks share, in torch's form.
+        point: The values that a trial has on them, fixed ones included; where it drew none, as
+            trials of defaults do, the shared value holds, or the nearest in the network's range.
+        shared: The values that all networks share, in torch's form.
     """
     values: dict[str, Value] = {}
-    for knob in knobs:
-        own = {key: axes[key] for key in (knob.switch_name, *knob.keys) if key in axes}
+    for hyperparameter in hyperparameters:
+        own = {key: axes[key] for key in hyperparameter.axis_names if key in axes}
         if not own:
             continue
-        drawn = {key: a.value for key, a in own.items() if isinstance(a, Fixed)}
-        drawn |= {key: point[key] for key in own if key in point}
-        if not drawn.keys() & {knob.switch_name, *knob.keys}:
-            drawn = _nearest(knob, own, shared[knob.name])
-        values[knob.name] = knob.decode(drawn)
+        drawn = {key: point[key] for key in own if key in point}
+        if not drawn:
+            drawn = _nearest(hyperparameter, own, shared[hyperparameter.name])
+        values[hyperparameter.name] = hyperparameter.decode(drawn)
     return values
 
 
-def _nearest(knob: Hyperparameter, axes: Mapping[str, Dimension], value: Value) -> dict[str, Value]:
+def _nearest(
+    hyperparameter: Hyperparameter, axes: Mapping[str, Dimension], value: Value
+) -> dict[str, Value]:
     """Returns the point of a hyperparameter's axes that is nearest to a value in torch's form."""
-    switch = axes.get(knob.switch_name)
+    switch = axes.get(hyperparameter.switch_name)
     if isinstance(switch, Choice) and not value and False in switch.choices:
-        return {knob.switch_name: False}
-    complement = knob.complement and knob.search_name in axes
-    key = knob.search_name if complement else knob.name
-    wanted = 1.0 - float(value) if complement else value
-    return {key: nearest(axes[key], wanted)}
+        return {hyperparameter.switch_name: False}
+    key = next(key for key in reversed(hyperparameter.keys) if key in axes)
+    return {key: nearest(axes[key], hyperparameter.encode(key, value))}

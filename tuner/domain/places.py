@@ -1,7 +1,7 @@
-"""Where a user's relative paths begin, the folder a command was started in, and whose a folder is.
+"""The folder that a command was started in, from which a user's relative paths begin.
 
-What a user's code changes later, as it is imported or trains, moves neither the database nor the
-checkpoints, and none of the code that is still to be found.
+If a user's code changes the working directory, as it is imported or trains, the database, the
+checkpoints and the code that is still to be imported are found all the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def starting_here() -> Iterator[None]:
     """Keeps the present working directory as the project's folder while a command runs."""
     try:
         _started_in.append(Path.cwd())
-    except OSError:  # it has been deleted, which matters only to what is looked for in it
+    except OSError:  # it has been deleted, which matters only once something is looked for in it
         yield
         return
     try:

@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Proposal, decode, default_proposals, walk
+from tuner.domain.trials import Proposal, decode, default_proposals
 
 _COUNTED = 50_000
 """Points that are counted at most, which takes a few seconds."""
@@ -61,7 +62,7 @@ def _options(axis: Dimension) -> Sequence[Value]:
 
 
 def count_configurations(spec: StudySpec) -> int | None:
-    """Returns how many configurations a study can try, where these are fewer than its trials.
+    """Returns the number of configurations of a study, if it is below the number of trials.
 
     Args:
         spec: A resolved spec.

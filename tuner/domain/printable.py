@@ -1,4 +1,4 @@
-"""Text of others, from a database, a workload or a file, made fit to be shown."""
+"""Makes text from a database, a workload or a file safe to show in a terminal."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def cut(text: str, length: int = 80) -> str:
 
 
 def cut_words(text: str) -> str:
-    """Returns a message in which what is too long to be a word, a path or a URL is cut."""
+    """Returns a message in which everything too long to be a word, a path or a URL is cut."""
     return _LONG.sub(lambda match: cut(match[0], _LONGEST_SHOWN), text)

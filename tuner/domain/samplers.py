@@ -1,17 +1,79 @@
-"""Samplers and pruners a study file may name, and which search spaces a sampler can model."""
+"""The samplers and pruners that a study file may name, and the search spaces they can model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.tables import TABLES, Row
 from tuner.errors import SpecError
 
-SAMPLERS = ("tpe", "random", "qmc", "gp", "cmaes")
-PRUNERS = ("median", "asha", "hyperband", "none")
 
-JOINT_SAMPLERS = ("qmc", "gp", "cmaes")
-"""Samplers that model one space, the same for every trial."""
+@dataclass(frozen=True)
+class SamplerRow:
+    """A sampler, and the search spaces that it can model.
+
+    Attributes:
+        name: Its name in study files, or the import string of a sampler of the user's own.
+        joint: Whether it models one space, the same for every trial.
+        numerical: Whether it models numbers alone, and no choices.
+        grouped: Whether it models each group of parameters that occur together by itself.
+        own: Whether it is of the user's own.
+    """
+
+    name: str
+    joint: bool = False
+    numerical: bool = False
+    grouped: bool = False
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class PrunerRow:
+    """A pruner, and the trials that it looks at.
+
+    Attributes:
+        name: Its name in study files, or the import string of a pruner of the user's own.
+        needs_running: Whether it looks at evaluations of trials that still run elsewhere.
+    """
+
+    name: str
+    needs_running: bool = True
+
+
+SAMPLERS = {
+    row.name: row
+    for row in (
+        SamplerRow("tpe", grouped=True),
+        SamplerRow("random"),
+        SamplerRow("qmc", joint=True),
+        SamplerRow("gp", joint=True),
+        SamplerRow("cmaes", joint=True, numerical=True),
+    )
+}
+
+PRUNERS = {
+    row.name: row
+    for row in (
+        PrunerRow("median", needs_running=False),  # it is the median of complete trials
+        PrunerRow("asha"),
+        PrunerRow("hyperband"),
+        PrunerRow("none", needs_running=False),
+    )
+}
+
+
+def sampler_row(name: str) -> SamplerRow:
+    """Returns the row of a sampler; one of the user's own models any space."""
+    return SAMPLERS.get(name) or SamplerRow(name, own=True)
+
+
+def pruner_row(name: str) -> PrunerRow:
+    """Returns the row of a pruner; one of the user's own may look at any trial."""
+    return PRUNERS.get(name) or PrunerRow(name)
+
 
 Branches = Mapping[str, Mapping[str, Dimension]]
 
@@ -20,9 +82,9 @@ def check_own(sampler: str, name: str) -> None:
     """Checks that a sampler can model a hyperparameter that a training loop asks for.
 
     Raises:
-        SpecError: If it models only what the study file names.
+        SpecError: If it models only the hyperparameters that the study file names.
     """
-    if sampler in JOINT_SAMPLERS:
+    if sampler_row(sampler).joint:
         raise SpecError(
             f"search.sampler = {sampler!r} models the hyperparameters that the study file "
             f"names, and {name!r} is asked for by the training loop, so it would be drawn at "
@@ -55,7 +117,8 @@ def check_space(
     Raises:
         SpecError: With the axes that it cannot model.
     """
-    if sampler not in JOINT_SAMPLERS:
+    row = sampler_row(sampler)
+    if not row.joint:
         return
     remedies: list[str] = []
     names: list[str] = []
@@ -65,7 +128,7 @@ def check_space(
         if by_branch:
             names += by_branch
             remedies.append(_ONE_OF_A_TABLE.get(table, _ONE_OF_A_TABLE["optimizer"]))
-        for switch, name in _behind_switches(branches):
+        for switch, name in _behind_switches(TABLES.get(table, OPTIMIZERS), branches):
             names += [] if name in by_branch else [name]
             switches.append(f"{table}.{switch}")
     if switches:
@@ -76,7 +139,7 @@ def check_space(
             f"not every trial has {_listed(names)}: {', '.join(dict.fromkeys(remedies))}, "
             'or take search.sampler = "tpe".'
         )
-    if sampler == "cmaes":
+    if row.numerical:
         axes = dict(root)
         for table, branches in tables.items():
             axes |= {n if n not in axes else f"{table}.{n}": a for n, a in _named(branches)}
@@ -110,14 +173,14 @@ def _behind_branches(branches: Branches) -> Iterator[str]:
                 yield name
 
 
-def _behind_switches(branches: Branches) -> Iterator[tuple[str, str]]:
+def _behind_switches(rows: Mapping[str, Row], branches: Branches) -> Iterator[tuple[str, str]]:
     """Yields each searched switch with the axis behind it."""
     for branch, axes in branches.items():
-        for switch, axis in axes.items():
-            key = switch.removeprefix("use_")
-            searched = isinstance(axis, Choice) and len(axis.choices) > 1
-            if key != switch and key in axes and searched:
-                yield f"{branch}.{switch}", f"{branch}.{key}"
+        for hyperparameter in rows[branch].hyperparameters:
+            switch = axes.get(hyperparameter.switch_name)
+            if isinstance(switch, Choice) and len(switch.choices) > 1:
+                for key in (key for key in hyperparameter.keys if key in axes):
+                    yield f"{branch}.{hyperparameter.switch_name}", f"{branch}.{key}"
 
 
 def _named(branches: Branches) -> Iterator[tuple[str, Dimension]]:

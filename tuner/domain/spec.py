@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tuner.domain.axes import fit_axes, own_axes
-from tuner.domain.catalog.averages import AVERAGES, AverageRow
-from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Finite, Frozen
+from tuner.domain.budget import Budget
+from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Frozen
 from tuner.domain.catalog.hyperparameters import FINE, LR, MAIN
-from tuner.domain.catalog.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS, OptimizerRow
-from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES, ScheduleRow
+from tuner.domain.catalog.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES
+from tuner.domain.catalog.tables import TABLES, Row
 from tuner.domain.names import check_names, suggest
 from tuner.domain.networks import Networks, branch_of, resolve_networks
 from tuner.domain.samplers import PRUNERS, SAMPLERS, check_space
@@ -25,33 +25,10 @@ Direction = Literal["minimize", "maximize"]
 # No path separators, control characters, or a start that reads as an option.
 _NAME = r"^[^\s/\\\x00-\x1f\x7f-\x9f-][^/\\\x00-\x1f\x7f-\x9f]*$"
 _IMPORT_STRING = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
-_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_duration(raw: Any) -> Any:
-    """Reads a duration.
-
-    Args:
-        raw: Seconds as a number, or text such as ``"90s"``, ``"30m"``, ``"1h30m"``.
-
-    Returns:
-        Seconds, or ``raw`` itself where it is neither.
-
-    >>> parse_duration("1h30m")
-    5400.0
-    """
-    if not isinstance(raw, str):
-        return raw
-    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", raw):
-        raise ValueError(f'{raw!r} is not a duration: write "90s", "30m", "2h" or "1h30m"')
-    return sum(
-        float(number) * _UNIT_S[unit]
-        for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", raw)
-    )
 
 
 class StudySection(Frozen):
-    """The ``[study]`` table: what is tuned.
+    """The ``[study]`` table: the workload that is tuned, and the metric that ranks its trials.
 
     Attributes:
         name: The study's name, unique in its database.
@@ -66,55 +43,8 @@ class StudySection(Frozen):
     direction: Direction = "minimize"
 
 
-class Budget(Frozen):
-    """The ``[budget]`` table: how much a study may train.
-
-    Attributes:
-        trials: Trials that may start; pruned and failed ones count.
-        steps: Optimizer steps of a full trial; exactly one of steps, epochs and examples.
-        epochs: Passes over the training data of a full trial.
-        examples: Training examples a full trial sees.
-        evaluations: Points, spread evenly over a full trial, where it is evaluated.
-        wall_time: Seconds of work, over all sessions, after which nothing new starts.
-    """
-
-    trials: int = Field(default=60, ge=1, le=10**6)
-    steps: int | None = Field(default=None, ge=1, le=10**10)
-    epochs: Finite | None = Field(default=None, gt=0, le=10**6)
-    examples: int | None = Field(default=None, ge=1, le=10**13)
-    evaluations: int = Field(default=10, ge=1, le=200)
-    wall_time: Annotated[Finite | None, BeforeValidator(parse_duration)] = Field(default=None, gt=0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_length(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and not {"steps", "epochs", "examples"} & raw.keys():
-            return raw | {"epochs": 10}
-        return raw
-
-    @model_validator(mode="after")
-    def _check_length(self) -> Budget:
-        given = [n for n in ("steps", "epochs", "examples") if getattr(self, n) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of steps, epochs and examples, not {given}")
-        return self
-
-    def full_steps(self, epoch_steps: int, batch_size: int) -> int:
-        """Returns the optimizer steps of a full trial, at least 1.
-
-        Args:
-            epoch_steps: Steps of a pass over the training data.
-            batch_size: Examples a step.
-        """
-        if self.steps is not None:
-            return self.steps
-        if self.examples is not None:
-            return max(1, round(self.examples / batch_size))
-        return max(1, round((self.epochs or 0) * epoch_steps))
-
-
 class Search(Frozen):
-    """The ``[search]`` table: how configurations are proposed and pruned.
+    """The ``[search]`` table: the sampler that proposes trials, and the pruner that stops them.
 
     Attributes:
         sampler: ``tpe``, ``gp`` and ``cmaes`` learn from finished trials, ``random`` and ``qmc``
@@ -143,7 +73,7 @@ class Search(Frozen):
 
 
 class Space(Frozen):
-    """The ``[space]`` table: which optimizers and schedules compete.
+    """The ``[space]`` table: the optimizers and schedules that compete.
 
     Attributes:
         optimizers: Names from the catalog; left out, the eight that are tried most.
@@ -171,33 +101,31 @@ class Space(Frozen):
 
 Overrides = dict[str, dict[str, Axis]]
 
-Row = OptimizerRow | ScheduleRow | AverageRow
-
-# The tables of axes: the catalog each is checked against, and the key that says who competes.
-_CATALOGS: dict[str, tuple[Mapping[str, Row], str]] = {
-    "optimizer": (OPTIMIZERS, "space.optimizers"),
-    "schedule": (SCHEDULES, "space.schedules"),
-    "average": (AVERAGES, "train.average"),
+_CHOOSING = {
+    "optimizer": "space.optimizers",
+    "schedule": "space.schedules",
+    "average": "train.average",
 }
+"""The key of a study file that names the rows of each table that trials choose from."""
 
 
 class StudySpec(Frozen):
     """A whole study file.
 
     Attributes:
-        study: What is tuned.
-        budget: What may be spent.
-        search: How configurations are proposed and stopped.
-        space: Which optimizers and schedules compete.
+        study: The workload and its metric.
+        budget: The trials and their length.
+        search: The sampler and the pruner.
+        space: The optimizers and schedules that compete.
         optimizer: Axes by optimizer and hyperparameter; a study file holds overrides of the
             catalog, a resolved spec holds every axis.
         schedule: Axes by schedule and hyperparameter, likewise.
         average: Axes by average and hyperparameter, likewise.
-        network: Axes by network of a loop, optimizer and hyperparameter, for what a network does
-            not share with the others; a resolved spec holds no more.
-        train: How every trial trains.
+        network: Axes by network of a loop, optimizer and hyperparameter, of the hyperparameters
+            that a network does not share with the others; a resolved spec holds no more.
+        train: The settings that every trial trains with.
         written: The axes that the study file itself sets, such as ``optimizer.adam.lr``: these
-            bind the defaults too. None in a file, and in what older versions have stored.
+            bind the defaults too. None in a file, and in the specs that older versions stored.
     """
 
     study: StudySection
@@ -223,7 +151,7 @@ class StudySpec(Frozen):
 
     @model_validator(mode="after")
     def _check_overrides(self) -> StudySpec:
-        for table in _CATALOGS:
+        for table in TABLES:
             self._fitted(table, self.tables()[table])
         for name, tables in self.network.items():
             self._fitted("optimizer", tables, f"network.{name}")
@@ -255,9 +183,8 @@ class StudySpec(Frozen):
     @model_validator(mode="after")
     def _check_momentum_warmup(self) -> StudySpec:
         if self.train.warms_momentum:
-            optimizers = [OPTIMIZERS[name] for name in self.space.optimizers]
-            schedules = [SCHEDULES[name] for name in self.space.schedules]
-            if not any(warms_momentum(o, s) for o in optimizers for s in schedules):
+            has_one = any(OPTIMIZERS[name].has_momentum for name in self.space.optimizers)
+            if not has_one or all(SCHEDULES[n].cycles_momentum for n in self.space.schedules):
                 raise ValueError(
                     "train.momentum_warmup would change nothing: no optimizer of the study has a "
                     "momentum or beta1 that its schedules leave alone. Leave it out, or add such "
@@ -291,13 +218,15 @@ class StudySpec(Frozen):
 
     def _fitted(self, table: str, overrides: Overrides, where: str | None = None) -> Overrides:
         """Returns a table of overrides checked against the catalog."""
-        rows, key = _CATALOGS[table]
+        rows = TABLES[table]
         where = where or table
         fitted: Overrides = {}
         for name, axes in overrides.items():
             check_names((name,), rows, table)
             if name not in self.competing(table):
-                raise ValueError(f"[{where}.{name}] is set, but {name} is not in {key}")
+                raise ValueError(
+                    f"[{where}.{name}] is set, but {name} is not in {_CHOOSING[table]}"
+                )
             fitted[name] = fit_axes(f"{where}.{name}", axes, rows[name].hyperparameters)
         return fitted
 
@@ -319,7 +248,7 @@ class StudySpec(Frozen):
                 name: _merge(rows[name], given[table].get(name, {}), breadth)
                 for name in self.competing(table)
             }
-            for table, (rows, _) in _CATALOGS.items()
+            for table, rows in TABLES.items()
         }
         space = self.space.model_copy(update={"breadth": breadth})
         networks = resolve_networks(self.network)
@@ -375,16 +304,10 @@ def _choose_breadth(budget: Budget, space: Space) -> int:
     return LR if trials < 5 else MAIN if trials < 25 else FINE
 
 
-def warms_momentum(optimizer: OptimizerRow, schedule: ScheduleRow) -> bool:
-    """Tells whether the optimizer has a momentum to warm up that its schedule leaves alone."""
-    has_one = any(knob.name in ("momentum", "beta1") for knob in optimizer.hyperparameters)
-    return has_one and not optimizer.switches and schedule.momentum_shape is None
-
-
 def _merge(row: Row, overrides: dict[str, Dimension], breadth: int) -> dict[str, Dimension]:
     axes: dict[str, Dimension] = {}
-    for knob in row.hyperparameters:
-        axes |= own_axes(knob, overrides) or knob.axes(breadth)
+    for hyperparameter in row.hyperparameters:
+        axes |= own_axes(hyperparameter, overrides) or hyperparameter.axes(breadth)
     return axes
 
 
@@ -396,20 +319,3 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def evaluation_steps(total_steps: int, evaluations: int) -> list[int]:
-    """Returns the steps, the last of them ``total_steps``, after which a trial is evaluated.
-
-    >>> evaluation_steps(10, 4)
-    [3, 5, 8, 10]
-    """
-    return sorted({evaluation_step(k, total_steps, evaluations) for k in range(1, evaluations + 1)})
-
-
-def evaluation_step(index: int, total_steps: int, evaluations: int) -> int:
-    """Returns the step after which an evaluation, counted from 1, is due.
-
-    In a trial of fewer steps than evaluations, several are due at once: the last of them counts.
-    """
-    return math.ceil(index * total_steps / evaluations)

@@ -1,4 +1,4 @@
-"""What a study as a whole is asked to do, and what its workers are at."""
+"""The states of a study as a whole, and of its workers."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from enum import StrEnum
 
 
 class StudyState(StrEnum):
-    """Whether a study is worked on.
+    """The state that a user has put a study in.
 
     >>> StudyState("paused")
     <StudyState.PAUSED: 'paused'>
     """
 
     RUNNING = "running"
-    """Workers start what the budget allows."""
+    """Workers start trials, as many as the budget allows."""
 
     PAUSED = "paused"
-    """Nothing new starts; what was in training is saved and given back, and workers wait."""
+    """No trial starts; those in training are saved and given back, and workers wait."""
 
     STOPPED = "stopped"
-    """Nothing new starts; what was in training ends with what it has, and workers end."""
+    """No trial starts; those in training end with the results they have, and workers end."""
 
 
 class Activity(StrEnum):
-    """What a study does, as a person sees it."""
+    """The activity of a study, as a person sees it."""
 
     RUNNING = "running"
-    """Somebody trains."""
+    """A worker trains."""
 
     IDLE = "idle"
-    """There is something to do, and nobody does it."""
+    """There are trials to train, and no worker trains them."""
 
     DONE = "done"
     """Its budget is used up, and every trial is over."""
 
     PAUSED = "paused"
-    """It is to wait."""
+    """A user has paused it."""
 
     STOPPED = "stopped"
     """It was ended before its budget was used up."""
@@ -46,13 +46,13 @@ class Activity(StrEnum):
 
 
 class WorkerState(StrEnum):
-    """What is known of a process that works on a study, or did."""
+    """The state of a process that works on a study, or did."""
 
     WORKING = "working"
     """It holds a trial."""
 
     WAITING = "waiting"
-    """It holds none, and stays for what others may leave behind."""
+    """It holds none, and stays for trials that others may leave behind."""
 
     PAUSED = "paused"
     """It holds none, since the study is paused."""
@@ -73,7 +73,7 @@ class WorkerState(StrEnum):
 
 
 def announce_pause(name: str) -> str:
-    """Returns what those who work on a paused study say.
+    """Returns the message of workers that wait on a paused study.
 
     >>> announce_pause("digits")
     "'digits' is paused: waiting for 'tuner study resume digits'"

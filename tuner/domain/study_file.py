@@ -26,7 +26,7 @@ _TRAIN_AXES = [["train", key] for key in ("batch_size", "average", "momentum_war
 
 
 def read_spec(path: Path, settings: Iterable[str] = ()) -> dict[str, Any]:
-    """Reads a study file into a plain tree, without checking what it says.
+    """Reads a study file into a plain tree, without checking its keys and values.
 
     Args:
         path: The TOML file; its stem is the study's name where the file gives none.

@@ -1,4 +1,4 @@
-"""The ``[train]`` table: how every trial of a study trains."""
+"""The ``[train]`` table: the settings that every trial of a study trains with."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ FULL: Final = "full"
 
 BatchSize = int | Literal["full"]
 
-_MOMENTUM_WARMUP = Hyperparameter("momentum_warmup", 0.0, Fixed(value=0.0), "", bounds=FRACTION)
+MOMENTUM_WARMUP = "momentum_warmup"
+"""The name of the axis over which momentum rises at the start of a trial."""
+
+_MOMENTUM_WARMUP = Hyperparameter(MOMENTUM_WARMUP, 0.0, Fixed(value=0.0), "", bounds=FRACTION)
 
 
 class Train(Frozen):
-    """The ``[train]`` table: how every trial trains.
+    """The ``[train]`` table: the settings that every trial trains with.
 
     Attributes:
         batch_size: Examples a step: a number, ``full`` for the whole training set, or
             ``{ choices = [...] }``.
         accumulate: Parts a step's batch is computed in, to need less memory.
-        average: What a trial is evaluated by: its last weights (``none``) or an average of them
-            (``ema``, ``swa``), or ``{ choices = [...] }``.
+        average: The weights that a trial is evaluated by: its last (``none``) or an average of
+            them (``ema``, ``swa``), or ``{ choices = [...] }``.
         momentum_warmup: The fraction of a full trial, in [0, 1], over which the momentum or beta1
             rises to its own value; fixed or searched.
         grad_clip: Largest gradient norm, above 0; left out, gradients are not clipped.
@@ -86,7 +89,7 @@ class Train(Frozen):
     @field_validator("momentum_warmup")
     @classmethod
     def _check_momentum_warmup(cls, axis: Dimension) -> Dimension:
-        return _MOMENTUM_WARMUP.fit("momentum_warmup", axis)
+        return _MOMENTUM_WARMUP.fit(MOMENTUM_WARMUP, axis)
 
     @property
     def averages(self) -> tuple[str, ...]:
@@ -105,7 +108,7 @@ class Train(Frozen):
 
     def axes(self) -> dict[str, Dimension]:
         """Returns its axes that are searched, by the name searched."""
-        named = ("batch_size", "average", "momentum_warmup")
+        named = ("batch_size", "average", MOMENTUM_WARMUP)
         axes: dict[str, Dimension] = {name: getattr(self, name) for name in named}
         for group in self.groups:
             axes |= group.axes()

@@ -1,28 +1,30 @@
-"""One trial: where it lies in the search space, what it trains with, and how it ended."""
+"""One trial: its point in the search space, its configuration, and its record in the database."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from tuner.domain.budget import evaluation_step
 from tuner.domain.catalog.averages import AVERAGES, NO_AVERAGE
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.catalog.schedules import CONSTANT, SCHEDULES
 from tuner.domain.defaults import BentDefault, bend_defaults, bend_one
 from tuner.domain.groups import GroupValues, decode_group
-from tuner.domain.networks import branch_of, decode_network
-from tuner.domain.samplers import JOINT_SAMPLERS
-from tuner.domain.spec import StudySpec, evaluation_step, warms_momentum
-from tuner.domain.train import BatchSize, to_batch_size
-
-_MOMENTA = ("momentum", "one_minus_momentum", "beta1", "one_minus_beta1")
+from tuner.domain.networks import decode_network
+from tuner.domain.space import Branch, branches_of, known_axes, warms_momentum
+from tuner.domain.spec import StudySpec
+from tuner.domain.train import MOMENTUM_WARMUP, BatchSize, to_batch_size
 
 DEFAULT = "default"
-"""The preset of a trial that runs an optimizer's own defaults."""
+"""The preset of a trial of an optimizer's own defaults."""
+
+CHOICES_OF_DEFAULTS = ("optimizer", "schedule", "batch_size", "average")
+"""The parameters that a default trial may have by itself; any others the study file has bent."""
 
 RERUN_OF = "rerun_of"
 """The attribute of a trial that runs another one's configuration again: that one's number."""
@@ -58,7 +60,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """What one trial trains with, every hyperparameter in torch's form.
+    """The configuration that one trial trains with, every hyperparameter in torch's form.
 
     Attributes:
         optimizer: Name of the optimizer.
@@ -68,7 +70,7 @@ class TrialConfig:
         batch_size: Examples a step, or ``full``.
         groups: Parameters that train otherwise than the rest.
         own: Hyperparameters the workload itself asks for, by name.
-        average: What it is evaluated by: the name of an average, or ``none``.
+        average: The name of the average of weights that it is evaluated by, or ``none``.
         average_values: The average's hyperparameters.
         momentum_warmup: The fraction of a full trial over which its momentum rises; 0 where it
             has none of its own.
@@ -91,18 +93,23 @@ class TrialConfig:
         """Returns the hyperparameters a network's optimizer has.
 
         Args:
-            network: What the loop calls it, or None where it has no name.
+            network: The name that the loop gives it, or None where it has no name.
         """
         return self.optimizer_values | self.networks.get(network or "", {})
 
     @property
     def fuse_key(self) -> tuple[Hashable, ...]:
-        """What trials must have in common to train as one: batch size, and groups of parameters."""
+        """The part of the configuration that all lanes of a cohort must have in common.
+
+        A fused step computes all lanes on one batch, and updates each parameter of the model in
+        all lanes at once. So trials fuse only if their keys are equal: the batch size, and of every
+        parameter group its name, its pattern and the fraction of a trial that it is frozen for.
+        """
         parts = ((group.name, group.match, group.frozen_until) for group in self.groups)
         return (self.batch_size, *parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the values as a report shows them: the schedule's prefixed with its name."""
+        """Returns the values as a report shows them, the schedule's prefixed with its name."""
         settings: dict[str, Any] = {
             **self.optimizer_values,
             **{f"{name}.{key}": v for name, own in self.networks.items() for key, v in own.items()},
@@ -126,13 +133,13 @@ class TrialRecord:
     Attributes:
         number: Its place in the study, from 0.
         outcome: How it stands.
-        proposal: Where it lies in the search space.
+        proposal: Its point in the search space.
         value: The metric of its last evaluation, if it has one.
         evaluations: The metric by progress (see :func:`progress_at`).
-        attributes: What else was recorded, by name.
+        attributes: The other values that were recorded, by name.
         started_at: When it started, naive UTC.
         finished_at: When it finished, naive UTC.
-        own_axes: Where its workload's own hyperparameters were searched, by name.
+        own_axes: The axes of its workload's own hyperparameters, by name.
     """
 
     number: int
@@ -157,7 +164,7 @@ class TrialRecord:
 
     @property
     def is_default(self) -> bool:
-        """Whether it started from its optimizer's own defaults, but for what the file fixes."""
+        """Whether it started from its optimizer's own defaults, bent to the study file."""
         return self.proposal.preset == DEFAULT
 
 
@@ -176,91 +183,22 @@ def tell_waiting(records: Iterable[TrialRecord], held: Collection[int]) -> list[
     ]
 
 
-def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[str, Value]:
-    """Draws one point of the search space, following its conditions.
-
-    Args:
-        spec: A resolved spec.
-        suggest: Gives a value for a name and its axis.
-
-    Returns:
-        Searched values by name.
-    """
-    # A sampler of one space for all trials draws what has no effect all the same.
-    joint = spec.search.sampler in JOINT_SAMPLERS
-    params: dict[str, Value] = {}
-    for name, axis in root_axes(spec).items():
-        if name != "momentum_warmup" or joint or _warms_momentum(params):
-            params[name] = suggest(name, axis)
-    # A schedule that cycles the momentum leaves none to search.
-    cycles = SCHEDULES[str(params["schedule"])].momentum_shape is not None
-    # What mixes averaged weights into training ones is called momentum, but not cycled.
-    cycles = cycles and not OPTIMIZERS[str(params["optimizer"])].switches
-    cycled = set(_MOMENTA) if cycles and not joint else set()
-    for table, branch, axes in branches_of(spec, params):
-        switched_off = set(cycled) if table in ("optimizer", "network") else set()
-        for key, axis in axes.items():
-            if key in switched_off:
-                continue
-            value = axis.value if isinstance(axis, Fixed) else suggest(f"{branch}.{key}", axis)
-            if not isinstance(axis, Fixed):
-                params[f"{branch}.{key}"] = value
-            if key.startswith("use_") and value is False:
-                switched_off.add(key.removeprefix("use_"))
-    return params
-
-
-def branches_of(
-    spec: StudySpec, params: Mapping[str, Value]
-) -> Iterator[tuple[str, str, dict[str, Dimension]]]:
-    """Yields each table of axes with the row of it that a trial trains with, and its axes.
-
-    Last come those that networks have of their own, of the table ``network``. A trial that leaves
-    a searched average open, as defaults may, trains without.
-    """
-    for table, rows in spec.tables().items():
-        fixed = getattr(spec.train.average, "value", NO_AVERAGE)
-        branch = str(params.get(table, fixed) if table == "average" else params[table])
-        yield table, branch, rows.get(branch, {})
-    for network, rows in spec.network.items():
-        optimizer = str(params["optimizer"])
-        yield "network", branch_of(network, optimizer), rows.get(optimizer, {})
-
-
-def _warms_momentum(params: Mapping[str, Value]) -> bool:
-    optimizer, schedule = str(params["optimizer"]), str(params["schedule"])
-    return warms_momentum(OPTIMIZERS[optimizer], SCHEDULES[schedule])
-
-
-def root_axes(spec: StudySpec) -> dict[str, Dimension]:
-    """Returns the axes every trial has."""
-    return spec.root_axes()
-
-
 def ran_own_defaults(spec: StudySpec, record: TrialRecord) -> bool:
-    """Tells whether a trial ran its optimizer's own defaults, and nothing the study file fixes."""
+    """Tells whether a trial ran its optimizer's own defaults, none of them bent."""
     if not record.is_default:
         return False
     return decode(spec, record.proposal).optimizer_values == OPTIMIZERS[record.optimizer].decode({})
-
-
-def known_axes(spec: StudySpec) -> dict[str, Dimension]:
-    """Returns every axis of the search space, by the name it is searched under."""
-    axes = root_axes(spec)
-    for branch, branch_axes in spec.branches().items():
-        axes |= {f"{branch}.{key}": axis for key, axis in branch_axes.items()}
-    return axes
 
 
 def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
     """Returns the trials a study starts with: each optimizer's own defaults.
 
     They average nothing, unless the study file leaves no choice, and where it does not allow a
-    default they have what it allows nearest. They take at most a third of the budget, but the first
-    is always run.
+    default they have the nearest value that it allows. They take at most a third of the budget, but
+    the first is always run.
     """
     schedules = spec.space.schedules
-    schedule = "constant" if "constant" in schedules else schedules[0]
+    schedule = CONSTANT if CONSTANT in schedules else schedules[0]
     params: dict[str, Value] = {"schedule": schedule}
     if isinstance(spec.train.batch_size, Choice):
         params["batch_size"] = spec.train.batch_size.choices[0]
@@ -283,14 +221,14 @@ def bent_defaults(spec: StudySpec, params: Mapping[str, Value]) -> list[BentDefa
         spec: A resolved spec.
         params: The trial's choice of optimizer, schedule and average.
     """
-    bent = bend_defaults(spec, {table: branch for table, branch, _ in branches_of(spec, params)})
-    if _warms_momentum(params):
-        bent += bend_one("momentum_warmup", 0.0, spec.train.momentum_warmup)
+    bent = bend_defaults(spec, {branch.table: branch.row for branch in branches_of(spec, params)})
+    if warms_momentum(params):
+        bent += bend_one("", MOMENTUM_WARMUP, 0.0, spec.train.momentum_warmup)
     return bent
 
 
 def decode(spec: StudySpec, proposal: Proposal) -> TrialConfig:
-    """Returns what a trial at this point trains with."""
+    """Returns the configuration of a trial at a point of the search space."""
     return Decoder(spec).decode(proposal)
 
 
@@ -306,27 +244,23 @@ class Decoder:
         self._known = known_axes(spec)
 
     def decode(self, proposal: Proposal) -> TrialConfig:
-        """Returns what a trial at this point trains with."""
+        """Returns the configuration of a trial at a point of the search space."""
         spec, params = self._spec, proposal.params
-        chosen: dict[str, str] = {}
+        rows: dict[str, str] = {}
         points: dict[str, dict[str, Value]] = {}
-        for table, branch, axes in branches_of(spec, params):
-            if table == "network":
-                continue
-            chosen[table], prefix = branch, f"{branch}."
-            points[table] = {k: axis.value for k, axis in axes.items() if isinstance(axis, Fixed)}
-            points[table] |= {
-                key.removeprefix(prefix): value
-                for key, value in params.items()
-                if key.startswith(prefix)
-            }
-        optimizer, schedule, average = chosen["optimizer"], chosen["schedule"], chosen["average"]
+        networks: dict[str, Branch] = {}
+        for branch in branches_of(spec, params):
+            if branch.network is None:
+                rows[branch.table], points[branch.table] = branch.row, branch.point(params)
+            else:
+                networks[branch.network] = branch
+        optimizer, schedule, average = rows["optimizer"], rows["schedule"], rows["average"]
         values = OPTIMIZERS[optimizer].decode(points["optimizer"])
-        warmup = float(self._common("momentum_warmup", params))
+        warmup = float(self._common(MOMENTUM_WARMUP, params))
         return TrialConfig(
             optimizer=optimizer,
             optimizer_values=values,
-            networks=_decode_networks(spec, optimizer, params, values),
+            networks=_decode_networks(networks, params, values),
             schedule=schedule,
             schedule_values=SCHEDULES[schedule].decode(points["schedule"]),
             batch_size=to_batch_size(self._common("batch_size", params)),
@@ -334,26 +268,26 @@ class Decoder:
             own={name: value for name, value in params.items() if name not in self._known},
             average=average,
             average_values=AVERAGES[average].decode(points["average"]),
-            momentum_warmup=warmup if _warms_momentum(params) else 0.0,
+            momentum_warmup=warmup if warms_momentum(params) else 0.0,
         )
 
     def sketch(self, proposal: Proposal) -> Hashable:
-        """Returns what tells most configurations apart, for a fraction of what decoding costs.
+        """Returns the optimizer of a trial and the first of its hyperparameters.
 
-        That is the optimizer and the first of its hyperparameters: equal where configurations are.
+        Equal configurations have equal sketches, and a sketch costs a fraction of decoding.
         """
         params = proposal.params
         optimizer = str(params["optimizer"])
         axes, point = self._spec.optimizer.get(optimizer, {}), dict[str, Value]()
-        knobs = OPTIMIZERS[optimizer].hyperparameters[:1]
-        for knob in knobs:
-            for key in (*knob.keys, knob.switch_name):
+        hyperparameters = OPTIMIZERS[optimizer].hyperparameters[:1]
+        for hyperparameter in hyperparameters:
+            for key in hyperparameter.axis_names:
                 axis, name = axes.get(key), f"{optimizer}.{key}"
                 if name in params:
                     point[key] = params[name]
                 elif isinstance(axis, Fixed):
                     point[key] = axis.value
-        return optimizer, *(knob.decode(point) for knob in knobs)
+        return optimizer, *(hyperparameter.decode(point) for hyperparameter in hyperparameters)
 
     def _common(self, name: str, params: Mapping[str, Value]) -> Value:
         """Returns a value of the [train] table, which every trial has."""
@@ -362,15 +296,13 @@ class Decoder:
 
 
 def _decode_networks(
-    spec: StudySpec, optimizer: str, params: Mapping[str, Value], shared: dict[str, Value]
+    branches: Mapping[str, Branch], params: Mapping[str, Value], shared: dict[str, Value]
 ) -> dict[str, dict[str, Value]]:
-    """Returns what each network's optimizer has of its own, of those that have anything."""
-    found = {}
-    for network, rows in spec.network.items():
-        prefix = f"{branch_of(network, optimizer)}."
-        point = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
-        knobs = OPTIMIZERS[optimizer].hyperparameters
-        found[network] = decode_network(knobs, rows.get(optimizer, {}), point, shared)
+    """Returns the hyperparameters that networks have of their own, of networks that have any."""
+    found = {
+        network: decode_network(branch.hyperparameters, branch.axes, branch.point(params), shared)
+        for network, branch in branches.items()
+    }
     return {network: own for network, own in found.items() if own}
 
 

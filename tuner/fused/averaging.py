@@ -1,14 +1,16 @@
-"""The averages of a cohort's lanes: followed as they train, and what they are evaluated by."""
+"""The averages of the weights of lanes: they follow training, and lanes are evaluated by them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from tuner.domain.catalog.averages import NO_AVERAGE, start_step
 from tuner.domain.trials import TrialConfig
-from tuner.fused.lane_averages import LaneAverages
 from tuner.fused.lane_state import LaneState
 from tuner.fused.model import FusedModel
 from tuner.training.loop import Parts
@@ -17,13 +19,13 @@ from tuner.training.workload import Batch
 
 
 class LaneAveraging:
-    """The averages of those lanes that average their weights, if any do.
+    """Keeps the averages of those lanes that average their weights.
 
     Args:
         model: The study's model, fused.
-        configs: What the lanes train with.
+        configs: The configurations of the lanes.
         total_steps: Steps of a full trial.
-        order: Which examples each step trains on.
+        order: The examples that each step trains on.
     """
 
     def __init__(
@@ -34,14 +36,14 @@ class LaneAveraging:
         order: BatchOrder,
     ) -> None:
         self._model = model
-        self._averages = LaneAverages(configs, total_steps)
+        self._times = AveragingTimes(configs, total_steps)
         self._parts = Parts(model.prepared, order, model.spec.train.accumulate)
         self._start = 0
         self._due: list[bool] = []
         self._shares = torch.empty(0)
 
-    def settle(self, start: int, stop: int, rows: Sequence[int], state: LaneState) -> None:
-        """Works out what averages take in over some steps.
+    def prepare(self, start: int, stop: int, rows: Sequence[int], state: LaneState) -> None:
+        """Works out the shares by which averages move over some steps.
 
         Args:
             start: The first step, from 0.
@@ -51,19 +53,19 @@ class LaneAveraging:
         """
         if state.average is None:
             return
-        by_row = self._averages.shares(start, stop)[:, list(rows)]
+        by_row = self._times.shares(start, stop)[:, list(rows)]
         due = [bool(row.any()) for row in by_row]
         self._start, self._due = start, due
         self._shares = torch.from_numpy(by_row).unsqueeze(-1).to(state.p)
 
     def follow(self, state: LaneState, step: int) -> None:
-        """Takes the weights in, in place, where that is due after a step, from 0."""
+        """Moves the averages to the weights, in place, where that is due after a step, from 0."""
         if state.average is not None and self._due[step - self._start]:
             state.average.lerp_(state.p, self._shares[step - self._start])
 
     def begun(self, taken: int) -> list[int]:
-        """Returns the lanes that have an average after so many steps."""
-        return self._averages.begun(taken)
+        """Returns the lanes that have an average after a number of steps."""
+        return self._times.begun(taken)
 
     def held(
         self,
@@ -73,13 +75,13 @@ class LaneAveraging:
         *,
         weight: float = 1.0,
     ) -> LaneState:
-        """Returns lanes with the weights that they are evaluated by.
+        """Returns lanes whose weights are their averages, or lie between these and their own.
 
         Args:
             state: The lanes; they stay as they are.
-            rows: Those that have an average.
+            rows: The rows of the lanes that have an average.
             on_part: Called after each part of the training data that is gone through.
-            weight: Where on the line from the lanes' own weights (0) to the averages (1).
+            weight: The place on the line from the lanes' own weights (0) to the averages (1).
         """
         if state.average is None or not rows:
             return state
@@ -99,3 +101,59 @@ class LaneAveraging:
         for part in self._parts:
             yield part
             on_part()
+
+
+class AveragingTimes:
+    """The steps at which the averages of lanes take weights in, as those of single trials do.
+
+    Args:
+        configs: The configurations of the lanes.
+        total_steps: Steps of a full trial.
+    """
+
+    def __init__(self, configs: Sequence[TrialConfig], total_steps: int) -> None:
+        own = {
+            lane: config.average_values
+            for lane, config in enumerate(configs)
+            if config.average != NO_AVERAGE
+        }
+        self._lanes = len(configs)
+        self._starts = {lane: start_step(values, total_steps) for lane, values in own.items()}
+        self._intervals = {lane: int(values["interval"]) for lane, values in own.items()}
+        # An exponential average forgets; the mean of a part of a run has no decay.
+        self._decays = {lane: values.get("decay") for lane, values in own.items()}
+
+    def begun(self, taken: int) -> list[int]:
+        """Returns the lanes that have an average after a number of steps."""
+        return [lane for lane, start in self._starts.items() if start <= taken]
+
+    def shares(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Returns the shares, in [0, 1], by which averages move to the weights after some steps.
+
+        An exponential average moves by 1 − decay (Polyak and Juditsky, 1992); the mean of n + 1
+        weights moves by 1/(n + 1) (Izmailov et al., 2018, algorithm 1). The first weights become
+        the average.
+
+        Args:
+            start: The first step, from 0.
+            stop: The first one after.
+
+        Returns:
+            An array of shape (stop − start, lanes), 0 where no weights are taken in.
+
+        >>> from tuner.domain.catalog.averages import AVERAGES
+        >>> values = AVERAGES["swa"].decode({"start": 0.5})
+        >>> config = TrialConfig("sgd", {}, "constant", {}, 32, average="swa",
+        ...     average_values=values)
+        >>> AveragingTimes([config], 6).shares(0, 6)[:, 0].round(3).tolist()
+        [0.0, 0.0, 1.0, 0.5, 0.333, 0.25]
+        """
+        shares = np.zeros((stop - start, self._lanes))
+        taken = np.arange(start, stop) + 1
+        for lane, first in self._starts.items():
+            before, apart = np.divmod(taken - first, self._intervals[lane])
+            decay = self._decays[lane]
+            later = 1 / np.maximum(before + 1, 1) if decay is None else 1 - float(decay)
+            due = (taken >= first) & (apart == 0)
+            shares[:, lane] = np.where(due, np.where(before == 0, 1.0, later), 0.0)
+        return shares

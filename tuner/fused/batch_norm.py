@@ -1,4 +1,4 @@
-"""BatchNorm of many lanes: in which type it computes, and its statistics, measured anew."""
+"""BatchNorm of many lanes: its precision, and the measurement of its statistics."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tuner.training.workload import Batch, Workload
 
 
 def widen_norms(model: nn.Module) -> nn.Module:
-    """Has the BatchNorm of a model compute in its own type, and answer in that it is given.
+    """Makes the BatchNorm of a model compute in its own type, and answer in the type of its input.
 
-    By itself it does so for bfloat16; stacked, it knows only one type at once.
+    By itself it does so for bfloat16; under vmap, it takes only one type at once.
 
     Args:
         model: A model, which is changed.
@@ -38,10 +38,10 @@ def widen_norms(model: nn.Module) -> nn.Module:
 
 
 class _Types:
-    """The types in which a norm computes, and answers.
+    """The type in which a norm computes, and that of its input.
 
     Args:
-        own: The first.
+        own: The type in which it computes.
     """
 
     def __init__(self, own: torch.dtype) -> None:
@@ -104,6 +104,6 @@ class FusedNorms:
         return buffers
 
     def _count(self, norm: _BatchNorm, _: object) -> None:
-        """Has a norm take the mean of all batches; torch reads their number from the device."""
+        """Sets a norm's momentum to average batches; torch would read their number from a GPU."""
         self._calls[norm] += 1
         norm.momentum = 1 / self._calls[norm]

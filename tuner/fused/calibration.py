@@ -30,11 +30,11 @@ _WORTH_S = 5.0
 """Seconds of work left below which measuring costs more than it could save."""
 
 _NO_GAIN = 1.25
-"""How many times the seconds of a traced step tell that compiling, once done, has gained nothing:
+"""The seconds of a compiled step, in those of a traced one, above which compiling gains nothing:
 others may have compiled meanwhile, so that less is noise."""
 
 _GAIN = 1.05
-"""How much faster than single a cohort must be: less is noise."""
+"""The least speed of a cohort, in that of trials one at a time: less is noise."""
 
 _LOOKS, _LOOK_S = 4, 0.025
 """Looks of a measurement, and the seconds of each at least: the quickest counts, since whatever
@@ -52,12 +52,12 @@ _MEMORY = 0.25
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker has before it.
+    """The work that a worker has before it.
 
     Attributes:
         trials: The study's budget of trials.
         left: Trials that this worker has to expect.
-        asked: ``auto``, or how many trials are to train as one.
+        asked: ``auto``, or the number of trials to train as one.
     """
 
     trials: int
@@ -72,15 +72,15 @@ def calibrate(
     refusals: Refusals,
     known: Callable[[], FusePlan | None] = lambda: None,
 ) -> tuple[FusePlan, FusedModel | None]:
-    """Finds out how trials train fastest here: with how many lanes, traced or compiled.
+    """Measures the number of lanes, traced or compiled, that trains a study's trials fastest here.
 
     Args:
         prepared: The workload on its device.
         spec: The study, resolved.
-        work: What there is to do.
-        refusals: Tells which trials cannot train as lanes.
-        known: Gives the plan that another worker may have by now; asked before anything is
-            compiled.
+        work: The trials that are left.
+        refusals: Returns why a trial cannot train as a lane.
+        known: Returns the plan that another worker may have made by now; called before anything
+            is compiled.
 
     Returns:
         The plan, and the model that it was measured with, unless it is one trial at a time.
@@ -125,7 +125,7 @@ class _Calibration:
         self._share = 1.0 if spec.search.pruner == "none" else _PRUNED
 
     def choose(self) -> FusePlan:
-        """Measures, and decides."""
+        """Returns the plan, after measuring where that pays."""
         largest, limit = self._largest()
         if largest == 1:
             return self._one_at_a_time(limit)
@@ -142,7 +142,7 @@ class _Calibration:
         return self._compare(configs, largest)
 
     def _compare(self, configs: Sequence[TrialConfig], largest: int) -> FusePlan:
-        """Measures what there is to choose from."""
+        """Returns the fastest of single trials, traced lanes and compiled lanes."""
         self._single_s = statistics.mean(self._time_single(config) for config in configs)
         lanes, lane_s = self._measure(configs, largest)
         if known := self._known():
@@ -161,7 +161,7 @@ class _Calibration:
         return self._share * self._work.left * self._spec.budget.full_steps(epoch_steps, batch)
 
     def _largest(self) -> tuple[int, str]:
-        """Returns how many lanes there may be at most, and what keeps them from being more."""
+        """Returns the most lanes that there may be, and the reason why not more."""
         if self._work.asked != AUTO:
             return max(1, min(int(self._work.asked), self._count_fitting())), "as asked for"
         largest = largest_cohort(self._work.trials)
@@ -173,7 +173,7 @@ class _Calibration:
         return min(largest, 1 << (fit.bit_length() - 1)), "as many as fit in memory"
 
     def _count_fitting(self) -> int:
-        """Returns for how many lanes there is memory."""
+        """Returns the number of lanes that there is memory for."""
         free = free_bytes(self._prepared.device)
         return math.floor(min(MOST_LANES, _MEMORY * free / _lane_bytes(self._prepared, self._spec)))
 
@@ -242,8 +242,8 @@ class _Calibration:
         """Returns the seconds a lane that a cohort's step takes, with as many as train on average.
 
         Args:
-            configs: What they train with, in turn.
-            lanes: How many begin.
+            configs: The configurations, which lanes take in turn.
+            lanes: The number of lanes that begin.
             compiled: Whether to compile.
         """
         model = FusedModel(self._prepared, self._spec, compiled=compiled)
@@ -262,7 +262,7 @@ class _Calibration:
         return statistics.mean(steps_s) / present
 
     def _count_present(self, lanes: int) -> int:
-        """Returns how many of a cohort's lanes train on average."""
+        """Returns the number of a cohort's lanes that train on average."""
         return max(1, round(self._share * lanes))
 
 
@@ -332,7 +332,7 @@ class _CohortStopwatch(_Stopwatch, CohortRehearsal):
 
 
 def _lane_bytes(prepared: PreparedWorkload, spec: StudySpec) -> float:
-    """Returns about how much memory a lane takes: what it keeps, and what a step needs."""
+    """Returns the approximate bytes of a lane: its state, and the memory of a step."""
     size = prepared.examples_a_step(max(spec.train.batch_sizes, key=prepared.examples_a_step))
     size = math.ceil(size / spec.train.accumulate)
     batch = prepared.batch(torch.arange(size, device=prepared.device))

@@ -1,4 +1,4 @@
-"""Coefficients of lanes, from what their trials train with."""
+"""The coefficients that lanes are updated with, worked out from the configurations of trials."""
 
 from __future__ import annotations
 
@@ -12,28 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tuner.domain.catalog.calls import OTHERS, Call, Parameters, rate_key
+from tuner.domain.catalog.calls import OTHERS, Call, Parameters
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import count_epochs
 from tuner.domain.groups import REST, GroupValues, group_settings
 from tuner.domain.trials import TrialConfig
 from tuner.fused.lane_state import Segment, merge
-from tuner.fused.schedules import tabulate_courses
-from tuner.fused.update_rules import (
-    ACCUMULATING,
-    IDLE,
-    RULES,
-    WIDTH,
-    Coefficients,
-    Kind,
-    Stretch,
-    defaults_of,
-    work_out,
-)
+from tuner.fused.lane_update import IDLE, WIDTH, Coefficients, Kind
+from tuner.fused.schedules import evaluate_schedules
+from tuner.fused.update_rules import ACCUMULATING, RULES, Stretch, coefficients_of, defaults_of
 from tuner.optim.groups import select_parameters, split_model, trainable
 
 Cut = tuple[int, float]
-"""A step, from 0, from which on a schedule that follows the metric scales the learning rate."""
+"""A step, from 0, and the factor on the learning rate from there on, of a schedule that follows
+the metric."""
 
 _INDEX = {name: index for index, name in enumerate(Coefficients._fields)}
 
@@ -45,7 +37,7 @@ class Column:
     Attributes:
         group: The parameter group they are of.
         spared: Whether they are spared from weight decay.
-        takers: What calls that take them say they take, ``all`` included.
+        takers: The parts of the parameters, ``all`` included, that they belong to.
         begins: The first step, from 0, that they train in.
     """
 
@@ -62,7 +54,15 @@ class Column:
 
 @dataclass(frozen=True)
 class _Alike:
-    """Lanes whose optimizers are of one class, with arguments of the same names."""
+    """Lanes whose optimizers are of one class, with arguments of the same names.
+
+    Attributes:
+        target: The import path of the class.
+        lanes: The lanes, int64.
+        settings: The arguments, numbers as tensors of shape (lanes, 1).
+        lr: The initial learning rate, or the factor on it, of shape (lanes, 1).
+        pulls: The arguments of Lookahead, lane by lane; empty without Lookahead.
+    """
 
     target: str
     lanes: Tensor
@@ -72,8 +72,14 @@ class _Alike:
 
 
 @dataclass(frozen=True)
-class _Courses:
-    """What the schedules of lanes say over some steps, each of shape (lanes, steps)."""
+class _Scheduled:
+    """The values that schedules set over some steps, each of shape (lanes, steps).
+
+    Attributes:
+        factors: The factors on the learning rates.
+        momenta: The momenta, NaN where a schedule leaves them alone.
+        warmth: The parts of the warmup of momentum that have passed, or None without any.
+    """
 
     factors: Tensor
     momenta: Tensor
@@ -88,21 +94,21 @@ class _Courses:
         return Stretch(steps, alike.lr * factors, momenta, warmth, before)
 
 
-class LaneTables:
-    """What lanes train with, as coefficients by step.
+class LaneCoefficients:
+    """The coefficients of lanes by step; see :mod:`tuner.fused.update_rules`.
 
     Args:
         model: A model like those of the lanes.
-        configs: What they train with, all with the same parameter groups and batch size.
+        configs: Their configurations, all with the same fuse key.
         total_steps: Steps of a full trial.
         spare_vectors: Whether parameters with fewer than two dimensions are spared from weight
             decay.
-        parts: Which parameters an optimizer takes apart from the rest: ``matrices``, ``hidden``.
+        parts: The parts of the parameters that some optimizer takes: ``matrices``, ``hidden``.
         epoch_steps: Steps of an epoch, where schedules are stepped by epoch.
 
     Attributes:
-        columns: Which parameters have coefficients of their own.
-        segments: Where these lie in a lane's row.
+        columns: The sets of parameters that have coefficients of their own.
+        segments: The places of these in a lane's row.
     """
 
     def __init__(
@@ -153,20 +159,20 @@ class LaneTables:
         Args:
             start: The first step, from 0.
             stop: The first one after.
-            cuts: Of every lane, what a schedule that follows the metric has done, in order.
-            dtype: What they are rounded to.
-            lanes: Whose, in order; left out, all lanes'.
+            cuts: The cuts of every lane, in order.
+            dtype: The type they are rounded to.
+            lanes: The lanes, in order; left out, all of them.
 
         Returns:
             A tensor of shape (stop − start, columns, WIDTH, lanes, 1).
         """
-        courses = self._courses(start, stop, cuts)
+        scheduled = self._schedule(start, stop, cuts)
         chosen = torch.arange(len(self._schedules)) if lanes is None else torch.tensor(lanes)
         rows = torch.empty(stop - start, len(self.columns), WIDTH, len(chosen), dtype=dtype)
         for index, (column, (alike, places)) in enumerate(
             zip(self.columns, self._alike, strict=True)
         ):
-            found = self._rows_of(column, alike, start, stop, courses, cuts)
+            found = self._rows_of(column, alike, start, stop, scheduled, cuts)
             rows[:, index] = found[:, places[chosen]].permute(2, 0, 1)
         return rows.unsqueeze(-1)
 
@@ -176,7 +182,7 @@ class LaneTables:
         groups: Sequence[_Alike],
         start: int,
         stop: int,
-        courses: _Courses,
+        scheduled: _Scheduled,
         cuts: Sequence[Sequence[Cut]],
     ) -> Tensor:
         """Returns a column's coefficients, of shape (WIDTH, lanes, T), lanes as in its groups."""
@@ -190,8 +196,8 @@ class LaneTables:
             before = None
             if first > column.begins and alike.target in ACCUMULATING:
                 before = self._before(alike, column, first, cuts)
-            stretch = courses.of(alike, steps, first - start, before)
-            row = work_out(alike.target, alike.settings, stretch)
+            stretch = scheduled.of(alike, steps, first - start, before)
+            row = coefficients_of(alike.target, alike.settings, stretch)
             begin, end = end, end + len(alike.lanes)
             for key, coefficient in row.items():
                 active[_INDEX[key], begin:end] = coefficient
@@ -201,10 +207,10 @@ class LaneTables:
                     active[_INDEX["pull"], begin + lane] = ends * pull["alpha"]
         return table
 
-    def _courses(self, start: int, stop: int, cuts: Sequence[Sequence[Cut]]) -> _Courses:
+    def _schedule(self, start: int, stop: int, cuts: Sequence[Sequence[Cut]]) -> _Scheduled:
         at = np.arange(start, stop)
         length = count_epochs(self._total, self._epoch_steps)
-        factors, momenta = tabulate_courses(self._schedules, length, at // self._epoch_steps)
+        factors, momenta = evaluate_schedules(self._schedules, length, at // self._epoch_steps)
         for lane, own in enumerate(cuts):
             scale = np.ones(len(at))
             for step, value in own:
@@ -216,13 +222,13 @@ class LaneTables:
             # Where there is none, it is over from the start.
             passed = (at + (self._warmups == 0)) / np.maximum(self._warmups, 1)
             warmth = torch.from_numpy(np.minimum(passed, 1.0))
-        return _Courses(torch.from_numpy(factors), torch.from_numpy(momenta), warmth)
+        return _Scheduled(torch.from_numpy(factors), torch.from_numpy(momenta), warmth)
 
     def _before(
         self, alike: _Alike, column: Column, first: int, cuts: Sequence[Sequence[Cut]]
     ) -> Stretch:
         steps = torch.arange(1, first - column.begins + 1, dtype=torch.float64)
-        return self._courses(column.begins, first, cuts).of(alike, steps)
+        return self._schedule(column.begins, first, cuts).of(alike, steps)
 
 
 def split_columns(
@@ -233,7 +239,7 @@ def split_columns(
     spare_vectors: bool,
     parts: Iterable[Parameters],
 ) -> tuple[tuple[Column, ...], tuple[Segment, ...]]:
-    """Returns which parameters of a model have coefficients of their own, and where they lie."""
+    """Returns the sets of parameters that have coefficients of their own, and their places."""
     columns: list[Column] = []
     column_of: dict[int, int] = {}
     for block in split_model(model, groups, spare_vectors=spare_vectors):
@@ -249,7 +255,7 @@ def split_columns(
 def _divide(
     parameters: Sequence[Tensor], model: nn.Module, parts: Iterable[Parameters]
 ) -> dict[frozenset[Parameters], list[Tensor]]:
-    """Returns parameters by what takes them."""
+    """Returns parameters by the parts of the model's parameters that they belong to."""
     takers: dict[int, set[Parameters]] = {id(p): {"all"} for p in parameters}
     for part in parts:
         for which in (part, OTHERS[part]):
@@ -283,10 +289,10 @@ def _choose(
 
 
 def _gather(lanes: Sequence[tuple[Call, dict[str, Any]]]) -> tuple[list[_Alike], Tensor]:
-    """Returns lanes in groups that are worked out at once, and where in these each lane is."""
+    """Returns lanes in groups that are worked out at once, and the place of each lane in these."""
     members = defaultdict(list)
     for lane, (call, settings) in enumerate(lanes):
-        # What is no number chooses the rule.
+        # Settings that are no numbers choose the rule.
         others = tuple(v for v in settings.values() if isinstance(v, bool | str | None))
         members[call.target, tuple(settings), others].append(lane)
     groups = []
@@ -295,8 +301,8 @@ def _gather(lanes: Sequence[tuple[Call, dict[str, Any]]]) -> tuple[list[_Alike],
         settings = {name: _stack([one[name] for one in found]) for name in names}
         around = [lanes[lane][0].wrapper for lane in own]
         pulls = tuple({} if wrapper is None else wrapper.arguments for wrapper in around)
-        lr = settings[rate_key(settings)]
-        groups.append(_Alike(target, torch.tensor(own), settings, lr, pulls))
+        [rate] = {lanes[lane][0].rate for lane in own}
+        groups.append(_Alike(target, torch.tensor(own), settings, settings[rate], pulls))
     return groups, torch.cat([alike.lanes for alike in groups]).argsort()
 
 

@@ -1,4 +1,4 @@
-"""Many trials trained as one: a cohort, each of whose lanes comes to an ending of its own."""
+"""A cohort: many trials trained in one loop, each of which ends by itself."""
 
 from __future__ import annotations
 
@@ -29,24 +29,8 @@ from tuner.training.seeds import (
 from tuner.training.steps import Steps
 from tuner.training.timing import Timing
 
-_TABLE_NUMBERS = 2**22
+_COEFFICIENTS_KEPT = 2**22
 _LOSSES_KEPT = 1024
-
-
-def train_cohort(
-    model: FusedModel, starts: Sequence[LaneStart], reporter: CohortReporter
-) -> list[TrialResult]:
-    """Trains trials as one, each from where it stands to its end.
-
-    Args:
-        model: The study's model, fused.
-        starts: The trials: see :class:`Cohort`.
-        reporter: Whom to report to.
-
-    Returns:
-        How each ended, in the order of the trials.
-    """
-    return Cohort(model, starts, reporter).train()
 
 
 class Cohort:
@@ -56,9 +40,9 @@ class Cohort:
         model: The study's model, fused.
         starts: The trials, all with the same batch size and parameter groups, and all new or all
             from the same step.
-        reporter: Whom to report to.
+        reporter: Receives progress and evaluations.
         at_most: Steps to cut a full trial to, for a rehearsal.
-        twin: Compares a lane with its trial alone, where the cohort comes to its step.
+        twin: Compares a lane with its trial alone, at a step of the twin's choice.
 
     Attributes:
         timing: Seconds spent on all lanes together.
@@ -92,20 +76,21 @@ class Cohort:
         self._evaluated = 0
         self.timing = Timing()
         self._family = model.family(configs)
-        self._tables = model.tables(configs, self.total_steps)
+        self._coefficients = model.coefficients(configs, self.total_steps)
         self._averaging = LaneAveraging(model, configs, self.total_steps, self._order)
-        # Which lane is in which row of the device's tensors; those with Muon come first.
-        self._rows = sorted(range(len(starts)), key=lambda lane: not self._tables.has_muon(lane))
+        # The lane in each row of the device's tensors; those with Muon come first.
+        has_muon = self._coefficients.has_muon
+        self._rows = sorted(range(len(starts)), key=lambda lane: not has_muon(lane))
         self._muon = 0
         self._state = model.start(len(starts), self._family)
         self._losses: list[Tensor] = []
-        # The coefficients of some steps to come, and what takes these: see _tabulate().
+        # The coefficients of the steps from _since on, up to _until: see _work_out().
         self._since = self._until = 0
         self._table = torch.empty(0)
         saved = [starts[lane].state for lane in self._rows]
         self._restore([state for state in saved if state is not None])
 
-    # What a worker asks.
+    # State, for workers.
 
     @property
     def taken(self) -> int:
@@ -119,12 +104,12 @@ class Cohort:
 
     @property
     def evaluated(self) -> int:
-        """How many of the budgeted evaluations have been reported."""
+        """The number of budgeted evaluations that have been reported."""
         return self._evaluated
 
     @property
     def size(self) -> int:
-        """How many lanes there were."""
+        """The number of lanes that began."""
         return len(self._lanes)
 
     @property
@@ -142,7 +127,7 @@ class Cohort:
         return [index for index, lane in enumerate(self._lanes) if lane.outcome is None]
 
     def take_logged(self, lane: int) -> list[tuple[int, str, float]]:
-        """Returns (step, name, value) of what was logged of a lane since the last call."""
+        """Returns the (step, name, value) logged of a lane since the last call."""
         logged, self._lanes[lane].logged = self._lanes[lane].logged, []
         return logged
 
@@ -164,7 +149,7 @@ class Cohort:
         return not self._steps.inside and not self._steps.is_over
 
     def state_dict(self, lane: int) -> dict[str, Any]:
-        """Returns all that continuing a lane needs, with whichever others, between two steps.
+        """Returns the state of a lane between two steps, to go on from beside any others.
 
         Raises:
             WorkloadError: If the lane is over, so that its place may be another's.
@@ -221,7 +206,7 @@ class Cohort:
         steps = self._steps
         self.timing.begin(self._device)
         steps.begin()
-        self._tabulate(self.taken)
+        self._work_out(self.taken)
         with torch.no_grad():
             while not steps.is_over and not self._is_over:
                 self._compare()
@@ -242,7 +227,7 @@ class Cohort:
             self._lanes[index].outcome = outcome
 
     def _compare(self) -> None:
-        """Has the twin compare the step to come, if it is the one."""
+        """Has the twin compare the step to come, where it is the step of the twin."""
         number, twin = self.taken, self._twin
         if twin is not None and not twin.done and number == twin.at:
             configs = [self._lanes[index].config for index in self._rows]
@@ -260,7 +245,7 @@ class Cohort:
 
     def _step(self, number: int) -> None:
         if number >= self._until:
-            self._tabulate(number)
+            self._work_out(number)
         batch = self._model.prepared.batch(self._order(number))
         coefficients = self._table[number - self._since]
         self._losses.append(self._fused(self._state, coefficients, batch, self._muon))
@@ -338,7 +323,7 @@ class Cohort:
         return False
 
     def _judge(self, evaluations: Sequence[Evaluation | None], metric: str) -> None:
-        """Has the reporter say who goes on, and drops the others' rows."""
+        """Asks the reporter which lanes go on, and drops the rows of the others."""
         cut = False
         if self.alive:
             goes_on = self._reporter.report(evaluations)
@@ -354,7 +339,7 @@ class Cohort:
                 self._until = self.taken
 
     def _compact(self) -> None:
-        """Keeps the rows of those that train."""
+        """Drops the rows of lanes that are over."""
         alive = set(self.alive)
         rows = [row for row, index in enumerate(self._rows) if index in alive]
         if len(rows) == len(self._rows):
@@ -363,24 +348,24 @@ class Cohort:
         self._state = self._state.select(chosen)
         self._table = self._table.index_select(3, chosen)
         self._rows = [self._rows[row] for row in rows]
-        self._settle()
+        self._prepare_rows()
 
     @property
     def _device(self) -> torch.device:
         return self._model.prepared.device
 
-    def _tabulate(self, start: int) -> None:
+    def _work_out(self, start: int) -> None:
         """Works out the coefficients of the steps to come."""
-        size = max(1, _TABLE_NUMBERS // (len(self._lanes) * len(self._tables.columns)))
-        later = [c.begins for c in self._tables.columns if c.begins > start]
+        size = max(1, _COEFFICIENTS_KEPT // (len(self._lanes) * len(self._coefficients.columns)))
+        later = [c.begins for c in self._coefficients.columns if c.begins > start]
         self._since, self._until = start, min(start + size, self.total_steps, *later)
-        self._fused = self._model.step(self._tables, self._family, start)
+        self._fused = self._model.step(self._coefficients, self._family, start)
         cuts = [lane.cuts for lane in self._lanes]
-        table = self._tables.rows(start, self._until, cuts, self._state.p.dtype, self._rows)
+        table = self._coefficients.rows(start, self._until, cuts, self._state.p.dtype, self._rows)
         self._table = table.to(self._device)
-        self._settle()
+        self._prepare_rows()
 
-    def _settle(self) -> None:
-        """Counts the rows with Muon, and finds what averages take in."""
-        self._muon = sum(self._tables.has_muon(lane) for lane in self._rows)
-        self._averaging.settle(self._since, self._until, self._rows, self._state)
+    def _prepare_rows(self) -> None:
+        """Counts the rows with Muon, and has the averages of all rows prepared."""
+        self._muon = sum(self._coefficients.has_muon(lane) for lane in self._rows)
+        self._averaging.prepare(self._since, self._until, self._rows, self._state)

@@ -1,4 +1,4 @@
-"""What compiling should take and gain, before anything is compiled."""
+"""Estimates the seconds that compiling takes, and that it saves, before anything is compiled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuner.domain.places import is_private, make_private
 from tuner.errors import StorageError
 
 _LOAD_S = 2.0
-"""Seconds to import Inductor, and to read what it has compiled before."""
+"""Seconds to import Inductor, and to read code that it has compiled before."""
 
 _FIRST_S = 3.0
 """Seconds more where nothing has ever been compiled: C++ headers are, once for all."""
@@ -30,20 +30,20 @@ Steps of 134 to 289 nodes took 6.5 to 10.4 seconds, headers included, and those 
 """
 
 _LAUNCH_S, _CALL_S = 3.5e-6, 1e-4
-"""Seconds that a trace needs for a node besides computing, and what is compiled for all of them."""
+"""Seconds besides computing: of a trace for each node, and of compiled code for a whole step."""
 
 _QUICKER = 2.5
-"""How much quicker what is compiled computes: measured from 1.8 to 3.3, of 2 to 64 lanes."""
+"""The speed at which compiled code computes, in that of a trace: 1.8 to 3.3 with 2 to 64 lanes."""
 
 _NOTES = "tuner"
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class CompileCosts:
-    """Traces that may be compiled, what that should take, and how quick they should be then.
+    """The costs of compiling traces, and the speed that they should have then.
 
-    Compiling takes less where this machine has compiled the same before. What has been compiled is
-    noted in Inductor's cache, so that both are lost together.
+    Compiling takes less where this machine has compiled the same before. Compiled traces are noted
+    in Inductor's cache, so that notes and code are lost together.
     """
 
     def __init__(self) -> None:
@@ -73,8 +73,8 @@ class CompileCosts:
 
         Args:
             graph: The trace.
-            tensors: What it is called with.
-            dims: Where these have lanes, of which there may be any number.
+            tensors: Its arguments.
+            dims: The dimension of each that counts lanes, of which there may be any number.
         """
         kinds = [
             (tensor.dtype, tensor.device.type, *_without(dim, tensor.shape))
@@ -95,10 +95,10 @@ class CompileCosts:
 
 
 def check_cache() -> Path:
-    """Returns the folder of what Inductor has compiled, which is run as it is found there.
+    """Returns the folder of Inductor's compiled code, which is run as it is found there.
 
     Raises:
-        StorageError: If it is the one for temporary files, and could be another user's.
+        StorageError: If it is in the folder for temporary files, and others may write into it.
     """
     usual = Path(default_cache_dir())
     # Another one is the user's own choice.

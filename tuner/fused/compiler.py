@@ -1,4 +1,4 @@
-"""Functions of the tensors of many lanes, made quicker: once, for any number of lanes."""
+"""Traces and compiles a fused step once, with the number of lanes symbolic."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ from tuner.training.seeds import undisturbed
 Function = Callable[..., Tensor]
 
 Dims = Sequence[int | None]
-"""Which dimension of each tensor the lanes are along; None of tensors that lanes share."""
+"""The dimension of each tensor that counts lanes; None for tensors that lanes share."""
 
 Make = Callable[[Function, Sequence[Tensor], Dims], Function]
-"""Makes something quicker of a function for tensors like some."""
+"""Traces or compiles a function for tensors like some."""
 
 _FEW, _MORE = 2, 3
-"""Numbers of lanes that a function is traced with: what differs tells where lanes are counted."""
+"""The numbers of lanes that a function is traced with; traces differ where lanes are counted."""
 
 _NARROW = 16
 """Columns up to which a matrix is narrow."""
 
 
 class Compiler:
-    """Makes functions of tensors quicker, for any number of lanes.
+    """Traces functions of tensors, and compiles them if enabled, for any number of lanes.
 
     A function is traced as it runs. The trace alone, without the layers of ``vmap`` and autograd
     around each operation, takes half to a quarter of the time where tensors are small; Inductor
-    makes more of it, for seconds of its own. A call of what comes back takes half of the time of
-    one through ``torch.compile``, whose guards look at everything a function may depend on. What a
-    function does must depend on its tensors' shapes alone; where two traces of it differ in more
-    than the number of lanes, as where a model counts its calls, it is left as it is.
+    makes it faster still, for seconds of its own. A call of the result takes half of the time of
+    one through ``torch.compile``, whose guards look at everything a function may depend on. The
+    function's operations must depend on its tensors' shapes alone; where two traces of it differ in
+    more than the number of lanes, as where a model counts its calls, it is left as it is.
 
-    Tracing with a symbol for the number of lanes would do in one go, but for vmap's rules, some of
-    which ask for a number. So two numbers are tried, and what grows with them is put down to them.
+    Tracing once with a symbol for the number of lanes would do, but some of vmap's rules ask for a
+    number. So two numbers are tried, and sizes that grow with them become multiples of the symbol.
 
     Args:
         enabled: Whether to compile, and not only trace.
 
     Attributes:
         enabled: Whether it compiles; False once that has failed.
-        costs: What compiling all that it has traced should take.
-        before: Called before it compiles, which may take a while.
+        costs: The costs of compiling all traces.
+        before: Called before it compiles, which may take a minute.
     """
 
     def __init__(self, enabled: bool) -> None:
@@ -68,9 +68,9 @@ class Compiler:
         """Returns a function traced or compiled for tensors like these, or the function itself.
 
         Args:
-            function: What it returns is one tensor; it may write into tensors that it is given.
-            tensors: Its arguments; they are left as they are.
-            dims: Where their lanes are; at least one has some.
+            function: Returns one tensor; it may write into its arguments.
+            tensors: Its arguments; they stay as they are.
+            dims: The dimension of each that counts lanes; at least one has lanes.
         """
         rewritten = _REWRITTEN if self.enabled and tensors[0].device.type == "cpu" else {}
         try:
@@ -113,7 +113,7 @@ def _either(
     index: int,
     dim: int,
 ) -> Callable[..., Sequence[Tensor]]:
-    """Calls what is compiled for one number of lanes, and the trace for others."""
+    """Returns a function that runs compiled code for one number of lanes, else the trace."""
 
     def run(*arguments: Tensor) -> Sequence[Tensor]:
         made = compiled if arguments[index].shape[dim] == lanes else graph
@@ -162,17 +162,17 @@ def _with_lanes(tensors: Sequence[Tensor], dims: Dims, lanes: int) -> list[Tenso
 
 
 def _whose(dims: Dims) -> tuple[int, int]:
-    """Returns which tensor tells the number of lanes, and by which dimension."""
+    """Returns the index of the first tensor with lanes, and its dimension that counts them."""
     return next((index, dim) for index, dim in enumerate(dims) if dim is not None)
 
 
 class _Generalization:
-    """A trace in which numbers that count lanes are found, and put down to these.
+    """A trace whose sizes that count lanes are replaced by multiples of their number.
 
     Args:
         graph: The trace with :data:`_FEW` lanes, which is changed.
-        index: Which argument tells the number of lanes.
-        dim: By which dimension.
+        index: The argument that tells the number of lanes.
+        dim: Its dimension that counts them.
     """
 
     def __init__(self, graph: GraphModule, index: int, dim: int) -> None:
@@ -242,7 +242,7 @@ class _Generalization:
 def _compile(
     graph: GraphModule, tensors: Sequence[Tensor], dims: Dims
 ) -> tuple[Callable[..., Sequence[Tensor]], int | None]:
-    """Returns what Inductor makes of a graph, and the one number of lanes it is for, if it is."""
+    """Returns compiled code, and the number of lanes that it is for, or None for any number."""
     # Shapes without an environment would leave Inductor's cache on disk alone, which makes the
     # second process, or the next run, start in a fraction of the time.
     mode = FakeTensorMode(shape_env=ShapeEnv())
@@ -255,7 +255,7 @@ def _compile(
         for tensor, own in zip(tensors, dims, strict=True)
     ]
     with warnings.catch_warnings(), tracing(TracingContext(mode)):
-        # What torch deprecates, and uses itself. Its public torch.compile would guard every call.
+        # Torch uses what it deprecates. Its public torch.compile would guard every call.
         warnings.simplefilter("ignore", DeprecationWarning)
         compiled: Callable[..., Sequence[Tensor]] = torch._inductor.compile(  # noqa: SLF001
             graph, fakes, options={"size_asserts": True, **_hurry()}
@@ -265,19 +265,19 @@ def _compile(
 
 
 def _hurry() -> dict[str, Any]:
-    """Returns options that spare Inductor its trials, for seconds each, of what the CPU can do.
+    """Returns options that spare Inductor its tests, for seconds each, of the CPU's instructions.
 
-    Where torch itself computes with AVX-512, so can what is compiled.
+    Where torch itself computes with AVX-512, so can compiled code.
     """
     known = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return {"cpp.vec_isa_ok": True} if known else {}
 
 
 def _serves(compiled: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]) -> bool:
-    """Tells whether something compiled takes tensors of these shapes.
+    """Tells whether compiled code takes tensors of these shapes.
 
-    Where Inductor has needed a number, it has taken that of the symbol, and refuses others; of what
-    it finds in its cache, nothing else says so.
+    Where Inductor has needed a number, it has taken that of the symbol, and refuses others; nothing
+    else says so of code from its cache.
     """
     with undisturbed(tensors[0].device), torch.no_grad():
         try:
@@ -288,7 +288,7 @@ def _serves(compiled: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]
 
 
 def _symbols(count: int, dim: int | None) -> StatelessSymbolicContext[Any, Any]:
-    """Has one of the sizes of a tensor be the symbol that lanes have, and the others numbers."""
+    """Returns a context in which one size of a tensor is the symbol of lanes, others numbers."""
     sizes = [DimDynamic.STATIC] * count
     if dim is not None:
         sizes[dim] = DimDynamic.DUCK
@@ -298,8 +298,8 @@ def _symbols(count: int, dim: int | None) -> StatelessSymbolicContext[Any, Any]:
 def _multiply(a: Tensor, b: Tensor) -> Tensor:
     """Multiplies tall matrices by narrow ones as wide by flat ones.
 
-    On CPUs a few columns take twice as long as a few rows; and what follows, such as a softmax over
-    ten classes, then has the examples side by side and can take many at once.
+    On CPUs a few columns take twice as long as a few rows; and operations that follow, such as a
+    softmax over ten classes, then have the examples side by side and can take many at once.
     """
     if b.shape[2] <= _NARROW < a.shape[1]:
         return torch.bmm(b.mT, a.mT).mT
@@ -308,4 +308,4 @@ def _multiply(a: Tensor, b: Tensor) -> Tensor:
 
 
 _REWRITTEN = {torch.ops.aten.bmm.default: _multiply}
-"""What compiled code computes otherwise on CPUs."""
+"""The operations that compiled code computes otherwise on CPUs."""

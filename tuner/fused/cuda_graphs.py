@@ -1,4 +1,4 @@
-"""Steps of many lanes on a GPU, launched as one: CUDA graphs."""
+"""Records steps of many lanes as CUDA graphs, so that a GPU launches a step at once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Step = Callable[[LaneState, Tensor, Batch, int], Tensor]
 """Trains lanes by one step: see :class:`tuner.fused.step.FusedStep`."""
 
 Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], object], Tensor]]
-"""Records what a function would have a device do, which is not done.
+"""Records the kernels that a function would launch, without running them.
 
-It returns what has that done, as often as it is called, and where the result is afterwards.
+It returns a function that runs them, as often as it is called, and the tensor they write to.
 """
 
 _CALLS = 3
@@ -36,13 +36,13 @@ class CapturedStep:
     """Takes steps of the same lanes by replaying one of them.
 
     Launching the kernels of a step one after the other takes longer than the kernels of a small
-    model. A recorded step reads and writes lanes where they lie; coefficients and batches are
-    copied to where it has read its own. Lanes that lie elsewhere, as once some have been dropped,
-    are stepped as they are for a while, and then recorded anew.
+    model. A recorded step reads and writes lanes at fixed addresses; coefficients and batches are
+    copied to the addresses that it reads. When lanes move, as once some have been dropped, a few
+    steps run unrecorded, and then one is recorded anew.
 
     Args:
-        step: What takes a step. It must depend on its tensors alone, and not wait for the device.
-        record: What records it.
+        step: Takes a step. It must depend on its tensors alone, and not wait for the device.
+        record: Records it.
     """
 
     def __init__(self, step: Step, record: Record) -> None:
@@ -81,7 +81,7 @@ class CapturedStep:
             self._replay, self._losses = self._record(
                 lambda: self._step(state, coefficients, tuple(batch), muon)
             )
-        except RuntimeError as error:  # torch's for what cannot be captured
+        except RuntimeError as error:  # torch's, of operations that cannot be captured
             if is_out_of_memory(error):
                 raise  # fewer lanes are captured, where there was no room for these
             self._works = False
@@ -113,7 +113,7 @@ class _Recorder:
         torch.cuda.synchronize(self._device)
         with torch.cuda.stream(self._stream):
             try:
-                # Other threads, such as one that says that the worker lives, are left in peace.
+                # Other threads, such as that of the worker's heartbeat, are not affected.
                 graph.capture_begin(pool, capture_error_mode="thread_local")
                 result = function()
                 graph.capture_end()
@@ -124,7 +124,7 @@ class _Recorder:
         return graph.replay, result
 
     def _give_up(self, graph: torch.cuda.CUDAGraph) -> None:
-        """Ends a recording that has failed, and has what follows draw random numbers again.
+        """Ends a recording that has failed, so that random numbers can be drawn again.
 
         Where CUDA has taken a recording back, torch still counts its generator among those that
         record, and refuses to draw outside: until one has come to its end. It also goes on asking

@@ -1,4 +1,4 @@
-"""Which trials can train as lanes, and why others cannot."""
+"""Finds out which trials can train as lanes, and the reasons why others cannot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.catalog.schedules import CONSTANT, SCHEDULES
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
@@ -23,7 +23,7 @@ from tuner.fused.cohort import Cohort
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
 from tuner.fused.reachable import Reachable
-from tuner.fused.update_rules import RULES
+from tuner.fused.update_rules import RULES, WRAPPERS
 from tuner.optim.build import build_optimizer
 from tuner.optim.groups import check_groups, optimizable, sparse_parameters, trainable
 from tuner.training.device import autocast, cast
@@ -36,8 +36,6 @@ from tuner.training.run import Run
 from tuner.training.seeds import undisturbed
 from tuner.training.workload import Data
 
-_WRAPPER = "tuner.optim.Lookahead"
-
 _STEPS = 5
 """Steps by which lanes are compared with models alone."""
 
@@ -48,19 +46,19 @@ _BATCHES, _PARTS = 4, 3
 """Batches that there are, so that some come twice, and parts of the evaluation."""
 
 _PAIR = ("momentum", "adam")
-"""What they train with: one moves by the size of gradients, the other by their signs."""
+"""The optimizers of these: one moves by the size of gradients, the other by their signs."""
 
 _EXACT, _ROUGH = 1e-7, 1e-2
-"""How far they may come apart: in float64, and where a workload computes in other types only."""
+"""The largest relative differences: in float64, and of workloads that compute in other types."""
 
 
 class Refusals:
-    """Tells why a trial cannot train as a lane.
+    """Returns the reason why a trial cannot train as a lane, or None if it can.
 
     Some optimizers have no rule for many lanes, and some models are not for an optimizer. Whether
     a workload's models train side by side as each does alone is tried, once for each grouping of
-    parameters: a few steps on a few examples, in float64, must come to the same numbers. What a
-    workload keeps in Python, or draws there, such a trial could miss; it is looked for.
+    parameters: a few steps on a few examples, in float64, must come to the same numbers. State and
+    randomness that a workload keeps in Python could escape such a trial; they are looked for.
 
     Args:
         prepared: The workload on its device.
@@ -73,10 +71,10 @@ class Refusals:
         self._unlike: dict[Hashable, str | None] = {}
 
     def __call__(self, config: TrialConfig) -> str | None:
-        """Returns the reason, or None if it can.
+        """Returns the reason, or None if the trial can train as a lane.
 
         Args:
-            config: What the trial trains with.
+            config: The configuration of the trial.
         """
         reason = _unknown(config)
         if reason is None:
@@ -94,7 +92,7 @@ class Refusals:
         return reason
 
     def _find_unfit(self, config: TrialConfig) -> str | None:
-        """Tells why the model cannot be trained so at all, or not by lanes."""
+        """Returns the reason why the optimizer, or any lane, cannot train the model, else None."""
         model = self._prepared.build_model(self._spec.search.seed)
         if sparse_parameters(model):
             return "the model has sparse gradients"
@@ -116,7 +114,7 @@ class Refusals:
         return None
 
     def _try_lanes(self, config: TrialConfig) -> str | None:
-        """Tells what comes out otherwise by lanes, or what a workload raises to end everything."""
+        """Returns the first difference of lanes from trials alone, or an error that ends both."""
         try:
             return self._find_unlike(config)
         except KeyboardInterrupt:
@@ -125,7 +123,7 @@ class Refusals:
             return f"trying it has raised {_tell(error)}"
 
     def _find_unlike(self, config: TrialConfig) -> str | None:
-        """Tells what comes out otherwise by lanes."""
+        """Returns the first difference of lanes from trials alone, in words, or None."""
         prepared, tolerance = _shrink(self._prepared, torch.float64), _EXACT
         try:
             alone = _train_alone(prepared, self._spec, config)
@@ -154,11 +152,11 @@ class Refusals:
 
 
 def _unknown(config: TrialConfig) -> str | None:
-    """Tells what lanes do not know of a trial's settings."""
-    calls = OPTIMIZERS[config.optimizer].calls(config.optimizer_values, 1)
-    for target in (target for call in calls for target in call.targets):
-        if target not in RULES and target != _WRAPPER:
-            return f"{target.rpartition('.')[2]} has no rule for many lanes at once"
+    """Returns the reason why no lane can have a trial's configuration, else None."""
+    for call in OPTIMIZERS[config.optimizer].calls(config.optimizer_values, 1):
+        unruled = call if call.target not in RULES else call.wrapper
+        if unruled is not None and unruled.target not in WRAPPERS:
+            return f"{unruled.class_name} has no rule for many lanes at once"
     if config.networks:
         return "a [network] table is of a training loop's own"
     if config.own:
@@ -168,7 +166,7 @@ def _unknown(config: TrialConfig) -> str | None:
 
 @contextlib.contextmanager
 def _quietly(prepared: PreparedWorkload) -> Iterator[None]:
-    """Has what is tried draw and warn for nobody; warnings show where it trains."""
+    """Tries a workload without warnings or lasting effect on randomness."""
     with undisturbed(prepared.device), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -201,15 +199,15 @@ def _shrink(prepared: PreparedWorkload, dtype: torch.dtype | None = None) -> Pre
 
 
 def _pair(config: TrialConfig, examples: int) -> list[TrialConfig]:
-    """Returns what to train with: plain optimizers, but with the same groups."""
+    """Returns the configurations to try: plain optimizers, with the same groups of parameters."""
     return [
         dataclasses.replace(
             config,
             batch_size=min(_ROWS, examples),
             optimizer=name,
             optimizer_values=OPTIMIZERS[name].decode({}),
-            schedule="constant",
-            schedule_values=SCHEDULES["constant"].decode({}),
+            schedule=CONSTANT,
+            schedule_values=SCHEDULES[CONSTANT].decode({}),
             average=NO_AVERAGE,
             momentum_warmup=0.0,
         )
@@ -220,7 +218,7 @@ def _pair(config: TrialConfig, examples: int) -> list[TrialConfig]:
 def _train_alone(
     prepared: PreparedWorkload, spec: StudySpec, config: TrialConfig
 ) -> dict[str, float]:
-    """Returns what models come to one after the other, by name."""
+    """Returns the metrics and logged numbers of models trained one after the other, by name."""
     found: dict[str, float] = {}
     for one in _pair(config, prepared.train_examples):
         reporter = Rehearsal()
@@ -234,7 +232,7 @@ def _train_alone(
 def _train_together(
     prepared: PreparedWorkload, spec: StudySpec, config: TrialConfig
 ) -> dict[str, float]:
-    """Returns what they come to as lanes."""
+    """Returns the same of models trained as lanes."""
     plain = spec.model_copy(update={"space": spec.space.model_copy(update={"optimizers": _PAIR})})
     configs, reporter = _pair(config, prepared.train_examples), CohortRehearsal()
     model = FusedModel(prepared, plain)
@@ -249,7 +247,7 @@ def _train_together(
 def _name(
     config: TrialConfig, last: Evaluation | None, logged: Iterable[tuple[int, str, float]]
 ) -> dict[str, float]:
-    """Returns the last of what was measured and logged of a trial, by name."""
+    """Returns the last metrics and logged numbers of a trial, by name."""
     values = {name: value for _, name, value in logged} | ({} if last is None else last.metrics)
     return {f"{name} by {config.optimizer}": value for name, value in values.items()}
 
@@ -258,7 +256,11 @@ def _name(
 
 
 def _find_peculiarity(prepared: PreparedWorkload) -> str | None:
-    """Tells what a step does that a function of tensors cannot, or that lanes do not do."""
+    """Returns why a step is not a pure tensor function, else None.
+
+    The reasons are Python state, NumPy or Python randomness, gradient hooks, parameters that a step
+    freezes or thaws, and unused parameters or sparse gradients.
+    """
     model = prepared.build_model(0)
     for name, parameter in trainable(model).items():
         if parameter._backward_hooks:  # noqa: SLF001 (torch tells of hooks in no other way)
@@ -278,7 +280,7 @@ def _find_peculiarity(prepared: PreparedWorkload) -> str | None:
             return "it draws random numbers by Python or NumPy: draw them by torch"
         before, known = known, reachable.values()
         for name, value in known.items():
-            # What is set up in the first turn stays.
+            # The first turn may set state up, which then stays.
             if turn > 1 and before.get(name) != value:
                 return f"a step changes {name}: keep what changes in a buffer"
     if changed := trained ^ trainable(model).keys():

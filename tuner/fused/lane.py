@@ -1,4 +1,4 @@
-"""A trial as a lane: what is kept of it beside its place on the device."""
+"""A trial as a lane: its configuration, schedule and logged numbers, outside the device."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class LaneStart:
     """A trial to train as a lane.
 
     Attributes:
-        config: What it trains with.
-        state: What ``Cohort.state_dict()`` gave of it, to go on from, or None.
+        config: Its configuration.
+        state: Its state by ``Cohort.state_dict()``, to go on from, or None.
 
     Raises:
         StaleCheckpointError: If a part of the state is missing, of another type, or out of range.
@@ -44,9 +44,9 @@ class Lane:
         start: The trial.
 
     Attributes:
-        config: What it trains with.
-        cuts: What its schedule has made of the metric so far.
-        logged: Numbers kept beside it: step, name and value.
+        config: Its configuration.
+        cuts: The cuts of the learning rate that its schedule has made so far.
+        logged: Numbers that were logged of it: step, name and value.
         outcome: How it ended, or None while it trains.
         average_line: As :attr:`tuner.training.evaluations.Evaluations.average_line`.
     """
@@ -83,7 +83,7 @@ class Lane:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what continuing needs, as plain values."""
+        """Returns the state to continue from, as plain values."""
         return {
             "config": _describe(self.config),
             "cuts": [list(cut) for cut in self.cuts],
@@ -100,7 +100,7 @@ class Lane:
 
 
 def check_together(starts: Sequence[LaneStart]) -> None:
-    """Sees that trials can train on the same batches, step by step.
+    """Checks that trials can train on the same batches, step by step.
 
     Raises:
         SpecError: If they cannot.

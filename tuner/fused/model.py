@@ -1,9 +1,9 @@
-"""A study's model as cohorts train it: what they start from, and their compiled functions."""
+"""A study's model as cohorts train it: its first weights, and its compiled functions."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.calls import OTHERS, Call, Parameters
-from tuner.domain.catalog.dimensions import Choice
-from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
+from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.fused.batch_norm import FusedNorms, widen_norms
-from tuner.fused.coefficients import LaneTables
+from tuner.fused.coefficients import LaneCoefficients
 from tuner.fused.compiler import Compiler
 from tuner.fused.cuda_graphs import Step, captured
 from tuner.fused.lane_state import LaneState, Layout, Segment
+from tuner.fused.lane_update import Kind
 from tuner.fused.step import FusedMetrics, FusedStep
-from tuner.fused.update_rules import RULES, Kind
+from tuner.fused.update_rules import RULES
 from tuner.fused.yellowfin import new_measurements
 from tuner.optim.build import build_optimizer
 from tuner.optim.groups import describe_groups
@@ -30,15 +31,15 @@ from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.seeds import derive_seed, seeded
 
 _WINDOW = 64
-"""Room for windows of YellowFin that there is at least: few shapes are compiled."""
+"""The least room for windows of YellowFin, so that few shapes are compiled."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """What kinds of optimizers lanes may have; steps are compiled for all of them.
+    """The kinds of optimizers that lanes may have; steps are compiled for all of them.
 
     Attributes:
-        kinds: Their rules.
+        kinds: The kinds of their steps.
         slow: Whether some have Lookahead around them.
         window: Room for the windows of YellowFin, where there is YellowFin.
         averages: Whether some are evaluated by averages of their weights.
@@ -51,10 +52,10 @@ class Family:
 
     @classmethod
     def of(cls, calls: Iterable[Call], averages: Iterable[str]) -> Family:
-        """Returns what lanes need.
+        """Returns the family of some optimizers.
 
         Args:
-            calls: Their optimizers; what cannot be fused is left out.
+            calls: The optimizers; those that cannot be fused are left out.
             averages: The names of their averages.
         """
         calls = [call for call in calls if call.target in RULES]
@@ -76,7 +77,7 @@ class Family:
 
 
 def _room(window: int) -> int:
-    """Returns how many measurements there is room for: a power of two, so that few compile anew.
+    """Returns the room for a window, a power of two, so that few windows compile anew.
 
     >>> [_room(window) for window in (20, 64, 65)]
     [64, 64, 128]
@@ -89,8 +90,22 @@ def _calls(name: str) -> tuple[Call, ...]:
     return row.calls(row.decode({}), 1)
 
 
+def _choices_of_parameters(
+    row: OptimizerRow, axes: Mapping[str, Dimension]
+) -> list[dict[str, Value]]:
+    """Returns hyperparameters of an optimizer, once for each choice of the parameters it takes."""
+    for one in row.hyperparameters:
+        if one.owner == "parameters":
+            axis = axes.get(one.name)
+            if isinstance(axis, Choice):
+                return [row.decode({one.name: value}) for value in axis.choices]
+            if isinstance(axis, Fixed):
+                return [row.decode({one.name: axis.value})]
+    return [row.decode({})]
+
+
 class FusedModel:
-    """What all cohorts of a study share.
+    """The model, layout and compiled functions that all cohorts of a study share.
 
     Args:
         prepared: The workload on its device.
@@ -101,8 +116,8 @@ class FusedModel:
         prepared: The workload on its device.
         spec: The study.
         seed: The seed of initialisation, data order and dropout.
-        layout: Where the parameters of a lane lie.
-        compiler: What compiles; it says whether that works here.
+        layout: The places of the parameters in a lane's row.
+        compiler: Traces and compiles; it tells whether compiling works here.
     """
 
     def __init__(
@@ -122,17 +137,17 @@ class FusedModel:
         )
 
     def _build(self) -> nn.Module:
-        """Returns a new model, as trials begin with; a copy may refer to what it is copied from."""
+        """Returns a new model, as trials begin with; a copy might refer to its original."""
         with seeded(derive_seed(self.seed, "init"), self.prepared.device):
             return widen_norms(self.prepared.build_model(self.seed))
 
     @functools.cached_property
     def norms(self) -> FusedNorms:
-        """What measures statistics of BatchNorm anew."""
+        """Measures the statistics of BatchNorm anew."""
         return FusedNorms(self.prepared.workload, self._build(), self.prepared.precision)
 
     def family(self, configs: Iterable[TrialConfig]) -> Family:
-        """Returns what a cohort's steps are made for: all that the study may need."""
+        """Returns the kinds that a cohort's steps are compiled for: all that the study may need."""
         configs = list(configs)
         calls = [
             call
@@ -141,13 +156,13 @@ class FusedModel:
         ]
         return self._family | Family.of(calls, [config.average for config in configs])
 
-    def tables(self, configs: list[TrialConfig], total_steps: int) -> LaneTables:
-        """Returns what trials train with."""
+    def coefficients(self, configs: list[TrialConfig], total_steps: int) -> LaneCoefficients:
+        """Returns the coefficients by step of lanes with these configurations."""
         train = self.spec.train
         epoch_steps = self.prepared.train_examples // self.prepared.examples_a_step(
             configs[0].batch_size
         )
-        return LaneTables(
+        return LaneCoefficients(
             self._model,
             configs,
             total_steps,
@@ -157,15 +172,11 @@ class FusedModel:
         )
 
     def _parts(self, configs: Iterable[TrialConfig]) -> list[Parameters]:
-        """Returns which parameters optimizers take apart, of all that the study may need."""
+        """Returns the parts of the parameters that some optimizer of the study takes."""
         tried = [(config.optimizer, config.optimizer_values) for config in configs]
         for name in self.spec.space.optimizers:
-            axis = self.spec.optimizer.get(name, {}).get("matrices")
-            chosen = axis.choices if isinstance(axis, Choice) else [getattr(axis, "value", None)]
-            row = OPTIMIZERS[name]
-            tried += [
-                (name, row.decode({} if value is None else {"matrices": value})) for value in chosen
-            ]
+            axes = self.spec.optimizer.get(name, {})
+            tried += [(name, values) for values in _choices_of_parameters(OPTIMIZERS[name], axes)]
         calls = [call for name, values in tried for call in OPTIMIZERS[name].calls(values, 1)]
         own = {call.parameters for call in calls if call.target in RULES}
         return sorted(own & OTHERS.keys())
@@ -189,10 +200,10 @@ class FusedModel:
             buffers=buffers,
         )
 
-    def step(self, tables: LaneTables, family: Family, number: int) -> Step:
-        """Returns what takes a step, from 0, of a cohort."""
-        segments = tables.trained(number)
-        matrices = tuple(part for part in segments if tables.columns[part.column].matrices)
+    def step(self, coefficients: LaneCoefficients, family: Family, number: int) -> Step:
+        """Returns the function that takes a step, counted from 0, of a cohort."""
+        segments = coefficients.trained(number)
+        matrices = tuple(part for part in segments if coefficients.columns[part.column].matrices)
         key = (segments, matrices, family)
         if key not in self._steps:
             step = FusedStep(

@@ -1,6 +1,6 @@
-"""What a workload and its model keep in Python: everything that can be reached from them.
+"""Finds the Python state of a workload and its model: all values that can be reached from them.
 
-Whatever a step changes there, other than parameters and buffers, is no part of a lane.
+State that a step changes there, other than parameters and buffers, is no part of a lane.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 _MOST, _DEEPEST = 20_000, 24
-"""Objects that are looked at, at most, and how far from a root: what lies beyond is not seen."""
+"""The most objects that are looked at, and the largest distance from a root."""
 
 _ENDS = 256
 """Elements of a long container that are looked at, at either end."""
@@ -44,8 +44,8 @@ _OTHERS = {"torch", "numpy", "tuner"}
 class Reachable:
     """Finds the plain values that can be reached from some objects, each by a path that names it.
 
-    Attributes, elements, closures, and what the methods of classes outside libraries name are
-    followed; registered parameters and buffers are not, nor what libraries keep for themselves.
+    Attributes, elements, closures, and the globals that methods of classes outside libraries name
+    are followed; registered parameters and buffers are not, nor the own state of libraries.
 
     Args:
         roots: Where to begin, by name.
@@ -60,7 +60,7 @@ class Reachable:
     def values(self) -> dict[str, Any]:
         """Returns them as they are now, in a form that can be compared later.
 
-        It holds what it compares by identity, so that nothing new can be taken for it.
+        It holds objects that it compares by identity, so that no new object can have theirs.
         """
         found: dict[str, Any] = {}
         seen: dict[int, object] = {}
@@ -72,7 +72,7 @@ class Reachable:
                 found[path] = f"{type(value).__name__} {_digest(repr(value).encode())}"
             elif id(value) not in seen and not isinstance(value, _SKIPPED):
                 seen[id(value)] = value
-                # What others have made may raise anything when it is looked at.
+                # Objects of others may raise anything when they are looked at.
                 with contextlib.suppress(Exception):
                     if (mark := _mark(value)) is not None:
                         found[path] = mark
@@ -82,7 +82,7 @@ class Reachable:
         return found
 
     def _parts(self, path: str, value: Any) -> Iterable[tuple[str, object]]:
-        """Returns what something refers to, by path."""
+        """Returns the objects that one refers to, by path."""
         parts: Iterable[tuple[str, object]] = ()
         match value:
             case Tensor() | types.ModuleType():
@@ -141,7 +141,7 @@ class Reachable:
                         yield f"{base.__name__}.{name}", part
 
     def _of_function(self, path: str, function: types.FunctionType) -> Iterator[tuple[str, object]]:
-        """Yields what a function's code can change: its closure, and the globals that it names."""
+        """Yields the objects that a function can change: its closure, and globals that it names."""
         if self._is_library(function):
             return
         path = getattr(function, "__qualname__", path)
@@ -179,7 +179,7 @@ class Reachable:
 
 
 def _mark(value: Any) -> Any:
-    """Returns what tells whether something that has no parts, or other ones, is as it was."""
+    """Returns a mark that changes with an object's content, where its parts do not show that."""
     mark: Any = None
     match value:
         case Tensor():
@@ -221,7 +221,7 @@ def _digest(content: bytes) -> str:
 
 
 class _Same:
-    """Is equal to what stands for the very same object."""
+    """Stands for one object: equal only to another that stands for the very same."""
 
     def __init__(self, value: object) -> None:
         self._value = value

@@ -1,4 +1,4 @@
-"""Schedules of many lanes at once, over the shapes that single trials follow."""
+"""Factors and momenta of many lanes at once, by the formulas that single trials follow."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.domain.catalog import schedule_functions as shapes
+from tuner.domain.catalog import schedule_functions as fn
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.catalog.schedules import (
     SCHEDULES,
     ScheduleFn,
+    ScheduleFormula,
     ScheduleRow,
-    Shape,
     as_numbers,
     split_steps,
 )
@@ -31,36 +31,36 @@ _ARRAY_MATH: dict[str, Any] = {
 }
 
 
-def _over_arrays(shape: Shape) -> Any:
-    """Returns a shape with the functions of arrays in place of ``math``: one source for both."""
-    return FunctionType(shape.__code__, _ARRAY_MATH)
+def _over_arrays(formula: ScheduleFormula) -> Any:
+    """Returns a formula that calls NumPy's functions in place of ``math``: one source for both."""
+    return FunctionType(formula.__code__, _ARRAY_MATH)
 
 
-# Those without branches. The others are evaluated number by number.
+# The formulas without branches; the others are evaluated number by number.
 _OVER_ARRAYS = {
-    shape: _over_arrays(shape)
-    for shape in (
-        shapes.constant_shape,
-        shapes.cosine_shape,
-        shapes.step_shape,
-        shapes.linear_shape,
-        shapes.polynomial_shape,
-        shapes.exponential_shape,
-        shapes.inverse_sqrt_shape,
-        shapes.stable_decay_shape,
-        shapes.cyclic_shape,
-        shapes.cyclic_momentum,
+    formula: _over_arrays(formula)
+    for formula in (
+        fn.constant_factor,
+        fn.cosine_factor,
+        fn.step_factor,
+        fn.linear_factor,
+        fn.polynomial_factor,
+        fn.exponential_factor,
+        fn.inverse_sqrt_factor,
+        fn.stable_decay_factor,
+        fn.cyclic_factor,
+        fn.cyclic_momentum,
     )
 }
 
 
-def tabulate_courses(
+def evaluate_schedules(
     schedules: Sequence[tuple[str, Mapping[str, Value]]], length: int, at: NDArray[np.int64]
 ) -> tuple[Numbers, Numbers]:
-    """Returns what learning rates are multiplied with, and the momenta that schedules set.
+    """Returns the factors on learning rates, and the momenta, that schedules set.
 
     Args:
-        schedules: Of every lane, the schedule's name and values.
+        schedules: The name and the values of each lane's schedule.
         length: Steps of a full trial, or epochs where the schedules are stepped by epoch.
         at: The steps, or epochs, from 0.
 
@@ -76,7 +76,7 @@ def tabulate_courses(
     for name, lanes in lanes_of.items():
         row, values = SCHEDULES[name], [dict(schedules[lane][1]) for lane in lanes]
         factors[lanes] = _factors(row, values, length, at)
-        if row.momentum_shape is not None:
+        if row.cycles_momentum:
             momenta[lanes] = _momenta(row, values, length, at)
     return factors, momenta
 
@@ -84,12 +84,12 @@ def tabulate_courses(
 def _factors(
     row: ScheduleRow, values: list[dict[str, Value]], length: int, at: NDArray[np.int64]
 ) -> Numbers:
-    if row.shape not in _OVER_ARRAYS:
+    if row.formula not in _OVER_ARRAYS:
         return _evaluate([row.factor(one, length) for one in values], at)
-    shape, numbers = _OVER_ARRAYS[row.shape], _columns(values)
+    formula, numbers = _OVER_ARRAYS[row.formula], _columns(values)
     warmup, rest = _split(values, length)
-    rising = shape(numbers, 0.0) * (at + 1) / np.maximum(warmup, 1)
-    after = shape(numbers, np.clip((at - warmup) / rest, 0, 1))
+    rising = formula(numbers, 0.0) * (at + 1) / np.maximum(warmup, 1)
+    after = formula(numbers, np.clip((at - warmup) / rest, 0, 1))
     factors: Numbers = np.where(at < warmup, rising, after)
     return factors
 
@@ -97,18 +97,18 @@ def _factors(
 def _momenta(
     row: ScheduleRow, values: list[dict[str, Value]], length: int, at: NDArray[np.int64]
 ) -> Numbers:
-    if row.momentum_shape not in _OVER_ARRAYS:
-        courses = [row.momentum(one, length) for one in values]
-        return _evaluate([course for course in courses if course], at)
+    if row.momentum_formula not in _OVER_ARRAYS:
+        momentum_fns = [row.momentum(one, length) for one in values]
+        return _evaluate([momentum_fn for momentum_fn in momentum_fns if momentum_fn], at)
     warmup, rest = _split(values, length)
     x = np.clip((at - warmup) / rest, 0, 1)
-    momenta: Numbers = _OVER_ARRAYS[row.momentum_shape](_columns(values), x)
+    momenta: Numbers = _OVER_ARRAYS[row.momentum_formula](_columns(values), x)
     return momenta
 
 
-def _evaluate(courses: Sequence[ScheduleFn], at: NDArray[np.int64]) -> Numbers:
+def _evaluate(schedule_fns: Sequence[ScheduleFn], at: NDArray[np.int64]) -> Numbers:
     steps = at.tolist()
-    return np.array([[course(step) for step in steps] for course in courses])
+    return np.array([[schedule_fn(step) for step in steps] for schedule_fn in schedule_fns])
 
 
 def _columns(values: list[dict[str, Value]]) -> dict[str, Numbers]:

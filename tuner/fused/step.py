@@ -1,4 +1,4 @@
-"""A step, and an evaluation, of many models at once, each as one function of tensors."""
+"""The training step and the evaluation of many models, each as one function of tensors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from tuner.fused.compiler import Dims, Function, Make
-from tuner.fused.lane_state import (
-    LaneState,
-    Layout,
-    Segment,
-    clip_lanes,
-    move_matrices,
-    update_lanes,
-)
-from tuner.fused.update_rules import Kind
+from tuner.fused.lane_state import LaneState, Layout, Segment
+from tuner.fused.lane_update import Kind, clip_lanes, move_matrices, update_lanes
 from tuner.fused.yellowfin import tune_lanes
 from tuner.training.device import autocast
 from tuner.training.forks import leave_if_forked
@@ -40,7 +33,7 @@ class _Bound(nn.Module):
         self._method = method
 
     def forward(self, batch: Batch) -> Any:
-        """Returns what the workload does for a batch."""
+        """Returns the result of the workload's method for a batch."""
         result = self._method(self.model, batch)
         leave_if_forked()
         return result
@@ -55,7 +48,7 @@ def _call(module: _Bound, values: dict[str, Tensor], batch: Batch) -> Any:
 
 
 class FusedLoss:
-    """What a lane's forward pass gives in training.
+    """Computes the training loss of a lane.
 
     Args:
         workload: The workload.
@@ -79,8 +72,8 @@ class FusedLoss:
         Args:
             parameters: Its parameters by name.
             buffers: Its buffers by name; they stay as they are.
-            batch: What it trains on.
-            share: What the loss is multiplied with.
+            batch: The batch.
+            share: The factor on the loss.
         """
         values = parameters | {name: buffer.clone() for name, buffer in buffers.items()}
         with self._autocast():
@@ -94,10 +87,10 @@ class FusedStep:
     Args:
         workload: The workload.
         model: One of its models, on the device; its modes are used, its own values are not.
-        segments: Which parameters train, and which coefficients they have.
-        kinds: What kinds of optimizers there are among the lanes.
-        compiler: What compiles it.
-        matrices: Those segments that Muon trains, where there is Muon.
+        segments: The parameters that train, and the coefficients they have.
+        kinds: The kinds of optimizers among the lanes.
+        compiler: Traces or compiles its functions.
+        matrices: The segments that Muon trains, where there is Muon.
         grad_clip: The largest norm of a lane's gradient, or None.
         precision: The study's ``train.precision``.
         accumulate: Parts a batch is computed in, one after the other.
@@ -138,7 +131,7 @@ class FusedStep:
             state: The lanes, those with Muon first.
             coefficients: Of the lanes at this step: see :func:`update_lanes`.
             batch: The batch.
-            muon: How many lanes have Muon.
+            muon: The number of lanes that have Muon.
 
         Returns:
             Every lane's loss before the step, of shape (lanes,).
@@ -165,9 +158,9 @@ class FusedStep:
         Args:
             function: One of those below.
             state: The lanes.
-            others: What comes before their tensors.
-            dims: Where these have the lanes.
-            fixed: What else it is told.
+            others: The tensors that come before those of the lanes.
+            dims: The dimension of each of these that counts lanes.
+            fixed: Further keyword arguments.
         """
         tensors = [*others, *state.tensors]
         sizes = [other.shape[:dim] for other, dim in zip(others, dims, strict=True)]
@@ -198,8 +191,8 @@ class FusedStep:
         self._run(self._finish, state, [coefficients, g], [_ROWS, 0])
         return torch.stack(losses).sum(0)
 
-    # What is compiled: functions of the state they are made for, how many tensors come before
-    # those of a state, and all of these.
+    # The functions that are compiled. They take a state to be like, the number of tensors that
+    # come before those of a state, and all of these.
 
     def _step(self, like: LaneState, count: int, *tensors: Tensor) -> Tensor:
         state, (coefficients, *batch) = like.replace(tensors[count:]), tensors[:count]
@@ -254,7 +247,7 @@ class FusedMetrics:
     Args:
         workload: The workload.
         model: One of its models, on the device; its own values are not used.
-        compiler: What compiles it.
+        compiler: Traces or compiles its function.
         precision: The study's ``train.precision``.
     """
 

@@ -1,4 +1,4 @@
-"""A trial trained alone beside a cohort for a while, to see that lanes still train as it does."""
+"""Trains a trial alone beside a cohort for a while, to check that lanes train as it does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.catalog.schedules import CONSTANT, SCHEDULES
 from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
 from tuner.fused.lane_state import LaneState
@@ -26,11 +26,11 @@ from tuner.training.seeds import derive_seed, seeded, undisturbed
 from tuner.training.workload import Batch
 
 _ALLOWED = {"float64": 1e-6, "float32": 1e-2, "bfloat16": 1e-1}
-"""How far a lane's update may be from its twin's, as a share of it, by precision."""
+"""The largest distance of a lane's update from its twin's, as a share of it, by precision."""
 
 _ROUNDING = {"float64": 1e-13, "float32": 1e-5, "bfloat16": 4e-3}
-"""By how much weights are disturbed to see what rounding makes of an update, which counts
-:data:`_TIMES` as often."""
+"""The relative disturbance of weights that shows the effect of rounding on an update, by precision.
+The effect counts :data:`_TIMES` times."""
 
 _TIMES = 30
 
@@ -41,11 +41,11 @@ class ApartError(TunerError):
 
 @dataclass(frozen=True)
 class Moved:
-    """What a step has done to a model.
+    """The effect of a step on a model.
 
     Attributes:
-        update: By how much it moved the parameters, and what the buffers are.
-        loss: The loss before it, of no dimension.
+        update: The change of the parameters, and the buffers after the step, as one vector.
+        loss: The loss before the step, a scalar.
     """
 
     update: Tensor
@@ -55,11 +55,11 @@ class Moved:
 class Twin:
     """Trains a lane's trial alone up to a step, and compares that step with the lane's.
 
-    A trace is a function of tensors, so what a workload counts in Python stands still in it, and
-    goes on in a trial that trains alone. The twin takes as many steps as the cohort has, from the
-    start, so that all that counts has come as far; then both take one step of plain gradient
+    A trace is a function of tensors, so a count that a workload keeps in Python stands still in it,
+    and goes on in a trial that trains alone. The twin takes as many steps as the cohort has, from
+    the start, so that all that counts has come as far; then both take one step of plain gradient
     descent from where the lane is, by the very function that trains the cohort, on the same batch.
-    So rounding has one step to grow in, and what it may do is measured by disturbing the weights.
+    So rounding has one step to grow in, and its effect is measured by disturbing the weights.
 
     Args:
         at: The step, from 0, that is compared.
@@ -88,11 +88,11 @@ class Twin:
         Args:
             model: The study's model, fused.
             state: The lanes before the step.
-            configs: What they train with, in the order of their rows.
-            family: What their steps are made for.
+            configs: Their configurations, in the order of their rows.
+            family: The kinds that their steps are compiled for.
             total_steps: Steps of a full trial.
-            batch: What the step trains on.
-            alive: Called after each step of the twin; False when all are to stop.
+            batch: The batch of the step.
+            alive: Called after each step of the twin; returns False when all are to stop.
 
         Raises:
             ApartError: If the lane's step is another than its twin's.
@@ -156,15 +156,15 @@ class _Comparison:
         self._config = dataclasses.replace(
             configs[row],
             optimizer="sgd",
-            schedule="constant",
-            schedule_values=SCHEDULES["constant"].decode({}),
+            schedule=CONSTANT,
+            schedule_values=SCHEDULES[CONSTANT].decode({}),
             average=NO_AVERAGE,
             average_values={},
             momentum_warmup=0.0,
         )
 
     def find_difference(self) -> str | None:
-        """Tells how the steps differ; two that are not finite do not."""
+        """Returns the difference of the steps in words, or None; not finite ones do not differ."""
         own, precision = self._state.p[self._row], self._model.prepared.precision
         first = self._alone(own, 1.0)
         largest = float(first.update[: len(own)].abs().max())
@@ -175,19 +175,19 @@ class _Comparison:
         noise = torch.randn_like(own) * _ROUNDING[precision]
         alone, disturbed = self._alone(own, rate), self._alone(own * (1 + noise), rate)
         again, lane = self._alone(own, rate), self._as_lane(rate)
-        for what in ("loss", "update"):
+        for name in ("loss", "update"):
             expected, other, same, found = (
-                getattr(moved, what) for moved in (alone, disturbed, again, lane)
+                getattr(moved, name) for moved in (alone, disturbed, again, lane)
             )
             if not bool(expected.isfinite().all() and other.isfinite().all()):
                 return None
             size, apart = float(expected.norm()), float((found - expected).norm())
             if float((same - expected).norm()) > 0.1 * _ALLOWED[precision] * size:
-                return f"alone, its {what} is another each time that the same step is taken"
+                return f"alone, its {name} is another each time that the same step is taken"
             allowed = _ALLOWED[precision] * size + _TIMES * float((other - expected).norm())
             if not apart <= allowed:
                 by = f"{apart / size:.2g} times it" if size else f"{apart:.2g}"
-                return f"its {what} differs by {by}"
+                return f"its {name} differs by {by}"
         return None
 
     def _alone(self, p: Tensor, rate: float) -> Moved:
@@ -215,13 +215,13 @@ class _Comparison:
     def _as_lane(self, rate: float) -> Moved:
         """Has the cohort's own function take the step, of copies of all lanes."""
         model, row = self._model, self._row
-        tables = model.tables([self._at(rate)] * self._lanes, self._total)
-        table = tables.rows(self._number, self._number + 1, dtype=self._state.p.dtype)
-        coefficients = table[0].to(model.prepared.device)
+        coefficients = model.coefficients([self._at(rate)] * self._lanes, self._total)
+        rows = coefficients.rows(self._number, self._number + 1, dtype=self._state.p.dtype)
+        row_now = rows[0].to(model.prepared.device)
         copy = self._state.replace([tensor.clone() for tensor in self._state.tensors])
-        step = model.step(tables, self._family, self._number)
+        step = model.step(coefficients, self._family, self._number)
         with seeded(self._seed, model.prepared.device), torch.no_grad():
-            losses = step(copy, coefficients, self._batch, 0)
+            losses = step(copy, row_now, self._batch, 0)
         buffers = {name: buffer[row] for name, buffer in copy.buffers.items()}
         update = self._join(copy.p[row] - self._state.p[row], buffers)
         return Moved(update, losses[row].double())

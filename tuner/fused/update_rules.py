@@ -1,86 +1,65 @@
-"""Update rules of optimizers as rows of coefficients, so that lanes of all kinds update as one.
+"""The update rules of optimizers, as the coefficients of lanes that have them.
 
-A lane is one model of many that train at once; its parameters are a row of a matrix. What an
-optimizer does to them is here one elementwise rule over gradient, parameters and two buffers m and
-s, with coefficients that are numbers of a lane and a step:
+An optimizer whose rule fits :mod:`tuner.fused.lane_update` trains as a lane. The learning rate,
+bias corrections and momentum of a whole stretch of steps are worked out beforehand, in float64.
 
-    g ← g + l2·p
-    m ← m_decay·m + m_grad·g
-    s ← s_decay·s + s_grad·g²
-    p ← keep·p − (step_m·m + step_g·g) / (√(s_scale·s) + eps)
-    w ← w + pull·(p − w), and p ← w where pull is above 0
+The meaning of a coefficient depends on the kind of the lane. In brackets are units: [p] a
+parameter's, [g] its gradient's, and products of these; without brackets it is a plain number. A
+dash stands for 0, or for a coefficient that the kind does not use.
 
-w being the slow weights of Lookahead. Where an optimizer does not fit, its kind says what it does
-instead. Learning rate, bias corrections and momentum of a whole stretch of steps are worked out
-beforehand, in float64.
+======== =================== =================== =================== ======================
+slot     PLAIN               ADAPTIVE            MAXIMUM             ADADELTA
+======== =================== =================== =================== ======================
+l2       L2 penalty [g/p]    L2 penalty [g/p]    L2 penalty [g/p]    L2 penalty [g/p]
+keep     1 − decoupled decay 1 − decoupled decay 1                   1
+m_decay  momentum            β₁                  β₁                  ρ
+m_grad   weight of g         1 − β₁              1 − β₁              1 − ρ, of Δ²
+s_decay  –                   β₂                  β₂                  ρ
+s_grad   –                   1 − β₂, of g²       –                   1 − ρ, of g²
+step_m   rate [p/g]          rate [p] ¹          rate [p] ¹          –
+step_g   rate [p/g] ²        rate [p] ²          –                   rate
+s_scale  –                   1/(1 − β₂ᵗ)         –                   –
+eps      –                   ε [g]               ε [g], added to |g| ε [p²] and [g²]
+======== =================== =================== =================== ======================
+
+======== =================== =================== =================== ======================
+slot     SIGN                RPROP               ORTHOGONAL          TUNED ⁴
+======== =================== =================== =================== ======================
+l2       –                   –                   –                   L2 penalty [g/p]
+keep     1 − decoupled decay 1                   1 − decoupled decay 1
+m_decay  β₂                  –                   momentum            momentum
+m_grad   1 − β₂              –                   1 − momentum        clipping factor on g
+s_decay  –                   0 at first, then 1  –                   β
+s_grad   –                   rate at first ³ [p] –                   1 − β, of g
+step_m   β₁                  η⁻                  weight of m         rate [p/g]
+step_g   1 − β₁              η⁺                  weight of g         factor on the rate
+s_scale  rate [p]            largest step [p]    rate [p]            window, in steps
+eps      –                   smallest step [p]   –                   –
+======== =================== =================== =================== ======================
+
+``pull`` is Lookahead's α, in (0, 1], on the last step of each of its rounds, and 0 on all others,
+whatever the kind.
+
+1. Divided by 1 − β₁ᵗ, the bias correction of m.
+2. Along g itself: of Nesterov's and of averaged SGD; of RMSprop, Adagrad and NAdam.
+3. In its first step the step sizes s become the rate; 0 later.
+4. ``step_g`` and ``s_scale`` tell :func:`tuner.fused.yellowfin.tune_lanes` how to measure; from
+   that it sets ``m_decay``, ``m_grad``, ``s_grad`` and ``step_m``, and ``step_g`` to 0.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from tuner.fused.lane_update import Kind
 from tuner.optim.build import find_constructor
-
-
-class Kind(IntEnum):
-    """What a lane does in an update."""
-
-    PLAIN = 0
-    """The rule above, without its denominator."""
-
-    ADAPTIVE = 1
-    """The rule above."""
-
-    MAXIMUM = 2
-    """As Adamax: s is a decaying maximum, and the denominator itself."""
-
-    ADADELTA = 3
-    """m is the mean square of updates, which they are scaled with."""
-
-    SIGN = 4
-    """As Lion: only the sign of the update counts."""
-
-    RPROP = 5
-    """m is the last gradient, s every coordinate's own step."""
-
-    ORTHOGONAL = 6
-    """As Muon on matrices: s is the update, which is made orthogonal before it is applied."""
-
-    TUNED = 7
-    """As YellowFin: s is the mean gradient; what it measures becomes rate and momentum."""
-
-
-class Coefficients(NamedTuple):
-    """The numbers of a lane at a step, each broadcastable to the lane's parameters."""
-
-    kind: Tensor
-    l2: Tensor
-    keep: Tensor
-    m_decay: Tensor
-    m_grad: Tensor
-    s_decay: Tensor
-    s_grad: Tensor
-    step_m: Tensor
-    step_g: Tensor
-    s_scale: Tensor
-    eps: Tensor
-    pull: Tensor
-
-
-WIDTH = len(Coefficients._fields)
-"""Numbers a row of coefficients holds."""
-
-
-IDLE: dict[str, float] = {"keep": 1.0, "m_decay": 1.0, "s_decay": 1.0}
-"""The coefficients, where they are not 0, of a lane that an update leaves as it is."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +67,11 @@ class Stretch:
     """The steps that coefficients are worked out for, of one lane or of several at once.
 
     Attributes:
-        steps: Their numbers, counted from 1, float64 of shape (T,).
-        lr: The learning rate at each, float64 of shape (T,) or (lanes, T).
-        momentum: The momentum at each, likewise, or NaN where no schedule sets it.
-        warmth: The part of the momentum's warmup that has passed at each, likewise, at most 1.
-        before: The steps from the first on, if these are later ones: some coefficients accumulate.
+        steps: The numbers of the steps, from 1, float64 of shape (T,).
+        lr: The learning rate of each step, float64 of shape (T,) or (lanes, T).
+        momentum: The momentum that schedules set in each step, likewise; NaN where they set none.
+        warmth: The part in [0, 1] of the momentum's warmup that is over by each step, likewise.
+        before: The steps from the first one up to these, for coefficients that accumulate.
     """
 
     steps: Tensor
@@ -124,6 +103,7 @@ def _beta1(settings: Settings, stretch: Stretch) -> Tensor:
 
 
 def _sgd(settings: Settings, stretch: Stretch) -> Row:
+    """Sutskever et al., 2013, in torch's form: m ← μ·m + g, p ← p − lr·m or lr·(g + μ·m)."""
     lr, momentum = stretch.lr, _momentum(settings["momentum"], stretch)
     row: Row = {"l2": settings["weight_decay"], "m_decay": momentum, "m_grad": 1.0}
     if settings["nesterov"]:
@@ -132,6 +112,7 @@ def _sgd(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _adam(settings: Settings, stretch: Stretch) -> Row:
+    """Kingma and Ba, "Adam", 2015, algorithm 1; with the kind MAXIMUM algorithm 2, Adamax."""
     beta1, beta2 = _beta1(settings, stretch), settings["betas"][1]
     return {
         "l2": settings["weight_decay"],
@@ -146,6 +127,7 @@ def _adam(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _adamw(settings: Settings, stretch: Stretch) -> Row:
+    """Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019, algorithm 2."""
     return _adam(settings, stretch) | _decoupled(settings, stretch)
 
 
@@ -154,6 +136,7 @@ def _decoupled(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _nadam(settings: Settings, stretch: Stretch) -> Row:
+    """Dozat, "Incorporating Nesterov Momentum into Adam", 2016: μ_t = β₁·(1 − 0.96^(t·ψ)/2)."""
     now, then = _nadam_momentum(settings, stretch, 0), _nadam_momentum(settings, stretch, 1)
     product = now.cumprod(-1)
     if stretch.before is not None:
@@ -170,6 +153,7 @@ def _nadam_momentum(settings: Settings, stretch: Stretch, ahead: int) -> Tensor:
 
 
 def _radam(settings: Settings, stretch: Stretch) -> Row:
+    """Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020, algorithm 2."""
     steps, beta2 = stretch.steps, settings["betas"][1]
     powers = beta2**steps
     correction = 1 - powers
@@ -187,6 +171,7 @@ def _radam(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _adagrad(settings: Settings, stretch: Stretch) -> Row:
+    """Duchi et al., "Adaptive Subgradient Methods", 2011: s ← s + g², p ← p − lr·g/(√s + ε)."""
     return {
         "l2": settings["weight_decay"],
         "s_decay": 1.0,
@@ -198,6 +183,7 @@ def _adagrad(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _rmsprop(settings: Settings, stretch: Stretch) -> Row:
+    """Tieleman and Hinton, lecture 6.5, 2012: s ← α·s + (1 − α)·g², p ← p − lr·g/(√s + ε)."""
     return {
         "l2": settings["weight_decay"],
         "s_decay": settings["alpha"],
@@ -209,6 +195,7 @@ def _rmsprop(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _adadelta(settings: Settings, stretch: Stretch) -> Row:
+    """Zeiler, "ADADELTA", 2012, algorithm 1."""
     rho = settings["rho"]
     averages = {"m_decay": rho, "m_grad": 1 - rho, "s_decay": rho, "s_grad": 1 - rho}
     rest = {"l2": settings["weight_decay"], "step_g": stretch.lr, "eps": settings["eps"]}
@@ -216,7 +203,8 @@ def _adadelta(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _asgd(settings: Settings, stretch: Stretch) -> Row:
-    # The first step takes the learning rate itself, each later one what the last one left it.
+    """Polyak and Juditsky, 1992, in torch's form: η_t = lr/(1 + λ·lr·t)^α, p ← p·(1 − λη) − ηg."""
+    # The first step takes the learning rate itself, each later one the rate of the step before.
     first = stretch.lr if stretch.before is None else stretch.before.lr[..., -1:]
     last = torch.cat([first[..., :1], stretch.lr[..., :-1]], -1)
     lambd = settings["lambd"]
@@ -226,6 +214,7 @@ def _asgd(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _rprop(settings: Settings, stretch: Stretch) -> Row:
+    """Riedmiller and Braun, "RPROP", 1993, section II."""
     first = (stretch.steps == 1).double()
     shrink, grow = settings["etas"]
     least, most = settings["step_sizes"]
@@ -240,6 +229,7 @@ def _rprop(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _lion(settings: Settings, stretch: Stretch) -> Row:
+    """Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023, algorithm 2."""
     beta1, beta2 = _beta1(settings, stretch), settings["betas"][1]
     return {
         "m_decay": beta2,
@@ -251,6 +241,7 @@ def _lion(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _muon(settings: Settings, stretch: Stretch) -> Row:
+    """Jordan et al., "Muon", 2024: m ← μ·m + (1 − μ)·g; the step is m, or μ·m + (1 − μ)·g."""
     momentum = _momentum(settings["momentum"], stretch)
     ahead = momentum if settings["nesterov"] else torch.ones_like(momentum)
     return {
@@ -263,7 +254,7 @@ def _muon(settings: Settings, stretch: Stretch) -> Row:
 
 
 def _yellowfin(settings: Settings, stretch: Stretch) -> Row:
-    # What it measures with; tune_lanes() has the rest.
+    """Zhang and Mitliagkas, "YellowFin", 2019; tune_lanes() has its algorithms 1 to 4."""
     return {
         "l2": settings["weight_decay"],
         "s_decay": settings["beta"],
@@ -274,11 +265,11 @@ def _yellowfin(settings: Settings, stretch: Stretch) -> Row:
 
 
 class Rule(NamedTuple):
-    """How lanes of an optimizer are updated.
+    """The kind and the coefficients of lanes with an optimizer.
 
     Attributes:
-        kind: What they do, but where the coefficients say otherwise.
-        coefficients: Those that are not 0, over a stretch of steps.
+        kind: The kind of their steps, unless the coefficients name another.
+        coefficients: Returns the coefficients that are not 0, over a stretch of steps.
     """
 
     kind: Kind
@@ -303,12 +294,15 @@ RULES: dict[str, Rule] = {
 }
 """The optimizers that lanes can have, by the import path of their class."""
 
+WRAPPERS = {"tuner.optim.Lookahead"}
+"""The optimizers that may be around those of lanes, by the import path of their class."""
+
 ACCUMULATING = {"torch.optim.NAdam", "torch.optim.ASGD"}
-"""Those whose coefficients depend on the steps before."""
+"""The optimizers whose coefficients depend on the steps before."""
 
 
-def tabulate(target: str, settings: Settings, stretch: Stretch) -> Tensor:
-    """Returns the coefficients of an optimizer over a stretch of steps.
+def coefficients_of(target: str, settings: Settings, stretch: Stretch) -> Row:
+    """Returns the coefficients of an optimizer over a stretch of steps, by name.
 
     Args:
         target: Import path of its class, one of :data:`RULES`.
@@ -317,24 +311,13 @@ def tabulate(target: str, settings: Settings, stretch: Stretch) -> Tensor:
         stretch: The steps.
 
     Returns:
-        float64 of shape (T, WIDTH) or (lanes, T, WIDTH), the columns in the order of
-        :class:`Coefficients`.
+        Numbers, or float64 of a shape that broadcasts to that of ``stretch.lr``; those that are 0
+        throughout are left out.
 
     >>> stretch = Stretch(steps=torch.tensor([1.0]), lr=torch.tensor([0.1]))
-    >>> row = tabulate("torch.optim.SGD", {"momentum": 0.9}, stretch)
-    >>> round(row[0, Coefficients._fields.index("step_m")].item(), 3)
-    0.1
+    >>> coefficients_of("torch.optim.SGD", {"momentum": 0.9}, stretch)["step_m"]
+    tensor([0.1000])
     """
-    row = work_out(target, settings, stretch)
-    columns = [
-        torch.as_tensor(row.get(name, 0.0), dtype=torch.float64).expand_as(stretch.lr)
-        for name in Coefficients._fields
-    ]
-    return torch.stack(columns, -1)
-
-
-def work_out(target: str, settings: Settings, stretch: Stretch) -> Row:
-    """Returns the coefficients that are not 0, by name, as :func:`tabulate` does."""
     kind, coefficients = RULES[target]
     found = coefficients({**defaults_of(target), **settings}, stretch)
     return {"kind": kind, "keep": 1.0, **found}
@@ -345,55 +328,3 @@ def defaults_of(target: str) -> dict[str, Any]:
     """Returns the arguments that an optimizer's constructor has defaults for."""
     parameters = inspect.signature(find_constructor(target)).parameters
     return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-
-
-def update(
-    p: Tensor, g: Tensor, m: Tensor, s: Tensor, c: Coefficients, kinds: Collection[Kind]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the parameters and both buffers of all lanes after a step.
-
-    Args:
-        p: The parameters, of shape (lanes, numbers).
-        g: Their gradients, likewise, as the other two.
-        m: The first buffer.
-        s: The second buffer.
-        c: The coefficients, each of shape (lanes, 1).
-        kinds: What kinds there are among the lanes; what no lane needs is not computed.
-    """
-    plain, g = g, g + c.l2 * p
-    m_next = c.m_decay * m + c.m_grad * g
-    s_next = c.s_decay * s + c.s_grad * g * g
-    if Kind.MAXIMUM in kinds:
-        s_next = torch.where(
-            c.kind == Kind.MAXIMUM.value, torch.maximum(c.s_decay * s, g.abs() + c.eps), s_next
-        )
-    if Kind.TUNED in kinds:
-        ours = c.kind == Kind.TUNED.value
-        m_next = torch.where(ours, c.m_decay * m + c.m_grad * plain + c.l2 * p, m_next)
-        s_next = torch.where(ours, c.s_decay * s + c.s_grad * plain, s_next)
-    move = c.step_m * m_next + c.step_g * g
-    if Kind.ADAPTIVE in kinds:
-        adaptive = move / ((c.s_scale * s_next).sqrt() + c.eps)
-        move = torch.where(c.kind == Kind.ADAPTIVE.value, adaptive, move)
-    if Kind.MAXIMUM in kinds:
-        move = torch.where(c.kind == Kind.MAXIMUM.value, move / s_next, move)
-    if Kind.ADADELTA in kinds:
-        delta = g * ((m + c.eps) / (s_next + c.eps)).sqrt()
-        ours = c.kind == Kind.ADADELTA.value
-        m_next = torch.where(ours, c.m_decay * m + c.m_grad * delta * delta, m_next)
-        move = torch.where(ours, c.step_g * delta, move)
-    if Kind.SIGN in kinds:
-        sign = (c.step_m * m + c.step_g * g).sign()
-        move = torch.where(c.kind == Kind.SIGN.value, c.s_scale * sign, move)
-    if Kind.RPROP in kinds:
-        ours = c.kind == Kind.RPROP.value
-        agrees = g * m
-        grown = torch.where(agrees > 0, c.step_g, torch.where(agrees < 0, c.step_m, 1.0))
-        step = ((c.s_decay * s + c.s_grad) * grown).clamp(c.eps, c.s_scale)
-        kept = torch.where(agrees < 0, 0.0, g)
-        m_next, s_next = torch.where(ours, kept, m_next), torch.where(ours, step, s_next)
-        move = torch.where(ours, kept.sign() * step, move)
-    if Kind.ORTHOGONAL in kinds:
-        ours = c.kind == Kind.ORTHOGONAL.value
-        s_next, move = torch.where(ours, move, s_next), torch.where(ours, 0.0, move)
-    return c.keep * p - move, m_next, s_next

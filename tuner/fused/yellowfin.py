@@ -1,9 +1,10 @@
-"""YellowFin for many lanes: what each measures of its gradients, and so is moved with.
+"""YellowFin for many lanes: the statistics of their gradients, and the momentum and rate from them.
 
-The rule is that of yellowfin.py and measurement.py, which say why; here all lanes are measured at
-once, as the catalog has YellowFin: with adaptive clipping, in an open loop. A lane's measurements
-are a row of numbers in float64: the steps measured, running averages, and a ring of ‖g‖². The mean
-gradient is the second buffer of the lane's parameters.
+The rule is that of tuner/optim/yellowfin.py and yellowfin_statistics.py (Zhang and Mitliagkas,
+"YellowFin and the Art of Momentum Tuning", 2019, algorithms 1 to 4), which say why. Here all lanes
+are measured at once, as the catalog has YellowFin: with adaptive clipping, in an open loop. The
+statistics of a lane are a row of numbers in float64: the steps measured, running averages, and a
+ring of ‖g‖². The mean gradient is the second buffer of the lane's parameters.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tuner.fused.lane_state import LaneState, Segment, norm_lanes
-from tuner.fused.update_rules import Coefficients, Kind
+from tuner.fused.lane_state import LaneState, Segment
+from tuner.fused.lane_update import Coefficients, Kind, norm_lanes
 from tuner.optim.yellowfin import LONGEST_STEP
 from tuner.optim.yellowfin_statistics import (
     EPSILON,
@@ -26,16 +27,16 @@ from tuner.optim.yellowfin_statistics import (
 )
 
 _AVERAGES = 5
-"""Those of log h_min, log h_max, ‖g‖² and ‖g‖; then of the quotient of ‖g‖ and ‖g‖²."""
+"""The averages of log h_min, log h_max, ‖g‖² and ‖g‖, then of the quotient of ‖g‖ and ‖g‖²."""
 
 
 def new_measurements(lanes: int, window: int, device: torch.device) -> Tensor:
-    """Returns the measurements of lanes that have not been trained.
+    """Returns the statistics of lanes that have not been trained.
 
     Args:
-        lanes: How many.
-        window: The longest window there is to be room for.
-        device: Where the lanes are.
+        lanes: The number of lanes.
+        window: The longest window, in steps, that there is room for.
+        device: The device of the lanes.
     """
     return torch.zeros(lanes, 1 + _AVERAGES + window, dtype=torch.float64, device=device)
 
@@ -43,14 +44,14 @@ def new_measurements(lanes: int, window: int, device: torch.device) -> Tensor:
 def tune_lanes(
     state: LaneState, g: Tensor, coefficients: Tensor, segments: Sequence[Segment]
 ) -> Tensor:
-    """Measures gradients, and returns the coefficients that lanes with YellowFin move by.
+    """Measures the gradients, and returns coefficients with the rates and momenta from them.
 
     Args:
         state: The lanes; their measurements are written in place.
         g: Their gradients, of shape (lanes, width).
-        coefficients: As for :func:`tuner.fused.lane_state.update_lanes`; of YellowFin they say what
-            it measures with: its beta, its window, and its factor on the learning rate.
-        segments: Which columns train, and which coefficients they have.
+        coefficients: As for :func:`tuner.fused.lane_update.update_lanes`; those of YellowFin hold
+            its beta, its window, and its factor on the learning rate.
+        segments: The columns that train, and the coefficients they have.
 
     Returns:
         Coefficients of the same shape; those of other lanes are as they were.
@@ -98,7 +99,7 @@ def tune_lanes(
 
 
 def _put(ring: Tensor, energy: Tensor, steps: Tensor, window: Tensor) -> Tensor:
-    """Returns rings of ‖g‖² with the next one; the first fills a ring."""
+    """Returns rings of ‖g‖² with the next one in its place; the first one fills a ring."""
     place = torch.arange(ring.shape[1], device=ring.device)
     return torch.where((place == steps % window) | (steps == 0), energy, ring)
 
@@ -117,7 +118,7 @@ def _average(
 
 
 def _tune(means: Tensor, mean: Tensor, steps: Tensor, window: Tensor) -> Tuning:
-    """Returns what each lane is to be moved by.
+    """Returns the learning rate and momentum of each lane.
 
     Args:
         means: The averages, their bias corrected.

@@ -1,4 +1,4 @@
-"""What builds optimizers and schedules from catalog rows, and updates parameters."""
+"""Optimizers, schedules and averages, built from the rows of the catalog."""
 
 from tuner.optim.build import build_optimizer
 from tuner.optim.composite import CompositeOptimizer

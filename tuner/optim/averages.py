@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 from tuner.domain.catalog.averages import AVERAGES, start_step
 from tuner.domain.catalog.calls import Call
 from tuner.domain.catalog.dimensions import Value
+from tuner.optim.build import find_constructor
 
 Update = Callable[[list[Tensor], list[Tensor], int], None]
-"""Takes weights into their averages in place, which n have gone into before."""
+"""Takes weights into their averages, in place: averages, weights, and the n that are in already."""
 
 
 def build_average(name: str, values: dict[str, Value], model: nn.Module) -> Average | None:
@@ -41,11 +41,11 @@ class Average:
 
     Args:
         model: The model.
-        update: Takes weights into the averages.
+        update: The function that takes weights into the averages.
         values: ``start``, a fraction of a full trial, and ``interval``, in steps.
 
     Attributes:
-        count: How often it has taken the weights in.
+        count: The times that it has taken the weights in.
     """
 
     def __init__(self, model: nn.Module, update: Update, values: dict[str, Value]) -> None:
@@ -77,12 +77,12 @@ class Average:
 
     @contextlib.contextmanager
     def applied(self, weight: float = 1.0) -> Iterator[None]:
-        """Has the model hold the average, or a point between, and then its own weights again.
+        """Puts the average, or a point between, into the model, and takes it out at the end.
 
         Its buffers may change meanwhile; they are put back as well.
 
         Args:
-            weight: Where on the line from the model's own weights (0) to the average (1).
+            weight: The place on the line from the model's own weights (0) to the average (1).
         """
         weights = self._averaged()
         own = {name: p.detach().clone() for name, p in weights.items()}
@@ -107,7 +107,7 @@ class Average:
                     setattr(module, name, buffer.copy_(before))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the averages, and how they came about."""
+        """Returns the averages, their count, and the step they were last updated at."""
         return {
             "count": self.count,
             "taken_in_at": self._taken_in_at,
@@ -115,7 +115,7 @@ class Average:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from what :meth:`state_dict` gave.
+        """Continues from a state of :meth:`state_dict`.
 
         Raises:
             ValueError: If the state is of another model.
@@ -146,6 +146,5 @@ class Average:
 
 
 def _build_update(call: Call) -> Update:
-    module, _, attribute = call.target.rpartition(".")
-    update: Update = getattr(importlib.import_module(module), attribute)(**call.arguments)
-    return update
+    make: Callable[..., Update] = find_constructor(call.target)
+    return make(**call.arguments)

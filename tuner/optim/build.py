@@ -1,4 +1,4 @@
-"""From a catalog row and its values to a torch optimizer."""
+"""Builds torch optimizers from the rows of the catalog."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tuner.domain.catalog.calls import Call
+from tuner.domain.catalog.calls import Call, split_target
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.groups import GroupValues, group_settings
@@ -26,7 +26,7 @@ from tuner.optim.groups import (
 )
 
 _SHOW = "call backward() on one batch's loss before run.optimizer(model), which then sees them"
-"""How a loop of one's own shows sparse gradients that no module tells of."""
+"""The advice to training loops whose sparse gradients no module shows beforehand."""
 
 
 def build_optimizer(
@@ -51,7 +51,7 @@ def build_optimizer(
         spare_vectors: Whether parameters with fewer than two dimensions are spared from weight
             decay.
         total_steps: Steps of a full trial, at least 1, for an optimizer that must know them.
-        network: What its loop calls the model, which patterns of groups then begin with.
+        network: The name that its loop gives the model, which patterns of groups then begin with.
 
     Returns:
         A torch optimizer; a :class:`CompositeOptimizer` where the row names a helper and the model
@@ -82,7 +82,7 @@ def build_optimizer(
     sparse = {id(p) for p in sparse_parameters(model)}
     parts: list[torch.optim.Optimizer] = []
     frozen: list[FrozenGroup] = []
-    # All of them before any is built: that freezes, and what is hidden depends on what trains.
+    # All are selected before any is built: building freezes groups, on which "hidden" depends.
     selections = [(call, _select(call, blocks, model)) for call in row.calls(values, total_steps)]
     for call, own in selections:
         if own and row.groups:
@@ -102,7 +102,7 @@ def build_optimizer(
 def _select(
     call: Call, blocks: Sequence[Block], model: nn.Module
 ) -> list[tuple[Block, list[Tensor]]]:
-    """Returns what a call takes of each block, of those that it takes any of."""
+    """Returns the parameters that a call takes, block by block, without empty blocks."""
     selected = [(b, select_parameters(call.parameters, b.parameters, model)) for b in blocks]
     return [(block, parameters) for block, parameters in selected if parameters]
 
@@ -136,7 +136,7 @@ def _instantiate(
         }
         for block, parameters in blocks
     ]
-    has_kernel = call.target.startswith("torch.") and "fused" in accepted
+    has_kernel = call.package == "torch" and "fused" in accepted
     fusable = has_kernel and all(
         p.device.type in ("cpu", "cuda") and p.is_floating_point() and id(p) not in sparse
         for _, parameters in blocks
@@ -152,10 +152,10 @@ def _instantiate(
 
 
 def _meet_first_gradients(optimizer: torch.optim.Optimizer, call: Call) -> None:
-    """Prepares fused kernels for what only a parameter's first gradient tells.
+    """Prepares fused kernels for sparse gradients, which only the first gradients show.
 
     None takes sparse gradients, and SGD's takes no parameter that joins others in mid-run. Where
-    another optimizer takes what is sparse, it is too late for that, and said so.
+    another optimizer has the sparse parameters, it is too late for one more, which is an error.
     """
     handles: dict[Tensor, RemovableHandle] = {}
 
@@ -170,16 +170,16 @@ def _meet_first_gradients(optimizer: torch.optim.Optimizer, call: Call) -> None:
                 )
             for group in groups:
                 group["fused"] = False
-            # What a gradient scaler would leave to the kernel.
+            # A gradient scaler would leave unscaling to the fused kernel.
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # noqa: SLF001
         elif isinstance(optimizer, torch.optim.SGD) and any(g["momentum"] for g in groups):
-            # With it, the first step is what it is without: the gradient alone.
+            # With a buffer of zeros, the first step is the gradient alone, as without a buffer.
             optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             trains = parameter.requires_grad
-            # A hook is for what requires a gradient, be it later.
+            # Hooks can only be put on a parameter that requires a gradient.
             parameter.requires_grad_(True)
             handles[parameter] = parameter.register_post_accumulate_grad_hook(meet)
             parameter.requires_grad_(trains)
@@ -191,14 +191,14 @@ def find_constructor(target: str) -> Any:
     Raises:
         SpecError: If its package is not installed.
     """
-    module, _, attribute = target.rpartition(".")
+    module, name = split_target(target)
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         if error.name != "pytorch_optimizer":
             raise
         raise SpecError(
-            f"{attribute} is of the package pytorch-optimizer, which is not installed: "
+            f"{name} is of the package pytorch-optimizer, which is not installed: "
             "pip install 'tuner[optimizers]'."
         ) from error
 
@@ -210,7 +210,7 @@ def _freeze(optimizer: torch.optim.Optimizer) -> list[FrozenGroup]:
         for group in optimizer.param_groups
         if group.get("frozen_until")
     ]
-    # In place, since what is around an optimizer shares its list of groups.
+    # In place, since a wrapper around an optimizer shares its list of groups.
     optimizer.param_groups[:] = [g for g in optimizer.param_groups if not g.get("frozen_until")]
     for waiting in frozen:
         for parameter in waiting.waits:

@@ -16,7 +16,7 @@ class FrozenGroup:
     Attributes:
         part: The optimizer that will train it.
         group: The group, with ``frozen_until``, a fraction of a full trial; 1 is for good.
-        waits: Those of its parameters that will train then; others were frozen by somebody else.
+        waits: Its parameters that will train then; the others were frozen by the user's code.
     """
 
     part: torch.optim.Optimizer
@@ -59,13 +59,13 @@ class CompositeOptimizer(torch.optim.Optimizer):
         self.param_groups = groups
 
     def thaw(self, progress: float) -> bool:
-        """Has frozen groups train whose time has come.
+        """Adds the frozen groups whose time has come to the parts that train them.
 
         Args:
             progress: The fraction of a full trial that is done, in [0, 1].
 
         Returns:
-            Whether there were any.
+            Whether any group was added.
         """
         due = [waiting for waiting in self.frozen if waiting.until <= progress < 1]
         self._add(len(due))
@@ -107,7 +107,7 @@ class CompositeOptimizer(torch.optim.Optimizer):
         return {"parts": [part.state_dict() for part in self.parts], "thawed": self._thawed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` gave.
+        """Restores a state of :meth:`state_dict`.
 
         Raises:
             ValueError: If the state is of another number of parts, or of groups that train.

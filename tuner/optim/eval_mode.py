@@ -1,4 +1,4 @@
-"""Optimizers that train other weights than they evaluate, such as schedule-free ones."""
+"""Evaluation with optimizers that train other weights than they evaluate (schedule-free ones)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tuner.optim.lookahead import Lookahead
 
 @contextlib.contextmanager
 def evaluation_mode(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
-    """Has the weights within be those to evaluate, where an optimizer tells them apart.
+    """Switches optimizers that tell them apart to the weights to evaluate, and back at the end.
 
     Args:
-        optimizers: Optimizers that are training; what they are made of counts too.
+        optimizers: Optimizers that are training; their parts are switched too.
     """
     with contextlib.ExitStack() as stack:
         for optimizer in optimizers:
@@ -29,7 +29,7 @@ def evaluation_mode(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[Non
 
 
 def parts_of(optimizer: torch.optim.Optimizer) -> Iterator[Any]:
-    """Yields the optimizers that one is made of, itself if it is made of no others."""
+    """Yields the parts of an optimizer, down to those that have none: itself, if it has none."""
     match optimizer:
         case CompositeOptimizer():
             for part in optimizer.parts:

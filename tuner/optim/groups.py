@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from tuner.domain.catalog.calls import OTHERS, Parameters, rate_key
+from tuner.domain.catalog.calls import OTHERS, Parameters
 from tuner.domain.groups import REST, GroupValues, assign_group, unmatched
 from tuner.errors import WorkloadError
 from tuner.optim.composite import CompositeOptimizer
@@ -45,7 +45,7 @@ def split_model(
         groups: Its parameter groups; the first that matches a parameter takes it.
         spare_vectors: Whether parameters with fewer than two dimensions, such as biases and
             the scales of norms, are spared from weight decay.
-        network: What its loop calls the model, which patterns then begin with; None for no name.
+        network: The name that its loop gives the model, which patterns then begin with, or None.
 
     Raises:
         WorkloadError: If the model has no trainable parameter.
@@ -68,11 +68,11 @@ def split_model(
 def optimizable(model: nn.Module, network: str | None = None) -> dict[str, Tensor]:
     """Returns the parameters of a model that an optimizer takes, by name, each once.
 
-    Where the model has a name, that is the first part of theirs. What torch.compile and
-    DataParallel put into them is left out.
+    Where the model has a name, that is the first part of theirs. The parts that torch.compile and
+    DataParallel put into names are left out.
 
-    Frozen ones are among them: torch's optimizers skip what has no gradient, so these train from
-    the step on when their loop has them require one. Whole numbers never can.
+    Frozen ones are among them: torch's optimizers skip parameters without a gradient, so these
+    train from the step on when their loop has them require one. Integer ones never can.
 
     Raises:
         WorkloadError: If the model has lazy modules that no batch has gone through.
@@ -101,10 +101,10 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_groups(names: Iterable[str], groups: Sequence[GroupValues]) -> None:
-    """Sees that every group takes a parameter; which of several models it is in is all the same.
+    """Checks that every group takes a parameter, in whichever of several models.
 
     Args:
-        names: What the models call their parameters.
+        names: The names of the models' parameters.
         groups: The parameter groups.
 
     Raises:
@@ -173,11 +173,23 @@ def sparse_parameters(model: nn.Module) -> list[Tensor]:
     return [*(module.weight for module in embeddings if module.sparse), *seen]
 
 
+def rate_key(group: Container[str]) -> str:
+    """Returns the key of a parameter group that schedules scale: ``lr``, or the factor on it.
+
+    An optimizer that tunes its learning rate itself, as YellowFin does, has an ``lr_factor`` in
+    every group.
+
+    >>> rate_key({"lr": 0.1}), rate_key({"lr": 0.1, "lr_factor": 1.0})
+    ('lr', 'lr_factor')
+    """
+    return "lr_factor" if "lr_factor" in group else "lr"
+
+
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """Returns the effective settings of an optimizer's groups, frozen ones too, as plain values.
 
-    What counts as a group's parameters are the numbers that train, be it later.
-    Where the optimizer tunes its own, ``lr`` is the factor on it, and there is no momentum.
+    ``parameters`` counts the coordinates that train, now or later. Where the optimizer tunes its
+    own learning rate, ``lr`` is the factor on it, and there is no momentum.
     """
     frozen = optimizer.frozen if isinstance(optimizer, CompositeOptimizer) else []
     return [

@@ -1,4 +1,4 @@
-"""Lookahead: weights that follow another optimizer's slowly, and where it goes on from."""
+"""Lookahead: slow weights that follow an optimizer's, and that it goes on from now and then."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from tuner.errors import SpecError
 
 
 class Lookahead(torch.optim.Optimizer):
-    """An optimizer that every ``k`` steps goes on from between where it is and where it was.
+    """An optimizer that every ``k`` steps moves back towards its weights of ``k`` steps ago.
 
     Its parameter groups and state are those of the optimizer within, the same objects, so that a
     scheduler drives it, and groups may join in mid-run. Evaluate the parameters as they are.
 
-    Zhang, Lucas, Hinton and Ba, "Lookahead Optimizer: k steps forward, 1 step back", NeurIPS 2019.
+    Zhang, Lucas, Hinton and Ba, "Lookahead Optimizer: k steps forward, 1 step back", NeurIPS 2019,
+    algorithm 1: φ ← φ + α·(θ − φ), θ ← φ, φ being the slow weights.
     The momentum of the optimizer within is left as it is.
 
     Args:
         optimizer: The optimizer within, which takes one step at a time.
         k: Its steps between two updates of the slow weights, at least 1.
-        alpha: How far the slow weights follow, in (0, 1].
+        alpha: The part of the way that the slow weights follow, in (0, 1].
 
     Raises:
         SpecError: If ``k`` or ``alpha`` is out of bounds.
@@ -56,7 +57,7 @@ class Lookahead(torch.optim.Optimizer):
         self.state = self.inner.state
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Has the optimizer within train parameters from now on; slow weights follow them too.
+        """Adds parameters to the optimizer within; slow weights follow them too.
 
         Args:
             param_group: As the optimizer within takes it.
@@ -99,7 +100,7 @@ class Lookahead(torch.optim.Optimizer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` gave.
+        """Restores a state of :meth:`state_dict`.
 
         Raises:
             ValueError: If the state is of other parameters.

@@ -1,4 +1,4 @@
-"""From a catalog row and its values to a torch learning-rate scheduler."""
+"""Builds torch learning-rate schedulers from the rows of the catalog."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from tuner.domain.catalog.calls import rate_key
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.catalog.schedule_functions import set_momentum, warm_momentum
 from tuner.domain.catalog.schedules import (
@@ -20,6 +19,7 @@ from tuner.domain.catalog.schedules import (
     count_patience,
 )
 from tuner.optim.composite import CompositeOptimizer
+from tuner.optim.groups import rate_key
 
 Direction = Literal["minimize", "maximize"]
 
@@ -43,7 +43,7 @@ def build_schedule(
         values: Its hyperparameters, as the row's ``decode`` gives them.
         optimizer: The optimizer whose learning rates it multiplies, group by group.
         total_steps: Steps of a full trial, at least 1.
-        clock: Tells the steps taken so far; left out, calls of ``step()`` are counted.
+        clock: Returns the steps taken so far; left out, calls of ``step()`` are counted.
         epoch_steps: Steps of an epoch, at least 1, for a schedule that changes only from epoch to
             epoch; left out, it changes with every step.
         evaluations: Evaluations of a full trial, at least 1, in which patience is measured.
@@ -80,13 +80,16 @@ def build_schedule(
 def build_plateau(
     name: str, values: dict[str, Value], *, evaluations: int, direction: Direction
 ) -> Plateau | None:
-    """Builds what lowers the rate when the metric stops improving, if the schedule does that.
+    """Builds the rule that lowers the rate when the metric stops improving.
 
     Args:
         name: The schedule's name in the catalog.
         values: Its hyperparameters.
         evaluations: Evaluations of a full trial, at least 1.
         direction: Whether a lower or a higher metric is better.
+
+    Returns:
+        The rule, or None where the schedule follows no metric.
     """
     if not SCHEDULES[name].follows_metric:
         return None
@@ -95,7 +98,7 @@ def build_plateau(
 
 
 class Schedule(LRScheduler):
-    """A torch scheduler that follows a course: a factor on every group's initial learning rate.
+    """A torch scheduler that multiplies every group's initial learning rate with a factor by step.
 
     Where an optimizer tunes its learning rate itself, the factor is on its ``lr_factor`` instead,
     and the momentum stays with the optimizer. Groups that join the optimizer in mid-run follow as
@@ -105,11 +108,11 @@ class Schedule(LRScheduler):
     Args:
         optimizer: The optimizer.
         total_steps: Steps of a full trial.
-        factor: The factor by step, or by epoch.
-        momentum: The momentum by step, or by epoch; None leaves it alone.
-        plateau: What lowers the rate when the metric stops improving, if anything.
-        clock: Tells the steps taken so far; None counts calls of :meth:`step`.
-        epoch_steps: Steps by which the courses advance by one.
+        factor_fn: Returns the factor at a step, or an epoch.
+        momentum_fn: Returns the momentum at a step, or an epoch; None leaves it alone.
+        plateau: The rule that lowers the rate when the metric stops improving, if any.
+        clock: Returns the steps taken so far; None counts calls of :meth:`step`.
+        epoch_steps: Steps of an epoch, for functions of the epoch; 1 for functions of the step.
         momentum_warmup: Steps over which momentum, or beta1, rises to each group's own; 0 leaves
             it alone.
     """
@@ -118,8 +121,8 @@ class Schedule(LRScheduler):
         self,
         optimizer: torch.optim.Optimizer,
         total_steps: int,
-        factor: ScheduleFn,
-        momentum: ScheduleFn | None = None,
+        factor_fn: ScheduleFn,
+        momentum_fn: ScheduleFn | None = None,
         plateau: Plateau | None = None,
         *,
         clock: Callable[[], int] | None = None,
@@ -127,8 +130,8 @@ class Schedule(LRScheduler):
         momentum_warmup: int = 0,
     ) -> None:
         self._total_steps = total_steps
-        self._factor = factor
-        self._momentum = momentum
+        self._factor_fn = factor_fn
+        self._momentum_fn = momentum_fn
         self._plateau = plateau
         self._clock = clock
         self._epoch_steps = epoch_steps
@@ -167,8 +170,8 @@ class Schedule(LRScheduler):
         groups = self.optimizer.param_groups
         for group, rate in zip(groups, self.get_lr(), strict=True):
             group[rate_key(group)] = rate
-        if self._momentum is not None:
-            set_momentum(self._tunable(), self._momentum(self._position()))
+        if self._momentum_fn is not None:
+            set_momentum(self._tunable(), self._momentum_fn(self._position()))
         elif self._momentum_warmup:
             warm_momentum(self._tunable(), self.last_epoch / self._momentum_warmup)
 
@@ -177,8 +180,8 @@ class Schedule(LRScheduler):
         return [group for group in self.optimizer.param_groups if rate_key(group) == "lr"]
 
     def get_lr(self) -> list[float | Tensor]:
-        """Returns every group's learning rate, or factor on it, where the schedule stands."""
-        factor = self._factor(self._position())
+        """Returns every group's learning rate, or factor on it, at the present step."""
+        factor = self._factor_fn(self._position())
         if self._plateau is not None:
             factor *= self._plateau.scale
         rates = [(group, rate_key(group)) for group in self.optimizer.param_groups]
@@ -189,12 +192,12 @@ class Schedule(LRScheduler):
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns where the schedule stands, as plain values."""
+        """Returns the state of the schedule, as plain values."""
         plateau = None if self._plateau is None else self._plateau.state_dict()
         return {"last_epoch": self.last_epoch, "plateau": plateau}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continues from what :meth:`state_dict` gave; the optimizer's own state comes first.
+        """Continues from a state of :meth:`state_dict`; restore the optimizer's own state first.
 
         Raises:
             KeyError: If the state is of another kind of scheduler.
@@ -205,7 +208,7 @@ class Schedule(LRScheduler):
         self.adopt()
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        # What torch's step() ends in: it would write into "lr", whatever drives the optimizer.
+        # Torch's step() ends here, and would write into "lr", whatever drives the optimizer.
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
 
     def _position(self) -> int:
@@ -222,7 +225,7 @@ class Plateau:
 
     @property
     def scale(self) -> float:
-        """What learning rates are multiplied with."""
+        """The factor on learning rates, in (0, 1]."""
         return float(self._stand_in.param_groups[0]["lr"])
 
     def observe(self, value: float) -> None:
@@ -230,10 +233,10 @@ class Plateau:
         self._rule.step(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the scale and what the rule remembers."""
+        """Returns the scale and the state of the rule."""
         return {"scale": self.scale, "rule": self._rule.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from what :meth:`state_dict` gave."""
+        """Continues from a state of :meth:`state_dict`."""
         self._stand_in.param_groups[0]["lr"] = state["scale"]
         self._rule.load_state_dict(state["rule"])

@@ -16,14 +16,14 @@ from tuner.optim.yellowfin_closed_loop import ClosedLoop
 from tuner.optim.yellowfin_statistics import FIRST_RATE, SLOW_START, Measurement
 
 LONGEST_STEP = 100.0
-"""What clipping lets a gradient times its learning rate measure at most."""
+"""The longest step, as a Euclidean norm, that adaptive clipping lets through."""
 
 RESULTS = ("lr", "momentum")
-"""What a group shows of the last step."""
+"""The keys under which a parameter group shows the results of the last step."""
 
 
 class YellowFin(torch.optim.Optimizer):
-    """SGD with the momentum and learning rate that the gradients it meets call for.
+    """SGD that tunes its momentum and learning rate from the gradients that it meets.
 
     From running averages it estimates the range of the curvature (by squared norms of the
     gradient), the variance of the gradient and the distance to the optimum, and takes the
@@ -31,9 +31,9 @@ class YellowFin(torch.optim.Optimizer):
     in one step. Nothing needs tuning but, where the last percents count, ``lr_factor``. The
     learning rate starts slowly, over the first ``slow_start_steps``.
 
-    After a step, ``param_groups[i]["lr"]`` and ``["momentum"]`` hold what was applied, as scalar
+    After a step, ``param_groups[i]["lr"]`` and ``["momentum"]`` hold the applied values, as scalar
     tensors on the parameters' device: a step never waits for the device, and ``float(...)`` does.
-    They are results. What a schedule drives is ``lr_factor``, as tuner's own do; a scheduler that
+    They are results. Schedules drive ``lr_factor`` instead, as tuner's own do; a scheduler that
     writes ``lr`` or ``momentum`` is refused at the next step.
 
     - All groups are measured as one gradient; ``lr_factor``, ``weight_decay``, ``nesterov`` and
@@ -51,8 +51,8 @@ class YellowFin(torch.optim.Optimizer):
 
     Args:
         params: Parameters, or groups of them, all on one device.
-        lr_factor: What the tuned learning rate is multiplied with, at least 0.
-        beta: How much of its averages a step keeps, in (0, 1).
+        lr_factor: The factor on the tuned learning rate, at least 0.
+        beta: The part of its averages that a step keeps, in (0, 1).
         window: Steps over which the extremes of the curvature are taken, at least 1.
         adapt_clip: Whether to clip gradients far beyond the usual: to 10 times the usual largest
             norm where they are measured, and to it where they move parameters.
@@ -65,7 +65,7 @@ class YellowFin(torch.optim.Optimizer):
         closed_loop: For asynchronous training, where old gradients act as momentum: whether to
             measure the momentum that training shows in all and to steer it to the tuned one.
             Applied momentum may then be negative.
-        staleness: How many updates old the parameters are that a gradient was computed at; for
+        staleness: The age, in updates, of the parameters that a gradient was computed at; for
             M workers in turn M − 1. Only the closed loop uses it.
         gain: The part of the gap between measured and tuned momentum that a step of the closed
             loop closes, in (0, 1].
@@ -103,7 +103,7 @@ class YellowFin(torch.optim.Optimizer):
         _require(window >= 1, "window", window, "at least 1, such as 20")
         _require(staleness >= 0, "staleness", staleness, "at least 0")
         _require(0 < gain <= 1, "gain", gain, "above 0 and at most 1, such as 0.01")
-        # What all groups share: no defaults of torch's, which a group could replace.
+        # Shared by all groups, so not among torch's defaults, which a group could replace.
         self._shared: dict[str, Any] = {
             "beta": beta,
             "window": window,
@@ -131,7 +131,7 @@ class YellowFin(torch.optim.Optimizer):
 
     @property
     def measured(self) -> dict[str, Tensor]:
-        """What the last step measured, as scalars on the device; empty before the first one.
+        """The measurements of the last step, as scalars on the device; empty before the first one.
 
         ``h_min`` and ``h_max`` (range of the curvature), ``grad_var``, ``dist_to_opt``,
         ``target_momentum``; in the closed loop also ``total_momentum``, which is NaN until there
@@ -223,7 +223,7 @@ class YellowFin(torch.optim.Optimizer):
         return loss
 
     def _gather(self, group: dict[str, Any]) -> _Block:
-        """Collects what a group's step works on; parameters without a gradient are left out."""
+        """Returns the tensors of a group's step; parameters without a gradient are left out."""
         parameters = [p for p in group["params"] if p.grad is not None]
         gradients = [densify(p.grad) for p in parameters]
         if group["measure_decay"] and group["weight_decay"]:
@@ -262,7 +262,7 @@ class YellowFin(torch.optim.Optimizer):
     def _close(
         self, loop: ClosedLoop, blocks: Sequence[_Block], target: Tensor, scale: Tensor
     ) -> None:
-        """Shows the closed loop what the step did."""
+        """Has the closed loop take in the step that was taken."""
         taken = {
             id(parameter): (gradient, block.group["lr"] * scale)
             for block in blocks
@@ -301,7 +301,7 @@ class YellowFin(torch.optim.Optimizer):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what it takes to go on: settings, averages and all that was measured."""
+        """Returns the complete state: settings, averages and measurements."""
         return super().state_dict() | {
             "shared": dict(self._shared),
             "measurement": self._measurement and self._measurement.state_dict(),
@@ -309,7 +309,7 @@ class YellowFin(torch.optim.Optimizer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues from a copy of what :meth:`state_dict` gave, bit for bit, settings included.
+        """Continues from a copy of a state of :meth:`state_dict`, bit for bit, settings included.
 
         Raises:
             SpecError: If the state is of another optimizer.
@@ -320,7 +320,7 @@ class YellowFin(torch.optim.Optimizer):
                 "YellowFin. Load it into the optimizer it came from."
             )
         super().load_state_dict(state_dict)
-        # Torch has cast the sums to the parameters' type, and shares what it did not cast.
+        # Torch has cast the sums to the parameters' type, and shares the tensors it did not cast.
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         for index, parameter in zip(saved, self._parameters(), strict=True):
             for name, value in state_dict["state"].get(index, {}).items():
@@ -346,7 +346,7 @@ class YellowFin(torch.optim.Optimizer):
 
 @dataclass(frozen=True)
 class _Block:
-    """Those parameters of a group that have a gradient, and what belongs to each.
+    """The parameters of a group that have a gradient, and the tensors that belong to each.
 
     Attributes:
         group: The group.
@@ -368,7 +368,7 @@ class _Block:
         Args:
             rate: The learning rate.
             momentum: The momentum.
-            scale: What the gradient is multiplied with.
+            scale: The factor, in [0, 1], on the gradient.
         """
         if not self.parameters:
             return

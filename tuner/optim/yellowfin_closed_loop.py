@@ -1,4 +1,4 @@
-"""The momentum that training shows in effect, steered by the momentum that is applied."""
+"""YellowFin's closed loop: it steers the total momentum of training by the applied one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 SAMPLE = 65_536
-"""Coordinates, at most, that the median is taken over, evenly spread."""
+"""The most coordinates, evenly spread, that the median is taken over."""
 
 LIMIT = 0.99
-"""How large the applied momentum may become, either way."""
+"""The largest absolute value of the applied momentum."""
 
 
 class ClosedLoop:
-    """Applies the momentum at which the total momentum becomes what was asked for.
+    """Finds the momentum to apply, so that the total momentum becomes the tuned one.
+
+    Zhang and Mitliagkas, "YellowFin and the Art of Momentum Tuning", 2019, section 4.
 
     Gradients that are some updates old act like additional momentum, so less has to be applied,
     at times less than none. Both the estimate, a median over coordinates, and the rule, which
@@ -30,7 +32,7 @@ class ClosedLoop:
 
     Args:
         device: Where the parameters are.
-        staleness: How many updates old the parameters are that a gradient was computed at.
+        staleness: The age, in updates, of the parameters that a gradient was computed at.
         gain: The part of the gap that a step closes, in (0, 1].
     """
 
@@ -64,7 +66,7 @@ class ClosedLoop:
             target: The total momentum asked for.
             parameters: Every parameter, after the step.
             gradients: The gradient of each that the step was taken with, zero where it had none.
-            rates: The learning rate of each, a scalar, times what its gradient was clipped by.
+            rates: The learning rate of each, a scalar, times its clipping factor.
         """
         self._positions = [*self._positions, _sample(parameters)][-self._staleness - 3 :]
         sampled = _strided(gradients)
@@ -79,7 +81,7 @@ class ClosedLoop:
         self._momentum = (self._momentum + self._gain * gap).clamp(-LIMIT, LIMIT)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the momentum and what is remembered of the last steps."""
+        """Returns the momentum and the positions and rates of the last steps."""
         return {
             "momentum": self._momentum,
             "total": self.total,
@@ -89,7 +91,7 @@ class ClosedLoop:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from what :meth:`state_dict` gave."""
+        """Continues from a state of :meth:`state_dict`."""
         device = self.total.device
         self._momentum, self.total = state["momentum"].to(device), state["total"].to(device)
         self._coordinates = state["coordinates"]

@@ -1,4 +1,7 @@
-"""What YellowFin measures of the gradients, and the rate and momentum it draws from that."""
+"""YellowFin's statistics of the gradients, and the learning rate and momentum from them.
+
+Zhang and Mitliagkas, "YellowFin and the Art of Momentum Tuning", 2019, algorithms 1 to 4.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,18 @@ FIRST_RATE = 1e-4
 """The learning rate of the first step, when nothing is known yet."""
 
 PROTECTION = 10.0
-"""How many times the largest usual norm a gradient may have in the averages."""
+"""The largest norm of a gradient in the averages, in multiples of the usual largest norm."""
 
 
 SLOW_START = 10
-"""Windows over which the learning rate rises to what it is tuned to."""
+"""The number of windows over which the learning rate rises to the tuned one."""
 
 HEAVIEST = 1e4
-"""How much more than the first a gradient may weigh in a sum before the sum is scaled back."""
+"""The largest weight of a gradient in a sum, the first having 1, before the sum is scaled back."""
 
 
 class Tuning(NamedTuple):
-    """What a step is taken with, as scalars on the device.
+    """The learning rate and momentum of a step, as scalars on the device.
 
     Attributes:
         lr: The learning rate, before anyone's factor.
@@ -46,7 +49,7 @@ class Measurement:
 
     Args:
         device: Where the gradients are.
-        beta: How much of an average a step keeps, in (0, 1).
+        beta: The part of an average that a step keeps, in (0, 1).
         window: Steps over which the extremes of the curvature are taken, at least 1.
         adapt_clip: Whether gradients far beyond the usual are clipped.
         sparse: Whether to account for the share of coordinates that gradients leave at zero.
@@ -71,12 +74,12 @@ class Measurement:
 
     @property
     def values(self) -> dict[str, Tensor]:
-        """What was measured last, by name; nothing before the first step."""
+        """The last measurements by name; empty before the first step."""
         h_min, h_max = self._curvature.unbind()
         return {"h_min": h_min, "h_max": h_max, **self._estimates} if self.steps else {}
 
     def clip(self, norm: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what a gradient is multiplied with to be measured, and to move parameters.
+        """Returns the factors on a gradient that is measured, and on one that moves parameters.
 
         Both are in [0, 1]: no outlier may own the averages, nor move far.
 
@@ -92,7 +95,7 @@ class Measurement:
         return torch.minimum(usual * PROTECTION, self._one), moving
 
     def discount(self) -> tuple[float, float]:
-        """Returns what the sums of gradients are multiplied with, and what the next weighs in them.
+        """Returns the factor on the sums of gradients, and the weight of the next gradient in them.
 
         Instead of the past losing weight, the next gradient weighs more, which spares a pass over
         memory; only now and then is everything scaled back.
@@ -115,7 +118,7 @@ class Measurement:
         debias = 1 - self._beta**self.steps
         means, distance = self._averages / debias, self._quotient / debias
         curvature = means[:2].exp()
-        share = (1 - self._beta) / debias / self._weight  # of what is summed in the mean
+        share = (1 - self._beta) / debias / self._weight  # of the sum in the mean
         variance = torch.addcmul(means[2], sum_norm, sum_norm, value=-(share**2))
         variance = torch.maximum(variance, self._epsilon)
         if density is not None:
@@ -169,7 +172,7 @@ class Measurement:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a copy of what :meth:`state_dict` gave, of the same settings."""
+        """Continues from a copy of a state of :meth:`state_dict`, of the same settings."""
         device = self._one.device
         self.steps, self._weight = state["steps"], state["weight"]
         self._energies = state["energies"].to(device, copy=True)

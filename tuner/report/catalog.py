@@ -275,7 +275,7 @@ def _optimizer_notes(row: OptimizerRow) -> list[str]:
 def _schedule_notes(row: ScheduleRow) -> list[str]:
     if row.follows_metric:
         return ["It needs the metric after every evaluation."]
-    if row.momentum_shape is not None:
+    if row.cycles_momentum:
         return ["It sets the momentum or beta1, so the optimizer's own has no effect."]
     return []
 

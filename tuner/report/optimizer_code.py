@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.analysis.summary import BestTrial
-from tuner.domain.catalog.calls import Call, rate_key
+from tuner.domain.catalog.calls import Call
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import REST, GroupValues, group_settings
 from tuner.domain.spec import StudySpec
@@ -57,7 +57,7 @@ class OptimizerCode:
     @property
     def rate(self) -> str:
         """The key of the learning rate, or of the factor on it, that a schedule drives."""
-        return rate_key(self.calls[0].arguments)
+        return self.calls[0].rate
 
     @property
     def packages(self) -> dict[str, str]:

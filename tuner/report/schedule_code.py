@@ -9,8 +9,8 @@ from tuner.analysis.summary import BestTrial
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import (
     SCHEDULES,
+    ScheduleFormula,
     ScheduleRow,
-    Shape,
     as_numbers,
     count_epochs,
     count_patience,
@@ -145,17 +145,17 @@ class ScheduleCode:
     @property
     def start(self) -> float:
         """The factor that the warmup rises to."""
-        return self.row.shape(self.values, 0.0)
+        return self.row.formula(self.values, 0.0)
 
     @property
-    def shape_values(self) -> dict[str, float]:
-        """The values that its shape takes."""
+    def formula_values(self) -> dict[str, float]:
+        """The values that its formula takes."""
         return {name: value for name, value in self.values.items() if name != "warmup"}
 
     @property
-    def momentum_shape(self) -> Shape | None:
+    def momentum_formula(self) -> ScheduleFormula | None:
         """The momentum that it sets, or None where it leaves the momentum alone."""
-        return None if self.closure else self.row.momentum_shape
+        return None if self.closure else self.row.momentum_formula
 
     @property
     def warms(self) -> bool:

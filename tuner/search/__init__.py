@@ -1,4 +1,4 @@
-"""What to try next, and what to stop: Optuna's samplers and pruners over records of the past."""
+"""Proposes and prunes trials: Optuna's samplers and pruners over records of the past."""
 
 from tuner.search.history import History
 from tuner.search.proposer import Proposer

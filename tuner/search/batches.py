@@ -1,7 +1,7 @@
-"""Many proposals from one fit: TPE's mixtures are built once, and drawn from for a whole cohort.
+"""Draws many proposals from one fit of TPE, for the trials of a cohort.
 
-Optuna's own sampler fits anew for every trial and offers no other way, so its parts are used here
-that it keeps private; constraints.txt says of which version.
+Optuna's own sampler fits anew for every trial and offers no other way, so its private parts are
+used here; constraints.txt pins their version.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _STARTUP = 10
 """Trials before there is anything to fit, as in Optuna."""
 
 _CANDIDATES = 4
-"""Points that compete to be one draw. Optuna has 24 compete to be its next trial; as many for each
-of a cohort's would have them crowd where one fit believes most."""
+"""Candidates of one draw. Optuna has 24 for its next trial; as many for each trial of a cohort
+would have all of these crowd around the best point of one fit."""
 
 
 class BatchSampler(TPESampler):
     """Optuna's multivariate TPE over groups, which can also draw many points from one fit.
 
     Args:
-        seed: Of all draws.
+        seed: The seed of all draws.
     """
 
     def __init__(self, seed: int) -> None:
@@ -50,13 +50,13 @@ class BatchSampler(TPESampler):
         self._lesson: tuple[int, _Lesson] | None = None
 
     def draw_many(self, study: Study) -> Iterator[Callable[[str, Dimension], Value]]:
-        """Returns one way after another to draw a point, all from the study as it is now.
+        """Yields functions that each draw one point, all from one fit to the study as it is now.
 
         Args:
-            study: What to learn from.
+            study: The study to learn from.
 
         Yields:
-            A function that gives a value for a name and its axis, one point's at a time.
+            A function that returns the point's value for a name and its axis.
         """
         parts = self._fit(study)
         while True:
@@ -81,10 +81,7 @@ class BatchSampler(TPESampler):
     def _sample(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Returns a point of a part of the space, as Optuna does, which parts the past each time.
-
-        Here that is done once a question.
-        """
+        """Returns a point of a part of the space; the past is split but once a question."""
         if self._lesson is None or self._lesson[0] != trial._trial_id:  # noqa: SLF001
             trials = study._get_trials(deepcopy=False, states=_LEARNED_FROM, use_cache=True)  # noqa: SLF001
             self._lesson = trial._trial_id, _Lesson(study, trials)  # noqa: SLF001
@@ -123,7 +120,7 @@ class _Groups(_GroupDecomposedSearchSpace):
 
 
 class _Lesson:
-    """The past as TPE sees it at one moment: what was good, and what was not."""
+    """The past as TPE sees it at one moment: the good trials, and the others."""
 
     def __init__(self, study: Study, trials: list[FrozenTrial]) -> None:
         self._sides = tuple(
@@ -132,12 +129,12 @@ class _Lesson:
         )
 
     def observe(self, space: Mapping[str, BaseDistribution]) -> tuple[Points, ...]:
-        """Returns where good and bad trials lie that have some parameters, each as a matrix."""
+        """Returns two matrices of points: of the good, and of the other trials in a space."""
         return tuple(_observe(side, space) for side in self._sides)
 
 
 def _group_by_parameter(trials: list[FrozenTrial]) -> dict[str, list[dict[str, Any]]]:
-    """Returns the parameters of trials by each of their names, so that nobody looks at all."""
+    """Returns, for each name of a parameter, the parameters of the trials that have it."""
     found: dict[str, list[dict[str, Any]]] = {}
     for trial in trials:
         params = trial.params
@@ -159,11 +156,11 @@ def _observe(
 
 
 def draw_evenly(random: RandomSampler, study: Study) -> Iterator[Callable[[str, Dimension], Value]]:
-    """Yields one way after another to draw a point as :meth:`BatchSampler.draw_many` does, evenly.
+    """Yields functions as :meth:`BatchSampler.draw_many` does, which draw points evenly.
 
     Args:
-        random: What draws.
-        study: Any.
+        random: The sampler that draws.
+        study: Any study; the sampler asks for one.
     """
     while True:
         yield _Point(random, study, {})
@@ -172,8 +169,8 @@ def draw_evenly(random: RandomSampler, study: Study) -> Iterator[Callable[[str, 
 class _Part:
     """A part of the space whose parameters are drawn together.
 
-    What has been drawn counts among the bad trials for the draws after it, or lanes would crowd
-    where one fit believes most.
+    Points that have been drawn count as bad trials for the draws after them, or lanes would crowd
+    around the best point of one fit.
     """
 
     def __init__(
@@ -245,7 +242,7 @@ def _sample(mixture: Any, rng: np.random.RandomState, count: int) -> Points:
 
 
 class _Point:
-    """One point as it is drawn, name by name."""
+    """Draws one point, name by name."""
 
     def __init__(self, spare: RandomSampler, study: Study, parts: Mapping[str, _Part]) -> None:
         self._spare = spare

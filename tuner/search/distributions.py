@@ -1,4 +1,4 @@
-"""From the axes of a search space to Optuna's distributions."""
+"""Turns the axes of a search space into Optuna's distributions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from optuna.distributions import (
 )
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.space import known_axes, walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import known_axes, walk
 
 
 def to_distribution(axis: Dimension) -> BaseDistribution:
@@ -46,7 +46,7 @@ class Distributions:
 
         Args:
             params: The trial's parameters by name.
-            own_axes: Where its workload's own hyperparameters were searched.
+            own_axes: The axes of its workload's own hyperparameters.
         """
         known = self._known
         own = {name: to_distribution(axis) for name, axis in (own_axes or {}).items()}
@@ -61,7 +61,7 @@ def joint_space(spec: StudySpec) -> dict[str, BaseDistribution]:
     """Returns the distributions of a space in which every trial has the same parameters.
 
     Args:
-        spec: A resolved spec without conditions; what has a single value is left out.
+        spec: A resolved spec without conditions; axes of a single value are left out.
     """
     space: dict[str, BaseDistribution] = {}
 

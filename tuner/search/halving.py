@@ -1,8 +1,8 @@
 """Successive halving: at a few points of its life a trial must be among the best to go on.
 
-A trial's resource is the number of its evaluations. Whatever is judged is read off the
-evaluations themselves, so that it makes no difference which worker reported them, and a trial
-that was interrupted is judged as one that was not.
+A trial's resource is the number of its evaluations. Only these are judged, so that it makes no
+difference which worker reported them, and a trial that was interrupted is judged as one that was
+not.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial
 
-from tuner.search.median import LanePruner
+from tuner.search.lane_pruner import LanePruner
 from tuner.search.past import Past, number_of
 
 ETA = 3
-"""Of how many trials one goes on. Successive halving is least sensitive near e, and both papers
-use 3 or 4; with the usual ten evaluations 3 leaves two rungs, 4 only one."""
+"""The reduction factor: one of so many trials goes on. Successive halving is least sensitive near
+e, and both papers use 3 or 4; with the usual ten evaluations 3 leaves two rungs, 4 only one."""
 
 
 class AshaPruner(LanePruner):
-    """Asynchronous successive halving (Li et al., 2020), in the form that stops trials.
+    """Asynchronous successive halving, in the form that stops trials.
+
+    Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, algorithm 2.
 
     At a rung, a trial goes on if it is among the best n/eta of the n trials that have been
     evaluated as often, itself included, and nobody waits for others. Where fewer than eta trials
@@ -33,7 +35,7 @@ class AshaPruner(LanePruner):
 
     Args:
         evaluations: Evaluations of a full trial, at least 1.
-        eta: Of how many trials one goes on, at least 2.
+        eta: The reduction factor, at least 2: one of so many trials goes on.
     """
 
     def __init__(self, evaluations: int, eta: int = ETA) -> None:
@@ -44,7 +46,7 @@ class AshaPruner(LanePruner):
         self._reached: dict[tuple[int, int], list[float]] = defaultdict(list)
 
     def prune_lanes(self, past: Past, lanes: Sequence[FrozenTrial]) -> list[bool]:
-        """Tells which lanes should stop, which they may where they have just reached a rung."""
+        """Returns whether each lane should stop, as it may where it has just reached a rung."""
         self._learn(past)
         rung = max(len(lane.intermediate_values) for lane in lanes)
         if rung not in self._rungs:
@@ -88,15 +90,17 @@ class AshaPruner(LanePruner):
 
 
 class HyperbandPruner(AshaPruner):
-    """Hyperband (Li et al., 2018) with its brackets run side by side.
+    """Hyperband with its brackets run side by side.
 
-    Successive halving stops early what learns slowly. Hyperband hedges: a part of the trials, a
+    Li et al., "Hyperband: A Novel Bandit-Based Approach", JMLR 2018, algorithm 1.
+
+    Successive halving stops slow learners early. Hyperband hedges: a part of the trials, a
     bracket, is judged from the second rung on, a smaller part from the third, and the smallest
     not at all. A trial's number decides its bracket, and trials compete within theirs.
 
     Args:
         evaluations: Evaluations of a full trial, at least 1.
-        eta: Of how many trials one goes on, at least 2.
+        eta: The reduction factor, at least 2: one of so many trials goes on.
     """
 
     def __init__(self, evaluations: int, eta: int = ETA) -> None:
@@ -109,7 +113,7 @@ class HyperbandPruner(AshaPruner):
 
 
 def rungs(evaluations: int, eta: int = ETA) -> tuple[int, ...]:
-    """Returns after how many evaluations trials are judged.
+    """Returns the rungs: the numbers of evaluations after which trials are judged.
 
     They are the powers of eta from 1 on, as long as a trial that goes on has eta times as much to
     gain: a judgement near the end would save little and cost a result.
@@ -126,7 +130,7 @@ def rungs(evaluations: int, eta: int = ETA) -> tuple[int, ...]:
 
 
 def bracket_sizes(evaluations: int, eta: int = ETA) -> tuple[int, ...]:
-    """Returns how many trials a round of Hyperband starts in each bracket, the most pruned first.
+    """Returns the trials that a round of Hyperband starts in each bracket, the most pruned first.
 
     >>> bracket_sizes(81)
     (81, 34, 15, 8, 5)
@@ -147,13 +151,13 @@ def _interleave(sizes: tuple[int, ...]) -> list[int]:
 
 
 def _is_behind(cost: float, reached: list[float], eta: int) -> bool:
-    """Tells whether a cost, one of those at a rung in their order, is not among the least."""
+    """Tells whether a cost, one of the sorted costs at a rung, is not among the least."""
     goes_on = max(1, len(reached) // eta)
     return bisect.bisect_left(reached, cost) >= goes_on
 
 
 def _cost_at(trial: FrozenTrial, rung: int, sign: float) -> float | None:
-    """Returns how bad a trial was at a rung, or None if it did not get there."""
+    """Returns the cost of a trial at a rung, or None if it did not get there."""
     curve = [value for _, value in sorted(trial.intermediate_values.items())]
     if len(curve) < rung:
         diverged = trial.state.is_finished() and curve and math.isnan(curve[-1])

@@ -1,4 +1,4 @@
-"""The past of a study as Optuna's samplers and pruners want to see it, kept in memory.
+"""The past of a study as a study of Optuna's in memory, which samplers and pruners are asked with.
 
 Asking Optuna through the database costs dozens of statements a trial. Here the records that a
 worker reads anyway are mirrored into a study in memory, and Optuna is asked there.
@@ -16,18 +16,19 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.domain.garbage import uncollected
+from tuner.domain.samplers import sampler_row
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import RERUN_OF, Outcome, TrialRecord
+from tuner.domain.trials import CHOICES_OF_DEFAULTS, RERUN_OF, Outcome, TrialRecord
 from tuner.search import informative
 from tuner.search.distributions import Distributions
 from tuner.search.past import Past
 from tuner.search.tried import Tried
 
 SAMPLER_STATE = "sampler"
-"""The attribute of a trial under which the sampler that proposed it keeps what it must know."""
+"""The attribute of a trial under which the sampler that proposed it keeps its own state."""
 
-_ROOTS = ("optimizer", "schedule", "batch_size", "average")
-"""What a default has of the parameters that a sampler models."""
+_PICKLED = "cma:"
+"""The prefix of the keys under which Optuna's CMA-ES keeps pickles."""
 
 _LEARNED_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -48,19 +49,19 @@ class History:
         sampler: Optuna's sampler, if the history is to be asked for proposals.
 
     Attributes:
-        study: Every trial that has started, as a pruner of the user's is to see them.
-        past: The same, as the pruners of ours compare them.
-        distributions: Those of the search space.
-        asked: Where the sampler is asked: the trials that have the parameters it models, and
-            the questions that are open.
+        study: Every trial that has started, for pruners of the user's own.
+        past: The same trials, for tuner's own pruners.
+        distributions: The distributions of the search space.
+        asked: The study that the sampler is asked with: the trials that have the parameters it
+            models, and the questions that are open.
         tried: The configurations that have started.
         ended: The trials that were seen to train and then to end, for the sampler to be told.
-        version: Another number after each change in what has started or ended.
+        version: A number that changes whenever a trial starts or ends.
     """
 
     def __init__(self, spec: StudySpec, sampler: optuna.samplers.BaseSampler | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._spec = spec
+        self._grouped = sampler_row(spec.search.sampler).grouped
         self.distributions = Distributions(spec)
         self.past = Past(spec.study.direction)
         self._started = _Mirror(spec)
@@ -75,7 +76,7 @@ class History:
 
     @property
     def count(self) -> int:
-        """How many trials have started."""
+        """The number of trials that have started."""
         return len(self._started.ids)
 
     def add(self, records: Iterable[TrialRecord]) -> None:
@@ -93,20 +94,18 @@ class History:
         self.tried.add(record)
         self._started.add(record.number, trial)
         self.past.take_in(trial)
-        # A default has no parameters but its optimizer and schedule. TPE in groups takes it
-        # for what it is; other samplers would from then on model these two alone.
-        if not record.is_default or self._spec.search.sampler == "tpe":
-            own = (
-                self.to_frozen(_without_branches(record)) if record.is_default else copy.copy(trial)
-            )
+        # A default has no parameters but its optimizer and schedule. A sampler of groups models
+        # these as a group; others would from then on model these two alone.
+        if not record.is_default or self._grouped:
+            own = self.to_frozen(_without_bent(record)) if record.is_default else copy.copy(trial)
             ended = self._asked.add(record.number, own)
-            # What is run again was drawn by a person.
+            # A trial that is run again was chosen by a person, not by the sampler.
             if ended is not None and RERUN_OF not in record.attributes:
                 self.ended.append(ended)
 
     def forget_least(self) -> None:
         """Removes the least informative of very many trials from those that TPE learns from."""
-        if self._spec.search.sampler != "tpe":
+        if not self._grouped:
             return
         trials = self.asked.get_trials(deepcopy=False, states=_LEARNED_FROM)
         # Once some are forgotten, so are those that a worker who reads all at once would forget.
@@ -118,11 +117,11 @@ class History:
                     self.forget(trial)
 
     def notes_on(self, question: optuna.Trial) -> dict[str, Any]:
-        """Returns what the sampler has noted with a question."""
+        """Returns the notes that the sampler has left with a question."""
         return self._asked.storage.get_trial(question._trial_id).system_attrs  # noqa: SLF001
 
     def forget(self, question: optuna.Trial | FrozenTrial) -> None:
-        """Forgets a question: what came of it is, or will be, among the trials."""
+        """Forgets a question; the trial that came of it is, or will be, among the trials."""
         self._asked.storage.forget(question._trial_id)  # noqa: SLF001
 
     def to_frozen(self, record: TrialRecord) -> FrozenTrial:
@@ -150,39 +149,40 @@ class History:
         )
 
 
-def _without_branches(record: TrialRecord) -> TrialRecord:
-    """Returns a default without what a study file made of it.
+def _without_bent(record: TrialRecord) -> TrialRecord:
+    """Returns a default without the values that the study file has bent.
 
-    Few parameters of a group would part the group for TPE.
+    They are few parameters of a group, and would part the group for TPE.
     """
-    params = {name: value for name, value in record.proposal.params.items() if name in _ROOTS}
+    every = record.proposal.params
+    params = {name: every[name] for name in CHOICES_OF_DEFAULTS if name in every}
     proposal = replace(record.proposal, params=params)
     return replace(record, proposal=proposal, own_axes={})
 
 
 def _sampler_state(record: TrialRecord) -> dict[str, Any]:
-    """Returns what a sampler noted with a trial, without what Optuna's CMA-ES would unpickle."""
+    """Returns the notes of a sampler with a trial, without those that Optuna's CMA-ES unpickles."""
     state = record.attributes.get(SAMPLER_STATE)
     found = state if isinstance(state, dict) else {}
-    return {key: value for key, value in found.items() if not key.startswith("cma:")}
+    return {key: value for key, value in found.items() if not key.startswith(_PICKLED)}
 
 
 class AskedStudy(optuna.Study):
-    """A study in memory that its sampler may stop at any time.
+    """A study in memory that notes when its sampler stops it.
 
     Attributes:
-        stopped: Whether it has.
+        stopped: Whether its sampler has stopped it.
     """
 
     stopped = False
 
     def stop(self) -> None:
-        """Notes that the sampler is through with its space."""
+        """Notes that the sampler has nothing left to propose."""
         self.stopped = True
 
 
 class _Memory(optuna.storages.InMemoryStorage):
-    """A storage in memory, of one study, that takes trials as they are and can forget them."""
+    """An in-memory storage of one study, which takes trials over uncopied and can forget them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class _Memory(optuna.storages.InMemoryStorage):
         return trial_id
 
     def forget(self, trial_id: int) -> None:
-        """Has a trial as if it had never been."""
+        """Removes a trial."""
         self._kept.pop(trial_id, None)
 
     def get_all_trials(
@@ -238,10 +238,10 @@ class _Mirror:
         )
 
     def add(self, number: int, trial: FrozenTrial) -> FrozenTrial | None:
-        """Takes over a trial, or how it stands by now; returns it if it was seen to end.
+        """Takes over a trial, or its present state; returns it if it was seen to end.
 
         While a study is renamed, a trial can be lost that had been told of, and its number run
-        anew. What was learnt of the lost one stays.
+        anew. The lost one stays among those that are learnt from.
         """
         storage = self.storage
         known = self.ids.get(number)

@@ -1,4 +1,4 @@
-"""The trials that TPE learns from in a large study: those that tell it most.
+"""Chooses the trials that TPE learns from in a large study: those that tell it most.
 
 TPE parts the past in two. The best tenth, and of more than 250 trials never more than 25, tell
 where to look. All others tell where not to, by a density in which a trial weighs the less the
@@ -27,12 +27,12 @@ optimizer in equal parts, so that it is not forgotten of any how it did."""
 def choose(trials: Sequence[FrozenTrial], sign: float, limit: int) -> set[int]:
     """Returns the places of the trials to learn from in a list of those that are over.
 
-    What is chosen of those once chosen and of later ones is what would be chosen of all.
+    A choice among those once chosen and later ones is the same as a choice among all.
 
     Args:
         trials: Complete and pruned trials, by number.
-        sign: What values are multiplied with, so that the smaller is the better.
-        limit: How many are chosen at most, where there are fewer optimizers than a quarter of it.
+        sign: The factor, 1 or -1, that turns metrics into costs: the smaller, the better.
+        limit: The most trials to choose, where there are fewer optimizers than a quarter of it.
     """
     places = range(len(trials))
     chosen = set(heapq.nsmallest(limit // 4, places, key=lambda i: _badness(trials[i], sign)))
@@ -45,7 +45,7 @@ def choose(trials: Sequence[FrozenTrial], sign: float, limit: int) -> set[int]:
 
 
 def _badness(trial: FrozenTrial, sign: float) -> tuple[bool, float, float]:
-    """Returns what orders trials as Optuna's TPE does, the best first."""
+    """Returns a sort key that orders trials as Optuna's TPE does, the best first."""
     if trial.state is TrialState.COMPLETE:
         return (False, sign * (trial.value or 0.0), 0.0)
     if not trial.intermediate_values:

@@ -1,8 +1,7 @@
-"""Pruners that judge many trials at once: those of a cohort, which stand at the same evaluation."""
+"""The median pruner, which judges the trials of a cohort at the same evaluation all at once."""
 
 from __future__ import annotations
 
-import abc
 import math
 from array import array
 from collections import Counter, defaultdict
@@ -12,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.search.lane_pruner import LanePruner
 from tuner.search.past import Past
 
 STARTUP_TRIALS = 5
-"""Others that a trial is compared with, at least, before the median pruner stops it."""
+"""The least number of other trials that one is compared with before the median pruner stops it."""
 
 OWN_TRIALS = 2
 """Trials of an optimizer that the median lets through, its default one of them, before others stop.
@@ -23,23 +23,6 @@ OWN_TRIALS = 2
 An optimizer that learns slowly at first would otherwise be known by its default alone."""
 
 Costs = npt.NDArray[np.float64]
-
-
-class LanePruner(abc.ABC):
-    """A pruner that ranks the lanes of a cohort against each other and against the past.
-
-    A trial that trains alone is a cohort of one lane. A pruner serves one past, of which it learns
-    what has been added since it was last asked.
-    """
-
-    @abc.abstractmethod
-    def prune_lanes(self, past: Past, lanes: Sequence[FrozenTrial]) -> list[bool]:
-        """Tells which lanes should stop; what it says of those that are over means nothing.
-
-        Args:
-            past: The past; what it holds of the lanes themselves does not count.
-            lanes: All trials of the cohort; those with fewer evaluations than others are over.
-        """
 
 
 class MedianPruner(LanePruner):
@@ -61,20 +44,20 @@ class MedianPruner(LanePruner):
         self._costs: dict[int, array[float]] = defaultdict(lambda: array("d"))
 
     def prune_lanes(self, past: Past, lanes: Sequence[FrozenTrial]) -> list[bool]:
-        """Tells which lanes should stop."""
+        """Returns whether each lane should stop."""
         self._learn(past)
         progress = max(lane.last_step or 0 for lane in lanes)
         own = [t for t in past.ended_as(lanes) if t.state is TrialState.COMPLETE]
         through = self._through - Counter(trial.params["optimizer"] for trial in own)
-        present = _costs(lanes, progress, past.sign)
-        trains = ~np.isnan(present)
+        costs = _costs(lanes, progress, past.sign)
+        trains = ~np.isnan(costs)
         stops = np.full(len(lanes), fill_value=False)
         if progress >= self._first and through.total() + trains.sum() > STARTUP_TRIALS:
             complete = np.array(self._costs.get(progress, ()))
             for cost in _costs(own, progress, past.sign):
                 complete = np.delete(complete, np.flatnonzero(complete == cost)[:1])
             best = np.array([_least_cost(lane, past.sign) for lane in lanes])[trains]
-            bars = _medians_of_others(complete, present[trains])
+            bars = _medians_of_others(complete, costs[trains])
             optimizers = np.array([lane.params["optimizer"] for lane in lanes])[trains]
             stops[trains] = (best > bars) & (_places(best, optimizers, through) >= OWN_TRIALS)
         return [bool(stop) for stop in stops]
@@ -91,7 +74,7 @@ class MedianPruner(LanePruner):
 
 
 def _costs(trials: Sequence[FrozenTrial], progress: int, sign: float) -> Costs:
-    """Returns how bad trials were at a point of progress, NaN where they did not get there."""
+    """Returns the costs of trials at a point of progress, NaN where they did not get there."""
     return np.array([sign * t.intermediate_values.get(progress, math.nan) for t in trials])
 
 
@@ -110,7 +93,7 @@ def _medians_of_others(past: Costs, lanes: Costs) -> Costs:
 
 
 def _places(costs: Costs, optimizers: npt.NDArray[np.str_], through: Mapping[str, int]) -> Costs:
-    """Returns how many trials of each lane's optimizer are complete, or lanes before it."""
+    """Returns, for each lane, the trials of its optimizer that are complete or are better lanes."""
     return np.array(
         [
             through.get(name, 0) + (costs[optimizers == name] < cost).sum()

@@ -13,16 +13,16 @@ _KEPT = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Past:
-    """Trials that run, and those that are complete or pruned.
+    """The trials that run, and those that are complete or pruned.
 
     Args:
         direction: Whether a smaller or a larger metric is better.
 
     Attributes:
-        sign: What values are multiplied with, so that the smaller is the better.
-        ended: Those that are complete or pruned, in the order they were taken in. It only grows, so
-            that a pruner need only look at what has come since it last did.
-        running: Those that run, by number.
+        sign: The factor, 1 or -1, that turns metrics into costs: the smaller, the better.
+        ended: The trials that are complete or pruned, in the order they were taken in. It only
+            grows, so that a pruner need only look at those that were added since it last did.
+        running: The trials that run, by number.
     """
 
     def __init__(self, direction: Direction) -> None:
@@ -43,7 +43,7 @@ class Past:
             self._ended_as[number].append(trial)
 
     def ended_as(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-        """Returns what has ended under the numbers of some trials."""
+        """Returns the ended trials that have the numbers of some trials."""
         return [ended for trial in trials for ended in self._ended_as.get(number_of(trial), ())]
 
 

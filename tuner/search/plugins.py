@@ -9,13 +9,13 @@ from tuner.errors import SpecError
 
 
 def build_plugin(import_string: str, kind: type[Any], key: str, **arguments: Any) -> Any:
-    """Returns what a callable of the user's makes.
+    """Returns the sampler or pruner that a callable of the user's makes.
 
     Args:
-        import_string: Names the callable.
-        kind: What it is to return.
+        import_string: The import string of the callable.
+        kind: The class that it has to return an instance of.
         key: The key of the study file that names it.
-        **arguments: What it is called with.
+        **arguments: The arguments that it is called with.
 
     Raises:
         SpecError: If it cannot be imported or called, or returns something else.

@@ -1,4 +1,4 @@
-"""What to try next: the defaults of every optimizer first, then what the sampler thinks best."""
+"""Proposes trials: the default of every optimizer first, then the points that a sampler draws."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
-from tuner.domain.samplers import SAMPLERS
+from tuner.domain.samplers import SAMPLERS, sampler_row
+from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Decoder, Proposal, default_proposals, walk
+from tuner.domain.trials import Decoder, Proposal, default_proposals
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search.batches import BatchSampler, draw_evenly
 from tuner.search.distributions import to_distribution
@@ -26,10 +27,10 @@ _DRAWS = 20
 """Draws for each trial of a cohort, before a cohort is left smaller than it was asked for."""
 
 _REDRAWS = 5
-"""Draws in a row that have been tried, after which the sampler is not asked again."""
+"""Draws in a row of tried configurations, after which the sampler is not asked again."""
 
 _OWN_REDRAWS = 100
-"""As many of a sampler of the user's own, which nothing stands in for."""
+"""The same for a sampler of the user's own, which nothing stands in for."""
 
 
 class Proposer:
@@ -41,7 +42,7 @@ class Proposer:
 
     Attributes:
         spec: The study.
-        history: The past it learns from; whoever asks keeps it up to date.
+        history: The past it learns from; the caller keeps it up to date.
 
     Raises:
         SpecError: If the user's own sampler cannot be built.
@@ -50,6 +51,7 @@ class Proposer:
     def __init__(self, spec: StudySpec, seed: int) -> None:
         self.spec = spec
         self.history = History(spec, build_sampler(spec, seed))
+        self._sampler = sampler_row(spec.search.sampler)
         self._decoder = Decoder(spec)
         self._open: list[optuna.Trial] = []
         self._spare = optuna.samplers.RandomSampler(seed=seed % 2**32)
@@ -79,7 +81,7 @@ class Proposer:
         All have the fuse key of the first one drawn (see :class:`TrialConfig`).
 
         Args:
-            count: How many, at least 1.
+            count: The number of trials, at least 1.
 
         Returns:
             As many, or fewer where hardly any draw has that fuse key, or few are left to try.
@@ -125,14 +127,14 @@ class Proposer:
     ) -> FrozenTrial | None:
         """Returns a trial that is new, if there is one.
 
-        Where a sampler draws nothing else than what has been tried, points are drawn evenly, and
-        then the first that is left is taken. A sampler of the user's own is through.
+        Where a sampler draws only configurations that have been tried, points are drawn evenly, and
+        then the first that is left is taken. A sampler of the user's own is not stood in for.
         """
         study = self.history.asked
         is_over = study.stopped or self._exhausted_at == self.history.version
         if is_over or self._is_used_up:
             return None
-        own = self.spec.search.sampler not in SAMPLERS
+        own = self._sampler.own
         for trial in itertools.islice(drawn, _OWN_REDRAWS if own else _REDRAWS):
             if is_new(trial.params):
                 return trial
@@ -150,7 +152,7 @@ class Proposer:
         return self._remainder.is_empty and not self.history.tried.open_ended
 
     def _describe_end(self) -> str:
-        sampler = self.spec.search.sampler
+        sampler = self._sampler.name
         if self._is_used_up:
             count = self._remainder.count
             if count == 1:
@@ -168,7 +170,7 @@ class Proposer:
 
         Args:
             name: Its name.
-            axis: Where it is searched.
+            axis: The axis it is searched on.
         """
         if not self._open:
             self._ask()
@@ -179,8 +181,8 @@ class Proposer:
         while True:
             question = self._ask()
             proposal = Proposal(walk(self.spec, self._suggest))
-            # TPE notes its draw there, which the trial says anyway.
-            state = {} if self.spec.search.sampler == "tpe" else self.history.notes_on(question)
+            # TPE notes its draw there, which is the trial's parameters anyway.
+            state = {} if self._sampler.grouped else self.history.notes_on(question)
             yield self._template(proposal, state)
 
     def _draw_at_once(self, sampler: BatchSampler) -> Iterator[FrozenTrial]:
@@ -194,7 +196,7 @@ class Proposer:
 
     def _close(self) -> None:
         # A trial enters the history when it comes back from the database; these were only
-        # questions, of which samplers are to see no more.
+        # questions, which samplers must not take for trials any longer.
         for question in self._open:
             self.history.forget(question)
         self._open = []
@@ -203,7 +205,7 @@ class Proposer:
         """Tells a sampler of the user's own which trials have ended, as Optuna would."""
         ended, self.history.ended = self.history.ended, []
         study = self.history.asked
-        for trial in ended if self.spec.search.sampler not in SAMPLERS else ():
+        for trial in ended if self._sampler.own else ():
             with self._explained():
                 study.sampler.after_trial(study, trial, trial.state, trial.values)
 
@@ -213,15 +215,14 @@ class Proposer:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Says of what a sampler of the user's own raises that it is theirs."""
-        sampler = self.spec.search.sampler
+        """Turns an error of a sampler of the user's own into one that names it."""
         try:
             yield
         except Exception as error:
-            if sampler in SAMPLERS:
+            if not self._sampler.own:
                 raise
             raise SpecError(
-                f"search.sampler = {sampler!r} raised {type(error).__name__}: {error}. "
+                f"search.sampler = {self._sampler.name!r} raised {type(error).__name__}: {error}. "
                 "Mend it, or take one of " + ", ".join(SAMPLERS) + "."
             ) from error
 
@@ -231,8 +232,8 @@ class Proposer:
         """Returns a proposal as a trial to start; its torch-form values go along as an attribute.
 
         Args:
-            proposal: Where the trial lies.
-            sampler_state: What the sampler wants to find with the trial later, as JSON can hold it.
+            proposal: The trial's point in the search space.
+            sampler_state: The notes that the sampler reads with the trial later, plain as in JSON.
         """
         attributes: dict[str, object] = {"config": self._decoder.decode(proposal).to_json()}
         if proposal.preset is not None:

@@ -1,4 +1,4 @@
-"""What to stop: a trial that is behind the others at the same point."""
+"""Prunes trials that are behind the others at the same point."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import optuna
 
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import as_numbers, split_steps
+from tuner.domain.samplers import pruner_row
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Decoder, Outcome, TrialRecord, steps_at
 from tuner.search.halving import AshaPruner, HyperbandPruner
 from tuner.search.history import History
-from tuner.search.median import LanePruner, MedianPruner
+from tuner.search.lane_pruner import LanePruner
+from tuner.search.median import MedianPruner
 from tuner.search.plugins import build_plugin
 
 
@@ -21,12 +23,12 @@ class Pruner:
     """Judges running trials against a study's history.
 
     A trial of an optimizer's defaults is never stopped, so that the gap between default and
-    tuned is known for every optimizer. Nobody is stopped while the learning rate only warms up,
-    or the optimizer finds out by itself how fast it may go.
+    tuned is known for every optimizer. No trial is stopped while its learning rate warms up, or
+    while its optimizer finds out by itself how fast it may go.
 
     Args:
         spec: The resolved spec.
-        history: The past; whoever asks keeps it up to date.
+        history: The past of the study; the caller keeps it up to date.
 
     Raises:
         SpecError: If the user's own pruner cannot be built.
@@ -81,7 +83,7 @@ class Pruner:
             behind = self._pruner.prune_lanes(self._history.past, trials)
             return [may and stops for may, stops in zip(judged, behind, strict=True)]
         if len(records) > 1:
-            # One of the user's looks for the other lanes among the study's running trials.
+            # A pruner of the user's own looks for other lanes among the study's running trials.
             self._history.add(record for record in records if record.outcome is Outcome.RUNNING)
         study, to_frozen = self._history.study, self._history.to_frozen
         return [
@@ -99,7 +101,7 @@ class Pruner:
 
 
 def _stand(record: TrialRecord, evaluations: Mapping[int, float], present: int) -> TrialRecord:
-    """Returns how a lane stands where its cohort has come to a point of progress."""
+    """Returns the record of a lane as it is once its cohort has come to a point of progress."""
     over = record.outcome if record.outcome is Outcome.DIVERGED else Outcome.PRUNED
     outcome = Outcome.RUNNING if present in evaluations else over
     return dataclasses.replace(record, outcome=outcome, evaluations=evaluations)
@@ -116,7 +118,7 @@ def build_pruner(spec: StudySpec) -> LanePruner | optuna.pruners.BasePruner:
         case "none":
             return optuna.pruners.NopPruner()
         case "median":
-            # Nobody is judged at the first evaluation.
+            # No trial is judged at the first evaluation.
             steps = spec.budget.steps
             first = 1 if steps is None else -(-steps // evaluations)
             return MedianPruner(first + 1)
@@ -132,8 +134,5 @@ def build_pruner(spec: StudySpec) -> LanePruner | optuna.pruners.BasePruner:
 
 
 def needs_running(spec: StudySpec) -> bool:
-    """Tells whether the pruner looks at evaluations of trials that still run elsewhere.
-
-    Successive halving does; the median is that of complete trials. The user's own may.
-    """
-    return spec.search.pruner not in ("median", "none")
+    """Tells whether the study's pruner looks at evaluations of trials that still run elsewhere."""
+    return pruner_row(spec.search.pruner).needs_running

@@ -1,9 +1,9 @@
-"""Which point to try: Optuna's samplers, and what they need to work over records of the past.
+"""The samplers that draw the points to try: Optuna's, and tuner's own over records of the past.
 
 The Gaussian process, CMA-ES and the Sobol sequence model the parameters that every trial has, so
-they are told the space instead of guessing it from the past. What a sampler must remember of a
-trial it keeps in the trial's attributes, which come back with the records: any worker, after any
-interruption, sees the same.
+they are told the space instead of guessing it from the past. The state of a sampler lies in the
+attributes of its trials, which come back with the records: any worker, after any interruption,
+sees the same.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def build_sampler(spec: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
 
     Raises:
         SpecError: If the user's own sampler cannot be built, or is Optuna's CMA-ES, which unpickles
-            what a database holds.
+            values of the database.
     """
     seed %= 2**32
     match spec.search.sampler:
@@ -165,7 +165,9 @@ class GaussianProcessSampler(JointSampler):
 
 
 class CmaEsSampler(JointSampler):
-    """CMA-ES: a normal distribution that moves to the better half of what it drew.
+    """CMA-ES: a normal distribution that moves to the better half of its draws.
+
+    Hansen, "The CMA Evolution Strategy: A Tutorial", 2016, by the package cmaes.
 
     A trial carries the generation it was drawn in. The distribution is worked out anew from all
     trials each time, generation after generation, which takes milliseconds and needs no state
@@ -205,7 +207,7 @@ class CmaEsSampler(JointSampler):
 
 
 def ranks(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[float]:
-    """Returns each trial's place among finished ones, from 0, the best; level ones share theirs.
+    """Returns the rank of each finished trial, from 0 for the best; equal trials share theirs.
 
     Complete trials come first, then pruned ones, those that got further before the others, then
     diverged ones.
@@ -220,10 +222,10 @@ def ranks(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[floa
 
 
 def capped_costs(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[float]:
-    """Returns each finished trial's value, the smaller the better, cut off where it is just bad.
+    """Returns each finished trial's value, the smaller the better, up to a largest cost.
 
-    What lies further behind the median than twice the best lies before it, and what diverged,
-    costs that much and no more: one loss of 1e6 would make all others look alike.
+    The largest cost is as far behind the median as twice the best lies before it. Diverged trials
+    have it too. Without it, one loss of 1e6 would make all others look alike.
     """
     sign = 1.0 if direction is StudyDirection.MINIMIZE else -1.0
     values = [sign * t.value for t in trials if t.value is not None and not _has_diverged(t)]

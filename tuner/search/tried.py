@@ -1,4 +1,4 @@
-"""What a study has tried, so that nothing is tried twice, and what is left of a space that ends."""
+"""The configurations that a study has tried, so that none is tried twice, and those left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tuner.domain.trials import Decoder, Proposal, TrialRecord, default_proposal
 
 
 def key_of(params: Mapping[str, Value]) -> Hashable:
-    """Returns what tells one point of a search space from another."""
+    """Returns a key that equal points of a search space share."""
     return frozenset(params.items())
 
 
@@ -52,11 +52,11 @@ class Tried:
 
 
 class Remainder:
-    """What is left of a search space that can be counted.
+    """The points left of a search space that can be counted.
 
     Args:
         spec: The resolved spec.
-        tried: What has been tried; it only grows.
+        tried: The configurations that have been tried; it only grows.
 
     Attributes:
         endless: Whether the space was seen to hold a real range.
@@ -81,7 +81,7 @@ class Remainder:
         """Returns a point that has not been tried, or None if there is none, or no end of them.
 
         Args:
-            fits: Tells whether a point is wanted.
+            fits: Returns whether a point is wanted.
         """
         for _ in range(len(self._seen)):
             point = self._seen[0]

@@ -1,4 +1,4 @@
-"""Points of a search space as points of the unit cube, where samplers that know geometry work."""
+"""Maps points of a search space to the unit cube, in which CMA-ES and Sobol sequences draw."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class UnitCube:
         self._space = dict(space)
 
     def to_point(self, params: Mapping[str, Any]) -> Vector:
-        """Returns where parameters lie in the cube."""
+        """Returns the point of the cube that stands for parameters."""
         return np.array([_to_unit(axis, params[name]) for name, axis in self._space.items()])
 
     def to_params(self, point: Vector) -> dict[str, Any]:
-        """Returns the parameters at a point of the cube."""
+        """Returns the parameters that a point of the cube stands for."""
         return {
             name: _from_unit(axis, float(coordinate))
             for (name, axis), coordinate in zip(self._space.items(), point, strict=True)
@@ -63,7 +63,7 @@ def _from_unit(axis: BaseDistribution, coordinate: float) -> Any:
 
 
 def _edges(axis: BaseDistribution) -> tuple[float, float, bool]:
-    """Returns an axis's ends as they are stretched; a whole number reaches half a step around."""
+    """Returns low, high and whether these are logarithms; whole numbers reach half a step out."""
     if not isinstance(axis, FloatDistribution | IntDistribution):
         raise TypeError(f"{axis} is no range")
     margin = 0.5 if isinstance(axis, IntDistribution) else 0.0

@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
+from tuner.domain.budget import Budget
 from tuner.domain.points import count_configurations
 from tuner.domain.printable import cut
-from tuner.domain.spec import Budget, StudySpec
+from tuner.domain.spec import StudySpec
 from tuner.domain.trials import bent_defaults, default_proposals
 from tuner.errors import NotFoundError, SpecError
 from tuner.report.tables import duration

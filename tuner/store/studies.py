@@ -17,9 +17,10 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 
+from tuner.domain.budget import Budget
 from tuner.domain.lengths import FULL, RECORDED, length_of, ranked_length
 from tuner.domain.names import suggest
-from tuner.domain.spec import Budget, StudySpec
+from tuner.domain.spec import StudySpec
 from tuner.domain.states import Activity, StudyState
 from tuner.domain.study_file import parse_spec
 from tuner.errors import NotFoundError, SpecError, StorageError

@@ -20,8 +20,9 @@ from optuna.trial import TrialState
 from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.garbage import uncollected
 from tuner.domain.names import is_keepable
+from tuner.domain.space import known_axes
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, Proposal, TrialRecord, known_axes
+from tuner.domain.trials import Outcome, Proposal, TrialRecord
 from tuner.store.damage import UNREADABLE, Damaged, parse_value, warn_of_damage
 from tuner.store.optuna import tables as ot
 from tuner.store.soundness import find_fault, is_count, is_number, is_sound

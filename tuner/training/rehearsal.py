@@ -147,7 +147,7 @@ def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> TrainingL
 def _is_demanding(row: OptimizerRow) -> bool:
     """Tells whether an optimizer needs closures, parameters of a kind, a length or a package."""
     needs = (row.closure, row.takes != "all", row.length_argument is not None)
-    return any(needs) or not row.target.startswith("torch.")
+    return any(needs) or row.package != "torch"
 
 
 def _explained(spec: StudySpec, load: Callable[[], TrainingLoop]) -> TrainingLoop:

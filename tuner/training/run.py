@@ -8,8 +8,9 @@ from typing import Any, overload
 import torch
 from torch import nn
 
+from tuner.domain.budget import Budget
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.spec import Budget, StudySpec
+from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule

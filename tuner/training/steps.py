@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tuner.domain.spec import Budget
+from tuner.domain.budget import Budget
 from tuner.domain.train import FULL, BatchSize
 from tuner.errors import SpecError
 

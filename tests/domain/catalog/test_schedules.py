@@ -72,7 +72,7 @@ class TestEverySchedule:
         self, row: ScheduleRow, data: st.DataObject, steps: int
     ):
         values = data.draw(settings_of(row)) | {"warmup": 0.0}
-        top = max(row.shape(as_numbers(values), x / 1000) for x in range(1000))
+        top = max(row.formula(as_numbers(values), x / 1000) for x in range(1000))
         assert top == pytest.approx(1.0, abs=1e-3)
 
     @quickly
@@ -108,8 +108,11 @@ class TestEverySchedule:
         values = data.draw(settings_of(row))
         factor, momentum = row.factor(values, 400), row.momentum(values, 400)
         warm = split_steps(as_numbers(values), 400)[0]
+        peak = warm + float(values.get("pct_start", 0.0)) * (400 - warm)
         for step in range(warm, 400 if momentum else 0):
             assert momentum is not None
+            if step < peak < step + 1:
+                continue  # both turn within this step
             rise = factor(step + 1) - factor(step)
             assert rise * (momentum(step + 1) - momentum(step)) <= 0
 
@@ -135,7 +138,7 @@ class TestEveryScheduleWithWarmup:
         self, row: ScheduleRow, data: st.DataObject, steps: int, warmup: float
     ):
         values = data.draw(settings_of(row)) | {"warmup": warmup}
-        factor, start = row.factor(values, steps), row.shape(as_numbers(values), 0.0)
+        factor, start = row.factor(values, steps), row.formula(as_numbers(values), 0.0)
         warm = round(warmup * steps)
         rising = [factor(step) for step in range(warm)]
         assert rising == pytest.approx([start * (step + 1) / warm for step in range(warm)])
@@ -166,7 +169,7 @@ class TestEveryDecay:
 def test_its_shape_has_no_jumps(row: ScheduleRow, data: st.DataObject):
     values = as_numbers(data.draw(settings_of(row)))
     fine = 2000
-    course = [row.shape(values, x / fine) for x in range(fine)]
+    course = [row.formula(values, x / fine) for x in range(fine)]
     jumps = [abs(after - before) for before, after in itertools.pairwise(course)]
     # A root falls steeply at its very end, where 1 - x is the last piece.
     assert max(jumps) <= math.sqrt(1 / fine) + 1e-12

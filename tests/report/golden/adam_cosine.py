@@ -21,7 +21,7 @@ SCHEDULE = {
 }
 
 
-def cosine_shape(values: dict[str, float], x: float) -> float:
+def cosine_factor(values: dict[str, float], x: float) -> float:
     """Returns half a cosine wave from 1 to final_ratio."""
     final = values["final_ratio"]
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * x))
@@ -31,7 +31,7 @@ def lr_factor(step):
     """Returns what the learning rate is multiplied with."""
     if step < 4:
         return (step + 1) / 4
-    return cosine_shape(SCHEDULE, min(1.0, (step - 4) / 36))
+    return cosine_factor(SCHEDULE, min(1.0, (step - 4) / 36))
 
 
 def build_schedule(optimizer):

@@ -23,14 +23,14 @@ def build_optimizer(model):
 SCHEDULE = {}
 
 
-def constant_shape(values: dict[str, float], x: float) -> float:
+def constant_factor(values: dict[str, float], x: float) -> float:
     """Returns 1."""
     return 1.0
 
 
 def lr_factor(step):
     """Returns what the learning rate is multiplied with."""
-    return constant_shape(SCHEDULE, min(1.0, step / 40))
+    return constant_factor(SCHEDULE, min(1.0, step / 40))
 
 
 def build_schedule(optimizer):

@@ -67,7 +67,7 @@ SCHEDULE = {
 }
 
 
-def cosine_shape(values: dict[str, float], x: float) -> float:
+def cosine_factor(values: dict[str, float], x: float) -> float:
     """Returns half a cosine wave from 1 to final_ratio."""
     final = values["final_ratio"]
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * x))
@@ -75,7 +75,7 @@ def cosine_shape(values: dict[str, float], x: float) -> float:
 
 def lr_factor(step):
     """Returns what the learning rate is multiplied with."""
-    return cosine_shape(SCHEDULE, min(1.0, step / 40))
+    return cosine_factor(SCHEDULE, min(1.0, step / 40))
 
 
 def build_schedule(optimizer):

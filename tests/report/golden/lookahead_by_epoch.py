@@ -22,7 +22,7 @@ SCHEDULE = {
 }
 
 
-def linear_shape(values: dict[str, float], x: float) -> float:
+def linear_factor(values: dict[str, float], x: float) -> float:
     """Returns a straight line from 1 to final_ratio."""
     return 1 - x * (1 - values["final_ratio"])
 
@@ -31,7 +31,7 @@ def lr_factor(epoch):
     """Returns what the learning rate is multiplied with."""
     if epoch < 3:
         return (epoch + 1) / 3
-    return linear_shape(SCHEDULE, min(1.0, (epoch - 3) / 3))
+    return linear_factor(SCHEDULE, min(1.0, (epoch - 3) / 3))
 
 
 def build_schedule(optimizer):

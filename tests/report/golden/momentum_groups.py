@@ -67,7 +67,7 @@ SCHEDULE = {
 }
 
 
-def step_shape(values: dict[str, float], x: float) -> float:
+def step_factor(values: dict[str, float], x: float) -> float:
     """Returns gamma to the number of periods that have passed."""
     # The small addition keeps a boundary such as 3 * 0.2 from falling one step late.
     return values["gamma"] ** math.floor(x / values["period"] + 1e-9)
@@ -75,7 +75,7 @@ def step_shape(values: dict[str, float], x: float) -> float:
 
 def lr_factor(step):
     """Returns what the learning rate is multiplied with."""
-    return step_shape(SCHEDULE, min(1.0, step / 40))
+    return step_factor(SCHEDULE, min(1.0, step / 40))
 
 
 def build_schedule(optimizer):

@@ -43,7 +43,7 @@ SCHEDULE = {
 }
 
 
-def cosine_restarts_shape(values: dict[str, float], x: float) -> float:
+def cosine_restarts_factor(values: dict[str, float], x: float) -> float:
     """Returns cosine waves from 1 to final_ratio, each T_mult times as long as the one before."""
     cycles = int(values["cycles"])
     # Counted in lengths of the last cycle, the longest, which no number of cycles overflows.
@@ -58,7 +58,7 @@ def cosine_restarts_shape(values: dict[str, float], x: float) -> float:
 
 def lr_factor(step):
     """Returns what the learning rate is multiplied with."""
-    return cosine_restarts_shape(SCHEDULE, min(1.0, step / 40))
+    return cosine_restarts_factor(SCHEDULE, min(1.0, step / 40))
 
 
 def build_schedule(optimizer):

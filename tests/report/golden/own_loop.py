@@ -32,7 +32,7 @@ SCHEDULE = {
 }
 
 
-def one_cycle_shape(values: dict[str, float], x: float) -> float:
+def one_cycle_factor(values: dict[str, float], x: float) -> float:
     """Returns half a cosine wave from 1 / div_factor up to 1, and one down to almost nothing."""
     start, peak = 1 / values["div_factor"], values["pct_start"]
     if x < peak:
@@ -43,7 +43,7 @@ def one_cycle_shape(values: dict[str, float], x: float) -> float:
 
 def lr_factor(step):
     """Returns what the learning rate is multiplied with."""
-    return one_cycle_shape(SCHEDULE, min(1.0, step / 60))
+    return one_cycle_factor(SCHEDULE, min(1.0, step / 60))
 
 
 def one_cycle_momentum(values: dict[str, float], x: float) -> float:

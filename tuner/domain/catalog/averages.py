@@ -1,4 +1,4 @@
-"""The catalog's averages: what a trial may be evaluated by instead of its last weights."""
+"""The catalog's averages of weights, which a trial may be evaluated by instead of its last."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from dataclasses import dataclass
 
 from tuner.domain.catalog.calls import Call
 from tuner.domain.catalog.dimensions import Float, Int, Value
-from tuner.domain.catalog.hyperparameters import BELOW_ONE, COUNT, MAIN, Hyperparameter
+from tuner.domain.catalog.hyperparameters import BELOW_ONE, COUNT, MAIN, Hyperparameter, below_one
 
 NO_AVERAGE = "none"
-"""The row of a trial that is evaluated by its last weights."""
+"""The name of the row of trials that are evaluated by their last weights."""
 
 
 @dataclass(frozen=True)
 class AverageRow:
-    """One way to average a trial's weights: what it is and how it is searched.
+    """One way to average a trial's weights: its rule and reference, and its search space.
 
     Attributes:
         name: Its name in study files.
         summary: One sentence on when to use it.
         equation: Its update, w being the weights and n the updates before.
         reference: Where it was published.
-        hyperparameters: Its knobs: ``start``, the fraction of a full trial after which it begins,
-            ``interval``, the steps from one update to the next, and what its update takes.
-        target: Import path of what makes its update, a function of lists of tensors; None where
-            nothing is averaged.
+        hyperparameters: Its hyperparameters: ``start``, the fraction of a full trial after which
+            it begins, ``interval``, the steps from one update to the next, and the arguments of
+            its update.
+        target: Import path of a function that returns its update, a function of lists of tensors;
+            None where nothing is averaged.
     """
 
     name: str
@@ -37,22 +38,22 @@ class AverageRow:
 
     def decode(self, point: dict[str, Value]) -> dict[str, Value]:
         """Returns every hyperparameter, defaults filled in."""
-        return {knob.name: knob.decode(point) for knob in self.hyperparameters}
+        return {one.name: one.decode(point) for one in self.hyperparameters}
 
     def call(self, values: dict[str, Value]) -> Call | None:
-        """Returns the constructor of its update, or None where nothing is averaged.
+        """Returns the call that makes its update, or None where nothing is averaged.
 
         >>> AVERAGES["ema"].call({"start": 0.5, "interval": 1, "decay": 0.9}).arguments
         {'decay': 0.9}
         """
         if self.target is None:
             return None
-        times = ("start", "interval")
-        return Call(self.target, {key: v for key, v in values.items() if key not in times})
+        given = [one.name for one in self.hyperparameters if one.owner == "call"]
+        return Call(self.target, {name: values[name] for name in given if name in values})
 
 
 def start_step(values: dict[str, Value], total_steps: int) -> int:
-    """Returns after how many steps of a full trial an average takes the weights in first.
+    """Returns the steps of a full trial after which an average first takes the weights in.
 
     >>> start_step({"start": 0.75}, 10)
     8
@@ -62,10 +63,12 @@ def start_step(values: dict[str, Value], total_steps: int) -> int:
 
 def _start(default: float, low: float, high: float, source: str) -> Hyperparameter:
     axis = Float(low=low, high=high)
-    return Hyperparameter("start", default, axis, source, MAIN, bounds=BELOW_ONE)
+    return Hyperparameter("start", default, axis, source, MAIN, bounds=BELOW_ONE, owner="loop")
 
 
-_INTERVAL = Hyperparameter("interval", 1, Int(low=1, high=100, log=True), "J", MAIN, bounds=COUNT)
+_INTERVAL = Hyperparameter(
+    "interval", 1, Int(low=1, high=100, log=True), "J", MAIN, bounds=COUNT, owner="loop"
+)
 
 AVERAGES: dict[str, AverageRow] = {
     row.name: row
@@ -80,15 +83,7 @@ AVERAGES: dict[str, AverageRow] = {
             (
                 _start(0.0, 0.0, 0.8, "J"),
                 _INTERVAL,
-                Hyperparameter(
-                    "decay",
-                    0.999,
-                    Float(low=1e-4, high=0.1, log=True),
-                    "J; default torch",
-                    MAIN,
-                    bounds=BELOW_ONE,
-                    complement=True,
-                ),
+                below_one("decay", 0.999, 1e-4, 0.1, "J; default torch", MAIN),
             ),
             "torch.optim.swa_utils.get_ema_multi_avg_fn",
         ),

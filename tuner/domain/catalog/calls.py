@@ -1,8 +1,7 @@
-"""A constructor call as data, so that what trains and what is exported cannot differ."""
+"""Constructor calls as data, from which both training and the exported code are made."""
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ OTHERS: dict[Parameters, Parameters] = {
     "matrices": "others",
     "sparse": "dense",
 }
-"""What the rest of a model's parameters is called, by the part an optimizer takes."""
+"""The name of the rest of a model's parameters, by the part that an optimizer takes."""
 
 
 @dataclass(frozen=True)
@@ -21,34 +20,52 @@ class Call:
     """One constructor and its keyword arguments.
 
     Attributes:
-        target: Import path of the class, such as ``torch.optim.SGD``.
+        target: Import path of the class or function, such as ``torch.optim.SGD``.
         arguments: Its keyword arguments, without the parameters to optimize.
         parameters: Which parameters of a model it takes: all; matrices of hidden layers
             (``hidden``) or the rest (``outer``); those with two dimensions (``matrices``) or the
             rest (``others``); those whose gradients are sparse (``sparse``) or the rest
             (``dense``).
         wrapper: A constructor whose first argument is the optimizer, or None.
+        rate: The argument that schedules and the multipliers of groups scale.
     """
 
     target: str
     arguments: dict[str, Any]
     parameters: Parameters = "all"
     wrapper: Call | None = None
+    rate: str = "lr"
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The import paths of all its classes, the innermost first."""
         return (self.target, *(self.wrapper.targets if self.wrapper else ()))
 
+    @property
+    def package(self) -> str:
+        """The package that must be installed for it, such as ``torch``."""
+        return package_of(self.target)
 
-def rate_key(settings: Container[str]) -> str:
-    """Returns what schedules and the multipliers of groups scale: ``lr``, or the factor on one.
+    @property
+    def class_name(self) -> str:
+        """The name of its class, such as ``SGD``."""
+        return split_target(self.target)[1]
 
-    Args:
-        settings: A parameter group, or the arguments of an optimizer.
 
-    >>> rate_key({"lr": 0.1}), rate_key({"lr": 0.1, "lr_factor": 1.0})
-    ('lr', 'lr_factor')
+def split_target(target: str) -> tuple[str, str]:
+    """Returns the module and the name in it of an import path.
+
+    >>> split_target("torch.optim.SGD")
+    ('torch.optim', 'SGD')
     """
-    # An optimizer that has a factor tunes its lr itself.
-    return "lr_factor" if "lr_factor" in settings else "lr"
+    module, _, name = target.rpartition(".")
+    return module, name
+
+
+def package_of(target: str) -> str:
+    """Returns the package that an import path begins with.
+
+    >>> package_of("torch.optim.SGD")
+    'torch'
+    """
+    return target.partition(".")[0]

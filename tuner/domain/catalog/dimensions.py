@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 Value = bool | int | float | str
-"""What a hyperparameter can be; a fraction, a count, a switch or a name."""
+"""The types of a hyperparameter's value: a switch, a count, a real number or a name."""
 
 
 def _check_finite(value: float) -> float:
@@ -31,7 +31,7 @@ Finite = Annotated[float, AfterValidator(_check_finite)]
 
 
 class Frozen(BaseModel):
-    """A validated object that cannot change and knows no key it was not told of."""
+    """A validated object that cannot change and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -87,7 +87,7 @@ def _allow_none(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 
 
 Option = Annotated[Value, WrapValidator(_allow_none)]
-"""A choice. No study file can write None, but a training loop may offer it among its own."""
+"""One of the choices. A study file cannot write None, but a training loop may offer it."""
 
 
 class Choice(Frozen):

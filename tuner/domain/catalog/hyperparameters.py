@@ -1,17 +1,21 @@
-"""One hyperparameter: how torch spells it, what its default is, and how it is searched."""
+"""One hyperparameter: its name in torch, its default, and how it is searched."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 
 LR, MAIN, FINE = 1, 2, 3
-"""Breadth of a search: the learning rate alone, the usual few, or everything."""
+"""Breadths of a search: the learning rate alone, the usual few, or all hyperparameters."""
 
 ASKED = 4
-"""The breadth of what is searched only where a study file asks for it."""
+"""The breadth of a hyperparameter that is searched only where a study file asks for it."""
+
+Owner = Literal["call", "helper", "wrapper", "parameters", "loop"]
+"""The receivers of a hyperparameter; see :attr:`Hyperparameter.owner`."""
 
 _COMPLEMENT = "one_minus_"
 _SWITCH = "use_"
@@ -36,7 +40,7 @@ class LogNormalPrior:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Which values mean anything at all, whatever range is searched.
+    """The values that a hyperparameter may have at all, whatever range is searched.
 
     Attributes:
         low: Smallest value.
@@ -75,18 +79,25 @@ POSITIVE_FRACTION = Bounds(0, 1, open_low=True)
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """One knob of an optimizer or a schedule.
+    """One hyperparameter of an optimizer, a schedule or an average.
 
     Attributes:
-        name: Its name, as torch spells it (``betas`` as ``beta1`` and ``beta2``).
-        default: What torch uses when nobody says otherwise.
-        dimension: Where it is searched, in the form that is searched (see ``complement``).
-        source: Where the range comes from.
+        name: Its name in study files: torch's, with ``betas`` as ``beta1`` and ``beta2``.
+        default: The value that torch gives it by default.
+        dimension: The axis it is searched on, in the form that is searched (see ``complement``).
+        source: The publication that the range comes from, abbreviated, or J for our judgement.
         breadth: The smallest breadth of search that includes it.
         complement: Whether ``1 - value`` is searched instead of the value.
         switch: Whether "off", a value of zero, is a choice of its own.
         prior: A belief about good values, for samplers that use one.
-        bounds: Which values mean anything.
+        bounds: The values that it may have.
+        argument: The constructor's argument that takes it; None for the argument of its name.
+        place: Its index in that argument, where the argument is a tuple; None where it is not.
+        owner: Its receiver: the row's own constructor ``call``, that of the ``helper`` beside an
+            optimizer or of the ``wrapper`` around it; or no constructor: it chooses the
+            ``parameters`` that an optimizer takes, or the training ``loop`` goes by it.
+        is_momentum: Whether it is the momentum, which schedules cycle and a warmup raises: the
+            argument of that name, or Adam's first beta.
     """
 
     name: str
@@ -98,6 +109,10 @@ class Hyperparameter:
     switch: bool = False
     prior: LogNormalPrior | None = None
     bounds: Bounds = ANYTHING
+    argument: str | None = None
+    place: int | None = None
+    owner: Owner = "call"
+    is_momentum: bool = False
 
     @property
     def search_name(self) -> str:
@@ -111,8 +126,13 @@ class Hyperparameter:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys under which a study file may set it."""
+        """The keys under which a study file may set its value."""
         return (self.name, self.search_name) if self.complement else (self.name,)
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        """The names that an axis of it may have: its switch, which is drawn first, and its keys."""
+        return (self.switch_name, *self.keys)
 
     def axes(self, breadth: int) -> dict[str, Dimension]:
         """Returns the axes it adds to a search of this breadth, by the name searched."""
@@ -136,6 +156,12 @@ class Hyperparameter:
         if self.complement and self.search_name in point:
             return 1.0 - float(point[self.search_name])
         return point.get(self.name, self.default)
+
+    def encode(self, key: str, value: Value) -> Value:
+        """Returns a value in torch's form as one of :attr:`keys` has it searched."""
+        if self.complement and key == self.search_name:
+            return 1.0 - float(value)
+        return value
 
     def fit(self, key: str, axis: Dimension) -> Dimension:
         """Returns an axis set by a user, with whole numbers read as real ones where they are.
@@ -221,3 +247,102 @@ def _real(value: Value) -> float:
         return float(value)
     except OverflowError:
         raise ValueError("a number is too large") from None
+
+
+# Hyperparameters that many optimizers have, each with its own default, range and source.
+
+
+def log_range(low: float, high: float) -> Float:
+    """Returns an axis that is searched by the logarithm of its values."""
+    return Float(low=low, high=high, log=True)
+
+
+def rate(
+    default: float,
+    low: float,
+    high: float,
+    source: str = "J",
+    prior: LogNormalPrior | None = None,
+) -> Hyperparameter:
+    """Returns a learning rate, which every search includes."""
+    return Hyperparameter(
+        "lr", default, log_range(low, high), source, LR, bounds=POSITIVE, prior=prior
+    )
+
+
+def below_one(
+    name: str,
+    default: float,
+    low: float,
+    high: float,
+    source: str,
+    breadth: int,
+    *,
+    bounds: Bounds = BELOW_ONE,
+) -> Hyperparameter:
+    """Returns a number near 1 whose distance from 1 is searched, such as a decay rate.
+
+    Args:
+        name: Its name.
+        default: Its default, in [0, 1).
+        low: Its smallest distance from 1.
+        high: Its largest distance from 1.
+        source: The publication that the range comes from, abbreviated.
+        breadth: The smallest breadth of search that includes it.
+        bounds: The values that it may have.
+    """
+    axis = log_range(low, high)
+    return Hyperparameter(name, default, axis, source, breadth, bounds=bounds, complement=True)
+
+
+def momentum(
+    default: float, low: float, high: float, source: str = "J", *, bounds: Bounds = BETWEEN
+) -> Hyperparameter:
+    """Returns a momentum, searched by its distance from 1; see :func:`below_one`."""
+    found = below_one("momentum", default, low, high, source, MAIN, bounds=bounds)
+    return replace(found, is_momentum=True)
+
+
+def beta(
+    number: int,
+    default: float,
+    low: float,
+    high: float,
+    breadth: int = FINE,
+    *,
+    source: str = "J",
+    bounds: Bounds = BETWEEN,
+) -> Hyperparameter:
+    """Returns one of Adam's betas, searched by its distance from 1; see :func:`below_one`.
+
+    Args:
+        number: Its number, from 1; the first is the momentum.
+        default: Its default, in [0, 1).
+        low: Its smallest distance from 1.
+        high: Its largest distance from 1.
+        breadth: The smallest breadth of search that includes it.
+        source: The publication that the range comes from, abbreviated.
+        bounds: The values that it may have.
+    """
+    found = below_one(f"beta{number}", default, low, high, source, breadth, bounds=bounds)
+    return as_beta(found, number)
+
+
+def as_beta(hyperparameter: Hyperparameter, number: int) -> Hyperparameter:
+    """Returns a hyperparameter as an item of the argument ``betas``, counted from 1."""
+    return replace(hyperparameter, argument="betas", place=number - 1, is_momentum=number == 1)
+
+
+def weight_decay(
+    default: float, low: float, high: float, source: str = "J", breadth: int = FINE
+) -> Hyperparameter:
+    """Returns a weight decay; one of 0 by default has a switch that turns it on."""
+    return Hyperparameter(
+        "weight_decay",
+        default,
+        log_range(low, high),
+        source,
+        breadth,
+        bounds=NOT_NEGATIVE,
+        switch=default == 0,
+    )

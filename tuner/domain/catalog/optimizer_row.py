@@ -1,14 +1,14 @@
-"""What the catalog knows of an optimizer, and how its hyperparameters become constructor calls."""
+"""A row of the catalog of optimizers, and the constructor calls its hyperparameters become."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.domain.catalog.calls import OTHERS, Call, Parameters
+from tuner.domain.catalog.calls import OTHERS, Call, Parameters, package_of
 from tuner.domain.catalog.dimensions import Value
-from tuner.domain.catalog.hyperparameters import Hyperparameter
+from tuner.domain.catalog.hyperparameters import Hyperparameter, Owner
 
 NONE = "none"
 """How a study file spells torch's None."""
@@ -16,7 +16,7 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class OptimizerRow:
-    """One optimizer: what it is, what its class is called, and how it is searched.
+    """One optimizer: its rule and reference, its class, and its search space.
 
     Attributes:
         name: Its name in study files.
@@ -24,13 +24,11 @@ class OptimizerRow:
         summary: One sentence on when to use it.
         equation: Its update rule, g being the gradient.
         reference: Where it was published.
-        hyperparameters: Its knobs.
+        hyperparameters: Its hyperparameters, those of its helper and wrapper included.
         arguments: Arguments of the class that are the same in every trial.
-        takes: Which parameters it can train; of ``matrices``, the hyperparameter of this name
-            chooses between all and those of hidden layers.
-        helper: Import path of the optimizer for the parameters it cannot train; its arguments
-            are the hyperparameters prefixed with its lower-case class name.
-        wrapper: Import path of the optimizer around it, whose arguments are prefixed likewise.
+        takes: The parameters it can train; where a hyperparameter chooses them, the widest choice.
+        helper: Import path of the optimizer for the parameters it cannot train, or None.
+        wrapper: Import path of the optimizer around it, or None.
         closure: Whether a step computes the loss several times, through a closure.
         groups: Whether it trains parameter groups.
         grows: Whether parameters may join it in mid-run.
@@ -38,8 +36,8 @@ class OptimizerRow:
         length_argument: The argument that takes the steps of a full trial, if there is one.
         averages: Whether it averages its iterates by itself.
         switches: Whether it trains other weights than it evaluates, by ``train()`` and ``eval()``.
-        slow_start: The steps, from its hyperparameters, in which it learns how fast it may go and
-            nobody is judged.
+        slow_start: Returns, from its hyperparameters, the steps in which it learns how fast it may
+            go, and in which no trial is pruned.
     """
 
     name: str
@@ -61,9 +59,21 @@ class OptimizerRow:
     switches: bool = False
     slow_start: Callable[[dict[str, Value]], int] = field(default=lambda values: 0, compare=False)
 
+    @property
+    def package(self) -> str:
+        """The package that must be installed for it, such as ``torch``."""
+        return package_of(self.target)
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether it has a momentum, or first beta, that a schedule may cycle or warm up."""
+        own = any(one.is_momentum for one in self.hyperparameters)
+        # The momentum of one that switches weights is the share of its averages in them.
+        return own and not self.switches
+
     def decode(self, point: dict[str, Value]) -> dict[str, Value]:
         """Returns every hyperparameter in torch's form, defaults filled in."""
-        return {knob.name: knob.decode(point) for knob in self.hyperparameters}
+        return {one.name: one.decode(point) for one in self.hyperparameters}
 
     def calls(self, values: dict[str, Value], steps: int | None = None) -> tuple[Call, ...]:
         """Returns the constructors that make up this optimizer.
@@ -76,43 +86,33 @@ class OptimizerRow:
         >>> OPTIMIZERS["adam"].calls(OPTIMIZERS["adam"].decode({"lr": 0.01}))[0].arguments
         {'lr': 0.01, 'eps': 1e-08, 'weight_decay': 0.0, 'betas': (0.9, 0.999)}
         """
-        own, around = _split(values, self.wrapper)
-        own, helping = _split(own, self.helper)
-        takes = self.takes
-        if (chosen := own.pop("matrices", None)) is not None:
-            takes = "hidden" if chosen == "hidden" else "matrices"
-        wrapper = Call(self.wrapper, _to_arguments(around)) if self.wrapper else None
-        arguments = _to_arguments(own) | self.arguments
+        known = {one.name: one for one in self.hyperparameters}
+        owned: dict[Owner, list[tuple[Hyperparameter, Value]]] = {}
+        for name, value in values.items():
+            owned.setdefault(known[name].owner, []).append((known[name], value))
+        arguments = _to_arguments(owned.get("call", ())) | self.arguments
         if self.length_argument is not None:
             arguments[self.length_argument] = steps
-        call = Call(self.target, arguments, takes, wrapper)
+        takes = self.takes
+        for _, value in owned.get("parameters", ()):
+            takes = "hidden" if value == "hidden" else self.takes
+        around = _to_arguments(owned.get("wrapper", ()))
+        wrapper = Call(self.wrapper, around) if self.wrapper else None
+        call = Call(self.target, arguments, takes, wrapper, self.rate)
         if self.helper is None:
             return (call,)
-        return call, Call(self.helper, _to_arguments(helping), OTHERS[takes], wrapper)
+        helping = _to_arguments(owned.get("helper", ()))
+        return call, Call(self.helper, helping, OTHERS[takes], wrapper)
 
 
-# Arguments that torch takes as one tuple are searched one by one.
-_TUPLES = {"betas": ("beta1", "beta2", "beta3"), "etas": ("etaminus", "etaplus")}
-
-
-def _split(
-    values: dict[str, Value], target: str | None
-) -> tuple[dict[str, Value], dict[str, Value]]:
-    """Returns an optimizer's own hyperparameters, and those of the class beside or around it."""
-    if target is None:
-        return dict(values), {}
-    prefix = target.rpartition(".")[2].lower() + "_"
-    own = {k: v for k, v in values.items() if not k.startswith(prefix)}
-    others = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-    return own, others
-
-
-def _to_arguments(values: dict[str, Value]) -> dict[str, Any]:
-    parts = {part for members in _TUPLES.values() for part in members}
-    arguments: dict[str, Any] = {
-        k: None if v == NONE else v for k, v in values.items() if k not in parts
-    }
-    for name, members in _TUPLES.items():
-        if members[0] in values:
-            arguments[name] = tuple(values[member] for member in members if member in values)
-    return arguments
+def _to_arguments(values: Iterable[tuple[Hyperparameter, Value]]) -> dict[str, Any]:
+    """Returns a constructor's arguments; those that are tuples come last, item by item."""
+    plain: dict[str, Any] = {}
+    tuples: dict[str, list[tuple[int, Value]]] = {}
+    for hyperparameter, value in values:
+        argument = hyperparameter.argument or hyperparameter.name
+        if hyperparameter.place is None:
+            plain[argument] = None if value == NONE else value
+        else:
+            tuples.setdefault(argument, []).append((hyperparameter.place, value))
+    return plain | {name: tuple(v for _, v in sorted(items)) for name, items in tuples.items()}

@@ -1,4 +1,4 @@
-"""The catalog of optimizers: those that are listed, and those that a name composes."""
+"""The catalog of optimizers: its listed rows, and the rows that a name composes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.domain.catalog.optimizer_row import NONE, OptimizerRow
 from tuner.domain.catalog.other_optimizers import COMPOSED_ROWS, lookahead
 from tuner.domain.catalog.pytorch_optimizer import PACKAGE, PREFIX, REFUSED, class_of, package_row
 from tuner.domain.catalog.torch_optimizers import TORCH_ROWS
-from tuner.domain.names import suggest
+from tuner.domain.names import find_nearest, suggest
 
 __all__ = ["NONE", "OPTIMIZERS", "USUAL_OPTIMIZERS", "Catalog", "OptimizerRow"]
 
@@ -18,15 +18,15 @@ _ASKED_FOR = {"sophia": "SophiaH"}
 
 
 class Catalog(Mapping[str, OptimizerRow]):
-    """Rows by name: the listed ones, ``lookahead(NAME)`` and ``pytorch_optimizer:NAME``.
+    """Maps names to rows: listed ones, ``lookahead(NAME)`` and ``pytorch_optimizer:NAME``.
 
     Iterating gives the listed ones alone.
 
     Args:
-        rows: Those to list.
+        rows: The rows to list.
 
-    >>> OPTIMIZERS["lookahead(sgd)"].calls({"lr": 0.1, "lookahead_k": 5})[0].wrapper
-    Call(target='tuner.optim.Lookahead', arguments={'k': 5}, parameters='all', wrapper=None)
+    >>> OPTIMIZERS["lookahead(sgd)"].calls({"lr": 0.1, "lookahead_k": 5})[0].targets
+    ('torch.optim.SGD', 'tuner.optim.Lookahead')
     >>> OPTIMIZERS["pytorch_optimizer:yogi"].name
     'pytorch_optimizer:Yogi'
     """
@@ -49,7 +49,7 @@ class Catalog(Mapping[str, OptimizerRow]):
         return len(self._rows)
 
     def advise(self, name: str) -> str:
-        """Returns why a name stands for no optimizer, and what to write instead."""
+        """Returns the reason why a name stands for no optimizer, and the name to write instead."""
         try:
             self._compose(name)
         except ValueError as error:
@@ -112,9 +112,9 @@ class Catalog(Mapping[str, OptimizerRow]):
         if name.lower() in self._rows:
             return f"did you mean {name.lower()!r}?"
         composed = [f"lookahead({inner})" for inner in self if f"lookahead({inner})" in self]
-        said = suggest(name, [*self._rows, *composed, *(f"{PREFIX}{known}" for known in PACKAGE)])
-        if said.startswith("did you mean"):
-            return said
+        known = [*self._rows, *composed, *(f"{PREFIX}{known}" for known in PACKAGE)]
+        if (nearest := find_nearest(name, known)) is not None:
+            return f"did you mean {nearest!r}?"
         return f"{suggest(name, self._rows.keys())}, or write lookahead(NAME) or {PREFIX}NAME"
 
 
@@ -123,4 +123,4 @@ OPTIMIZERS = Catalog((*TORCH_ROWS, *COMPOSED_ROWS))
 USUAL_OPTIMIZERS = (
     "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon",
 )  # fmt: skip
-"""What a study searches whose file names no optimizers."""
+"""The optimizers that a study searches whose file names none."""

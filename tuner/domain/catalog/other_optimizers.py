@@ -20,8 +20,12 @@ from tuner.domain.catalog.hyperparameters import (
     POSITIVE,
     Bounds,
     Hyperparameter,
+    as_beta,
+    beta,
+    log_range,
+    rate,
+    weight_decay,
 )
-from tuner.domain.catalog.knobs import inside_one, log_range, rate, weight_decay
 from tuner.domain.catalog.optimizer_row import OptimizerRow
 from tuner.domain.catalog.torch_optimizers import TORCH_ROWS
 
@@ -29,9 +33,18 @@ LOOKAHEAD = "tuner.optim.Lookahead"
 _ZHANG = "Zhang et al., Lookahead Optimizer: k steps forward, 1 step back, NeurIPS 2019"
 
 
-def _lookahead_knobs(k: int) -> tuple[Hyperparameter, ...]:
+def _lookahead_hyperparameters(k: int) -> tuple[Hyperparameter, ...]:
     return (
-        Hyperparameter("lookahead_k", k, Int(low=1, high=20), "J", MAIN, bounds=COUNT),
+        Hyperparameter(
+            "lookahead_k",
+            k,
+            Int(low=1, high=20),
+            "J",
+            MAIN,
+            bounds=COUNT,
+            argument="k",
+            owner="wrapper",
+        ),
         Hyperparameter(
             "lookahead_alpha",
             0.5,
@@ -39,12 +52,14 @@ def _lookahead_knobs(k: int) -> tuple[Hyperparameter, ...]:
             "J",
             MAIN,
             bounds=Bounds(0, 1, open_low=True),
+            argument="alpha",
+            owner="wrapper",
         ),
     )
 
 
 def lookahead(row: OptimizerRow) -> OptimizerRow:
-    """Returns an optimizer with Lookahead around it: its knobs, and ``k`` and ``alpha``."""
+    """Returns an optimizer with Lookahead around it, whose ``k`` and ``alpha`` join the search."""
     return replace(
         row,
         name=f"lookahead({row.name})",
@@ -52,9 +67,15 @@ def lookahead(row: OptimizerRow) -> OptimizerRow:
         "where it goes on.",
         equation=f"{row.equation};  every k steps φ ← φ + α(p − φ), p ← φ",
         reference=f"{_ZHANG}; {row.reference}",
-        hyperparameters=(*row.hyperparameters, *_lookahead_knobs(5)),
+        hyperparameters=(*row.hyperparameters, *_lookahead_hyperparameters(5)),
         wrapper=LOOKAHEAD,
     )
+
+
+def _averaging_momentum(name: str) -> Hyperparameter:
+    """Returns the share of the averaged weights in those that schedule-free methods train."""
+    axis = Choice(choices=(0.9, 0.95, 0.98))
+    return Hyperparameter(name, 0.9, axis, "SF", MAIN, bounds=BETWEEN, is_momentum=True)
 
 
 def _ranger() -> OptimizerRow:
@@ -64,7 +85,7 @@ def _ranger() -> OptimizerRow:
         name="ranger",
         summary="RAdam in Lookahead: no warmup to set, and steadier than Adam.",
         reference="Wright, Ranger, 2019; Liu et al., ICLR 2020; Zhang et al., NeurIPS 2019",
-        hyperparameters=(*radam.hyperparameters, *_lookahead_knobs(6)),
+        hyperparameters=(*radam.hyperparameters, *_lookahead_hyperparameters(6)),
     )
 
 
@@ -93,9 +114,9 @@ COMPOSED_ROWS = (
         "Mishchenko and Defazio, Prodigy, ICML 2024",
         (
             Hyperparameter("d_coef", 1.0, log_range(0.5, 2.0), "J", LR, bounds=POSITIVE),
-            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            beta(1, 0.9, 0.02, 0.5, MAIN),
             weight_decay(0.0, 1e-3, 1.0, breadth=MAIN),
-            inside_one("beta2", 0.999, 1e-4, 0.1),
+            beta(2, 0.999, 1e-4, 0.1),
             Hyperparameter("lr", 1.0, Fixed(value=1.0), "J", FINE, bounds=POSITIVE),
         ),
         grows=False,
@@ -108,8 +129,8 @@ COMPOSED_ROWS = (
         "Defazio and Mishchenko, Learning-Rate-Free Learning by D-Adaptation, ICML 2023",
         (
             rate(1.0, 0.5, 2.0),
-            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
-            inside_one("beta2", 0.999, 1e-4, 0.1),
+            beta(1, 0.9, 0.02, 0.5, MAIN),
+            beta(2, 0.999, 1e-4, 0.1),
             weight_decay(0.0, 1e-7, 5e-5),
         ),
         grows=False,
@@ -123,9 +144,7 @@ COMPOSED_ROWS = (
         "Defazio et al., The Road Less Scheduled, NeurIPS 2024",
         (
             rate(1.0, 1e-2, 50.0, "SF"),
-            Hyperparameter(
-                "momentum", 0.9, Choice(choices=(0.9, 0.95, 0.98)), "SF", MAIN, bounds=BETWEEN
-            ),
+            _averaging_momentum("momentum"),
             weight_decay(0.0, 1e-7, 5e-5),
         ),
         averages=True,
@@ -140,11 +159,9 @@ COMPOSED_ROWS = (
         "Defazio et al., The Road Less Scheduled, NeurIPS 2024",
         (
             rate(2.5e-3, 1e-4, 1.0, "SF"),
-            Hyperparameter(
-                "beta1", 0.9, Choice(choices=(0.9, 0.95, 0.98)), "SF", MAIN, bounds=BETWEEN
-            ),
+            as_beta(_averaging_momentum("beta1"), 1),
             weight_decay(0.0, 0.005, 1.0, breadth=MAIN),
-            inside_one("beta2", 0.999, 1e-4, 0.1),
+            beta(2, 0.999, 1e-4, 0.1),
         ),
         averages=True,
         switches=True,
@@ -158,9 +175,9 @@ COMPOSED_ROWS = (
         "Chen et al., Symbolic Discovery of Optimization Algorithms, NeurIPS 2023",
         (
             rate(1e-4, 1e-5, 1e-2),
-            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            beta(1, 0.9, 0.02, 0.5, MAIN),
             weight_decay(0.0, 0.015, 10.0, breadth=MAIN),
-            inside_one("beta2", 0.99, 1e-3, 0.1),
+            beta(2, 0.99, 1e-3, 0.1),
         ),
     ),
     OptimizerRow(
@@ -172,9 +189,9 @@ COMPOSED_ROWS = (
         "Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, ICLR 2025",
         (
             rate(3e-3, 1e-4, 0.1),
-            inside_one("beta1", 0.95, 0.01, 0.5, MAIN),
+            beta(1, 0.95, 0.01, 0.5, MAIN),
             weight_decay(0.01, 1e-3, 1.0, breadth=MAIN),
-            inside_one("beta2", 0.95, 1e-3, 0.3),
+            beta(2, 0.95, 1e-3, 0.3),
             Hyperparameter(
                 "precondition_frequency", 10, Choice(choices=(1, 10, 50)), "J", FINE, bounds=COUNT
             ),
@@ -188,9 +205,9 @@ COMPOSED_ROWS = (
         "Zhuang et al., AdaBelief Optimizer, NeurIPS 2020",
         (
             rate(1e-3, 1e-4, 0.1),
-            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            beta(1, 0.9, 0.02, 0.5, MAIN),
             weight_decay(0.0, 0.005, 1.0, breadth=MAIN),
-            inside_one("beta2", 0.999, 1e-4, 0.1),
+            beta(2, 0.999, 1e-4, 0.1),
             Hyperparameter("eps", 1e-16, log_range(1e-16, 1e-8), "J", FINE, bounds=POSITIVE),
         ),
     ),
@@ -203,9 +220,9 @@ COMPOSED_ROWS = (
         "Xie et al., Adan: Adaptive Nesterov Momentum Algorithm, TPAMI 2024",
         (
             rate(1e-3, 1e-4, 0.1),
-            inside_one("beta1", 0.98, 0.005, 0.3, MAIN),
-            inside_one("beta2", 0.92, 0.01, 0.5),
-            inside_one("beta3", 0.99, 1e-3, 0.3),
+            beta(1, 0.98, 0.005, 0.3, MAIN),
+            beta(2, 0.92, 0.01, 0.5),
+            beta(3, 0.99, 1e-3, 0.3),
             weight_decay(0.0, 1e-3, 1.0),
         ),
     ),
@@ -217,9 +234,9 @@ COMPOSED_ROWS = (
         "You et al., Large Batch Optimization for Deep Learning, ICLR 2020",
         (
             rate(1e-3, 1e-4, 0.1),
-            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            beta(1, 0.9, 0.02, 0.5, MAIN),
             weight_decay(0.0, 1e-3, 1.0, breadth=MAIN),
-            inside_one("beta2", 0.999, 1e-4, 0.1),
+            beta(2, 0.999, 1e-4, 0.1),
         ),
     ),
     OptimizerRow(
@@ -231,9 +248,9 @@ COMPOSED_ROWS = (
         "Wright and Demeure, Ranger21, 2021",
         (
             rate(1e-3, 1e-4, 0.1),
-            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
+            beta(1, 0.9, 0.02, 0.5, MAIN),
             weight_decay(1e-4, 1e-5, 0.1),
-            inside_one("beta2", 0.999, 1e-4, 0.1),
+            beta(2, 0.999, 1e-4, 0.1),
             Hyperparameter("lookahead_merge_time", 5, Int(low=1, high=20), "J", FINE, bounds=COUNT),
             Hyperparameter(
                 "lookahead_blending_alpha",
@@ -255,10 +272,10 @@ COMPOSED_ROWS = (
         "Pagliardini, Ablin and Grangier, The AdEMAMix Optimizer, ICLR 2025",
         (
             rate(1e-3, 1e-4, 0.1),
-            inside_one("beta1", 0.9, 0.02, 0.5, MAIN),
-            inside_one("beta3", 0.9999, 1e-5, 1e-2, MAIN),
+            beta(1, 0.9, 0.02, 0.5, MAIN),
+            beta(3, 0.9999, 1e-5, 1e-2, MAIN),
             Hyperparameter("alpha", 5.0, Float(low=1.0, high=10.0), "J", MAIN, bounds=NOT_NEGATIVE),
-            inside_one("beta2", 0.999, 1e-4, 0.1),
+            beta(2, 0.999, 1e-4, 0.1),
             weight_decay(0.0, 1e-7, 5e-5),
         ),
     ),

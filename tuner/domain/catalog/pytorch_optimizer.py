@@ -1,4 +1,4 @@
-"""The optimizers of the package pytorch-optimizer, by name: what can be searched, and what not.
+"""The optimizers of the package pytorch-optimizer: those that can be searched, and those refused.
 
 Nothing of the package is imported, so that a study can be read where it is not installed; a test
 holds the table to the package. Names may be written in any case, as the package allows.
@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tuner.domain.catalog.hyperparameters import MAIN
-from tuner.domain.catalog.knobs import inside_one, rate, weight_decay
+from tuner.domain.catalog.hyperparameters import MAIN, beta, momentum, rate, weight_decay
 from tuner.domain.catalog.optimizer_row import OptimizerRow
 
 PREFIX = "pytorch_optimizer:"
-"""What names an optimizer of the package in a study file."""
+"""The prefix of the package's optimizers in a study file."""
 
 
 class Defaults(NamedTuple):
-    """What an optimizer of the package uses when nobody says otherwise; None: it has none.
+    """The defaults of an optimizer of the package, and how it behaves in a training loop.
 
     Attributes:
         lr: Its learning rate.
-        weight_decay: Its weight decay.
-        momentum: Its momentum, where that is above 0.
-        betas: Its betas, where it has two.
+        weight_decay: Its weight decay; None where it has none.
+        momentum: Its momentum; None where it has none, or one of 0.
+        betas: Its betas; None where it has not exactly two.
         averages: Whether it averages its iterates by itself.
         switches: Whether it trains other weights than it evaluates.
+        grows: Whether parameters may join it in mid-run.
     """
 
     lr: float
@@ -34,6 +34,7 @@ class Defaults(NamedTuple):
     betas: tuple[float, float] | None = None
     averages: bool = False
     switches: bool = False
+    grows: bool = True
 
 
 _ADAM = (0.9, 0.999)
@@ -72,11 +73,11 @@ PACKAGE: dict[str, Defaults] = {
     "AvaGrad": Defaults(0.1, betas=_ADAM),
     "BCOS": Defaults(0.001, weight_decay=0.1),
     "CAME": Defaults(0.0002),
-    "DAdaptAdaGrad": Defaults(1.0),
-    "DAdaptAdam": Defaults(1.0, betas=_ADAM),
-    "DAdaptAdan": Defaults(1.0),
-    "DAdaptLion": Defaults(1.0, betas=_ADAM),
-    "DAdaptSGD": Defaults(1.0, momentum=0.9),
+    "DAdaptAdaGrad": Defaults(1.0, grows=False),
+    "DAdaptAdam": Defaults(1.0, betas=_ADAM, grows=False),
+    "DAdaptAdan": Defaults(1.0, grows=False),
+    "DAdaptLion": Defaults(1.0, betas=_ADAM, grows=False),
+    "DAdaptSGD": Defaults(1.0, momentum=0.9, grows=False),
     "DASH": Defaults(0.001, betas=(0.9, 0.95)),
     "DiffGrad": Defaults(0.001, betas=_ADAM),
     "DualAdam": Defaults(0.001, betas=_ADAM),
@@ -128,7 +129,8 @@ PACKAGE: dict[str, Defaults] = {
     "SimplifiedAdEMAMix": Defaults(0.0001, betas=(0.99, 0.95)),
     "SM3": Defaults(0.1, weight_decay=None),
     "SOAP": Defaults(0.003, weight_decay=0.01, betas=(0.95, 0.95)),
-    "SPAM": Defaults(0.001, betas=_ADAM),
+    # It clips parameters that join later by a second moment of zero.
+    "SPAM": Defaults(0.001, betas=_ADAM, grows=False),
     "SPlus": Defaults(0.1, weight_decay=0.01, betas=_ADAM, averages=True, switches=True),
     "SRMM": Defaults(0.01, weight_decay=None),
     "StableAdamW": Defaults(0.001, weight_decay=0.01, betas=(0.9, 0.99)),
@@ -139,7 +141,7 @@ PACKAGE: dict[str, Defaults] = {
     "VSGD": Defaults(0.1),
     "Yogi": Defaults(0.01, betas=_ADAM),
 }
-"""Those that run in an ordinary training loop, by class."""
+"""The optimizers that run in an ordinary training loop, by class."""
 
 _TORCH = "it is torch's own: write {!r}"
 _TWICE = "it takes two steps, with a gradient each, where a training loop takes one"
@@ -190,13 +192,13 @@ REFUSED: dict[str, str] = {
     "TRAC": _WRAPS,
     "WSAM": _TWICE,
 }
-"""Those that do not, with the reason."""
+"""The optimizers that do not, by class, each with the reason."""
 
 _BY_LOWER = {name.lower(): name for name in (*PACKAGE, *REFUSED)}
 
 
 def class_of(name: str) -> str | None:
-    """Returns what the package calls the class of an optimizer, or None if it has none such.
+    """Returns the package's spelling of a class, or None if it has no such optimizer.
 
     >>> class_of("lION")
     'Lion'
@@ -211,24 +213,23 @@ def package_row(name: str) -> OptimizerRow:
         name: Its class, one of :data:`PACKAGE`.
     """
     own = PACKAGE[name]
-    # Three decades around what its authors chose.
-    knobs = [rate(own.lr, 0.03 * own.lr, 30 * own.lr)]
+    # Three decades around its authors' choice.
+    hyperparameters = [rate(own.lr, 0.03 * own.lr, 30 * own.lr)]
     if own.momentum:
-        knobs.append(inside_one("momentum", own.momentum, 0.005, 0.3, MAIN))
+        hyperparameters.append(momentum(own.momentum, 0.005, 0.3))
     if own.betas is not None:
-        knobs.append(inside_one("beta1", own.betas[0], 0.02, 0.5, MAIN))
-        knobs.append(inside_one("beta2", own.betas[1], 1e-4, 0.1))
+        hyperparameters.append(beta(1, own.betas[0], 0.02, 0.5, MAIN))
+        hyperparameters.append(beta(2, own.betas[1], 1e-4, 0.1))
     if own.weight_decay is not None:
-        knobs.append(weight_decay(own.weight_decay, 1e-5, 0.1))
+        hyperparameters.append(weight_decay(own.weight_decay, 1e-5, 0.1))
     return OptimizerRow(
         f"{PREFIX}{name}",
         f"pytorch_optimizer.{name}",
         "Taken from pytorch-optimizer by name: searched around its own defaults.",
         "as its reference says",
         f"pytorch-optimizer 4.1, {name}",
-        tuple(knobs),
-        # SPAM clips what joins later by a second moment of zero.
-        grows=not name.startswith("DAdapt") and name != "SPAM",
+        tuple(hyperparameters),
+        grows=own.grows,
         averages=own.averages,
         switches=own.switches,
     )

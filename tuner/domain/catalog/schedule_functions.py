@@ -1,7 +1,8 @@
-"""Shapes of schedules: the factor, and the momentum, over the course of a trial.
+"""The formulas of schedules: the factor on the learning rate, and the momentum, in a trial.
 
-The source of these functions is what ``tuner study export`` prints, so each stands alone: it uses
-nothing but its arguments and ``math``. ``x`` is the fraction of the steps after warmup taken.
+``tuner study export`` prints the source of these functions, so each stands alone: it uses nothing
+but its arguments and ``math``. ``values`` are the schedule's hyperparameters by name, and ``x`` is
+the fraction, in [0, 1], that is done of the steps after warmup. Schedules name their papers.
 """
 
 from __future__ import annotations
@@ -10,55 +11,55 @@ import math
 from typing import Any
 
 
-def constant_shape(values: dict[str, float], x: float) -> float:
+def constant_factor(values: dict[str, float], x: float) -> float:
     """Returns 1."""
     return 1.0
 
 
-def cosine_shape(values: dict[str, float], x: float) -> float:
+def cosine_factor(values: dict[str, float], x: float) -> float:
     """Returns half a cosine wave from 1 to final_ratio."""
     final = values["final_ratio"]
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * x))
 
 
-def step_shape(values: dict[str, float], x: float) -> float:
+def step_factor(values: dict[str, float], x: float) -> float:
     """Returns gamma to the number of periods that have passed."""
     # The small addition keeps a boundary such as 3 * 0.2 from falling one step late.
     return values["gamma"] ** math.floor(x / values["period"] + 1e-9)
 
 
-def linear_shape(values: dict[str, float], x: float) -> float:
+def linear_factor(values: dict[str, float], x: float) -> float:
     """Returns a straight line from 1 to final_ratio."""
     return 1 - x * (1 - values["final_ratio"])
 
 
-def polynomial_shape(values: dict[str, float], x: float) -> float:
+def polynomial_factor(values: dict[str, float], x: float) -> float:
     """Returns a power of what is left, from 1 to final_ratio."""
     final = values["final_ratio"]
     return final + (1 - final) * math.pow(1 - x, values["power"])
 
 
-def exponential_shape(values: dict[str, float], x: float) -> float:
+def exponential_factor(values: dict[str, float], x: float) -> float:
     """Returns the same shrinkage every step, from 1 to final_ratio."""
     return math.pow(values["final_ratio"], x)
 
 
-def multistep_shape(values: dict[str, float], x: float) -> float:
+def multistep_factor(values: dict[str, float], x: float) -> float:
     """Returns gamma to the number of milestones that have passed."""
     return values["gamma"] ** ((x >= values["first"]) + (x >= values["second"]))
 
 
-def inverse_sqrt_shape(values: dict[str, float], x: float) -> float:
+def inverse_sqrt_factor(values: dict[str, float], x: float) -> float:
     """Returns one over the square root of time, counted in timescales."""
     return math.sqrt(values["timescale"] / (values["timescale"] + x))
 
 
-def stable_decay_shape(values: dict[str, float], x: float) -> float:
+def stable_decay_factor(values: dict[str, float], x: float) -> float:
     """Returns 1 until the cooldown, then a straight line to 0."""
     return min(1.0, (1 - x) / values["cooldown"])
 
 
-def cosine_restarts_shape(values: dict[str, float], x: float) -> float:
+def cosine_restarts_factor(values: dict[str, float], x: float) -> float:
     """Returns cosine waves from 1 to final_ratio, each T_mult times as long as the one before."""
     cycles = int(values["cycles"])
     # Counted in lengths of the last cycle, the longest, which no number of cycles overflows.
@@ -71,7 +72,7 @@ def cosine_restarts_shape(values: dict[str, float], x: float) -> float:
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * passed / lengths[0]))
 
 
-def one_cycle_shape(values: dict[str, float], x: float) -> float:
+def one_cycle_factor(values: dict[str, float], x: float) -> float:
     """Returns half a cosine wave from 1 / div_factor up to 1, and one down to almost nothing."""
     start, peak = 1 / values["div_factor"], values["pct_start"]
     if x < peak:
@@ -87,7 +88,7 @@ def one_cycle_momentum(values: dict[str, float], x: float) -> float:
     return low + (high - low) * 0.5 * (1 + math.cos(math.pi * to_peak))
 
 
-def cyclic_shape(values: dict[str, float], x: float) -> float:
+def cyclic_factor(values: dict[str, float], x: float) -> float:
     """Returns straight lines from base_ratio up to 1 and down again, each half_cycle long."""
     base, halves = values["base_ratio"], x / values["half_cycle"]
     return base + (1 - base) * (1 - abs(halves % 2 - 1))

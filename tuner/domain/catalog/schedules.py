@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tuner.domain.catalog import schedule_functions as shapes
+from tuner.domain.catalog import schedule_functions as fn
 from tuner.domain.catalog.dimensions import Choice, Fixed, Float, Value
 from tuner.domain.catalog.hyperparameters import (
     BETWEEN,
@@ -23,26 +23,30 @@ from tuner.domain.catalog.hyperparameters import (
     Hyperparameter,
 )
 
-ScheduleFn = Callable[[int], float]
-"""What the learning rate is multiplied with, or the momentum, at a step counted from 0."""
+CONSTANT = "constant"
+"""The name of the row whose factor is 1 throughout, after warmup."""
 
-Shape = Callable[[dict[str, float], float], float]
-"""A course from the knobs' values and x, the fraction of the steps after warmup taken."""
+ScheduleFn = Callable[[int], float]
+"""Returns the factor on the learning rate, or the momentum, at a step counted from 0."""
+
+ScheduleFormula = Callable[[dict[str, float], float], float]
+"""Returns the same from the values of a schedule's hyperparameters and x, in [0, 1]: the fraction
+that is done of the steps after warmup."""
 
 
 @dataclass(frozen=True)
 class ScheduleRow:
-    """One schedule: what it is and how it is searched.
+    """One schedule: its formula and reference, and its search space.
 
     Attributes:
         name: Its name in study files.
         summary: One sentence on when to use it.
         equation: Its factor after warmup; x is the fraction of the remaining steps taken.
         reference: Where it was published.
-        hyperparameters: Its knobs; ``warmup`` is the fraction of all steps in which the factor
-            rises linearly to where its shape starts.
-        shape: The factor after warmup.
-        momentum_shape: The momentum it sets, for one that cycles it.
+        hyperparameters: Its hyperparameters; ``warmup`` is the fraction of all steps in which the
+            factor rises linearly to its value at x = 0.
+        formula: The factor after warmup.
+        momentum_formula: The momentum, for a schedule that cycles it; None leaves it alone.
         follows_metric: Whether it lowers the rate further when the metric stops improving:
             by ``factor``, once more than ``patience`` evaluations brought nothing better.
     """
@@ -52,19 +56,24 @@ class ScheduleRow:
     equation: str
     reference: str
     hyperparameters: tuple[Hyperparameter, ...]
-    shape: Shape
-    momentum_shape: Shape | None = None
+    formula: ScheduleFormula
+    momentum_formula: ScheduleFormula | None = None
     follows_metric: bool = False
+
+    @property
+    def cycles_momentum(self) -> bool:
+        """Whether it sets the momentum of optimizers that have one."""
+        return self.momentum_formula is not None
 
     def decode(self, point: dict[str, Value]) -> dict[str, Value]:
         """Returns every hyperparameter, defaults filled in."""
-        return {knob.name: knob.decode(point) for knob in self.hyperparameters}
+        return {one.name: one.decode(point) for one in self.hyperparameters}
 
     def factor(self, values: dict[str, Value], steps: int) -> ScheduleFn:
-        """Returns what the learning rate is multiplied with in a full trial.
+        """Returns the factor on the learning rate in a full trial, by step.
 
         Args:
-            values: The knobs' values, as :meth:`decode` gives them.
+            values: The hyperparameters' values, as :meth:`decode` gives them.
             steps: Steps of a full trial, at least 1.
 
         >>> factor = SCHEDULES["cosine"].factor({"warmup": 0.5, "final_ratio": 0.0}, 8)
@@ -73,32 +82,32 @@ class ScheduleRow:
         """
         numbers = as_numbers(values)
         warmup, rest = split_steps(numbers, steps)
-        start = self.shape(numbers, 0.0)
+        start = self.formula(numbers, 0.0)
 
         def factor(step: int) -> float:
             if step < warmup:
                 return start * (step + 1) / warmup
-            return self.shape(numbers, min(1.0, (step - warmup) / rest))
+            return self.formula(numbers, min(1.0, (step - warmup) / rest))
 
         return factor
 
     def momentum(self, values: dict[str, Value], steps: int) -> ScheduleFn | None:
-        """Returns the momentum in a full trial, or None where the schedule leaves it alone.
+        """Returns the momentum in a full trial by step, or None where the schedule leaves it alone.
 
         Args:
-            values: The knobs' values, as :meth:`decode` gives them.
+            values: The hyperparameters' values, as :meth:`decode` gives them.
             steps: Steps of a full trial, at least 1.
         """
-        shape = self.momentum_shape
-        if shape is None:
+        formula = self.momentum_formula
+        if formula is None:
             return None
         numbers = as_numbers(values)
         warmup, rest = split_steps(numbers, steps)
-        return lambda step: shape(numbers, min(1.0, max(0.0, (step - warmup) / rest)))
+        return lambda step: formula(numbers, min(1.0, max(0.0, (step - warmup) / rest)))
 
 
 def as_numbers(values: dict[str, Value]) -> dict[str, float]:
-    """Returns a schedule's values as its shape takes them."""
+    """Returns a schedule's values as its formula takes them."""
     return {name: float(value) for name, value in values.items()}
 
 
@@ -109,12 +118,12 @@ def split_steps(values: dict[str, float], steps: int) -> tuple[int, int]:
 
 
 def count_epochs(steps: int, epoch_steps: int) -> int:
-    """Returns how many epochs begin within a trial."""
+    """Returns the number of epochs that begin within a trial."""
     return math.ceil(steps / epoch_steps)
 
 
 def count_patience(values: dict[str, float], evaluations: int) -> int:
-    """Returns how many evaluations in a row may bring nothing better, at least 1.
+    """Returns the evaluations in a row, at least 1, that may bring nothing better.
 
     Args:
         values: The values of a schedule that follows the metric.
@@ -157,12 +166,12 @@ SCHEDULES: dict[str, ScheduleRow] = {
     row.name: row
     for row in (
         ScheduleRow(
-            "constant",
+            CONSTANT,
             "Short runs, and the baseline for every other schedule.",
             "1",
             "–",
             (_WARMUP,),
-            shapes.constant_shape,
+            fn.constant_factor,
         ),
         ScheduleRow(
             "cosine",
@@ -170,7 +179,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
             "r + (1 − r)·(1 + cos πx)/2",
             "Loshchilov and Hutter, SGDR, ICLR 2017",
             (_WARMUP, _COSINE_FINAL),
-            shapes.cosine_shape,
+            fn.cosine_factor,
         ),
         ScheduleRow(
             "step",
@@ -189,7 +198,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
                     bounds=POSITIVE_FRACTION,
                 ),
             ),
-            shapes.step_shape,
+            fn.step_factor,
         ),
         ScheduleRow(
             "linear",
@@ -197,7 +206,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
             "1 − (1 − r)·x",
             "Goyal et al., Accurate, Large Minibatch SGD, 2017",
             (_WARMUP, _final_ratio(1e-3)),
-            shapes.linear_shape,
+            fn.linear_factor,
         ),
         ScheduleRow(
             "polynomial",
@@ -211,7 +220,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
                     "power", 1.0, Float(low=0.5, high=5.0), "SIV", MAIN, bounds=POSITIVE
                 ),
             ),
-            shapes.polynomial_shape,
+            fn.polynomial_factor,
         ),
         ScheduleRow(
             "exponential",
@@ -229,7 +238,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
                     bounds=POSITIVE_FRACTION,
                 ),
             ),
-            shapes.exponential_shape,
+            fn.exponential_factor,
         ),
         ScheduleRow(
             "multistep",
@@ -246,7 +255,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
                     "second", 0.75, Choice(choices=(0.75, 0.85)), "J", MAIN, bounds=FRACTION
                 ),
             ),
-            shapes.multistep_shape,
+            fn.multistep_factor,
         ),
         ScheduleRow(
             "inverse_sqrt",
@@ -264,7 +273,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
                     bounds=POSITIVE_FRACTION,
                 ),
             ),
-            shapes.inverse_sqrt_shape,
+            fn.inverse_sqrt_factor,
         ),
         ScheduleRow(
             "stable_decay",
@@ -282,7 +291,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
                     bounds=POSITIVE_FRACTION,
                 ),
             ),
-            shapes.stable_decay_shape,
+            fn.stable_decay_factor,
         ),
         ScheduleRow(
             "cosine_restarts",
@@ -295,7 +304,7 @@ SCHEDULES: dict[str, ScheduleRow] = {
                 Hyperparameter("cycles", 3, Choice(choices=(2, 3, 4)), "J", MAIN, bounds=_CYCLES),
                 Hyperparameter("T_mult", 2, Choice(choices=(1, 2)), "J", MAIN, bounds=COUNT),
             ),
-            shapes.cosine_restarts_shape,
+            fn.cosine_restarts_factor,
         ),
         ScheduleRow(
             "one_cycle",
@@ -316,8 +325,8 @@ SCHEDULES: dict[str, ScheduleRow] = {
                 _momentum("base_momentum", 0.85, "torch"),
                 _momentum("max_momentum", 0.95, "torch"),
             ),
-            shapes.one_cycle_shape,
-            shapes.one_cycle_momentum,
+            fn.one_cycle_factor,
+            fn.one_cycle_momentum,
         ),
         ScheduleRow(
             "cyclic",
@@ -346,8 +355,8 @@ SCHEDULES: dict[str, ScheduleRow] = {
                 _momentum("base_momentum", 0.8, "torch"),
                 _momentum("max_momentum", 0.9, "torch"),
             ),
-            shapes.cyclic_shape,
-            shapes.cyclic_momentum,
+            fn.cyclic_factor,
+            fn.cyclic_momentum,
         ),
         ScheduleRow(
             "plateau",
@@ -363,11 +372,11 @@ SCHEDULES: dict[str, ScheduleRow] = {
                     "patience", 0.1, Choice(choices=(0.1, 0.2, 0.3)), "J", MAIN, bounds=FRACTION
                 ),
             ),
-            shapes.constant_shape,
+            fn.constant_factor,
             follows_metric=True,
         ),
     )
 }
 
-USUAL_SCHEDULES = ("constant", "cosine", "step")
-"""What a study searches whose file names no schedules."""
+USUAL_SCHEDULES = (CONSTANT, "cosine", "step")
+"""The schedules that a study searches whose file names none."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from tuner.domain.catalog.dimensions import Choice, Float
 from tuner.domain.catalog.hyperparameters import (
     ASKED,
+    BELOW_ONE,
     COUNT,
     FINE,
     MAIN,
@@ -18,26 +19,38 @@ from tuner.domain.catalog.hyperparameters import (
     Bounds,
     Hyperparameter,
     LogNormalPrior,
+    below_one,
+    beta,
+    log_range,
+    momentum,
+    rate,
+    weight_decay,
 )
-from tuner.domain.catalog.knobs import below_one, log_range, rate, weight_decay
 from tuner.domain.catalog.optimizer_row import NONE, OptimizerRow
 
 
-def _sgd_knobs(mean: float, std: float) -> tuple[Hyperparameter, ...]:
+def _helper_rate(name: str, axis: Float, source: str) -> Hyperparameter:
+    """Returns the learning rate of the optimizer beside one that cannot train all parameters."""
+    return Hyperparameter(
+        name, 1e-3, axis, source, MAIN, bounds=POSITIVE, argument="lr", owner="helper"
+    )
+
+
+def _sgd_hyperparameters(mean: float, std: float) -> tuple[Hyperparameter, ...]:
     return (
         rate(1e-3, 1e-3, 1.0, "J; prior SIV", LogNormalPrior(mean, std)),
         weight_decay(0.0, 1e-7, 5e-5, "AP", FINE),
     )
 
 
-_MOMENTUM = below_one("momentum", 0.9, 0.005, 0.3, "AP", MAIN)
+_MOMENTUM = momentum(0.9, 0.005, 0.3, "AP", bounds=BELOW_ONE)
 
 
-def _adam_knobs(lr: float, *others: Hyperparameter) -> tuple[Hyperparameter, ...]:
+def _adam_hyperparameters(lr: float, *others: Hyperparameter) -> tuple[Hyperparameter, ...]:
     return (
         rate(lr, 1e-4, 0.1, "J; prior SIV", LogNormalPrior(-2.7, 1.42)),
-        below_one("beta1", 0.9, 0.02, 0.5, "AP", MAIN),
-        below_one("beta2", 0.999, 1e-5, 0.1, "SIV", FINE),
+        beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
+        beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),
         Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
         weight_decay(0.0, 1e-7, 5e-5, "AP", FINE),
         *others,
@@ -51,7 +64,7 @@ TORCH_ROWS = (
         "The baseline: one knob, no state, and the clearest sign of a badly scaled problem.",
         "p ← p − lr·g",
         "Robbins and Monro, A Stochastic Approximation Method, 1951",
-        _sgd_knobs(-2.10, 1.31),
+        _sgd_hyperparameters(-2.10, 1.31),
     ),
     OptimizerRow(
         "momentum",
@@ -59,7 +72,7 @@ TORCH_ROWS = (
         "Well-normalised networks, above all in vision, when lr and momentum are tuned.",
         "m ← μ·m + g;  p ← p − lr·m",
         "Polyak, Some methods of speeding up the convergence of iteration methods, 1964",
-        (*_sgd_knobs(-2.38, 1.41), _MOMENTUM),
+        (*_sgd_hyperparameters(-2.38, 1.41), _MOMENTUM),
     ),
     OptimizerRow(
         "nesterov",
@@ -67,7 +80,7 @@ TORCH_ROWS = (
         "As momentum, with a look ahead that allows a little more momentum.",
         "m ← μ·m + g;  p ← p − lr·(g + μ·m)",
         "Sutskever et al., On the importance of initialization and momentum, ICML 2013",
-        (*_sgd_knobs(-2.38, 1.41), _MOMENTUM),
+        (*_sgd_hyperparameters(-2.38, 1.41), _MOMENTUM),
         {"nesterov": True},
     ),
     OptimizerRow(
@@ -99,7 +112,7 @@ TORCH_ROWS = (
         "The usual first try: works over a wide band of learning rates.",
         "m ← β₁m + (1−β₁)g;  s ← β₂s + (1−β₂)g²;  p ← p − lr·m̂/(√ŝ + ε)",
         "Kingma and Ba, Adam, ICLR 2015",
-        _adam_knobs(1e-3),
+        _adam_hyperparameters(1e-3),
     ),
     OptimizerRow(
         "adamw",
@@ -109,9 +122,9 @@ TORCH_ROWS = (
         "Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019",
         (
             rate(1e-3, 1e-4, 0.1, "AP, widened for small models"),
-            below_one("beta1", 0.9, 0.02, 0.5, "AP", MAIN),
+            beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
             weight_decay(0.01, 0.005, 1.0, "AP", MAIN),
-            below_one("beta2", 0.999, 1e-5, 0.1, "SIV", FINE),
+            beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),
             Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
         ),
     ),
@@ -123,10 +136,17 @@ TORCH_ROWS = (
         "Jordan et al., Muon, 2024",
         (
             rate(1e-3, 5e-3, 0.1, "MU"),
-            below_one("momentum", 0.95, 0.01, 0.3, "J", MAIN),
-            Hyperparameter("adamw_lr", 1e-3, log_range(1e-4, 3e-3), "MU", MAIN, bounds=POSITIVE),
+            momentum(0.95, 0.01, 0.3, bounds=BELOW_ONE),
+            _helper_rate("adamw_lr", log_range(1e-4, 3e-3), "MU"),
             weight_decay(0.1, 1e-3, 0.3, "MU", FINE),
-            Hyperparameter("matrices", "hidden", Choice(choices=("hidden", "all")), "MU", ASKED),
+            Hyperparameter(
+                "matrices",
+                "hidden",
+                Choice(choices=("hidden", "all")),
+                "MU",
+                ASKED,
+                owner="parameters",
+            ),
         ),
         takes="matrices",
         helper="torch.optim.AdamW",
@@ -137,7 +157,7 @@ TORCH_ROWS = (
         "As Adam where rare large gradients would shrink its steps, as in embeddings.",
         "m ← β₁m + (1−β₁)g;  u ← max(β₂u, |g| + ε);  p ← p − lr·m̂/u",
         "Kingma and Ba, Adam, ICLR 2015",
-        _adam_knobs(2e-3),
+        _adam_hyperparameters(2e-3),
     ),
     OptimizerRow(
         "nadam",
@@ -145,7 +165,7 @@ TORCH_ROWS = (
         "As Adam, with Nesterov's look ahead in place of plain momentum.",
         "as Adam, with μ_t growing towards β₁ and a step along μ_{t+1}m̂ + (1−μ_t)ĝ",
         "Dozat, Incorporating Nesterov Momentum into Adam, ICLR workshop 2016",
-        _adam_knobs(
+        _adam_hyperparameters(
             2e-3,
             Hyperparameter(
                 "momentum_decay", 4e-3, log_range(1e-4, 1e-1), "J", FINE, bounds=NOT_NEGATIVE
@@ -158,7 +178,7 @@ TORCH_ROWS = (
         "As Adam without a warmup: its first steps wait until the variance is known.",
         "as Adam, the adaptive step scaled by r_t once it is defined",
         "Liu et al., On the Variance of the Adaptive Learning Rate and Beyond, ICLR 2020",
-        _adam_knobs(1e-3),
+        _adam_hyperparameters(1e-3),
     ),
     OptimizerRow(
         "adafactor",
@@ -210,6 +230,8 @@ TORCH_ROWS = (
                 "J",
                 MAIN,
                 bounds=Bounds(0, 1, open_low=True, open_high=True),
+                argument="etas",
+                place=0,
             ),
             Hyperparameter(
                 "etaplus",
@@ -218,6 +240,8 @@ TORCH_ROWS = (
                 "J",
                 MAIN,
                 bounds=Bounds(1, open_low=True),
+                argument="etas",
+                place=1,
             ),
         ),
     ),
@@ -251,9 +275,9 @@ TORCH_ROWS = (
         "Kingma and Ba, Adam, ICLR 2015",
         (
             rate(1e-3, 1e-4, 0.1, "J; prior SIV", LogNormalPrior(-2.7, 1.42)),
-            below_one("beta1", 0.9, 0.02, 0.5, "AP", MAIN),
-            Hyperparameter("adam_lr", 1e-3, log_range(1e-4, 0.1), "J", MAIN, bounds=POSITIVE),
-            below_one("beta2", 0.999, 1e-5, 0.1, "SIV", FINE),
+            beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
+            _helper_rate("adam_lr", log_range(1e-4, 0.1), "J"),
+            beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),
             Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=POSITIVE),
         ),
         takes="sparse",

@@ -143,17 +143,6 @@ def count_trials(connection: sa.Connection, study_id: int) -> int:
     ).scalar_one()
 
 
-def count_attribute(connection: sa.Connection, study_id: int, key: str) -> int:
-    """Returns how many trials of a study carry an attribute."""
-    return connection.execute(
-        sa.select(sa.func.count())
-        .select_from(
-            trial_attributes.join(trials, trials.c.trial_id == trial_attributes.c.trial_id)
-        )
-        .where(trials.c.study_id == study_id, trial_attributes.c.key == key)
-    ).scalar_one()
-
-
 def read_distribution(
     connection: sa.Connection, study_id: int, name: str
 ) -> BaseDistribution | None:
