@@ -77,14 +77,14 @@ def run_trial(train: TrainingLoop, run: Run) -> TrialResult:
             returned = train(run)
         value = _to_value(returned, run.metric)
         if value is None:
-            value = run.late_value
-        if run.over is not None:
+            value = run.evaluations.late_value
+        if run.evaluations.over is not None:
             # The loop has caught what was to end it; it is over all the same.
-            raise run.over
+            raise run.evaluations.over
         if value is not None:
-            run.check_measured()
+            run.evaluations.check_measured()
         if value is not None and not math.isfinite(value):
-            run.diverge(run.taken)
+            run.evaluations.diverge(run.taken)
     except Diverged as ending:
         return TrialResult(Ending.DIVERGED, diverged_step=ending.step)
     except Pruned:
@@ -152,7 +152,7 @@ def _check_losses(run: Run, losses: Losses) -> None:
     bad = next((i for i, loss in enumerate(history) if not math.isfinite(loss)), None)
     if bad is not None:
         # The losses end with this step's; a step that cost several counts as its last.
-        run.diverge(run.taken - (len(history) - 1 - bad))
+        run.evaluations.diverge(run.taken - (len(history) - 1 - bad))
     run.log(train_loss=math.fsum(history) / len(history))
 
 

@@ -1,9 +1,11 @@
-"""Numbers that a workload gives by name: metrics, and what it logs."""
+"""Numbers that a workload gives by name: the metrics it reports, and the numbers it logs."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
+
+import torch
 
 from tuner.domain.names import LONGEST_NAME, is_keepable
 from tuner.errors import WorkloadError
@@ -50,3 +52,35 @@ def to_float(value: Any, name: str) -> float:
         f"{name} is {given}, but it has to be a single number: give its mean, such as "
         f"{name}.mean()."
     )
+
+
+class Logged:
+    """Keeps logged numbers until they are taken; tensors are read only then."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[int, str, float | torch.Tensor]] = []
+
+    def add(self, step: int, name: str, value: float | torch.Tensor) -> None:
+        """Keeps a number.
+
+        Args:
+            step: The step it belongs to.
+            name: Its name.
+            value: A number, or a tensor that holds a single one.
+
+        Raises:
+            WorkloadError: If it is no single number, or no database can keep its name.
+        """
+        check_name("run.log", name)
+        if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
+            self._kept.append((step, name, value.detach().clone()))
+        else:
+            self._kept.append((step, name, to_float(value, name)))
+
+    def take(self) -> list[tuple[int, str, float]]:
+        """Returns the numbers kept since the last call, as (step, name, value).
+
+        This waits for the device.
+        """
+        kept, self._kept = self._kept, []
+        return [(step, name, float(value)) for step, name, value in kept]

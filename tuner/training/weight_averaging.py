@@ -70,11 +70,6 @@ class Averaging:
         return average
 
     @property
-    def taken(self) -> int:
-        """Steps taken."""
-        return self._steps.taken
-
-    @property
     def begun(self) -> bool:
         """Whether there is an average yet."""
         return any(average.count for average in self.averages)
