@@ -109,6 +109,13 @@ class Checkpointing:
         self.snapshot.restore_randomness(self.device)
 
     @property
+    def resumable(self) -> bool:
+        """Whether a trial can go on from a state written now: not in a step or at the end."""
+        steps = self.steps
+        within = steps.inside or (steps.begun and steps.is_over)
+        return steps.begun and not within and bool(self.optimization.optimizers)
+
+    @property
     def stepped(self) -> bool:
         """Whether any optimizer has stepped, in this attempt or an earlier one."""
         before = bool(self.snapshot) and bool(self.snapshot["stepped"])

@@ -96,9 +96,14 @@ def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
+def is_mixed(precision: str) -> bool:
+    """Returns whether a forward pass of this precision runs under autocast."""
+    return precision == "bfloat16"
+
+
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Returns the context of a forward pass: bfloat16 autocast, or nothing."""
-    if precision == "bfloat16":
+    if is_mixed(precision):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 

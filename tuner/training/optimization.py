@@ -148,21 +148,20 @@ class Optimization:
         return self.networks.describe_groups(self.optimizers)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the names of the models and the calls of the schedules, each None if usual.
+        """Returns the unusual properties of models and schedules, by name.
 
-        Models usually have no names, and schedules are stepped after each optimizer step; else
-        ``schedule_calls`` has the :meth:`Pace.describe` of each.
+        ``networks`` has the names of the models, if any has one, and ``schedule_calls`` the
+        :meth:`Pace.describe` of each schedule, unless all were stepped after each optimizer step.
         """
         calls = [pace.describe() for pace in self._paces]
         closure = OPTIMIZERS[self._config.optimizer].closure
         usual = bool(calls) and all(
             call["optimizer_steps"] == 1 and (closure or call["steps"] == 1) for call in calls
         )
-        names = self.networks.names
-        return {
-            "schedule_calls": None if usual else calls,
-            "networks": names if any(names) else None,
-        }
+        found: dict[str, Any] = {} if usual else {"schedule_calls": calls}
+        if any(self.networks.names):
+            found["networks"] = self.networks.names
+        return found
 
     def restore_trained(self) -> None:
         """Makes those parameters require gradients that did when the checkpoint was written."""

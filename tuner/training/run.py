@@ -81,8 +81,8 @@ class Run:
         steps = self._steps = Steps(spec.budget, config.batch_size, at_most, capped=closure)
         suggestions = self._suggestions = Suggestions(spec, config.own, reporter)
         optimization = self._optimization = Optimization(spec, config, steps, snapshot)
-        averaging = Averaging(config, steps, self.seed, device)
-        evaluations = Evaluations(metric, steps, optimization, averaging, reporter)
+        average = Averaging(config, steps, self.seed, device)
+        evaluations = Evaluations(metric, steps, optimization, average, reporter)
         self._checkpointing = Checkpointing(
             snapshot, config, self.seed, device, steps, suggestions, optimization, evaluations
         )
@@ -90,11 +90,8 @@ class Run:
         seed_all(derive_seed(self.seed, "init"))
         self._checkpointing.restore_counts()
         self.metric, self.own = metric, suggestions.own
-        self.networks = optimization.networks
         self.evaluations, self.timing = evaluations, evaluations.timing
-        self.average_line = evaluations.average_line
-
-    # The loop builds.
+        self.networks, self.average_line = optimization.networks, evaluations.average_line
 
     def optimizer(self, model: nn.Module, name: str | None = None) -> torch.optim.Optimizer:
         """Returns this trial's optimizer over a model, parameter groups included.
@@ -141,10 +138,9 @@ class Run:
         Model, optimizer, schedule, step and randomness are included by themselves.
 
         Args:
-            objects: Other objects to keep, by name, such as a gradient scaler: anything with
-                ``state_dict`` and ``load_state_dict``. When the trial continues from a
-                checkpoint, each is restored at once. Without any, a checkpoint is written at the
-                end of this step.
+            objects: Other objects by name, such as a gradient scaler, with ``state_dict`` and
+                ``load_state_dict``; each is restored at once where the trial continues from a
+                checkpoint. Without any, a checkpoint is written at the end of this step.
 
         Raises:
             WorkloadError: If an object has no state to keep.
@@ -178,8 +174,6 @@ class Run:
         self._steps.measure(epoch_steps, examples)
         self._checkpointing.check_length()
 
-    # The loop trains.
-
     @overload
     def steps(self) -> Iterator[int]: ...
     @overload
@@ -203,8 +197,7 @@ class Run:
         """
         if loader is not None:
             self.measure(length_of(loader))
-        steps, checkpointing = self._steps, self._checkpointing
-        evaluations, timing = self.evaluations, self.timing
+        steps, evaluations, checkpointing = self._steps, self.evaluations, self._checkpointing
         self.check_groups()
         self._optimization.check_schedules()
         batches: Iterator[Any] | None = None
@@ -213,13 +206,13 @@ class Run:
         if not steps.begun:
             checkpointing.restore_training()
         steps.begin()
-        timing.begin(self.device)
+        self.timing.begin(self.device)
         while not steps.is_over:
             if evaluations.over is not None:
                 raise evaluations.over
             step = steps.enter()
             yield step if batches is None else (step, next(batches))
-            timing.mark()
+            self.timing.mark()
             if steps.leave():
                 # What remains is the loop's return; a checkpoint here would leave it no step to
                 # find its value in.
@@ -266,14 +259,13 @@ class Run:
 
         Args:
             batches: Training data, such as a DataLoader, to measure the BatchNorm statistics of
-                the averaged weights; not needed without BatchNorm. Use another loader than that
-                of :meth:`steps` if that one has persistent workers.
+                averaged weights; not that of :meth:`steps` if that one has persistent workers.
             forward: Passes a batch through the models; left out, the first element of a batch
                 goes through the only model.
 
         Returns:
-            A context that gives :meth:`alive`, to call now and then in a long evaluation. It
-            raises a WorkloadError if the averaged model has BatchNorm and there are no batches.
+            A context of :meth:`alive`, to call now and then in a long evaluation; a WorkloadError
+            is raised there if the averaged model has BatchNorm and there are no batches.
         """
         return self.evaluations.evaluation(batches, forward)
 
@@ -302,8 +294,7 @@ class Run:
     def log(self, **values: float | torch.Tensor) -> None:
         """Logs numbers of the trial, by name; it is ranked by :meth:`report` alone.
 
-        Logging counts as a sign of life. A tensor is read when numbers are next written, so that
-        nothing waits for the device.
+        Logging is a sign of life. A tensor is read only when numbers are next written.
         """
         self.alive()
         for name, value in values.items():
@@ -312,18 +303,12 @@ class Run:
     def stop(self, why: str) -> None:
         """Ends the trial early on purpose; it is ranked with the full ones.
 
-        Call ``break`` or ``return`` after it; a loop over :meth:`steps` ends by itself after
-        this step.
+        Call ``break`` or ``return`` after it; a loop over :meth:`steps` ends after this step.
 
         Args:
-            why: The reason, which the report shows, such as ``"no gain for 5 evaluations"``.
-
-        Raises:
-            WorkloadError: If it is empty.
+            why: The reason for the report, not empty, such as ``"no gain for 5 evaluations"``.
         """
         self._steps.stop(why)
-
-    # The loop and the worker read.
 
     @property
     def batch_size(self) -> int:
@@ -388,15 +373,10 @@ class Run:
     @property
     def resumable(self) -> bool:
         """Whether a trial can go on from a checkpoint written now: not in a step or at the end."""
-        steps = self._steps
-        within = steps.inside or (steps.begun and steps.is_over)
-        return steps.begun and not within and self.has_optimizer
+        return self._checkpointing.resumable
 
     def take_logged(self) -> list[tuple[int, str, float]]:
-        """Returns the numbers logged since the last call, as (step, name, value).
-
-        This waits for the device.
-        """
+        """Returns the (step, name, value) logged since the last call; waits for the device."""
         return self._logged.take()
 
     def describe_groups(self) -> list[dict[str, Any]]:
@@ -406,17 +386,11 @@ class Run:
     def describe_loop(self) -> dict[str, Any]:
         """Returns the unusual properties of the loop, by name, to be stored when the trial ends.
 
-        ``stopped_early`` is the reason it gave, ``last_cost`` the cost of its last step in steps
-        if more than one, ``unread`` the settings that it never read, and ``networks`` and
-        ``schedule_calls`` are as in :meth:`Optimization.describe`.
+        They are those of :meth:`Steps.describe` and :meth:`Optimization.describe`, and
+        ``unread``, the settings that it never read.
         """
-        steps = self._steps
-        found = self._optimization.describe() | {
-            "stopped_early": steps.stopped,
-            "last_cost": steps.last_cost if steps.last_cost > 1 else None,
-            "unread": sorted(self._unread) or None,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        unread = {"unread": sorted(self._unread)} if self._unread else {}
+        return self._steps.describe() | self._optimization.describe() | unread
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to continue later, between two steps."""

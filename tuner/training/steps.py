@@ -249,6 +249,19 @@ class Steps:
 
         optimizer.register_step_pre_hook(count)
 
+    def describe(self) -> dict[str, Any]:
+        """Returns the unusual properties of the steps, by name.
+
+        ``stopped_early`` is the reason for ending before a full trial, and ``last_cost`` the cost
+        of the last turn in steps, if more than one.
+        """
+        found: dict[str, Any] = {}
+        if self.stopped is not None:
+            found["stopped_early"] = self.stopped
+        if self.last_cost > 1:
+            found["last_cost"] = self.last_cost
+        return found
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the counts, between two turns, as plain values."""
         return {"done": self._done, "turns": self.turns, "length": self.length}
