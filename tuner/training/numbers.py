@@ -12,10 +12,10 @@ from tuner.errors import WorkloadError
 
 
 def check_name(call: str, name: str) -> None:
-    """Refuses the name of a number that no database can keep, in the line that gives it.
+    """Checks that a database can keep the name of a number.
 
     Args:
-        call: What was called with it, such as ``run.log``.
+        call: The function that was given the name, such as ``run.log``.
         name: The name.
 
     Raises:
@@ -32,7 +32,7 @@ def to_float(value: Any, name: str) -> float:
     """Returns a number as Python's, waiting for the device where it is a tensor's.
 
     Args:
-        value: What a workload gave for it.
+        value: The workload's value.
         name: Its name.
 
     Raises:

@@ -33,7 +33,7 @@ _REHEARSAL_STEPS = 2
 
 
 class Rehearsal:
-    """Takes a run's reports where no study is, and keeps them.
+    """Keeps a run's reports, for a trial outside any study.
 
     Args:
         at_most: The step from which on a loop that counts its steps itself is stopped, once it
@@ -45,12 +45,12 @@ class Rehearsal:
         self.evaluations: list[Evaluation] = []
 
     def report(self, evaluation: Evaluation) -> bool:
-        """Takes an evaluation."""
+        """Keeps an evaluation; the trial goes on."""
         self.evaluations.append(evaluation)
         return True
 
     def advance(self, step: int) -> bool:
-        """Goes on, up to a point."""
+        """Returns whether the trial goes on: until it has reported and reached the last step."""
         return step < self._at_most or not self.evaluations
 
     def suggest(self, name: str, axis: Dimension) -> Value:
@@ -64,7 +64,7 @@ class Rehearsal:
                 return axis.low
 
     def warn(self, text: str) -> None:
-        """Says nothing: trials say it."""
+        """Ignores a warning, which trials of the study repeat."""
 
     def save(self) -> None:
         """Writes nothing."""
