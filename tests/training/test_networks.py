@@ -38,7 +38,7 @@ def config_of(spec: Any = SPEC) -> Any:
 
 
 def optimizers_of(loop: Any, *setting: Any) -> list[torch.optim.Optimizer]:
-    return train(loop, *setting).run._optimizers
+    return train(loop, *setting).run._optimization.optimizers
 
 
 def test_each_network_trains_with_what_it_has_of_its_own() -> None:

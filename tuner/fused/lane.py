@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError
 from tuner.fused.coefficients import Cut
 from tuner.optim.schedules import build_plateau
-from tuner.training.checkpoint_state import check_lane, fitting
+from tuner.training.checkpoint_state import (
+    COMMON_PARTS,
+    check_parts,
+    fitting,
+    is_count,
+    is_mapping,
+)
 from tuner.training.loop import TrialResult
 from tuner.training.reporting import StaleCheckpointError
 
@@ -48,7 +56,7 @@ class Lane:
         cuts: The cuts of the learning rate that its schedule has made so far.
         logged: Numbers that were logged of it: step, name and value.
         outcome: How it ended, or None while it trains.
-        average_line: As :attr:`tuner.training.evaluations.Evaluations.average_line`.
+        average_line: As :attr:`tuner.training.run.Run.average_line`.
     """
 
     def __init__(self, spec: StudySpec, start: LaneStart) -> None:
@@ -115,6 +123,41 @@ def check_together(starts: Sequence[LaneStart]) -> None:
             f"{len(taken)} numbers of steps taken: put those together that have both in common, "
             "and their groups of parameters."
         )
+
+
+def check_lane(state: Mapping[str, Any]) -> None:
+    """Checks that a state has the parts of a lane's checkpoint.
+
+    Args:
+        state: One lane's state from ``Cohort.state_dict()``; a file may hold anything.
+
+    Raises:
+        StaleCheckpointError: If a part is missing, of another type, or out of range.
+    """
+    check_parts(state, _PARTS)
+
+
+def _are_cuts(part: Any) -> bool:
+    return isinstance(part, list) and all(
+        isinstance(cut, list) and len(cut) == 2 and is_count(cut[0]) and type(cut[1]) is float
+        for cut in part
+    )
+
+
+def _are_tensors(part: Any) -> bool:
+    return isinstance(part, dict) and all(isinstance(value, Tensor) for value in part.values())
+
+
+def _is_line(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.ndim == 1
+
+
+_PARTS = COMMON_PARTS | {
+    "config": is_mapping,
+    "cuts": _are_cuts,
+    "tensors": _are_tensors,
+    "losses": _is_line,
+}
 
 
 def _describe(config: TrialConfig) -> dict[str, Any]:

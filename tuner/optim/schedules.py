@@ -167,9 +167,10 @@ class Schedule(LRScheduler):
 
     def adopt(self) -> None:
         """Sets every group's learning rate and momentum, new groups' too, to those due now."""
-        groups = self.optimizer.param_groups
-        for group, rate in zip(groups, self.get_lr(), strict=True):
-            group[rate_key(group)] = rate
+        scale = self._scale()
+        for group in self.optimizer.param_groups:
+            key = rate_key(group)
+            group[key] = _initial_rate(group, key) * scale
         if self._momentum_fn is not None:
             set_momentum(self._tunable(), self._momentum_fn(self._position()))
         elif self._momentum_warmup:
@@ -180,12 +181,10 @@ class Schedule(LRScheduler):
         return [group for group in self.optimizer.param_groups if rate_key(group) == "lr"]
 
     def get_lr(self) -> list[float | Tensor]:
-        """Returns every group's learning rate, or factor on it, at the present step."""
-        factor = self._factor_fn(self._position())
-        if self._plateau is not None:
-            factor *= self._plateau.scale
-        rates = [(group, rate_key(group)) for group in self.optimizer.param_groups]
-        return [group.setdefault(f"initial_{key}", group[key]) * factor for group, key in rates]
+        """Returns every group's learning rate, or factor on it, where the schedule stands."""
+        scale = self._scale()
+        groups = self.optimizer.param_groups
+        return [_initial_rate(group, rate_key(group)) * scale for group in groups]
 
     def get_last_lr(self) -> list[float | Tensor]:
         """Returns every group's learning rate."""
@@ -211,8 +210,21 @@ class Schedule(LRScheduler):
         # Torch's step() ends here, and would write into "lr", whatever drives the optimizer.
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
 
+    def _scale(self) -> float:
+        """Returns the factor on every group's initial rate, where the schedule stands."""
+        factor = self._factor_fn(self._position())
+        return factor if self._plateau is None else factor * self._plateau.scale
+
     def _position(self) -> int:
         return self.last_epoch // self._epoch_steps
+
+
+def _initial_rate(group: dict[str, Any], key: str) -> Any:
+    """Returns the rate, or factor on it, that a group joined its optimizer with."""
+    initial = "initial_lr" if key == "lr" else f"initial_{key}"
+    if initial not in group:
+        group[initial] = group[key]
+    return group[initial]
 
 
 class Plateau:

@@ -1,4 +1,4 @@
-"""A trial on disk: written whole or not at all, read without running code."""
+"""The checkpoint file of a trial: written whole or not at all, read without running code."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         state: Tensors, numbers, text and containers of them.
 
     Raises:
-        StorageError: If the file cannot be written, or :func:`load_checkpoint` would refuse what
-            it holds; an older checkpoint is left as it was.
+        StorageError: If the file cannot be written, or :func:`load_checkpoint` would refuse its
+            content; an older checkpoint is left as it was.
     """
     temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
@@ -47,7 +47,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         path: The file.
 
     Returns:
-        What :func:`save_checkpoint` was given, or None if there is no such file.
+        The state given to :func:`save_checkpoint`, or None if there is no such file.
 
     Raises:
         StorageError: If the file is damaged, holds anything but plain data, or is of
@@ -67,7 +67,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Deletes a checkpoint, if it is there and this user may: one that stays costs its space."""
+    """Deletes a checkpoint; one that is missing or not this user's to delete is ignored."""
     with contextlib.suppress(OSError):
         path.unlink()
 

@@ -1,4 +1,4 @@
-"""What a checkpoint gives back, each thing as the training loop builds it."""
+"""The state in a checkpoint: checked, and given back to each object as the loop builds it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tuner.domain.trials import TrialConfig
 from tuner.optim.eval_mode import parts_of
@@ -21,13 +21,13 @@ from tuner.training.steps import Steps
 
 
 class Snapshot:
-    """The state of an earlier attempt, or nothing.
+    """Holds the state of an earlier attempt, or nothing.
 
-    A file may hold anything, so what it says is looked at before it is believed. What only shows
-    when it is used, such as the inside of an optimizer, is a matter of whoever trains with it.
+    A file may hold anything, so its parts are checked here for type and range. The inside of an
+    optimizer's or a model's state is checked when the object loads it.
 
     Args:
-        state: What ``Run.state_dict()`` gave, or None for a trial from its start.
+        state: A ``Run.state_dict()``, or None for a trial from its start.
 
     Raises:
         StaleCheckpointError: If a part is missing, of another type, or out of range.
@@ -36,7 +36,7 @@ class Snapshot:
     def __init__(self, state: Mapping[str, Any] | None) -> None:
         self._state = state or {}
         if state is not None:
-            _check_parts(state, _PARTS)
+            check_parts(state, _PARTS)
 
     def __bool__(self) -> bool:
         return bool(self._state)
@@ -45,7 +45,12 @@ class Snapshot:
         return self._state[key]
 
     def restore(self, kind: str, index: int, target: Any) -> None:
-        """Puts the next model, optimizer or schedule where it was.
+        """Restores a model, an optimizer or another object that the loop has built.
+
+        Args:
+            kind: The part of the state, such as ``models``.
+            index: Its place among the objects of this kind.
+            target: The object.
 
         Raises:
             StaleCheckpointError: If the state is of something else.
@@ -60,7 +65,11 @@ class Snapshot:
                 _check_fused(optimizer)
 
     def restore_object(self, name: str, target: Any) -> None:
-        """Puts an object that the loop has named where it was.
+        """Restores an object that the loop has named.
+
+        Args:
+            name: Its name.
+            target: The object.
 
         Raises:
             StaleCheckpointError: If the state is of something else.
@@ -70,7 +79,10 @@ class Snapshot:
                 target.load_state_dict(self._state["objects"][name])
 
     def restore_trained(self, models: Iterable[nn.Module]) -> None:
-        """Has those parameters require gradients that did; a loop may have thawed some.
+        """Makes those parameters require gradients that did; a loop may have thawed some.
+
+        Args:
+            models: The models, in the order of their optimizers.
 
         Raises:
             StaleCheckpointError: If the state is of something else.
@@ -82,7 +94,10 @@ class Snapshot:
                         parameter.requires_grad_(name in names)
 
     def restore_randomness(self, device: torch.device) -> None:
-        """Puts every source of randomness where it was.
+        """Restores every source of randomness.
+
+        Args:
+            device: The device whose generator is restored, besides those of the CPU.
 
         Raises:
             StaleCheckpointError: If the state is of something else.
@@ -92,10 +107,10 @@ class Snapshot:
                 restore_random_state(self._state["rng"], device)
 
     def check(self, config: TrialConfig, seed: int, length: int | None) -> None:
-        """Makes sure that the state is of a trial of these settings and, where known, length.
+        """Checks that the state is of a trial of these settings and, where known, length.
 
         Args:
-            config: What the trial trains with.
+            config: The trial's settings.
             seed: The study's seed.
             length: Steps of a full trial, or None while nobody has measured an epoch.
 
@@ -112,10 +127,10 @@ class Snapshot:
             raise StaleCheckpointError("The checkpoint is of a trial of another seed or length.")
 
     def check_evaluated(self, steps: Steps) -> None:
-        """Makes sure that no more evaluations were reported than were due.
+        """Checks that no more evaluations were reported than were due.
 
         Args:
-            steps: The trial's steps, where the state has put them.
+            steps: The trial's steps, restored from the state.
 
         Raises:
             StaleCheckpointError: If more were.
@@ -124,19 +139,16 @@ class Snapshot:
             raise StaleCheckpointError("The checkpoint has more evaluations than were due.")
 
 
-def check_lane(state: Mapping[str, Any]) -> None:
-    """Makes sure that a state may be one of a lane.
+def check_parts(state: Mapping[str, Any], parts: Mapping[str, Callable[[Any], bool]]) -> None:
+    """Checks that a state has all of its parts, and each of the right type and range.
 
     Args:
-        state: What ``Cohort.state_dict()`` gave, or anything.
+        state: The state, which may hold anything.
+        parts: By the name of a part, the function that tells whether a value may be it.
 
     Raises:
         StaleCheckpointError: If a part is missing, of another type, or out of range.
     """
-    _check_parts(state, _LANE_PARTS)
-
-
-def _check_parts(state: Mapping[str, Any], parts: Mapping[str, Callable[[Any], bool]]) -> None:
     for part, is_sound in parts.items():
         if part not in state:
             raise StaleCheckpointError(f"The checkpoint lacks {part}.")
@@ -145,16 +157,16 @@ def _check_parts(state: Mapping[str, Any], parts: Mapping[str, Callable[[Any], b
 
 
 def describe(config: TrialConfig) -> str:
-    """Returns what a trial was started with as text: all but what its loop asks for."""
+    """Returns a trial's settings as text, without the values that its loop has asked for."""
     return json.dumps(dataclasses.asdict(dataclasses.replace(config, own={})), sort_keys=True)
 
 
 @contextlib.contextmanager
 def fitting(what: str) -> Iterator[None]:
-    """Puts down to the checkpoint what goes wrong while something is put where it was.
+    """Turns any error within the block into one that blames the checkpoint.
 
     Args:
-        what: What that is.
+        what: The object that is restored in the block, for the message.
 
     Raises:
         StaleCheckpointError: If anything is raised.
@@ -181,7 +193,8 @@ def _is_text(part: Any) -> bool:
     return isinstance(part, str)
 
 
-def _is_mapping(part: Any) -> bool:
+def is_mapping(part: Any) -> bool:
+    """Returns whether a part of a state is a mapping."""
     return isinstance(part, dict)
 
 
@@ -193,7 +206,8 @@ def _is_switch(part: Any) -> bool:
     return type(part) is bool
 
 
-def _is_count(part: Any) -> bool:
+def is_count(part: Any) -> bool:
+    """Returns whether a part of a state is a whole number of at least 0."""
     return type(part) is int and part >= 0
 
 
@@ -208,7 +222,7 @@ def _are_steps(part: Any) -> bool:
     # One is written between two steps, when one has been taken and one is left.
     return (
         isinstance(part, dict)
-        and all(_is_count(part.get(name)) for name in ("turns", "done", "length"))
+        and all(is_count(part.get(name)) for name in ("turns", "done", "length"))
         and bool(part["turns"] <= part["done"] < part["length"])
     )
 
@@ -221,30 +235,16 @@ def _are_seconds(part: Any) -> bool:
     )
 
 
-def _are_cuts(part: Any) -> bool:
-    return isinstance(part, list) and all(
-        isinstance(cut, list) and len(cut) == 2 and _is_count(cut[0]) and type(cut[1]) is float
-        for cut in part
-    )
-
-
-def _are_tensors(part: Any) -> bool:
-    return isinstance(part, dict) and all(isinstance(value, Tensor) for value in part.values())
-
-
-def _is_line(part: Any) -> bool:
-    return isinstance(part, Tensor) and part.ndim == 1
-
-
-_EVERY_PART: dict[str, Callable[[Any], bool]] = {
-    "seed": _is_count,
+COMMON_PARTS: dict[str, Callable[[Any], bool]] = {
+    "seed": is_count,
     "steps": _are_steps,
-    "evaluated": _is_count,
+    "evaluated": is_count,
     "timing": _are_seconds,
-    "rng": _is_mapping,
+    "rng": is_mapping,
 }
+"""The parts of every trial's state, each with the function that checks it."""
 
-_PARTS = _EVERY_PART | {
+_PARTS = COMMON_PARTS | {
     "config": _is_text,
     "models": _is_list,
     "trained": _is_list,
@@ -252,14 +252,7 @@ _PARTS = _EVERY_PART | {
     "schedules": _is_list,
     "paces": _is_list,
     "averages": _is_list,
-    "objects": _is_mapping,
+    "objects": is_mapping,
     "own": _are_values,
     "stepped": _is_switch,
-}
-
-_LANE_PARTS = _EVERY_PART | {
-    "config": _is_mapping,
-    "cuts": _are_cuts,
-    "tensors": _are_tensors,
-    "losses": _is_line,
 }

@@ -1,4 +1,4 @@
-"""The data folder: what is missing there is downloaded, and everything in it is checked."""
+"""Data files in the data folder, downloaded where missing and checked by checksum."""
 
 from __future__ import annotations
 

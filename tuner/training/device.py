@@ -13,7 +13,7 @@ from tuner.errors import SpecError
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 _NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
-"""What torch says where the host, CUDA's runtime, or cuBLAS and cuDNN have none left."""
+"""Signs of exhausted memory in torch's error texts: host, CUDA's runtime, cuBLAS and cuDNN."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -75,7 +75,7 @@ def expand_devices(text: str) -> list[str]:
 
 
 def dtype_of(precision: str, device: torch.device) -> torch.dtype:
-    """Returns the type parameters and data are kept in.
+    """Returns the type of parameters and data for a precision of the study.
 
     Raises:
         SpecError: If the device cannot compute in it.
@@ -96,21 +96,26 @@ def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
+def is_mixed(precision: str) -> bool:
+    """Returns whether a forward pass of this precision runs under autocast."""
+    return precision == "bfloat16"
+
+
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Returns the context of a forward pass: bfloat16 autocast, or nothing."""
-    if precision == "bfloat16":
+    if is_mixed(precision):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
 
 def wait_for(device: torch.device) -> None:
-    """Waits until a device has done what it was given: an accelerator works on its own."""
+    """Waits until a device has finished its queued work; a CPU has none."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether an exception means that memory ran out, on the device or the host."""
+    """Returns whether an exception means that memory ran out, on the device or the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)

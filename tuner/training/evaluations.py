@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from tuner.errors import WorkloadError
 from tuner.training.numbers import check_name, to_float
+from tuner.training.optimization import Optimization
 from tuner.training.reporting import Diverged, Evaluation, Interrupted, Pruned, Reporter
 from tuner.training.steps import Steps
 from tuner.training.timing import Timing
@@ -26,58 +27,61 @@ class Evaluations:
     Args:
         metric: The metric that ranks trials.
         steps: The trial's steps.
+        optimization: Its optimizers and schedules, some of which follow the metric.
         averaging: The averages of its models.
         reporter: The worker, or a test, that takes the reports.
 
     Attributes:
         metric: The metric that ranks trials, among those a loop reports.
-        timing: Seconds spent, over all attempts.
-        over: Why the trial is over, once it is to stop early.
+        averaging: The averages of its models.
+        timing: Seconds spent in training and in evaluation, over all attempts.
+        reported: Budgeted evaluations that have been reported.
+        over: The exception that ends the trial early, once it is to end; else None.
         average_line: The study's metric on the line from the last weights (0) to their average
             (1), once :meth:`compare_average` has measured it.
     """
 
-    def __init__(self, metric: str, steps: Steps, averaging: Averaging, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        metric: str,
+        steps: Steps,
+        optimization: Optimization,
+        averaging: Averaging,
+        reporter: Reporter,
+    ) -> None:
         self.metric = metric
         self._steps = steps
-        self._averaging = averaging
+        self._optimization = optimization
+        self.averaging = averaging
         self._reporter = reporter
-        self._observers: list[Callable[[float], None]] = []
         self._late: float | torch.Tensor | None = None
         self._warned: set[str] = set()
         self.timing = Timing()
+        self.reported = 0
         self.over: Pruned | Interrupted | None = None
         self.average_line: list[tuple[float, float]] = []
-        self._evaluated = 0
 
-    @property
-    def evaluated(self) -> int:
-        """How many of the budgeted evaluations have been reported."""
-        return self._evaluated
+    def restore(self, reported: int, timing: Mapping[str, float]) -> None:
+        """Continues after the evaluations of an earlier attempt.
+
+        Args:
+            reported: Evaluations reported there.
+            timing: The :meth:`Timing.state_dict` of that attempt.
+        """
+        self.reported = reported
+        self.timing = Timing(timing["train_s"], timing["eval_s"])
 
     @property
     def late_value(self) -> float | None:
         """The metric as last reported, if that is no point of the curve; else None."""
         return None if self._late is None else to_float(self._late, self.metric)
 
-    def due(self, step: int | None = None) -> bool:
-        """Tells whether the budget asks for an evaluation after this step.
+    def report(self, step: int | None, metrics: Mapping[str, float | torch.Tensor]) -> None:
+        """Reports an evaluation where one is due; see :meth:`Run.report`.
 
         Args:
-            step: The step, as the loop counts it from 0; left out, the present one.
-        """
-        return self._steps.evaluations_by(self._steps.at(step)) > self._evaluated
-
-    def report(self, step: int | None = None, **metrics: float | torch.Tensor) -> None:
-        """Reports an evaluation; the study's metric must be among its metrics.
-
-        Reporting at every step is cheap: between the points where the budget asks for an
-        evaluation nothing is written, and nobody is stopped.
-
-        Args:
-            step: The step, as the loop counts it from 0; left out, the present one. One that lies
-                behind the optimizer's own steps, such as an epoch's number, is ignored.
-            metrics: What was measured, by name.
+            step: The step, as the loop counts it from 0; None is the present one.
+            metrics: The measured numbers, by name.
 
         Raises:
             Pruned: If the trial is to stop because it is behind, or its metric is not finite.
@@ -96,28 +100,34 @@ class Evaluations:
             check_name("run.report", name)
         taken = self._locate(step, metrics[metric])
         index = self._steps.evaluations_by(taken)
-        if index <= self._evaluated and not isinstance(metrics[metric], float | int):
+        if index <= self.reported and not isinstance(metrics[metric], float | int):
             return
         values = {name: to_float(value, name) for name, value in metrics.items()}
         if not math.isfinite(values[metric]):
             self.diverge(taken)
-        if index <= self._evaluated:
+        if index <= self.reported:
             return
-        if not self._evaluated:
-            self.check_groups()
-        self._averaging.check_applied(self._steps.taken)
+        if not self.reported:
+            self._optimization.check_groups()
+        self.averaging.check_applied(self._steps.taken)
         self.timing.mark()
         goes_on = self._reporter.report(Evaluation(index, taken, values))
-        for observe in self._observers:
-            observe(values[metric])
-        self._evaluated, self._late = index, None
+        self._optimization.observe(values[metric])
+        self.reported, self._late = index, None
         if not goes_on:
             self.over = Pruned(f"behind at step {taken}")
             raise self.over
-        self._go_on(taken)
+        self.go_on(taken)
 
-    def _go_on(self, taken: int) -> None:
-        """Has a loop that takes no turns here live, or stop."""
+    def go_on(self, taken: int) -> None:
+        """Gives a sign of life for a loop that takes no turns, and ends it if it is to stop.
+
+        Args:
+            taken: Steps taken.
+
+        Raises:
+            Interrupted: If it is to stop where it is.
+        """
         if not self._steps.begun and not self._reporter.advance(taken):
             self.over = Interrupted()
             raise self.over
@@ -134,7 +144,7 @@ class Evaluations:
                 f"out: run.report({self.metric}=...).",
             )
         beyond = steps.reach(taken)
-        if beyond or not self._evaluated:
+        if beyond or not self.reported:
             # It may draw no point, but is what the trial has come to.
             self._late = value.detach().clone() if isinstance(value, torch.Tensor) else value
         if beyond:
@@ -147,16 +157,16 @@ class Evaluations:
         return taken
 
     def _warn(self, topic: str, text: str) -> None:
-        """Tells whoever reads the log something of a topic, once."""
+        """Writes a sentence to the log, once a topic."""
         if topic not in self._warned:
             self._warned.add(topic)
             self._reporter.warn(text)
 
-    def check_groups(self) -> None:
-        """Checks that every parameter group takes a parameter; a run overrides this."""
-
     def diverge(self, step: int) -> None:
-        """Ends the trial because something is infinite or NaN.
+        """Ends the trial because a loss or a metric is infinite or NaN.
+
+        Args:
+            step: The first step, from 1, of which that is known.
 
         Raises:
             Diverged: Always.
@@ -166,68 +176,59 @@ class Evaluations:
 
     @contextlib.contextmanager
     def evaluation(
-        self, batches: Iterable[Any] | None = None, *, forward: Forward | None = None
+        self, batches: Iterable[Any] | None, forward: Forward | None
     ) -> Iterator[Callable[[], object]]:
-        """Puts the weights to evaluate into the models, and times the block as evaluation.
-
-        Where the trial averages its weights and averaging has begun, the models hold the averages
-        within the block; afterwards they are as they were, buffers included.
+        """Puts the weights to evaluate into the models; see :meth:`Run.evaluation`.
 
         Args:
-            batches: Training data, such as a DataLoader, to measure the BatchNorm statistics of
-                the averaged weights; not needed without BatchNorm. Use another loader than that
-                of :meth:`steps` if that one has persistent workers.
-            forward: Passes a batch through the models; left out, the first element of a batch
-                goes through the only model.
+            batches: Training data to measure the BatchNorm statistics of averaged weights by.
+            forward: Passes a batch through the models.
 
         Yields:
-            A function to call now and then in a long evaluation, as :meth:`alive`.
+            The function :meth:`alive`.
 
         Raises:
             WorkloadError: If the averaged model has BatchNorm, and there are no batches.
         """
         with (
             self.timing.evaluation(),
-            self._averaging.applied(batches, forward, self.alive),
+            self.averaging.applied(batches, forward, self.alive),
         ):
             yield self.alive
 
     def alive(self) -> object:
         """Gives a sign of life in a long evaluation, so that it does not count as hung."""
-        return self._reporter.advance(self._averaging.taken)
+        return self._reporter.advance(self._steps.taken)
 
     def compare_average(
         self,
         measure: Callable[[], float | torch.Tensor],
-        batches: Iterable[Any] | None = None,
-        *,
-        forward: Forward | None = None,
+        batches: Iterable[Any] | None,
+        forward: Forward | None,
     ) -> None:
-        """Evaluates points on the line from the last weights to their average, for the report.
-
-        Call it after the last step. It does nothing if the trial does not average.
+        """Evaluates points on the line from the last weights to their average.
 
         Args:
             measure: Returns the study's metric for the models as they are when it is called.
             batches: As in :meth:`evaluation`.
             forward: As in :meth:`evaluation`.
         """
-        if not self._averaging.begun:
+        if not self.averaging.begun:
             return
-        self.average_line = []
+        self.average_line.clear()
         for weight in PLACES:
             with (
                 self.timing.evaluation(),
-                self._averaging.applied(batches, forward, self.alive, weight=weight),
+                self.averaging.applied(batches, forward, self.alive, weight=weight),
             ):
                 self.average_line.append((weight, to_float(measure(), self.metric)))
             self.alive()
 
     def check_measured(self) -> None:
-        """Checks that a loop that reported nothing evaluated its return value by the averages.
+        """Checks that a loop that reported nothing measured its return value with the averages.
 
         Raises:
-            WorkloadError: If it did not.
+            WorkloadError: If it measured the value without them.
         """
-        if not self._evaluated:
-            self._averaging.check_applied()
+        if not self.reported:
+            self.averaging.check_applied()

@@ -1,4 +1,4 @@
-"""Processes that a workload forks: none of them goes on as the worker that it is a copy of."""
+"""Processes that a workload forks, ended before they act as the worker they are copies of."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _is_fork = False
 
 @contextlib.contextmanager
 def ending_forks() -> Iterator[None]:
-    """Ends, where it would leave the block, a process that was forked within.
+    """Ends a process that was forked within the block, where it would leave the block.
 
     It ends as it would have alone: with the status it gave to ``sys.exit``, with its traceback and
     1, or with 0. Nothing is cleaned up, since all there is to clean up is its parent's.
@@ -33,7 +33,7 @@ def ending_forks() -> Iterator[None]:
 
 
 def leave_if_forked() -> None:
-    """Ends a process that was forked within :func:`ending_forks`, and is back in tuner's own code.
+    """Ends a process that was forked within :func:`ending_forks` and is back in tuner's code.
 
     Where tuner calls a workload's method again and again, a copy that came back from one would
     fork once more in the next, and so would the copy's copies.

@@ -1,4 +1,4 @@
-"""Going through a data loader epoch after epoch, in an order that a resumed trial repeats."""
+"""The batches of a data loader, epoch after epoch, in an order that a resumed trial repeats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def resume_batches(loader: Any, seed: int, taken: int, device: torch.device) -> 
         loader: Batches, with a length.
         seed: The study's seed.
         taken: Batches taken by earlier attempts; those of the present epoch are drawn at once.
-        device: Where the loader may draw from, besides the CPU.
+        device: The device whose generator the loader may draw from, besides the CPU's.
 
     Raises:
         SpecError: If the loader has no length, or none at all.
@@ -39,7 +39,7 @@ def resume_batches(loader: Any, seed: int, taken: int, device: torch.device) -> 
 
 
 def length_of(loader: Any) -> int:
-    """Returns how many batches a loader has.
+    """Returns the number of batches in a loader.
 
     Raises:
         SpecError: If it has no length, or none at all.

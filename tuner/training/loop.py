@@ -1,4 +1,4 @@
-"""The loop of one trial: a workload's own, or ours over a workload class, run to an ending."""
+"""Training loops: a trial is run through one to its ending; a workload class has ours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.errors import WorkloadError
-from tuner.training.device import autocast
+from tuner.training.device import autocast, is_mixed
 from tuner.training.forks import ending_forks
 from tuner.training.numbers import to_float
 from tuner.training.prepared_workload import PreparedWorkload
@@ -30,13 +30,13 @@ OWN_OPTIMIZER = (
     "The training loop trains with an optimizer of its own, which no trial sets: use the one that "
     "run.optimizer(model) returns."
 )
-"""Why a loop that leaves its run's optimizer alone cannot be tuned, and what to do."""
+"""The error text for a loop that does not use its run's optimizer."""
 
 _LOSSES_KEPT = 1024
 
 
 class Ending(StrEnum):
-    """Why a trial left its loop."""
+    """The reason why a trial left its loop."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -46,11 +46,11 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial left its loop.
+    """The ending of a trial, and the value that its loop returned.
 
     Attributes:
-        ending: Why.
-        value: What the loop returned, or None.
+        ending: The reason it left its loop.
+        value: The metric that the loop returned, or None.
         diverged_step: The first step known to be infinite or NaN, or None.
     """
 
@@ -59,11 +59,11 @@ class TrialResult:
     diverged_step: int | None = None
 
 
-def run_trial(train: TrainingLoop, run: Run) -> TrialResult:
+def run_trial(loop: TrainingLoop, run: Run) -> TrialResult:
     """Trains a trial from where it stands to its end.
 
     Args:
-        train: The training loop.
+        loop: The training loop.
         run: The trial; an interrupted one can be continued from its ``state_dict()``.
 
     Returns:
@@ -74,17 +74,17 @@ def run_trial(train: TrainingLoop, run: Run) -> TrialResult:
     """
     try:
         with ending_forks():
-            returned = train(run)
+            returned = loop(run)
         value = _to_value(returned, run.metric)
         if value is None:
-            value = run.late_value
-        if run.over is not None:
+            value = run.evaluations.late_value
+        if run.evaluations.over is not None:
             # The loop has caught what was to end it; it is over all the same.
-            raise run.over
+            raise run.evaluations.over
         if value is not None:
-            run.check_measured()
+            run.evaluations.check_measured()
         if value is not None and not math.isfinite(value):
-            run.diverge(run.taken)
+            run.evaluations.diverge(run.taken)
     except Diverged as ending:
         return TrialResult(Ending.DIVERGED, diverged_step=ending.step)
     except Pruned:
@@ -110,7 +110,7 @@ class WorkloadLoop:
 
 
 def train_workload(run: Run, prepared: PreparedWorkload) -> None:
-    """Trains a workload class: the one definition of what a step is.
+    """Trains a trial of a workload class, with an evaluation wherever one is due.
 
     Args:
         run: The trial.
@@ -147,17 +147,17 @@ def train_workload(run: Run, prepared: PreparedWorkload) -> None:
 
 
 def _check_losses(run: Run, losses: Losses) -> None:
-    """Logs the training loss, and ends the trial where it shows that going on is pointless."""
+    """Logs the mean training loss, and ends the trial if a loss is infinite or NaN."""
     history = losses.read()
     bad = next((i for i, loss in enumerate(history) if not math.isfinite(loss)), None)
     if bad is not None:
         # The losses end with this step's; a step that cost several counts as its last.
-        run.diverge(run.taken - (len(history) - 1 - bad))
+        run.evaluations.diverge(run.taken - (len(history) - 1 - bad))
     run.log(train_loss=math.fsum(history) / len(history))
 
 
 class Step:
-    """Trains one batch; nothing waits for the device.
+    """Trains a model on one batch a call, without waiting for the device.
 
     Args:
         run: The trial.
@@ -177,6 +177,7 @@ class Step:
         self._model = model
         self._optimizer = optimizer
         self._precision = run.train.precision
+        self._is_mixed = is_mixed(self._precision)
         self._grad_clip = run.train.grad_clip
         self._accumulate = run.train.accumulate
         self._repeats = OPTIMIZERS[run.config.optimizer].closure
@@ -192,19 +193,33 @@ class Step:
 
     def compute(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch, or of a part of one."""
+        if not self._is_mixed:
+            return self._prepared.loss(self._model, batch)
         with autocast(self._precision, self._prepared.device):
             return self._prepared.loss(self._model, batch)
 
     def _differentiate(self, batch: Batch) -> Tensor:
-        self._optimizer.zero_grad()
+        """Puts the gradients of a batch into the parameters, and returns its loss."""
+        # Its zero_grad() does the same, but opens a profiler's record at every step.
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+        if self._accumulate == 1:
+            loss = self.compute(batch)
+            loss.backward()
+        else:
+            loss = self._accumulate_parts(batch)
+        if self._grad_clip is not None:
+            groups = self._optimizer.param_groups
+            nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], self._grad_clip)
+        return loss.detach()
+
+    def _accumulate_parts(self, batch: Batch) -> Tensor:
         losses = []
         for part, share in split(batch, self._accumulate):
             loss = self.compute(part) if share == 1 else share * self.compute(part)
             loss.backward()
             losses.append(loss.detach())
-        if self._grad_clip is not None:
-            groups = self._optimizer.param_groups
-            nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], self._grad_clip)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
@@ -213,7 +228,7 @@ def split(batch: Batch, parts: int) -> Iterator[tuple[Batch, float]]:
 
     Args:
         batch: The batch.
-        parts: How many, at most.
+        parts: The number of parts, at most.
 
     >>> [(part[0].tolist(), share) for part, share in split((torch.arange(4),), 3)]
     [([0, 1], 0.5), ([2], 0.25), ([3], 0.25)]
@@ -228,11 +243,11 @@ def split(batch: Batch, parts: int) -> Iterator[tuple[Batch, float]]:
 
 
 class Parts:
-    """What an epoch's steps compute, part by part, as often as it is gone through.
+    """Iterates over the batches of the first epoch, in the parts that steps compute them in.
 
     Args:
         prepared: The workload on its device.
-        order: Which examples each step trains on.
+        order: The indices of the examples of each step.
         accumulate: Parts a batch is computed in.
     """
 
@@ -248,10 +263,10 @@ class Parts:
 
 
 class Losses:
-    """Training losses since the last evaluation, kept on the device until they are read.
+    """Keeps the training losses since the last evaluation on the device until they are read.
 
     Args:
-        device: Where they are kept.
+        device: The device.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -260,26 +275,26 @@ class Losses:
         self._parts: list[Tensor] = []
 
     def add(self, loss: Tensor) -> None:
-        """Takes a step's loss."""
+        """Adds a step's loss, a scalar."""
         self._parts.append(loss)
         if len(self._parts) > _LOSSES_KEPT:
             self._join()
 
     def read(self) -> list[float]:
-        """Returns them all, waiting for the device once."""
+        """Returns the losses, one a step, waiting for the device once."""
         losses: list[float] = self._join().tolist()
         return losses
 
     def forget(self) -> None:
-        """Starts a new interval."""
+        """Removes all losses, for the steps up to the next evaluation."""
         self._joined, self._parts = self._joined[:0], []
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns them for a checkpoint."""
+        """Returns the losses for a checkpoint."""
         return {"losses": self._join()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continues from what :meth:`state_dict` gave."""
+        """Continues from a :meth:`state_dict`."""
         self._joined, self._parts = state["losses"].to(self._device), []
 
     def _join(self) -> Tensor:

@@ -12,7 +12,7 @@ from tuner.errors import SpecError
 
 
 class Modes:
-    """Which modules of a model are in training mode, noted so that they can be again.
+    """Records which modules of a model are in training mode, and restores that later.
 
     Args:
         model: The model.
@@ -24,11 +24,11 @@ class Modes:
         self.note()
 
     def note(self) -> None:
-        """Notes the modes that they have now, instead of those before."""
+        """Records the present modes in place of the earlier ones."""
         self._training = {module: module.training for module in self._modules}
 
     def put_back(self) -> None:
-        """Has all modules be as they were.
+        """Restores the recorded mode of every module.
 
         What ``train()`` does beside, in modules that have one of their own, is done too.
         """
@@ -41,7 +41,7 @@ class Modes:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Has a whole model be in eval mode, and afterwards each of its modules as it was."""
+    """Puts a model into eval mode within the block; afterwards each module has its mode again."""
     modes = Modes(model)
     model.eval()
     try:
@@ -51,7 +51,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def begin_training(model: nn.Module) -> nn.Module:
-    """Puts a new model into training mode, but for those modules that it has in eval mode.
+    """Puts a new model into training mode, except those modules that it has in eval mode.
 
     One that is in eval mode as a whole, as some loaders leave it, trains as a whole.
 

@@ -1,4 +1,4 @@
-"""The models a training loop optimizes, and what it calls them."""
+"""The models that a training loop optimizes, and the names it gives them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.optim.groups import check_groups, describe_groups, optimizable
 
 
 class Networks:
-    """Knows a loop's models by name.
+    """Holds a loop's models and their names.
 
     Args:
         declared: The names in the study's ``[network]`` tables.
@@ -31,7 +31,11 @@ class Networks:
         self.names: list[str | None] = []
 
     def enter(self, model: nn.Module, name: str | None) -> None:
-        """Learns of a model.
+        """Adds a model.
+
+        Args:
+            model: The model.
+            name: Its name, or None.
 
         Raises:
             WorkloadError: If the name is no plain word, or another model's.
@@ -51,7 +55,10 @@ class Networks:
         self.models.append(model)
 
     def check(self, groups: Sequence[GroupValues]) -> None:
-        """Sees, once models are known, that every group and every table is of something.
+        """Checks, once there are models, that every group and every table applies to one.
+
+        Args:
+            groups: The study's parameter groups.
 
         Raises:
             WorkloadError: If a group takes no parameter, or a table names no model.
@@ -67,6 +74,11 @@ class Networks:
                     f'{called or "no network"}: write run.optimizer(model, name="{name}") in a '
                     "loop of your own, or leave the table out."
                 )
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the models train."""
+        return sum(p.numel() for m in self.models for p in m.parameters() if p.requires_grad)
 
     def describe_groups(self, optimizers: Iterable[torch.optim.Optimizer]) -> list[dict[str, Any]]:
         """Returns the effective settings of every parameter group, named after their networks."""

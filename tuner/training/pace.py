@@ -1,4 +1,4 @@
-"""How often a loop steps a schedule, kept so that it can be driven so again outside the run."""
+"""How often a loop steps a schedule, recorded so that exported code can step it as often."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 class Rhythm:
-    """Whether a count grows by the same amount from one call to the next.
+    """Records whether a count grows by the same amount from one call to the next.
 
     The last of all calls may come early, as at the end of an epoch that is cut short.
 
     Attributes:
-        size: By how much it grows, or None before the first call.
-        regular: Whether it has grown by that at each.
+        size: The growth at the first call, or None before it.
+        regular: Whether the count has grown by ``size`` at every call but the last.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,9 @@ class Rhythm:
         self._early = False
 
     def add(self, growth: int) -> None:
-        """Takes in by how much it has grown since the last call."""
+        """Records the growth of the count since the last call."""
+        if growth == self.size and not self._early:
+            return
         if self.size is None:
             self.size = growth
         elif self._early or growth > self.size:
@@ -31,20 +33,20 @@ class Rhythm:
             self._early = growth < self.size
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what it has seen."""
+        """Returns the growth recorded so far, as plain values."""
         return {"size": self.size, "regular": self.regular, "early": self._early}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from what :meth:`state_dict` gave."""
+        """Continues from a :meth:`state_dict`."""
         self.size, self.regular, self._early = (state[k] for k in ("size", "regular", "early"))
 
 
 class Pace:
-    """The clock of a schedule in a run, which notes when it is asked: whenever a loop steps it.
+    """Gives a schedule the steps of its trial, and records how often a loop steps the schedule.
 
     Args:
-        clock: Tells the steps of the trial, as the schedule is to follow them.
-        count: Tells how often the schedule's optimizer has stepped in this attempt.
+        clock: Returns the steps of the trial, as the schedule is to follow them.
+        count: Returns how often the schedule's optimizer has stepped in this attempt.
     """
 
     def __init__(self, clock: Callable[[], int], count: Callable[[], int]) -> None:
@@ -57,14 +59,15 @@ class Pace:
         self._steps, self._optimizer_steps = Rhythm(), Rhythm()
 
     def __call__(self) -> int:
-        """Returns the steps of the trial, for a schedule that is being stepped."""
-        now = (self._clock(), self._earlier + self._count())
-        if now[0] > self._last[0]:  # else the schedule stays where it is
+        """Returns the steps of the trial; a schedule calls this when the loop steps it."""
+        step, last = self._clock(), self._last[0]
+        if step > last:  # else the schedule stays where it is
+            count = self._earlier + self._count()
             self._calls += 1
-            self._steps.add(now[0] - self._last[0])
-            self._optimizer_steps.add(now[1] - self._last[1])
-            self._last = now
-        return now[0]
+            self._steps.add(step - last)
+            self._optimizer_steps.add(count - self._last[1])
+            self._last = (step, count)
+        return step
 
     def describe(self) -> dict[str, int | None]:
         """Returns how often the loop stepped the schedule.
@@ -78,7 +81,7 @@ class Pace:
         return {"calls": self._calls, **sizes}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what it has noted."""
+        """Returns the calls recorded so far, as plain values."""
         return {
             "calls": self._calls,
             "last": self._last,
@@ -88,7 +91,7 @@ class Pace:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from what :meth:`state_dict` gave, in another attempt."""
+        """Continues from a :meth:`state_dict` of an earlier attempt."""
         self._calls, self._earlier = int(state["calls"]), int(state["count"]) - self._count()
         steps, optimizer_steps = state["last"]
         self._last = (int(steps), int(optimizer_steps))

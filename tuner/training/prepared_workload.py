@@ -1,4 +1,4 @@
-"""A workload on a device: its data placed once, its model built, its metrics measured."""
+"""A workload on a device: data placed once, models built, losses and metrics computed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _FEW_ROWS = 16
 
 @dataclass(frozen=True)
 class PreparedWorkload:
-    """A workload with its data on a device, shared by all trials of a worker.
+    """Holds a workload and its data on a device, for all trials of a worker.
 
     Attributes:
         workload: The workload.
         data: Its data, on the device and in the study's precision.
-        device: Where trials train.
+        device: The device that trials train on.
         precision: The study's ``train.precision``.
-        evaluation_rows: Examples that are evaluated at once, at most.
+        evaluation_rows: The most examples that are evaluated at once.
     """
 
     workload: Workload
@@ -42,7 +42,12 @@ class PreparedWorkload:
 
     @classmethod
     def prepare(cls, workload: Workload, device: torch.device, precision: str) -> PreparedWorkload:
-        """Loads the data and moves it to the device once.
+        """Returns a workload with its data loaded and moved to a device.
+
+        Args:
+            workload: The workload.
+            device: The device.
+            precision: The study's ``train.precision``.
 
         Raises:
             SpecError: If the workload returns something else than :class:`Data`, or the device
@@ -65,10 +70,10 @@ class PreparedWorkload:
         return len(self.data.train[0])
 
     def examples_a_step(self, batch_size: BatchSize) -> int:
-        """Returns how many examples a batch has.
+        """Returns the number of examples in a batch.
 
         Args:
-            batch_size: The trial's, which may be ``full``.
+            batch_size: The trial's batch size, which may be ``full``.
 
         Raises:
             SpecError: If it exceeds the training set.
@@ -88,7 +93,7 @@ class PreparedWorkload:
 
         Args:
             seed: The study's seed.
-            tells_sparse: Whether parameters whose gradients are sparse have an empty one.
+            tells_sparse: Whether parameters with sparse gradients start with an empty sparse one.
 
         Raises:
             SpecError: If ``model()`` returns something else, or leaves open what trains.
@@ -121,7 +126,7 @@ class PreparedWorkload:
         return metrics
 
     def _materialise(self, model: nn.Module) -> None:
-        """Has lazy modules take their shapes, and nothing else change."""
+        """Gives lazy modules their shapes by one forward pass that changes nothing else."""
         with evaluating(model), torch.no_grad(), autocast(self.precision, self.device):
             self.loss(model, self._few())
 
@@ -143,12 +148,12 @@ class PreparedWorkload:
         """Returns some rows of the training data.
 
         Args:
-            indices: Which, int64 of shape (rows,).
+            indices: The indices of the rows, int64 of shape (rows,).
         """
         return tuple(tensor.index_select(0, indices) for tensor in self.data.train)
 
     def chunks(self) -> Iterator[tuple[Batch, float]]:
-        """Iterates over the validation data in parts, and what share of it each is."""
+        """Yields the validation data in parts, each with its share of the examples, in (0, 1]."""
         rows = len(self.data.val[0])
         # As few and as equal as can be: a fused evaluation is compiled for every size.
         size = math.ceil(rows / math.ceil(rows / self.evaluation_rows))
@@ -179,7 +184,10 @@ class PreparedWorkload:
 
 
 def check_metrics(metrics: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Returns what a workload's ``metrics()`` gave.
+    """Returns a workload's metrics unchanged, once they are checked.
+
+    Args:
+        metrics: The return value of ``metrics()``.
 
     Raises:
         SpecError: If it is something else than scalars by name.

@@ -1,4 +1,4 @@
-"""From a study's workload to its training loop, seen to run before anything depends on it."""
+"""A study's workload as a training loop, run for a few steps before a trial depends on it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _REHEARSAL_STEPS = 2
 
 
 class Rehearsal:
-    """Takes a run's reports where no study is, and keeps them.
+    """Keeps a run's reports, for a trial outside any study.
 
     Args:
         at_most: The step from which on a loop that counts its steps itself is stopped, once it
@@ -45,12 +45,12 @@ class Rehearsal:
         self.evaluations: list[Evaluation] = []
 
     def report(self, evaluation: Evaluation) -> bool:
-        """Takes an evaluation."""
+        """Keeps an evaluation; the trial goes on."""
         self.evaluations.append(evaluation)
         return True
 
     def advance(self, step: int) -> bool:
-        """Goes on, up to a point."""
+        """Returns whether the trial goes on: until it has reported and reached the last step."""
         return step < self._at_most or not self.evaluations
 
     def suggest(self, name: str, axis: Dimension) -> Value:
@@ -64,7 +64,7 @@ class Rehearsal:
                 return axis.low
 
     def warn(self, text: str) -> None:
-        """Says nothing: trials say it."""
+        """Ignores a warning, which trials of the study repeat."""
 
     def save(self) -> None:
         """Writes nothing."""
@@ -98,11 +98,11 @@ class CohortRehearsal:
 
 
 def prepare(spec: StudySpec, device: torch.device) -> TrainingLoop:
-    """Loads a study's workload as a training loop; a class is seen to keep its contract.
+    """Loads a study's workload as a training loop, and checks the contract of a workload class.
 
     Args:
         spec: The study, resolved.
-        device: Where it trains.
+        device: The device it trains on.
 
     Raises:
         SpecError: If the workload cannot be loaded, breaks its contract, or lacks the metric.
@@ -112,13 +112,13 @@ def prepare(spec: StudySpec, device: torch.device) -> TrainingLoop:
 
 
 def prepare_checked(spec: StudySpec, device: torch.device) -> TrainingLoop:
-    """Loads a study's workload and sees it run: a few steps and one evaluation.
+    """Loads a study's workload, and checks it by running a few steps and one evaluation.
 
     A workload class is stepped once with every optimizer of the study.
 
     Args:
         spec: The study, resolved.
-        device: Where it trains.
+        device: The device it trains on.
 
     Raises:
         SpecError: If the workload cannot be loaded, breaks its contract, or lacks the metric.
@@ -134,18 +134,18 @@ def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> TrainingL
         prepared = PreparedWorkload.prepare(workload, device, spec.train.precision)
         probe(prepared, spec, optimizers=check)
         return WorkloadLoop(prepared)
-    train: Any = target
+    loop: Any = target
     if check:
         first, *others = default_configs(spec)
         # Others ask nothing of the loop or its model that the first does not.
         demanding = [o for o in others if _is_demanding(OPTIMIZERS[o.optimizer])]
         for config in (first, *demanding, *_variants(spec)):
-            rehearse(train, spec, config, device)
-    return train  # type: ignore[no-any-return]
+            rehearse(loop, spec, config, device)
+    return loop  # type: ignore[no-any-return]
 
 
 def _is_demanding(row: OptimizerRow) -> bool:
-    """Tells whether an optimizer needs closures, parameters of a kind, a length or a package."""
+    """Returns whether an optimizer needs closures, parameters of a kind, a length or a package."""
     needs = (row.closure, row.takes != "all", row.length_argument is not None)
     return any(needs) or row.package != "torch"
 
@@ -171,15 +171,15 @@ def _explained(spec: StudySpec, load: Callable[[], TrainingLoop]) -> TrainingLoo
 
 
 def rehearse(
-    train: TrainingLoop, spec: StudySpec, config: TrialConfig, device: torch.device
+    loop: TrainingLoop, spec: StudySpec, config: TrialConfig, device: torch.device
 ) -> tuple[dict[str, float], Run]:
     """Runs a training loop for two steps.
 
     Args:
-        train: The loop.
+        loop: The loop.
         spec: The study, resolved.
-        config: What to train with.
-        device: Where it trains.
+        config: The settings to train with.
+        device: The device it trains on.
 
     Returns:
         The metrics it reported or returned, and the run.
@@ -192,7 +192,7 @@ def rehearse(
     run = Run(spec, config, device=device, reporter=reporter, at_most=_REHEARSAL_STEPS)
     try:
         with _norms_explained(f"in batches of {config.batch_size}"):
-            outcome = run_trial(train, run)
+            outcome = run_trial(loop, run)
     except TypeError as error:
         if "closure" not in str(error):
             raise
@@ -266,14 +266,14 @@ def _loss_of(prepared: PreparedWorkload, model: nn.Module, batch: Batch) -> Tens
 def _check_smallest(
     prepared: PreparedWorkload, model: nn.Module, batch: Batch, batch_size: int, accumulate: int
 ) -> None:
-    """Sees that a batch, or a part of one, can be a single example where some are."""
+    """Checks that a single example can be a batch, or a part of one, where some are."""
     if batch_size // min(accumulate, batch_size) == 1:
         with torch.no_grad(), _norms_explained("1 at a time"):
             _loss_of(prepared, model, tuple(tensor[:1] for tensor in batch))
 
 
 def _check_parts(prepared: PreparedWorkload, model: nn.Module, parts: list[Batch]) -> None:
-    """Sees that the loss of a batch is the mean of those of its parts."""
+    """Checks that the loss of a batch is the mean of the losses of its parts."""
     if len(parts) == 1:
         return
     joint = tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
@@ -292,7 +292,7 @@ def _check_parts(prepared: PreparedWorkload, model: nn.Module, parts: list[Batch
 
 @contextlib.contextmanager
 def _norms_explained(examples: str) -> Iterator[None]:
-    """Says of what BatchNorm raises when it trains on a single value that this is the reason."""
+    """Replaces BatchNorm's error about a single value by one that names the cause."""
     try:
         yield
     except ValueError as error:
@@ -327,13 +327,13 @@ def _try_optimizer(
 
 
 def default_configs(spec: StudySpec) -> list[TrialConfig]:
-    """Returns what every optimizer of a study trains with by default."""
+    """Returns the default settings of every optimizer of a study."""
     every = spec.with_budget(spec.budget.model_copy(update={"trials": 10**6}))
     return [decode(spec, proposal) for proposal in default_proposals(every)]
 
 
 def _variants(spec: StudySpec) -> list[TrialConfig]:
-    """Returns what the first default does not ask of a loop: averages, and unusual batches."""
+    """Returns settings with the averages and unusual batch sizes that the first default lacks."""
     default = default_proposals(spec)[0]
     averages = [("average", name) for name in spec.train.averages if name != NO_AVERAGE]
     sizes = [("batch_size", size) for size in spec.train.batch_sizes if size in (1, FULL)]

@@ -1,4 +1,4 @@
-"""What passes between a trial's loop and whoever watches it: reports one way, a stop the other."""
+"""The messages between a trial and its reporter: evaluations one way, a stop the other."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tuner.errors import WorkloadError
 
 
 class Pruned(Exception):  # noqa: N818 (it is no error)
-    """The trial is behind and stops; raised by :meth:`Run.report`."""
+    """Ends a trial that is behind; raised by :meth:`Run.report`."""
 
 
 class Diverged(Pruned):
-    """The trial's loss or metric is infinite or NaN.
+    """Ends a trial whose loss or metric is infinite or NaN.
 
     Args:
         step: The first step, from 1, of which that is known.
@@ -27,7 +27,7 @@ class Diverged(Pruned):
 
 
 class Interrupted(BaseException):
-    """Training stops here, to go on later from a checkpoint."""
+    """Stops training here, to go on later from a checkpoint."""
 
 
 class StaleCheckpointError(WorkloadError):
@@ -36,12 +36,12 @@ class StaleCheckpointError(WorkloadError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A point where a trial reports.
+    """An evaluation that a trial reports.
 
     Attributes:
-        index: Which of the budgeted evaluations, from 1.
+        index: Its number among the budgeted evaluations, from 1.
         step: Steps taken.
-        metrics: What was measured, by name.
+        metrics: The measured numbers, by name.
     """
 
     index: int
@@ -50,7 +50,7 @@ class Evaluation:
 
 
 class Reporter(Protocol):
-    """Whom a run reports to: a worker, or a test."""
+    """Receives the reports of a run: a worker, or a test."""
 
     def report(self, evaluation: Evaluation) -> bool:
         """Takes an evaluation with a finite metric; returns whether the trial goes on."""

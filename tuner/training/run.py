@@ -1,9 +1,10 @@
-"""The run that a training loop gets: it gives optimizer, schedule and steps, and takes reports."""
+"""A trial as a training loop sees it: it gives the optimizer and the steps, and takes reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, overload
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast, overload
 
 import torch
 from torch import nn
@@ -11,26 +12,24 @@ from torch import nn
 from tuner.domain.budget import Budget
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
+from tuner.domain.train import Train
 from tuner.domain.trials import TrialConfig
-from tuner.errors import SpecError, WorkloadError
-from tuner.optim import Schedule, build_optimizer, build_schedule
-from tuner.optim.groups import trainable
-from tuner.training.checkpoint_state import Snapshot, describe
+from tuner.optim import Schedule
+from tuner.training.checkpoint_state import Snapshot
+from tuner.training.checkpointing import Checkpointing
 from tuner.training.evaluations import Evaluations
 from tuner.training.loader import length_of, resume_batches
-from tuner.training.logged import Logged
-from tuner.training.networks import Networks
-from tuner.training.pace import Pace
-from tuner.training.progress import Progress
+from tuner.training.numbers import Logged
+from tuner.training.optimization import Optimization
 from tuner.training.reporting import Interrupted, Reporter
-from tuner.training.seeds import derive_seed, random_state, seed_all
+from tuner.training.seeds import derive_seed, seed_all
+from tuner.training.settings import APPLIED_BY_LOOPS, Settings
 from tuner.training.steps import Steps
 from tuner.training.suggestions import Suggestions
-from tuner.training.timing import Timing
-from tuner.training.weight_averaging import Averaging
+from tuner.training.weight_averaging import Averaging, Forward
 
 
-class Run(Suggestions, Progress, Evaluations):
+class Run:
     """One trial, as a training loop sees it.
 
     A loop takes its optimizer, schedule and steps from a run and reports to it. A step is one
@@ -40,18 +39,25 @@ class Run(Suggestions, Progress, Evaluations):
 
     Args:
         spec: The study, resolved.
-        config: What this trial trains with.
-        device: Where it trains.
+        config: The trial's settings.
+        device: The device it trains on.
         reporter: The worker, or a test, that takes the reports.
         state: The :meth:`state_dict` of an earlier attempt, to continue from.
         at_most: Steps to cut a full trial to, for a rehearsal.
 
     Attributes:
         seed: The study's seed; every source of randomness has been seeded from it.
-        device: Where to train.
-        budget: What the study may spend: the ``[budget]`` table.
-        config: What this trial trains with.
+        device: The device to train on.
+        budget: The ``[budget]`` table of the study.
+        train: The ``[train]`` table of the study, for the loop to apply.
+        config: The trial's settings.
+        metric: The metric that ranks trials, among those a loop reports.
+        own: The values drawn for the loop's own hyperparameters, by name.
         networks: The models it optimizes, and the names that the loop gives them.
+        evaluations: The evaluations reported so far, and how they end the trial.
+        timing: Seconds spent in training and in evaluation, over all attempts.
+        average_line: The metric on the line from the last weights (0) to their average (1), once
+            :meth:`compare_average` has measured it.
     """
 
     def __init__(
@@ -64,31 +70,29 @@ class Run(Suggestions, Progress, Evaluations):
         state: Mapping[str, Any] | None = None,
         at_most: int | None = None,
     ) -> None:
-        row = OPTIMIZERS[config.optimizer]
-        steps = Steps(spec.budget, config.batch_size, at_most, capped=row.closure)
-        Suggestions.__init__(self, spec, config.own, reporter)
-        Progress.__init__(self, steps, spec.train)
-        averaging = Averaging(config, steps, spec.search.seed, device)
-        Evaluations.__init__(self, spec.study.metric, steps, averaging, reporter)
-        self._spec = spec
-        self._snapshot = Snapshot(state)
         self.config = config
         self.device = device
         self.seed = spec.search.seed
         self.budget: Budget = spec.budget
-        self.networks = Networks(spec.network)
-        self._optimizers: list[torch.optim.Optimizer] = []
-        self._schedules: list[Schedule] = []
-        self._paces: list[Pace] = []
-        self._objects: dict[str, Any] = {}
+        self._unread = set(APPLIED_BY_LOOPS)
+        self.train = cast("Train", Settings(spec.train, self._unread))
+        self._reporter = reporter
+        snapshot, metric = Snapshot(state), spec.study.metric
+        closure = OPTIMIZERS[config.optimizer].closure
+        steps = self._steps = Steps(spec.budget, config.batch_size, at_most, capped=closure)
+        suggestions = self._suggestions = Suggestions(spec, config.own, reporter)
+        optimization = self._optimization = Optimization(spec, config, steps, snapshot)
+        average = Averaging(config, steps, self.seed, device)
+        evaluations = Evaluations(metric, steps, optimization, average, reporter)
+        self._checkpointing = Checkpointing(
+            snapshot, config, self.seed, device, steps, suggestions, optimization, evaluations
+        )
         self._logged = Logged()
-        self._stepped_before = False
-        self._save_asked = False
         seed_all(derive_seed(self.seed, "init"))
-        if self._snapshot:
-            self._restore_counts(self._snapshot)
-
-    # What the loop builds.
+        self._checkpointing.restore_counts()
+        self.metric, self.own = metric, suggestions.own
+        self.evaluations, self.timing = evaluations, evaluations.timing
+        self.networks, self.average_line = optimization.networks, evaluations.average_line
 
     def optimizer(self, model: nn.Module, name: str | None = None) -> torch.optim.Optimizer:
         """Returns this trial's optimizer over a model, parameter groups included.
@@ -105,24 +109,9 @@ class Run(Suggestions, Progress, Evaluations):
             WorkloadError: If this optimizer cannot train this model, or another model has the
                 name.
         """
-        optimizer = build_optimizer(
-            self.config.optimizer,
-            self.config.values_of(name),
-            model,
-            self.config.groups,
-            spare_vectors=self.train.no_decay_on_biases_and_norms,
-            total_steps=self.length,
-            network=name,
-        )
-        self.networks.enter(model, name)
-        index = len(self._optimizers)
-        self._snapshot.restore("models", index, model)
-        self._snapshot.restore("optimizers", index, optimizer)
-        self._steps.watch(optimizer, self._go_on)
-        average = self._averaging.follow(model, optimizer)
-        if average is not None:
-            self._snapshot.restore("averages", len(self._averaging.averages) - 1, average)
-        self._optimizers.append(optimizer)
+        optimizer = self._optimization.build_optimizer(model, name)
+        self._steps.watch(optimizer, self.evaluations.go_on)
+        self._checkpointing.follow(model, optimizer)
         # Anew by steps(); a loop that takes no turns there trains from here on.
         self.timing.begin(self.device)
         return optimizer
@@ -142,33 +131,7 @@ class Run(Suggestions, Progress, Evaluations):
         """
         if loader is not None:
             self.measure(length_of(loader))
-        by_epoch = self.train.schedule_by == "epoch"
-        if by_epoch and self.epoch_steps is None:
-            raise SpecError(
-                'train.schedule_by = "epoch" needs to know an epoch\'s length: use '
-                'run.schedule(optimizer, loader), or schedule_by = "step".'
-            )
-        pace = Pace(lambda: self._steps.of(optimizer), lambda: self._steps.stepped(optimizer))
-        schedule = build_schedule(
-            self.config.schedule,
-            self.config.schedule_values,
-            optimizer,
-            self.total_steps,
-            clock=pace,
-            epoch_steps=self.epoch_steps if by_epoch else None,
-            evaluations=self.budget.evaluations,
-            direction=self._spec.study.direction,
-            momentum_warmup=self.config.momentum_warmup,
-        )
-        self._snapshot.restore("schedules", len(self._schedules), schedule)
-        self._snapshot.restore("paces", len(self._schedules), pace)
-        if optimizer in self._optimizers:
-            # A new schedule sets the first step's learning rate; the optimizer has a later one.
-            self._snapshot.restore("optimizers", self._optimizers.index(optimizer), optimizer)
-        self._schedules.append(schedule)
-        self._paces.append(pace)
-        self._observers.append(schedule.observe)
-        return schedule
+        return self._optimization.build_schedule(optimizer)
 
     def checkpoint(self, **objects: Any) -> None:
         """Includes objects in this trial's checkpoints, or asks for one now.
@@ -176,26 +139,41 @@ class Run(Suggestions, Progress, Evaluations):
         Model, optimizer, schedule, step and randomness are included by themselves.
 
         Args:
-            objects: Other objects to keep, by name, such as a gradient scaler: anything with
-                ``state_dict`` and ``load_state_dict``. When the trial continues from a
-                checkpoint, each is restored at once. Without any, a checkpoint is written at the
-                end of this step.
+            objects: Other objects by name, such as a gradient scaler, with ``state_dict`` and
+                ``load_state_dict``; each is restored at once where the trial continues from a
+                checkpoint. Without any, a checkpoint is written at the end of this step.
 
         Raises:
             WorkloadError: If an object has no state to keep.
         """
-        for name, target in objects.items():
-            if not (hasattr(target, "state_dict") and hasattr(target, "load_state_dict")):
-                raise WorkloadError(
-                    f"run.checkpoint was given {name}, a {type(target).__name__}: what it keeps "
-                    "needs state_dict() and load_state_dict(). Keep a plain value in a class "
-                    "that has both."
-                )
-            self._objects[name] = target
-            self._snapshot.restore_object(name, target)
-        self._save_asked = self._save_asked or not objects
+        self._checkpointing.add(objects)
+        self._checkpointing.requested |= not objects
 
-    # What the loop does.
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Suggests a float in [low, high]; see :meth:`Suggestions.suggest_float`."""
+        return self._suggestions.suggest_float(name, low, high, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """Suggests an int in [low, high]; see :meth:`Suggestions.suggest_int`."""
+        return self._suggestions.suggest_int(name, low, high, log=log)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Suggests one of several choices; see :meth:`Suggestions.suggest_categorical`."""
+        return self._suggestions.suggest_categorical(name, choices)
+
+    def measure(self, epoch_steps: int | None = None, *, examples: int | None = None) -> None:
+        """Sets how many steps an epoch has, or how many examples there are to train on.
+
+        Args:
+            epoch_steps: Steps of an epoch.
+            examples: Size of the training set, which ``batch_size = "full"`` stands for.
+
+        Raises:
+            SpecError: If batches are full and an epoch has several steps.
+            StaleCheckpointError: If the checkpoint is of a trial of another length.
+        """
+        self._steps.measure(epoch_steps, examples)
+        self._checkpointing.check_length()
 
     @overload
     def steps(self) -> Iterator[int]: ...
@@ -220,20 +198,19 @@ class Run(Suggestions, Progress, Evaluations):
         """
         if loader is not None:
             self.measure(length_of(loader))
-        steps = self._steps
+        steps, evaluations, checkpointing = self._steps, self.evaluations, self._checkpointing
         self.check_groups()
-        self._check_schedules()
+        self._optimization.check_schedules()
         batches: Iterator[Any] | None = None
         if loader is not None:
             batches = resume_batches(loader, self.seed, steps.turns, self.device)
         if not steps.begun:
-            self._snapshot.restore_trained(self.networks.models)
-            self._snapshot.restore_randomness(self.device)
+            checkpointing.restore_training()
         steps.begin()
         self.timing.begin(self.device)
         while not steps.is_over:
-            if self.over is not None:
-                raise self.over
+            if evaluations.over is not None:
+                raise evaluations.over
             step = steps.enter()
             yield step if batches is None else (step, next(batches))
             self.timing.mark()
@@ -241,143 +218,181 @@ class Run(Suggestions, Progress, Evaluations):
                 # What remains is the loop's return; a checkpoint here would leave it no step to
                 # find its value in.
                 break
-            if self._save_asked:
-                self._save_asked = False
+            if checkpointing.requested:
+                checkpointing.requested = False
                 self._reporter.save()
             if not self._reporter.advance(steps.taken):
-                self.over = Interrupted()
+                evaluations.over = Interrupted()
+
+    def due(self, step: int | None = None) -> bool:
+        """Returns whether the budget asks for an evaluation after this step.
+
+        Args:
+            step: The step, as the loop counts it from 0; left out, the present one.
+        """
+        return self._steps.is_due(step, self.evaluations.reported)
+
+    def report(self, step: int | None = None, **metrics: float | torch.Tensor) -> None:
+        """Reports an evaluation; the study's metric must be among its metrics.
+
+        Reporting at every step is cheap: between the points where the budget asks for an
+        evaluation nothing is written, and nobody is stopped.
+
+        Args:
+            step: The step, as the loop counts it from 0; left out, the present one. One that lies
+                behind the optimizer's own steps, such as an epoch's number, is ignored.
+            metrics: The measured numbers, by name.
+
+        Raises:
+            Pruned: If the trial is to stop because it is behind, or its metric is not finite.
+            WorkloadError: If the study's metric is missing, a metric is not a single number, a
+                parameter group takes no parameter, or no database can keep a name.
+        """
+        self.evaluations.report(step, metrics)
+
+    def evaluation(
+        self, batches: Iterable[Any] | None = None, *, forward: Forward | None = None
+    ) -> contextlib.AbstractContextManager[Callable[[], object]]:
+        """Puts the weights to evaluate into the models, and times the block as evaluation.
+
+        Where the trial averages its weights and averaging has begun, the models hold the averages
+        within the block; afterwards they are as they were, buffers included.
+
+        Args:
+            batches: Training data, such as a DataLoader, to measure the BatchNorm statistics of
+                averaged weights; not that of :meth:`steps` if that one has persistent workers.
+            forward: Passes a batch through the models; left out, the first element of a batch
+                goes through the only model.
+
+        Returns:
+            A context of :meth:`alive`, to call now and then in a long evaluation; a WorkloadError
+            is raised there if the averaged model has BatchNorm and there are no batches.
+        """
+        return self.evaluations.evaluation(batches, forward)
+
+    def compare_average(
+        self,
+        measure: Callable[[], float | torch.Tensor],
+        batches: Iterable[Any] | None = None,
+        *,
+        forward: Forward | None = None,
+    ) -> None:
+        """Evaluates points on the line from the last weights to their average, for the report.
+
+        Call it after the last step. It does nothing if the trial does not average.
+
+        Args:
+            measure: Returns the study's metric for the models as they are when it is called.
+            batches: As in :meth:`evaluation`.
+            forward: As in :meth:`evaluation`.
+        """
+        self.evaluations.compare_average(measure, batches, forward)
+
+    def alive(self) -> object:
+        """Gives a sign of life in a long evaluation, so that it does not count as hung."""
+        return self.evaluations.alive()
 
     def log(self, **values: float | torch.Tensor) -> None:
         """Logs numbers of the trial, by name; it is ranked by :meth:`report` alone.
 
-        Logging counts as a sign of life. A tensor is read when numbers are next written, so that
-        nothing waits for the device.
+        Logging is a sign of life. A tensor is read only when numbers are next written.
         """
         self.alive()
         for name, value in values.items():
             self._logged.add(self.taken, name, value)
 
-    # What a worker asks.
+    def stop(self, why: str) -> None:
+        """Ends the trial early on purpose; it is ranked with the full ones.
 
-    @property
-    def resumable(self) -> bool:
-        """Whether a trial can go on from a checkpoint written now: not in a step or at the end."""
-        steps = self._steps
-        within = steps.inside or (steps.begun and steps.is_over)
-        return steps.begun and not within and bool(self._optimizers)
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers the models train."""
-        return sum(
-            p.numel() for m in self.networks.models for p in m.parameters() if p.requires_grad
-        )
-
-    def measure(self, epoch_steps: int | None = None, *, examples: int | None = None) -> None:
-        """Sets how many steps an epoch has, or how many examples there are to train on.
+        Call ``break`` or ``return`` after it; a loop over :meth:`steps` ends after this step.
 
         Args:
-            epoch_steps: Steps of an epoch.
-            examples: Size of the training set, which ``batch_size = "full"`` stands for.
-
-        Raises:
-            SpecError: If batches are full and an epoch has several steps.
-            StaleCheckpointError: If the checkpoint is of a trial of another length.
+            why: The reason for the report, not empty, such as ``"no gain for 5 evaluations"``.
         """
-        self._steps.measure(epoch_steps, examples)
-        self._snapshot.check(self.config, self.seed, self._steps.length)
-
-    def check_groups(self) -> None:
-        """Checks, once the optimizers are built, that every group takes a parameter.
-
-        Raises:
-            WorkloadError: If no model has a parameter for a group, or no model is the network of a
-                table.
-        """
-        self.networks.check(self.config.groups)
-
-    def take_logged(self) -> list[tuple[int, str, float]]:
-        """Returns (step, name, value) of what was logged since the last call.
-
-        This waits for the device.
-        """
-        return self._logged.take()
-
-    def describe_loop(self) -> dict[str, Any]:
-        """Returns what was unusual in the loop, by name, to be stored when the trial ends.
-
-        ``stopped_early`` is the reason it gave, ``last_cost`` the cost of its last step in steps
-        if more than one, ``unread`` the settings that it never read, ``networks`` the names of
-        its models if any has one, and ``schedule_calls`` how often each schedule was stepped
-        (:meth:`Pace.describe`), unless that was after each step of its optimizer.
-        """
-        steps = self._steps
-        calls = [pace.describe() for pace in self._paces]
-        closure = OPTIMIZERS[self.config.optimizer].closure
-        usual = bool(calls) and all(
-            call["optimizer_steps"] == 1 and (closure or call["steps"] == 1) for call in calls
-        )
-        found = {
-            "stopped_early": steps.stopped,
-            "last_cost": steps.last_cost if steps.last_cost > 1 else None,
-            "unread": sorted(self._unread) or None,
-            "schedule_calls": None if usual else calls,
-            "networks": self.networks.names if any(self.networks.names) else None,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        self._steps.stop(why)
 
     @property
-    def stepped(self) -> bool:
-        """Whether any of its optimizers has stepped, in this attempt or an earlier one."""
-        return self._stepped_before or self._steps.stepped() > 0
+    def batch_size(self) -> int:
+        """Examples a step; a SpecError is raised if ``full`` awaits :meth:`measure`."""
+        self._unread.discard("batch_size")
+        return self._steps.batch_size
+
+    @property
+    def taken(self) -> int:
+        """Steps taken, this one included; without :meth:`steps`, those of the optimizer."""
+        return self._steps.taken
+
+    @property
+    def trained(self) -> int:
+        """Steps of a full trial that have been trained, as the loop counts them."""
+        return self._steps.trained
+
+    @property
+    def turns(self) -> int:
+        """Finished iterations of the loop: equals steps, except for optimizers with closures."""
+        return self._steps.turns
+
+    @property
+    def length(self) -> int | None:
+        """Steps of a full trial, or None while they are not known."""
+        return self._steps.length
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of a full trial; a SpecError is raised while they are not known."""
+        return self._steps.total
+
+    @property
+    def epoch_steps(self) -> int | None:
+        """Steps of an epoch, or None if it is not known."""
+        return self._steps.epoch_steps
+
+    @property
+    def evaluated(self) -> int:
+        """Budgeted evaluations that have been reported."""
+        return self.evaluations.reported
 
     @property
     def has_optimizer(self) -> bool:
         """Whether its loop has asked for an optimizer."""
-        return bool(self._optimizers)
+        return bool(self._optimization.optimizers)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the models train."""
+        return self.networks.parameters
+
+    def check_groups(self) -> None:
+        """Checks that every group takes a parameter; see :meth:`Optimization.check_groups`."""
+        self._optimization.check_groups()
+
+    @property
+    def stepped(self) -> bool:
+        """Whether any of its optimizers has stepped, in this attempt or an earlier one."""
+        return self._checkpointing.stepped
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a trial can go on from a checkpoint written now: not in a step or at the end."""
+        return self._checkpointing.resumable
+
+    def take_logged(self) -> list[tuple[int, str, float]]:
+        """Returns the (step, name, value) logged since the last call; waits for the device."""
+        return self._logged.take()
 
     def describe_groups(self) -> list[dict[str, Any]]:
         """Returns the effective settings of every parameter group."""
-        return self.networks.describe_groups(self._optimizers)
+        return self._optimization.describe_groups()
+
+    def describe_loop(self) -> dict[str, Any]:
+        """Returns the unusual properties of the loop, by name, to be stored when the trial ends.
+
+        They are those of :meth:`Steps.describe` and :meth:`Optimization.describe`, and
+        ``unread``, the settings that it never read.
+        """
+        unread = {"unread": sorted(self._unread)} if self._unread else {}
+        return self._steps.describe() | self._optimization.describe() | unread
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to continue later, between two steps."""
-        return {
-            "models": [model.state_dict() for model in self.networks.models],
-            "trained": [list(trainable(model)) for model in self.networks.models],
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-            "schedules": [schedule.state_dict() for schedule in self._schedules],
-            "paces": [pace.state_dict() for pace in self._paces],
-            "averages": [average.state_dict() for average in self._averaging.averages],
-            "objects": {name: target.state_dict() for name, target in self._objects.items()},
-            "config": describe(self.config),
-            "own": self.own,
-            "seed": self.seed,
-            "steps": self._steps.state_dict(),
-            "stepped": self.stepped,
-            "evaluated": self._evaluated,
-            "rng": random_state(self.device),
-            "timing": self.timing.state_dict(),
-        }
-
-    def _restore_counts(self, snapshot: Snapshot) -> None:
-        snapshot.check(self.config, self.seed, self._steps.length)
-        self._steps.load_state_dict(snapshot["steps"])
-        snapshot.check_evaluated(self._steps)
-        self._evaluated = snapshot["evaluated"]
-        self._stepped_before = snapshot["stepped"]
-        self.own |= snapshot["own"]
-        self.timing = Timing(**snapshot["timing"])
-
-    def _check_schedules(self) -> None:
-        if not self._optimizers or self._schedules:
-            return
-        remedy = "call run.schedule(optimizer), and its step() after every step."
-        if any(getattr(o, "frozen", None) for o in self._optimizers):
-            raise SpecError(
-                f"train.groups: a group with frozen_until is thawed by the schedule: {remedy}"
-            )
-        if self.config.momentum_warmup:
-            raise SpecError(
-                f"train.momentum_warmup: the momentum rises with the schedule: {remedy}"
-            )
+        return self._checkpointing.state_dict()

@@ -1,4 +1,4 @@
-"""Every random draw of a trial comes from a seed derived from the study's, by purpose and count."""
+"""Seeds of a trial's random draws, derived from the study's seed by purpose and count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def derive_seed(seed: int, *path: str | int) -> int:
 
     Args:
         seed: The seed to derive from.
-        path: What it is for, such as ``("data", 3)``.
+        path: Its purpose and count, such as ``("data", 3)``.
 
     Returns:
         A seed between 0 and 2**63 - 1.
@@ -31,7 +31,7 @@ def derive_seed(seed: int, *path: str | int) -> int:
 
 
 class BatchOrder:
-    """Which examples each step trains on: a new seeded permutation each epoch.
+    """Draws the examples of each step, from a new seeded permutation each epoch.
 
     The order depends on the seed and the step alone, so a resumed trial sees what it would have
     seen. The last, smaller batch of an epoch is left out. A batch of all examples has them in
@@ -41,7 +41,7 @@ class BatchOrder:
         examples: Size of the training set.
         batch_size: Examples a step, at most ``examples``.
         seed: The study's seed.
-        device: Where the indices are used.
+        device: The device of the indices.
     """
 
     def __init__(self, examples: int, batch_size: int, seed: int, device: torch.device) -> None:
@@ -85,11 +85,11 @@ def seed_torch(seed: int) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds every source of randomness for a while, and puts all of them back.
+    """Seeds every source of randomness within the block, and restores all of them after it.
 
     Args:
         seed: The seed.
-        device: Whose generator to put back, besides those of the CPU.
+        device: The device whose generator is restored, besides those of the CPU.
     """
     with undisturbed(device):
         seed_all(seed)
@@ -98,10 +98,10 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Has whatever is drawn at random for a while leave no trace.
+    """Restores every source of randomness after the block.
 
     Args:
-        device: Whose generator to put back, besides those of the CPU.
+        device: The device whose generator is restored, besides those of the CPU.
     """
     before = random_state(device)
     try:
@@ -123,7 +123,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Continues from what :func:`random_state` gave.
+    """Restores every source of randomness from a :func:`random_state`.
 
     Raises:
         Exception: Any kind, if the state is of something else.

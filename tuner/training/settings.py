@@ -1,4 +1,4 @@
-"""What a loop takes from the ``[train]`` table, noted so that nothing else is claimed of it."""
+"""The ``[train]`` table of a study, with a record of the settings that a loop reads."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ APPLIED_BY_LOOPS = ("accumulate", "batch_size", "grad_clip", "precision")
 
 
 class Settings:
-    """Stands for the ``[train]`` table and notes what is read of it.
+    """Gives the settings of the ``[train]`` table, and records which are read.
 
     Args:
         train: The table.
-        unread: The settings that nobody has read, taken out as they are read.
+        unread: The names of settings; each is removed when it is read.
     """
 
     def __init__(self, train: Train, unread: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""How far a trial is: how long a full one is, and the steps taken, by what they cost."""
+"""The steps of a trial: how many a full trial has, and how many are taken."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import torch
 
 from tuner.domain.budget import Budget
 from tuner.domain.train import FULL, BatchSize
-from tuner.errors import SpecError
+from tuner.errors import SpecError, WorkloadError
+
+_LONGEST_REASON = 200
 
 
 class Steps:
     """Counts the steps of a trial.
 
-    A turn of the training loop costs one step, or as many as its optimizer calls a closure; where
-    a turn steps several optimizers, the dearest counts. A loop that takes no turns here has its
-    optimizers' steps counted, or its own where they are ahead, as with accumulated gradients.
+    A turn is one iteration of the training loop over ``run.steps()``. It costs one step, or as
+    many as its optimizer calls a closure; where a turn steps several optimizers, the dearest
+    counts. A loop that takes no turns has its optimizers' steps counted, or its own where they
+    are ahead, as with accumulated gradients.
 
     Args:
-        budget: What a full trial trains.
+        budget: The length of a full trial, in steps, epochs or examples.
         batch_size: Examples a step, or ``full``.
         at_most: Steps to cut a full trial to, or None.
         capped: Whether the optimizer can be told how often it may call its closure.
@@ -29,11 +32,11 @@ class Steps:
     Attributes:
         length: Steps of a full trial, or None while they are not known.
         epoch_steps: Steps of an epoch, or None while they are not known.
-        turns: Turns of the loop that are over.
-        begun: Whether the loop takes turns here.
+        turns: Turns that are over.
+        begun: Whether the loop takes turns.
         inside: Whether a turn is being taken.
-        last_cost: What the last turn cost, or the last step of an optimizer with a closure.
-        stopped: Why the loop ends before a full trial, by its own decision, or None.
+        last_cost: Steps that the last turn cost, or the last step of an optimizer with a closure.
+        stopped: The reason the loop gave for ending before a full trial, or None.
     """
 
     def __init__(self, budget: Budget, batch_size: BatchSize, at_most: int | None, *, capped: bool):
@@ -43,7 +46,7 @@ class Steps:
         self._at_most = at_most
         self._capped = capped
         self._done = 0
-        # What this turn has cost by each optimizer, and by the dearest.
+        # The cost of this turn by optimizer, and the highest of them.
         self._calls: Counter[torch.optim.Optimizer] = Counter()
         self._cost = 0
         # Over all turns: how often each optimizer has stepped, whatever that cost.
@@ -51,7 +54,6 @@ class Steps:
         self._reached = 0
         self.last_cost = 1
         self.stopped: str | None = None
-        self._go_on: Callable[[int], object] = lambda taken: None
         self.length: int | None = None
         self.epoch_steps: int | None = None
         self.turns = 0
@@ -94,7 +96,8 @@ class Steps:
         """Examples a step.
 
         Raises:
-            SpecError: If they are all there are, and nobody has said how many that is.
+            SpecError: If the batch is the full training set, whose size :meth:`measure` has not
+                been given.
         """
         if self._batch_size == FULL:
             raise SpecError(
@@ -104,7 +107,7 @@ class Steps:
         return self._batch_size
 
     def measure(self, epoch_steps: int | None = None, examples: int | None = None) -> None:
-        """Learns how many steps an epoch has, and so the length of a full trial.
+        """Sets the steps of an epoch, and with them the length of a full trial.
 
         Args:
             epoch_steps: Steps of an epoch.
@@ -130,26 +133,42 @@ class Steps:
     def begin(self) -> None:
         """Starts counting turns."""
         self.begun = True
-        self._start()
+        self._clear_cost()
 
     def enter(self) -> int:
-        """Starts a turn; returns the steps before it."""
+        """Starts a turn and returns the steps taken before it."""
         self.inside = True
         return self._done
 
     def leave(self) -> bool:
-        """Ends a turn; returns whether it was the last."""
-        taken = self.taken
-        self.last_cost = taken - self._done
-        self._done, self.turns = taken, self.turns + 1
+        """Ends a turn and returns whether it was the last."""
+        self.last_cost = self._cost or 1
+        self._done += self.last_cost
+        self.turns += 1
         self.inside = False
-        self._start()
+        if self._cost:
+            self._clear_cost()
         return self.is_over
 
-    def _start(self) -> None:
-        if self._cost:
-            self._calls.clear()
-            self._cost = 0
+    def stop(self, why: str) -> None:
+        """Ends the trial before its full length.
+
+        Args:
+            why: The reason, of which 200 characters are kept.
+
+        Raises:
+            WorkloadError: If it is empty.
+        """
+        if not isinstance(why, str) or not why.strip():
+            raise WorkloadError(
+                f"run.stop was given {why!r}: say in a few words why the trial ends early, such "
+                'as run.stop("no gain for 5 evaluations").'
+            )
+        self.stopped = why.strip()[:_LONGEST_REASON]
+
+    def _clear_cost(self) -> None:
+        self._calls.clear()
+        self._cost = 0
 
     def at(self, step: int | None) -> int:
         """Returns the steps taken at the end of a step, as the loop counts it from 0.
@@ -163,18 +182,18 @@ class Steps:
         return max(step + 1, self._least)
 
     def lags(self, step: int) -> bool:
-        """Tells whether a step lies behind all optimizers by more than an evaluation."""
+        """Returns whether a step lies behind all optimizers by more than an evaluation."""
         behind = 0 if self.begun else self._least - (step + 1)
         return behind * self._budget.evaluations > self.total
 
     def reach(self, taken: int) -> bool:
-        """Notes how far the loop says it is; returns whether that is beyond a full trial."""
+        """Records the steps that the loop reports; returns whether they exceed a full trial."""
         self._reached = max(self._reached, taken)
         return not self.begun and taken > self.total
 
     @property
     def _least(self) -> int:
-        """Steps of the optimizer that has taken the fewest, in a loop that takes no turns."""
+        """The fewest steps that an optimizer has taken, in a loop that takes no turns."""
         return min(self._calls.values(), default=0)
 
     def of(self, optimizer: torch.optim.Optimizer) -> int:
@@ -182,66 +201,104 @@ class Steps:
         return self.taken if self.begun else self._calls[optimizer]
 
     def evaluations_by(self, taken: int) -> int:
-        """Returns how many of the budgeted evaluations are due after so many steps.
+        """Returns the number of budgeted evaluations that are due after some steps.
 
-        In whole numbers it is exactly how many of ``evaluation_step`` have come.
+        It counts exactly the steps of ``Budget.evaluation_step`` up to ``taken``.
         """
         total = self.total
         return min(taken, total) * self._budget.evaluations // total
 
+    def is_due(self, step: int | None, evaluated: int) -> bool:
+        """Returns whether another evaluation is due at the end of a step.
+
+        Args:
+            step: The step, as for :meth:`at`.
+            evaluated: Evaluations that have been reported.
+        """
+        total = self.total
+        taken = min(self.at(step), total)
+        return taken * self._budget.evaluations >= (evaluated + 1) * total
+
     def stepped(self, optimizer: torch.optim.Optimizer | None = None) -> int:
-        """Returns how often an optimizer has stepped here, or left out, all of them."""
+        """Returns how often an optimizer has stepped in this attempt.
+
+        Args:
+            optimizer: The optimizer; left out, all of them are counted together.
+        """
         return sum(self._stepped.values()) if optimizer is None else self._stepped[optimizer]
 
     def watch(self, optimizer: torch.optim.Optimizer, go_on: Callable[[int], object]) -> None:
-        """Counts what an optimizer's steps cost.
+        """Counts the steps of an optimizer from now on.
 
         Args:
             optimizer: The optimizer.
-            go_on: Called with the steps taken before each that is counted here. It may raise.
+            go_on: Called with the steps taken before each that counts: each call of a closure,
+                and each step where the loop takes no turns. It may raise.
         """
-        self._go_on = go_on
-        optimizer.register_step_pre_hook(self._count)
+
+        def count(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+            self._stepped[optimizer] += 1
+            closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
+            if closure is not None:
+                counted = self._count_calls(optimizer, closure, go_on)
+                return (args[0], counted), {k: v for k, v in kwargs.items() if k != "closure"}
+            # A turn costs one, however many such steps it takes.
+            if not self.begun:
+                self._add(optimizer, go_on)
+            return None
+
+        optimizer.register_step_pre_hook(count)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the unusual properties of the steps, by name.
+
+        ``stopped_early`` is the reason for ending before a full trial, and ``last_cost`` the cost
+        of the last turn in steps, if more than one.
+        """
+        found: dict[str, Any] = {}
+        if self.stopped is not None:
+            found["stopped_early"] = self.stopped
+        if self.last_cost > 1:
+            found["last_cost"] = self.last_cost
+        return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns how far the trial is, between two turns."""
+        """Returns the counts, between two turns, as plain values."""
         return {"done": self._done, "turns": self.turns, "length": self.length}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from what :meth:`state_dict` gave, its length included."""
+        """Continues from a :meth:`state_dict`, its length included."""
         self._done, self.turns = int(state["done"]), int(state["turns"])
         self.length = int(state["length"])
 
     def _set_length(self, steps: int) -> None:
         self.length = min(steps, self._at_most or steps)
 
-    def _count(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
-        """Wraps the closure handed to an optimizer's step, to count how often it is called."""
-        self._stepped[optimizer] += 1
-        closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
-        if closure is None:
-            # A turn costs one, however many such steps it takes.
-            if not self.begun:
-                self._add(optimizer)
-            return None
+    def _count_calls(
+        self,
+        optimizer: torch.optim.Optimizer,
+        closure: Callable[[], Any],
+        go_on: Callable[[int], object],
+    ) -> Callable[[], Any]:
+        """Returns a closure that counts how often the step of an optimizer calls it."""
         if self._capped:
             self._cap(optimizer)
         before = self._cost
 
         def counted() -> Any:
-            self._add(optimizer)
+            self._add(optimizer, go_on)
             self.last_cost = self._cost - before
             return closure()
 
-        return (args[0], counted), {k: v for k, v in kwargs.items() if k != "closure"}
+        return counted
 
-    def _add(self, optimizer: torch.optim.Optimizer) -> None:
-        self._go_on(self.taken)
+    def _add(self, optimizer: torch.optim.Optimizer, go_on: Callable[[int], object]) -> None:
+        go_on(self.taken)
         self._calls[optimizer] += 1
         self._cost = max(self._cost, self._calls[optimizer])
 
     def _cap(self, optimizer: torch.optim.Optimizer) -> None:
-        """Keeps the last step of L-BFGS from costing more than is left of the budget."""
+        """Limits the closure calls of L-BFGS to the steps that are left of the budget."""
         left = max(1, self.total - self._done - self._calls[optimizer])
         for group in optimizer.param_groups:
             for limit in group.keys() & {"max_iter", "max_eval"}:

@@ -29,7 +29,7 @@ class Suggestions:
 
     Args:
         spec: The study, resolved.
-        own: The values that have been drawn for the trial already, by name.
+        own: The values already drawn for the trial, by name.
         reporter: The worker, or a test, that draws the values.
 
     Attributes:
@@ -112,7 +112,7 @@ class Suggestions:
         return self.own[name]
 
     def _names(self) -> set[str]:
-        """Returns what reports show of a trial anyway."""
+        """Returns the names that reports show of every trial."""
         rows = [OPTIMIZERS[name] for name in self._searched]
         knobs = {knob.name for row in rows for knob in row.hyperparameters}
         return {"optimizer", "schedule", "average", "batch_size", "momentum_warmup", *knobs}

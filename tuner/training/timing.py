@@ -1,4 +1,4 @@
-"""Where a trial's time goes: training, or evaluation."""
+"""The seconds that a trial spends in training and in evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.training.device import wait_for
 
 @dataclass
 class Timing:
-    """Seconds a trial has spent, over all attempts.
+    """Counts the seconds that a trial has spent, over all attempts.
 
     Attributes:
         train_s: Seconds in training.
@@ -27,7 +27,7 @@ class Timing:
     _marked_at: float | None = field(default=None, repr=False, compare=False)
 
     def begin(self, device: torch.device) -> None:
-        """Starts counting what is spent on a device."""
+        """Starts counting seconds of training on a device."""
         self._device = device
         self._marked_at = time.perf_counter()
 
@@ -39,7 +39,7 @@ class Timing:
             self._marked_at = now
 
     def wait(self) -> None:
-        """Counts as training what the device has yet to do, too, by waiting for it."""
+        """Waits for the device, and counts the time since the last mark as training."""
         self._wait()
         self.mark()
 
@@ -49,7 +49,7 @@ class Timing:
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Counts the time within as evaluation, but for what the device has yet to do."""
+        """Counts the block as evaluation, and the device's work queued before it as training."""
         self.wait()
         began = time.perf_counter()
         # Whoever marks within, as when somebody asks how far the trial is, counts nothing.

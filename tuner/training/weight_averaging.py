@@ -1,4 +1,4 @@
-"""The averages of a trial's models: followed as it trains, and what it is evaluated by."""
+"""The averages of a trial's models: updated as it trains, and used where it is evaluated."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tuner.training.seeds import derive_seed, seeded
 from tuner.training.steps import Steps
 
 Forward = Callable[[Any], object]
-"""Passes a batch through a loop's models; what it returns is not looked at."""
+"""Passes a batch through a loop's models; the result is ignored."""
 
 
 class Averaging:
-    """The averages of a trial's models, if it averages any.
+    """Holds the averages of a trial's models, if it averages any.
 
     Args:
-        config: What the trial trains with.
+        config: The trial's settings.
         steps: Its steps.
         seed: The study's seed.
-        device: Where it trains.
+        device: The device it trains on.
 
     Attributes:
         averages: The averages, one a model.
@@ -70,11 +70,6 @@ class Averaging:
         return average
 
     @property
-    def taken(self) -> int:
-        """Steps taken."""
-        return self._steps.taken
-
-    @property
     def begun(self) -> bool:
         """Whether there is an average yet."""
         return any(average.count for average in self.averages)
@@ -88,9 +83,10 @@ class Averaging:
         *,
         weight: float = 1.0,
     ) -> Iterator[None]:
-        """Has the models hold what is evaluated, and then the weights that train again.
+        """Puts the weights to evaluate into the models, and afterwards those that train.
 
-        Those are their averages once there are some, or what a schedule-free optimizer evaluates.
+        The former are their averages once there are some, or the weights that a schedule-free
+        optimizer evaluates.
 
         Args:
             batches: Training data for the statistics of BatchNorm.
@@ -113,13 +109,13 @@ class Averaging:
             yield
 
     def check_applied(self, taken: int | None = None) -> None:
-        """Sees that what was measured was measured of the averages.
+        """Checks that the metric was measured with the averages in the models.
 
         Args:
-            taken: After how many steps; left out, ever.
+            taken: The steps after which it was measured; left out, after any.
 
         Raises:
-            WorkloadError: If it was not.
+            WorkloadError: If it was measured without them.
         """
         if self.begun and (self._applied_at is None or taken not in (None, self._applied_at)):
             raise WorkloadError(
@@ -131,7 +127,7 @@ class Averaging:
     def _refresh_norms(
         self, batches: Iterable[Any] | None, forward: Forward | None, alive: Callable[[], object]
     ) -> None:
-        """Has BatchNorm measure its statistics anew, of the weights the models hold now.
+        """Measures the statistics of BatchNorm anew, for the weights the models hold now.
 
         It is what torch's update_bn does, but norms that were in eval mode when the weights were
         trained, as frozen ones are, keep theirs.

@@ -1,4 +1,4 @@
-"""A workload: the model, data, loss and metrics that a user writes, and how it is imported."""
+"""Workloads: the model, data, loss and metrics that a user writes, imported by name."""
 
 from __future__ import annotations
 
@@ -95,5 +95,5 @@ def load_workload(import_string: str) -> Workload | Callable[..., Any]:
 
 
 def missing_methods(candidate: Any) -> list[str]:
-    """Returns which methods of a workload an object or class lacks."""
+    """Returns the names of the workload methods that an object or class lacks."""
     return [m for m in ("model", "data", "loss", "metrics") if not hasattr(candidate, m)]
