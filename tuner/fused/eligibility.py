@@ -1,4 +1,4 @@
-"""Which trials can train as lanes, and why others cannot."""
+"""Tells which trials can train as lanes, and why others cannot."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
 from tuner.fused.cohort import Cohort
+from tuner.fused.compiler import tracing_fault
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
 from tuner.fused.reachable import Reachable
@@ -94,7 +95,9 @@ class Refusals:
         return reason
 
     def _find_unfit(self, config: TrialConfig) -> str | None:
-        """Tells why the model cannot be trained so at all, or not by lanes."""
+        """Returns why the model cannot be trained so, or not by lanes, None if it can."""
+        if (fault := tracing_fault()) is not None:
+            return fault
         model = self._prepared.build_model(self._spec.search.seed)
         if sparse_parameters(model):
             return "the model has sparse gradients"

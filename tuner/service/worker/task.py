@@ -293,7 +293,7 @@ class Task:
             self._context.patience.run(lambda: self._context.ledger.renew(self._lease, step))
             self._context.patience.run(lambda: self._context.ledger.release(self._lease))
         except UnavailableError as error:
-            self._context.presence.leave_behind()
+            self._context.worker_lock.keep_file()
             self._log(f"{trial} {'saved' if saved else 'left'}, to be taken over later: {error}")
         else:
             self._log(f"{trial} saved and released" if saved else f"{trial} {self._tell_unsaved()}")
