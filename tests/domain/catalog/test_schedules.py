@@ -111,7 +111,8 @@ class TestEverySchedule:
         for step in range(warm, 400 if momentum else 0):
             assert momentum is not None
             rise = factor(step + 1) - factor(step)
-            assert rise * (momentum(step + 1) - momentum(step)) <= 0
+            # Not 0: where the peak lies between two steps, both may move a little the same way.
+            assert rise * (momentum(step + 1) - momentum(step)) <= 1e-9
 
     def test_its_defaults_and_ranges_lie_within_their_bounds(self, row: ScheduleRow):
         for knob in row.hyperparameters:
