@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10 $(COVERAGE)
+SPREAD := --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10
+PYTEST := $(BIN)/python -m pytest $(SPREAD) $(COVERAGE)
 
-.PHONY: help demo test slow machines gpu lint types contracts wheel docs clean
+.PHONY: help demo test slow machines compat gpu lint types contracts wheel docs clean
 
 # What computes in floating point, and is quick.
 ROUNDED := tests/optim tests/models tests/fused/test_lane_state.py tests/fused/test_lane_update.py \
@@ -13,6 +14,9 @@ ROUNDED := tests/optim tests/models tests/fused/test_lane_state.py tests/fused/t
 	tests/fused/test_schedules.py tests/training/test_catalog.py tests/training/test_loop.py \
 	tests/training/test_batches.py tests/training/test_weight_averaging.py \
 	tests/training/test_own_loops.py
+
+# The tests of what meets other libraries; they pass on the lowest versions that pyproject.toml allows.
+CORE := tests/domain tests/search tests/store tests/optim tests/training tests/report tests/fused
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +32,9 @@ slow: .venv/dev.stamp ## Run the slow tests: several workers, Ray, the services 
 
 machines: .venv/dev.stamp ## Run what computes as on a machine without vector instructions
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -m 'not slow' $(ROUNDED)
+
+compat: .venv-compat/stamp ## Run the core's tests on the lowest versions that pyproject.toml allows
+	.venv-compat/bin/python -m pytest $(SPREAD) -m 'not slow' $(CORE)
 
 gpu: ## Check and measure a CUDA device, where there is one; needs no environment but torch's
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/check-gpu
@@ -50,7 +57,7 @@ docs: .venv/dev.stamp ## Write the catalog's page and pictures
 	$(BIN)/python scripts/write-catalog
 
 clean: ## Remove the environment and what tools left behind
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-compat .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -62,3 +69,10 @@ clean: ## Remove the environment and what tools left behind
 .venv/dev.stamp: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
 	@touch $@ .venv/demo.stamp
+
+.venv-compat/stamp: pyproject.toml constraints.txt scripts/lowest-versions
+	$(PYTHON) -m venv .venv-compat
+	scripts/lowest-versions > .venv-compat/lowest.txt
+	.venv-compat/bin/pip install --quiet --disable-pip-version-check --editable . \
+		--requirement .venv-compat/lowest.txt
+	@touch $@

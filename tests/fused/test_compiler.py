@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
+import torch._inductor  # loaded whole, so that a part can be taken away
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -13,7 +16,7 @@ from torch.func import vmap
 from torch.nn.functional import conv2d, cross_entropy
 
 from tests.fused.cohorts import COMPILES
-from tuner.fused.compiler import Compiler, Dims, Function
+from tuner.fused.compiler import Compiler, Dims, Function, tracing_fault
 
 
 def loss(weight: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -113,3 +116,57 @@ def test_what_is_compiled_once_serves_any_number_of_lanes(
         expected = function(weight, *tensors[1:])
         torch.testing.assert_close(made(weight, *tensors[1:]), expected)
     assert (compiler.enabled, len(compiled)) == (True, 1)
+
+
+# Another torch, whose private modules are missing or have changed.
+
+
+CACHE = "torch._inductor.runtime.cache_dir_utils"
+
+
+def other_compile(graph: Any, inputs: Any) -> Any:
+    """Takes no options."""
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda mp: mp.setitem(sys.modules, CACHE, None), f"import of {CACHE} halted"),
+        (lambda mp: mp.delattr(torch._inductor, "compile"), "no attribute 'compile'"),
+        (lambda mp: mp.setattr(torch._inductor, "compile", other_compile), "argument 'options'"),
+    ],
+    ids=["without a module", "without its function", "with another signature"],
+)
+def test_with_another_inductor_functions_are_traced_and_it_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[pytest.MonkeyPatch], None], reason: str
+) -> None:
+    change(monkeypatch)
+    compiler = Compiler(enabled=True)
+    with pytest.warns(UserWarning, match=f"{reason}.*'pip check' tells") as warned:
+        made = [compiler(loss, [weights(5, 4, 3), *BATCH], DIMS) for _ in range(2)]
+    assert (len(warned), compiler.enabled) == (1, False)
+    for function in made:
+        weight = weights(7, 4, 3)
+        assert torch.equal(function(weight, *BATCH), traced(weight, *BATCH))
+    assert compiler.costs.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda mp: mp.setitem(sys.modules, "torch._guards", None), "ModuleNotFoundError"),
+        (lambda mp: mp.delattr(torch._guards, "TracingContext"), "ImportError: cannot import"),
+        (lambda mp: mp.setattr(torch._guards, "tracing", lambda: None), "TypeError"),
+    ],
+    ids=["missing", "without its class", "with another signature"],
+)
+def test_a_torch_that_cannot_trace_is_told_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[pytest.MonkeyPatch], None], reason: str
+) -> None:
+    assert tracing_fault() is None
+    change(monkeypatch)
+    said = tracing_fault()
+    assert said is not None
+    assert said.startswith(f"torch {torch.__version__} cannot trace lanes ({reason}")
+    assert said.endswith("install a torch that tuner is tested with, which 'pip check' tells")

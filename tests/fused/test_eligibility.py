@@ -223,3 +223,10 @@ def test_other_rates_of_the_same_groups_are_not_tried_again(
     refusals(make_config("adam"))
     monkeypatch.setattr(refusals, "_find_unlike", lambda config: pytest.fail("tried again"))
     assert refusals(make_config("momentum", lr=0.5, batch_size=8)) is None
+
+
+def test_where_torch_cannot_trace_no_trial_trains_as_a_lane(
+    blobs: PreparedWorkload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch._guards, "TracingContext")
+    assert "cannot trace lanes" in str(Refusals(blobs, make_spec())(make_config("adam")))

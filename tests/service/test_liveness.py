@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import StorageError
-from tuner.service.liveness import Presence, is_dead
+from tuner.service.liveness import WorkerLock, is_dead
 
 _HOLD = """
 import sys, time
-from tuner.service.liveness import Presence
-with Presence(sys.argv[1]):
+from tuner.service.liveness import WorkerLock
+with WorkerLock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -25,14 +25,14 @@ with Presence(sys.argv[1]):
 
 def test_worker_of_this_process_lives() -> None:
     worker = uuid.uuid4().hex
-    with Presence(worker):
+    with WorkerLock(worker):
         assert not is_dead(worker)
 
 
 def test_nothing_is_known_of_a_worker_that_left_properly_or_never_was_here() -> None:
     worker = uuid.uuid4().hex
     assert not is_dead(worker)
-    with Presence(worker):
+    with WorkerLock(worker):
         pass
     assert not is_dead(worker)
 
@@ -40,10 +40,10 @@ def test_nothing_is_known_of_a_worker_that_left_properly_or_never_was_here() -> 
 @pytest.mark.parametrize("how", ["error", "work left behind"])
 def test_worker_that_ended_with_a_trial_in_hand_is_known_to_be_dead(how: str) -> None:
     worker = uuid.uuid4().hex
-    with contextlib.suppress(StorageError), Presence(worker) as presence:
+    with contextlib.suppress(StorageError), WorkerLock(worker) as worker_lock:
         if how == "error":
             raise StorageError("the disk is full")
-        presence.leave_behind()
+        worker_lock.keep_file()
     assert is_dead(worker)
 
 
@@ -81,14 +81,14 @@ def test_lock_lies_where_the_session_is_and_is_found_without_it(
     places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker, other = uuid.uuid4().hex, uuid.uuid4().hex
-    with Presence(worker) as presence:
-        presence.leave_behind()
+    with WorkerLock(worker) as worker_lock:
+        worker_lock.keep_file()
         assert [path.name for path in places["session"].iterdir()] == [f"{worker}.lock"]
     assert places["session"].stat().st_mode & 0o777 == 0o700
     session = os.environ["XDG_RUNTIME_DIR"]
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
-    with Presence(other) as presence:
-        presence.leave_behind()
+    with WorkerLock(other) as worker_lock:
+        worker_lock.keep_file()
         assert list(places["cache"].iterdir())
     monkeypatch.setenv("XDG_RUNTIME_DIR", session)
     assert is_dead(worker)
@@ -115,4 +115,4 @@ def test_folder_that_others_may_have_planted_holds_no_lock_and_tells_nothing(
         monkeypatch.setattr(os, "getuid", lambda: uid + 1)
     assert not is_dead(worker)
     with pytest.raises(StorageError, match="XDG_RUNTIME_DIR"):
-        Presence(worker)
+        WorkerLock(worker)

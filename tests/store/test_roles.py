@@ -29,7 +29,6 @@ from tuner.store.control import set_state
 from tuner.store.identity import HOME, SPEC
 from tuner.store.leases.reruns import rerun
 from tuner.store.leases.workers import WorkerIdentity, read_workers
-from tuner.store.optuna.calls import OWN_CALLS
 from tuner.store.records import read_records
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
@@ -263,13 +262,10 @@ def test_worker_changes_nothing_that_is_recorded_of_a_trial_that_is_over(
     owner.close()
 
 
-@pytest.mark.parametrize("by_optuna", [False, True])
 def test_worker_ends_what_it_trains(
-    worked_on: tuple[SingleTrials, Lease], acting: As, small: StudyHandle, by_optuna: bool
+    worked_on: tuple[SingleTrials, Lease], acting: As, small: StudyHandle
 ) -> None:
     database = open_database(acting("tuner_worker"))
-    if by_optuna:
-        database.engine.update_execution_options(**{OWN_CALLS: True})
     identity = WorkerIdentity("v", "host", 1, "cpu", "0")
     ledger = SingleTrials(database, small, identity)
     ledger.register(0.0, lambda ordinal: ordinal)

@@ -1,4 +1,4 @@
-"""Estimates the seconds that compiling takes, and that it saves, before anything is compiled."""
+"""Estimates how long compiling takes and how much it gains, before anything is compiled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 from torch.fx import GraphModule
 
 from tuner.domain.places import is_private, make_private
@@ -95,11 +94,14 @@ class CompileCosts:
 
 
 def check_cache() -> Path:
-    """Returns the folder of Inductor's compiled code, which is run as it is found there.
+    """Returns Inductor's cache: the folder of compiled code, which is run as it is found there.
 
     Raises:
-        StorageError: If it is in the folder for temporary files, and others may write into it.
+        StorageError: If it is the one for temporary files, and could be another user's.
+        ImportError: If the installed torch has no such folder.
     """
+    from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
+
     usual = Path(default_cache_dir())
     # Another one is the user's own choice.
     if Path(os.environ.get(_FOLDER) or usual) == usual:
@@ -117,5 +119,5 @@ def _without(dim: int | None, shape: Sequence[int]) -> list[int | None]:
 def _read_notes() -> set[str]:
     try:
         return {path.name for path in (check_cache() / _NOTES).iterdir()}
-    except (OSError, StorageError):
+    except (OSError, StorageError, ImportError):  # the last: nothing can be compiled either
         return set()

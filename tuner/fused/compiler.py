@@ -1,4 +1,9 @@
-"""Traces and compiles a fused step once, with the number of lanes symbolic."""
+"""Traces and compiles functions of many lanes, once for any number of lanes.
+
+Both use private modules of torch. They are imported where something is traced or compiled, so that
+a torch which has others still trains: :func:`tracing_fault` tells whether it can trace, and a
+:class:`Compiler` that cannot compile goes on with traces.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import (
-    DimDynamic,
-    ShapeEnv,
-    StatelessSymbolicContext,
-)
 
 from tuner.fused.compile_costs import CompileCosts, check_cache
 from tuner.training.seeds import undisturbed
@@ -36,9 +33,18 @@ _FEW, _MORE = 2, 3
 _NARROW = 16
 """Columns up to which a matrix is narrow."""
 
+_UNLIKE = (ImportError, AttributeError, TypeError)
+"""Errors of a torch whose private modules are others than expected."""
+
+_TESTED_TORCH = "install a torch that tuner is tested with, which 'pip check' tells"
+_COMPILER_AND_ROOM = (
+    "see that there are a C++ compiler such as g++ and room in TORCHINDUCTOR_CACHE_DIR, or in the "
+    "folder for temporary files"
+)
+
 
 class Compiler:
-    """Traces functions of tensors, and compiles them if enabled, for any number of lanes.
+    """Traces or compiles functions of tensors, which then take any number of lanes.
 
     A function is traced as it runs. The trace alone, without the layers of ``vmap`` and autograd
     around each operation, takes half to a quarter of the time where tensors are small; Inductor
@@ -68,9 +74,12 @@ class Compiler:
         """Returns a function traced or compiled for tensors like these, or the function itself.
 
         Args:
-            function: Returns one tensor; it may write into its arguments.
-            tensors: Its arguments; they stay as they are.
-            dims: The dimension of each that counts lanes; at least one has lanes.
+            function: It returns one tensor; it may write into tensors that it is given.
+            tensors: Its arguments; they are left as they are.
+            dims: Where their lanes are; at least one has some.
+
+        Raises:
+            Exception: Whatever the function raises, or torch where :func:`tracing_fault` tells why.
         """
         rewritten = _REWRITTEN if self.enabled and tensors[0].device.type == "cpu" else {}
         try:
@@ -86,17 +95,33 @@ class Compiler:
             compiled, lanes = _compile(graph, tensors, dims)
         except Exception as error:  # noqa: BLE001 (a compiler that is missing or fails)
             self.enabled = False
-            reason = str(error).strip().splitlines() or [type(error).__name__]
+            remedy = _TESTED_TORCH if isinstance(error, _UNLIKE) else _COMPILER_AND_ROOM
             warnings.warn(
-                f"Fused training goes on without compiling, which failed: {reason[0]:.200}. To "
-                "have it faster, see that there are a C++ compiler such as g++ and room in "
-                "TORCHINDUCTOR_CACHE_DIR, or in the folder for temporary files.",
+                f"Fused training goes on without compiling, which failed: {_first_line(error)}. "
+                f"To have it faster, {remedy}.",
                 stacklevel=2,
             )
             return _first_of(graph)
         if lanes is None:
             return _first_of(compiled)
         return _first_of(_either(compiled, graph, lanes, *_whose(dims)))
+
+
+def tracing_fault() -> str | None:
+    """Returns why the installed torch cannot trace a function of many lanes, None if it can."""
+    try:
+        _trace_any(torch.sin, [torch.zeros(1, 2)], [0], {})
+    except Exception as error:  # noqa: BLE001 (private modules of another torch raise anything)
+        return (
+            f"torch {torch.__version__} cannot trace lanes ({type(error).__name__}: "
+            f"{_first_line(error)}): {_TESTED_TORCH}"
+        )
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 def _first_of(function: Callable[..., Sequence[Tensor]]) -> Function:
@@ -146,6 +171,11 @@ def _trace_any(
 def _trace(
     function: Function, tensors: Sequence[Tensor], rewritten: Mapping[Any, Function]
 ) -> GraphModule:
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
     mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
     with undisturbed(tensors[0].device), tracing(TracingContext(mode)):
         return make_fx(lambda *arguments: (function(*arguments),), dict(rewritten))(*tensors)
@@ -242,7 +272,16 @@ class _Generalization:
 def _compile(
     graph: GraphModule, tensors: Sequence[Tensor], dims: Dims
 ) -> tuple[Callable[..., Sequence[Tensor]], int | None]:
-    """Returns compiled code, and the number of lanes that it is for, or None for any number."""
+    """Compiles a graph by Inductor.
+
+    Returns:
+        The compiled function, and the one number of lanes it takes, None if it takes any.
+    """
+    import torch._inductor
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
     # Shapes without an environment would leave Inductor's cache on disk alone, which makes the
     # second process, or the next run, start in a fraction of the time.
     mode = FakeTensorMode(shape_env=ShapeEnv())
@@ -257,7 +296,7 @@ def _compile(
     with warnings.catch_warnings(), tracing(TracingContext(mode)):
         # Torch uses what it deprecates. Its public torch.compile would guard every call.
         warnings.simplefilter("ignore", DeprecationWarning)
-        compiled: Callable[..., Sequence[Tensor]] = torch._inductor.compile(  # noqa: SLF001
+        compiled: Callable[..., Sequence[Tensor]] = torch._inductor.compile(
             graph, fakes, options={"size_asserts": True, **_hurry()}
         )
     serves = _serves(compiled, _with_lanes(tensors, dims, _MORE if lanes == _FEW else _FEW))
@@ -274,7 +313,7 @@ def _hurry() -> dict[str, Any]:
 
 
 def _serves(compiled: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]) -> bool:
-    """Tells whether compiled code takes tensors of these shapes.
+    """Tells whether a compiled function takes tensors of these shapes.
 
     Where Inductor has needed a number, it has taken that of the symbol, and refuses others; nothing
     else says so of code from its cache.
@@ -287,8 +326,10 @@ def _serves(compiled: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]
     return True
 
 
-def _symbols(count: int, dim: int | None) -> StatelessSymbolicContext[Any, Any]:
-    """Returns a context in which one size of a tensor is the symbol of lanes, others numbers."""
+def _symbols(count: int, dim: int | None) -> Any:
+    """Returns which sizes of a tensor are symbols: that of its lanes; the others are numbers."""
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
     sizes = [DimDynamic.STATIC] * count
     if dim is not None:
         sizes[dim] = DimDynamic.DUCK

@@ -20,6 +20,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import TunerError
 from tuner.fused.cohort import Cohort
+from tuner.fused.compiler import tracing_fault
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
 from tuner.fused.reachable import Reachable
@@ -93,6 +94,8 @@ class Refusals:
 
     def _find_unfit(self, config: TrialConfig) -> str | None:
         """Returns the reason why the optimizer, or any lane, cannot train the model, else None."""
+        if (fault := tracing_fault()) is not None:
+            return fault
         model = self._prepared.build_model(self._spec.search.seed)
         if sparse_parameters(model):
             return "the model has sparse gradients"

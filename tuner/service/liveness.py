@@ -1,4 +1,4 @@
-"""Liveness of the workers on this machine, known by a file lock that ends with the process.
+"""Tells which workers on this machine live, by a file lock of each that ends with its process.
 
 A worker that may leave a trial behind leaves the lock's file, too, so that its death is known.
 
@@ -24,7 +24,7 @@ from tuner.store.connection.file_systems import find_network_file_system
 from tuner.store.identifiers import fault_of
 
 
-class Presence:
+class WorkerLock:
     """Holds a worker's lock for as long as the process lives.
 
     Args:
@@ -37,19 +37,19 @@ class Presence:
     def __init__(self, worker_id: str) -> None:
         self._path = _own_folder() / f"{worker_id}.lock"
         self._lock = FileLock(self._path)
-        self._leaves_work = False
+        self._keeps_file = False
 
-    def leave_behind(self) -> None:
-        """Marks the worker as dead, since it could not release its trials."""
-        self._leaves_work = True
+    def keep_file(self) -> None:
+        """Keeps the file at the end, which marks the worker as dead: it still holds trials."""
+        self._keeps_file = True
 
-    def __enter__(self) -> Presence:
+    def __enter__(self) -> WorkerLock:
         self._lock.acquire(timeout=0)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # An error may come while a trial is held; without a lock nobody could know of this end.
-        if kind is None and not self._leaves_work:
+        if kind is None and not self._keeps_file:
             self._path.unlink(missing_ok=True)
         self._lock.release()
 

@@ -16,7 +16,7 @@ from tuner.domain.trials import TrialRecord
 from tuner.errors import LeaseLostError
 from tuner.search import Proposer
 from tuner.service.interruption import Interruption
-from tuner.service.liveness import Presence
+from tuner.service.liveness import WorkerLock
 from tuner.service.worker.checkpoints import Checkpoints, sweep
 from tuner.service.worker.context import WorkerContext
 from tuner.service.worker.task import Task
@@ -119,9 +119,9 @@ class Bureau:
         interruption = Interruption()
         watchdog = Watchdog(interruption, stall_s=300.0)
         proposer = Proposer(self.study.spec, seed)
-        presence = Presence(uuid.uuid4().hex)
+        worker_lock = WorkerLock(uuid.uuid4().hex)
         return WorkerContext(
-            ledger, reader, proposer, patience, seed, interruption, watchdog, presence
+            ledger, reader, proposer, patience, seed, interruption, watchdog, worker_lock
         )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor  # loaded whole, so that a part can be taken away
 
 from tests.conftest import ON_DEVICES, MakeSpec, away, forgotten
 from tests.service.worker.contexts import Counted
@@ -22,7 +25,9 @@ from tests.training.trials import train
 from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord, decode
+from tuner.fused import calibration
 from tuner.fused.calibration import Work
+from tuner.fused.compile_costs import CompileCosts
 from tuner.service.folders import study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.summaries import read_summary
@@ -36,7 +41,7 @@ from tuner.store import (
     read_records,
 )
 from tuner.store.control import set_state
-from tuner.store.plans import read_plans
+from tuner.store.plans import keep_plan, read_plans
 from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.workload import load_workload
 
@@ -177,6 +182,92 @@ def test_fused_trials_end_as_they_do_alone(
         alone = train(prepared, spec, decode(spec, record.proposal))
         found = [e.metrics["val_loss"] for e in alone.recorder.evaluations]
         assert list(record.evaluations.values()) == pytest.approx(found, rel=1e-10)
+
+
+def without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._inductor, "compile", None)
+
+
+def without_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._guards, "TracingContext")
+
+
+@pytest.mark.parametrize("planned", [False, True], ids=["measured", "as another worker planned"])
+@pytest.mark.parametrize(
+    ("change", "like", "said_once"),
+    [
+        (without_inductor, "8", "without compiling"),
+        (without_tracing, "off", "cannot trace lanes (ImportError"),
+    ],
+    ids=["traced", "single"],
+)
+def test_another_torch_trains_the_same_trials_and_says_once_why_not_faster(
+    project: Path,
+    database: Database,
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
+    change: Callable[[pytest.MonkeyPatch], None],
+    like: str,
+    said_once: str,
+    planned: bool,
+) -> None:
+    warnings.simplefilter("always")
+    spec, twin = (many(make_spec, 9, study=study_named(name)) for name in ("small", "other"))
+    expected = work(database, Studies(database).create(twin), fuse=like)
+    study = Studies(database).create(spec)
+    if planned:
+        plan = FusePlan(8, compiled=True, trials=9, reason="as another has measured")
+        keep_plan(database, study, "8 on cpu", plan)
+    elif change is without_inductor:  # compiling has to seem worth it
+        monkeypatch.setattr(calibration, "_WORTH_S", 0.0)
+        monkeypatch.setattr(CompileCosts, "seconds", -1e9)
+        monkeypatch.setattr(CompileCosts, "step_s", lambda self, traced_s: 0.0)
+    change(monkeypatch)
+    said: list[str] = []
+
+    records = work(database, study, log=said.append)
+
+    for record, other in zip(records, expected, strict=True):
+        assert record.proposal == other.proposal
+        assert record.evaluations == pytest.approx(other.evaluations, rel=1e-12)
+    lines = said + [str(warning.message) for warning in recwarn]
+    assert sum(said_once in line for line in lines) == 1
+
+
+def test_a_trial_alone_loads_no_private_module_of_torch(project: Path) -> None:
+    plain, ours = (
+        subprocess.run(
+            [sys.executable, "-c", script + _PRIVATE], capture_output=True, text=True, check=True
+        ).stdout.splitlines()[-1]
+        for script in (_STEP_OF_TORCH, _STUDY_OF_SINGLE_TRIALS)
+    )
+    assert ours == plain
+
+
+_STEP_OF_TORCH = """
+import torch
+optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+"""
+
+_STUDY_OF_SINGLE_TRIALS = """
+from tuner.cli.main import cli
+for line in (
+    "study create studies/parabola.toml --set budget.trials=2",
+    "worker start parabola --fuse off --device cpu",
+):
+    cli(line.split(), standalone_mode=False)
+"""
+
+_PRIVATE = """
+import sys
+private = ("torch._guards", "torch._subclasses", "torch._inductor", "torch.fx.experimental")
+print(sorted(name for name in sys.modules if name.startswith(private)))
+"""
+
+
+def study_named(name: str) -> dict[str, str]:
+    return {"name": name, "workload": "models.parabola:Parabola"}
 
 
 def test_what_cannot_be_fused_trains_alone(

@@ -3,9 +3,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,12 +19,8 @@ from optuna.study import StudyDirection
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tests.conftest import MakeSpec
-from tests.store.single_trials import SingleTrials
-from tuner.errors import LeaseLostError, SpecError, StorageError
-from tuner.search import Proposer
-from tuner.store import Database, Studies, open_database
-from tuner.store.leases.workers import WorkerIdentity
+from tuner.errors import SpecError, StorageError
+from tuner.store import open_database
 from tuner.store.optuna import tables as ot
 from tuner.store.optuna.storage import Storage
 
@@ -53,22 +51,6 @@ def count_statements(engine: sa.Engine) -> Iterator[list[str]]:
     sa.event.remove(engine, "before_cursor_execute", note)
 
 
-@pytest.fixture
-def foreign(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Makes the tables those of an Optuna that our writes are not for; returns theirs."""
-    monkeypatch.setattr(ot, "SCHEMA_REVISION", "v2.0.0.a")
-    return "v2.0.0.a"
-
-
-@contextlib.contextmanager
-def opened(make: Callable[[], Any]) -> Iterator[Any]:
-    """Opens a storage or database whose tables are foreign, and closes it again."""
-    with pytest.warns(UserWarning, match="Optuna's own calls instead"):
-        made = make()
-    yield made
-    made.engine.dispose()
-
-
 class TestEveryStorageOfOptuna(StorageTestCase):
     @pytest.fixture
     def storage(self, database_url: str) -> Iterator[Storage]:
@@ -85,17 +67,11 @@ class TestEveryStorageOfOptuna(StorageTestCase):
             gc.collect()
 
 
-@pytest.fixture(params=["our writes", "Optuna's calls"])
-def storage(request: pytest.FixtureRequest, database_url: str) -> Iterator[Storage]:
-    """Returns a storage that writes itself, then one that leaves it to Optuna."""
-    if request.param == "our writes":
-        made = Storage(database_url)
-        yield made
-        made.engine.dispose()
-        return
-    request.getfixturevalue("foreign")
-    with opened(lambda: Storage(database_url)) as made:
-        yield made
+@pytest.fixture
+def storage(database_url: str) -> Iterator[Storage]:
+    made = Storage(database_url)
+    yield made
+    made.engine.dispose()
 
 
 @pytest.fixture
@@ -264,21 +240,24 @@ def test_trial_that_has_ended_stays_as_it_is(database_url: str) -> None:
     storage.engine.dispose()
 
 
-def test_warning_names_both_versions(database_url: str, foreign: str) -> None:
-    ours = rf"Optuna {optuna.__version__}.*v3\.2\.0\.a.*Optuna {ot.OPTUNA} of version {foreign}"
-    with pytest.warns(UserWarning, match=ours):
-        Storage(database_url).engine.dispose()
-
-
-def test_another_minor_version_of_optuna_is_served_by_its_own_calls(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("installed", ["4.9.0", "5.1.0", "5.10.0"])
+def test_another_minor_version_of_optuna_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str
 ) -> None:
-    monkeypatch.setattr(ot, "OPTUNA", "4.9")
-    with opened(lambda: Storage(database_url)) as storage:
-        study_id = storage.create_new_study([StudyDirection.MINIMIZE])
-        with count_statements(storage.engine) as statements:
-            storage.ask(study_id, [template(), template()])
-        assert any(statement.startswith("SAVEPOINT") for statement in statements)
+    monkeypatch.setattr(optuna, "__version__", installed)
+    said = rf"Optuna {installed} is installed.*Optuna 5\.0 only: pip install 'optuna==5\.0\.\*'"
+    with pytest.raises(StorageError, match=said):
+        open_database(f"sqlite:///{tmp_path / 'tuner.db'}", create=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_minor_version_of_optuna_is_refused_where_a_storage_is_sent_to(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = pickle.dumps(storage)
+    monkeypatch.setattr(optuna, "__version__", "5.1.0")
+    with pytest.raises(StorageError, match=r"Optuna 5\.1\.0 is installed"):
+        pickle.loads(sent)  # noqa: S301 (its own)
 
 
 def test_tables_of_another_version_than_the_installed_optuna_knows_are_refused(
@@ -290,61 +269,3 @@ def test_tables_of_another_version_than_the_installed_optuna_knows_are_refused(
     database.close()
     with pytest.raises(StorageError, match=r"of version v9\.0\.0\.a.*works with v3\.2\.0\.a"):
         open_database(database_url)
-
-
-def test_worker_keeps_budget_and_fence_with_optunas_own_calls(
-    database_url: str, make_spec: MakeSpec, foreign: str
-) -> None:
-    with opened(lambda: open_database(database_url, create=True)) as database:
-        study = Studies(database).create(make_spec())
-        with pytest.raises(SpecError, match="there is a study 'small' already"):
-            Studies(database).create(make_spec())
-        worker, thief = (join(database, study, name) for name in ("worker", "thief"))
-        proposer = Proposer(study.spec, seed=0)
-        leases = []
-        while lease := worker.start_one(proposer.defaults(), proposer.propose()):
-            leases.append(lease)
-        assert [lease.number for lease in leases] == list(range(6))
-        worker.report_one(leases[0], 5, 5, 0.25)
-        own = {"width": 3}
-        worker.add_parameters(leases[0], own, {"width": IntDistribution(1, 4)})
-        worker.add_parameters(leases[0], own, {"width": IntDistribution(1, 4)})
-        stolen = thief.take_one(lambda worker_id: True)
-        assert stolen is not None
-        for write in (
-            lambda: worker.report_one(leases[0], 10, 10, 9.0),
-            lambda: worker.finish_one(leases[0], TrialState.COMPLETE, 9.0, {"steps": 10}),
-        ):
-            with pytest.raises(LeaseLostError):
-                write()
-        thief.finish_one(stolen, TrialState.COMPLETE, 0.125, {"steps": 20})
-        [trial, *_] = optuna.load_study(study_name="small", storage=database.storage).trials
-        assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.125)
-        assert trial.intermediate_values == {5: 0.25}
-        assert trial.params["width"] == 3
-        assert trial.user_attrs["steps"] == 20
-        Studies(database).delete(study)
-        assert optuna.get_all_study_names(database.storage) == []
-
-
-def test_own_calls_are_undone_with_the_transaction_they_are_in(
-    database_url: str, foreign: str
-) -> None:
-    with opened(lambda: Storage(database_url)) as storage:
-        study_id = storage.create_new_study([StudyDirection.MINIMIZE])
-
-        def ask_and_fail() -> None:
-            with storage.engine.begin() as connection:
-                ot.insert_trials(connection, study_id, [template(note="x")])
-                assert ot.count_trials(connection, study_id) == 1
-                raise LeaseLostError("too late")
-
-        with pytest.raises(LeaseLostError):
-            ask_and_fail()
-        assert storage.get_n_trials(study_id) == 0
-
-
-def join(database: Database, study: Any, name: str) -> SingleTrials:
-    ledger = SingleTrials(database, study, WorkerIdentity(name, "host", 1, "cpu", "0"))
-    ledger.register(0.0, lambda ordinal: ordinal)
-    return ledger

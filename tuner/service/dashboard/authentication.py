@@ -1,7 +1,7 @@
-"""Authentication of the dashboard: a guard in front of a WSGI application.
+"""Checks the dashboard's requests, in front of its WSGI application.
 
-A request has to pass three questions: whether it is meant for this server (its Host), whether a
-page of another site sent it (its Origin and Sec-Fetch-Site), and whether it knows the password.
+A request passes if it is meant for this server (its Host), no page of another site has sent it
+(its Origin and Sec-Fetch-Site), and it carries the password.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Environment = dict[str, Any]
 Application = Callable[[Environment, Any], Iterable[bytes]]
 
 SHORTEST_PASSWORD = 12
-"""Letters of a password, at least."""
+"""The fewest characters of a password."""
 
 LOCAL_ADDRESS = "tuner.local_address"
 """The key of a request's environment for the address it was sent to."""
@@ -48,8 +48,11 @@ def read_password(value: str | None, path: Path | None) -> str | None:
     """Returns the dashboard's password from the environment or a file.
 
     Args:
-        value: What ``TUNER_DASHBOARD_PASSWORD`` holds, or None if there is no such variable.
+        value: The value of ``TUNER_DASHBOARD_PASSWORD``, None without that variable.
         path: The file, or None.
+
+    Returns:
+        The password, None if neither is given.
 
     Raises:
         SpecError: If both are given, or the password is missing, short, or not one line.
@@ -82,11 +85,11 @@ class Limiter:
     """Counts wrong passwords by client address, over a minute.
 
     When it has no room for more addresses it forgets the one that failed longest ago, so that
-    nobody can fill the memory. An IPv6 address counts as its network of 64 bits, which is what one
-    client is given.
+    nobody can fill the memory. An IPv6 address counts as its network of 64 bits, since one client
+    is given a whole network.
 
     Args:
-        clock: Returns seconds.
+        clock: Returns seconds that only grow.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -119,7 +122,7 @@ class _Refusal:
 
 
 class Guard:
-    """Passes only permitted requests on to an application.
+    """Passes permitted requests on to an application, and answers the others itself.
 
     Args:
         application: The application; it knows nobody and trusts everyone.
@@ -144,7 +147,7 @@ class Guard:
         self._lock = threading.Lock()
 
     def __call__(self, environ: Environment, start_response: Any) -> Iterable[bytes]:
-        """Answers a request, or has the application answer it."""
+        """Answers a request by the application, or with a refusal."""
         refusal = (
             self._refuse_host(environ)
             or self._refuse_site(environ)
@@ -158,7 +161,7 @@ class Guard:
         return [f"{refusal.message}\n".encode()]
 
     def _refuse_host(self, environ: Environment) -> _Refusal | None:
-        """Refuses what is meant for another server: a name that somebody else has point here."""
+        """Refuses a request to another server's name, which somebody may have pointed here."""
         name = _host_name(str(environ.get("HTTP_HOST", "")))
         if name in self._hosts or name == environ.get(LOCAL_ADDRESS):
             return None
@@ -169,7 +172,7 @@ class Guard:
         )
 
     def _refuse_site(self, environ: Environment) -> _Refusal | None:
-        """Refuses what a page of another site has a browser send; a link to a page is fine."""
+        """Refuses a request that another site's page has a browser send; a link is let through."""
         host = str(environ.get("HTTP_HOST", "")).lower()
         origin = environ.get("HTTP_ORIGIN")
         site = environ.get("HTTP_SEC_FETCH_SITE", "none")
@@ -210,7 +213,7 @@ def _digest(secret: bytes) -> bytes:
 
 
 def _password_in(authorization: str) -> bytes:
-    """Returns the password or token of an Authorization header; nothing if it has none."""
+    """Returns the password or token of an Authorization header, empty if it has none."""
     scheme, _, rest = authorization.partition(" ")
     given = rest.strip().encode("latin-1", errors="replace")  # as WSGI decoded it
     if scheme.lower() == "bearer":
@@ -238,7 +241,7 @@ def _host_name(host: str) -> str:
 
 
 def _network_location(origin: str) -> str:
-    """Returns the host and port of an origin, nothing for one that is opaque."""
+    """Returns the host and port of an origin, the empty text for an opaque one."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -246,7 +249,7 @@ def _network_location(origin: str) -> str:
 
 
 def _network(address: str) -> str:
-    """Returns what a client's address counts as.
+    """Returns the address, or network, under which a client's wrong passwords are counted.
 
     >>> _network("::ffff:10.0.0.7"), _network("2001:db8::1:2:3:4")
     ('10.0.0.7', '2001:db8::/64')

@@ -1,4 +1,4 @@
-"""Connections of a server: a limit on their number, and on how long a request may take."""
+"""Limits the number of a server's connections, and the time a request may take to arrive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DESCRIPTORS_EACH = 4  # its socket; the files and connections to the database t
 
 
 def affordable_places() -> int:
-    """Returns how many connections a process may have at a time, by its file descriptors."""
+    """Returns how many connections this process has file descriptors for, at a time."""
     limit = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1
     # Where there is no limit it is -1.
     return max(1, min(_PLACES, limit // _DESCRIPTORS_EACH)) if limit > 0 else _PLACES
@@ -28,16 +28,17 @@ class _Visit:
 
 
 class Connections:
-    """The connections of a server, of which the slowest gives way to the next.
+    """Keeps a server's connections within a number, and ends the slowest for the next.
 
-    A request of which half is sent, or a byte now and then, would keep its place for ever. So it
-    has to arrive within a time limit. Where no place is left, the oldest connection of those still
-    sending is ended at once: however many send nothing, whoever sends a request is answered.
+    A client that sends half a request, or a byte now and then, would hold a connection for ever. So
+    a request has to arrive within a time limit. At the full number, the oldest connection that is
+    still sending is ended at once: whoever sends a whole request is answered, however many others
+    send nothing.
 
     Args:
-        places: How many there may be at a time.
+        places: The largest number of connections at a time.
         patience_s: How long a request may take to arrive, in seconds.
-        clock: Returns seconds.
+        clock: Returns seconds that only grow.
     """
 
     def __init__(
@@ -50,14 +51,17 @@ class Connections:
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        """Returns how many there are."""
+        """Returns the number of open connections."""
         return len(self._visits)
 
     def make_room(self, wait_s: float) -> bool:
-        """Ends the slowest connection if every place is taken; returns whether one is free.
+        """Ends the slowest connection if there is no room for another.
 
         Args:
-            wait_s: How long that may take, in seconds: while all are being answered, none ends.
+            wait_s: How long to wait for room, in seconds: while all are being answered, none ends.
+
+        Returns:
+            Whether there is room for a connection now.
         """
         with self._changed:
             if not self._has_room():
@@ -83,7 +87,7 @@ class Connections:
             self._changed.notify()
 
     def receive_into(self, connection: socket.socket, buffer: memoryview) -> int:
-        """Waits for a part of a request; returns how many bytes came, 0 if it was ended."""
+        """Waits for a part of a request; returns its number of bytes, 0 if the connection ended."""
         visit = self._visits[connection]
         visit.awaited = True
         count = connection.recv_into(buffer)

@@ -18,7 +18,7 @@ from tuner.store.connection.errors import translate
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-class Denials:
+class DeniedWritesMiddleware:
     """Answers 403 where an application fails because the database's role lacks a right.
 
     The application, which takes it for a fault of its own, would answer 500 and log a traceback.
@@ -27,7 +27,7 @@ class Denials:
     Args:
         application: The application.
         database: The database it works on.
-        log: The logger that the application's own are below.
+        log: The name of the logger above the application's own.
     """
 
     def __init__(self, application: Application, database: Database, log: str) -> None:
@@ -41,7 +41,7 @@ class Denials:
         self._log.handlers = [handler]
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Has the application answer a request, unless it is denied."""
+        """Answers a request by the application, or with 403 if the database denied it."""
         self._of_request.reason = None
         answer: list[Any] = []
 
@@ -64,7 +64,7 @@ class Denials:
 
     @property
     def _reason(self) -> str | None:
-        """Why the request that this thread answers was denied, None if it was not."""
+        """The reason the request that this thread answers was denied, None if it was not."""
         return getattr(self._of_request, "reason", None)
 
     def _note(self, context: sa.ExceptionContext) -> None:

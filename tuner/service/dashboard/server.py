@@ -1,4 +1,4 @@
-"""Optuna Dashboard, served on the loopback interface, or beyond it with a password."""
+"""Serves Optuna Dashboard on the loopback interface, or beyond it with a password."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from tuner.errors import SpecError, StorageError
 from tuner.service.dashboard.authentication import LOCAL_ADDRESS, Guard
 from tuner.service.dashboard.connections import Connections, affordable_places
-from tuner.service.dashboard.denied_writes import Denials
+from tuner.service.dashboard.denied_writes import DeniedWritesMiddleware
 from tuner.service.interruption import Interruption
 from tuner.store import Database
 
@@ -32,7 +32,7 @@ _MOMENT_S = 0.5
 
 @dataclass(frozen=True)
 class Place:
-    """Where the dashboard listens.
+    """An address of this machine on which the dashboard listens.
 
     Args:
         host: The name that the user gave.
@@ -44,7 +44,7 @@ class Place:
 
     @classmethod
     def find(cls, host: str) -> Place:
-        """Returns the place of a name or an address.
+        """Returns the place that a host's name or an address stands for.
 
         Raises:
             SpecError: If there is no such host.
@@ -70,14 +70,14 @@ class Place:
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """The dashboard, listening; closed as a context.
+    """An HTTP server that answers each connection in a thread; leaving its context closes it.
 
-    Each connection has a thread and brings one request. Clients that are slow to send theirs keep
-    nobody else out (see `Connections`).
+    A connection brings one request. Clients that are slow to send theirs keep nobody else out: see
+    :class:`~tuner.service.dashboard.connections.Connections`.
 
     Args:
-        place: Where it listens.
-        port: Likewise; 0 picks a free port.
+        place: The address it listens on.
+        port: The port it listens on; 0 picks a free one.
         application: The WSGI application that answers.
     """
 
@@ -93,7 +93,7 @@ class Server(ThreadingMixIn, WSGIServer):
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds it."""
+        """The URL under which a browser on this machine finds it."""
         host = LOOPBACK if self._place.address in _ANY else self._place.address
         name = f"[{host}]" if ":" in host else host
         return f"http://{name}:{self.server_port}/"
@@ -133,7 +133,7 @@ class Server(ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Ends the connections that have been waited for too long, every moment."""
+        """Ends, every moment, the connections whose requests have taken too long to arrive."""
         self.connections.end_late()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -143,7 +143,7 @@ class Server(ThreadingMixIn, WSGIServer):
 
 
 class _Inbox(io.RawIOBase):
-    """The stream of a client's request, which ends where it breaks a limit of time or size."""
+    """A client's request as a stream, which ends where it breaks a limit of time or size."""
 
     def __init__(self, connections: Connections, connection: socket.socket) -> None:
         self._connections = connections
@@ -182,7 +182,7 @@ class _Handler(WSGIRequestHandler):
         return is_well_formed
 
     def get_environ(self) -> dict[str, Any]:
-        """Tells to which of the machine's addresses a request was sent."""
+        """Returns the WSGI environment, with the address that the request was sent to."""
         address = str(self.connection.getsockname()[0])
         return super().get_environ() | {LOCAL_ADDRESS: address.removeprefix("::ffff:")}
 
@@ -205,8 +205,8 @@ def listen(
 
     Args:
         database: The studies' database.
-        place: Where to listen.
-        port: Likewise; 0 picks a free port.
+        place: The address to listen on.
+        port: The port to listen on; 0 picks a free one.
         password: The password that every request must carry; None asks for nothing.
         hosts: Further names under which it is reached, such as a proxy's.
 
@@ -223,7 +223,7 @@ def listen(
     from optuna_dashboard import wsgi  # noqa: PLC0415 (takes a second)
 
     names = (place.host, place.address, *hosts)
-    application = Denials(wsgi(database.storage), database, log="optuna_dashboard")
+    application = DeniedWritesMiddleware(wsgi(database.storage), database, log="optuna_dashboard")
     guard = Guard(application, password=password, hosts=names)
     try:
         return Server(place, port, guard)

@@ -278,7 +278,7 @@ class CohortTask:
             leases = [task.lease for task in self._held]
             patience.run(lambda: ledger.release(leases))
         except UnavailableError as error:
-            self._context.presence.leave_behind()
+            self._context.worker_lock.keep_file()
             self._log(f"{len(self._held)} trials saved, to be taken over later: {error}")
         else:
             self._log(f"{len(leases)} trials saved and released")

@@ -11,7 +11,7 @@ from tuner.domain.trials import Outcome, Proposal, TrialConfig, TrialRecord, dec
 from tuner.errors import ExhaustedError
 from tuner.search import Proposer, Pruner
 from tuner.service.interruption import Interruption
-from tuner.service.liveness import Presence
+from tuner.service.liveness import WorkerLock
 from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Lease, Ledger, RecordReader
 from tuner.store.connection.retries import Patience
@@ -29,7 +29,7 @@ class WorkerContext:
         seed: The worker's.
         interruption: Tells when to stop.
         watchdog: Ends the process when it hangs.
-        presence: Shows others on this machine that the worker lives.
+        worker_lock: The file lock that shows others on this machine that the worker lives.
         running: The trials that are not over, by number.
         failed: Those that have failed, by number.
         over: The numbers of those that are over, however they ended.
@@ -42,7 +42,7 @@ class WorkerContext:
     seed: int
     interruption: Interruption
     watchdog: Watchdog
-    presence: Presence
+    worker_lock: WorkerLock
     running: dict[int, TrialRecord] = field(default_factory=dict)
     failed: dict[int, TrialRecord] = field(default_factory=dict)
     over: set[int] = field(default_factory=set)

@@ -17,6 +17,7 @@ from tuner.domain.trials import TrialConfig
 from tuner.errors import StorageError
 from tuner.fused.calibration import Work, calibrate, warm_up
 from tuner.fused.cohort import Cohort
+from tuner.fused.compiler import tracing_fault
 from tuner.fused.eligibility import Refusals
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
@@ -93,6 +94,9 @@ class Fusing:
             plan = keep_plan(database, study, key, found)
             if plan != found:
                 self._model = None
+        # The plan may be of a worker with another torch.
+        if plan.lanes > 1 and (fault := tracing_fault()) is not None:
+            plan = FusePlan(1, trials=trials, reason=fault)
         self._plan = plan
         if plan.lanes > 1 and self._model is None:
             self._model = warm_up(self._prepared, self._spec, plan, self._refusals)

@@ -291,7 +291,7 @@ class Task:
             self._context.patience.run(lambda: _raise(ledger.renew([self._lease], step)))
             self._context.patience.run(lambda: ledger.release([self._lease]))
         except UnavailableError as error:
-            self._context.presence.leave_behind()
+            self._context.worker_lock.keep_file()
             self._log(f"{trial} {'saved' if saved else 'left'}, to be taken over later: {error}")
         else:
             self._log(f"{trial} saved and released" if saved else f"{trial} {self._tell_unsaved()}")

@@ -23,7 +23,7 @@ from tuner.errors import LeaseLostError, StorageError, UnavailableError, Workloa
 from tuner.fused.twin import ApartError
 from tuner.search import Proposer, needs_running
 from tuner.service.interruption import Interruption
-from tuner.service.liveness import Presence, is_dead
+from tuner.service.liveness import WorkerLock, is_dead
 from tuner.service.ownership import claim_folder
 from tuner.service.ranks import refuse_ranks
 from tuner.service.worker.checkpoints import Checkpoints, sweep
@@ -116,7 +116,7 @@ class Worker:
             log=self._say,
         )
         self._folder = patience.run(lambda: claim_folder(self.database, self.study))
-        with Presence(identity.worker_id) as presence:
+        with WorkerLock(identity.worker_id) as worker_lock:
             seed = patience.run(
                 lambda: ledger.register(
                     time.monotonic() - self.started_at,
@@ -131,7 +131,7 @@ class Worker:
                 seed=seed,
                 interruption=self.interruption,
                 watchdog=watchdog,
-                presence=presence,
+                worker_lock=worker_lock,
             )
             self._sweep()
             with ending_forks():

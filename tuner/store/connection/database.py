@@ -1,4 +1,4 @@
-"""Opening the database: connections, transactions, versions, and errors a person can act on."""
+"""Opens the database: transactions, versions, and errors a person can act on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tuner.store.connection.errors import (
 )
 from tuner.store.connection.file_systems import find_network_file_system
 from tuner.store.connection.urls import redact, sqlite_path
-from tuner.store.optuna.storage import Storage
+from tuner.store.optuna.storage import Storage, check_optuna
 from tuner.store.tables import DatabaseClock
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that writes: all of it happens, or nothing.
+        """Opens a transaction that writes: all of it happens, or nothing.
 
         Raises:
             UnavailableError: If the database cannot be reached right now. Where the connection is
@@ -80,7 +80,7 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A connection that sees one state of the database.
+        """Opens a connection that sees one state of the database.
 
         Raises:
             UnavailableError: If the database cannot be reached right now.
@@ -95,7 +95,7 @@ class Database:
             return float(connection.execute(sa.select(DatabaseClock())).scalar_one())
 
     def hear_clock(self, now_s: float) -> bool:
-        """Takes note of the database's clock, as it was read just now.
+        """Compares the database's clock, read just now, with this process's own.
 
         Args:
             now_s: Seconds since 1970 by that clock.
@@ -148,7 +148,7 @@ class Database:
 
 @contextlib.contextmanager
 def translated(url: str) -> Iterator[None]:
-    """Turns what SQLAlchemy and Optuna raise into errors a person can act on.
+    """Turns the errors of SQLAlchemy and Optuna into ones a person can act on.
 
     Raises:
         UnavailableError: If the database cannot be reached right now.
@@ -254,7 +254,7 @@ def check_place(url: str, *, create: bool) -> None:
 
 
 def _identify(path: Path) -> tuple[int, int] | None:
-    """Returns which file has a path, None if there is none."""
+    """Returns the device and inode of the file at a path, None if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -265,6 +265,7 @@ def _identify(path: Path) -> tuple[int, int] | None:
 def _connect(url: str, *, create: bool) -> Database:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    check_optuna()
     if create:
         _create_private(url)
     with translated(url):
@@ -296,7 +297,7 @@ def _migrate(database: Database) -> str:
 
 
 def _retry_while_others_create(create: Callable[[], T]) -> T:
-    """Creates what another process may be creating at this moment."""
+    """Creates tables again where another process has created them at the same moment."""
     for attempt in range(_CREATION_RETRIES):
         try:
             return create()

@@ -1,4 +1,4 @@
-"""How tuner connects: options of each driver and pool, and what each connection starts with."""
+"""Sets up connections: the options of each driver and pool, and first commands."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def engine_options(url: sa.URL) -> dict[str, Any]:
 
 
 def configure(engine: sa.Engine) -> None:
-    """Sets up every connection from here on; closes those that were opened before."""
+    """Sets up every connection that an engine opens from now on, and closes its earlier ones."""
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin)
@@ -79,7 +79,7 @@ def _is_still(path: Path) -> bool:
 
 @contextlib.contextmanager
 def begin_writing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A transaction that writes: all of it happens, or nothing."""
+    """Opens a transaction that writes: all of it happens, or nothing."""
     with engine.connect() as plain:
         connection = plain.execution_options(**{IMMEDIATE: True})
         with connection.begin():
@@ -87,7 +87,7 @@ def begin_writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def for_reading(connection: sa.Connection) -> sa.Connection:
-    """Has every statement of a transaction see one state of the database."""
+    """Returns a connection whose statements all see one state of the database."""
     if connection.dialect.name == "postgresql":
         return connection.execution_options(isolation_level="REPEATABLE READ")
     return connection.execution_options(**{_READING: True})

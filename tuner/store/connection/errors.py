@@ -1,4 +1,4 @@
-"""What a database's error means: whether waiting helps, and what to tell a person."""
+"""Translates a database's errors: whether waiting helps, and what a person can do."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _MEANINGS = {
 
 
 def translate(error: Exception, url: str) -> StorageError:
-    """Returns what to raise instead of an error of SQLAlchemy or Optuna.
+    """Returns the error of tuner's that stands for one of SQLAlchemy or Optuna.
 
     Args:
         error: The error.

@@ -1,4 +1,4 @@
-"""Which file system a path lies on, and whether SQLite's locks can be trusted there.
+"""Finds the network file systems, on which SQLite's locks cannot be trusted.
 
 SQLite in WAL mode shares memory between its processes, so all of them must run on one machine, and
 network file systems are known for locks that are forgotten or never taken.
@@ -47,7 +47,7 @@ def file_system_of(path: PurePosixPath, mounts: str) -> str | None:
 
     Args:
         path: An absolute path without links.
-        mounts: What ``/proc/self/mountinfo`` holds.
+        mounts: The text of ``/proc/self/mountinfo``.
 
     >>> line = "36 35 0:30 / /mnt/my\\040data rw shared:1 - nfs4 server:/data rw"
     >>> file_system_of(PurePosixPath("/mnt/my data/tuner.db"), line)

@@ -1,7 +1,7 @@
-"""Waiting for a database that is away: trying again, less and less often, up to a limit.
+"""Runs operations again while the database is away, less and less often, up to a limit.
 
-Pauses double and are drawn at random below that ("full jitter"), so that many workers do not come
-back to a database all at once.
+The bound of a pause doubles, and each pause is drawn at random below it ("full jitter"), so that
+many workers do not come back to a database all at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tuner.errors import UnavailableError
 T = TypeVar("T")
 
 Wait = Callable[[float], object]
-"""Waits for so many seconds; true where a stop is asked for, as ``threading.Event.wait``."""
+"""Waits for some seconds; returns true once a stop is asked for, as ``threading.Event.wait``."""
 
 Clock = Callable[[], float]
 """Seconds that only grow."""
@@ -32,12 +32,12 @@ _LONGEST_S = 30.0
 
 
 class Backoff:
-    """Pauses between attempts, in seconds: each drawn below a bound that doubles.
+    """Draws the pauses between attempts, each at random below a bound that doubles.
 
     Args:
-        seed: Of the draws; give each worker its own.
-        first_s: The first bound.
-        longest_s: The largest bound.
+        seed: The seed of the draws; give each worker its own.
+        first_s: The first bound, in seconds.
+        longest_s: The largest bound, in seconds.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Backoff:
         self._bound_s = first_s
 
     def draw_s(self) -> float:
-        """Returns the next pause."""
+        """Returns the next pause, in seconds."""
         bound = self._bound_s
         self._bound_s = min(2 * bound, self._longest_s)
         return self._random.uniform(0.0, bound)
 
     def reset(self) -> None:
-        """Starts over with short pauses: an attempt has succeeded."""
+        """Starts over with short pauses, after an attempt that succeeded."""
         self._bound_s = self._first_s
 
 
@@ -74,11 +74,11 @@ class Patience:
 
     Args:
         limit_s: Seconds after which the last error is raised.
-        wait: Waits between attempts. Once it returns true, for a stop is asked for, the
+        wait: Waits between attempts. Once it returns true, since a stop is asked for, the
             operation is tried a last time.
-        seed: Of the pauses; give each worker its own.
-        clock: What seconds are counted by.
-        log: Is told once what an operation waits for, if that is more than a moment.
+        seed: The seed of the pauses; give each worker its own.
+        clock: Returns seconds that only grow.
+        log: Takes one line with the reason of a wait that is longer than a moment.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class Patience:
         self._backoff = Backoff(seed)
 
     def run(self, operation: Callable[[], T]) -> T:
-        """Runs an operation until it raises something else than UnavailableError, or nothing.
+        """Runs an operation again until it raises no UnavailableError.
 
         Returns:
-            What the operation returns.
+            The result of the operation.
 
         Raises:
             UnavailableError: If the database was away for longer than the limit, or a stop was

@@ -1,4 +1,4 @@
-"""Database URLs: where the database is, told without its password."""
+"""Parses database URLs, and shows them without their passwords."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TELLING, _UNMISTAKABLE = 6, 12
 A shorter one may be a word of its own, and is hidden where a URL or an option has it."""
 
 _VARIABLES = ("PGPASSWORD", "TUNER_DASHBOARD_PASSWORD", "RAY_AUTH_TOKEN")
-"""What else in the environment is secret."""
+"""Further variables of the environment that hold secrets."""
 
 _UNREADABLE = "(not a database URL)"
 
@@ -51,12 +51,12 @@ def default_url() -> str:
 
 
 def read_secret(path: Path, where: str, what: str) -> str:
-    """Returns what a file holds that is kept out of options and logs: its only line.
+    """Returns the only line of a file, a secret that is kept out of options and logs.
 
     Args:
         path: The file.
         where: The option or variable that names it, for messages.
-        what: What it is to hold, for messages.
+        what: The kind of secret, for messages.
 
     Raises:
         SpecError: If it cannot be read, or holds nothing or several lines.
@@ -218,7 +218,7 @@ def _hide(text: str, secrets: Collection[str]) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _places_of(secret: str) -> re.Pattern[str]:
-    """Returns what finds a secret where it is one, and not where its letters are part of a word."""
+    """Returns a pattern that finds a secret, but not where its letters are part of a word."""
     found = re.escape(secret)
     # What stands before a word may be an escape: a line break as repr() shows it, a URL's %3A.
     start = r"(?:(?<!\w)|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2}))" if _is_letter(secret[0]) else ""

@@ -1,4 +1,4 @@
-"""Versions of our tables: which one a database has, and bringing it up to date."""
+"""Reads the version of a database's tables, and brings them up to date."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_older(revision: str | None) -> bool:
 
 
 def check_version(name: str, revision: str | None) -> None:
-    """Refuses a database whose tables of ours are of another version.
+    """Refuses a database whose tables of tuner's are of another version.
 
     Args:
         name: The database's URL without its password.
@@ -60,7 +60,7 @@ def check_version(name: str, revision: str | None) -> None:
 
 
 def no_studies(name: str) -> NotFoundError:
-    """Returns what is said of a database without tables of ours."""
+    """Returns the error for a database without tables of tuner's."""
     return NotFoundError(
         f"{name}: a database without studies of tuner. Make one with 'tuner study create'."
     )

@@ -1,10 +1,9 @@
-"""Optuna's storage on a database of ours, with operations on many trials at once."""
+"""Optuna's storage on tuner's database, with operations on many trials at once."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,17 +19,15 @@ from tuner.errors import SpecError, StorageError
 from tuner.store.connection.engines import begin_writing, configure, engine_options
 from tuner.store.connection.urls import parse_url, redact
 from tuner.store.optuna import tables as ot
-from tuner.store.optuna.calls import OWN_CALLS
 
 
 class Storage(RDBStorage):
-    """A complete Optuna storage; what cannot be opened leaves no connection.
+    """An Optuna storage that also asks, reports and tells many trials at once.
 
-    What :meth:`ask`, :meth:`report`, :meth:`tell` and :meth:`set_user_attrs` do for a list of
-    trials is one transaction of a few statements. They raise what Optuna's storages raise for one
-    trial, and then nothing has been recorded. With another version of Optuna than
-    :mod:`tuner.store.optuna.tables` is written for, they use Optuna's own calls, in one
-    transaction all the same, and a warning says so when the database is opened.
+    :meth:`ask`, :meth:`report`, :meth:`tell` and :meth:`set_user_attrs` each take a list of trials
+    and run one transaction of a few statements. They raise the errors that Optuna's storages raise
+    for one trial, and then nothing has been recorded. A database that cannot be opened is left
+    without a connection.
 
     Args:
         url: The database's URL.
@@ -38,28 +35,31 @@ class Storage(RDBStorage):
 
     Raises:
         SpecError: If the URL is none of ours.
-        StorageError: If Optuna's tables are not those of the installed Optuna.
+        StorageError: If the installed Optuna, or the version of the tables, is not the one that
+            :mod:`tuner.store.optuna.tables` is written for.
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:
+        check_optuna()
         parsed = parse_url(url)
         plain = parsed.render_as_string(hide_password=False)
         try:
             super().__init__(
                 plain.replace("{", "{{").replace("}", "}}"),  # Optuna formats it
                 engine_kwargs=engine_options(parsed),
-                skip_compatibility_check=True,  # _settle tells more
+                skip_compatibility_check=True,  # _configure tells more
                 skip_table_creation=not create,
             )
-            self._settle()
+            self._configure()
         except BaseException:
             if hasattr(self, "engine"):
                 self.engine.dispose()
             raise
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
+        check_optuna()
         super().__setstate__(state)
-        self._settle()
+        self._configure()
 
     def ask(self, study_id: int, templates: Sequence[FrozenTrial]) -> list[tuple[int, int]]:
         """Starts trials.
@@ -140,7 +140,7 @@ class Storage(RDBStorage):
 
     @contextlib.contextmanager
     def _unfinished(self, trial_ids: Collection[int]) -> Iterator[sa.Connection]:
-        """A transaction that has the trials to itself."""
+        """Opens a transaction that locks trials, none of which has ended."""
         with self._transaction() as connection:
             states = ot.lock_trials(connection, trial_ids)
             for trial_id in trial_ids:
@@ -149,34 +149,44 @@ class Storage(RDBStorage):
                 self.check_trial_is_updatable(trial_id, states[trial_id])
             yield connection
 
-    def _settle(self) -> None:
-        """Sets up the engine, and who writes: we do where we know the tables, else Optuna."""
+    def _configure(self) -> None:
+        """Sets up the engine's connections, and refuses tables of another version.
+
+        Raises:
+            StorageError: If Optuna's tables are not of the version that tuner writes.
+        """
         configure(self.engine)
         revision = self.get_current_version()
-        installed = optuna.__version__
-        knows_optuna = installed.startswith(f"{ot.OPTUNA}.")
-        if knows_optuna and revision == ot.SCHEMA_REVISION:
-            return
-        head = self.get_head_version()
-        if revision != head:
+        if revision != ot.SCHEMA_REVISION:
             raise StorageError(
-                f"{redact(self.url)}: Optuna's tables are of version {revision}, the installed "
-                f"Optuna {installed} works with {head}. Install the versions of tuner and Optuna "
-                "that made them, or bring older tables up to date with 'optuna storage upgrade'."
+                f"{redact(self.url)}: Optuna's tables are of version {revision}, tuner with Optuna "
+                f"{optuna.__version__} works with {ot.SCHEMA_REVISION}. Install the versions of "
+                "tuner and Optuna that made them, or bring older tables up to date with 'optuna "
+                "storage upgrade'."
             )
-        warnings.warn(
-            f"Optuna {installed} with tables of version {revision} is installed, and tuner writes "
-            f"into those of Optuna {ot.OPTUNA} of version {ot.SCHEMA_REVISION}: it uses Optuna's "
-            f"own calls instead, which are much slower. Install Optuna {ot.OPTUNA} for speed.",
-            stacklevel=3,
+
+
+def check_optuna() -> None:
+    """Refuses to go on with an Optuna into whose tables tuner does not write.
+
+    Raises:
+        StorageError: If another minor version of Optuna is installed.
+    """
+    if not optuna.__version__.startswith(f"{ot.OPTUNA}."):
+        raise StorageError(
+            f"Optuna {optuna.__version__} is installed, and tuner writes into the tables of Optuna "
+            f"{ot.OPTUNA} only: pip install 'optuna=={ot.OPTUNA}.*'."
         )
-        self.engine.update_execution_options(**{OWN_CALLS: True})
 
 
 def _check_distributions(
     connection: sa.Connection, study_id: int, spaces: Sequence[Mapping[str, BaseDistribution]]
 ) -> None:
-    """Refuses distributions that do not go with the study's, or with each other."""
+    """Refuses distributions that are incompatible with the study's, or with each other.
+
+    Raises:
+        ValueError: If two distributions of one parameter are incompatible.
+    """
     known: dict[str, BaseDistribution] = {}
     for space in spaces:
         for name, distribution in space.items():

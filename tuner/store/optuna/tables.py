@@ -1,10 +1,8 @@
-"""Writes for many trials at once, straight into Optuna's tables.
+"""Reads and writes of many trials at once, straight in Optuna's tables.
 
-This is the one place that knows Optuna's schema, as of :data:`OPTUNA` and :data:`SCHEMA_REVISION`.
-With another version of Optuna, every write here is left to Optuna's own calls in the same
-transaction (:mod:`tuner.store.optuna.calls`): the same is recorded, under the same fence, only
-slower. :mod:`tuner.store.optuna.storage` decides which. Reads name columns of the installed
-Optuna's models, whatever its version.
+This is the one module that knows Optuna's schema, as of :data:`OPTUNA` and :data:`SCHEMA_REVISION`.
+:class:`tuner.store.optuna.storage.Storage` opens no database with another Optuna, or with tables of
+another version.
 """
 
 from __future__ import annotations
@@ -25,8 +23,6 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tuner.store.damage import StoredState, StoredTime
-from tuner.store.optuna import calls as optuna_calls
-from tuner.store.optuna.calls import else_by
 
 OPTUNA = "5.0"
 """The minor version of Optuna that this file is written for."""
@@ -44,7 +40,7 @@ trial_reports: sa.Table = models.TrialIntermediateValueModel.__table__
 trial_attributes: sa.Table = models.TrialUserAttributeModel.__table__
 
 stored_state = sa.type_coerce(trials.c.state, StoredState()).label("state")
-"""A trial's state, or :class:`~tuner.store.damage.Damaged`."""
+"""A column: a trial's state, or :class:`~tuner.store.damage.Damaged`."""
 
 trial_columns = (
     trials.c.trial_id,
@@ -73,7 +69,6 @@ _OF_STUDIES = (
 _UNFINISHED = [state for state in TrialState if not state.is_finished()]
 
 
-@else_by(optuna_calls.insert_study)
 def insert_study(
     connection: sa.Connection, name: str, direction: Any, attributes: Mapping[str, Any]
 ) -> int:
@@ -93,7 +88,6 @@ def insert_study(
     return study_id
 
 
-@else_by(optuna_calls.delete_study)
 def delete_study(connection: sa.Connection, study_id: int) -> None:
     """Deletes a study and everything Optuna keeps of it."""
     of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
@@ -106,7 +100,7 @@ def delete_study(connection: sa.Connection, study_id: int) -> None:
 
 
 def lock_study(connection: sa.Connection, study_id: int) -> bool:
-    """Holds back other writers to a study until the transaction ends.
+    """Locks a study: other writers to it wait until the transaction ends.
 
     SQLite has no row locks and needs none: our write transactions there begin with its one
     write lock in hand.
@@ -121,7 +115,7 @@ def lock_study(connection: sa.Connection, study_id: int) -> bool:
 
 
 def lock_trials(connection: sa.Connection, trial_ids: Collection[int]) -> dict[int, TrialState]:
-    """Holds back other writers to trials until the transaction ends.
+    """Locks trials: other writers to them wait until the transaction ends.
 
     Returns:
         The state of each by its id; those that do not exist are missing.
@@ -146,7 +140,7 @@ def count_trials(connection: sa.Connection, study_id: int) -> int:
 def read_distribution(
     connection: sa.Connection, study_id: int, name: str
 ) -> BaseDistribution | None:
-    """Returns where a study's values of a parameter come from, None if no trial has it."""
+    """Returns the distribution of a study's parameter, None if no trial has that parameter."""
     found = connection.execute(
         sa.select(trial_params.c.distribution_json)
         .join(trials, trials.c.trial_id == trial_params.c.trial_id)
@@ -177,20 +171,19 @@ def read_last_reports(
     return {row.trial_id: row.intermediate_value for row in rows}
 
 
-@else_by(optuna_calls.insert_trials)
 def insert_trials(
     connection: sa.Connection,
     study_id: int,
     templates: Sequence[FrozenTrial],
     number: int | None = None,
 ) -> list[tuple[int, int]]:
-    """Starts trials; the study must be locked.
+    """Inserts running trials with their parameters and attributes; the study must be locked.
 
     Args:
         connection: In a transaction.
         study_id: The study.
         templates: Parameters, distributions and user attributes of each.
-        number: How many trials the study has, where that has been counted already.
+        number: The number of trials the study has, None to count them.
 
     Returns:
         (trial id, number) of each.
@@ -226,11 +219,10 @@ def insert_trials(
     return started
 
 
-@else_by(optuna_calls.insert_params)
 def insert_params(
     connection: sa.Connection, params: Sequence[tuple[int, str, Any, BaseDistribution]]
 ) -> None:
-    """Adds (trial id, name, value, distribution) to trials; what one has already is left alone."""
+    """Adds (trial id, name, value, distribution) to trials; a parameter that is there stays."""
     if params:
         statement = insert_into(connection, trial_params).on_conflict_do_nothing(
             index_elements=["trial_id", "param_name"]
@@ -238,9 +230,8 @@ def insert_params(
         connection.execute(statement, [_param_row(*param) for param in params])
 
 
-@else_by(optuna_calls.insert_reports)
 def insert_reports(connection: sa.Connection, reports: Sequence[tuple[int, int, float]]) -> None:
-    """Records (trial id, step, value) triples; a step reported again is replaced."""
+    """Records (trial id, step, value) triples; a value of the same step is replaced."""
     to_stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
     rows = []
     for trial_id, step, value in reports:
@@ -256,7 +247,6 @@ def insert_reports(connection: sa.Connection, reports: Sequence[tuple[int, int, 
     upsert(connection, trial_reports, rows, ("trial_id", "step"))
 
 
-@else_by(optuna_calls.set_attributes)
 def set_attributes(connection: sa.Connection, attributes: Sequence[tuple[int, str, Any]]) -> None:
     """Records (trial id, key, value) triples; values are what JSON can hold."""
     rows = [
@@ -266,7 +256,6 @@ def set_attributes(connection: sa.Connection, attributes: Sequence[tuple[int, st
     upsert(connection, trial_attributes, rows, ("trial_id", "key"))
 
 
-@else_by(optuna_calls.finish_trials)
 def finish_trials(
     connection: sa.Connection, endings: Sequence[tuple[int, TrialState, float | None]]
 ) -> None:
@@ -296,14 +285,15 @@ def upsert(
     keys: Sequence[str],
     computed: Mapping[str, sa.ColumnElement[Any]] = MappingProxyType({}),
 ) -> None:
-    """Inserts rows; one whose keys are there already replaces the rest of it.
+    """Inserts rows, or replaces the other columns of those whose keys are there already.
 
     Args:
         connection: In a transaction.
-        table: Where to.
-        rows: Values by column, and of parameters of what is computed.
+        table: The table.
+        rows: Values by column, and of the parameters of ``computed``.
         keys: The columns that tell rows apart.
-        computed: What the database works out for each row, by column; constants of the program.
+        computed: Expressions that the database evaluates for each row, by column; constants of the
+            program.
     """
     if not rows:
         return
@@ -329,7 +319,7 @@ def _upsert(
 
 
 def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
-    """Returns an INSERT of the database's own dialect, which can say what to do on a conflict."""
+    """Returns an INSERT of the database's own dialect, which has clauses for conflicts."""
     return _insert(connection.dialect.name, table)
 
 
