@@ -48,6 +48,9 @@ class Lane:
         cuts: What its schedule has made of the metric so far.
         logged: Numbers kept beside it: step, name and value.
         outcome: How it ended, or None while it trains.
+        costs: Its share, over all attempts, of the cohort's seconds in training (``train_s``) and
+            in evaluation (``eval_s``), and of its places: the steps that all trials that began
+            would have taken, had none ended early.
         average_line: As :attr:`tuner.training.evaluations.Evaluations.average_line`.
     """
 
@@ -56,6 +59,7 @@ class Lane:
         self.cuts: list[Cut] = []
         self.logged: list[tuple[int, str, float]] = []
         self.outcome: TrialResult | None = None
+        self.costs = {"train_s": 0.0, "eval_s": 0.0, "places": 0.0}
         self.average_line: list[tuple[float, float]] = []
         self._plateau = build_plateau(
             start.config.schedule,
@@ -88,12 +92,14 @@ class Lane:
             "config": _describe(self.config),
             "cuts": [list(cut) for cut in self.cuts],
             "plateau": self._plateau and self._plateau.state_dict(),
+            "costs": dict(self.costs),
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state.get("kind") != "lane" or state["config"] != _describe(self.config):
             raise StaleCheckpointError("The checkpoint is of another trial, or not of a lane.")
         self.cuts = [(step, scale) for step, scale in state["cuts"]]
+        self.costs = dict(state["costs"])
         if self._plateau is not None:
             with fitting("the schedule"):
                 self._plateau.load_state_dict(state["plateau"])

@@ -133,7 +133,7 @@ def _check_class(import_string: str, workload: Any, device: torch.device) -> Wor
         train_examples=prepared.train_examples,
         val_examples=len(prepared.data.val[0]),
         step_s=run.timing.train_s / _STEPS,
-        metrics=reporter.evaluations[-1].metrics if reporter.evaluations else {},
+        metrics=reporter.metrics,
     )
 
 

@@ -213,12 +213,20 @@ def _are_steps(part: Any) -> bool:
     )
 
 
-def _are_seconds(part: Any) -> bool:
+def _are_amounts(part: Any, names: set[str]) -> bool:
     return (
         isinstance(part, dict)
-        and part.keys() == {"train_s", "eval_s"}
-        and all(type(s) is float and math.isfinite(s) and s >= 0 for s in part.values())
+        and part.keys() == names
+        and all(type(n) is float and math.isfinite(n) and n >= 0 for n in part.values())
     )
+
+
+def _are_seconds(part: Any) -> bool:
+    return _are_amounts(part, {"train_s", "eval_s"})
+
+
+def _are_costs(part: Any) -> bool:
+    return _are_amounts(part, {"train_s", "eval_s", "places"})
 
 
 def _are_cuts(part: Any) -> bool:
@@ -259,6 +267,7 @@ _PARTS = _EVERY_PART | {
 
 _LANE_PARTS = _EVERY_PART | {
     "config": _is_mapping,
+    "costs": _are_costs,
     "cuts": _are_cuts,
     "tensors": _are_tensors,
     "losses": _is_line,

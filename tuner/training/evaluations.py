@@ -107,7 +107,7 @@ class Evaluations:
             self.check_groups()
         self._averaging.check_applied(self._steps.taken)
         self.timing.mark()
-        goes_on = self._reporter.report(Evaluation(index, taken, values))
+        [goes_on] = self._reporter.report([Evaluation(index, taken, values)])
         for observe in self._observers:
             observe(values[metric])
         self._evaluated, self._late = index, None

@@ -52,11 +52,13 @@ class TrialResult:
         ending: Why.
         value: What the loop returned, or None.
         diverged_step: The first step known to be infinite or NaN, or None.
+        fault: Why a complete trial has failed all the same, or None.
     """
 
     ending: Ending
     value: float | None = None
     diverged_step: int | None = None
+    fault: str | None = None
 
 
 def run_trial(train: TrainingLoop, run: Run) -> TrialResult:

@@ -19,6 +19,8 @@ from tuner.service.interruption import Interruption
 from tuner.service.liveness import Presence
 from tuner.service.worker.checkpoints import Checkpoints, sweep
 from tuner.service.worker.context import WorkerContext
+from tuner.service.worker.held_trial import HeldTrial
+from tuner.service.worker.starts import start_alone
 from tuner.service.worker.task import Task
 from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Database, Ledger, Patience, RecordReader, Studies, WorkerIdentity
@@ -62,8 +64,8 @@ class Bureau:
         self.study = Studies(database).create(make_spec(**tables))
         self.said: list[str] = []
         self._folder = folder
-        self.context = self._open_desk("a")
-        self._desks = {"a": self.context}
+        self.context = self._open_context("a")
+        self._contexts = {"a": self.context}
 
     def train(
         self,
@@ -76,9 +78,9 @@ class Bureau:
 
         A worker other than the first takes every trial that is not its own.
         """
-        if worker not in self._desks:
-            self._desks[worker] = self._open_desk(worker)
-        context = self._desks[worker]
+        if worker not in self._contexts:
+            self._contexts[worker] = self._open_context(worker)
+        context = self._contexts[worker]
         context.interruption = interruption or Counted(stop_after)
         context.catch_up()
         lease = context.ledger.take_over(lambda other: worker not in ("a", other))
@@ -86,16 +88,12 @@ class Bureau:
             [lease] = context.start(1, lambda config: False)
         record = read_record(self.database, self.study, lease.number)
         assert record is not None
-        task = Task(
-            self.study.spec,
-            context,
-            lease,
-            record,
-            Checkpoints(self._folder, self.study.uuid, lease),
-            self.said.append,
-        )
+        spec = self.study.spec
+        checkpoints = Checkpoints(self._folder, self.study.uuid, lease)
+        trial = HeldTrial(spec, lease, record, checkpoints)
+        task = Task(spec, context, [trial], start_alone(spec, loop, CPU), self.said.append)
         try:
-            task.close(task.train(loop, CPU))
+            task.train()
         except LeaseLostError:
             sweep(self._folder, self.database, self.study)
             raise
@@ -111,7 +109,7 @@ class Bureau:
     def checkpoints(self, number: int) -> list[Path]:
         return list((self._folder / "checkpoints").glob(f"trial-{number}-*.pt"))
 
-    def _open_desk(self, worker: str) -> WorkerContext:
+    def _open_context(self, worker: str) -> WorkerContext:
         identity = WorkerIdentity(worker, "host", 1, "cpu", "0")
         ledger = Ledger(self.database, self.study, identity)
         seed = ledger.register(0.0, lambda ordinal: ordinal)
@@ -122,7 +120,15 @@ class Bureau:
         proposer = Proposer(self.study.spec, seed)
         presence = Presence(uuid.uuid4().hex)
         return WorkerContext(
-            ledger, reader, proposer, patience, seed, interruption, watchdog, presence
+            ledger,
+            reader,
+            proposer,
+            patience,
+            self._folder,
+            seed,
+            interruption,
+            watchdog,
+            presence,
         )
 
 

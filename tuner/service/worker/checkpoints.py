@@ -123,7 +123,7 @@ class Checkpoints:
         make_private(self._folder)
         save_checkpoint(self._own, {**state, "owner": self._owner})
 
-    def settle(self) -> None:
+    def drop_former(self) -> None:
         """Deletes the checkpoint before this holder's, which the database now counts."""
         if self._counting not in (None, self._own):
             remove_checkpoint(self._counting)
