@@ -34,8 +34,8 @@ from tuner.errors import UnavailableError
 from tuner.service.worker.watchdog import HUNG
 from tuner.store import Database, Studies, StudyHandle, open_database, read_curves, read_records
 from tuner.store.events import Event, read_events
+from tuner.store.leases.budget import is_done
 from tuner.store.leases.rows import count_leases
-from tuner.store.leases.single_ledger import is_done
 
 _SAVING_S = 0.5
 """Seconds that a checkpoint may take to be written and told of."""
@@ -228,7 +228,7 @@ def find_givers(database: Database, study: StudyHandle) -> list[int | None]:
     """Returns the processes of the workers from which trials were taken over, one a trial."""
     holders: dict[int | None, Event] = {}
     givers = []
-    for event in read_events(database, study):
+    for event in read_events(database, study.uuid):
         holder = holders.get(event.number)
         # Its own a worker takes where it has not heard that it had started it.
         if event.kind == "taken_over" and holder and holder.worker_id != event.worker_id:

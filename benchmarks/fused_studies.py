@@ -193,7 +193,7 @@ def read(url: str, name: str, seconds: float, start_s: float) -> dict[str, Any]:
         summary = read_summary(database, study)
         trials: dict[str, list[int]] = defaultdict(list)
         first_at: dict[str, float] = {}
-        for event in read_events(database, study):
+        for event in read_events(database, study.uuid):
             if event.kind == "started" and event.worker_id is not None:
                 trials[event.worker_id].append(event.number or 0)
                 first_at.setdefault(event.worker_id, event.at)

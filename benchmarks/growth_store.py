@@ -59,7 +59,7 @@ class Past(contextlib.AbstractContextManager["Past"]):
         """Has a cohort asked for, started, reported, judged and ended; returns seconds of each."""
         spent: dict[str, float] = {}
         proposals = _time(spent, "asking", lambda: self._proposer.propose_many(COHORT))
-        leases = _time(spent, "starting", lambda: self._ledger.start_many([], proposals))
+        leases = _time(spent, "starting", lambda: self._ledger.start([], proposals))
         records = {r.number: r for r in _time(spent, "starting", self._catch_up)}
         lanes = [records[lease.number] for lease in leases]
         values = _time(spent, "one report", lambda: self._writer.report(leases, 1))

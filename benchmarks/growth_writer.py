@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import progress_at
 from tuner.search import Proposer
-from tuner.store import LaneEnding, LaneReport, Lease, Ledger
+from tuner.store import Lease, Ledger, TrialEnding, TrialReport
 
 _FILLING = 500
 
@@ -36,7 +36,7 @@ class Writer:
         for first in range(0, trials, _FILLING):
             count = min(_FILLING, trials - first)
             proposals = proposer.propose_many(count)
-            leases = self._ledger.start_many(proposer.defaults(), proposals, count)
+            leases = self._ledger.start(proposer.defaults(), proposals, count)
             for index in range(1, self._spec.budget.evaluations + 1):
                 self.report(leases, index)
             self.end(leases)
@@ -48,10 +48,10 @@ class Writer:
         at = progress_at(self._spec, index, self._steps)
         values = [self._random.random() + 1 / index for _ in leases]
         reports = [
-            LaneReport(lease, at, value, [(step, name, value) for name in ("val_loss", "loss")])
+            TrialReport(lease, at, value, [(step, name, value) for name in ("val_loss", "loss")])
             for lease, value in zip(leases, values, strict=True)
         ]
-        self._ledger.report_many(step, reports)
+        self._ledger.report(step, reports)
         return values
 
     def end(self, leases: Sequence[Lease]) -> None:
@@ -59,7 +59,7 @@ class Writer:
         told = {"seed": 0, "steps": self._steps, "train_s": 1.0, "eval_s": 0.1}
         values = [self._random.random() for _ in leases]
         endings = [
-            LaneEnding(lease, TrialState.COMPLETE, v, told | {"metrics": {"val_loss": v}})
+            TrialEnding(lease, TrialState.COMPLETE, v, told | {"metrics": {"val_loss": v}})
             for lease, v in zip(leases, values, strict=True)
         ]
-        self._ledger.finish_many(endings)
+        self._ledger.finish(endings)

@@ -31,7 +31,15 @@ from rich.table import Table
 from benchmarks.databases import new_server, url_of
 from tuner.domain.study_file import parse_spec
 from tuner.search import Proposer
-from tuner.store import Ledger, RecordReader, Studies, WorkerIdentity, open_database
+from tuner.store import (
+    Ledger,
+    RecordReader,
+    Studies,
+    TrialEnding,
+    TrialReport,
+    WorkerIdentity,
+    open_database,
+)
 
 _REPORTS = 10
 _PROCESSES = 4
@@ -190,18 +198,19 @@ def _work_one(shift: Shift, number: int, seen: list[tuple[str, float, float]]) -
     proposal = proposer.propose()
     while time.monotonic() < over_at:
         with timed("ask"):
-            lease = ledger.start([], proposal)
-        if lease is None:
+            leases = ledger.start([], [proposal])
+        if not leases:
             raise SystemExit("The study's budget is used up: it is meant not to be.")
         for step in range(1, _REPORTS + 1):
             time.sleep(shift.trial_s / _REPORTS * rng.uniform(0.8, 1.2))
             with timed("report"):
                 points = [(step, "train_loss", 0.5), (step, "val_loss", 0.5)]
-                ledger.report(lease, step, step, 0.5, points)
+                ledger.report(step, [TrialReport(leases[0], step, 0.5, points)])
             with timed("follow"):
                 reader.sync()
         with timed("tell"):
-            ledger.finish(lease, TrialState.COMPLETE, 0.5, {"steps": _REPORTS})
+            ending = TrialEnding(leases[0], TrialState.COMPLETE, 0.5, {"steps": _REPORTS})
+            ledger.finish([ending])
     database.close()
 
 

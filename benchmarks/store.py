@@ -32,10 +32,10 @@ from benchmarks.databases import KINDS, new_database
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.store import (
-    LaneEnding,
-    LaneReport,
     Ledger,
     Studies,
+    TrialEnding,
+    TrialReport,
     WorkerIdentity,
     open_database,
 )
@@ -174,12 +174,12 @@ def leased_in_groups(ledger: Ledger, load: Load) -> list[float]:
     """Records all trials at once, under leases; returns the same moments."""
     templates = load.templates()
     moments = [time.perf_counter()]
-    leases = ledger.start_many([], templates)
+    leases = ledger.start([], templates)
     moments.append(time.perf_counter())
     for step in range(load.reports):
-        ledger.report_many(step, [LaneReport(lease, step, 0.5) for lease in leases])
+        ledger.report(step, [TrialReport(lease, step, 0.5) for lease in leases])
     moments.append(time.perf_counter())
-    ledger.finish_many([LaneEnding(lease, TrialState.COMPLETE, 0.5, {}) for lease in leases])
+    ledger.finish([TrialEnding(lease, TrialState.COMPLETE, 0.5, {}) for lease in leases])
     return [*moments, time.perf_counter()]
 
 
@@ -187,15 +187,14 @@ def leased_one_by_one(ledger: Ledger, load: Load) -> list[float]:
     """Records each trial on its own, under its lease; returns the same moments."""
     templates = load.templates()
     moments = [time.perf_counter()]
-    started = [ledger.start([], template) for template in templates]
-    leases = [lease for lease in started if lease is not None]
+    leases = [lease for template in templates for lease in ledger.start([], [template])]
     moments.append(time.perf_counter())
     for step in range(load.reports):
         for lease in leases:
-            ledger.report(lease, step, step, 0.5)
+            ledger.report(step, [TrialReport(lease, step, 0.5)])
     moments.append(time.perf_counter())
     for lease in leases:
-        ledger.finish(lease, TrialState.COMPLETE, 0.5, {})
+        ledger.finish([TrialEnding(lease, TrialState.COMPLETE, 0.5, {})])
     return [*moments, time.perf_counter()]
 
 

@@ -90,7 +90,7 @@ def test_lanes_of_a_killed_worker_are_taken_over(
     records = read_records(database, long)
     assert [record.outcome for record in records] == [Outcome.COMPLETE] * 8
     assert all(len(record.evaluations) == 20 for record in records)
-    kinds = [event.kind for event in read_events(database, long)]
+    kinds = [event.kind for event in read_events(database, long.uuid)]
     assert (kinds.count("started"), kinds.count("taken_over")) == (8, 8)
     assert list(folder.glob("*")) == []
 

@@ -19,9 +19,10 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from tests.conftest import MakeSpec
+from tests.store.single_trials import SingleTrials
 from tuner.cli import main as command_line
 from tuner.search import Proposer
-from tuner.store import Ledger, Studies, open_database
+from tuner.store import Studies, open_database
 from tuner.store.leases.workers import WorkerIdentity
 
 HOSTILE = "x\x1b]52;c;aGk=\x07\x1b]0;owned\x07\x9b2J\u202eevil\r\nforged | [a](javascript:b)"
@@ -59,22 +60,22 @@ def hostile(typed: Type, tmp_path: Path, make_spec: MakeSpec) -> str:
     database = open_database(f"sqlite:///{tmp_path / 'tuner.db'}", create=True)
     study = Studies(database).create(make_spec())
     identity = WorkerIdentity(HOSTILE, HOSTILE, 7, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
-    ledger = Ledger(database, study, identity)
+    ledger = SingleTrials(database, study, identity)
     ledger.register(0.0, lambda ordinal: ordinal)
     proposer = Proposer(study.spec, seed=0)
     for state in (TrialState.COMPLETE, TrialState.FAIL, None):
-        lease = ledger.start(proposer.defaults(), proposer.propose())
+        lease = ledger.start_one(proposer.defaults(), proposer.propose())
         assert lease is not None
         own = {HOSTILE: HOSTILE, "kind": HOSTILE}
         axis = CategoricalDistribution((HOSTILE, "other"))
         ledger.add_parameters(lease, own, dict.fromkeys(own, axis))
-        ledger.report(lease, 5, 5, 0.5, [(5, HOSTILE, 1.0)])
+        ledger.report_one(lease, 5, 5, 0.5, [(5, HOSTILE, 1.0)])
         if state is not None:
             group = {"name": HOSTILE, "parameters": 1, "lr": 0.1, "weight_decay": 0.0}
             group |= {"momentum": None, "frozen_until": 0.0}
             said = dict.fromkeys(("error", "error_at", "traceback", HOSTILE), HOSTILE)
             value = 0.5 if state is TrialState.COMPLETE else None
-            ledger.finish(lease, state, value, {"steps": 20, "groups": [group], **said})
+            ledger.finish_one(lease, state, value, {"steps": 20, "groups": [group], **said})
     database.close()
     with closing(sqlite3.connect(tmp_path / "tuner.db")) as connection, connection:
         connection.execute("UPDATE studies SET study_name = ?", (HOSTILE,))

@@ -9,11 +9,12 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from tests.store.single_trials import SingleTrials
 from tuner.cli.progress import Lines, Scene
 from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.trials import Outcome
 from tuner.search import Proposer
-from tuner.store import Database, Ledger, RecordReader, StudyHandle, WorkerIdentity
+from tuner.store import Database, RecordReader, StudyHandle, WorkerIdentity
 from tuner.store.plans import keep_plan
 
 
@@ -24,7 +25,7 @@ class Display:
         self.now_s = 0.0
         self.scene = Scene(database, study, clock=lambda: self.now_s)
         self._reader = RecordReader(database, study)
-        self._ledger = Ledger(database, study, WorkerIdentity("a", "host", 7, "cpu", "0"))
+        self._ledger = SingleTrials(database, study, WorkerIdentity("a", "host", 7, "cpu", "0"))
         self._ledger.register(0.0, lambda ordinal: ordinal)
         self._proposer = Proposer(study.spec, seed=0)
         self._text = io.StringIO()
@@ -33,13 +34,13 @@ class Display:
 
     def train(self, *states: TrialState) -> None:
         for state in states:
-            lease = self._ledger.start(self._proposer.defaults(), self._proposer.propose())
+            lease = self._ledger.start_one(self._proposer.defaults(), self._proposer.propose())
             assert lease is not None
             if state is TrialState.WAITING:
-                self._ledger.release(lease)
+                self._ledger.release([lease])
             elif state is not TrialState.RUNNING:
                 value = None if state is TrialState.FAIL else 0.5
-                self._ledger.finish(lease, state, value, {"steps": 1})
+                self._ledger.finish_one(lease, state, value, {"steps": 1})
 
     def look(self) -> list[str]:
         """Returns the lines said since the last look."""

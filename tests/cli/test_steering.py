@@ -11,10 +11,11 @@ from click.testing import CliRunner, Result
 from optuna.trial import TrialState
 
 from tests.conftest import MakeSpec
+from tests.store.single_trials import SingleTrials
 from tuner.cli.main import cli
 from tuner.search import Proposer
 from tuner.service.ownership import claim_folder
-from tuner.store import Database, Ledger, Studies, StudyHandle, open_database
+from tuner.store import Database, Studies, StudyHandle, open_database
 from tuner.store.control import read_state
 from tuner.store.leases.workers import WorkerIdentity
 from tuner.store.records import read_record
@@ -33,14 +34,14 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
 def small(database: Database, make_spec: MakeSpec) -> StudyHandle:
     """Returns a study with a failed trial and one that a dead worker left behind."""
     study = Studies(database).create(make_spec())
-    ledger = Ledger(database, study, WorkerIdentity("a", "host", 7, "cpu", "0"), lease_s=-1)
+    ledger = SingleTrials(database, study, WorkerIdentity("a", "host", 7, "cpu", "0"), lease_s=-1)
     ledger.register(0.0, lambda ordinal: ordinal)
     proposer = Proposer(study.spec, seed=0)
     for _ in range(2):
-        lease = ledger.start(proposer.defaults(), proposer.propose())
+        lease = ledger.start_one(proposer.defaults(), proposer.propose())
         assert lease is not None
         if lease.number == 0:
-            ledger.finish(lease, TrialState.FAIL, None, {"error": "ValueError: x"})
+            ledger.finish_one(lease, TrialState.FAIL, None, {"error": "ValueError: x"})
     return study
 
 

@@ -107,7 +107,7 @@ def test_its_whole_curve_is_that_of_a_trial_that_was_never_stopped(
         assert record.value == never.value
         for attribute in ("steps", "metrics"):
             assert record.attributes[attribute] == never.attributes[attribute]
-        [told] = [e for e in read_events(database, study, record.number) if "cont" in e.kind]
+        [told] = [e for e in read_events(database, study.uuid, record.number) if "cont" in e.kind]
         [step] = map(int, re.findall(r"at step (\d+)", told.detail))
         assert 0 < step < never.attributes["steps"]
         assert any(f"at step {step}" in line and "continue" in line for line in said)

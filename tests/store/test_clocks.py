@@ -10,13 +10,14 @@ import pytest
 import sqlalchemy as sa
 
 from tests.conftest import MakeSpec
+from tests.store.single_trials import SingleTrials
 from tuner.domain.states import WorkerState
 from tuner.errors import StorageError
 from tuner.search import Proposer
-from tuner.store import Database, Lease, Ledger, Studies, StudyHandle
+from tuner.store import Database, Lease, Studies, StudyHandle
 from tuner.store.control import repair
-from tuner.store.leases.rows import none_is, read_held
-from tuner.store.leases.single_ledger import read_elapsed_s
+from tuner.store.leases.budget import read_elapsed_s
+from tuner.store.leases.rows import assume_alive, read_held
 from tuner.store.leases.workers import WorkerIdentity, read_workers
 
 Jump = Callable[[float], None]
@@ -69,7 +70,7 @@ class Life:
     ) -> None:
         self.now = 500.0
         identity = WorkerIdentity(name, name, 1, "cpu", "0", machine=machine)
-        self.ledger = Ledger(database, study, identity, 60, clock=lambda: self.now)
+        self.ledger = SingleTrials(database, study, identity, 60, clock=lambda: self.now)
         self.ledger.register(0.0, lambda ordinal: ordinal)
         self.proposer = Proposer(study.spec, seed=0)
 
@@ -78,11 +79,11 @@ class Life:
         self.ledger.touch()
 
     def start(self) -> Lease:
-        [lease] = self.ledger.start_many([], [self.proposer.propose()])
+        [lease] = self.ledger.start([], [self.proposer.propose()])
         return lease
 
     def take(self) -> list[Lease]:
-        return self.ledger.take_over_many(none_is, at_most=1)
+        return self.ledger.take_over(assume_alive, at_most=1)
 
 
 @JUMPS
@@ -94,10 +95,10 @@ def test_time_that_nobody_worked_is_not_counted(
     worker.live(30)
     jump(jump_s)
     worker.live(30)
-    assert not worker.ledger.orders().out_of_time
+    assert not worker.ledger.signals().out_of_time
     assert read_elapsed_s(database, study) == pytest.approx((60, 60), abs=2)
     worker.now += 41
-    assert worker.ledger.orders().out_of_time
+    assert worker.ledger.signals().out_of_time
 
 
 @JUMPS
@@ -151,9 +152,9 @@ def test_trial_in_training_stays_with_its_worker(
     jump(jump_s)
     assert other.take() == []
     assert database.calm_s < 10
-    holder.ledger.renew(lease, 5)
+    holder.ledger.renew_one(lease, 5)
     assert other.take() == []
-    assert read_held(database, study, none_is) == {lease.number}
+    assert read_held(database, study, assume_alive) == {lease.number}
 
 
 def test_trial_of_a_worker_that_died_is_not_held_for_as_long_as_the_clock_was_set_back(
@@ -172,9 +173,9 @@ def test_repair_has_such_a_trial_free_once_a_lease_would_be_over(
 ) -> None:
     Life(database, study, "a").start()
     jump(-HOUR_S)
-    assert repair(database, study, none_is) == []
+    assert repair(database, study, assume_alive) == []
     jump(study.spec.train.stall_s + 1)
-    assert [repaired.action for repaired in repair(database, study, none_is)] == ["freed"]
+    assert [repaired.action for repaired in repair(database, study, assume_alive)] == ["freed"]
 
 
 @JUMPS

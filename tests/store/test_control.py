@@ -8,16 +8,17 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tests.conftest import MakeSpec
+from tests.store.single_trials import SingleTrials
 from tuner.domain.states import Activity, StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError, NotFoundError, SpecError
 from tuner.search import Proposer
-from tuner.store import Database, Lease, Ledger, Studies, StudyHandle
+from tuner.store import Database, Lease, Studies, StudyHandle
 from tuner.store.control import Repair, ask_to_leave, read_state, repair, set_state
 from tuner.store.events import read_events, record
+from tuner.store.leases.budget import is_done
 from tuner.store.leases.reruns import rerun
 from tuner.store.leases.rows import read_held
-from tuner.store.leases.single_ledger import is_done
 from tuner.store.leases.workers import WorkerIdentity, read_workers
 from tuner.store.records import read_record
 from tuner.store.tables import workers
@@ -35,16 +36,16 @@ class Bench:
         self.study = study
         self.proposer = Proposer(study.spec, seed=0)
 
-    def ledger(self, name: str, lease_s: float = 60) -> Ledger:
+    def ledger(self, name: str, lease_s: float = 60) -> SingleTrials:
         identity = WorkerIdentity(name, "host", 7, "cpu", "0", software="Python 3")
-        ledger = Ledger(self.database, self.study, identity, lease_s)
+        ledger = SingleTrials(self.database, self.study, identity, lease_s)
         ledger.register(0.0, lambda ordinal: ordinal)
         return ledger
 
-    def propose(self, ledger: Ledger) -> Lease | None:
-        return ledger.start(self.proposer.defaults(), self.proposer.propose())
+    def propose(self, ledger: SingleTrials) -> Lease | None:
+        return ledger.start_one(self.proposer.defaults(), self.proposer.propose())
 
-    def start(self, ledger: Ledger) -> Lease:
+    def start(self, ledger: SingleTrials) -> Lease:
         lease = self.propose(ledger)
         assert lease is not None
         return lease
@@ -55,7 +56,7 @@ class Bench:
         return found
 
     def kinds(self, number: int | None = None) -> list[str]:
-        return [event.kind for event in read_events(self.database, self.study, number)]
+        return [event.kind for event in read_events(self.database, self.study.uuid, number)]
 
 
 @pytest.fixture
@@ -67,35 +68,35 @@ def test_paused_study_starts_nothing_and_gives_nothing_out(bench: Bench) -> None
     ledger = bench.ledger("a")
     released = bench.start(ledger)
     assert set_state(bench.database, bench.study, StudyState.PAUSED) is StudyState.RUNNING
-    assert ledger.orders().state is StudyState.PAUSED
-    ledger.report(released, 5, 5, 0.5)
-    ledger.release(released)
+    assert ledger.signals().state is StudyState.PAUSED
+    ledger.report_one(released, 5, 5, 0.5)
+    ledger.release([released])
     assert bench.propose(ledger) is None
-    assert ledger.take_over(nobody_died) is None
+    assert ledger.take_one(nobody_died) is None
     assert not is_done(bench.database, bench.study)
     assert set_state(bench.database, bench.study, StudyState.RUNNING) is StudyState.PAUSED
-    assert ledger.orders().state is StudyState.RUNNING
-    taken = ledger.take_over(nobody_died)
+    assert ledger.signals().state is StudyState.RUNNING
+    taken = ledger.take_one(nobody_died)
     assert taken is not None
     assert (taken.number, taken.attempt, taken.step) == (released.number, 1, 5)
-    ledger.tell(taken, "continued", "at step 5")
+    ledger.tell_one(taken, "continued", "at step 5")
     assert bench.kinds() == ["started", "paused", "released", "resumed", "continued"]
-    assert read_events(bench.database, bench.study)[-1].detail == "at step 5"
+    assert read_events(bench.database, bench.study.uuid)[-1].detail == "at step 5"
 
 
 def test_stopped_study_ends_with_what_it_has(bench: Bench) -> None:
     ledger = bench.ledger("a")
     held, free = bench.start(ledger), bench.start(ledger)
-    ledger.report(free, 5, 5, 0.5)
-    ledger.report(free, 10, 10, 0.25)
-    ledger.release(free)
+    ledger.report_one(free, 5, 5, 0.5)
+    ledger.report_one(free, 10, 10, 0.25)
+    ledger.release([free])
     set_state(bench.database, bench.study, StudyState.STOPPED)
     ended = bench.read(free.number)
     assert (ended.outcome, ended.value) == (Outcome.PRUNED, 0.25)
     assert ended.attributes["stopped_by"] == "stop"
     assert not is_done(bench.database, bench.study)
-    assert ledger.orders().state is StudyState.STOPPED
-    ledger.finish(held, TrialState.PRUNED, 0.5, {"stopped_by": "stop"})
+    assert ledger.signals().state is StudyState.STOPPED
+    ledger.finish_one(held, TrialState.PRUNED, 0.5, {"stopped_by": "stop"})
     assert bench.propose(ledger) is None
     assert is_done(bench.database, bench.study)
     set_state(bench.database, bench.study, StudyState.RUNNING)
@@ -106,7 +107,7 @@ def test_stopped_study_ends_with_what_it_has(bench: Bench) -> None:
 def test_trial_left_behind_in_a_stopped_study_ends_where_it_is_found(bench: Bench) -> None:
     lease = bench.start(bench.ledger("a"))
     set_state(bench.database, bench.study, StudyState.STOPPED)
-    assert bench.ledger("b").take_over(lambda worker: worker == "a") is None
+    assert bench.ledger("b").take_one(lambda worker: worker == "a") is None
     assert bench.read(lease.number).outcome is Outcome.PRUNED
     assert is_done(bench.database, bench.study)
 
@@ -123,10 +124,10 @@ def test_state_is_told_again_without_effect(bench: Bench) -> None:
 def test_workers_are_asked_to_leave_once(bench: Bench) -> None:
     ledgers = {name: bench.ledger(name) for name in "abc"}
     assert ask_to_leave(bench.database, bench.study, ["a", "of another study"]) == 1
-    assert [ledger.orders().leaving for ledger in ledgers.values()] == [True, False, False]
+    assert [ledger.signals().leaving for ledger in ledgers.values()] == [True, False, False]
     assert ask_to_leave(bench.database, bench.study) == 2
     assert ask_to_leave(bench.database, bench.study) == 0
-    assert all(ledger.orders().leaving for ledger in ledgers.values())
+    assert all(ledger.signals().leaving for ledger in ledgers.values())
 
 
 def test_workers_are_listed_with_what_they_hold(bench: Bench) -> None:
@@ -168,9 +169,9 @@ def test_a_workers_state_tells_what_it_is_at(bench: Bench) -> None:
 def test_rerun_is_the_same_configuration_taken_by_the_next_worker(bench: Bench) -> None:
     ledger = bench.ledger("a")
     for _ in range(3):
-        ledger.finish(bench.start(ledger), TrialState.FAIL, None, {"error": "x", "steps": 3})
+        ledger.finish_one(bench.start(ledger), TrialState.FAIL, None, {"error": "x", "steps": 3})
     assert rerun(bench.database, bench.study, 2) == 3
-    taken = ledger.take_over(nobody_died)
+    taken = ledger.take_one(nobody_died)
     assert taken is not None
     assert (taken.number, taken.attempt) == (3, 1)
     first, again = bench.read(2), bench.read(3)
@@ -178,12 +179,12 @@ def test_rerun_is_the_same_configuration_taken_by_the_next_worker(bench: Bench) 
     assert again.attributes["rerun_of"] == 2
     assert not {"error", "steps"} & again.attributes.keys()
     assert bench.kinds(3) == ["rerun", "started"]
-    assert read_events(bench.database, bench.study, 3)[-1].detail == ""
+    assert read_events(bench.database, bench.study.uuid, 3)[-1].detail == ""
 
 
 def test_rerun_of_a_default_costs_no_other_its_turn(bench: Bench) -> None:
     ledger = bench.ledger("a")
-    ledger.finish(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
+    ledger.finish_one(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
     assert rerun(bench.database, bench.study, 0) == 1
     bench.start(ledger)
     assert [bench.read(number).optimizer for number in range(3)] == ["sgd", "sgd", "adam"]
@@ -193,7 +194,7 @@ def test_rerun_of_a_default_costs_no_other_its_turn(bench: Bench) -> None:
 def test_rerun_stays_within_the_budget(bench: Bench) -> None:
     ledger = bench.ledger("a")
     for _ in range(bench.study.spec.budget.trials):
-        ledger.finish(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
+        ledger.finish_one(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
     with pytest.raises(SpecError, match=r"All 6 trials.*: tuner trial rerun small 0 --extend$"):
         rerun(bench.database, bench.study, 0)
     assert is_done(bench.database, bench.study)
@@ -204,15 +205,15 @@ def test_rerun_stays_within_the_budget(bench: Bench) -> None:
 
 def test_rerun_within_the_budget_extends_nothing(bench: Bench) -> None:
     ledger = bench.ledger("a")
-    ledger.finish(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
+    ledger.finish_one(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
     rerun(bench.database, bench.study, 0, extend=True)
     assert Studies(bench.database).refresh(bench.study).spec.budget.trials == 6
 
 
 def test_trial_of_a_dead_worker_is_taken_over_at_another_attempt(bench: Bench) -> None:
     lease = bench.start(bench.ledger("a"))
-    assert bench.ledger("b").take_over(lambda worker: worker == "a") is not None
-    [_, taken] = read_events(bench.database, bench.study, lease.number)
+    assert bench.ledger("b").take_one(lambda worker: worker == "a") is not None
+    [_, taken] = read_events(bench.database, bench.study.uuid, lease.number)
     assert (taken.kind, taken.detail) == ("taken_over", "attempt 2, at step 0")
 
 
@@ -220,7 +221,7 @@ def test_only_trials_that_somebody_trains_count_as_running(bench: Bench) -> None
     ledger = bench.ledger("a")
     held, released, dead = bench.start(ledger), bench.start(ledger), bench.start(bench.ledger("b"))
     expired = bench.start(bench.ledger("c", lease_s=-1))
-    ledger.release(released)
+    ledger.release([released])
     assert read_held(bench.database, bench.study, nobody_died) == {held.number, dead.number}
     assert read_held(bench.database, bench.study, lambda w: w == "b") == {held.number}
     [overview] = Studies(bench.database).list(lambda worker: worker == "b")
@@ -238,20 +239,20 @@ def test_a_study_is_running_idle_paused_stopped_or_done(bench: Bench) -> None:
     assert activity() is Activity.RUNNING
     set_state(bench.database, bench.study, StudyState.PAUSED)
     assert activity() is Activity.PAUSED
-    ledger.finish(lease, TrialState.COMPLETE, 1.0, {})
+    ledger.finish_one(lease, TrialState.COMPLETE, 1.0, {})
     set_state(bench.database, bench.study, StudyState.STOPPED)
     assert activity() is Activity.STOPPED
     set_state(bench.database, bench.study, StudyState.RUNNING)
     for _ in range(5):
         assert activity() is Activity.IDLE
-        ledger.finish(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
+        ledger.finish_one(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
     assert activity() is Activity.DONE
 
 
 def test_of_many_reruns_at_once_the_budget_takes_what_fits(bench: Bench) -> None:
     ledger = bench.ledger("a")
     for _ in range(4):
-        ledger.finish(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
+        ledger.finish_one(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
 
     def try_rerun(number: int) -> int | None:
         try:
@@ -273,12 +274,12 @@ def test_rerun_of_what_cannot_run_again_is_refused(database: Database, make_spec
     lease = bench.start(ledger)
     with pytest.raises(SpecError, match="not over yet"):
         rerun(database, study, 0)
-    ledger.finish(lease, TrialState.COMPLETE, 1.0, {})
+    ledger.finish_one(lease, TrialState.COMPLETE, 1.0, {})
     set_state(database, study, StudyState.STOPPED)
     with pytest.raises(SpecError, match="resume it first"):
         rerun(database, study, 0)
     set_state(database, study, StudyState.RUNNING)
-    late = Ledger(database, study, WorkerIdentity("b", "host", 1, "cpu", "0"))
+    late = SingleTrials(database, study, WorkerIdentity("b", "host", 1, "cpu", "0"))
     late.register(101.0, lambda ordinal: ordinal)
     with pytest.raises(SpecError, match=r"wall time.*is used up"):
         rerun(database, study, 0)
@@ -288,17 +289,17 @@ def test_repair_frees_what_dead_and_silent_workers_held(bench: Bench) -> None:
     alive, dead = bench.ledger("alive"), bench.ledger("dead")
     silent = bench.ledger("silent", lease_s=-1)
     kept, of_dead, of_silent = bench.start(alive), bench.start(dead), bench.start(silent)
-    dead.report(of_dead, 5, 5, 0.5)
+    dead.report_one(of_dead, 5, 5, 0.5)
     repairs = repair(bench.database, bench.study, lambda worker: worker == "dead")
     assert repairs == [
         Repair(of_dead.number, "freed", "its worker has died, at step 5"),
         Repair(of_silent.number, "freed", "its worker was silent for too long, at step 0"),
     ]
     with pytest.raises(LeaseLostError):
-        dead.report(of_dead, 6, 6, 0.5)
-    alive.report(kept, 5, 5, 0.5)
+        dead.report_one(of_dead, 6, 6, 0.5)
+    alive.report_one(kept, 5, 5, 0.5)
     assert repair(bench.database, bench.study, nobody_died) == []
-    taken = [alive.take_over(nobody_died), alive.take_over(nobody_died)]
+    taken = [alive.take_one(nobody_died), alive.take_one(nobody_died)]
     assert [(lease.number, lease.attempt) for lease in taken if lease] == [(1, 2), (2, 2)]
 
 
@@ -307,7 +308,7 @@ def test_repair_fails_what_was_tried_three_times_and_tells_its_history(bench: Be
     bench.start(bench.ledger(names[0]))
     for name in names[1:]:
         ledger = bench.ledger(name)
-        lease = ledger.take_over(lambda worker: True)
+        lease = ledger.take_one(lambda worker: True)
         assert lease is not None
     [repaired] = repair(bench.database, bench.study, lambda worker: True)
     assert (repaired.number, repaired.action) == (0, "failed")
@@ -352,7 +353,7 @@ def test_repair_of_a_stopped_study_ends_what_is_left(bench: Bench) -> None:
 def test_events_go_with_their_study(bench: Bench, database: Database) -> None:
     bench.start(bench.ledger("a"))
     Studies(database).delete(bench.study)
-    assert read_events(database, bench.study) == []
+    assert read_events(database, bench.study.uuid) == []
     for steer in (
         lambda: set_state(database, bench.study, StudyState.PAUSED),
         lambda: repair(database, bench.study, nobody_died),
@@ -372,10 +373,10 @@ def test_event_of_an_unknown_kind_is_refused(bench: Bench, database: Database) -
 
 def test_event_tells_when_where_and_what(bench: Bench, database: Database) -> None:
     ledger = bench.ledger("a")
-    ledger.release(bench.start(ledger))
+    ledger.release([bench.start(ledger)])
     with database.write() as connection:
         connection.execute(sa.text("UPDATE tuner_events SET at = 0"))
-    started, _ = read_events(database, bench.study, 0)
+    started, _ = read_events(database, bench.study.uuid, 0)
     assert str(started) == "1970-01-01 00:00:00 UTC started on host, process 7, cpu"
 
 
@@ -387,7 +388,7 @@ def test_a_study_with_nothing_left_to_try_is_done_until_it_is_resumed(bench: Ben
     assert bench.kinds().count("exhausted") == 1
     assert bench.propose(ledger) is None
     assert not is_done(bench.database, bench.study)  # one trains yet
-    ledger.finish(lease, TrialState.COMPLETE, 1.0, {})
+    ledger.finish_one(lease, TrialState.COMPLETE, 1.0, {})
     assert is_done(bench.database, bench.study)
     [overview] = Studies(bench.database).list()
     assert overview.activity is Activity.DONE
@@ -399,8 +400,8 @@ def test_a_study_with_nothing_left_to_try_is_done_until_it_is_resumed(bench: Ben
 
 def test_a_trial_left_behind_is_finished_where_nothing_is_left_to_try(bench: Bench) -> None:
     ledger = bench.ledger("a")
-    ledger.release(bench.start(ledger))
+    ledger.release([bench.start(ledger)])
     ledger.exhaust("all tried")
     assert not is_done(bench.database, bench.study)
-    taken = ledger.take_over(nobody_died)
+    taken = ledger.take_one(nobody_died)
     assert taken is not None

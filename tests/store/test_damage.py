@@ -14,13 +14,14 @@ from click.testing import CliRunner, Result
 from optuna.trial import TrialState
 
 from tests.conftest import MakeSpec
+from tests.store.single_trials import SingleTrials
 from tuner.cli.main import cli
 from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.states import Activity, StudyState
 from tuner.errors import DamageWarning, SpecError, StorageError
 from tuner.search import Proposer
 from tuner.service.summaries import read_summary
-from tuner.store import Database, Ledger, Studies, StudyHandle, read_records
+from tuner.store import Database, Studies, StudyHandle, read_records
 from tuner.store.control import read_state, set_state
 from tuner.store.curves import insert_points
 from tuner.store.damage import parse_value
@@ -39,12 +40,14 @@ DAMAGED = ["", "{", "null", "7", '"paused?"', "[]", "{}", "\x1b]0;x", "[" * 100_
 @pytest.fixture
 def trained(database: Database, study: StudyHandle) -> StudyHandle:
     """Returns a study with three complete trials."""
-    ledger = Ledger(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
+    ledger = SingleTrials(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
     ledger.register(0.0, lambda ordinal: ordinal)
     proposer = Proposer(study.spec, seed=0)
-    for lease in ledger.start_many(proposer.defaults(), [proposer.propose() for _ in range(3)]):
-        ledger.report(lease, 5, 5, 0.5)
-        ledger.finish(lease, TrialState.COMPLETE, 0.5 + lease.number, {"steps": 20, "metrics": {}})
+    for lease in ledger.start(proposer.defaults(), [proposer.propose() for _ in range(3)]):
+        ledger.report_one(lease, 5, 5, 0.5)
+        ledger.finish_one(
+            lease, TrialState.COMPLETE, 0.5 + lease.number, {"steps": 20, "metrics": {}}
+        )
     return study
 
 
@@ -114,7 +117,7 @@ def test_report_is_told_of_a_damaged_state_which_workers_do_not_guess(
     with pytest.warns(DamageWarning, match="counts as stopped: Its state is damaged: '.'"):
         assert read_summary(database, trained).finished == 3
     with pytest.raises(StorageError, match="Its state is damaged"):
-        Ledger(database, trained, WorkerIdentity("w", "host", 1, "cpu", "0")).orders()
+        SingleTrials(database, trained, WorkerIdentity("w", "host", 1, "cpu", "0")).signals()
     set_state(database, trained, StudyState.RUNNING)
     assert read_state(database, trained) is StudyState.RUNNING
 

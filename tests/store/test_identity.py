@@ -13,13 +13,13 @@ from optuna.trial import TrialState
 
 from tests.conftest import MakeSpec
 from tests.store.renaming import rename
+from tests.store.single_trials import SingleTrials
 from tuner.domain.trials import Outcome
 from tuner.errors import LeaseLostError, NotFoundError, SpecError, UnavailableError
 from tuner.search import Proposer
 from tuner.store import (
     Database,
     Lease,
-    Ledger,
     RecordReader,
     Studies,
     StudyHandle,
@@ -28,7 +28,7 @@ from tuner.store import (
     read_records,
 )
 from tuner.store.events import read_events
-from tuner.store.leases.single_ledger import is_done
+from tuner.store.leases.budget import is_done
 from tuner.store.leases.workers import WorkerIdentity
 from tuner.store.optuna import tables as ot
 from tuner.store.records import read_record
@@ -42,13 +42,13 @@ class Worker:
     """A worker whose training takes no time."""
 
     def __init__(self, database: Database, study: StudyHandle, name: str) -> None:
-        self.ledger = Ledger(database, study, WorkerIdentity(name, "host", 1, "cpu", "0"))
+        self.ledger = SingleTrials(database, study, WorkerIdentity(name, "host", 1, "cpu", "0"))
         self.ledger.register(0.0, lambda ordinal: ordinal)
         self.reader = RecordReader(database, study)
         self.proposer = Proposer(study.spec, seed=0)
 
     def start(self) -> Lease | None:
-        return self.ledger.start(self.proposer.defaults(), self.proposer.propose())
+        return self.ledger.start_one(self.proposer.defaults(), self.proposer.propose())
 
     def started(self) -> Lease:
         lease = self.start()
@@ -56,8 +56,8 @@ class Worker:
         return lease
 
     def end(self, lease: Lease) -> None:
-        self.ledger.report(lease, 5, 5, 0.5, [(5, "loss", 0.5)])
-        self.ledger.finish(lease, TrialState.COMPLETE, 0.5, {"steps": 5})
+        self.ledger.report_one(lease, 5, 5, 0.5, [(5, "loss", 0.5)])
+        self.ledger.finish_one(lease, TrialState.COMPLETE, 0.5, {"steps": 5})
 
 
 @pytest.fixture
@@ -81,14 +81,14 @@ def test_trial_in_training_goes_on_when_its_study_is_renamed(
 ) -> None:
     worker.end(worker.started())
     lease = worker.started()
-    worker.ledger.report(lease, 5, 5, 0.75)
+    worker.ledger.report_one(lease, 5, 5, 0.75)
     assert [record.number for record in worker.reader.sync()] == [0, 1]
     assert rename(database, study, "renamed") == 201
     assert worker.reader.sync() == []
-    worker.ledger.report(lease, 10, 10, 0.25)
-    worker.ledger.saved(lease, 10)
-    assert not worker.ledger.orders().out_of_time
-    worker.ledger.finish(lease, TrialState.COMPLETE, 0.25, {})
+    worker.ledger.report_one(lease, 10, 10, 0.25)
+    worker.ledger.saved_one(lease, 10)
+    assert not worker.ledger.signals().out_of_time
+    worker.ledger.finish_one(lease, TrialState.COMPLETE, 0.25, {})
     [news] = worker.reader.sync()
     assert (news.number, news.value, dict(news.evaluations)) == (1, 0.25, {5: 0.75, 10: 0.25})
     following = worker.started()
@@ -116,7 +116,7 @@ def test_budget_is_exact_when_a_study_is_renamed_while_many_work_on_it(
         worker = Worker(own, study, f"w{index}")
         while not (renamed.is_set() and is_done(own, study)):
             with contextlib.suppress(LeaseLostError, UnavailableError):
-                lease = worker.ledger.take_over(nobody_died) or worker.start()
+                lease = worker.ledger.take_one(nobody_died) or worker.start()
                 renamed.wait(0.05)
                 if lease is not None:
                     worker.end(lease)
@@ -144,7 +144,7 @@ def test_former_study_counts_as_long_as_both_are_there(
 ) -> None:
     lease = worker.started()
     twin = copy(database, "twin")
-    worker.ledger.report(lease, 5, 5, 0.75)
+    worker.ledger.report_one(lease, 5, 5, 0.75)
     assert len(read_records(database, study)[0].evaluations) == 1
     assert len(read_records(database, twin)[0].evaluations) == 0
     Studies(database).find("small")
@@ -158,10 +158,10 @@ def test_what_was_told_after_the_copy_was_made_is_told_again(
     lease = worker.started()
     width = IntDistribution(1, 8)
     copy(database, "renamed")
-    worker.ledger.report(lease, 5, 5, 0.75)
+    worker.ledger.report_one(lease, 5, 5, 0.75)
     worker.ledger.add_parameters(lease, {"width": 3}, {"width": width})
     database.storage.delete_study(study.study_id)
-    worker.ledger.report(lease, 10, 10, 0.5)
+    worker.ledger.report_one(lease, 10, 10, 0.5)
     record = read_record(database, study, lease.number)
     assert record is not None
     assert dict(record.evaluations) == {5: 0.75, 10: 0.5}
@@ -180,7 +180,7 @@ def test_trials_lost_between_the_copy_and_the_deletion_run_again(
     database.storage.delete_study(study.study_id)
     with pytest.raises(LeaseLostError):
         worker.end(started_too_late)
-    again = worker.ledger.take_over(nobody_died) or worker.ledger.take_over(nobody_died)
+    again = worker.ledger.take_one(nobody_died) or worker.ledger.take_one(nobody_died)
     assert again is not None
     assert (again.number, again.attempt) == (0, 1)
     assert [(r.number, r.outcome) for r in worker.reader.sync()] == [(0, Outcome.RUNNING)]
@@ -192,7 +192,7 @@ def test_trials_lost_between_the_copy_and_the_deletion_run_again(
         (0, Outcome.COMPLETE),
         (1, Outcome.COMPLETE),
     ]
-    assert "renamed" in [event.kind for event in read_events(database, study)]
+    assert "renamed" in [event.kind for event in read_events(database, study.uuid)]
 
 
 def test_worker_that_arrives_after_the_renaming_takes_what_nobody_holds(
@@ -203,7 +203,7 @@ def test_worker_that_arrives_after_the_renaming_takes_what_nobody_holds(
     worker.end(lease)
     database.storage.delete_study(study.study_id)
     late = Worker(database, Studies(database).find("renamed"), "b")
-    again = late.ledger.take_over(nobody_died)
+    again = late.ledger.take_one(nobody_died)
     assert again is not None
     late.end(again)
     assert worker.start() is not None
@@ -233,7 +233,7 @@ def test_copy_of_a_deleted_study_is_a_study_of_its_own(
     twin = Studies(database).find("twin")
     assert twin.uuid != study.uuid
     heir = Worker(database, twin, "b")
-    taken = heir.ledger.take_over(nobody_died)
+    taken = heir.ledger.take_one(nobody_died)
     assert taken is not None
     heir.end(taken)
     [record] = read_records(database, twin)
@@ -249,7 +249,7 @@ def test_trial_ended_by_somebody_else_is_lost_to_its_worker(
     )
     with pytest.raises(LeaseLostError, match="ended"):
         worker.end(lease)
-    assert worker.ledger.take_over(nobody_died) is None
+    assert worker.ledger.take_one(nobody_died) is None
     [record] = read_records(database, study)
     assert record.outcome is Outcome.FAILED
     assert dict(record.evaluations) == {}

@@ -13,7 +13,7 @@ from tests.conftest import MakeSpec
 from tuner.search import Proposer
 from tuner.service.summaries import read_summary
 from tuner.store import Database, Lease, Ledger, RecordReader, Studies, StudyHandle, read_records
-from tuner.store.leases.ledger import LaneEnding, LaneReport
+from tuner.store.leases.trial_reports import TrialEnding, TrialReport
 from tuner.store.leases.workers import WorkerIdentity
 from tuner.store.records import read_some
 
@@ -36,14 +36,14 @@ class Worker:
 
     def start(self, count: int) -> list[Lease]:
         proposals = [self._proposer.propose() for _ in range(count)]
-        return self._ledger.start_many(self._proposer.defaults(), proposals, count)
+        return self._ledger.start(self._proposer.defaults(), proposals, count)
 
     def end(self, leases: list[Lease]) -> None:
         for step in range(5, 21, 5):
-            told = [LaneReport(lease, step, float(lease.number + step)) for lease in leases]
-            assert not self._ledger.report_many(step, told)
-        endings = [LaneEnding(lease, TrialState.COMPLETE, 1.0, {"steps": 20}) for lease in leases]
-        assert not self._ledger.finish_many(endings)
+            told = [TrialReport(lease, step, float(lease.number + step)) for lease in leases]
+            assert not self._ledger.report(step, told)
+        endings = [TrialEnding(lease, TrialState.COMPLETE, 1.0, {"steps": 20}) for lease in leases]
+        assert not self._ledger.finish(endings)
 
     def run(self, count: int) -> None:
         self.end(self.start(count))

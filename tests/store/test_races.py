@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from optuna.trial import TrialState
 
+from tests.store.single_trials import SingleTrials
 from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.states import StudyState
 from tuner.search import Proposer
-from tuner.store import Database, Ledger, Studies, StudyHandle, open_database
+from tuner.store import Database, Studies, StudyHandle, open_database
 from tuner.store.control import read_state, repair, set_state
 from tuner.store.leases.reruns import rerun
-from tuner.store.leases.rows import none_is
+from tuner.store.leases.rows import assume_alive
 from tuner.store.leases.workers import WorkerIdentity, read_workers
 from tuner.store.plans import keep_plan, read_plans
 from tuner.store.records import read_records
@@ -45,11 +46,11 @@ def race(url: str, *changes: Change) -> None:
 @pytest.fixture
 def done(database: Database, study: StudyHandle) -> StudyHandle:
     """Returns a study whose budget is used up."""
-    ledger = Ledger(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
+    ledger = SingleTrials(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
     ledger.register(0.0, lambda ordinal: ordinal)
     proposals = [Proposer(study.spec, seed=0).propose() for _ in range(6)]
-    for lease in ledger.start_many([], proposals):
-        ledger.finish(lease, TrialState.COMPLETE, 1.0, {})
+    for lease in ledger.start([], proposals):
+        ledger.finish_one(lease, TrialState.COMPLETE, 1.0, {})
     return study
 
 
@@ -83,7 +84,7 @@ def test_whatever_else_changes_a_study_leaves_the_rest_as_it_is(
 
     def enter(own: Database, turn: int) -> None:
         worker = WorkerIdentity(f"w{turn}", "host", 1, "cpu", "0")
-        Ledger(own, done, worker).register(0.0, lambda ordinal: ordinal)
+        SingleTrials(own, done, worker).register(0.0, lambda ordinal: ordinal)
 
     states = (StudyState.PAUSED, StudyState.RUNNING)
     race(
@@ -91,7 +92,7 @@ def test_whatever_else_changes_a_study_leaves_the_rest_as_it_is(
         lambda own, turn: set_state(own, done, states[turn % 2]),
         lambda own, turn: Studies(own).extend(done, lambda _: {"wall_time": 100.0 + turn}),
         lambda own, turn: keep_plan(own, done, "here", plans[turn]),
-        lambda own, turn: repair(own, done, none_is),
+        lambda own, turn: repair(own, done, assume_alive),
         enter,
     )
     found = Studies(database).find(done.name)

@@ -6,9 +6,10 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from tests.store.single_trials import SingleTrials
 from tuner.domain.trials import Outcome
 from tuner.search import Proposer
-from tuner.store import Database, Ledger, RecordReader, StudyHandle, read_records
+from tuner.store import Database, RecordReader, StudyHandle, read_records
 from tuner.store.leases.workers import WorkerIdentity
 
 _STATES = {
@@ -19,17 +20,17 @@ _STATES = {
 }
 
 
-def fill(database: Database, study: StudyHandle) -> Ledger:
+def fill(database: Database, study: StudyHandle) -> SingleTrials:
     proposer = Proposer(study.spec, seed=3)
-    ledger = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
+    ledger = SingleTrials(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
     ledger.register(0.0, lambda ordinal: ordinal)
     for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, None):
-        lease = ledger.start(proposer.defaults(), proposer.propose())
+        lease = ledger.start_one(proposer.defaults(), proposer.propose())
         assert lease is not None
-        ledger.report(lease, 5, 5, 0.5 + lease.number)
+        ledger.report_one(lease, 5, 5, 0.5 + lease.number)
         if state is not None:
             value = None if state is TrialState.FAIL else 0.5 + lease.number
-            ledger.finish(lease, state, value, {"steps": 5})
+            ledger.finish_one(lease, state, value, {"steps": 5})
     return ledger
 
 
@@ -58,10 +59,10 @@ def test_reader_returns_only_what_started_or_finished_since(
     ledger = fill(database, study)
     assert [r.number for r in reader.sync()] == [0, 1, 2, 3]
     assert reader.sync() == []
-    lease = ledger.take_over(lambda worker: True)
+    lease = ledger.take_one(lambda worker: True)
     assert lease is not None
     assert reader.sync() == []
-    ledger.finish(lease, TrialState.COMPLETE, 0.1, {})
+    ledger.finish_one(lease, TrialState.COMPLETE, 0.1, {})
     [news] = reader.sync()
     assert (news.number, news.outcome, news.value) == (3, Outcome.COMPLETE, 0.1)
     assert reader.sync() == []
@@ -71,9 +72,9 @@ def test_trial_pruned_with_a_step_of_divergence_has_diverged(
     database: Database, study: StudyHandle
 ) -> None:
     ledger = fill(database, study)
-    lease = ledger.take_over(lambda worker: True)
+    lease = ledger.take_one(lambda worker: True)
     assert lease is not None
-    ledger.finish(lease, TrialState.PRUNED, None, {"diverged_step": 7})
+    ledger.finish_one(lease, TrialState.PRUNED, None, {"diverged_step": 7})
     record = read_records(database, study)[lease.number]
     assert record.outcome is Outcome.DIVERGED
     assert record.value is None
@@ -89,18 +90,18 @@ def test_reader_that_follows_running_trials_returns_them_at_each_new_evaluation(
     ledger = fill(database, study)
     assert [r.number for r in reader.sync()] == [r.number for r in plain.sync()] == [0, 1, 2, 3]
     assert reader.sync() == []
-    lease = ledger.take_over(lambda worker: True)
+    lease = ledger.take_one(lambda worker: True)
     assert lease is not None
-    ledger.report(lease, 10, 10, 0.25)
+    ledger.report_one(lease, 10, 10, 0.25)
     [news] = reader.sync()
     assert (news.number, news.outcome) == (3, Outcome.RUNNING)
     assert dict(news.evaluations) == {5: 3.5, 10: 0.25}
     assert news.proposal.params["optimizer"] in ("sgd", "adam")
     assert reader.sync() == plain.sync() == []
-    ledger.report(lease, 10, 10, 0.125)
+    ledger.report_one(lease, 10, 10, 0.125)
     [news] = reader.sync()
     assert news.evaluations[10] == 0.125
-    ledger.finish(lease, TrialState.COMPLETE, 0.125, {})
+    ledger.finish_one(lease, TrialState.COMPLETE, 0.125, {})
     assert [r.outcome for r in reader.sync()] == [Outcome.COMPLETE]
     assert reader.sync() == []
 

@@ -18,11 +18,12 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import ProgrammingError
 
 from tests.conftest import PASSWORD, ROOT, MakeSpec, run_on
+from tests.store.single_trials import SingleTrials
 from tuner.domain.states import StudyState
 from tuner.errors import DeniedError
 from tuner.search import Proposer
 from tuner.service.dashboard.server import Place, listen
-from tuner.store import Database, Lease, Ledger, Studies, StudyHandle, open_database
+from tuner.store import Database, Lease, Studies, StudyHandle, open_database
 from tuner.store.connection.database import upgrade_database
 from tuner.store.control import set_state
 from tuner.store.identity import HOME, SPEC
@@ -198,17 +199,17 @@ def test_nobody_but_the_owner_may(acting: As, small: StudyHandle, statement: str
 
 
 @pytest.fixture
-def worked_on(acting: As, small: StudyHandle) -> Iterator[tuple[Ledger, Lease]]:
+def worked_on(acting: As, small: StudyHandle) -> Iterator[tuple[SingleTrials, Lease]]:
     """Returns a worker of the worker's role, with trial 0 over and trial 1 in training."""
     database = open_database(acting("tuner_worker"))
-    ledger = Ledger(database, small, WorkerIdentity("w", "host", 1, "cpu", "0"))
+    ledger = SingleTrials(database, small, WorkerIdentity("w", "host", 1, "cpu", "0"))
     ledger.register(0.0, lambda ordinal: ordinal)
     proposer = Proposer(small.spec, seed=0)
-    over, lease = ledger.start_many([], [proposer.propose(), proposer.propose()])
+    over, lease = ledger.start([], [proposer.propose(), proposer.propose()])
     for each in (over, lease):
-        ledger.report(each, 5, 5, 0.5, [(5, "loss", 0.5)])
+        ledger.report_one(each, 5, 5, 0.5, [(5, "loss", 0.5)])
         ledger.add_parameters(each, {"own": 1.0}, {"own": FloatDistribution(0, 1)})
-    ledger.finish(over, TrialState.COMPLETE, 0.25, {"metrics": {}})
+    ledger.finish_one(over, TrialState.COMPLETE, 0.25, {"metrics": {}})
     yield ledger, lease
     database.close()
 
@@ -247,7 +248,7 @@ WORDS = {
 )
 def test_worker_changes_nothing_that_is_recorded_of_a_trial_that_is_over(
     acting: As,
-    worked_on: tuple[Ledger, Lease],
+    worked_on: tuple[SingleTrials, Lease],
     small: StudyHandle,
     postgres_url: str,
     statement: str,
@@ -264,18 +265,18 @@ def test_worker_changes_nothing_that_is_recorded_of_a_trial_that_is_over(
 
 @pytest.mark.parametrize("by_optuna", [False, True])
 def test_worker_ends_what_it_trains(
-    worked_on: tuple[Ledger, Lease], acting: As, small: StudyHandle, by_optuna: bool
+    worked_on: tuple[SingleTrials, Lease], acting: As, small: StudyHandle, by_optuna: bool
 ) -> None:
     database = open_database(acting("tuner_worker"))
     if by_optuna:
         database.engine.update_execution_options(**{OWN_CALLS: True})
     identity = WorkerIdentity("v", "host", 1, "cpu", "0")
-    ledger = Ledger(database, small, identity)
+    ledger = SingleTrials(database, small, identity)
     ledger.register(0.0, lambda ordinal: ordinal)
-    lease = ledger.take_over(lambda worker: worker == "w")
+    lease = ledger.take_one(lambda worker: worker == "w")
     assert lease is not None
-    ledger.report(lease, 10, 10, 0.125, [(10, "loss", 0.5)])
-    ledger.finish(lease, TrialState.COMPLETE, 0.125, {"metrics": {"loss": 0.125}})
+    ledger.report_one(lease, 10, 10, 0.125, [(10, "loss", 0.5)])
+    ledger.finish_one(lease, TrialState.COMPLETE, 0.125, {"metrics": {"loss": 0.125}})
     ended = read_records(database, small)[1]
     assert (ended.value, ended.evaluations) == (0.125, {5: 0.5, 10: 0.125})
     assert ended.attributes["metrics"] == {"loss": 0.125}
@@ -283,7 +284,7 @@ def test_worker_ends_what_it_trains(
 
 
 def test_worker_is_told_why_it_cannot_change_what_is_over(
-    acting: As, worked_on: tuple[Ledger, Lease]
+    acting: As, worked_on: tuple[SingleTrials, Lease]
 ) -> None:
     database = open_database(acting("tuner_worker"))
     with (

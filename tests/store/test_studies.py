@@ -7,10 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from tests.conftest import MakeSpec
+from tests.store.single_trials import SingleTrials
 from tuner.errors import NotFoundError, SpecError
 from tuner.search import Proposer
 from tuner.store import Database, Studies, StudyHandle, open_database
-from tuner.store.leases.single_ledger import Ledger
 from tuner.store.leases.workers import WorkerIdentity
 
 
@@ -67,11 +67,11 @@ def test_extended_budget_is_stored(database: Database, study: StudyHandle) -> No
 
 def test_deleted_study_leaves_no_row_in_any_table(database: Database, study: StudyHandle) -> None:
     proposer = Proposer(study.spec, seed=0)
-    ledger = Ledger(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
+    ledger = SingleTrials(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
     ledger.register(0.0, lambda ordinal: ordinal)
-    lease = ledger.start(proposer.defaults(), proposer.propose())
+    lease = ledger.start_one(proposer.defaults(), proposer.propose())
     assert lease is not None
-    ledger.report(lease, step=5, progress=5, value=1.0, logged=[(5, "loss", 1.0)])
+    ledger.report_one(lease, step=5, progress=5, value=1.0, logged=[(5, "loss", 1.0)])
     Studies(database).delete(study)
     with database.read() as connection:
         tables = sa.inspect(connection).get_table_names()

@@ -180,7 +180,7 @@ def train(
     from tuner.service.pools.local import LocalPool
     from tuner.service.pools.pool import slots_on
     from tuner.service.summaries import read_summary
-    from tuner.store.leases.single_ledger import is_done
+    from tuner.store.leases.budget import is_done
 
     summary = read_summary(database, study)
     exhausted = summary.exhausted is not None and is_done(database, study)
@@ -255,8 +255,8 @@ def train_on(
     """
     from tuner.cli.progress import watch
     from tuner.service.interruption import Interruption
+    from tuner.store.leases.budget import is_done
     from tuner.store.leases.rows import count_unsaved
-    from tuner.store.leases.single_ledger import is_done
 
     with Interruption() as interruption:
         watched = watch(database, study, pool, interruption, fuse=fuse, show_workers=show_workers)

@@ -63,7 +63,7 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
         )
     [record] = show_waiting(database, handle, [record])
     curves = read_curves(database, handle, number)
-    events = read_events(database, handle, number)
+    events = read_events(database, handle.uuid, number)
     if as_json:
         echo_json(_describe(handle, record, curves, events))
     else:

@@ -12,9 +12,8 @@ from tuner.service.liveness import is_dead
 from tuner.store import Database, StudyHandle, read_records
 from tuner.store.control import read_state
 from tuner.store.damage import warn_of_damage
+from tuner.store.leases.budget import read_elapsed_s, read_exhausted
 from tuner.store.leases.rows import read_held
-from tuner.store.leases.single_ledger import read_elapsed_s
-from tuner.store.orders import read_exhausted
 from tuner.store.plans import read_plans
 
 

@@ -5,24 +5,27 @@ from tuner.store.connection.retries import Patience
 from tuner.store.connection.urls import default_url, redact
 from tuner.store.curves import read_curves
 from tuner.store.identity import StudyHandle
+from tuner.store.leases.ledger import Ledger
 from tuner.store.leases.outbox import Outbox
-from tuner.store.leases.single_ledger import LaneEnding, LaneReport, Lease, Ledger, Orders
+from tuner.store.leases.rows import Lease
+from tuner.store.leases.signals import ControlSignals
+from tuner.store.leases.trial_reports import TrialEnding, TrialReport
 from tuner.store.leases.workers import WorkerIdentity
 from tuner.store.records import RecordReader, read_records
 from tuner.store.studies import Studies
 
 __all__ = [
+    "ControlSignals",
     "Database",
-    "LaneEnding",
-    "LaneReport",
     "Lease",
     "Ledger",
-    "Orders",
     "Outbox",
     "Patience",
     "RecordReader",
     "Studies",
     "StudyHandle",
+    "TrialEnding",
+    "TrialReport",
     "WorkerIdentity",
     "default_url",
     "open_database",

@@ -1,4 +1,7 @@
-"""Steering a study from outside: pause, resume, stop, repair, ask workers to leave."""
+"""The control of a study from outside: pause, resume, stop, repair, ask workers to leave.
+
+Workers read these signals by :mod:`tuner.store.leases.signals`.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ from tuner.errors import StorageError
 from tuner.store import events
 from tuner.store.connection.database import Database
 from tuner.store.identity import STATE, StudyHandle, StudyRow, lock, look_up, set_attribute
+from tuner.store.leases.budget import find_exhausted
 from tuner.store.leases.rows import (
     LEASE_S,
+    assume_alive,
     cut_leases,
     find_running,
     is_abandoned,
     lock_leases,
-    none_is,
     read_leases,
 )
-from tuner.store.leases.takeover import Fate, Seized, seize
+from tuner.store.leases.takeover import TakeOver, TakeOverResult, take_over
 from tuner.store.optuna import tables as ot
-from tuner.store.orders import find_exhausted
 from tuner.store.tables import DatabaseClock, leases, workers
 
 _EVENTS = {
@@ -37,12 +40,13 @@ _EVENTS = {
 
 @dataclass(frozen=True)
 class Repair:
-    """What was done about a trial.
+    """A trial that :func:`repair` has put in order.
 
     Attributes:
-        number: The trial.
-        action: "freed", "failed", "ended" or "forgotten".
-        detail: Why, in a few words.
+        number: The trial's number.
+        action: "freed" for the next worker, "failed", "ended" since the study was stopped, or
+            "forgotten" since it is over.
+        detail: The reason, in a few words.
     """
 
     number: int
@@ -51,7 +55,7 @@ class Repair:
 
 
 def read_state(database: Database, study: StudyHandle) -> StudyState:
-    """Returns whether a study is worked on.
+    """Returns whether a study runs, is paused or was stopped.
 
     Raises:
         NotFoundError: If it has been deleted.
@@ -61,14 +65,14 @@ def read_state(database: Database, study: StudyHandle) -> StudyState:
 
 
 def set_state(database: Database, study: StudyHandle, state: StudyState) -> StudyState:
-    """Has a study go on, wait or end; its workers hear of it within seconds.
+    """Makes a study go on, wait or end; its workers read it within seconds.
 
     Args:
-        database: Where the study is.
+        database: The study's database.
         study: The study.
         state: RUNNING to go on, also after a stop. PAUSED: nothing new starts, trials in training
             will be saved and given back, and workers wait. STOPPED: nothing new starts, trials in
-            training will end with what they have, those that nobody holds end at once, and workers
+            training end with their last evaluation, those that nobody holds at once, and workers
             end.
 
     Returns:
@@ -89,14 +93,15 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
         if state is StudyState.STOPPED:
             stopped = look_up(connection, study)
             rows = read_leases(connection, study.uuid)
-            found = [row.number for row in rows if is_abandoned(row, none_is)]
+            found = [row.number for row in rows if is_abandoned(row, assume_alive)]
             locked = lock_leases(connection, stopped, found)
-            seize(connection, stopped, [row for row in locked if is_abandoned(row, none_is)])
+            left = [row for row in locked if is_abandoned(row, assume_alive)]
+            take_over(connection, stopped, left)
     return before
 
 
 def _state_before(study_row: StudyRow, state: StudyState) -> StudyState:
-    """Returns the state of a study; one that is damaged is another than what it becomes."""
+    """Returns the state of a study; for a damaged one, a state other than the one it is given."""
     try:
         return study_row.state
     except StorageError:
@@ -106,15 +111,16 @@ def _state_before(study_row: StudyRow, state: StudyState) -> StudyState:
 def ask_to_leave(
     database: Database, study: StudyHandle, worker_ids: Sequence[str] | None = None
 ) -> int:
-    """Asks workers to save and give back what they train, and to end.
+    """Asks workers to save and give back the trials they train, and to end.
 
     Args:
-        database: Where the study is.
+        database: The study's database.
         study: The study.
-        worker_ids: Who is asked; None for all that were seen in the last minutes.
+        worker_ids: The workers to ask; None for all that were seen within the last
+            :data:`~tuner.store.leases.rows.LEASE_S` seconds.
 
     Returns:
-        How many were asked that had not been before.
+        The number of workers asked that had not been asked before.
     """
     asked = sa.update(workers).where(workers.c.study_uuid == study.uuid, workers.c.leaving == 0)
     if worker_ids is None:
@@ -126,19 +132,19 @@ def ask_to_leave(
 
 
 def repair(database: Database, study: StudyHandle, is_dead: Callable[[str], bool]) -> list[Repair]:
-    """Puts a study in order after workers have died, without waiting for another worker.
+    """Frees or ends the trials that dead workers left behind, without waiting for another worker.
 
     Trials of dead or silent workers are freed for the next worker, at the cost of an attempt, and
     failed where that was the last. A trial that runs and that nobody has a lease on is failed, and
-    the lease of a trial that is over is forgotten.
+    the lease of a trial that is over is deleted.
 
     Args:
-        database: Where the study is.
+        database: The study's database.
         study: The study.
-        is_dead: Tells of a worker's id whether its process is known to have died.
+        is_dead: Returns for a worker's id whether its process is known to have died.
 
     Returns:
-        What was done, by trial.
+        The trials put in order, by number.
 
     Raises:
         NotFoundError: If the study has been deleted.
@@ -146,18 +152,18 @@ def repair(database: Database, study: StudyHandle, is_dead: Callable[[str], bool
     with database.write() as connection:
         study_row = lock(connection, study)
         cut_leases(connection, study.uuid, study.spec.train.stall_s)
-        found = _find_astray(connection, study_row, is_dead)
-        done = [_describe(seized) for seized in seize(connection, study_row, found)]
+        found = _lock_repairable(connection, study_row, is_dead)
+        done = [_describe(each) for each in take_over(connection, study_row, found)]
         done += _fail_unheld(connection, study_row.study_id, study.uuid)
         happened = [(each.number, "repaired", f"{each.action}: {each.detail}") for each in done]
         events.record_all(connection, study.uuid, happened)
     return sorted(done, key=lambda repaired: repaired.number)
 
 
-def _find_astray(
+def _lock_repairable(
     connection: sa.Connection, study_row: StudyRow, is_dead: Callable[[str], bool]
 ) -> list[sa.Row[Any]]:
-    """Returns the locked leases of trials that are over, or left behind by who held them."""
+    """Locks and returns the leases of trials that are over, or left behind by their workers."""
 
     def is_left(row: sa.Row[Any]) -> bool:
         free = row.worker_id is None and study_row.state is not StudyState.STOPPED
@@ -170,17 +176,17 @@ def _find_astray(
     return [row for row in locked if row.trial_id is None or is_left(row)]
 
 
-def _describe(seized: Seized) -> Repair:
-    row = seized.row
-    match seized.fate:
-        case Fate.TAKEN:
+def _describe(taken: TakeOver) -> Repair:
+    row = taken.row
+    match taken.result:
+        case TakeOverResult.TAKEN:
             gone = "was silent for too long" if row.expired else "has died"
             return Repair(row.number, "freed", f"its worker {gone}, at step {row.step}")
-        case Fate.FAILED:
+        case TakeOverResult.FAILED:
             return Repair(row.number, "failed", f"{row.attempts} attempts at step {row.step}")
-        case Fate.STOPPED:
+        case TakeOverResult.STOPPED:
             return Repair(row.number, "ended", "the study was stopped")
-        case Fate.OVER:
+        case TakeOverResult.OVER:
             return Repair(row.number, "forgotten", "it is over, or not there any more")
 
 

@@ -1,7 +1,7 @@
-"""Numbers a trial logs by step, such as its training loss: for people to look at.
+"""Curves: numbers that a trial logs by step, such as its training loss, for people to look at.
 
 They are not evaluations: nothing is judged by them. NaN and infinities are dropped, as they are for
-evaluations, so that whoever reads a curve can draw it; a divergence is told by the trial itself.
+evaluations, so that whoever reads a curve can draw it; a divergence is recorded with the trial.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ def insert_points(
     study_uuid: str,
     logged: Iterable[tuple[int, Sequence[tuple[int, str, float]]]],
 ) -> None:
-    """Records what trials logged: each one's number, and its (step, name, value) triples.
+    """Records the numbers that trials logged; a step logged again is replaced.
 
-    A step logged again is replaced.
+    Args:
+        connection: A transaction that may write.
+        study_uuid: The study.
+        logged: For each trial its number, and its (step, name, value) triples.
 
     Raises:
-        SpecError: If a name is empty, too long, or holds what a database cannot.
+        SpecError: If a name is empty, too long, or has characters that a database cannot hold.
     """
     points = [(number, *point) for number, own in logged for point in own]
     for name in {name for _, _, name, _ in points}:
@@ -48,10 +51,10 @@ def insert_points(
 
 
 def read_curves(database: Database, study: StudyHandle, number: int) -> dict[str, dict[int, float]]:
-    """Returns what a trial logged.
+    """Returns the curves of a trial.
 
     Returns:
-        Finite values by step, in the order of steps, by name; empty if it logged nothing.
+        Finite values by step, ascending, by name; empty if the trial logged nothing.
     """
     with database.read() as connection:
         rows = connection.execute(

@@ -1,4 +1,4 @@
-"""What in a database cannot be read: the damaged part is told, and the rest goes on without it."""
+"""Damaged values of a database: found where they are read, named, and left out of the rest."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from optuna.trial import TrialState
 from tuner.errors import DamageWarning, StorageError
 
 _SHOWN = 60
-"""How many characters of what is damaged are shown."""
+"""Characters of a damaged value that are shown."""
 
 UNREADABLE = (
     *(StorageError, LookupError, TypeError, ValueError, AttributeError),
     *(ArithmeticError, RecursionError),
 )
-"""Whatever a value of another kind than it should be makes the code that reads it raise."""
+"""The errors that code raises where a value it reads has the wrong type."""
 
 
 @dataclass(frozen=True)
 class Damaged:
-    """What stands where a value should be.
+    """A damaged value, kept in place of the value that cannot be read.
 
     Attributes:
-        text: What is there.
+        text: The text found there.
     """
 
     text: str
@@ -38,9 +38,9 @@ _decode = json.JSONDecoder().raw_decode
 
 
 def parse_value(text: Any) -> Any:
-    """Returns the value of an attribute, :class:`Damaged` where it is no JSON."""
+    """Returns the value of an attribute from JSON, :class:`Damaged` if the text is not JSON."""
     try:
-        # This reads what has no space around it, as all that we write, in half of the time.
+        # Without spaces around it, as in all that we write, this reads it in half of the time.
         value, end = _decode(text)
         if end == len(text):
             return value
@@ -57,13 +57,13 @@ def _refuse(constant: str) -> None:
 
 
 class StoredState(sa.types.TypeDecorator[Any]):
-    """A trial's state as it is stored: a text, which SQLite does not check."""
+    """The column type of a trial's state: a text, which SQLite does not check."""
 
     impl = sa.String
     cache_ok = True
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> TrialState | Damaged:
-        """Returns the state, :class:`Damaged` where it is none."""
+        """Returns the state, :class:`Damaged` if the text names none."""
         try:
             return TrialState[value]
         except (KeyError, TypeError):
@@ -71,13 +71,13 @@ class StoredState(sa.types.TypeDecorator[Any]):
 
 
 class StoredTime(sa.types.TypeDecorator[Any]):
-    """A time as it is stored: on SQLite a text, which is not checked."""
+    """The column type of a time: on SQLite a text, which is not checked."""
 
     impl = sa.String
     cache_ok = True
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | Damaged | None:
-        """Returns the time, :class:`Damaged` where it is none."""
+        """Returns the time; :class:`Damaged` if the text is no time, or has a time zone."""
         if value is None or isinstance(value, datetime):
             return value
         try:
@@ -87,12 +87,12 @@ class StoredTime(sa.types.TypeDecorator[Any]):
         return time if time.tzinfo is None else Damaged(value)
 
 
-def tell_damage(what: str, value: object) -> StorageError:
-    """Returns what is raised where something that is damaged is needed.
+def damage_error(what: str, value: object) -> StorageError:
+    """Returns the error to raise where a damaged value is needed.
 
     Args:
-        what: What is damaged, such as ``its state``.
-        value: What is there.
+        what: The damaged part, such as ``Its state``, as the subject of a sentence.
+        value: The value found there.
     """
     text = value.text if isinstance(value, Damaged) else str(value)
     return StorageError(
@@ -102,11 +102,11 @@ def tell_damage(what: str, value: object) -> StorageError:
 
 
 def warn_of_damage(what: str, error: object) -> None:
-    """Tells that something is left out since it is damaged.
+    """Warns that a damaged part is left out.
 
     Args:
-        what: What, and that it is left out.
-        error: Why it cannot be read.
+        what: A clause that names the part and says that it is left out.
+        error: The reason that it cannot be read.
     """
     if isinstance(error, Exception):
         error = f"{type(error).__name__}: {error}"

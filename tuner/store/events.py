@@ -1,22 +1,18 @@
-"""What happened to a study or one of its trials, beyond plain training: for people to read."""
+"""Events of a study and its trials, beyond plain training, for people to read."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from tuner.domain.printable import printable
+from tuner.store.connection.database import Database
 from tuner.store.damage import warn_of_damage
 from tuner.store.soundness import is_count, is_time
 from tuner.store.tables import DatabaseClock, events, workers
-
-if TYPE_CHECKING:
-    from tuner.store.connection.database import Database
-    from tuner.store.identity import StudyHandle
 
 KINDS = frozenset(
     {
@@ -25,22 +21,22 @@ KINDS = frozenset(
         *("paused", "resumed", "stopped", "exhausted", "renamed", "left"),
     }
 )
-"""What can happen: to trials, and, in the last line, to studies and workers."""
+"""The kinds of events: of trials, and, in the last line, of studies and workers."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened.
+    """An event of a study or of one of its trials.
 
     Attributes:
-        at: When, seconds since 1970 by the database's clock.
-        kind: What, one of :data:`KINDS`.
-        number: The trial it happened to, None for what happened to the whole study.
+        at: Its time, in seconds since 1970 by the database's clock.
+        kind: Its kind, one of :data:`KINDS`.
+        number: The number of the trial, None for an event of the whole study.
         worker_id: The worker it happened on, if any.
-        host: That worker's machine.
-        pid: That worker's process.
-        device: Where that worker trains.
-        detail: More about it.
+        host: The name of that worker's machine.
+        pid: The id of that worker's process.
+        device: The device that worker trains on.
+        detail: A few words about it, may be empty.
     """
 
     at: float
@@ -68,15 +64,15 @@ def record(
     worker_id: str | None = None,
     detail: str = "",
 ) -> None:
-    """Records that something happened.
+    """Records an event.
 
     Args:
-        connection: In the transaction that makes it happen.
+        connection: The transaction that makes it happen.
         study_uuid: The study.
-        kind: What, one of :data:`KINDS`.
-        number: The trial, unless it happened to the whole study.
+        kind: Its kind, one of :data:`KINDS`.
+        number: The number of the trial, None for an event of the whole study.
         worker_id: The worker it happened on, if any.
-        detail: More about it.
+        detail: A few words about it.
 
     Raises:
         ValueError: If there is no such kind.
@@ -91,7 +87,17 @@ def record_all(
     *,
     worker_id: str | None = None,
 ) -> None:
-    """Records, in one statement, (number, kind, detail) triples of what :func:`record` does."""
+    """Records any number of events in one statement; see :func:`record`.
+
+    Args:
+        connection: The transaction that makes them happen.
+        study_uuid: The study.
+        happened: A (number, kind, detail) triple for each event.
+        worker_id: The worker they happened on, if any.
+
+    Raises:
+        ValueError: If there is no such kind.
+    """
     for _, kind, _ in happened:
         if kind not in KINDS:
             raise ValueError(
@@ -114,22 +120,28 @@ def record_all(
     )
 
 
-def read_events(database: Database, study: StudyHandle, number: int | None = None) -> list[Event]:
-    """Returns what happened to a study, oldest first.
+def read_events(database: Database, study_uuid: str, number: int | None = None) -> list[Event]:
+    """Returns the events of a study, oldest first.
 
     Args:
-        database: Where the study is.
-        study: The study.
-        number: One trial, or None for everything.
+        database: The study's database.
+        study_uuid: The study.
+        number: The number of one trial, or None for all events of the study.
     """
     with database.read() as connection:
-        return select_events(connection, study.uuid, None if number is None else [number])
+        return select_events(connection, study_uuid, None if number is None else [number])
 
 
 def select_events(
     connection: sa.Connection, study_uuid: str, numbers: Collection[int] | None = None
 ) -> list[Event]:
-    """Returns what :func:`read_events` does, of any number of trials, within a transaction."""
+    """Returns the events of a study, oldest first; see :func:`read_events`.
+
+    Args:
+        connection: An open transaction.
+        study_uuid: The study.
+        numbers: The numbers of trials, or None for all events of the study.
+    """
     statement = (
         sa.select(events, workers.c.host, workers.c.pid, workers.c.device)
         .select_from(events.outerjoin(workers, workers.c.worker_id == events.c.worker_id))

@@ -1,11 +1,11 @@
-"""Which study of Optuna's is meant, wherever it has moved: a UUID among its attributes tells.
+"""The identity of a study: a UUID among its attributes, which stays when the study is renamed.
 
 Renaming a study in Optuna Dashboard makes a new study, copies trials and then attributes, one
 transaction each, and deletes the old one: name and all ids change. Meanwhile both are there. Every
 study notes its own id as its home, so the one that is at home counts for as long as it exists. Once
-it is gone, the first transaction that locks the copy makes it the home, and settles what was
-written to the former one after its trials had been copied: a trial that is missing is no longer
-held, so that its number can start anew, and one that runs and that nobody holds is given back.
+it is gone, the first transaction that locks the copy makes it the home, and makes leases and trials
+agree again: the lease of a trial that the copy lacks is deleted, so that its number can start anew,
+and a trial that runs and that nobody holds gets a lease that any worker may take.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import events
-from tuner.store.damage import parse_value, tell_damage
+from tuner.store.damage import damage_error, parse_value
 from tuner.store.identifiers import fault_of
 from tuner.store.optuna import tables as ot
 from tuner.store.tables import leases
@@ -33,16 +33,16 @@ UUID, SPEC, HOME, STATE = "tuner:uuid", "tuner:spec", "tuner:home", "tuner:state
 
 @dataclass(frozen=True)
 class StudyHandle:
-    """A study in the database.
+    """A study as it was found in the database.
 
     Attributes:
         name: Its name; changes when the study is renamed.
         study_id: Its id in Optuna's tables; changes when the study is renamed.
-        uuid: Its identity, which never changes.
+        uuid: Its identity, 32 hexadecimal digits; never changes.
         spec: Its resolved spec.
 
     Raises:
-        StorageError: If its identity is none.
+        StorageError: If its identity is not 32 hexadecimal digits.
     """
 
     name: str
@@ -64,7 +64,7 @@ class StudyRow:
 
     Attributes:
         study_id: Its id in Optuna's tables.
-        attributes: Its attributes.
+        attributes: Its attributes by key; ``Damaged`` where a value is not JSON.
     """
 
     study_id: int
@@ -72,7 +72,7 @@ class StudyRow:
 
     @property
     def is_home(self) -> bool:
-        """Whether it is no copy, or has been made the home."""
+        """Whether it is the study itself, not a copy made while it is being renamed."""
         return bool(self.attributes.get(HOME, self.study_id) == self.study_id)
 
     @property
@@ -82,45 +82,45 @@ class StudyRow:
 
     @property
     def trials(self) -> int:
-        """Trials it may start."""
+        """The number of trials it may start."""
         return int(self._budget["trials"])
 
     @property
     def wall_time_s(self) -> float | None:
-        """Seconds it may be worked on, None without a limit."""
+        """The seconds it may be worked on, None without a limit."""
         wall_time: float | None = self._budget.get("wall_time")
         return wall_time
 
     @property
     def state(self) -> StudyState:
-        """Whether it is worked on.
+        """Whether it runs, is paused or was stopped.
 
         Raises:
-            StorageError: If that is damaged.
+            StorageError: If the attribute is damaged.
         """
         value = self.attributes.get(STATE, StudyState.RUNNING)
         try:
             return StudyState(value)
         except ValueError:
-            raise tell_damage("Its state", value) from None
+            raise damage_error("Its state", value) from None
 
     @property
     def _budget(self) -> dict[str, Any]:
         spec = self._read(SPEC, dict)
         budget = spec.get("budget")
         if not isinstance(budget, dict) or type(budget.get("trials")) is not int:
-            raise tell_damage("Its budget", budget)
+            raise damage_error("Its budget", budget)
         return budget
 
     def _read(self, key: str, kind: type) -> Any:
         value = self.attributes.get(key)
         if not isinstance(value, kind):
-            raise tell_damage(f"Its attribute {key}", value)
+            raise damage_error(f"Its attribute {key}", value)
         return value
 
 
 def look_up(connection: sa.Connection, study: StudyHandle) -> StudyRow:
-    """Returns a study, wherever it is by now.
+    """Returns a study as it is now, also if it has been renamed.
 
     Raises:
         NotFoundError: If it has been deleted.
@@ -129,18 +129,18 @@ def look_up(connection: sa.Connection, study: StudyHandle) -> StudyRow:
     study_row = StudyRow(study.study_id, read_attributes(connection, study.study_id))
     if study_row.attributes.get(UUID) == study.uuid and study_row.is_home:
         return study_row
-    carriers = [
+    found = [
         StudyRow(study_id, read_attributes(connection, study_id))
-        for study_id in _find_carriers(connection, study.uuid)
+        for study_id in _find_ids(connection, study.uuid)
     ]
-    complete = [carrier for carrier in carriers if SPEC in carrier.attributes]
+    complete = [row for row in found if SPEC in row.attributes]
     if not complete:
         raise NotFoundError(f"The study {study.name!r} has been deleted.")
-    return max(complete, key=lambda carrier: (carrier.is_home, carrier.study_id))
+    return max(complete, key=lambda row: (row.is_home, row.study_id))
 
 
 def lock(connection: sa.Connection, study: StudyHandle) -> StudyRow:
-    """Holds back other writers to a study until the transaction ends, and returns it.
+    """Locks a study until the transaction ends, so that its other writers wait, and returns it.
 
     Raises:
         NotFoundError: If it has been deleted.
@@ -157,7 +157,13 @@ def lock(connection: sa.Connection, study: StudyHandle) -> StudyRow:
 
 
 def is_copy(connection: sa.Connection, study: StudyHandle, home: int) -> bool:
-    """Tells whether what was found under a name is a copy of a study that is still there."""
+    """Tells whether a study found by its name is a copy of a study that is still there.
+
+    Args:
+        connection: An open transaction.
+        study: The study found.
+        home: The id of the study of that identity which counts, as :func:`lock` returns it.
+    """
     if study.study_id == home:
         return False
     return bool(read_attributes(connection, study.study_id).get(UUID) == study.uuid)
@@ -167,9 +173,9 @@ def refuse_copy(connection: sa.Connection, study: StudyHandle, home: int) -> Non
     """Refuses to work on a copy of a study that is still there.
 
     Args:
-        connection: In a transaction.
-        study: What was found under a name.
-        home: The id of the study that counts.
+        connection: An open transaction.
+        study: The study found by its name.
+        home: The id of the study of that identity which counts.
 
     Raises:
         SpecError: If they are two studies.
@@ -187,7 +193,7 @@ def refuse_copy(connection: sa.Connection, study: StudyHandle, home: int) -> Non
 
 
 def make_home(connection: sa.Connection, study_id: int, study_uuid: str) -> None:
-    """Makes a copy the study itself, and gives back what nobody holds; it must be locked."""
+    """Makes a copy the study itself, and makes its leases agree with its trials; lock it first."""
     set_attribute(connection, study_id, HOME, study_id)
     of_study = sa.select(ot.trials.c.number).where(
         ot.trials.c.study_id == study_id, ot.trials.c.state == TrialState.RUNNING
@@ -215,8 +221,8 @@ def make_home(connection: sa.Connection, study_id: int, study_uuid: str) -> None
 
 
 def dissolve_copies(connection: sa.Connection, study: StudyHandle, home: int) -> None:
-    """Makes every copy of a study that is about to be deleted a study of its own."""
-    for study_id in _find_carriers(connection, study.uuid):
+    """Gives every copy of a study an identity of its own, before the study is deleted."""
+    for study_id in _find_ids(connection, study.uuid):
         if study_id != home:
             identity = uuid.uuid4().hex
             set_attribute(connection, study_id, UUID, identity)
@@ -224,7 +230,11 @@ def dissolve_copies(connection: sa.Connection, study: StudyHandle, home: int) ->
 
 
 def read_attributes(connection: sa.Connection, study_id: int) -> dict[str, Any]:
-    """Returns a study's attributes, empty if there is no such study; Damaged where no JSON is."""
+    """Returns the attributes of a study, by key.
+
+    Returns:
+        The values; ``Damaged`` where one is not JSON. Empty if there is no such study.
+    """
     rows = connection.execute(
         sa.select(ot.study_attributes.c.key, ot.study_attributes.c.value_json).where(
             ot.study_attributes.c.study_id == study_id
@@ -239,18 +249,18 @@ def set_attribute(connection: sa.Connection, study_id: int, key: str, value: Any
     ot.upsert(connection, ot.study_attributes, [row], ("study_id", "key"))
 
 
-def carries(study_uuid: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """Returns what holds of the attribute that ties a study of Optuna's to a UUID."""
+def match_uuid(study_uuid: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Returns the conditions that match the attribute of Optuna's that holds a study's UUID."""
     return (
         ot.study_attributes.c.key == UUID,
         ot.study_attributes.c.value_json == json.dumps(study_uuid),
     )
 
 
-def _find_carriers(connection: sa.Connection, study_uuid: str) -> list[int]:
+def _find_ids(connection: sa.Connection, study_uuid: str) -> list[int]:
     found = connection.execute(
         sa.select(ot.study_attributes.c.study_id)
-        .where(*carries(study_uuid))
+        .where(*match_uuid(study_uuid))
         .order_by(ot.study_attributes.c.study_id)
     )
     return list(found.scalars())

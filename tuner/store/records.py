@@ -1,4 +1,4 @@
-"""Reading trials: in full once, then only what has changed."""
+"""Records of trials, read from the database: all of them once, then only those that changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import NotFoundError
 from tuner.store.connection.database import Database
 from tuner.store.damage import Damaged
-from tuner.store.identity import StudyHandle, carries, look_up
+from tuner.store.identity import StudyHandle, look_up, match_uuid
 from tuner.store.optuna import tables as ot
 from tuner.store.trial_rows import build_records, read_reports
 
@@ -21,13 +21,13 @@ _Times = tuple[datetime | None, datetime | None]
 
 
 class RecordReader:
-    """Follows the trials of a study at the cost of what changed, however long its past.
+    """Reads the trials of a study, each call only those that changed since the last.
 
     Args:
-        database: Where the study is.
+        database: The study's database.
         study: The study.
         follow_running: Whether running trials are returned at each new evaluation.
-        evaluations: Whether trials come with their evaluations, which are most of what is read.
+        evaluations: Whether trials come with their evaluations, which are most of the data.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RecordReader:
 
         A running trial is returned once, with its parameters, and again when it has finished;
         where running trials are followed, also when it has been evaluated since, for one more
-        query. Of a deleted study there is nothing.
+        query. A deleted study has no trials.
         """
         with self._database.read() as connection:
             rows = self._read_rows(connection)
@@ -65,7 +65,7 @@ class RecordReader:
         return sorted([*records, *evaluated.values()], key=lambda record: record.number)
 
     def look_again(self) -> list[TrialRecord]:
-        """Returns the running trials as they are now: a loop may have asked for hyperparameters."""
+        """Returns the running trials as they are now, with parameters added since they started."""
         with self._database.read() as connection:
             rows = [row for row in self._read_rows(connection) if row.number in self._running]
             records = self._build(connection, rows)
@@ -75,7 +75,7 @@ class RecordReader:
         return build_records(connection, rows, self._study.spec, evaluations=self._evaluations)
 
     def _read_rows(self, connection: sa.Connection) -> Sequence[sa.Row[Any]]:
-        """Returns what may have changed; once the study has moved, that is everything."""
+        """Returns the rows of trials that may have changed; all, once the study was renamed."""
         rows = connection.execute(self._changeable()).all()
         if rows:
             return rows
@@ -89,11 +89,11 @@ class RecordReader:
         return rows
 
     def _changeable(self) -> sa.CompoundSelect[Any]:
-        """Returns the trials that are new or were not over, each found by its id."""
+        """Returns the query of the trials that are new or were not over, each found by its id."""
         chosen = (
             sa.select(*ot.trial_columns)
             .join(ot.study_attributes, ot.study_attributes.c.study_id == ot.trials.c.study_id)
-            .where(ot.trials.c.study_id == self._study_id, *carries(self._study.uuid))
+            .where(ot.trials.c.study_id == self._study_id, *match_uuid(self._study.uuid))
         )
         trial_id = ot.trials.c.trial_id
         # As one condition, "or" between them, SQLite would look through all of the study's.
@@ -102,7 +102,7 @@ class RecordReader:
         ).order_by(trial_id.name)
 
     def _read_evaluated(self, connection: sa.Connection, rows: Any) -> dict[int, TrialRecord]:
-        """Returns running trials that were known already and have other evaluations by now."""
+        """Returns the running trials returned before that have been evaluated since, by number."""
         numbers = {
             row.trial_id: row.number
             for row in rows
@@ -130,7 +130,7 @@ class RecordReader:
 
 
 def _times(row: sa.Row[Any]) -> _Times:
-    """Returns what tells one state of a trial from another, whatever its id."""
+    """Returns the times of a trial, which differ between any two of its states."""
     return row.datetime_start, row.datetime_complete
 
 
@@ -140,15 +140,15 @@ def read_records(
     """Returns every trial of a study, by number.
 
     Args:
-        database: Where the study is.
+        database: The study's database.
         study: The study.
-        evaluations: Whether trials come with their evaluations, which are most of what is read.
+        evaluations: Whether trials come with their evaluations, which are most of the data.
     """
     return RecordReader(database, study, evaluations=evaluations).sync()
 
 
 def read_some(database: Database, study: StudyHandle, numbers: Sequence[int]) -> list[TrialRecord]:
-    """Returns the trials of some numbers, as far as there are such and they can be read."""
+    """Returns the trials of some numbers, without those that are missing or damaged."""
     with database.read() as connection:
         study_id = look_up(connection, study).study_id
         rows = [
@@ -167,5 +167,5 @@ def read_some(database: Database, study: StudyHandle, numbers: Sequence[int]) ->
 
 
 def read_record(database: Database, study: StudyHandle, number: int) -> TrialRecord | None:
-    """Returns one trial, or None if the study has none of this number, or it cannot be read."""
+    """Returns one trial, or None if it is missing or damaged."""
     return next(iter(read_some(database, study, [number])), None)

@@ -1,4 +1,4 @@
-"""Checks of the values that are read of a trial: SQLite keeps anything in any column.
+"""Checks of the values read from a database, since SQLite keeps any value in any column.
 
 Whoever can write the file can plant a text for a number; that costs the trial, and not the report.
 """
@@ -16,7 +16,7 @@ from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int
 
 
 def is_count(value: object) -> bool:
-    """Tells whether a value is a whole number from 0 on that a database keeps exactly."""
+    """Tells whether a value is an integer from 0 to 2**63 - 1, as a database keeps it exactly."""
     return type(value) is int and 0 <= value < 2**63
 
 
@@ -28,7 +28,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def is_time(value: object) -> bool:
-    """Tells whether a value is a time of this era, in seconds since 1970."""
+    """Tells whether a value is a time in seconds since 1970, before the year 10000."""
     return is_number(value) and 0 <= value < _YEAR_10000_S
 
 
@@ -85,11 +85,11 @@ _KINDS: dict[str, _Check] = {
     "schedule_calls": _list_of(_CALLS),
     "unread": _list_of(_is_text),
 }
-"""The check of each attribute that tuner reads; others are only shown."""
+"""The check of each attribute that tuner reads, by key; others are only shown."""
 
 
 def is_sound(key: str, value: object) -> bool:
-    """Tells whether an attribute of a trial is of its kind, and can be written as UTF-8."""
+    """Tells whether the value of a trial's attribute has the right type, and is valid as UTF-8."""
     if key in _KINDS and not _KINDS[key](value):
         return False
     return not isinstance(value, str) or value.isascii() or _is_utf8(value)
@@ -102,14 +102,14 @@ def find_fault(
     axes: Mapping[str, Dimension],
     value: object,
 ) -> str | None:
-    """Returns which part of a trial is not of its kind, None if all is.
+    """Returns the name of the first damaged part of a trial, None if all parts are sound.
 
     Args:
         number: The trial's number.
-        state: Its state.
-        params: Its parameters by name.
+        state: The trial's state.
+        params: The trial's parameters by name.
         axes: The axes of the search space by name.
-        value: What ranks it, or None.
+        value: The value that ranks the trial, or None.
     """
     unranked = value is None and state is not TrialState.COMPLETE
     faults = {

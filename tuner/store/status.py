@@ -1,4 +1,4 @@
-"""What a database is: its server, the versions of its tables, how much it holds."""
+"""The status of a database: its server, the versions of its tables, its size in trials."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _BACKENDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 @dataclass(frozen=True)
 class DatabaseStatus:
-    """A database, looked at from outside.
+    """The status of a database, whatever its version.
 
     Attributes:
         storage: Its URL without its password.
-        backend: SQLite or PostgreSQL.
-        server_version: Of the server, or of the SQLite library.
+        backend: "SQLite" or "PostgreSQL".
+        server_version: The version of the server, or of the SQLite library.
         optuna_revision: The version of Optuna's tables, or None where there are none.
-        optuna_known: The version this tuner works with.
+        optuna_known: The version of Optuna's tables that this tuner works with.
         revision: The version of our tables, or None where there are none.
-        known: The version this tuner works with.
-        studies: Studies made by tuner.
-        trials: Trials they have started.
+        known: The version of our tables that this tuner works with.
+        studies: The number of studies made by tuner.
+        trials: The number of trials they have started.
         needs_upgrade: Whether ``tuner db upgrade`` has something to do.
         needs_newer: Whether a newer tuner made our tables, and this one does not work with them.
     """
@@ -48,10 +48,10 @@ class DatabaseStatus:
 
 
 def read_status(url: str) -> DatabaseStatus:
-    """Returns what a database is; changes nothing in it, whatever its version.
+    """Returns the status of a database, and changes nothing in it, whatever its version.
 
     Raises:
-        SpecError: If the URL is none of ours.
+        SpecError: If the URL is not one of SQLite or PostgreSQL.
         NotFoundError: If there is no such SQLite file.
         UnavailableError: If it cannot be reached right now.
     """

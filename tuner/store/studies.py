@@ -24,7 +24,7 @@ from tuner.domain.states import Activity, StudyState
 from tuner.domain.study_file import parse_spec
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store.connection.database import Database
-from tuner.store.damage import UNREADABLE, Damaged, tell_damage
+from tuner.store.damage import UNREADABLE, Damaged, damage_error
 from tuner.store.identity import (
     HOME,
     SPEC,
@@ -38,14 +38,14 @@ from tuner.store.identity import (
     read_attributes,
     set_attribute,
 )
-from tuner.store.leases.rows import find_held, none_is
+from tuner.store.leases.budget import is_used_up
+from tuner.store.leases.rows import assume_alive, find_held
 from tuner.store.optuna import tables as ot
-from tuner.store.orders import is_used_up
 from tuner.store.tables import curves, events, leases, plans, workers
 
 CREATED = "tuner:created_at"
 Limit = float | None
-"""A budget of trials, or of seconds; None is no limit."""
+"""A limit of a budget, in trials or in seconds; None is no limit."""
 
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
 
@@ -56,16 +56,17 @@ class StudyOverview:
 
     Attributes:
         name: The study's name.
-        workload: Its workload's import string.
-        trials: Trials it may start.
-        started: Trials started.
-        running: Trials that somebody trains.
-        waiting: Trials that are not over, and that nobody trains.
-        best_value: The best complete value, or None.
-        created_at: When it was created, ISO 8601.
-        state: What it is asked to do.
-        activity: What it does.
-        damage: What of it cannot be read, None if all can; it is told instead of the rest.
+        workload: The import string of its workload.
+        trials: The number of trials it may start.
+        started: The number of trials that have started.
+        running: The number of trials that some worker trains.
+        waiting: The number of trials that are not over, and that no worker trains.
+        best_value: The best value of a complete trial, None if there is none.
+        created_at: The time of its creation, as ISO 8601.
+        state: Whether it was asked to run, pause or stop.
+        activity: Whether it is trained at this moment, idle, paused, stopped, done or damaged.
+        damage: The part that cannot be read, as a sentence; None if all can. The other fields then
+            hold nothing.
     """
 
     name: str
@@ -82,17 +83,17 @@ class StudyOverview:
 
 
 class Studies:
-    """The studies of a database.
+    """Creates, finds, changes and deletes the studies of a database.
 
     Args:
-        database: Where they are.
+        database: The database.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def create(self, spec: StudySpec) -> StudyHandle:
-        """Creates a study.
+        """Creates a study, with all its attributes in one transaction.
 
         Args:
             spec: A resolved spec.
@@ -121,10 +122,10 @@ class Studies:
         return StudyHandle(name, study_id, identity, spec)
 
     def find(self, name: str) -> StudyHandle:
-        """Returns the study of a name.
+        """Returns the study that has a name.
 
         Raises:
-            NotFoundError: If there is none, with the nearest name.
+            NotFoundError: If there is none, with the nearest name, or tuner did not make it.
         """
         with self._database.read() as connection:
             study_id = connection.execute(
@@ -159,8 +160,8 @@ class Studies:
 
         Args:
             study: The study.
-            change: Tells of the budget as it is which of its limits become what. It is asked while
-                nobody else can change it, and what it does not name stays.
+            change: Returns, for the current budget, new limits by name; the others stay. It is
+                called while the study is locked.
 
         Raises:
             NotFoundError: If the study has been deleted.
@@ -175,7 +176,7 @@ class Studies:
         return StudyHandle(study.name, study_row.study_id, study.uuid, spec)
 
     def refresh(self, study: StudyHandle) -> StudyHandle:
-        """Returns a study as it is now: it may have been extended or renamed.
+        """Returns a study as it is now, since it may have been extended or renamed.
 
         Raises:
             NotFoundError: If it has been deleted.
@@ -191,15 +192,15 @@ class Studies:
         return StudyHandle(name, study_row.study_id, study.uuid, spec)
 
     def count_trials(self, study: StudyHandle) -> int:
-        """Returns how many trials of a study have started; of a copy, the copy's."""
+        """Returns the number of trials of a study that have started; a copy has its own."""
         with self._database.read() as connection:
             return ot.count_trials(connection, study.study_id)
 
     def delete(self, study: StudyHandle) -> bool:
-        """Deletes a study and everything recorded of it; of a copy, no more than the copy.
+        """Deletes a study and all its records; if it is a copy, only the copy.
 
         Returns:
-            Whether it was the study itself.
+            Whether it was the study itself, and no copy.
         """
         with self._database.write() as connection:
             home = lock(connection, study).study_id
@@ -212,12 +213,12 @@ class Studies:
             ot.delete_study(connection, home)
         return True
 
-    def list(self, is_dead: Callable[[str], bool] = none_is) -> list[StudyOverview]:
+    def list(self, is_dead: Callable[[str], bool] = assume_alive) -> list[StudyOverview]:
         """Returns every study made by tuner, by name.
 
         Args:
-            is_dead: Tells of a worker's id whether its process is known to have died; without it,
-                a worker counts as alive until its lease expires.
+            is_dead: Returns for a worker's id whether its process is known to have died; without
+                it, a worker counts as alive until its lease expires.
         """
         with self._database.read() as connection:
             rows = connection.execute(sa.select(ot.studies).order_by(ot.studies.c.study_name))
@@ -230,7 +231,7 @@ class Studies:
 
 def _parse(stored: Any, origin: str) -> StudySpec:
     if not isinstance(stored, dict):
-        raise tell_damage(f"The spec of the {origin}", stored)
+        raise damage_error(f"The spec of the {origin}", stored)
     return parse_spec(stored, origin=origin)
 
 
@@ -240,7 +241,9 @@ def _overview_or_damage(
     try:
         return _overview(connection, study_id, name, is_dead)
     except UNREADABLE as error:
-        told = str(error) if isinstance(error, StorageError) else f"Its spec is damaged: {error!r}."
+        damage = (
+            str(error) if isinstance(error, StorageError) else f"Its spec is damaged: {error!r}."
+        )
     return StudyOverview(
         name=name,
         workload="",
@@ -252,7 +255,7 @@ def _overview_or_damage(
         created_at="",
         state=StudyState.STOPPED,
         activity=Activity.DAMAGED,
-        damage=told,
+        damage=damage,
     )
 
 
@@ -297,7 +300,7 @@ def _best_value(connection: sa.Connection, study_id: int, direction: str) -> flo
     complete = sa.and_(ot.trials.c.study_id == study_id, ot.trials.c.state == TrialState.COMPLETE)
     attributes: dict[int, dict[str, Any]] = defaultdict(dict)
     noted, values = ot.trial_attributes.c, ot.trial_values.c
-    # Trials that say nothing of their length are full: of these the database finds the best.
+    # Trials without an attribute of their length are full: of these the database finds the best.
     odd = sa.select(noted.trial_id).where(noted.key == "total_steps")
     for row in connection.execute(
         sa.select(ot.trial_attributes, values.value)

@@ -1,4 +1,4 @@
-"""From the rows of Optuna's tables to records of trials, a batch at a time."""
+"""Rows of Optuna's tables, read in batches and made into records of trials."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _OUTCOMES = {
 }
 
 _NEEDED = ("preset", "config", "steps", "total_steps")
-"""Attributes without which nobody can tell what a trial trained with."""
+"""Attributes that a trial's configuration is known by; where one is damaged, the trial is."""
 
 _BATCH = 5_000
-"""Trials read at once: what is fetched of them lies in memory as rows, and SQLite takes at most
-32,766 values in one statement."""
+"""Trials read at once: their rows lie in memory, and SQLite takes at most 32,766 values in one
+statement."""
 
 
 def build_records(
@@ -49,13 +49,13 @@ def build_records(
     *,
     evaluations: bool = True,
 ) -> list[TrialRecord]:
-    """Returns trials with all that is kept of them, without those that are damaged.
+    """Returns the records of trials, without those that are damaged.
 
     Args:
-        connection: Where to read the rest.
-        rows: Rows of the trials, with all columns.
+        connection: The transaction that read the rows; it reads the other tables.
+        rows: The rows of the trials, with all columns.
         spec: The study's resolved spec.
-        evaluations: Whether to read their evaluations.
+        evaluations: Whether to read their evaluations too.
     """
     known = known_axes(spec) if rows else {}
     with uncollected():
@@ -69,7 +69,10 @@ def build_records(
 def read_reports(
     connection: sa.Connection, trial_ids: Collection[int]
 ) -> dict[int, dict[int, float]]:
-    """Returns what trials have reported, by step, by their ids; what is no number is left out."""
+    """Returns the values that trials have reported, by step, by their ids.
+
+    A value that is not a finite number is left out.
+    """
     reports: dict[int, dict[int, float]] = defaultdict(dict)
     columns = ot.trial_reports.c
     chosen = sa.select(columns.trial_id, columns.step, columns.intermediate_value)
@@ -130,7 +133,7 @@ def _build(
 def _read_params(
     connection: sa.Connection, ids: list[int], known: Collection[str], damage: dict[int, str]
 ) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Dimension]]]:
-    """Returns trials' parameters, and the axes of those not known; says why one is damaged."""
+    """Returns trials' parameters, and the axes of those not known; adds faults to ``damage``."""
     params: dict[int, dict[str, Any]] = defaultdict(dict)
     own_axes: dict[int, dict[str, Dimension]] = defaultdict(dict)
     columns = ot.trial_params.c
@@ -154,7 +157,7 @@ def _read_params(
 def _read_attributes(
     connection: sa.Connection, rows: Any, spec: StudySpec, damage: dict[int, str]
 ) -> dict[int, dict[str, Any]]:
-    """Returns trials' attributes; says why one is damaged that lacks what it cannot do without."""
+    """Returns trials' attributes; adds to ``damage`` the trials whose needed ones are damaged."""
     attributes: dict[int, dict[str, Any]] = defaultdict(dict)
     numbers = {row.trial_id: row.number for row in rows}
     columns = ot.trial_attributes.c
@@ -202,7 +205,7 @@ def _of(
 
 @functools.lru_cache(maxsize=4096)
 def _distribution(text: str) -> tuple[BaseDistribution, Callable[[float], Value]]:
-    """Returns a distribution, and what turns a stored number into a value of it."""
+    """Returns a distribution, and the function that turns a stored number into its value."""
     distribution = json_to_distribution(text)
     if isinstance(distribution, CategoricalDistribution):
         choices = distribution.choices

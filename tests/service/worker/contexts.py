@@ -83,9 +83,8 @@ class Bureau:
         context = self._contexts[worker]
         context.interruption = interruption or Counted(stop_after)
         context.catch_up()
-        lease = context.ledger.take_over(lambda other: worker not in ("a", other))
-        if lease is None:
-            [lease] = context.start(1, lambda config: False)
+        leases = context.ledger.take_over(lambda other: worker not in ("a", other), at_most=1)
+        [lease] = leases or context.start(1, lambda config: False)
         record = read_record(self.database, self.study, lease.number)
         assert record is not None
         spec = self.study.spec
@@ -103,7 +102,7 @@ class Bureau:
 
     def history(self, number: int) -> list[str]:
         """Returns what happened to a trial, as a kind and what is told of it."""
-        events = read_events(self.database, self.study, number)
+        events = read_events(self.database, self.study.uuid, number)
         return [": ".join(filter(None, (event.kind, event.detail))) for event in events]
 
     def checkpoints(self, number: int) -> list[Path]:

@@ -17,6 +17,7 @@ import torch
 
 from tests.conftest import ON_DEVICES, MakeSpec, away, forgotten
 from tests.service.worker.contexts import Counted
+from tests.store.single_trials import SingleTrials
 from tests.training.trials import train
 from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.states import StudyState
@@ -28,7 +29,6 @@ from tuner.service.summaries import read_summary
 from tuner.service.worker.worker import Log, Worker
 from tuner.store import (
     Database,
-    Ledger,
     Studies,
     StudyHandle,
     WorkerIdentity,
@@ -339,18 +339,18 @@ def test_a_lane_that_another_worker_takes_is_left_to_it(
     project: Path, database: Database, make_spec: MakeSpec
 ) -> None:
     study = Studies(database).create(many(make_spec))
-    other = Ledger(database, study, WorkerIdentity("b", "host", 1, "cpu", "0"))
+    other = SingleTrials(database, study, WorkerIdentity("b", "host", 1, "cpu", "0"))
     other.register(0.0, lambda ordinal: 0)
     taken = []
     said: list[str] = []
 
     def seize() -> None:
-        taken.append(other.take_over(lambda worker: True))
+        taken.append(other.take_one(lambda worker: True))
 
     def follow(line: str) -> None:
         said.append(line)
         if line.startswith("Trial 7 complete") and taken[0] is not None:
-            other.release(taken[0])
+            other.release([taken[0]])
 
     records = work(database, study, Meddling(9, seize), log=follow)
 

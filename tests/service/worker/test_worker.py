@@ -12,6 +12,7 @@ import torch
 
 from tests.conftest import MakeSpec, forgotten
 from tests.service.worker.contexts import Counted
+from tests.store.single_trials import SingleTrials
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import NotFoundError, SpecError, WorkloadError
@@ -22,7 +23,6 @@ from tuner.service.ownership import claim_folder
 from tuner.service.worker.worker import Log, Worker
 from tuner.store import (
     Database,
-    Ledger,
     Studies,
     StudyHandle,
     WorkerIdentity,
@@ -452,11 +452,11 @@ def test_expired_lease_is_left_alone_by_a_worker_that_has_just_started(
     project: Path, database: Database, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = Studies(database).create(make_spec(budget={"trials": 1, "steps": 20}))
-    holder = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"), lease_s=-1)
-    lease = holder.start([], Proposer(study.spec, seed=0).propose())
+    holder = SingleTrials(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"), lease_s=-1)
+    lease = holder.start_one([], Proposer(study.spec, seed=0).propose())
     assert lease is not None
     work(database, study, Counted(3))
-    holder.renew(lease, 5)  # it has been cut off, as everyone was
+    holder.renew_one(lease, 5)  # it has been cut off, as everyone was
     monkeypatch.setattr("tuner.service.worker.worker._RENEWING_S", -1.0)
     [record] = work(database, study)
     assert record.outcome is Outcome.COMPLETE

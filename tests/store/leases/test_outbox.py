@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import MakeSpec, away
 from tests.store.connection.test_retries import Time
+from tests.store.single_trials import SingleTrials
 from tuner.errors import LeaseLostError, UnavailableError
 from tuner.search import Proposer
-from tuner.store import Database, Ledger, Studies, open_database
+from tuner.store import Database, Studies, open_database
 from tuner.store.connection.retries import Patience
 from tuner.store.leases.outbox import Outbox
 from tuner.store.leases.workers import WorkerIdentity
@@ -152,14 +153,14 @@ def test_reports_outlive_a_postgresql_database_that_goes_away_and_comes_back(
 ) -> None:
     database: Database = open_database(postgres_url, create=True)
     study = Studies(database).create(make_spec())
-    ledger = Ledger(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
+    ledger = SingleTrials(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
     ledger.register(0.0, lambda ordinal: ordinal)
-    lease = ledger.start([], Proposer(study.spec, seed=0).propose())
+    lease = ledger.start_one([], Proposer(study.spec, seed=0).propose())
     assert lease is not None
     post = Post()
 
     def report(step: int) -> bool:
-        return post.outbox.put(lambda: ledger.report(lease, step, step, 1.0 / step))
+        return post.outbox.put(lambda: ledger.report_one(lease, step, step, 1.0 / step))
 
     assert report(1)
     with away(postgres_server, postgres_url):

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from tests.conftest import MakeSpec
+from tests.store.leases.bench import Bench
+from tests.store.single_trials import SingleTrials
 from tuner.errors import StorageError
 from tuner.store import Database, Ledger, Studies, StudyHandle, open_database
-from tuner.store.leases import machine
-from tuner.store.leases.machine import this_machine
-from tuner.store.leases.workers import WorkerIdentity
+from tuner.store.leases import workers as worker_rows
+from tuner.store.leases.workers import WorkerIdentity, this_machine
 from tuner.store.tables import workers
 
 
@@ -98,7 +100,34 @@ def test_machine_is_told_by_its_boot_or_else_by_its_name(
 ) -> None:
     boot = tmp_path / "boot_id"
     boot.write_text("565f730b\n")
-    monkeypatch.setattr(machine, "_BOOT_ID", boot)
+    monkeypatch.setattr(worker_rows, "_BOOT_ID", boot)
     assert this_machine.__wrapped__() == "565f730b"
     boot.unlink()
-    assert this_machine.__wrapped__() == machine.platform.node()
+    assert this_machine.__wrapped__() == worker_rows.platform.node()
+
+
+def test_workers_get_seeds_by_their_order(bench: Bench) -> None:
+    seeds = []
+    for name in ("a", "b", "c"):
+        identity = WorkerIdentity(name, "host", 1, "cpu", "0")
+        ledger = SingleTrials(bench.database, bench.study, identity)
+        seeds.append(ledger.register(0.0, lambda ordinal: 100 + ordinal))
+    assert seeds == [100, 101, 102]
+
+
+def test_workers_that_enter_at_once_get_different_seeds(bench: Bench) -> None:
+    def enter(index: int) -> int:
+        own = open_database(bench.database.url)
+        identity = WorkerIdentity(f"w{index}", "host", 1, "cpu", "0")
+        seed = SingleTrials(own, bench.study, identity).register(0.0, lambda ordinal: ordinal)
+        own.close()
+        return seed
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(enter, range(6))) == list(range(6))
+
+
+def test_worker_that_enters_again_keeps_its_seed(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    bench.ledger("b")
+    assert ledger.register(0.0, lambda ordinal: 100 + ordinal) == 0

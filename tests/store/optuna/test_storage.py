@@ -18,9 +18,10 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.conftest import MakeSpec
+from tests.store.single_trials import SingleTrials
 from tuner.errors import LeaseLostError, SpecError, StorageError
 from tuner.search import Proposer
-from tuner.store import Database, Ledger, Studies, open_database
+from tuner.store import Database, Studies, open_database
 from tuner.store.leases.workers import WorkerIdentity
 from tuner.store.optuna import tables as ot
 from tuner.store.optuna.storage import Storage
@@ -301,18 +302,18 @@ def test_worker_keeps_budget_and_fence_with_optunas_own_calls(
         worker, thief = (join(database, study, name) for name in ("worker", "thief"))
         proposer = Proposer(study.spec, seed=0)
         leases = []
-        while lease := worker.start(proposer.defaults(), proposer.propose()):
+        while lease := worker.start_one(proposer.defaults(), proposer.propose()):
             leases.append(lease)
         assert [lease.number for lease in leases] == list(range(6))
-        worker.report(leases[0], 5, 5, 0.25)
+        worker.report_one(leases[0], 5, 5, 0.25)
         own = {"width": 3}
         worker.add_parameters(leases[0], own, {"width": IntDistribution(1, 4)})
         worker.add_parameters(leases[0], own, {"width": IntDistribution(1, 4)})
         stolen = thief.take_over(lambda worker_id: True)
         assert stolen is not None
         for write in (
-            lambda: worker.report(leases[0], 10, 10, 9.0),
-            lambda: worker.finish(leases[0], TrialState.COMPLETE, 9.0, {"steps": 10}),
+            lambda: worker.report_one(leases[0], 10, 10, 9.0),
+            lambda: worker.finish_one(leases[0], TrialState.COMPLETE, 9.0, {"steps": 10}),
         ):
             with pytest.raises(LeaseLostError):
                 write()
@@ -343,7 +344,7 @@ def test_own_calls_are_undone_with_the_transaction_they_are_in(
         assert storage.get_n_trials(study_id) == 0
 
 
-def join(database: Database, study: Any, name: str) -> Ledger:
-    ledger = Ledger(database, study, WorkerIdentity(name, "host", 1, "cpu", "0"))
+def join(database: Database, study: Any, name: str) -> SingleTrials:
+    ledger = SingleTrials(database, study, WorkerIdentity(name, "host", 1, "cpu", "0"))
     ledger.register(0.0, lambda ordinal: ordinal)
     return ledger

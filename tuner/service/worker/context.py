@@ -95,14 +95,14 @@ class WorkerContext:
         if time.monotonic() - self._looked_at <= every_s:
             return
         self._looked_at = time.monotonic()
-        orders = self.ledger.orders()
-        if orders.leaving:
+        signals = self.ledger.signals()
+        if signals.leaving:
             self.leaving = True
             self.interruption.request()
-        self._paused = orders.state is StudyState.PAUSED
-        if orders.state is StudyState.STOPPED:
+        self._paused = signals.state is StudyState.PAUSED
+        if signals.state is StudyState.STOPPED:
             self.stopped_by = "stop"
-        elif orders.out_of_time:
+        elif signals.out_of_time:
             self.stopped_by = "wall_time"
 
     def catch_up(self) -> None:
@@ -158,7 +158,7 @@ class WorkerContext:
         return []
 
     def _start(self, proposals: list[FrozenTrial], at_most: int) -> list[Lease]:
-        started = self.ledger.start_many(self.defaults, proposals, at_most)
+        started = self.ledger.start(self.defaults, proposals, at_most)
         if started:
             self.catch_up()
         return started

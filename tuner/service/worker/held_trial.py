@@ -23,8 +23,7 @@ from tuner.service.worker.endings import (
 )
 from tuner.service.worker.lanes import Lanes
 from tuner.service.worker.reports import Report, Reports
-from tuner.store import Lease
-from tuner.store.leases.ledger import LaneEnding, LaneReport
+from tuner.store import Lease, TrialEnding, TrialReport
 from tuner.training.loop import Ending, TrialResult
 from tuner.training.reporting import Evaluation, StaleCheckpointError
 
@@ -123,10 +122,10 @@ class HeldTrial:
         """
         self.checkpoints.save({**lanes.state_dict(lane), "unsent": self.reports.state()})
 
-    def send(self, report: Report) -> LaneReport:
+    def send(self, report: Report) -> TrialReport:
         """Returns a report as the ledger takes it; it is unsent until it is taken off."""
         self.reports.send(report)
-        return LaneReport(self.lease, report.progress, report.value, report.logged)
+        return TrialReport(self.lease, report.progress, report.value, report.logged)
 
     def compared(self, result: TrialResult | None) -> tuple[TrialRecord, Mapping[int, float]]:
         """Returns its record and evaluations as the pruner compares them within the group.
@@ -141,7 +140,7 @@ class HeldTrial:
 
     def end(
         self, trained: Mapping[str, Any], result: TrialResult, stopped_by: str | None
-    ) -> tuple[LaneEnding, str]:
+    ) -> tuple[TrialEnding, str]:
         """Returns its ending as the ledger takes it, and as a line for the log.
 
         Args:
@@ -159,10 +158,10 @@ class HeldTrial:
         attributes = ending_attributes(result, self.reports.metrics, stopped_by) | dict(trained)
         line = tell_ending(self.number, result, self._metric, value, stopped_by)
         length = tell_length(attributes) if complete else ""
-        ending = LaneEnding(self.lease, STATES[result.ending], value, attributes)
+        ending = TrialEnding(self.lease, STATES[result.ending], value, attributes)
         return ending, f"{line}; {length}" if length else line
 
-    def fail(self, trained: Mapping[str, Any], error: BaseException) -> tuple[LaneEnding, str]:
+    def fail(self, trained: Mapping[str, Any], error: BaseException) -> tuple[TrialEnding, str]:
         """Returns its failure as the ledger takes it, and as a line for the log.
 
         Args:
@@ -171,4 +170,4 @@ class HeldTrial:
         """
         attributes = error_attributes(error)
         line = f"Trial {self.number} failed: {attributes['error'].splitlines()[0]}"
-        return LaneEnding(self.lease, TrialState.FAIL, None, attributes | dict(trained)), line
+        return TrialEnding(self.lease, TrialState.FAIL, None, attributes | dict(trained)), line

@@ -17,9 +17,7 @@ from tuner.service.worker.held_trial import HeldTrial
 from tuner.service.worker.lanes import Lanes
 from tuner.service.worker.reports import Report
 from tuner.service.worker.starts import Start
-from tuner.store import Lease
-from tuner.store.leases.ledger import LaneEnding
-from tuner.store.leases.outbox import Outbox
+from tuner.store import Lease, Outbox, TrialEnding
 from tuner.training.loop import Ending, TrialResult
 from tuner.training.reporting import Evaluation
 
@@ -120,7 +118,7 @@ class Task:
     def _tell(self, trials: Sequence[HeldTrial], kind: str, detail: str) -> None:
         def deliver() -> None:
             leases = [trial.lease for trial in trials if not trial.lost]
-            self._lose(self._context.ledger.tell_many(leases, kind, detail))
+            self._lose(self._context.ledger.tell(leases, kind, detail))
 
         self._outbox.put(deliver)
 
@@ -174,7 +172,7 @@ class Task:
         if now - self._renewed_at > self._stall_s / 4:
             self._renewed_at = now
             leases = self._leases
-            self._outbox.put(lambda: self._lose(self._context.ledger.renew_many(leases, step)))
+            self._outbox.put(lambda: self._lose(self._context.ledger.renew(leases, step)))
         elif self._outbox:
             self._outbox.deliver()
         with contextlib.suppress(UnavailableError):
@@ -235,7 +233,7 @@ class Task:
 
     def _announce(self, trials: Sequence[HeldTrial], step: int) -> None:
         def deliver() -> None:
-            self._lose(self._context.ledger.saved_many([trial.lease for trial in trials], step))
+            self._lose(self._context.ledger.saved([trial.lease for trial in trials], step))
             for trial in trials:
                 if not trial.lost:
                     trial.checkpoints.drop_former()
@@ -280,7 +278,7 @@ class Task:
 
         def deliver() -> None:
             ours = [entry for entry in sent if not entry[0].lost]
-            self._lose(self._context.ledger.report_many(step, [told for _, _, told in ours]))
+            self._lose(self._context.ledger.report(step, [told for _, _, told in ours]))
             for trial, report, _ in ours:
                 trial.reports.unsent.remove(report)
 
@@ -310,12 +308,12 @@ class Task:
         self._ended.update(over)
         self._finish(endings)
 
-    def _finish(self, endings: Sequence[tuple[HeldTrial, LaneEnding, str]]) -> None:
+    def _finish(self, endings: Sequence[tuple[HeldTrial, TrialEnding, str]]) -> None:
         """Puts endings on their way, each with a line for the log."""
 
         def deliver() -> None:
             ours = [entry for entry in endings if not entry[0].lost]
-            self._lose(self._context.ledger.finish_many([ending for _, ending, _ in ours]))
+            self._lose(self._context.ledger.finish([ending for _, ending, _ in ours]))
             for trial, _, line in ours:
                 if not trial.lost:
                     trial.checkpoints.clear()
@@ -363,7 +361,7 @@ class Task:
         self._context.watchdog.rest()
         self._outbox.flush(self._context.patience)
         leases = self._leases
-        self._context.patience.run(lambda: self._context.ledger.release_many(leases))
+        self._context.patience.run(lambda: self._context.ledger.release(leases))
 
     def _give_back(self, *, saved: bool) -> None:
         """Releases the trials for whoever asks next."""
@@ -372,8 +370,8 @@ class Task:
         step = 0 if self._lanes is None else self._lanes.taken
         try:
             self._outbox.flush(patience)
-            patience.run(lambda: self._lose(ledger.renew_many(self._leases, step)))
-            patience.run(lambda: ledger.release_many(self._leases))
+            patience.run(lambda: self._lose(ledger.renew(self._leases, step)))
+            patience.run(lambda: ledger.release(self._leases))
         except UnavailableError as error:
             self._context.presence.leave_behind()
             how = "saved" if saved else "left"

@@ -35,9 +35,8 @@ from tuner.service.worker.task import Task
 from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Database, Lease, Ledger, RecordReader, StudyHandle
 from tuner.store.connection.retries import PATIENCE_S, Patience
-from tuner.store.leases.single_ledger import WorkerIdentity, is_done
-from tuner.store.leases.workers import read_workers
-from tuner.store.orders import read_exhausted
+from tuner.store.leases.budget import is_done, read_exhausted
+from tuner.store.leases.workers import WorkerIdentity, read_workers
 from tuner.store.records import read_record
 from tuner.training.forks import ending_forks
 from tuner.training.loop import TrainingLoop
@@ -146,10 +145,10 @@ class Worker:
         fusing = self._plan_fusing(train, context)
         paused = False
         while not self.interruption.requested:
-            orders = context.patience.run(context.ledger.orders)
-            if orders.leaving:
+            signals = context.patience.run(context.ledger.signals)
+            if signals.leaving:
                 return "asked to leave"
-            before, paused = paused, orders.state is StudyState.PAUSED
+            before, paused = paused, signals.state is StudyState.PAUSED
             if paused and not before:
                 self._say(announce_pause(self.study.name))
             leases: list[Lease] = []
@@ -189,7 +188,7 @@ class Worker:
         renewing_s = _RENEWING_S * max(1.0, self.study.spec.train.stall_s / (3 * 60.0))
         expired = self.database.calm_s > renewing_s
         lanes = fusing.lanes
-        left_behind = context.ledger.take_over_many(is_dead, expired=expired, at_most=lanes)
+        left_behind = context.ledger.take_over(is_dead, expired=expired, at_most=lanes)
         return left_behind or context.start(lanes, fusing.can_fuse)
 
     def _train(
@@ -206,7 +205,7 @@ class Worker:
         chosen, fused = fusing.choose(trials)
         others = [trial.lease for trial in trials if trial not in chosen]
         if others:
-            context.patience.run(lambda: context.ledger.release_many(others))
+            context.patience.run(lambda: context.ledger.release(others))
         try:
             if fused:
                 self._train_cohort(context, fusing, chosen)

@@ -68,7 +68,7 @@ class Patience:
         lease = patience.run(lambda: ledger.start(defaults, proposal))
 
     Where a connection is lost while it commits, the operation may have happened, so it has to be
-    one that may run twice, as those of :class:`~tuner.store.leases.single_ledger.Ledger` are: the
+    one that may run twice, as those of :class:`~tuner.store.Ledger` are: the
     second ``finish`` of a trial raises LeaseLostError and changes nothing, and a start that was not
     heard of is taken by the next ``take_over``.
 

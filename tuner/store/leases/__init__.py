@@ -1,1 +1,1 @@
-"""Leases: who holds which trial, who may write about it, and who takes it over."""
+"""Leases: the database's record of which worker holds which trial, and may write about it."""

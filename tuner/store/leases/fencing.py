@@ -1,4 +1,8 @@
-"""The check that comes before whatever a worker writes about its trials."""
+"""Fencing: a worker's leases are checked and updated before it writes about its trials.
+
+A lease's token is a fencing token: a worker that hung or was cut off, and has lost a lease by now,
+shows a token that no longer counts, and nothing it writes about that trial is taken.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +19,20 @@ from optuna.trial import TrialState
 from tuner.domain.catalog.dimensions import Value
 from tuner.errors import LeaseLostError, NotFoundError
 from tuner.store.connection.database import Database
-from tuner.store.identity import StudyHandle, carries, lock
-from tuner.store.leases.rows import LASTING_S, UNTIL, Lease, are_of, find_running
+from tuner.store.identity import StudyHandle, lock, match_uuid
+from tuner.store.leases.rows import LASTING_S, UNTIL, Lease, find_running, match_leases
 from tuner.store.optuna import tables as ot
 from tuner.store.tables import leases
 
 
 @dataclass
-class Held:
-    """A trial in hand.
+class HeldTrial:
+    """A trial whose lease this worker holds, with the values written about it so far.
 
     Attributes:
-        trial_id: Its id in Optuna's tables when it was last written to, None if not known.
-        reports: Evaluations written so far, by progress.
-        params: Parameters added so far, by name.
+        trial_id: Its id in Optuna's tables at the last write, None if unknown.
+        reports: The metric of each evaluation written, by progress.
+        params: (value, distribution) of each parameter added while it trains, by name.
     """
 
     trial_id: int | None = None
@@ -37,12 +41,13 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Change:
-    """What to do to leases.
+class LeaseUpdate:
+    """An UPDATE or DELETE of leases, without its WHERE.
 
     Attributes:
-        statement: A constant of the program: what is built around it is kept for the next time.
-        values: Those of its parameters.
+        statement: The statement; a constant of the program, since the full statement is cached by
+            it.
+        values: The values of its parameters, by name.
     """
 
     statement: sa.Update | sa.Delete
@@ -58,30 +63,30 @@ _RENEWAL = sa.update(leases).values(
 )
 _SAVING = _RENEWAL.values(checkpoint=leases.c.token)
 
-GIVING_UP = Change(sa.delete(leases))
-"""What ends leases, with their trials."""
+DELETION = LeaseUpdate(sa.delete(leases))
+"""The update of leases whose trials end."""
 
 
-def renewal(step: int, lease_s: float, *, saved: bool = False) -> Change:
-    """Returns what has leases count for longer.
+def renewal(step: int, lease_s: float, *, saved: bool = False) -> LeaseUpdate:
+    """Returns the update that makes leases count for longer.
 
     Args:
-        step: Optimizer steps taken.
-        lease_s: How long the leases count from now on, in seconds.
-        saved: Whether their holder's own checkpoints count from now on.
+        step: Optimizer steps that their trials have taken.
+        lease_s: Seconds that the leases count from now on.
+        saved: Whether the checkpoints of their holder, named after the tokens, count from now on.
     """
     values = {_STEP.key: step, LASTING_S.key: lease_s}
-    return Change(_SAVING if saved else _RENEWAL, values)
+    return LeaseUpdate(_SAVING if saved else _RENEWAL, values)
 
 
 @dataclass
 class Fenced:
-    """Trials whose leases a transaction has changed, so that it may write about them.
+    """A transaction that has checked and updated leases.
 
     Attributes:
-        connection: In that transaction.
-        ids: The ids in Optuna's tables of those that still belong to the worker, by number.
-        lost: Why the others do not, by number.
+        connection: The transaction's connection.
+        ids: The ids in Optuna's tables of the trials that the worker still holds, by number.
+        lost: The errors that explain why it lost the others, by number.
     """
 
     connection: sa.Connection
@@ -89,74 +94,79 @@ class Fenced:
     lost: dict[int, LeaseLostError]
 
 
-class Hand:
-    """The trials that a worker has in hand."""
+class HeldLeases:
+    """The leases that a worker holds, by token."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldTrial] = {}
 
     def __contains__(self, token: str) -> bool:
         return token in self._held
 
-    def __getitem__(self, lease: Lease) -> Held:
+    def __getitem__(self, lease: Lease) -> HeldTrial:
         return self._held[lease.token]
 
-    def take(self, lease: Lease, trial_id: int) -> None:
-        """Takes a trial into the hand."""
-        self._held[lease.token] = Held(trial_id)
+    def add(self, lease: Lease, trial_id: int) -> None:
+        """Adds a lease that the worker has been given, and its trial's id in Optuna's tables."""
+        self._held[lease.token] = HeldTrial(trial_id)
 
-    def drop(self, those: Collection[Lease]) -> None:
-        """Has trials in the hand no more."""
-        for lease in those:
+    def remove(self, held: Collection[Lease]) -> None:
+        """Removes leases that the worker no longer holds."""
+        for lease in held:
             self._held.pop(lease.token, None)
 
     @contextlib.contextmanager
-    def changing(
+    def fence(
         self,
         database: Database,
         study: StudyHandle,
-        those: Sequence[Lease],
-        change: Change,
+        held: Sequence[Lease],
+        update: LeaseUpdate,
     ) -> Iterator[Fenced]:
-        """A transaction that changes leases, and writes about the trials that are not lost.
+        """Opens a transaction that first updates these leases.
+
+        Write only trials in :attr:`Fenced.ids`; :attr:`Fenced.lost` explains the rest.
 
         Args:
-            database: Where the study is.
+            database: The study's database.
             study: The study.
-            those: The rights to write.
-            change: What to do to each of the leases.
+            held: The leases the trials are held under; their tokens are checked.
+            update: The update of each of the leases.
         """
-        held = {lease: self._held.setdefault(lease.token, Held()) for lease in those}
+        trials = {lease: self._held.setdefault(lease.token, HeldTrial()) for lease in held}
         with database.write() as connection:
-            fenced = Fenced(connection, _change_known(connection, study, held, change), {})
-            if len(fenced.ids) < len(held):
-                _look_closer(fenced, study, held, change)
+            fenced = Fenced(connection, _update_known(connection, study, trials, update), {})
+            if len(fenced.ids) < len(trials):
+                _update_unknown(fenced, study, trials, update)
             yield fenced
-        for lease, each in held.items():
-            each.trial_id = fenced.ids.get(lease.number)
-        self.drop([lease for lease in held if lease.number in fenced.lost])
+        for lease, trial in trials.items():
+            trial.trial_id = fenced.ids.get(lease.number)
+        self.remove([lease for lease in trials if lease.number in fenced.lost])
 
 
-def _change_known(
-    connection: sa.Connection, study: StudyHandle, held: Mapping[Lease, Held], change: Change
+def _update_known(
+    connection: sa.Connection,
+    study: StudyHandle,
+    held: Mapping[Lease, HeldTrial],
+    update: LeaseUpdate,
 ) -> dict[int, int]:
-    """Changes, in one statement, leases that count of trials that run under the ids known.
+    """Updates, in one statement, leases that count and whose trials run under the ids known.
 
     Returns:
         These ids by number.
     """
-    known = {lease: each.trial_id for lease, each in held.items() if each.trial_id is not None}
+    known = {lease: trial.trial_id for lease, trial in held.items() if trial.trial_id is not None}
     if not known:
         return {}
     ids = {lease.number: trial_id for lease, trial_id in known.items()}
     values = {
-        **change.values,
+        **update.values,
         "known_tokens": [lease.token for lease in known],
         "known_ids": list(ids.values()),
         "known_trials": list(ids.items()),
     }
-    changed = connection.execute(_where_known(change.statement, study.uuid), values)
-    return {number: ids[number] for number in changed.scalars()}
+    updated = connection.execute(_where_known(update.statement, study.uuid), values)
+    return {number: ids[number] for number in updated.scalars()}
 
 
 @functools.lru_cache(maxsize=64)
@@ -170,7 +180,7 @@ def _where_known(statement: sa.Update | sa.Delete, study_uuid: str) -> sa.Execut
             ot.trials.c.trial_id.in_(sa.bindparam("known_ids", expanding=True)),  # by the index
             numbered.in_(sa.bindparam("known_trials", expanding=True)),
             ot.trials.c.state == TrialState.RUNNING,
-            *carries(study_uuid),
+            *match_uuid(study_uuid),
         )
     )
     return statement.where(
@@ -180,17 +190,17 @@ def _where_known(statement: sa.Update | sa.Delete, study_uuid: str) -> sa.Execut
     ).returning(leases.c.number)
 
 
-def _look_closer(
-    fenced: Fenced, study: StudyHandle, held: Mapping[Lease, Held], change: Change
+def _update_unknown(
+    fenced: Fenced, study: StudyHandle, held: Mapping[Lease, HeldTrial], update: LeaseUpdate
 ) -> None:
-    """Looks up where trials are by now, and why those that are lost are.
+    """Looks up the trials that do not run under the ids known: they have moved, or are lost.
 
-    A trial that has moved is given what a copy that was made while its study was being renamed
-    may lack.
+    A trial that has moved, since its study was renamed, is updated and written again: its copy may
+    lack the values written while the renaming was under way.
     """
     connection, lost = fenced.connection, fenced.lost
-    unclear = {lease: each for lease, each in held.items() if lease.number not in fenced.ids}
-    numbers = [lease.number for lease in unclear]
+    unknown = {lease: trial for lease, trial in held.items() if lease.number not in fenced.ids}
+    numbers = [lease.number for lease in unknown]
     try:
         study_id = lock(connection, study).study_id
     except NotFoundError:
@@ -198,11 +208,10 @@ def _look_closer(
             lost[number] = LeaseLostError(f"Trial {number} was deleted, and its study with it.")
         return
     running = find_running(connection, study_id, numbers)
-    counting = set(
-        connection.execute(sa.select(leases.c.number).where(*are_of(study.uuid, unclear))).scalars()
-    )
+    matching = sa.select(leases.c.number).where(*match_leases(study.uuid, unknown))
+    counting = set(connection.execute(matching).scalars())
     moved = {}
-    for lease, each in unclear.items():
+    for lease, trial in unknown.items():
         number = lease.number
         if number not in counting:
             lost[number] = LeaseLostError(f"Trial {number} belongs to another worker by now.")
@@ -211,27 +220,27 @@ def _look_closer(
                 f"Trial {number} was ended, or deleted, by somebody else."
             )
         else:
-            moved[lease] = each
+            moved[lease] = trial
             fenced.ids[number] = running[number]
     if moved:
-        connection.execute(change.statement.where(*are_of(study.uuid, moved)), change.values)
-        _tell_again(connection, [(running[lease.number], each) for lease, each in moved.items()])
+        connection.execute(update.statement.where(*match_leases(study.uuid, moved)), update.values)
+        _write_again(connection, [(running[lease.number], trial) for lease, trial in moved.items()])
 
 
-def _tell_again(connection: sa.Connection, moved: Sequence[tuple[int, Held]]) -> None:
+def _write_again(connection: sa.Connection, moved: Sequence[tuple[int, HeldTrial]]) -> None:
     ot.insert_params(
         connection,
         [
             (trial_id, name, *param)
-            for trial_id, held in moved
-            for name, param in held.params.items()
+            for trial_id, trial in moved
+            for name, param in trial.params.items()
         ],
     )
     ot.insert_reports(
         connection,
         [
             (trial_id, progress, value)
-            for trial_id, held in moved
-            for progress, value in held.reports.items()
+            for trial_id, trial in moved
+            for progress, value in trial.reports.items()
         ],
     )

@@ -1,4 +1,4 @@
-"""What a trial has to tell the database, kept in order while the database is away."""
+"""An outbox for writes about trials: kept in order while the database is away."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from tuner.errors import UnavailableError
 from tuner.store.connection.retries import Backoff, Clock, Patience
 
 Operation = Callable[[], object]
-"""Writes once: closes over all it writes, and may run twice (see Patience)."""
+"""A write that closes over all its values; it may run twice (see Patience)."""
 
 
 class Outbox:
-    """The reports of one trial on their way, so that training goes on without the database.
+    """Delivers writes in order; it keeps them while the database is away, and training goes on.
 
     ::
 
         outbox = Outbox(seed=seed)
-        outbox.put(lambda: ledger.report(lease, step, progress, value))  # at every evaluation
-        outbox.flush(patience)  # before the trial's end is told
-        patience.run(lambda: ledger.finish(lease, state, value, attributes))
+        outbox.put(lambda: ledger.report(step, reports))  # at every evaluation
+        outbox.flush(patience)  # before the trials end
+        patience.run(lambda: ledger.finish(endings))
 
-    An error other than UnavailableError passes through at once, and what raised it is dropped, for
-    it would only raise again. After a LeaseLostError the outbox is of no more use: another worker
-    has the trial, and the next one gets an outbox of its own.
+    An error other than UnavailableError passes through at once, and the write that raised it is
+    dropped, for it would only raise again. After a LeaseLostError the outbox is of no more use:
+    another worker has the trial, and the next one gets an outbox of its own.
 
     Args:
-        seed: Of the pauses between attempts; give each worker its own.
-        clock: What seconds are counted by.
+        seed: The seed of the pauses between attempts; give each worker its own.
+        clock: Returns seconds that only grow.
     """
 
     def __init__(self, *, seed: int, clock: Clock = time.monotonic) -> None:
@@ -39,16 +39,16 @@ class Outbox:
         self._quiet_until = float("-inf")
 
     def __len__(self) -> int:
-        """How many operations have not been delivered."""
+        """Returns the number of operations that have not been delivered."""
         return len(self._pending)
 
     def put(self, operation: Operation) -> bool:
-        """Adds an operation, and delivers what is pending, unless the database was just away.
+        """Adds an operation, and delivers all pending ones, unless the database was just away.
 
         It never waits longer than one attempt takes.
 
         Args:
-            operation: What is to happen after everything put before it.
+            operation: The write to run after all that were put before it.
 
         Returns:
             Whether nothing is pending any more.
@@ -60,7 +60,7 @@ class Outbox:
         return self.deliver()
 
     def deliver(self) -> bool:
-        """Delivers what is pending, unless the database was just away; see :meth:`put`."""
+        """Delivers all pending operations, unless the database was just away; see :meth:`put`."""
         if self._clock() < self._quiet_until:
             return False
         try:
@@ -73,13 +73,13 @@ class Outbox:
         return True
 
     def flush(self, patience: Patience) -> None:
-        """Delivers everything, waiting for the database as long as it takes.
+        """Delivers all pending operations, and waits for the database if it is away.
 
         Args:
-            patience: How long to wait for each operation.
+            patience: Waits for each operation, up to its limit.
 
         Raises:
-            UnavailableError: If the database stays away; what is pending stays pending.
+            UnavailableError: If the database stays away; undelivered operations stay pending.
             LeaseLostError: If the trial belongs to another worker by now.
         """
         while self._pending:

@@ -1,4 +1,4 @@
-"""Running a trial again: a new trial of the same configuration, within the budget."""
+"""Reruns: new trials of a configuration that has been trained, within the budget."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tuner.domain.trials import RERUN_OF
 from tuner.errors import NotFoundError, SpecError
 from tuner.store import events
 from tuner.store.connection.database import Database
-from tuner.store.damage import Damaged, tell_damage
+from tuner.store.damage import Damaged, damage_error
 from tuner.store.identity import SPEC, StudyHandle, StudyRow, lock, set_attribute
+from tuner.store.leases.budget import is_out_of_time
 from tuner.store.leases.rows import grant
 from tuner.store.optuna import tables as ot
-from tuner.store.orders import is_out_of_time
 
 _KEPT = ("config", "preset")
-"""Attributes that are part of a configuration; all others tell how a trial went."""
+"""Attributes that are part of a configuration; all others describe how the trial went."""
 
 
 def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool = False) -> int:
     """Starts a trial of the same configuration as another, for the next worker to take.
 
     Args:
-        database: Where the study is.
+        database: The study's database.
         study: The study.
-        number: The trial to run again.
+        number: The number of the trial to run again.
         extend: Whether a budget of trials that is used up grows by this one.
 
     Returns:
@@ -52,7 +52,7 @@ def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool =
         if row is None:
             raise NotFoundError(f"The study {study.name!r} has no trial {number}.")
         if isinstance(row.state, Damaged):
-            raise tell_damage(f"The state of trial {number}", row.state)
+            raise damage_error(f"The state of trial {number}", row.state)
         if not row.state.is_finished():
             raise SpecError(f"Trial {number} is not over yet: wait until it is.")
         if extend and ot.count_trials(connection, study_row.study_id) >= study_row.trials:
@@ -68,7 +68,7 @@ def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool =
 
 
 def count_defaults(connection: sa.Connection, study_id: int) -> int:
-    """Returns how many defaults have started, not counting those run again."""
+    """Returns the number of defaults that have started, reruns not counted."""
     again = ot.trial_attributes.alias()
     return connection.execute(
         sa.select(sa.func.count())
@@ -84,7 +84,7 @@ def count_defaults(connection: sa.Connection, study_id: int) -> int:
 
 
 def _extend(connection: sa.Connection, study_row: StudyRow) -> StudyRow:
-    """Gives a study room for one trial more than it has started, and returns it."""
+    """Raises a study's budget to one trial more than have started, and returns the study."""
     spec = study_row.attributes[SPEC]
     trials = ot.count_trials(connection, study_row.study_id) + 1
     larger = spec | {"budget": spec["budget"] | {"trials": trials}}

@@ -1,4 +1,4 @@
-"""Leases as rows: granted, read, and locked by who is about to take them."""
+"""Leases as rows of the database: granted, read, locked, released."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tuner.store.optuna import tables as ot
 from tuner.store.tables import DatabaseClock, leases
 
 LEASE_S = 300.0
-"""How long a lease counts without being renewed, in seconds."""
+"""Seconds that a lease counts without being renewed."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a trial.
+    """A worker's permission to train a trial and to write about it, for a limited time.
 
     Attributes:
         number: The trial's number in its study.
-        token: What every write about it must show.
-        attempt: Which attempt this is since it last got further, from 1.
+        token: 32 hexadecimal digits, new for every holder. A write about the trial must show it.
+        attempt: The attempt this is since the trial last got further, from 1.
         checkpoint: The token of the holder whose checkpoint counts, None before the first.
-        step: Steps its former holder has told of, 0 for a trial that is new.
+        step: Optimizer steps its former holder has recorded, 0 for a new trial.
     """
 
     number: int
@@ -45,10 +45,10 @@ class Lease:
 
 
 LASTING_S = sa.bindparam("lasting_s", type_=sa.Float(53))
-"""The parameter of a statement that gives leases: how long they count, in seconds."""
+"""The parameter of a statement that gives leases: the seconds they count from now on."""
 
 UNTIL = DatabaseClock() + LASTING_S
-"""When a lease that is given in a statement with that parameter stops to count."""
+"""The expiry of a lease that is given in a statement with that parameter."""
 
 _NOW = DatabaseClock().label("now")
 _HAS_EXPIRED = (leases.c.expires_at < DatabaseClock()).label("expired")
@@ -66,7 +66,18 @@ def grant(
     worker_id: str | None,
     lease_s: float,
 ) -> list[Lease]:
-    """Enters the leases of trials that have just started; nobody holds them without a worker."""
+    """Adds the leases of trials that have just started.
+
+    Args:
+        connection: A transaction that may write.
+        study_uuid: The study.
+        numbers: The numbers of the trials.
+        worker_id: The worker that holds the leases, None to leave the trials for any worker.
+        lease_s: Seconds that the leases count.
+
+    Returns:
+        The leases, in the order of the numbers.
+    """
     granted = [Lease(number, new_token(), 1) for number in numbers]
     rows = [
         {
@@ -86,17 +97,37 @@ def grant(
     return granted
 
 
-def are_of(study_uuid: str, those: Collection[Lease]) -> tuple[sa.ColumnElement[bool], ...]:
-    """Returns what holds of the rows of leases that still count."""
+def release(connection: sa.Connection, study_uuid: str, held: Collection[Lease]) -> list[int]:
+    """Takes the worker off leases that still count, so that any worker may take the trials.
+
+    Returns:
+        The numbers of these trials, ascending.
+    """
+    released = connection.execute(
+        sa.update(leases)
+        .where(*match_leases(study_uuid, held))
+        .values(worker_id=None)
+        .returning(leases.c.number)
+    ).scalars()
+    return sorted(released)
+
+
+def match_leases(study_uuid: str, held: Collection[Lease]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Returns the conditions that match the rows of leases that still count, by token."""
     return (
         leases.c.study_uuid == study_uuid,
-        leases.c.number.in_([lease.number for lease in those]),
-        leases.c.token.in_([lease.token for lease in those]),
+        leases.c.number.in_([lease.number for lease in held]),
+        leases.c.token.in_([lease.token for lease in held]),
     )
 
 
 def read_leases(connection: sa.Connection, study_uuid: str) -> list[sa.Row[Any]]:
-    """Returns every lease of a study by number, whether it has ``expired``, and what is ``now``."""
+    """Returns every lease of a study, by number.
+
+    Returns:
+        Rows with the columns of the table, ``expired``, whether the lease no longer counts, and
+        ``now``, the time by the database's clock.
+    """
     return list(
         connection.execute(
             sa.select(leases, _HAS_EXPIRED, _NOW)
@@ -109,11 +140,11 @@ def read_leases(connection: sa.Connection, study_uuid: str) -> list[sa.Row[Any]]
 def lock_leases(
     connection: sa.Connection, study_row: StudyRow, numbers: Collection[int]
 ) -> list[sa.Row[Any]]:
-    """Holds back the holders of trials until the transaction ends; the study must be locked.
+    """Locks leases until the transaction ends, so that their holders wait; lock the study first.
 
     Returns:
-        What :func:`read_leases` does, of these trials, each with the ``trial_id`` of the trial, or
-        None if it does not run.
+        Rows as :func:`read_leases` returns them, and ``trial_id``: the trial's id in Optuna's
+        tables, or None if it does not run.
     """
     runs = sa.and_(
         ot.trials.c.study_id == study_row.study_id,
@@ -134,12 +165,12 @@ def lock_leases(
 def read_held(
     database: Database, study: StudyHandle, is_dead: Callable[[str], bool]
 ) -> frozenset[int]:
-    """Returns the numbers of the trials that somebody trains.
+    """Returns the numbers of the trials that some worker trains.
 
     Args:
-        database: Where the study is.
+        database: The study's database.
         study: The study.
-        is_dead: Tells of a worker's id whether its process is known to have died.
+        is_dead: Returns for a worker's id whether its process is known to have died.
     """
     with database.read() as connection:
         return find_held(connection, study.uuid, is_dead)
@@ -148,51 +179,57 @@ def read_held(
 def find_held(
     connection: sa.Connection, study_uuid: str, is_dead: Callable[[str], bool]
 ) -> frozenset[int]:
-    """Returns what :func:`read_held` does, within a transaction."""
+    """Returns the numbers of the trials that some worker trains; see :func:`read_held`."""
     rows, is_dead = read_leases(connection, study_uuid), functools.cache(is_dead)
     return frozenset(row.number for row in rows if not is_abandoned(row, is_dead))
 
 
 def count_leases(connection: sa.Connection, study_uuid: str) -> int:
-    """Returns how many trials of a study are not finished."""
+    """Returns the number of trials of a study that are not finished."""
     return connection.execute(
         sa.select(sa.func.count()).select_from(leases).where(leases.c.study_uuid == study_uuid)
     ).scalar_one()
 
 
 def count_unsaved(database: Database, study: StudyHandle) -> int:
-    """Returns how many unfinished trials have been trained and have no checkpoint.
-
-    Args:
-        database: Where the study is.
-        study: The study.
-    """
+    """Returns the number of unfinished trials that have been trained and have no checkpoint."""
     with database.read() as connection:
         rows = read_leases(connection, study.uuid)
     return sum(row.checkpoint is None and row.step > 0 for row in rows)
 
 
 def is_abandoned(row: sa.Row[Any], is_dead: Callable[[str], bool], *, expired: bool = True) -> bool:
-    """Tells whether nobody works on a trial any more: released, expired, or its worker dead."""
+    """Tells whether nobody works on a trial any more: released, expired, or its worker dead.
+
+    Args:
+        row: Its lease, as :func:`read_leases` returns it.
+        is_dead: Returns for a worker's id whether its process is known to have died.
+        expired: Whether an expired lease counts as abandoned.
+    """
     return row.worker_id is None or (expired and bool(row.expired)) or is_dead(row.worker_id)
 
 
-def bear_jump(
+def assume_alive(worker_id: str) -> bool:
+    """Returns False: no worker is known to have died, so its lease has to expire."""
+    return False
+
+
+def detect_clock_jump(
     database: Database, study: StudyHandle, rows: Sequence[sa.Row[Any]], longest_s: float
 ) -> bool:
-    """Looks whether the database's clock has been set: forward every lease expires, back none.
+    """Tells whether the database's clock has been set: forward every lease expires, back none.
 
-    Leases that count for longer than any is given for are cut.
+    Leases that would count for longer than any is given for are cut.
 
     Args:
-        database: Where the study is.
+        database: The study's database.
         study: The study.
         rows: Its leases, as :func:`read_leases` has just returned them.
-        longest_s: For how long leases are given, in seconds.
+        longest_s: The longest time that a lease is given for, in seconds.
 
     Returns:
-        Whether the clock has jumped since this process last heard of it, so that nobody has had
-        the time to renew a lease that has expired.
+        Whether the clock has jumped since this process last read it, so that nobody has had the
+        time to renew a lease that has expired.
     """
     if any(row.expires_at - row.now > longest_s + JUMP_S for row in rows):
         with database.write() as connection:
@@ -201,12 +238,12 @@ def bear_jump(
 
 
 def cut_leases(connection: sa.Connection, study_uuid: str, longest_s: float) -> None:
-    """Has leases that last too long count for as long as any is given for, from now on.
+    """Shortens leases that would count for longer than any is given for.
 
     Args:
-        connection: In a transaction that writes.
+        connection: A transaction that may write.
         study_uuid: The study.
-        longest_s: For how long leases are given, in seconds.
+        longest_s: The longest time that a lease is given for, in seconds.
     """
     until = DatabaseClock() + longest_s
     connection.execute(
@@ -214,11 +251,6 @@ def cut_leases(connection: sa.Connection, study_uuid: str, longest_s: float) -> 
         .where(leases.c.study_uuid == study_uuid, leases.c.expires_at > until)
         .values(expires_at=until)
     )
-
-
-def none_is(worker_id: str) -> bool:
-    """Knows of no worker that it has died: its lease has to expire."""
-    return False
 
 
 def find_running(

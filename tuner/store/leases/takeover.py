@@ -1,4 +1,4 @@
-"""Trials taken from who is gone: what becomes of them, and what is told of it."""
+"""The take-over of trials that nobody works on any more: given on, or ended."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tuner.store.optuna import tables as ot
 from tuner.store.tables import leases
 
 MAX_ATTEMPTS = 3
-"""How often a trial is tried without getting further before it is failed."""
+"""Attempts that a trial is given to get further, before it is failed."""
 
-_TOLD = 6
-"""How many events a failed trial's error tells."""
+_SHOWN_EVENTS = 6
+"""Events that the error of a failed trial shows, the last ones."""
 
 _IF_HUNG = (
     "If they hung in a long evaluation: call run.alive() there now and then, or raise "
@@ -30,79 +30,80 @@ _IF_HUNG = (
 )
 
 
-class Fate(StrEnum):
-    """What becomes of a trial that is taken from who held it."""
+class TakeOverResult(StrEnum):
+    """The result of taking a trial over."""
 
     TAKEN = "taken"
     """It can be worked on."""
 
     FAILED = "failed"
-    """It had been tried too often."""
+    """It had been tried too often, and was failed."""
 
     STOPPED = "stopped"
-    """The study was stopped, so it ends with what it has."""
+    """The study was stopped, so it was ended with its last evaluation."""
 
     OVER = "over"
-    """It is not running: it ended otherwise, or is not there any more."""
+    """It had ended already, or been deleted; its lease was deleted."""
 
 
 @dataclass(frozen=True)
-class Seized:
-    """A trial taken from who held it.
+class TakeOver:
+    """A trial taken from its former holder.
 
     Attributes:
-        row: Its lease as it was.
-        lease: Its lease by now, gone again unless it is taken.
-        fate: What became of it.
+        row: Its lease before.
+        lease: Its lease now; only counts if the result is TAKEN.
+        result: Whether it can be worked on, else how it was ended.
     """
 
     row: sa.Row[Any]
     lease: Lease
-    fate: Fate
+    result: TakeOverResult
 
 
-def seize(
+def take_over(
     connection: sa.Connection,
     study_row: StudyRow,
     rows: Sequence[sa.Row[Any]],
     *,
     worker_id: str | None = None,
     lease_s: float = 0.0,
-) -> list[Seized]:
-    """Takes trials from whoever held them, in a few statements however many they are.
+) -> list[TakeOver]:
+    """Takes trials from their holders, in a few statements for any number of them.
 
-    Where its holder was another worker, that costs a trial an attempt. One that cannot be worked
-    on any more is ended instead: one that has been tried too often, and any in a study that was
-    stopped. Of one that is over already the lease goes.
+    A trial that another worker held is charged an attempt. A trial that cannot be worked on any
+    more is ended instead: one that has been tried too often, and any in a study that was stopped.
+    The lease of a trial that is over is deleted.
 
     Args:
-        connection: In a transaction that has locked the study.
+        connection: A transaction that has locked the study.
         study_row: The study.
-        rows: The leases as :func:`tuner.store.leases.rows.lock_leases` returns them.
-        worker_id: Who takes them, None to give them back for anyone.
-        lease_s: How long the leases count, in seconds.
+        rows: The leases, as :func:`tuner.store.leases.rows.lock_leases` returns them.
+        worker_id: The worker that takes them, None to leave them for any worker.
+        lease_s: Seconds that the new leases count.
 
     Returns:
-        What became of each.
+        The result for each row, in their order.
     """
-    seized = []
+    takeovers = []
     for row in rows:
         attempt = row.attempts + (row.worker_id not in (None, worker_id))
         lease = Lease(row.number, new_token(), attempt, row.checkpoint, row.step)
-        seized.append(Seized(row, lease, _judge(study_row, row, attempt)))
-    taken = [each.lease for each in seized if each.fate is Fate.TAKEN]
+        takeovers.append(TakeOver(row, lease, _judge(study_row, row, attempt)))
+    taken = [each.lease for each in takeovers if each.result is TakeOverResult.TAKEN]
     _hand_over(connection, study_row.uuid, taken, worker_id, lease_s)
-    _end(connection, study_row.uuid, [each for each in seized if each.fate is not Fate.TAKEN])
-    return seized
+    ended = [each for each in takeovers if each.result is not TakeOverResult.TAKEN]
+    _end(connection, study_row.uuid, ended)
+    return takeovers
 
 
 def record_taking(
-    connection: sa.Connection, study_uuid: str, taken: Sequence[Seized], worker_id: str
+    connection: sa.Connection, study_uuid: str, taken: Sequence[TakeOver], worker_id: str
 ) -> None:
-    """Records who takes trials from another worker, or is the first to train them.
+    """Records, as events, that a worker took trials from another or is the first to train them.
 
-    Of one that was given back, what it goes on from is told once that is known: see
-    :meth:`~tuner.store.leases.ledger.GroupLedger.tell_many`.
+    For a trial that was released, the worker records later where it goes on from, once it knows:
+    see :meth:`tuner.store.leases.ledger.Ledger.tell`.
     """
     happened = []
     for each in taken:
@@ -116,12 +117,12 @@ def record_taking(
     events.record_all(connection, study_uuid, happened, worker_id=worker_id)
 
 
-def _judge(study_row: StudyRow, row: sa.Row[Any], attempt: int) -> Fate:
+def _judge(study_row: StudyRow, row: sa.Row[Any], attempt: int) -> TakeOverResult:
     if row.trial_id is None:
-        return Fate.OVER
+        return TakeOverResult.OVER
     if study_row.state is StudyState.STOPPED:
-        return Fate.STOPPED
-    return Fate.FAILED if attempt > MAX_ATTEMPTS else Fate.TAKEN
+        return TakeOverResult.STOPPED
+    return TakeOverResult.FAILED if attempt > MAX_ATTEMPTS else TakeOverResult.TAKEN
 
 
 def _hand_over(
@@ -154,14 +155,14 @@ def _hand_over(
     )
 
 
-def _end(connection: sa.Connection, study_uuid: str, ended: Sequence[Seized]) -> None:
-    """Ends trials that nobody holds, those that are not failed with their last evaluation."""
+def _end(connection: sa.Connection, study_uuid: str, ended: Sequence[TakeOver]) -> None:
+    """Ends trials, a stopped one with its last evaluation, and deletes their leases."""
     if not ended:
         return
-    stopped = [each.row for each in ended if each.fate is Fate.STOPPED]
-    failed = [each.row for each in ended if each.fate is Fate.FAILED]
+    stopped = [each.row for each in ended if each.result is TakeOverResult.STOPPED]
+    failed = [each.row for each in ended if each.result is TakeOverResult.FAILED]
     values = ot.read_last_reports(connection, [row.trial_id for row in stopped])
-    errors = _tell_attempts(connection, study_uuid, failed)
+    errors = _describe_attempts(connection, study_uuid, failed)
     attributes = [
         *((row.trial_id, "stopped_by", "stop") for row in stopped),
         *((row.trial_id, "error", errors[row.number]) for row in failed),
@@ -190,19 +191,19 @@ def _end(connection: sa.Connection, study_uuid: str, ended: Sequence[Seized]) ->
     events.record_all(connection, study_uuid, happened)
 
 
-def _tell_attempts(
+def _describe_attempts(
     connection: sa.Connection, study_uuid: str, failed: Sequence[sa.Row[Any]]
 ) -> dict[int, str]:
-    """Returns what is told of trials that were tried too often, by number."""
+    """Returns the errors of trials that were tried too often, by number."""
     if not failed:
         return {}
-    told: dict[int | None, list[events.Event]] = defaultdict(list)
+    histories: dict[int | None, list[events.Event]] = defaultdict(list)
     for event in events.select_events(connection, study_uuid, [row.number for row in failed]):
-        told[event.number].append(event)
+        histories[event.number].append(event)
     errors = {}
     for row in failed:
         first = f"{row.attempts} workers died or hung on it; none got past step {row.step}."
-        history = (f"  {event}" for event in told[row.number][-_TOLD:])
+        history = (f"  {event}" for event in histories[row.number][-_SHOWN_EVENTS:])
         lines = [f"WorkerDied: {first}", *history, _IF_HUNG]
         errors[row.number] = "\n".join(lines)
     return errors

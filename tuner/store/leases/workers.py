@@ -1,9 +1,12 @@
-"""Who works on a study, and for how long: one row a process that ever did."""
+"""The workers of a study: one row for each process that ever worked on it."""
 
 from __future__ import annotations
 
+import functools
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,11 +15,24 @@ from tuner.domain.states import StudyState, WorkerState
 from tuner.errors import StorageError
 from tuner.store.connection.database import Database
 from tuner.store.identity import StudyHandle, look_up
-from tuner.store.leases.machine import this_machine
-from tuner.store.leases.rows import none_is
+from tuner.store.leases.heartbeat import Alive, touch
+from tuner.store.leases.rows import assume_alive
 from tuner.store.tables import DatabaseClock, events, leases, workers
 
-_LONGEST_S = 1e10
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@functools.cache
+def this_machine() -> str:
+    """Returns an identifier of this machine that stays the same while it is on.
+
+    It is the boot id of the kernel where there is one, which containers share with their host, else
+    the host's name.
+    """
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip() or platform.node()
+    except OSError:
+        return platform.node()
 
 
 @dataclass(frozen=True)
@@ -24,13 +40,13 @@ class WorkerIdentity:
     """A worker as the database knows it.
 
     Attributes:
-        worker_id: Unique for all time.
-        host: Its machine's name.
-        pid: Its process.
-        device: Where it trains.
-        version: Its tuner's version.
-        machine: Its machine, as :func:`tuner.store.leases.machine.this_machine` tells it.
-        software: The versions of what it computes with, such as "Python 3.12.1, torch 2.13.0".
+        worker_id: 32 hexadecimal digits that no other worker ever has.
+        host: The name of its machine.
+        pid: The id of its process.
+        device: The device it trains on.
+        version: The version of its tuner.
+        machine: The machine, as :func:`this_machine` identifies it.
+        software: The versions it computes with, such as "Python 3.12.1, torch 2.13.0".
     """
 
     worker_id: str
@@ -43,37 +59,23 @@ class WorkerIdentity:
 
 
 @dataclass(frozen=True)
-class Alive:
-    """A worker that lives at this moment.
-
-    Attributes:
-        worker_id: The worker.
-        age_s: Seconds for which it has lived, by a clock that only grows: clocks that tell the
-            time of day are set, and go on while a machine sleeps.
-    """
-
-    worker_id: str
-    age_s: float
-
-
-@dataclass(frozen=True)
 class WorkerRow:
     """A process that works on a study, or did.
 
     Attributes:
         id: Its worker id.
-        host: Its machine's name.
-        pid: Its process.
-        device: Where it trains.
-        version: Its tuner's version.
-        software: The versions of what it computes with.
-        started_at: When it started, seconds since 1970 by the database's clock.
-        last_seen: When it last wrote, by the same clock.
-        seen_ago_s: Seconds since then.
+        host: The name of its machine.
+        pid: The id of its process.
+        device: The device it trains on.
+        version: The version of its tuner.
+        software: The versions it computes with.
+        started_at: Its start, in seconds since 1970 by the database's clock.
+        last_seen: Its last heartbeat, by the same clock.
+        seen_ago_s: Seconds since then, at least 0.
         leaving: Whether it was asked to end.
-        left: Whether it said that it ends.
-        trials: The trials it holds, by number.
-        state: What it is at.
+        left: Whether it recorded its own end.
+        trials: The numbers of the trials it holds, ascending.
+        state: Whether it works, waits, was asked to end, is silent or has left.
     """
 
     id: str
@@ -92,14 +94,14 @@ class WorkerRow:
 
 
 def read_workers(
-    database: Database, study: StudyHandle, is_dead: Callable[[str], bool] = none_is
+    database: Database, study: StudyHandle, is_dead: Callable[[str], bool] = assume_alive
 ) -> list[WorkerRow]:
     """Returns every process that ever worked on a study, in the order they came.
 
     Args:
-        database: Where the study is.
+        database: The study's database.
         study: The study.
-        is_dead: Tells of a worker's id whether its process is known to have died. A worker that
+        is_dead: Returns for a worker's id whether its process is known to have died. A worker that
             was not seen for as long as its leases last, ``stall_s``, is silent even so.
 
     Raises:
@@ -148,46 +150,6 @@ def read_workers(
     ]
 
 
-def _larger(one: Any, other: Any) -> sa.ColumnElement[float]:
-    return sa.case((one > other, one), else_=other)
-
-
-def _study_clock() -> sa.ColumnElement[float]:
-    """Returns for how long a worker's study has been worked on, now that the worker is alive.
-
-    That is as long as when the worker was last seen and since then, or as long as when anyone was
-    last seen and since then: for that the database's clock is asked, and believed as far as the
-    worker has lived. So whatever that clock does, it adds no more than a worker has lived, and
-    takes nothing.
-    """
-    last = workers.alias()
-    lived_s = _larger(_AGE_S - workers.c.worked_s, 0.0)
-    since_s = _larger(DatabaseClock() - last.c.last_seen, 0.0)
-    by_all = (
-        sa.select(last.c.study_s + sa.case((since_s < lived_s, since_s), else_=lived_s))
-        .where(last.c.study_uuid == workers.c.study_uuid)
-        .order_by(last.c.study_s.desc(), last.c.last_seen.desc())
-        .limit(1)
-        .correlate(workers)
-        .scalar_subquery()
-    )
-    return _larger(workers.c.study_s + lived_s, by_all)
-
-
-_AGE_S = sa.bindparam("age_s", type_=sa.Float(53))
-_STUDY_S = _study_clock()
-_SEEN = (
-    sa.update(workers)
-    .where(workers.c.worker_id == sa.bindparam("alive_id"))
-    .values(
-        last_seen=DatabaseClock(),
-        worked_s=_larger(_AGE_S, workers.c.worked_s),
-        study_s=_STUDY_S,
-    )
-    .returning(workers.c.last_seen)
-)
-
-
 def _state_of(row: sa.Row[Any], *, silent: bool, paused: bool, holds: bool) -> WorkerState:
     if row.left:
         return WorkerState.LEFT
@@ -210,14 +172,14 @@ def enter(
     """Enters a worker, unless it is there already; the study must be locked.
 
     Args:
-        connection: In a transaction.
+        connection: A transaction that may write.
         study_uuid: The study.
         worker: The worker.
         age_s: Seconds since the worker's process started.
-        derive: Gives the worker's seed from its ordinal, the number of workers before it.
+        derive: Returns the worker's seed for its ordinal, the number of workers before it.
 
     Returns:
-        The seed.
+        The worker's seed; of one that is there already, the seed it has.
     """
     known = connection.execute(
         sa.select(workers.c.seed).where(workers.c.worker_id == worker.worker_id)
@@ -248,17 +210,6 @@ def enter(
     return seed
 
 
-def touch(connection: sa.Connection, alive: Alive) -> float | None:
-    """Says that a worker is alive.
-
-    Returns:
-        Seconds since 1970 by the database's clock, None of a worker that has not entered.
-    """
-    seen = connection.execute(_SEEN, {"alive_id": alive.worker_id, _AGE_S.key: alive.age_s})
-    now_s: float | None = seen.scalar_one_or_none()
-    return now_s
-
-
 def refuse_second_machine(
     connection: sa.Connection, worker: WorkerIdentity, within_s: float
 ) -> None:
@@ -268,9 +219,9 @@ def refuse_second_machine(
     overwrite each other. A machine of the same name is this one before it was started anew.
 
     Args:
-        connection: In a transaction.
-        worker: Who is about to work.
-        within_s: Seconds for which a worker seen counts as working.
+        connection: An open transaction.
+        worker: The worker that is about to start.
+        within_s: Seconds for which a worker that was seen counts as working.
 
     Raises:
         StorageError: If a worker of another machine was seen, with the remedy.
@@ -293,35 +244,3 @@ def refuse_second_machine(
             "(--storage postgresql+psycopg://user:password@host/database); if no worker is left "
             f"there, wait {within_s:.0f} s."
         )
-
-
-def elapsed_s(
-    connection: sa.Connection, study_uuid: str, alive: Alive | None = None
-) -> tuple[float, float]:
-    """Returns how long a study has been worked on.
-
-    Args:
-        connection: Where to ask.
-        study_uuid: The study.
-        alive: A worker that lives at this moment.
-
-    Returns:
-        Seconds during which at least one worker lived, and the seconds of all workers added up.
-    """
-    of_study = workers.c.study_uuid == study_uuid
-    wall_s, worker_s = connection.execute(
-        sa.select(
-            sa.func.coalesce(sa.func.max(workers.c.study_s), 0.0),
-            sa.func.coalesce(sa.func.sum(workers.c.worked_s), 0.0),
-        ).where(
-            # What is none is greater than any, or less.
-            of_study,
-            workers.c.study_s.between(0.0, _LONGEST_S),
-            workers.c.worked_s.between(0.0, _LONGEST_S),
-        )
-    ).one()
-    if alive is not None:
-        now = sa.select(_STUDY_S).where(workers.c.worker_id == sa.bindparam("alive_id"))
-        values = {"alive_id": alive.worker_id, _AGE_S.key: alive.age_s}
-        wall_s = max(wall_s, connection.execute(now, values).scalar_one_or_none() or 0.0)
-    return float(wall_s), float(worker_s)
