@@ -34,6 +34,6 @@ def study_folder(url: str, study: StudyHandle) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Deletes a study's files; a link in its place is left alone, and what links in it lead to."""
+    """Deletes a study's folder, unless it is a link; links in it are deleted, not their targets."""
     if not folder.is_symlink():
         shutil.rmtree(folder, ignore_errors=True)

@@ -30,7 +30,7 @@ class Interruption:
 
     Attributes:
         requested: Whether to stop.
-        requested_by: What asked first, such as "Ctrl-C"; empty if it has no name.
+        requested_by: The first to ask, such as "Ctrl-C"; empty if it has no name.
         requested_at: Since when, by the monotonic clock; None while it is not.
         insisted: Whether that was asked for again, a moment later.
     """
@@ -49,7 +49,7 @@ class Interruption:
         """Asks for a stop.
 
         Args:
-            by: What asks, for a person to read.
+            by: The name of the one who asks, for a person to read.
         """
         now = time.monotonic()
         if self.requested_at is None:

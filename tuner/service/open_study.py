@@ -1,4 +1,4 @@
-"""Creates a study, or opens the one of that name if only the budget differs."""
+"""The opening of a study: it is created, or found by its name if only the budget differs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Opened:
         study: The study.
         created: Whether it is new.
         changed: Budgets that have changed, by key.
-        kept: Budgets that stay above what the study file says, by key: that of the study, and the
+        kept: Budgets that stay above those of the study file, by key: that of the study, and the
             file's.
     """
 
@@ -57,12 +57,12 @@ def open_study(database: Database, spec: StudySpec, settings: Collection[str] = 
     only raises it, since the file may be older than the study's budget.
 
     Args:
-        database: Where it is kept.
+        database: The database that keeps it.
         spec: The study file with the settings applied, not resolved.
         settings: The keys that were set beside the file, such as ``budget.trials``.
 
     Returns:
-        The study.
+        The study, and the changes of its budget.
 
     Raises:
         SpecError: If a study of this name differs in anything but its budget.

@@ -22,13 +22,13 @@ from tuner.store import Database, StudyHandle
 from tuner.store.origin import is_still_there, read_origin
 
 MARK = "database"
-"""The file in a study's folder that says whose it is."""
+"""The file in a study's folder that names the database it belongs to."""
 
 Mark = str | None
 
 
 def claim_folder(database: Database, study: StudyHandle) -> Path:
-    """Returns the folder of a study's files, of this database alone; made where there is none.
+    """Returns the folder of a study's files, which is this database's alone; makes it if need be.
 
     Raises:
         UnavailableError: If the database is away.
@@ -61,7 +61,7 @@ def claimed_at(folder: Path) -> float | None:
 
 
 def _choose(database: Database, study: StudyHandle) -> tuple[Path, Mark]:
-    """Returns the folder to use, and what it says whose it is by now."""
+    """Returns the folder to use, and the mark of its owner by now."""
     origin = read_origin(database)
     free: tuple[Path, Mark] | None = None
     for folder in _candidates(study_folder(database.url, study)):
@@ -95,7 +95,7 @@ def _read_mark(folder: Path) -> Mark:
 
 
 def _write_mark(folder: Path, text: str, *, instead: bool) -> bool:
-    """Writes whose a folder is; False where somebody else has done so meanwhile."""
+    """Writes the mark of a folder's owner; returns False if another has done so meanwhile."""
     if not instead:
         try:
             with (folder / MARK).open("x", encoding="utf-8") as file:

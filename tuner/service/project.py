@@ -1,4 +1,4 @@
-"""Writes a project to start from: copies of the workloads and studies that come with tuner."""
+"""The project to start from: copies of the workloads and studies that come with tuner."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def write_project(folder: Path) -> list[Path]:
     """Writes a project that runs as it is.
 
     Args:
-        folder: Where to; it is made if it does not exist.
+        folder: The folder to write to; it is made if it does not exist.
 
     Returns:
         The files written, relative to the folder.
 
     Raises:
         SpecError: If one of them exists already; nothing is written then.
-        StorageError: If the folder cannot be written; what was written is removed.
+        StorageError: If the folder cannot be written; the files written are removed.
     """
     files = _template_files()
     existing = [str(name) for name in files if os.path.lexists(folder / name)]

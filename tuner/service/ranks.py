@@ -1,4 +1,4 @@
-"""Refuses to run as a rank of a distributed training (DDP, torchrun)."""
+"""The refusal to run as a rank of a distributed training (DDP, torchrun)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _SIZE = "WORLD_SIZE"
 def refuse_ranks() -> None:
     """Refuses to work as one of several ranks, by the environment, and by torch if loaded.
 
-    Each rank would be a worker of its own, with trials of its own, and whatever the ranks add up
-    would mix the gradients of different trials.
+    Each rank would be a worker of its own, with trials of its own, and sums over the ranks would
+    mix the gradients of different trials.
 
     Raises:
         SpecError: If this process is one rank of several.

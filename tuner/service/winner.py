@@ -30,7 +30,7 @@ class Winner:
         study: The study's name.
         trial: The trial's number.
         value: Its metric.
-        config: What it trained with.
+        config: The configuration it trained with.
         steps: Steps of a full trial.
         spare_vectors: Whether it spared biases and norms from weight decay.
         epoch_steps: Steps of an epoch, if its schedule changed by epoch.
@@ -133,7 +133,7 @@ class Winner:
         )
 
     def _clock(self, optimizer: torch.optim.Optimizer) -> Callable[[], int]:
-        """Returns what tells a schedule the steps of the trial, as its run did."""
+        """Returns the clock of a schedule: the steps of the trial, counted as its run did."""
         if OPTIMIZERS[self.config.optimizer].closure:
             return _count_losses(optimizer)
         counted = _count_steps(optimizer)
@@ -172,7 +172,7 @@ class Winner:
 
 
 def _count_steps(optimizer: torch.optim.Optimizer) -> Callable[[], int]:
-    """Returns what tells how often an optimizer has stepped from here on."""
+    """Returns a counter of the steps that an optimizer takes from here on."""
     taken = 0
 
     def count(*_: object) -> None:
@@ -184,7 +184,7 @@ def _count_steps(optimizer: torch.optim.Optimizer) -> Callable[[], int]:
 
 
 def _count_losses(optimizer: torch.optim.Optimizer) -> Callable[[], int]:
-    """Returns what L-BFGS's schedule follows: how often its closure was called, by its state."""
+    """Returns the clock of L-BFGS's schedule: the calls of its closure, by its state."""
     first = optimizer.param_groups[0]["params"][0]
     return lambda: int(optimizer.state[first].get("func_evals", 0))
 

@@ -1,4 +1,4 @@
-"""Checks that a workload runs: imports it, trains it for a few steps, evaluates it."""
+"""The check that a workload runs: it is imported, trained for a few steps, and evaluated."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WorkloadCheck:
 
     Attributes:
         workload: Its import string.
-        error: Why it does not run, or None.
+        error: The reason it does not run, or None.
         parameters: Trainable parameters of the model.
         train_examples: Size of the training set.
         val_examples: Size of the validation set.
@@ -50,11 +50,11 @@ class WorkloadCheck:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as plain values."""
+        """Returns the check as plain values."""
         return dataclasses.asdict(self)
 
     def cells(self) -> tuple[str, ...]:
-        """Returns it as a row of text."""
+        """Returns the check as a row of text."""
         if self.error:
             return (self.workload, "no", *("–",) * 4)
         return (
@@ -68,7 +68,7 @@ class WorkloadCheck:
 
 
 def find_workloads() -> tuple[list[str], list[WorkloadCheck]]:
-    """Looks for workloads in ``./models``: classes with all methods of one, and training loops.
+    """Finds the workloads in ``./models``: classes with all methods of one, and training loops.
 
     Returns:
         Their import strings, and a failed check for every file that cannot be imported.
@@ -101,7 +101,7 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
 
     Args:
         import_string: The workload; a training loop is run whole, for a few steps.
-        device: Where to train, as ``--device`` takes it.
+        device: The device to train on, as ``--device`` takes it.
 
     Raises:
         SpecError: If there is no such device.

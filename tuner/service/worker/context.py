@@ -1,4 +1,4 @@
-"""The context of a worker: all that it needs to start and train trials of its study."""
+"""The context of a worker: its access to the study, and the past and present of the trials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tuner.store import Lease, Ledger, RecordReader
 from tuner.store.connection.retries import Patience
 
 LOOK_S = 5.0
-"""Seconds between two looks at what the study asks of its workers, between reports."""
+"""Seconds between two looks at the signals for the worker, between reports."""
 
 LOOK_AT_REPORTS_S = 1.0
 """Seconds between two looks at reports, where the database is asked anyway."""
@@ -28,7 +28,7 @@ LOOK_AT_REPORTS_S = 1.0
 
 @dataclass
 class WorkerContext:
-    """Holds what a worker needs for every trial: ledger, past trials, proposer, signals.
+    """Holds the ledger, past trials, proposer and signals that a worker uses for every trial.
 
     Args:
         ledger: The worker's leases.
@@ -74,7 +74,7 @@ class WorkerContext:
         self.forget_requests()
 
     def forget_requests(self) -> None:
-        """Forgets what the study asked for while earlier trials trained."""
+        """Forgets the stops and pauses that the study asked for while earlier trials trained."""
         self._paused, self._looked_at = False, time.monotonic()
         self.stopped_by: str | None = None
 
@@ -124,8 +124,12 @@ class WorkerContext:
         """Starts new trials, as far as the budget has some left.
 
         Args:
-            count: How many, where they can train as one.
-            can_fuse: Tells whether a trial can. One that cannot waits, and starts alone next time.
+            count: The most trials to start, where they can train as one.
+            can_fuse: Tells whether a trial can train with others. One that cannot waits, and
+                starts alone next time.
+
+        Returns:
+            Their leases; none if the budget is used up or nothing is left to try.
         """
         try:
             proposals = self._propose(count, can_fuse)
@@ -146,9 +150,9 @@ class WorkerContext:
         return [self._apart.pop()]
 
     def _end(self, error: ExhaustedError) -> list[Lease]:
-        """Ends the study if nothing is left to try; what others train may yet leave something.
+        """Ends the study if nothing is left to try; trials in training may yet leave something.
 
-        It leaves something if its loop asks for hyperparameters of its own.
+        One leaves something if its loop asks for hyperparameters of its own.
         """
         self.proposer.history.add(self.reader.look_again())
         if self.ledger.is_alone():

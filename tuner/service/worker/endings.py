@@ -27,19 +27,19 @@ _LONGEST_REASON = 500
 
 
 def ending_attributes(
-    outcome: TrialResult, metrics: Mapping[str, float], stopped_by: str | None
+    result: TrialResult, metrics: Mapping[str, float], stopped_by: str | None
 ) -> dict[str, Any]:
     """Returns the attributes to store of an ending.
 
     Args:
-        outcome: The ending.
+        result: The result of the trial.
         metrics: The metrics measured last.
-        stopped_by: What has ended the study, or None.
+        stopped_by: ``stop`` or ``wall_time`` if that has ended the study, or None.
     """
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     attributes: dict[str, Any] = {"metrics": finite}
-    if outcome.diverged_step is not None:
-        attributes["diverged_step"] = outcome.diverged_step
+    if result.diverged_step is not None:
+        attributes["diverged_step"] = result.diverged_step
     if stopped_by is not None:
         attributes["stopped_by"] = stopped_by
     return attributes
@@ -67,7 +67,7 @@ def explain_restart(error: BaseException) -> str:
     """Returns in one line why a trial starts over.
 
     Args:
-        error: What is wrong with its checkpoint, or what going on from it has raised.
+        error: The fault of its checkpoint, or the error raised when it went on from there.
     """
     if isinstance(error, StorageError | StaleCheckpointError):
         reason = hide_known_secrets(str(error))
@@ -77,11 +77,11 @@ def explain_restart(error: BaseException) -> str:
 
 
 def tell_ending(
-    number: int, outcome: TrialResult, metric: str, value: float | None, stopped_by: str | None
+    number: int, result: TrialResult, metric: str, value: float | None, stopped_by: str | None
 ) -> str:
     """Returns an ending as a line for the log."""
     shown = f"{metric} {value:.6g}" if value is not None else "no evaluation"
-    ending = f"stopped by {stopped_by}" if stopped_by else outcome.ending
+    ending = f"stopped by {stopped_by}" if stopped_by else result.ending
     return f"Trial {number} {ending}: {shown}"
 
 

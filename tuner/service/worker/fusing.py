@@ -1,4 +1,4 @@
-"""How a worker trains its trials: one at a time, or many as one."""
+"""The choice of a worker between training one trial at a time and many as one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Fusing:
     Args:
         spec: The study, resolved.
         train: Its training loop; only that of a workload class can be fused.
-        asked: ``auto``, ``off``, or how many trials are to train as one.
+        asked: ``auto``, ``off``, or the number of trials to train as one.
         log: Takes a line of text.
     """
 
@@ -56,7 +56,7 @@ class Fusing:
 
     @property
     def lanes(self) -> int:
-        """How many trials train as one, at most."""
+        """The most trials that train as one."""
         return self._plan.lanes
 
     def plan(self, database: Database, study: StudyHandle, trials: int, left: int) -> None:

@@ -27,8 +27,8 @@ class Task:
 
     While the database is away reports are kept, with each checkpoint too, nobody is judged, and
     training goes on. A trial that turns out to be another worker's is left to it; the others go
-    on. Once all of a group are another's, :class:`~tuner.errors.LeaseLostError` is raised from
-    whatever has found that out.
+    on. Once all of a group are others', the call that finds this out raises
+    :class:`~tuner.errors.LeaseLostError`.
 
     Args:
         spec: The study, resolved.
@@ -109,7 +109,7 @@ class Task:
         return lanes.train()
 
     def _tell_continued(self) -> None:
-        """Says, once they have trained from their checkpoints, that they go on from them."""
+        """Says once that the trials go on from their checkpoints, when they have trained again."""
         step, self._continued_at = self._continued_at, 0
         if step:
             self._log(f"{_name(self._trials, 'continues', 'continue as one')} at step {step}")
@@ -122,7 +122,7 @@ class Task:
 
         self._outbox.put(deliver)
 
-    # What the trials report.
+    # As the reporter of the trials.
 
     def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
         """Records an evaluation of every trial; returns which of the trials go on."""
@@ -242,7 +242,7 @@ class Task:
             trial.announced = True
         self._outbox.put(deliver)
 
-    # What is told of them.
+    # Writing about the trials.
 
     @property
     def _begun(self) -> Lanes:
@@ -252,16 +252,13 @@ class Task:
 
     @property
     def _held(self) -> list[int]:
-        """The lanes of trials that are this worker's, and whose ends have not been told."""
-        return [
-            lane
-            for lane, trial in enumerate(self._trials)
-            if lane not in self._ended and not trial.lost
-        ]
+        """The lanes of this worker's trials whose ends have not been told."""
+        lanes = enumerate(self._trials)
+        return [lane for lane, trial in lanes if lane not in self._ended and not trial.lost]
 
     @property
     def _training(self) -> list[int]:
-        """The lanes of trials that are this worker's, and have come to no end."""
+        """The lanes of this worker's trials that have come to no end."""
         return [lane for lane in self._held if lane not in self._results]
 
     @property
@@ -285,7 +282,7 @@ class Task:
         return self._outbox.put(deliver)
 
     def _send_logged(self, lanes: Lanes, those: Iterable[int]) -> None:
-        """Puts on its way what was logged since the last evaluation."""
+        """Puts the numbers on their way that lanes have logged since their last evaluation."""
         logged = {lane: lanes.take_logged(lane) for lane in those}
         reports = {
             lane: Report(lanes.taken, None, None, points)
@@ -331,7 +328,7 @@ class Task:
         if lost and all(trial.lost for trial in self._trials):
             raise next(iter(lost.values()))
 
-    # How they are given up.
+    # Giving the trials up.
 
     def fail(self, error: BaseException) -> None:
         """Records an error of the workload as the end of a trial that trains alone."""
@@ -348,8 +345,8 @@ class Task:
     def give_back(self, error: BaseException) -> None:
         """Releases the trial as it was last saved, although its loop has raised.
 
-        For errors of a loop whose worker has been asked to stop: whoever asked has often asked
-        every process, those that load its batches too.
+        It is for errors of a loop whose worker has been asked to stop: the processes that load
+        the loop's batches have often been asked too, and raise.
         """
         what = error_attributes(error)["error"].splitlines()[0]
         who = _count(self._trials)
@@ -364,7 +361,7 @@ class Task:
         self._context.patience.run(lambda: self._context.ledger.release(leases))
 
     def _give_back(self, *, saved: bool) -> None:
-        """Releases the trials for whoever asks next."""
+        """Releases the trials for the next worker that asks."""
         self._context.watchdog.rest()
         patience, ledger = self._context.patience, self._context.ledger
         step = 0 if self._lanes is None else self._lanes.taken
@@ -377,13 +374,13 @@ class Task:
             how = "saved" if saved else "left"
             self._log(f"{self._count_held()} {how}, to be taken over later: {error}")
         else:
-            how = "saved and released" if saved else self._tell_unsaved()
+            how = "saved and released" if saved else self._explain_unsaved()
             self._log(f"{self._count_held()} {how}")
 
     def _count_held(self) -> str:
         return _count([self._trials[lane] for lane in self._held])
 
-    def _tell_unsaved(self) -> str:
+    def _explain_unsaved(self) -> str:
         trials = [self._trials[lane] for lane in self._held]
         if all(trial.announced or trial.lease.checkpoint is not None for trial in trials):
             return "released, to go on from its last checkpoint"

@@ -57,13 +57,13 @@ class Worker:
     """Works on a study until its budget is used up and nothing is left running.
 
     Args:
-        database: Where the study is.
+        database: The database that holds the study.
         study: The study.
-        device: Where to train.
+        device: The device to train on.
         interruption: Tells when to stop early.
         started_at: When this process started, by ``time.monotonic``.
-        log: Takes one line a trial. Where it cannot, for want of room or of a reader, work goes on.
-        fuse: How many trials train as one: ``auto``, ``off``, or how many.
+        log: Takes one line a trial. If it cannot, for want of room or of a reader, work goes on.
+        fuse: ``auto``, ``off``, or the number of trials that train as one.
     """
 
     database: Database
@@ -171,7 +171,7 @@ class Worker:
         return "asked to leave" if context.leaving else "interrupted"
 
     def _plan_fusing(self, train: TrainingLoop, context: WorkerContext) -> Fusing:
-        """Finds out how many trials train as one here."""
+        """Decides how many trials train as one here."""
         fusing = Fusing(self.study.spec, train, self.fuse, self._say)
         trials = self.study.spec.budget.trials
         workers = context.patience.run(lambda: read_workers(self.database, self.study, is_dead))
@@ -198,7 +198,7 @@ class Worker:
         fusing: Fusing,
         leases: Sequence[Lease],
     ) -> None:
-        """Trains of some trials those that can train together, and gives back the others."""
+        """Trains the largest group of trials that can train together, and gives back the others."""
         trials = [held for lease in leases if (held := self._hold(context, lease)) is not None]
         if not trials:
             return
@@ -292,6 +292,6 @@ def _stop_if_all_fail(context: WorkerContext, failures_before: int) -> None:
 
 
 def _failure_of(record: TrialRecord) -> str:
-    """Returns what a failed trial has in common with one that failed alike."""
+    """Returns the kind and place of a failed trial's error, which those that fail alike share."""
     kind = str(record.attributes.get("error", "")).partition(":")[0]
     return f"{kind} at {record.attributes.get('error_at')}"
