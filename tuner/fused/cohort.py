@@ -41,7 +41,7 @@ class Cohort:
         model: The study's model, fused.
         starts: The trials, all with the same batch size and parameter groups, and all new or all
             from the same step.
-        reporter: Whom to report to.
+        reporter: The reporter that hears from the lanes as they train.
         at_most: Steps to cut a full trial to, for a rehearsal.
         twin: Compares a lane with its trial alone, where the cohort comes to its step.
 
