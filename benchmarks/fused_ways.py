@@ -33,7 +33,7 @@ from tuner.optim import build_optimizer
 from tuner.training.device import resolve_device, wait_for
 from tuner.training.loop import Ending, run_trial, train_workload
 from tuner.training.prepared_workload import PreparedWorkload
-from tuner.training.rehearsal import CohortRehearsal, Rehearsal
+from tuner.training.rehearsal import Rehearsal
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
 
@@ -184,7 +184,7 @@ class Single(Plain):
         outcome = run_trial(lambda run: train_workload(run, self.prepared), run)
         if outcome.ending is not Ending.COMPLETE:
             return math.nan
-        return reporter.evaluations[-1].metrics["val_loss"]
+        return reporter.metrics["val_loss"]
 
     def _optimizer(self, config: TrialConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
         return build_optimizer(config.optimizer, config.optimizer_values, model)
@@ -196,12 +196,12 @@ class Fused(Way):
     def prepare(self) -> bool:
         """Compiles, by a cohort of a few steps."""
         self._model = FusedModel(self.prepared, self.spec, compiled=self.compiled)
-        Cohort(self._model, self._starts(), CohortRehearsal(), at_most=_REHEARSAL).train()
+        Cohort(self._model, self._starts(), Rehearsal(), at_most=_REHEARSAL).train()
         return self._model.compiler.enabled
 
     def train(self) -> list[float]:
         """Trains all trials."""
-        reporter = CohortRehearsal()
+        reporter = Rehearsal()
         Cohort(self._model, self._starts(), reporter).train()
         lasts = (reporter.last.get(lane) for lane in range(len(self.configs)))
         return [math.nan if last is None else last.metrics["val_loss"] for last in lasts]

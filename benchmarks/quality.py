@@ -33,6 +33,7 @@ from tuner.fused.model import FusedModel
 from tuner.search import Proposer, Pruner
 from tuner.search.history import SAMPLER_STATE
 from tuner.training.prepared_workload import PreparedWorkload
+from tuner.training.rehearsal import Rehearsal
 from tuner.training.reporting import Evaluation
 from tuner.training.workload import Workload, load_workload
 
@@ -74,10 +75,11 @@ class Search:
         return min((value for spent, value in self.ends if spent <= steps), default=math.inf)
 
 
-class Lanes:
+class Lanes(Rehearsal):
     """A cohort's reporter: judges its lanes and keeps what became of them."""
 
     def __init__(self, spec: StudySpec, pruner: Pruner, records: list[TrialRecord]) -> None:
+        super().__init__()
         self._spec, self._pruner = spec, pruner
         self.records = records
         self.taken = [0] * len(records)
@@ -110,9 +112,6 @@ class Lanes:
         """Goes on."""
         self.step = step
         return True
-
-    def save(self) -> None:
-        """Is never called."""
 
     def _change(self, lane: int, **changes: Any) -> None:
         self.records[lane] = dataclasses.replace(self.records[lane], **changes)

@@ -122,7 +122,7 @@ def test_copy_goes_on_from_the_checkpoints_of_the_original_and_leaves_them_there
     assert state is not None
     assert state["step"] == 7
     checkpoints.save(state)
-    checkpoints.settle()
+    checkpoints.drop_former()
     checkpoints.clear()
     again = Checkpoints(claim_folder(database, study), study.uuid, lease).load()
     assert again is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -118,9 +118,11 @@ class Recorder:
     suggested: dict[str, Dimension] = field(default_factory=dict)
     run: Run | None = None
 
-    def report(self, evaluation: Evaluation) -> bool:
+    def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
+        [evaluation] = evaluations
+        assert evaluation is not None
         self.evaluations.append(evaluation)
-        return evaluation.step != self.prune_at
+        return [evaluation.step != self.prune_at]
 
     def advance(self, step: int) -> bool:
         self.steps.append(step)

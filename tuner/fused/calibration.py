@@ -21,7 +21,7 @@ from tuner.fused.model import FusedModel
 from tuner.training.device import autocast, free_bytes, is_out_of_memory
 from tuner.training.loop import WorkloadLoop, run_trial
 from tuner.training.prepared_workload import PreparedWorkload
-from tuner.training.rehearsal import CohortRehearsal, Rehearsal, default_configs
+from tuner.training.rehearsal import Rehearsal, default_configs
 from tuner.training.run import Run
 from tuner.training.seeds import undisturbed
 from tuner.training.timing import Timing
@@ -232,7 +232,7 @@ class _Calibration:
 
     def _time_single(self, config: TrialConfig) -> float:
         """Returns the seconds of a step of one trial."""
-        watch = _TrialStopwatch()
+        watch = _Stopwatch()
         run = Run(self._spec, config, device=self._prepared.device, reporter=watch)
         watch.timing = run.timing
         run_trial(WorkloadLoop(self._prepared), run)
@@ -277,15 +277,15 @@ def _spans(count: int, present: int) -> list[tuple[int, int]]:
 
 def _time_cohort(model: FusedModel, configs: Sequence[TrialConfig]) -> float:
     """Returns the seconds of a cohort's step."""
-    watch = _CohortStopwatch()
+    watch = _Stopwatch()
     cohort = Cohort(model, [LaneStart(config) for config in configs], watch)
     watch.timing = cohort.timing
     cohort.train()
     return watch.step_s
 
 
-class _Stopwatch:
-    """Lets something train for a moment, and times its steps.
+class _Stopwatch(Rehearsal):
+    """Lets a run or a cohort train for a moment, and times its steps.
 
     Attributes:
         timing: The seconds that it has trained.
@@ -321,14 +321,6 @@ class _Stopwatch:
         """Returns the seconds of training, those included that a device has yet to spend."""
         self.timing.wait()
         return self.timing.train_s
-
-
-class _TrialStopwatch(_Stopwatch, Rehearsal):
-    """Times a trial."""
-
-
-class _CohortStopwatch(_Stopwatch, CohortRehearsal):
-    """Times a cohort."""
 
 
 def _lane_bytes(prepared: PreparedWorkload, spec: StudySpec) -> float:

@@ -15,10 +15,11 @@ from tuner.fused.lane import Lane, LaneStart, check_together
 from tuner.fused.model import FusedModel
 from tuner.fused.twin import Twin
 from tuner.optim.groups import check_groups
+from tuner.training.attributes import training_attributes
 from tuner.training.checkpoint_state import fitting
 from tuner.training.evaluations import PLACES
 from tuner.training.loop import Ending, TrialResult
-from tuner.training.reporting import CohortReporter, Evaluation, StaleCheckpointError
+from tuner.training.reporting import Evaluation, Reporter, StaleCheckpointError
 from tuner.training.seeds import (
     BatchOrder,
     derive_seed,
@@ -40,7 +41,7 @@ class Cohort:
         model: The study's model, fused.
         starts: The trials, all with the same batch size and parameter groups, and all new or all
             from the same step.
-        reporter: Receives progress and evaluations.
+        reporter: The reporter that hears from the lanes as they train.
         at_most: Steps to cut a full trial to, for a rehearsal.
         twin: Compares a lane with its trial alone, at a step of the twin's choice.
 
@@ -59,7 +60,7 @@ class Cohort:
         self,
         model: FusedModel,
         starts: Sequence[LaneStart],
-        reporter: CohortReporter,
+        reporter: Reporter,
         *,
         at_most: int | None = None,
         twin: Twin | None = None,
@@ -89,6 +90,8 @@ class Cohort:
         self._table = torch.empty(0)
         saved = [starts[lane].state for lane in self._rows]
         self._restore([state for state in saved if state is not None])
+        # What has been charged to lanes already: see _charge().
+        self._charged = self._spent()
 
     # State, for workers.
 
@@ -108,20 +111,6 @@ class Cohort:
         return self._evaluated
 
     @property
-    def size(self) -> int:
-        """The number of lanes that began."""
-        return len(self._lanes)
-
-    @property
-    def epoch_steps(self) -> int | None:
-        """Steps of an epoch."""
-        return self._steps.epoch_steps
-
-    def describe_groups(self, lane: int) -> list[dict[str, Any]]:
-        """Returns the effective settings of a lane's parameter groups."""
-        return self._model.describe_groups(self._lanes[lane].config)
-
-    @property
     def alive(self) -> list[int]:
         """The lanes that are not over."""
         return [index for index, lane in enumerate(self._lanes) if lane.outcome is None]
@@ -131,12 +120,25 @@ class Cohort:
         logged, self._lanes[lane].logged = self._lanes[lane].logged, []
         return logged
 
-    def average_line(self, lane: int) -> list[tuple[float, float]]:
-        """Returns the metric from a lane's last weights (0) to their average (1), by place.
+    def describe(self, lane: int) -> dict[str, Any]:
+        """Returns the attributes to store of how a lane trained: its steps and costs, by name.
 
-        There is one once all have ended, of a lane that is complete and averages its weights.
+        ``lanes`` is how many trials began as one; the costs are those of :attr:`Lane.costs`. Of a
+        lane that is complete and averages its weights, the metric on the line to their average is
+        among them once all lanes have ended.
         """
-        return self._lanes[lane].average_line
+        own = self._lanes[lane]
+        attributes = training_attributes(
+            self._model.spec,
+            own.config,
+            taken=self.taken,
+            total_steps=self.total_steps,
+            epoch_steps=self._steps.epoch_steps,
+            line=own.average_line,
+            describe_groups=lambda: self._model.describe_groups(own.config),
+        )
+        attributes["lanes"] = len(self._lanes)
+        return attributes | {name: round(cost, 6) for name, cost in own.costs.items()}
 
     def rows(self) -> Tensor:
         """Returns parameters and buffers of the optimizers, of shape (3, lanes left, numbers)."""
@@ -157,6 +159,7 @@ class Cohort:
         own = self._lanes[lane]
         if own.outcome not in (None, TrialResult(Ending.INTERRUPTED)):
             raise WorkloadError(f"Lane {lane} is over: it has nothing to go on from.")
+        self._charge()
         row = self._rows.index(lane)
         tensors = zip(self._state.names, self._state.tensors, strict=True)
         return {
@@ -198,11 +201,7 @@ class Cohort:
         return all(self._lanes[index].outcome is not None for index in self._rows)
 
     def train(self) -> list[TrialResult]:
-        """Trains all lanes from where they stand to their ends.
-
-        Returns:
-            How each ended, in the order of the trials.
-        """
+        """Trains all lanes from where they stand to their ends; returns how each has ended."""
         steps = self._steps
         self.timing.begin(self._device)
         steps.begin()
@@ -223,8 +222,23 @@ class Cohort:
         return [lane.outcome for lane in self._lanes if lane.outcome is not None]
 
     def _end(self, outcome: TrialResult) -> None:
+        self._charge()
         for index in self.alive:
             self._lanes[index].outcome = outcome
+
+    def _spent(self) -> dict[str, float]:
+        """Returns the seconds and places that all lanes together have cost so far."""
+        places = float(len(self._lanes) * self.taken)
+        return {**self.timing.state_dict(), "places": places}
+
+    def _charge(self) -> None:
+        """Divides what has been spent since the last time among the lanes that trained."""
+        before, self._charged = self._charged, self._spent()
+        trained = self.alive
+        for index in trained:
+            costs = self._lanes[index].costs
+            for name, spent in self._charged.items():
+                costs[name] += (spent - before[name]) / len(trained)
 
     def _compare(self) -> None:
         """Has the twin compare the step to come, where it is the step of the twin."""
@@ -267,6 +281,7 @@ class Cohort:
             # The device is waited for here alone.
             columns = torch.cat([losses.double(), metrics]).T.tolist()
         self._losses = []
+        self._charge()
         metric = self._model.spec.study.metric
         if metric not in names:
             raise WorkloadError(

@@ -31,7 +31,7 @@ from tuner.training.device import autocast, cast
 from tuner.training.loop import WorkloadLoop, run_trial
 from tuner.training.module_modes import evaluating
 from tuner.training.prepared_workload import PreparedWorkload
-from tuner.training.rehearsal import CohortRehearsal, Rehearsal
+from tuner.training.rehearsal import Rehearsal
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
 from tuner.training.seeds import undisturbed
@@ -227,8 +227,7 @@ def _train_alone(
         reporter = Rehearsal()
         run = Run(spec, one, device=prepared.device, reporter=reporter, at_most=_STEPS)
         run_trial(WorkloadLoop(prepared), run)
-        last = reporter.evaluations[-1] if reporter.evaluations else None
-        found |= _name(one, last, run.take_logged())
+        found |= _name(one, reporter.last.get(0), run.take_logged())
     return found
 
 
@@ -237,7 +236,7 @@ def _train_together(
 ) -> dict[str, float]:
     """Returns the same of models trained as lanes."""
     plain = spec.model_copy(update={"space": spec.space.model_copy(update={"optimizers": _PAIR})})
-    configs, reporter = _pair(config, prepared.train_examples), CohortRehearsal()
+    configs, reporter = _pair(config, prepared.train_examples), Rehearsal()
     model = FusedModel(prepared, plain)
     cohort = Cohort(model, [LaneStart(one) for one in configs], reporter, at_most=_STEPS)
     cohort.train()

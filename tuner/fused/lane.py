@@ -15,6 +15,7 @@ from tuner.fused.coefficients import Cut
 from tuner.optim.schedules import build_plateau
 from tuner.training.checkpoint_state import (
     COMMON_PARTS,
+    are_amounts,
     check_parts,
     fitting,
     is_count,
@@ -56,6 +57,9 @@ class Lane:
         cuts: The cuts of the learning rate that its schedule has made so far.
         logged: Numbers that were logged of it: step, name and value.
         outcome: How it ended, or None while it trains.
+        costs: Its share, over all attempts, of the cohort's seconds in training (``train_s``) and
+            in evaluation (``eval_s``), and of its places: the steps that all trials that began
+            would have taken, had none ended early.
         average_line: As :attr:`tuner.training.run.Run.average_line`.
     """
 
@@ -64,6 +68,7 @@ class Lane:
         self.cuts: list[Cut] = []
         self.logged: list[tuple[int, str, float]] = []
         self.outcome: TrialResult | None = None
+        self.costs = {"train_s": 0.0, "eval_s": 0.0, "places": 0.0}
         self.average_line: list[tuple[float, float]] = []
         self._plateau = build_plateau(
             start.config.schedule,
@@ -96,12 +101,14 @@ class Lane:
             "config": _describe(self.config),
             "cuts": [list(cut) for cut in self.cuts],
             "plateau": self._plateau and self._plateau.state_dict(),
+            "costs": dict(self.costs),
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state.get("kind") != "lane" or state["config"] != _describe(self.config):
             raise StaleCheckpointError("The checkpoint is of another trial, or not of a lane.")
         self.cuts = [(step, scale) for step, scale in state["cuts"]]
+        self.costs = dict(state["costs"])
         if self._plateau is not None:
             with fitting("the schedule"):
                 self._plateau.load_state_dict(state["plateau"])
@@ -137,6 +144,10 @@ def check_lane(state: Mapping[str, Any]) -> None:
     check_parts(state, _PARTS)
 
 
+def _are_costs(part: Any) -> bool:
+    return are_amounts(part, {"train_s", "eval_s", "places"})
+
+
 def _are_cuts(part: Any) -> bool:
     return isinstance(part, list) and all(
         isinstance(cut, list) and len(cut) == 2 and is_count(cut[0]) and type(cut[1]) is float
@@ -154,6 +165,7 @@ def _is_line(part: Any) -> bool:
 
 _PARTS = COMMON_PARTS | {
     "config": is_mapping,
+    "costs": _are_costs,
     "cuts": _are_cuts,
     "tensors": _are_tensors,
     "losses": _is_line,

@@ -17,7 +17,7 @@ def write_project(folder: Path) -> list[Path]:
     """Writes a project that runs as it is.
 
     Args:
-        folder: Where to; it is made if it does not exist.
+        folder: The folder to write to; it is made if it does not exist.
 
     Returns:
         The files written, relative to the folder.

@@ -13,8 +13,8 @@ _SIZE = "WORLD_SIZE"
 def refuse_ranks() -> None:
     """Refuses to work as one of several ranks, as the environment or torch, if loaded, tells.
 
-    Each rank would be a worker of its own, with trials of its own, and whatever the ranks add up
-    would mix the gradients of different trials.
+    Each rank would be a worker of its own, with trials of its own, and sums over the ranks would
+    mix the gradients of different trials.
 
     Raises:
         SpecError: If this process is one rank of several.

@@ -20,7 +20,7 @@ from tuner.store.plans import read_plans
 def read_summary(database: Database, study: StudyHandle) -> StudySummary:
     """Returns the summary of a study; trials that no worker trains count as waiting.
 
-    Its trials come without their evaluations, from which it works nothing out.
+    Its trials come without their evaluations, which it does not need.
     """
     wall_s, worker_s = read_elapsed_s(database, study)
     return summarize(

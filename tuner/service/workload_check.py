@@ -35,7 +35,7 @@ class WorkloadCheck:
 
     Attributes:
         workload: Its import string.
-        error: Why it does not run, or None.
+        error: The reason it does not run, or None.
         parameters: Trainable parameters of the model.
         train_examples: Size of the training set.
         val_examples: Size of the validation set.
@@ -70,7 +70,7 @@ class WorkloadCheck:
 
 
 def find_workloads() -> tuple[list[str], list[WorkloadCheck]]:
-    """Looks for workloads in ``./models``: classes with all methods of one, and training loops.
+    """Finds the workloads in ``./models``: classes with all methods of one, and training loops.
 
     Returns:
         Their import strings, and a failed check for every file that cannot be imported.
@@ -103,7 +103,7 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
 
     Args:
         import_string: The workload; a training loop is run whole, for a few steps.
-        device: Where to train, as ``--device`` takes it.
+        device: The device to train on, as ``--device`` takes it.
 
     Raises:
         SpecError: If there is no such device.
@@ -156,7 +156,7 @@ def _check_class(import_string: str, workload: Any, device: torch.device) -> Wor
         train_examples=prepared.train_examples,
         val_examples=len(prepared.data.val[0]),
         step_s=run.timing.train_s / _STEPS,
-        metrics=reporter.evaluations[-1].metrics if reporter.evaluations else {},
+        metrics=reporter.metrics,
     )
 
 

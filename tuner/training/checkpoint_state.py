@@ -227,12 +227,17 @@ def _are_steps(part: Any) -> bool:
     )
 
 
-def _are_seconds(part: Any) -> bool:
+def are_amounts(part: Any, names: set[str]) -> bool:
+    """Returns whether a part of a state has an amount of at least 0 for each of some names."""
     return (
         isinstance(part, dict)
-        and part.keys() == {"train_s", "eval_s"}
-        and all(type(s) is float and math.isfinite(s) and s >= 0 for s in part.values())
+        and part.keys() == names
+        and all(type(n) is float and math.isfinite(n) and n >= 0 for n in part.values())
     )
+
+
+def _are_seconds(part: Any) -> bool:
+    return are_amounts(part, {"train_s", "eval_s"})
 
 
 COMMON_PARTS: dict[str, Callable[[Any], bool]] = {

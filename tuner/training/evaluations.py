@@ -111,7 +111,7 @@ class Evaluations:
             self._optimization.check_groups()
         self.averaging.check_applied(self._steps.taken)
         self.timing.mark()
-        goes_on = self._reporter.report(Evaluation(index, taken, values))
+        [goes_on] = self._reporter.report([Evaluation(index, taken, values)])
         self._optimization.observe(values[metric])
         self.reported, self._late = index, None
         if not goes_on:

@@ -52,11 +52,13 @@ class TrialResult:
         ending: The reason it left its loop.
         value: The metric that the loop returned, or None.
         diverged_step: The first step known to be infinite or NaN, or None.
+        fault: Why a complete trial has failed all the same, or None.
     """
 
     ending: Ending
     value: float | None = None
     diverged_step: int | None = None
+    fault: str | None = None
 
 
 def run_trial(loop: TrainingLoop, run: Run) -> TrialResult:

@@ -33,25 +33,37 @@ _REHEARSAL_STEPS = 2
 
 
 class Rehearsal:
-    """Keeps a run's reports, for a trial outside any study.
+    """Takes reports where no study is, and keeps the last of every lane.
 
     Args:
         at_most: The step from which on a loop that counts its steps itself is stopped, once it
             has reported.
+
+    Attributes:
+        last: The last evaluation of each lane that has not diverged; a run is lane 0.
     """
 
     def __init__(self, at_most: float = math.inf) -> None:
         self._at_most = at_most
-        self.evaluations: list[Evaluation] = []
+        self.last: dict[int, Evaluation] = {}
 
-    def report(self, evaluation: Evaluation) -> bool:
-        """Keeps an evaluation; the trial goes on."""
-        self.evaluations.append(evaluation)
-        return True
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics that a run has reported last, by name; none if it has not reported."""
+        return self.last[0].metrics if 0 in self.last else {}
+
+    def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
+        """Takes an evaluation of every lane; all go on."""
+        self.last |= {lane: found for lane, found in enumerate(evaluations) if found is not None}
+        return [True] * len(evaluations)
+
+    def diverged(self, lane: int, step: int) -> None:
+        """Forgets a lane."""
+        self.last.pop(lane, None)
 
     def advance(self, step: int) -> bool:
-        """Returns whether the trial goes on: until it has reported and reached the last step."""
-        return step < self._at_most or not self.evaluations
+        """Goes on, up to a point."""
+        return step < self._at_most or not self.last
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         """Returns the first value of a hyperparameter."""
@@ -65,33 +77,6 @@ class Rehearsal:
 
     def warn(self, text: str) -> None:
         """Ignores a warning, which trials of the study repeat."""
-
-    def save(self) -> None:
-        """Writes nothing."""
-
-
-class CohortRehearsal:
-    """Takes a cohort's reports where no study is, and keeps the last of every lane.
-
-    Attributes:
-        last: The last evaluation of each lane that has not diverged.
-    """
-
-    def __init__(self) -> None:
-        self.last: dict[int, Evaluation] = {}
-
-    def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
-        """Takes an evaluation of every lane; all go on."""
-        self.last |= {lane: found for lane, found in enumerate(evaluations) if found is not None}
-        return [True] * len(evaluations)
-
-    def diverged(self, lane: int, step: int) -> None:
-        """Forgets a lane."""
-        self.last.pop(lane, None)
-
-    def advance(self, step: int) -> bool:
-        """Goes on."""
-        return True
 
     def save(self) -> None:
         """Writes nothing."""
@@ -201,7 +186,7 @@ def rehearse(
             "clears the gradients, computes the loss, calls its backward() and returns it; or "
             f"leave {config.optimizer} out of space.optimizers."
         ) from error
-    metrics = reporter.evaluations[-1].metrics if reporter.evaluations else {}
+    metrics = reporter.metrics
     if outcome.value is not None:
         metrics = {spec.study.metric: outcome.value} | metrics
     if not metrics and outcome.diverged_step is None:

@@ -50,32 +50,14 @@ class Evaluation:
 
 
 class Reporter(Protocol):
-    """Receives the reports of a run: a worker, or a test."""
+    """A worker, a rehearsal or a test that trials report to while they train.
 
-    def report(self, evaluation: Evaluation) -> bool:
-        """Takes an evaluation with a finite metric; returns whether the trial goes on."""
-
-    def advance(self, step: int) -> bool:
-        """Hears that the trial goes on; returns False if it is to stop where it is.
-
-        Called after every step, and between the parts of an evaluation, which is not stopped.
-        """
-
-    def suggest(self, name: str, axis: Dimension) -> Value:
-        """Returns a value for a hyperparameter of the workload's own."""
-
-    def warn(self, text: str) -> None:
-        """Takes a sentence for whoever wrote the loop, which the log is to show once."""
-
-    def save(self) -> None:
-        """Writes a checkpoint of the run now."""
-
-
-class CohortReporter(Protocol):
-    """Whom a cohort reports to: a worker, or a test."""
+    The trials of a group report together: the lanes of a cohort, or the one trial of a run, which
+    is lane 0.
+    """
 
     def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
-        """Takes an evaluation of every lane; returns which of them go on.
+        """Takes an evaluation of every lane; returns which of the lanes go on.
 
         Args:
             evaluations: One a lane, each with a finite metric; None for lanes that are over.
@@ -84,14 +66,20 @@ class CohortReporter(Protocol):
     def diverged(self, lane: int, step: int) -> None:
         """Hears that a lane is over, since something is infinite or NaN since a step.
 
-        Called before the report of the other lanes.
+        A cohort calls it before it reports the other lanes. A run never does: it ends.
         """
 
     def advance(self, step: int) -> bool:
-        """Hears that the cohort goes on; returns False if it is to stop where it is.
+        """Hears that training goes on; returns False if all lanes are to stop where they are.
 
         Called after every step, and between the parts of an evaluation, which is not stopped.
         """
 
-    def save(self) -> None:
+    def suggest(self, name: str, axis: Dimension) -> Value:
+        """Returns a value for a hyperparameter of the workload's own; only a run asks for one."""
+
+    def warn(self, text: str) -> None:
+        """Takes a sentence about the training loop of a run, which the log is to show once."""
+
+    def save(self) -> object:
         """Writes a checkpoint of every lane now."""

@@ -19,6 +19,8 @@ from tuner.service.interruption import Interruption
 from tuner.service.liveness import WorkerLock
 from tuner.service.worker.checkpoints import Checkpoints, sweep
 from tuner.service.worker.context import WorkerContext
+from tuner.service.worker.held_trial import HeldTrial
+from tuner.service.worker.starts import start_alone
 from tuner.service.worker.task import Task
 from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Database, Ledger, Patience, RecordReader, Studies, WorkerIdentity
@@ -62,8 +64,8 @@ class Bureau:
         self.study = Studies(database).create(make_spec(**tables))
         self.said: list[str] = []
         self._folder = folder
-        self.context = self._open_desk("a")
-        self._desks = {"a": self.context}
+        self.context = self._open_context("a")
+        self._contexts = {"a": self.context}
 
     def train(
         self,
@@ -76,25 +78,21 @@ class Bureau:
 
         A worker other than the first takes every trial that is not its own.
         """
-        if worker not in self._desks:
-            self._desks[worker] = self._open_desk(worker)
-        context = self._desks[worker]
+        if worker not in self._contexts:
+            self._contexts[worker] = self._open_context(worker)
+        context = self._contexts[worker]
         context.interruption = interruption or Counted(stop_after)
         context.catch_up()
         leases = context.ledger.take_over(lambda other: worker not in ("a", other), at_most=1)
         [lease] = leases or context.start(1, lambda config: False)
         record = read_record(self.database, self.study, lease.number)
         assert record is not None
-        task = Task(
-            self.study.spec,
-            context,
-            lease,
-            record,
-            Checkpoints(self._folder, self.study.uuid, lease),
-            self.said.append,
-        )
+        spec = self.study.spec
+        checkpoints = Checkpoints(self._folder, self.study.uuid, lease)
+        trial = HeldTrial(spec, lease, record, checkpoints)
+        task = Task(spec, context, [trial], start_alone(spec, loop, CPU), self.said.append)
         try:
-            task.close(task.train(loop, CPU))
+            task.train()
         except LeaseLostError:
             sweep(self._folder, self.database, self.study)
             raise
@@ -110,7 +108,7 @@ class Bureau:
     def checkpoints(self, number: int) -> list[Path]:
         return list((self._folder / "checkpoints").glob(f"trial-{number}-*.pt"))
 
-    def _open_desk(self, worker: str) -> WorkerContext:
+    def _open_context(self, worker: str) -> WorkerContext:
         identity = WorkerIdentity(worker, "host", 1, "cpu", "0")
         ledger = Ledger(self.database, self.study, identity)
         seed = ledger.register(0.0, lambda ordinal: ordinal)
@@ -121,7 +119,15 @@ class Bureau:
         proposer = Proposer(self.study.spec, seed)
         worker_lock = WorkerLock(uuid.uuid4().hex)
         return WorkerContext(
-            ledger, reader, proposer, patience, seed, interruption, watchdog, worker_lock
+            ledger,
+            reader,
+            proposer,
+            patience,
+            self._folder,
+            seed,
+            interruption,
+            watchdog,
+            worker_lock,
         )
 
 

@@ -15,7 +15,7 @@ import torch
 
 from tuner.domain.states import StudyState
 from tuner.service.interruption import Interruption
-from tuner.service.worker import cohort_task, task
+from tuner.service.worker import task
 from tuner.service.worker.checkpoints import Checkpoints
 from tuner.service.worker.worker import Worker
 from tuner.store import Studies, open_database
@@ -54,18 +54,17 @@ class Fated(Interruption):
 
 
 def main(url: str, name: str, fuse: str, fate: str) -> None:
-    # It looks for orders at every step, not every few seconds.
-    for module in (task, cohort_task):
-        module.LOOK_S = module.LOOK_AT_REPORTS_S = -1.0  # type: ignore[attr-defined]
+    # It looks for signals at every step, not every few seconds.
+    task.LOOK_S = task.LOOK_AT_REPORTS_S = -1.0  # type: ignore[attr-defined]
     database = open_database(url)
-    settle = Checkpoints.settle
+    drop_former = Checkpoints.drop_former
     with Fated(fate, url, name) as interruption:
 
-        def settle_and_arm(self: Checkpoints) -> None:
-            settle(self)
+        def drop_and_arm(self: Checkpoints) -> None:
+            drop_former(self)
             interruption.armed = True
 
-        Checkpoints.settle = settle_and_arm  # type: ignore[method-assign]
+        Checkpoints.drop_former = drop_and_arm  # type: ignore[method-assign]
         Worker(
             database=database,
             study=Studies(database).find(name),

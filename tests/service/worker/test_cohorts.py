@@ -454,7 +454,7 @@ def test_a_lane_that_another_worker_takes_is_left_to_it(
 def test_a_stopped_study_ends_its_cohort_as_it_is(
     project: Path, database: Database, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuner.service.worker.cohort_task.LOOK_S", -1.0)
+    monkeypatch.setattr("tuner.service.worker.task.LOOK_S", -1.0)
     study = Studies(database).create(many(make_spec, 30))
     stop = Meddling(9, lambda: set_state(database, study, StudyState.STOPPED))
 

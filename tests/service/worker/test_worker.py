@@ -457,7 +457,7 @@ def test_expired_lease_is_left_alone_by_a_worker_that_has_just_started(
     assert lease is not None
     work(database, study, Counted(3))
     holder.renew_one(lease, 5)  # it has been cut off, as everyone was
-    monkeypatch.setattr("tuner.service.worker.worker._SETTLING_S", -1.0)
+    monkeypatch.setattr("tuner.service.worker.worker._RENEWING_S", -1.0)
     [record] = work(database, study)
     assert record.outcome is Outcome.COMPLETE
 

@@ -12,13 +12,13 @@ from tuner.service.pools.worker_process import Job, WorkerProcess
 
 
 class LocalPool:
-    """Some worker processes on one study: a :class:`tuner.service.pools.pool.Pool`.
+    """A :class:`tuner.service.pools.pool.Pool` of processes of this machine on one study.
 
     The processes share the cores, unless ``OMP_NUM_THREADS`` says how many each takes.
 
     Args:
-        job: The study they work on, and how.
-        slots: One process each.
+        job: The study they work on, with their settings.
+        slots: The slots, each of which gets a process.
         max_restarts: How often a worker that died is started again, at least 0.
     """
 
@@ -47,7 +47,7 @@ class LocalPool:
             self._fill(seat)
 
     def reap(self) -> list[Exit]:
-        """Returns the processes that ended since the last call, those that died started again."""
+        """Starts processes that died again; returns all that ended since the last call."""
         exits = []
         for index, process in list(self._processes.items()):
             ended = process.poll()

@@ -11,7 +11,7 @@ from typing import Protocol
 from tuner.service.interruption import GRACE_S, Interruption
 
 MAX_RESTARTS = 10
-"""How often a worker that died is started again, unless told otherwise."""
+"""The default for the times that a worker that died is started again."""
 
 _POLL_S = 0.25
 
@@ -21,8 +21,8 @@ class Slot:
     """A place for one worker.
 
     Attributes:
-        index: Which, from 0.
-        device: Where it trains, as ``--device`` takes it.
+        index: Its number in the pool, from 0.
+        device: The device of its worker, as ``--device`` takes it.
     """
 
     index: int
@@ -36,7 +36,7 @@ def slots_on(devices: Sequence[str], per_device: int) -> list[Slot]:
     ['cuda:0', 'cuda:0', 'cuda:1', 'cuda:1']
 
     Args:
-        devices: As ``--device`` takes them.
+        devices: The devices, as ``--device`` takes them.
         per_device: How many workers share a device.
     """
     names = [device for device in devices for _ in range(per_device)]
@@ -60,7 +60,7 @@ class Seat:
     Attributes:
         slot: The slot.
         state: ``waiting`` until its process runs; ``done`` and ``failed`` are final.
-        device: Where its worker trains, as far as is known.
+        device: The device of its worker, as far as is known.
         host: The machine its process is on; empty while it is not placed.
         pid: Its process, or the last one it had.
         restarts: How often it was started again.
@@ -76,7 +76,7 @@ class Seat:
 
 @dataclass(frozen=True)
 class Exit:
-    """How a worker ended.
+    """The end of a worker.
 
     Attributes:
         index: Its slot.
@@ -102,9 +102,9 @@ class Pool(Protocol):
     """Some workers on one study, one a slot.
 
     A worker that ends by itself is done, one that gives up has failed, and one that dies is
-    started again, up to a cap. If whoever holds the pool dies, the workers save and end. The
-    database's URL is in no process list. Whatever becomes of a worker, no trial is lost: another
-    one takes it over.
+    started again, up to a cap. If the process that holds the pool dies, the workers save and end.
+    The database's URL is in no process list. No trial is lost with a worker: another one takes it
+    over.
     """
 
     @property

@@ -27,7 +27,7 @@ from tuner.service.pools.worker_process import Job, WorkerProcess
 _LAST_WISHES_S = 5.0
 _ANSWER_S = 5.0
 _PARTS = 10_000
-"""Of a GPU, in which Ray counts."""
+"""The parts of a GPU that Ray counts in."""
 
 _OWN_CLUSTER = {
     # Else Ray listens on all interfaces, whatever address it is given.
@@ -46,14 +46,14 @@ def join_cluster(
 ) -> Iterator[None]:
     """Connects to a Ray cluster; without an address, to one of this process's own.
 
-    A cluster of our own lives as long as the context, listens on loopback alone, demands a token
-    of whoever connects, has no dashboard and reports nothing to anyone. SIGTERM does not end it,
-    so that it is there until the workers have saved, also where all processes are sent it.
+    A cluster of our own lives as long as the context, listens on loopback alone, lets nobody
+    connect without its token, has no dashboard and reports nothing to anyone. SIGTERM does not end
+    it, so that it is there until the workers have saved, even if all processes are sent SIGTERM.
 
     Args:
-        address: Of a running cluster: ``auto`` or such as ``host:6379``.
-        cpus: Of a cluster of our own: how many workers it has room for; else one a core.
-        gpus: Of a cluster of our own: how many GPUs it says it has; else those Ray finds.
+        address: The address of a running cluster: ``auto`` or such as ``host:6379``.
+        cpus: The workers that a cluster of our own has room for; left out, one a core.
+        gpus: The GPUs that a cluster of our own says it has; left out, those Ray finds.
 
     Raises:
         SpecError: If Ray is not installed.
@@ -119,12 +119,12 @@ def check_room(workers: int, gpus_per_worker: float, gpus: int) -> None:
     >>> check_room(4, 0.5, gpus=2)
 
     Args:
-        workers: How many are to run at once.
+        workers: The number of workers to run at once.
         gpus_per_worker: Share of a GPU that each takes; above 1, whole GPUs.
-        gpus: How many there are, and will be.
+        gpus: The number of GPUs that the cluster has, and will have.
 
     Raises:
-        SpecError: If they do not fit, with what would.
+        SpecError: If they do not fit; it says which share or number would.
     """
     if not _count_parts(gpus_per_worker):
         return
@@ -146,7 +146,7 @@ def check_room(workers: int, gpus_per_worker: float, gpus: int) -> None:
 
 
 def _knock(address: str) -> None:
-    """Tells in one line what Ray tells after minutes of its own log."""
+    """Refuses at once an address that Ray would refuse after minutes, in one line."""
     if "auto" in (address, address.rpartition("/")[2]):
         return
     place = urlsplit(address if "://" in address else f"//{address}")
@@ -168,7 +168,7 @@ def _knock(address: str) -> None:
 
 @contextlib.contextmanager
 def _blocked(number: signal.Signals) -> Iterator[None]:
-    """Keeps a signal from this thread for a while, and for good from what it starts meanwhile."""
+    """Blocks a signal here for a while, and for good in processes that are started meanwhile."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
@@ -177,20 +177,20 @@ def _blocked(number: signal.Signals) -> Iterator[None]:
 
 
 class RayPool:
-    """Some worker actors on one study: a :class:`tuner.service.pools.pool.Pool`.
+    """A :class:`tuner.service.pools.pool.Pool` of actors of a Ray cluster on one study.
 
     This process must have joined a cluster. The database's URL reaches an actor as an argument of
     a task, which goes from process to process: it is in no environment, job or actor that Ray
     keeps or shows. Between machines it is as safe as the cluster's connections are (Ray's TLS).
 
     Args:
-        job: The study they work on, and how. The nodes need tuner and the workload's code; logs
-            are written on the node of each worker, and so are checkpoints unless the folder is
-            shared.
-        workers: How many actors.
+        job: The study they work on, with their settings. The nodes need tuner and the workload's
+            code; logs are written on the node of each worker, and so are checkpoints unless the
+            folder is shared.
+        workers: The number of actors.
         gpus_per_worker: Share of a GPU that Ray reserves for each; 0 for none.
-        device: Where they train, as ``--device`` takes it; else ``cuda`` if they have a share of
-            a GPU, and ``cpu`` if not.
+        device: The device they train on, as ``--device`` takes it; else ``cuda`` if they have a
+            share of a GPU, and ``cpu`` if not.
         max_restarts: How often Ray starts a worker that died again, at least 0.
 
     Raises:
@@ -247,7 +247,7 @@ class RayPool:
             )
 
     def reap(self) -> list[Exit]:
-        """Returns the workers that ended since the last call, those Ray has started again too."""
+        """Returns the workers that ended since the last call, also those that Ray has restarted."""
         exits = []
         for index in list(self._work):
             seat = self._seats[index]
@@ -328,11 +328,11 @@ class RayPool:
 
 
 class _Employer:
-    """The actor: one worker process, and an answer to what is asked about it.
+    """The actor: it runs one worker process and answers questions about it.
 
     Args:
         index: The worker's slot.
-        device: Where it trains.
+        device: The device it trains on.
     """
 
     def __init__(self, index: int, device: str) -> None:

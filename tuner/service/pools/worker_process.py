@@ -31,7 +31,7 @@ class Job:
         url: The database's URL. It travels in the environment of the processes, which the
             process list does not show.
         logs: The folder their output goes to.
-        fuse: How many trials train as one, as ``--fuse`` takes it.
+        fuse: The number of trials that train as one, as ``--fuse`` takes it.
         environment: Further environment variables, on whichever machine they run.
     """
 
@@ -45,15 +45,15 @@ class Job:
 class WorkerProcess:
     """A process that runs ``tuner worker start``.
 
-    It stops by itself when this process ends, however that ends: it watches a pipe that is held
-    here. Its output is appended to a file.
+    It stops by itself when this process ends, even by a crash: it watches a pipe that is held here.
+    Its output is appended to a file.
 
     Args:
-        job: The study it works on, and how.
+        job: The study it works on, with its settings.
         index: Its slot.
-        device: Where it trains. Of the CUDA devices it sees only the one named, so that nothing
-            of it ends up on another, and none if it trains on the CPU.
-        threads: How many threads it computes on, unless ``OMP_NUM_THREADS`` says so.
+        device: The device it trains on. Of the CUDA devices it sees only the one named, so that
+            nothing of it ends up on another, and none if it trains on the CPU.
+        threads: The number of threads it computes on, unless ``OMP_NUM_THREADS`` says so.
     """
 
     def __init__(self, job: Job, index: int, device: str, threads: int | None = None) -> None:
@@ -86,11 +86,11 @@ class WorkerProcess:
         return self._process.pid
 
     def poll(self) -> Exit | None:
-        """Returns how it ended, or None while it runs."""
+        """Returns the end of the process, or None while it runs."""
         return None if self._process.poll() is None else self.wait()
 
     def wait(self) -> Exit:
-        """Waits for its end and returns how it ended."""
+        """Waits for the end of the process and returns it."""
         code = self._process.wait()
         self._end_children()
         if self._process.stdin is not None:
@@ -103,15 +103,15 @@ class WorkerProcess:
         return Exit(self._index, code, error if gave_up and error else self._fate(code), gave_up)
 
     def terminate(self) -> None:
-        """Asks it to save its trial and end."""
+        """Asks the process to save its trial and end."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Ends the process at once."""
         self._process.kill()
 
     def _end_children(self) -> None:
-        """Ends what it has started and left behind, which may hold memory of the device."""
+        """Ends the processes it has left behind, which may hold memory of the device."""
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGTERM)

@@ -26,12 +26,12 @@ _NAME = re.compile(r"trial-\d+-(?P<token>[0-9a-f]+)\.")
 def sweep(folder: Path, database: Database, study: StudyHandle) -> None:
     """Deletes the checkpoints that can never count: of ended trials and of former holders.
 
-    Those that were there before the folder became this database's are left for a day: they may be
-    another one's, which nobody here can tell.
+    Those that were there before the folder became this database's are left for a day: they may
+    belong to another database.
 
     Args:
         folder: The study's folder.
-        database: Where the study is.
+        database: The database that holds the study.
         study: The study.
 
     Raises:
@@ -70,13 +70,13 @@ class Checkpoints:
     """A trial's checkpoints, read and written for one holder of its lease.
 
     Every holder writes a file named after its token, and the database says whose counts. So a
-    holder that lost its lease without knowing cannot overwrite what another goes on from. Each
-    says whose it is, so that a file under another's name is not taken for it.
+    holder that lost its lease without knowing cannot overwrite the checkpoint that another goes on
+    from. Each file names its trial, so that it is not taken for another's under a wrong name.
 
     Args:
         folder: The study's folder.
         study_uuid: The study.
-        lease: The holder's.
+        lease: The lease of the holder.
     """
 
     def __init__(self, folder: Path, study_uuid: str, lease: Lease) -> None:
@@ -91,7 +91,7 @@ class Checkpoints:
         self._counting = self._path(str(lease.checkpoint)) if counts else None
 
     def load(self) -> dict[str, Any] | None:
-        """Reads the checkpoint that counts, or returns None where there has been none.
+        """Returns the checkpoint that counts, or None where there has been none.
 
         Raises:
             StorageError: If it is not there, or cannot be read.
@@ -123,8 +123,8 @@ class Checkpoints:
         make_private(self._folder)
         save_checkpoint(self._own, {**state, "owner": self._owner})
 
-    def settle(self) -> None:
-        """Deletes the checkpoint before this holder's, which the database now counts."""
+    def drop_former(self) -> None:
+        """Deletes the former holder's checkpoint, once the database counts this holder's."""
         if self._counting not in (None, self._own):
             remove_checkpoint(self._counting)
         self._counting = self._own

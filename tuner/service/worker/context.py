@@ -1,12 +1,15 @@
-"""The context of a worker: all that it needs to start and train trials of its study."""
+"""The context of a worker: its access to the study, and the past and present of the trials."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, Proposal, TrialConfig, TrialRecord, decode
 from tuner.errors import ExhaustedError
 from tuner.search import Proposer, Pruner
@@ -16,29 +19,44 @@ from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Lease, Ledger, RecordReader
 from tuner.store.connection.retries import Patience
 
+LOOK_S = 5.0
+"""Seconds between two looks at the signals for the worker, between reports."""
+
+LOOK_AT_REPORTS_S = 1.0
+"""Seconds between two looks at reports, where the database is asked anyway."""
+
 
 @dataclass
 class WorkerContext:
-    """Holds what a worker needs for every trial: ledger, past trials, proposer, signals.
+    """Holds the ledger, past trials, proposer and signals that a worker uses for every trial.
 
     Args:
-        ledger: Its leases.
+        ledger: The worker's leases.
         reader: Follows the trials of the study.
-        proposer: Finds what to try next.
-        patience: How it waits for a database that is away.
-        seed: The worker's.
+        proposer: Proposes the next trials.
+        patience: Waits for a database that is away.
+        folder: The study's folder, which holds its checkpoints.
+        seed: The worker's seed.
         interruption: Tells when to stop.
         watchdog: Ends the process when it hangs.
         worker_lock: The file lock that shows others on this machine that the worker lives.
         running: The trials that are not over, by number.
-        failed: Those that have failed, by number.
-        over: The numbers of those that are over, however they ended.
+        failed: The trials that have failed, by number.
+        over: The numbers of the trials that are over, however they ended.
+        warned: The sentences about the training loop that have been logged.
+
+    Attributes:
+        defaults: The trials that the study starts with.
+        pruner: The pruner, one for all trials, so that it looks at the past once.
+        leaving: Whether the worker was asked to leave while it trained.
+        stopped_by: ``stop`` or ``wall_time`` if that has ended the study, or None.
     """
 
     ledger: Ledger
     reader: RecordReader
     proposer: Proposer
     patience: Patience
+    folder: Path
     seed: int
     interruption: Interruption
     watchdog: Watchdog
@@ -46,15 +64,46 @@ class WorkerContext:
     running: dict[int, TrialRecord] = field(default_factory=dict)
     failed: dict[int, TrialRecord] = field(default_factory=dict)
     over: set[int] = field(default_factory=set)
-    failures_before: int = 0
     warned: set[str] = field(default_factory=set)
-    leaving: bool = False
 
     def __post_init__(self) -> None:
         self._apart: list[FrozenTrial] = []
         self.defaults = self.proposer.defaults()
-        # One for all trials, so that it looks at the past once.
         self.pruner = Pruner(self.proposer.spec, self.proposer.history)
+        self.leaving = False
+        self.forget_requests()
+
+    def forget_requests(self) -> None:
+        """Forgets the stops and pauses that the study asked for while earlier trials trained."""
+        self._paused, self._looked_at = False, time.monotonic()
+        self.stopped_by: str | None = None
+
+    @property
+    def halts(self) -> bool:
+        """Whether training is to stop where it is."""
+        return self.interruption.requested or self._paused or self.stopped_by is not None
+
+    def look(self, every_s: float) -> None:
+        """Reads whether the worker is asked to pause, stop or leave, unless it has just done so.
+
+        Args:
+            every_s: Seconds for which the last answer counts.
+
+        Raises:
+            UnavailableError: If the database is away.
+        """
+        if time.monotonic() - self._looked_at <= every_s:
+            return
+        self._looked_at = time.monotonic()
+        signals = self.ledger.signals()
+        if signals.leaving:
+            self.leaving = True
+            self.interruption.request()
+        self._paused = signals.state is StudyState.PAUSED
+        if signals.state is StudyState.STOPPED:
+            self.stopped_by = "stop"
+        elif signals.out_of_time:
+            self.stopped_by = "wall_time"
 
     def catch_up(self) -> None:
         """Reads the trials that have started or finished since the last call."""
@@ -75,8 +124,12 @@ class WorkerContext:
         """Starts new trials, as far as the budget has some left.
 
         Args:
-            count: How many, where they can train as one.
-            can_fuse: Tells whether a trial can. One that cannot waits, and starts alone next time.
+            count: The most trials to start, where they can train as one.
+            can_fuse: Tells whether a trial can train with others. One that cannot waits, and
+                starts alone next time.
+
+        Returns:
+            Their leases; none if the budget is used up or nothing is left to try.
         """
         try:
             proposals = self._propose(count, can_fuse)
@@ -97,9 +150,9 @@ class WorkerContext:
         return [self._apart.pop()]
 
     def _end(self, error: ExhaustedError) -> list[Lease]:
-        """Ends the study if nothing is left to try; what others train may yet leave something.
+        """Ends the study if nothing is left to try; trials in training may yet leave something.
 
-        It leaves something if its loop asks for hyperparameters of its own.
+        One leaves something if its loop asks for hyperparameters of its own.
         """
         self.proposer.history.add(self.reader.look_again())
         if self.ledger.is_alone():

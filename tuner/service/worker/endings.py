@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import TrialState
 
-from tuner.analysis.averages import LINE
-from tuner.domain.spec import StudySpec
-from tuner.domain.trials import TrialConfig
 from tuner.errors import StorageError, tell_error
 from tuner.store.connection.urls import hide_known_secrets
 from tuner.training.device import is_out_of_memory
@@ -30,54 +27,21 @@ _LONGEST_REASON = 500
 
 
 def ending_attributes(
-    outcome: TrialResult, metrics: Mapping[str, float], stopped_by: str | None
+    result: TrialResult, metrics: Mapping[str, float], stopped_by: str | None
 ) -> dict[str, Any]:
     """Returns the attributes to store of an ending.
 
     Args:
-        outcome: The ending.
+        result: The result of the trial.
         metrics: The metrics measured last.
-        stopped_by: What has ended the study, or None.
+        stopped_by: ``stop`` or ``wall_time`` if that has ended the study, or None.
     """
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     attributes: dict[str, Any] = {"metrics": finite}
-    if outcome.diverged_step is not None:
-        attributes["diverged_step"] = outcome.diverged_step
+    if result.diverged_step is not None:
+        attributes["diverged_step"] = result.diverged_step
     if stopped_by is not None:
         attributes["stopped_by"] = stopped_by
-    return attributes
-
-
-def training_attributes(
-    spec: StudySpec,
-    config: TrialConfig,
-    *,
-    taken: int,
-    total_steps: int | None,
-    epoch_steps: int | None,
-    line: Sequence[tuple[float, float]],
-    describe_groups: Callable[[], list[dict[str, Any]]],
-) -> dict[str, Any]:
-    """Returns the attributes to store of how a trial trained, beyond its configuration.
-
-    Args:
-        spec: The study, resolved.
-        config: What it trained with.
-        taken: Steps taken.
-        total_steps: Steps of a full trial, or None if its loop has not said.
-        epoch_steps: Steps of an epoch, or None.
-        line: How the metric changes from the last weights to the averaged ones.
-        describe_groups: Tells of the parameter groups.
-    """
-    attributes: dict[str, Any] = {"seed": spec.search.seed, "steps": taken}
-    if total_steps not in (None, taken):
-        attributes["total_steps"] = total_steps
-    if config.groups or config.networks or spec.train.no_decay_on_biases_and_norms:
-        attributes["groups"] = describe_groups()
-    if line:
-        attributes[LINE] = [(place, v if math.isfinite(v) else None) for place, v in line]
-    if spec.train.schedule_by == "epoch" and epoch_steps is not None:
-        attributes["epoch_steps"] = epoch_steps
     return attributes
 
 
@@ -103,7 +67,7 @@ def explain_restart(error: BaseException) -> str:
     """Returns in one line why a trial starts over.
 
     Args:
-        error: What is wrong with its checkpoint, or what going on from it has raised.
+        error: The fault of its checkpoint, or the error raised when it went on from there.
     """
     if isinstance(error, StorageError | StaleCheckpointError):
         reason = hide_known_secrets(str(error))
@@ -113,11 +77,11 @@ def explain_restart(error: BaseException) -> str:
 
 
 def tell_ending(
-    number: int, outcome: TrialResult, metric: str, value: float | None, stopped_by: str | None
+    number: int, result: TrialResult, metric: str, value: float | None, stopped_by: str | None
 ) -> str:
     """Returns an ending as a line for the log."""
     shown = f"{metric} {value:.6g}" if value is not None else "no evaluation"
-    ending = f"stopped by {stopped_by}" if stopped_by else outcome.ending
+    ending = f"stopped by {stopped_by}" if stopped_by else result.ending
     return f"Trial {number} {ending}: {shown}"
 
 

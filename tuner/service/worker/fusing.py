@@ -1,4 +1,4 @@
-"""How a worker trains its trials: one at a time, or many as one."""
+"""The choice of a worker between training one trial at a time and many as one."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
 from tuner.fused.twin import Twin
 from tuner.service.worker.endings import describe
-from tuner.service.worker.held_trial import LaneTask, is_of_lane
+from tuner.service.worker.held_trial import HeldTrial
 from tuner.store import Database, StudyHandle
 from tuner.store.plans import keep_plan, read_plans
 from tuner.training.device import is_out_of_memory
 from tuner.training.loop import TrainingLoop, WorkloadLoop
-from tuner.training.rehearsal import CohortRehearsal, default_configs
+from tuner.training.rehearsal import Rehearsal, default_configs
 from tuner.training.seeds import derive_seed
 
 Log = Callable[[str], None]
@@ -44,7 +44,7 @@ class Fusing:
     Args:
         spec: The study, resolved.
         train: Its training loop; only that of a workload class can be fused.
-        asked: ``auto``, ``off``, or how many trials are to train as one.
+        asked: ``auto``, ``off``, or the number of trials to train as one.
         log: Takes a line of text.
     """
 
@@ -57,17 +57,17 @@ class Fusing:
 
     @property
     def lanes(self) -> int:
-        """How many trials train as one, at most."""
+        """The most trials that train as one."""
         return self._plan.lanes
 
-    def settle(self, database: Database, study: StudyHandle, trials: int, left: int) -> None:
-        """Measures how to train here, or reads what a worker on such a device has measured.
+    def plan(self, database: Database, study: StudyHandle, trials: int, left: int) -> None:
+        """Plans how many trials train as one, by the study's plan for such a device if it has one.
 
         Args:
-            database: Where the study is.
+            database: The database that holds the study.
             study: The study.
-            trials: Its budget.
-            left: Trials that this worker has to expect.
+            trials: The study's budget of trials.
+            left: How many trials this worker has to expect.
         """
         if self._asked == OFF:
             return
@@ -145,49 +145,49 @@ class Fusing:
             raise RuntimeError("A training loop of one's own cannot be fused.")
         return Refusals(self._prepared, self._spec)
 
-    def choose(self, tasks: Sequence[LaneTask]) -> tuple[list[LaneTask], bool]:
-        """Returns which of some trials to train now, and whether as a cohort.
+    def choose(self, trials: Sequence[HeldTrial]) -> tuple[list[HeldTrial], bool]:
+        """Returns the largest group of trials that can train together, and whether as a cohort.
 
-        It chooses the largest group that can train together. A trial that was saved as a lane
-        continues as a lane, even alone.
+        A trial that was saved as a lane continues as a lane, even alone.
 
         Args:
-            tasks: At least one trial.
+            trials: At least one trial.
         """
-        together: dict[tuple[Hashable, ...], list[LaneTask]] = defaultdict(list)
-        for task in tasks:
-            self._load(task)
-        if len(tasks) == 1 and tasks[0].state is None:
-            return list(tasks), False
-        for task in tasks:
-            together[self._key(task)].append(task)
+        together: dict[tuple[Hashable, ...], list[HeldTrial]] = defaultdict(list)
+        for trial in trials:
+            self._load(trial)
+        if len(trials) == 1 and trials[0].state is None:
+            return list(trials), False
+        for trial in trials:
+            together[self._key(trial)].append(trial)
         key, chosen = max(together.items(), key=lambda item: (item[0][0], len(item[1])))
-        as_lane = any(task.state is not None for task in chosen)
+        as_lane = any(trial.state is not None for trial in chosen)
         return chosen, bool(key[0]) and (len(chosen) > 1 or as_lane)
 
-    def _key(self, task: LaneTask) -> tuple[Hashable, ...]:
-        if task.apart or not self.can_fuse(task.config):
-            return (False, task.number)
-        return (True, task.step, *task.config.fuse_key)
+    def _key(self, trial: HeldTrial) -> tuple[Hashable, ...]:
+        if trial.apart or not self.can_fuse(trial.config):
+            return (False, trial.number)
+        step = 0 if trial.state is None else trial.state["steps"]["done"]
+        return (True, step, *trial.config.fuse_key)
 
-    def _load(self, task: LaneTask) -> None:
-        """Reads what a trial goes on from, and sees whether a lane can."""
-        if task.lease.checkpoint is None:
+    def _load(self, trial: HeldTrial) -> None:
+        """Reads the checkpoint of a trial that was saved as a lane, and sees that it fits."""
+        if trial.lease.checkpoint is None:
             return
         try:
-            state = task.checkpoints.load()
-            if state is None or not is_of_lane(state):
+            state = trial.checkpoints.load()
+            if state is None or state.get("kind") != "lane":
                 # The trial was trained alone, or its file says so, and goes on alone.
-                task.apart = True
+                trial.apart = True
                 return
-            if not self.can_fuse(task.config):
+            if not self.can_fuse(trial.config):
                 return
-            task.state = state
-            task.begin(Cohort(self.model, [LaneStart(task.config, state)], CohortRehearsal()))
+            trial.state = state
+            trial.resume(Cohort(self.model, [LaneStart(trial.config, state)], Rehearsal()))
         except StorageError:
-            task.apart = True  # whoever trains it alone says what is wrong
+            trial.apart = True  # whoever trains it alone says what is wrong
         except Exception as error:  # noqa: BLE001 (a file may hold anything)
-            task.start_over(error)
+            trial.start_over(error)
 
     def retreat(self, error: BaseException) -> None:
         """Trains with fewer lanes from now on, or none, after something has been raised."""

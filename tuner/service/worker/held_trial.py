@@ -1,153 +1,173 @@
-"""One trial of a cohort: its lease, its reports and its checkpoints."""
+"""A trial that a worker holds: its lease, its checkpoints and its reports."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from optuna.trial import TrialState
+
+from tuner.domain.lengths import tell_length
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, decode
-from tuner.fused.cohort import Cohort
+from tuner.errors import StorageError, WorkloadError
 from tuner.service.worker.checkpoints import Checkpoints
 from tuner.service.worker.endings import (
     NOTHING_SAVED,
     STATES,
     ending_attributes,
+    error_attributes,
     explain_restart,
-    training_attributes,
+    tell_ending,
 )
+from tuner.service.worker.lanes import Lanes
 from tuner.service.worker.reports import Report, Reports
 from tuner.store import Lease, TrialEnding, TrialReport
 from tuner.training.loop import Ending, TrialResult
 from tuner.training.reporting import Evaluation, StaleCheckpointError
 
-_COSTS = ("train_s", "eval_s", "places")
 
-
-class LaneTask:
-    """A trial that trains with others.
+class HeldTrial:
+    """A trial that a worker holds, to train it alone or with others.
 
     Args:
         spec: The study, resolved.
-        lease: The right to the trial.
+        lease: The lease the trial is held under.
         record: The trial as the database knows it.
-        checkpoints: What its holders have saved.
+        checkpoints: The checkpoints of all who have held it.
 
     Attributes:
-        lease: The right to it.
-        record: What is known of it.
-        config: What it trains with.
-        checkpoints: What its holders have saved.
-        state: What it goes on from, or None.
-        reports: Its reports.
-        costs: Its share of the cohort's seconds in training and in evaluation, and of its places:
-            what all trials that began would have taken in steps, had none ended early.
-        lost: Whether it belongs to another worker by now.
-        announced: Whether the database knows of its checkpoint.
-        apart: Whether it goes on alone, as it has begun.
+        lease: The lease it is held under.
+        record: The trial as the database knew it when it was taken.
+        config: The configuration it trains with.
+        checkpoints: The checkpoints of all who have held it.
+        reports: Its evaluations and logged numbers.
+        state: The checkpoint that it goes on from, or None if it begins at its start.
         restart: Why it starts over, or None if it goes on or is new.
+        lost: Whether it belongs to another worker by now.
+        announced: Whether the database knows of this worker's checkpoint.
+        apart: Whether it trains alone, since it was saved alone or its checkpoint cannot be read.
     """
 
     def __init__(
         self, spec: StudySpec, lease: Lease, record: TrialRecord, checkpoints: Checkpoints
     ) -> None:
-        self._spec = spec
+        self._metric = spec.study.metric
         self.lease = lease
         self.record = record
         self.config = decode(spec, record.proposal)
         self.checkpoints = checkpoints
-        self.state: Mapping[str, Any] | None = None
         self.reports = Reports(spec, record)
-        self.costs = dict.fromkeys(_COSTS, 0.0)
-        self.lost = self.announced = self.apart = False
+        self.state: Mapping[str, Any] | None = None
         self.restart = NOTHING_SAVED if lease.begun and lease.checkpoint is None else None
+        self.lost = self.announced = self.apart = False
 
     @property
     def number(self) -> int:
-        """The trial's number."""
+        """The trial's number in its study."""
         return self.lease.number
 
-    @property
-    def step(self) -> int:
-        """Steps taken where it goes on from."""
-        return 0 if self.state is None else int(self.state["steps"]["done"])
-
-    def begin(self, cohort: Cohort) -> list[Report]:
-        """Starts it in a cohort; returns the reports that the database may lack."""
-        if self.state is None:
-            return []
-        unsent = self.reports.resume(
-            self.state.get("unsent"), cohort.taken, cohort.evaluated, cohort.total_steps
-        )
-        for name, value in _read_costs(self.state.get("costs")).items():
-            self.costs[name] = value
-        return unsent
+    def load(self) -> None:
+        """Reads the checkpoint that counts; if that cannot be read, the trial starts over."""
+        if self.restart is not None:
+            return
+        try:
+            self.state = self.checkpoints.load()
+        except (StorageError, StaleCheckpointError) as error:
+            self.start_over(error)
 
     def start_over(self, error: BaseException) -> None:
         """Drops the checkpoint, so that the trial starts over.
 
         Args:
-            error: The fault of the checkpoint.
+            error: The error that the checkpoint is blamed for.
         """
         self.state, self.restart = None, explain_restart(error)
         self.reports.forget()
 
-    def report(self, cohort: Cohort, lane: int, evaluation: Evaluation) -> Report:
-        """Returns an evaluation as a report."""
-        logged = cohort.take_logged(lane)
-        return self.reports.measure(evaluation, cohort.total_steps, logged)
+    def resume(self, lanes: Lanes) -> list[Report]:
+        """Restores its reports from the checkpoint; returns those that the database may lack.
+
+        Args:
+            lanes: The group that it goes on in.
+
+        Raises:
+            StaleCheckpointError: If the checkpoint's reports are malformed.
+        """
+        if self.state is None:
+            return []
+        unsent = self.state.get("unsent")
+        return self.reports.resume(unsent, lanes.taken, lanes.evaluated, lanes.total_steps)
+
+    def measure(self, lanes: Lanes, lane: int, evaluation: Evaluation) -> Report:
+        """Returns an evaluation as a report, with the numbers logged since the last one.
+
+        Args:
+            lanes: The group that it trains in.
+            lane: Its number in the group.
+            evaluation: The evaluation.
+        """
+        return self.reports.measure(evaluation, lanes.total_steps, lanes.take_logged(lane))
+
+    def save(self, lanes: Lanes, lane: int) -> None:
+        """Writes a checkpoint, with the reports that have not been delivered.
+
+        Args:
+            lanes: The group that it trains in.
+            lane: Its number in the group.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        self.checkpoints.save({**lanes.state_dict(lane), "unsent": self.reports.state()})
 
     def send(self, report: Report) -> TrialReport:
         """Returns a report as the ledger takes it; it is unsent until it is taken off."""
         self.reports.send(report)
         return TrialReport(self.lease, report.progress, report.value, report.logged)
 
-    def judged(self, outcome: TrialResult | None) -> tuple[TrialRecord, Mapping[int, float]]:
-        """Returns its values as the pruner compares them within the cohort."""
+    def compared(self, result: TrialResult | None) -> tuple[TrialRecord, Mapping[int, float]]:
+        """Returns its record and evaluations as the pruner compares them within the group.
+
+        Args:
+            result: How it has left its loop, or None while it trains.
+        """
         record = self.record
-        if outcome is not None and outcome.ending is Ending.DIVERGED:
+        if result is not None and result.ending is Ending.DIVERGED:
             record = dataclasses.replace(record, outcome=Outcome.DIVERGED)
         return record, self.reports.evaluations
 
-    def state_dict(self, cohort: Cohort, lane: int) -> dict[str, Any]:
-        """Returns the state from which another worker can continue it."""
-        told = self.reports.state()
-        return {**cohort.state_dict(lane), "unsent": told, "costs": self.costs}
-
     def end(
-        self, cohort: Cohort, lane: int, outcome: TrialResult, stopped_by: str | None
-    ) -> TrialEnding:
-        """Returns its ending as the ledger takes it."""
-        attributes = ending_attributes(outcome, self.reports.metrics, stopped_by)
-        attributes |= self._describe_costs(cohort, lane)
-        return TrialEnding(self.lease, STATES[outcome.ending], self.reports.value, attributes)
+        self, trained: Mapping[str, Any], result: TrialResult, stopped_by: str | None
+    ) -> tuple[TrialEnding, str]:
+        """Returns its ending as the ledger takes it, and as a line for the log.
 
-    def _describe_costs(self, cohort: Cohort, lane: int) -> dict[str, Any]:
-        costs = training_attributes(
-            self._spec,
-            self.config,
-            taken=cohort.taken,
-            total_steps=cohort.total_steps,
-            epoch_steps=cohort.epoch_steps,
-            line=cohort.average_line(lane),
-            describe_groups=lambda: cohort.describe_groups(lane),
-        )
-        costs["lanes"] = cohort.size
-        return costs | {name: round(value, 6) for name, value in self.costs.items()}
+        Args:
+            trained: The attributes to store of how it trained.
+            result: How it has left its loop.
+            stopped_by: ``stop`` or ``wall_time`` if that has ended it, or None.
+        """
+        complete = result.ending is Ending.COMPLETE
+        value = self.reports.value if result.value is None else result.value
+        fault = result.fault
+        if complete and value is None:
+            fault = f"The training loop neither reported nor returned {self._metric}."
+        if fault is not None:
+            return self.fail(trained, WorkloadError(fault))
+        attributes = ending_attributes(result, self.reports.metrics, stopped_by) | dict(trained)
+        line = tell_ending(self.number, result, self._metric, value, stopped_by)
+        length = tell_length(attributes) if complete else ""
+        ending = TrialEnding(self.lease, STATES[result.ending], value, attributes)
+        return ending, f"{line}; {length}" if length else line
 
+    def fail(self, trained: Mapping[str, Any], error: BaseException) -> tuple[TrialEnding, str]:
+        """Returns its failure as the ledger takes it, and as a line for the log.
 
-def is_of_lane(state: Mapping[str, Any]) -> bool:
-    """Tells whether a checkpoint was written by a lane, and not by a trial that trained alone."""
-    return state.get("kind") == "lane"
-
-
-def _read_costs(costs: Any) -> dict[str, float]:
-    if (
-        not isinstance(costs, dict)
-        or costs.keys() != set(_COSTS)
-        or not all(type(v) is float and math.isfinite(v) and v >= 0 for v in costs.values())
-    ):
-        raise StaleCheckpointError("The checkpoint's costs are malformed.")
-    return costs
+        Args:
+            trained: The attributes to store of how it trained.
+            error: The error that it failed with.
+        """
+        attributes = error_attributes(error)
+        line = f"Trial {self.number} failed: {attributes['error'].splitlines()[0]}"
+        return TrialEnding(self.lease, TrialState.FAIL, None, attributes | dict(trained)), line

@@ -12,11 +12,11 @@ from tuner.training.reporting import Evaluation, StaleCheckpointError
 
 
 class Report(NamedTuple):
-    """An evaluation and what was logged since the last one, or only what was logged.
+    """An evaluation with the numbers logged since the last one, or only logged numbers.
 
     Attributes:
         step: Steps taken.
-        progress: Where the evaluation stands on the axis trials are compared along, or None.
+        progress: The evaluation's place on the axis trials are compared along, or None.
         value: The metric, or None without an evaluation.
         logged: (step, name, value) triples.
     """
@@ -45,7 +45,7 @@ class Reports:
         self.forget()
 
     def forget(self) -> None:
-        """Starts over."""
+        """Forgets all reports, since the trial starts over."""
         self.evaluations: dict[int, float] = {}
         self.metrics: dict[str, float] = {}
         self.unsent: list[Report] = []
@@ -80,7 +80,7 @@ class Reports:
         Args:
             evaluation: The evaluation.
             total_steps: Steps of a full trial.
-            logged: What the loop has logged since the last one, as (step, name, value) triples.
+            logged: The numbers logged since the last one, as (step, name, value) triples.
         """
         self.metrics = evaluation.metrics
         measured = [(evaluation.step, *metric) for metric in evaluation.metrics.items()]
@@ -92,7 +92,7 @@ class Reports:
         )
 
     def send(self, report: Report) -> None:
-        """Puts a report among those on their way; whoever delivers it takes it off."""
+        """Adds a report to those on their way; its delivery takes it off."""
         if report.progress is not None and report.value is not None:
             self.evaluations[report.progress] = report.value
         self.unsent.append(report)

@@ -1,54 +1,40 @@
-"""One trial in training on a worker: it takes the loop's reports and records them."""
+"""The task of a worker: it trains a group of trials, reports them, saves them and ends them."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-from optuna.trial import TrialState
-
 from tuner.domain.catalog.dimensions import Dimension, Value
-from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.lengths import tell_length
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import TrialRecord, decode
-from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
-from tuner.service.worker.checkpoints import Checkpoints
-from tuner.service.worker.context import WorkerContext
-from tuner.service.worker.endings import (
-    NOTHING_SAVED,
-    STATES,
-    ending_attributes,
-    error_attributes,
-    explain_no_step,
-    explain_restart,
-    tell_ending,
-    training_attributes,
-)
-from tuner.service.worker.lookout import LOOK_AT_REPORTS_S, LOOK_S, Lookout
-from tuner.service.worker.reports import Report, Reports
-from tuner.store import Lease, TrialEnding, TrialReport
-from tuner.store.leases.outbox import Outbox
-from tuner.training.loop import Ending, TrainingLoop, TrialResult, run_trial
-from tuner.training.reporting import Evaluation, StaleCheckpointError
-from tuner.training.run import Run
+from tuner.errors import LeaseLostError, StorageError, UnavailableError
+from tuner.fused.twin import ApartError
+from tuner.service.worker.context import LOOK_AT_REPORTS_S, LOOK_S, WorkerContext
+from tuner.service.worker.endings import error_attributes
+from tuner.service.worker.held_trial import HeldTrial
+from tuner.service.worker.lanes import Lanes
+from tuner.service.worker.reports import Report
+from tuner.service.worker.starts import Start
+from tuner.store import Lease, Outbox, TrialEnding
+from tuner.training.loop import Ending, TrialResult
+from tuner.training.reporting import Evaluation
 
 
 class Task:
-    """One trial in training: reports, saves and ends it.
+    """A group of trials that train as one, each under its own lease; a trial alone is a group too.
 
-    While the database is away its reports are kept, with each checkpoint too, nobody is judged,
-    and training goes on.
+    While the database is away reports are kept, with each checkpoint too, nobody is judged, and
+    training goes on. A trial that turns out to be another worker's is left to it; the others go
+    on. Once all of a group are others', the call that finds this out raises
+    :class:`~tuner.errors.LeaseLostError`.
 
     Args:
         spec: The study, resolved.
         context: The worker's access to its study.
-        lease: The right to the trial.
-        record: The trial as the database knows it.
-        checkpoints: What its holders have saved.
+        trials: The trials, which can train together.
+        start: Starts their training.
         log: Takes a line of text.
     """
 
@@ -56,293 +42,357 @@ class Task:
         self,
         spec: StudySpec,
         context: WorkerContext,
-        lease: Lease,
-        record: TrialRecord,
-        checkpoints: Checkpoints,
+        trials: Sequence[HeldTrial],
+        start: Start,
         log: Callable[[str], None],
     ) -> None:
-        self._spec = spec
-        self._context = context
-        self._lease = lease
-        self._record = record
-        self._checkpoints = checkpoints
-        self._log = log
-        self._config = decode(spec, record.proposal)
-        self._outbox = Outbox(seed=context.seed + lease.number)
-        self._reports = Reports(spec, record)
-        self._lookout = Lookout(context)
-        self._announced = False
-        self._continued_at: int | None = None
-        self._run: Run | None = None
+        self._context, self._start, self._log = context, start, log
+        self._trials = list(trials)
+        self._stall_s, self._checkpoint_s = spec.train.stall_s, spec.train.checkpoint_s
+        self._seed = spec.search.seed
+        self._outbox = Outbox(seed=context.seed + trials[0].number)
+        self._lanes: Lanes | None = None  # while they have not been started, which may fail
+        self._results: dict[int, TrialResult] = {}
+        self._ended: set[int] = set()
+        self._evaluated, self._continued_at = False, 0
         self._saved_at = self._renewed_at = time.monotonic()
+        context.forget_requests()
 
-    def train(self, train: TrainingLoop, device: torch.device) -> TrialResult:
-        """Trains the trial from its checkpoint, or from the start if that cannot be used.
+    def train(self) -> None:
+        """Trains the trials from where they stand, and records how they ended or gives them back.
 
         An error between a checkpoint and the next evaluation is blamed on the checkpoint first,
-        and the trial starts over: if the loop is at fault, the error comes again.
+        and the trials start over: if the workload is at fault, the error comes again.
+
+        Raises:
+            LeaseLostError: If all of them belong to other workers by now.
+            Exception: An error of the workload; the trials that have not ended are still held.
         """
         self._context.watchdog.feed()
-        outcome = self._train_on(train, device)
-        if outcome is None:
-            self._reports.forget()
-            outcome = run_trial(train, self._new_run(device, None))
-        return outcome
+        results = self._train_or_start_over()
+        self._context.watchdog.rest()  # the database may be away for longer than a step may take
+        for lane, result in enumerate(results):
+            if result.ending is not Ending.INTERRUPTED or self._context.stopped_by is not None:
+                self._results.setdefault(lane, result)
+        self._end_trials()
+        if self._training:
+            self._give_back(saved=self.save())
+        else:
+            self._outbox.flush(self._context.patience)
 
-    def _train_on(self, train: TrainingLoop, device: torch.device) -> TrialResult | None:
-        """Trains from the checkpoint; None if there is none that can be used."""
+    def _train_or_start_over(self) -> list[TrialResult]:
         try:
-            state = self._checkpoints.load()
-        except (StorageError, StaleCheckpointError) as error:
-            self._start_over(explain_restart(error))
-            return None
-        if state is None:
-            if self._lease.begun:
-                self._start_over(NOTHING_SAVED)
-            return None
-        run, evaluated = None, 0
-        try:
-            run = self._continue(device, state)
-            evaluated = run.evaluated
-            return run_trial(train, run)
-        except StorageError:
+            return self._train_from_checkpoints()
+        except (StorageError, ApartError):
             raise
         except Exception as error:
+            resumed = any(trial.state is not None for trial in self._trials)
             asked_to_stop = self._context.interruption.requested_at is not None
-            if asked_to_stop or (run is not None and run.evaluated > evaluated):
+            if asked_to_stop or self._evaluated or not resumed:
                 raise
-            self._start_over(explain_restart(error))
-            return None
+            self._trials = [trial for trial in self._trials if not trial.lost]
+            for trial in self._trials:
+                trial.start_over(error)
+        return self._train_from_checkpoints()
 
-    def _start_over(self, reason: str) -> None:
-        self._continued_at = None
-        self._log(f"Trial {self._lease.number} starts over: {reason}")
-        self._tell("started_over", reason)
-
-    def _continue(self, device: torch.device, state: dict[str, Any]) -> Run:
-        run = self._new_run(device, state)
-        for report in self._reports.resume(
-            state.get("unsent"), run.taken, run.evaluated, run.total_steps
-        ):
-            self._send(report)
-        self._continued_at = run.taken
-        return run
+    def _train_from_checkpoints(self) -> list[TrialResult]:
+        lanes = self._lanes = self._start(self._trials, self)
+        self._continued_at = lanes.taken
+        unsent = [trial.resume(lanes) for trial in self._trials]
+        for reason in sorted({trial.restart for trial in self._trials if trial.restart}):
+            those = [trial for trial in self._trials if trial.restart == reason]
+            self._log(f"{_name(those, 'starts', 'start')} over: {reason}")
+            self._tell(those, "started_over", reason)
+        for lane, reports in enumerate(unsent):
+            for report in reports:
+                self._send({lane: report}, report.step)
+        return lanes.train()
 
     def _tell_continued(self) -> None:
-        """Says, once the loop has taken what the checkpoint gave back, that it goes on from it."""
-        step, self._continued_at = self._continued_at, None
-        if step is not None:
-            self._log(f"Trial {self._lease.number} continues at step {step}")
-            self._tell("continued", f"at step {step}")
+        """Says once that the trials go on from their checkpoints, when they have trained again."""
+        step, self._continued_at = self._continued_at, 0
+        if step:
+            self._log(f"{_name(self._trials, 'continues', 'continue as one')} at step {step}")
+            self._tell(self._trials, "continued", f"at step {step}")
 
-    def _tell(self, kind: str, detail: str) -> None:
-        self._outbox.put(lambda: _raise(self._context.ledger.tell([self._lease], kind, detail)))
+    def _tell(self, trials: Sequence[HeldTrial], kind: str, detail: str) -> None:
+        def deliver() -> None:
+            leases = [trial.lease for trial in trials if not trial.lost]
+            self._lose(self._context.ledger.tell(leases, kind, detail))
 
-    def _new_run(self, device: torch.device, state: dict[str, Any] | None) -> Run:
-        # All trials of a search share one seed, so that they differ in what is searched alone.
-        self._run = Run(self._spec, self._config, device=device, reporter=self, state=state)
-        return self._run
+        self._outbox.put(deliver)
 
-    # What the run tells.
+    # As the reporter of the trials.
 
-    def report(self, evaluation: Evaluation) -> bool:
-        """Records an evaluation; False when the trial is to stop."""
-        run = self._present
+    def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
+        """Records an evaluation of every trial; returns which of the trials go on."""
+        lanes = self._begun
         self._context.watchdog.feed()
         self._tell_continued()
-        report = self._reports.measure(evaluation, run.total_steps, run.take_logged())
-        delivered = self._send(report)
+        self._evaluated = True
+        found = {lane: each for lane, each in enumerate(evaluations) if each is not None}
+        reports = {
+            lane: self._trials[lane].measure(lanes, lane, evaluation)
+            for lane, evaluation in found.items()
+        }
+        step = next(evaluation.step for evaluation in found.values())
+        delivered = self._send(reports, step)
         self._renewed_at = time.monotonic()
         if not delivered:
-            self._log(f"Trial {self._lease.number}: the database is away; training goes on")
-            return True
-        return evaluation.step >= run.total_steps or self._goes_on()
+            those = [self._trials[lane] for lane in reports]
+            self._log(f"{_count(those)}: the database is away; training goes on")
+        elif step < lanes.total_steps:
+            self._judge(reports, lanes.total_steps)
+        training = self._training
+        if training:  # else the loop has yet to return
+            self._end_trials()
+        return [lane in reports and lane in training for lane in range(len(self._trials))]
 
-    def _send(self, report: Report) -> bool:
-        """Puts a report on its way; returns whether everything has arrived."""
-        self._reports.send(report)
-        return self._outbox.put(lambda: self._deliver(report))
+    def diverged(self, lane: int, step: int) -> None:
+        """Ends a trial that has diverged."""
+        self._results[lane] = TrialResult(Ending.DIVERGED, diverged_step=step)
 
-    def _deliver(self, report: Report) -> None:
-        told = TrialReport(self._lease, report.progress, report.value, report.logged)
-        _raise(self._context.ledger.report(report.step, [told]))
-        self._reports.unsent.remove(report)
-
-    def _goes_on(self) -> bool:
+    def _judge(self, reported: Iterable[int], total_steps: int) -> None:
         try:
-            self._lookout.look(LOOK_AT_REPORTS_S)
+            self._context.look(LOOK_AT_REPORTS_S)
             self._context.catch_up()
         except UnavailableError:
-            return True
-        if self._lookout.stopped_by is not None:
-            return False
-        return not self._context.pruner.should_prune(
-            self._record, self._reports.evaluations, self._present.total_steps
-        )
+            return
+        compared = [trial.compared(self._results.get(i)) for i, trial in enumerate(self._trials)]
+        stops = self._context.pruner.judge(compared, total_steps)
+        for lane in reported:
+            if stops[lane]:
+                self._results.setdefault(lane, TrialResult(Ending.PRUNED))
 
     def advance(self, step: int) -> bool:
-        """Renews the lease, looks around and saves now and then; False when it is to stop."""
+        """Renews the leases, looks around and saves now and then; False when all are to stop."""
         self._context.watchdog.feed()
         self._tell_continued()
         now = time.monotonic()
-        if now - self._renewed_at > self._spec.train.stall_s / 4:
+        if now - self._renewed_at > self._stall_s / 4:
             self._renewed_at = now
-            self._outbox.put(lambda: _raise(self._context.ledger.renew([self._lease], step)))
+            leases = self._leases
+            self._outbox.put(lambda: self._lose(self._context.ledger.renew(leases, step)))
         elif self._outbox:
             self._outbox.deliver()
         with contextlib.suppress(UnavailableError):
-            self._lookout.look(LOOK_S)
-        if self._lookout.halts:
+            self._context.look(LOOK_S)
+        if self._context.halts or not self._held:
             return False
-        if now - self._saved_at > self._spec.train.checkpoint_s:
+        if now - self._saved_at > self._checkpoint_s:
             self.save()
         return True
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         """Returns a value for a hyperparameter of the workload's own, and records it."""
-        if self._record.own_axes.get(name) == axis:
+        trial, ledger = self._trials[0], self._context.ledger
+        if trial.record.own_axes.get(name) == axis:
             # A rerun, or a trial that starts over, trains with what is on record.
-            return self._record.proposal.params[name]
+            return trial.record.proposal.params[name]
         value, distribution = self._context.proposer.suggest(name, axis)
-        self._outbox.put(
-            lambda: self._context.ledger.add_parameters(
-                self._lease, {name: value}, {name: distribution}
-            )
-        )
+
+        def deliver() -> None:
+            try:
+                ledger.add_parameters(trial.lease, {name: value}, {name: distribution})
+            except LeaseLostError as error:
+                self._lose({trial.number: error})
+
+        self._outbox.put(deliver)
         return value
 
     def warn(self, text: str) -> None:
         """Logs a sentence about the loop, once a worker."""
         if text not in self._context.warned:
             self._context.warned.add(text)
-            self._log(f"Trial {self._lease.number}: {text}")
+            self._log(f"{_count(self._trials)}: {text}")
 
-    def save(self) -> None:
-        """Writes a checkpoint; if that fails, training goes on without."""
-        self._save()
+    def save(self) -> bool:
+        """Writes a checkpoint of every trial in training; if that fails, training goes on without.
 
-    def _save(self) -> bool:
-        """Writes a checkpoint, and returns whether there was one to write and a place for it."""
-        if self._run is None or not self._run.resumable:
+        Returns:
+            Whether all could be written.
+        """
+        lanes = self._lanes
+        if lanes is None or not lanes.resumable:
             return False
         self._saved_at = time.monotonic()
-        self._tell_logged()
-        try:
-            self._checkpoints.save(self._run.state_dict() | {"unsent": self._reports.state()})
-        except StorageError as error:
-            self._log(f"Trial {self._lease.number}: {error}")
-            return False
-        if not self._announced:
-            self._announced = True
-            step = self._run.taken
-            self._outbox.put(lambda: self._announce(step))
-        return True
+        self._send_logged(lanes, self._training)
+        training, saved = self._training, list[HeldTrial]()
+        for lane in training:
+            trial = self._trials[lane]
+            try:
+                trial.save(lanes, lane)
+            except StorageError as error:
+                self._log(f"Trial {trial.number}: {error}")
+                break
+            saved.append(trial)
+        fresh = [trial for trial in saved if not trial.announced]
+        if fresh:
+            self._announce(fresh, lanes.taken)
+        return len(saved) == len(training)
 
-    def _announce(self, step: int) -> None:
-        _raise(self._context.ledger.saved([self._lease], step))
-        self._checkpoints.settle()
+    def _announce(self, trials: Sequence[HeldTrial], step: int) -> None:
+        def deliver() -> None:
+            self._lose(self._context.ledger.saved([trial.lease for trial in trials], step))
+            for trial in trials:
+                if not trial.lost:
+                    trial.checkpoints.drop_former()
 
-    # How it ends.
+        for trial in trials:
+            trial.announced = True
+        self._outbox.put(deliver)
 
-    def close(self, outcome: TrialResult) -> None:
-        """Records how the trial ended, or releases it."""
-        stopped_by = self._lookout.stopped_by
-        if outcome.ending is Ending.INTERRUPTED and stopped_by is None:
-            self._give_back(saved=self._save())
-            return
-        complete = outcome.ending is Ending.COMPLETE
-        value = self._reports.value if outcome.value is None else outcome.value
-        if value is None and complete:
-            metric = self._spec.study.metric
-            self.fail(WorkloadError(f"The training loop neither reported nor returned {metric}."))
-            return
-        if complete and not self._present.stepped:
-            self.fail(WorkloadError(explain_no_step(self._present.has_optimizer)))
-            return
-        attributes = ending_attributes(outcome, self._reports.metrics, stopped_by)
-        self._finish(STATES[outcome.ending], value, attributes)
-        line = tell_ending(self._lease.number, outcome, self._spec.study.metric, value, stopped_by)
-        length = tell_length(attributes) if complete else ""
-        self._log(f"{line}; {length}" if length else line)
+    # Writing about the trials.
+
+    @property
+    def _begun(self) -> Lanes:
+        if self._lanes is None:
+            raise RuntimeError("The trials have not been started.")
+        return self._lanes
+
+    @property
+    def _held(self) -> list[int]:
+        """The lanes of this worker's trials whose ends have not been told."""
+        lanes = enumerate(self._trials)
+        return [lane for lane, trial in lanes if lane not in self._ended and not trial.lost]
+
+    @property
+    def _training(self) -> list[int]:
+        """The lanes of this worker's trials that have come to no end."""
+        return [lane for lane in self._held if lane not in self._results]
+
+    @property
+    def _leases(self) -> list[Lease]:
+        return [self._trials[lane].lease for lane in self._held]
+
+    def _send(self, reports: Mapping[int, Report], step: int) -> bool:
+        """Puts reports on their way; returns whether everything has arrived."""
+        sent = [
+            (self._trials[lane], report, self._trials[lane].send(report))
+            for lane, report in reports.items()
+            if not self._trials[lane].lost
+        ]
+
+        def deliver() -> None:
+            ours = [entry for entry in sent if not entry[0].lost]
+            self._lose(self._context.ledger.report(step, [told for _, _, told in ours]))
+            for trial, report, _ in ours:
+                trial.reports.unsent.remove(report)
+
+        return self._outbox.put(deliver)
+
+    def _send_logged(self, lanes: Lanes, those: Iterable[int]) -> None:
+        """Puts the numbers on their way that lanes have logged since their last evaluation."""
+        logged = {lane: lanes.take_logged(lane) for lane in those}
+        reports = {
+            lane: Report(lanes.taken, None, None, points)
+            for lane, points in logged.items()
+            if points
+        }
+        if reports:
+            self._send(reports, lanes.taken)
+
+    def _end_trials(self) -> None:
+        """Records the ends of those trials that have come to one."""
+        lanes = self._begun
+        over = [lane for lane in self._held if lane in self._results]
+        self._send_logged(lanes, over)
+        endings = []
+        for lane in over:
+            trial, result = self._trials[lane], self._results[lane]
+            by = self._context.stopped_by if result.ending is Ending.INTERRUPTED else None
+            endings.append((trial, *trial.end(lanes.describe(lane), result, by)))
+        self._ended.update(over)
+        self._finish(endings)
+
+    def _finish(self, endings: Sequence[tuple[HeldTrial, TrialEnding, str]]) -> None:
+        """Puts endings on their way, each with a line for the log."""
+
+        def deliver() -> None:
+            ours = [entry for entry in endings if not entry[0].lost]
+            self._lose(self._context.ledger.finish([ending for _, ending, _ in ours]))
+            for trial, _, line in ours:
+                if not trial.lost:
+                    trial.checkpoints.clear()
+                    self._log(line)
+
+        if endings:
+            self._outbox.put(deliver)
+
+    def _lose(self, lost: Mapping[int, LeaseLostError]) -> None:
+        """Leaves trials to the workers that they belong to by now."""
+        for trial in self._trials:
+            if trial.number in lost and not trial.lost:
+                trial.lost = True
+                self._log(f"{lost[trial.number]} It is left to that worker.")
+        if lost and all(trial.lost for trial in self._trials):
+            raise next(iter(lost.values()))
+
+    # Giving the trials up.
 
     def fail(self, error: BaseException) -> None:
-        """Records what the workload raised."""
-        attributes = error_attributes(error)
-        self._finish(TrialState.FAIL, None, attributes)
-        self._log(f"Trial {self._lease.number} failed: {attributes['error'].splitlines()[0]}")
+        """Records an error of the workload as the end of a trial that trains alone."""
+        self._context.watchdog.rest()
+        [trial] = self._trials
+        if self._lanes is None:
+            trained: dict[str, Any] = {"seed": self._seed}
+        else:
+            trained = self._lanes.describe(0)
+            self._send_logged(self._lanes, [0])
+        self._finish([(trial, *trial.fail(trained, error))])
+        self._outbox.flush(self._context.patience)
 
     def give_back(self, error: BaseException) -> None:
         """Releases the trial as it was last saved, although its loop has raised.
 
-        For errors of a loop whose worker has been asked to stop: whoever asked has often asked
-        every process, those that load its batches too.
+        It is for errors of a loop whose worker has been asked to stop: the processes that load
+        the loop's batches have often been asked too, and raise.
         """
-        number, what = self._lease.number, error_attributes(error)["error"].splitlines()[0]
-        self._log(f"Trial {number}, while the worker was asked to stop, raised {what}")
+        what = error_attributes(error)["error"].splitlines()[0]
+        who = _count(self._trials)
+        self._log(f"{who}, while the worker was asked to stop, raised {what}")
         self._give_back(saved=False)
 
-    def _give_back(self, *, saved: bool) -> None:
-        trial = f"Trial {self._lease.number}"
+    def abandon(self) -> None:
+        """Releases the trials as they were last saved, after something has been raised."""
         self._context.watchdog.rest()
-        step = 0 if self._run is None else self._run.taken
+        self._outbox.flush(self._context.patience)
+        leases = self._leases
+        self._context.patience.run(lambda: self._context.ledger.release(leases))
+
+    def _give_back(self, *, saved: bool) -> None:
+        """Releases the trials for the next worker that asks."""
+        self._context.watchdog.rest()
+        patience, ledger = self._context.patience, self._context.ledger
+        step = 0 if self._lanes is None else self._lanes.taken
         try:
-            self._outbox.flush(self._context.patience)
-            ledger = self._context.ledger
-            self._context.patience.run(lambda: _raise(ledger.renew([self._lease], step)))
-            self._context.patience.run(lambda: ledger.release([self._lease]))
+            self._outbox.flush(patience)
+            patience.run(lambda: self._lose(ledger.renew(self._leases, step)))
+            patience.run(lambda: ledger.release(self._leases))
         except UnavailableError as error:
             self._context.worker_lock.keep_file()
-            self._log(f"{trial} {'saved' if saved else 'left'}, to be taken over later: {error}")
+            how = "saved" if saved else "left"
+            self._log(f"{self._count_held()} {how}, to be taken over later: {error}")
         else:
-            self._log(f"{trial} saved and released" if saved else f"{trial} {self._tell_unsaved()}")
+            how = "saved and released" if saved else self._explain_unsaved()
+            self._log(f"{self._count_held()} {how}")
 
-    def _tell_unsaved(self) -> str:
-        if self._announced or self._lease.checkpoint is not None:
+    def _count_held(self) -> str:
+        return _count([self._trials[lane] for lane in self._held])
+
+    def _explain_unsaved(self) -> str:
+        trials = [self._trials[lane] for lane in self._held]
+        if all(trial.announced or trial.lease.checkpoint is not None for trial in trials):
             return "released, to go on from its last checkpoint"
         return "released, to start over: only what goes over run.steps() can be saved"
 
-    def _finish(self, state: TrialState, value: float | None, attributes: dict[str, Any]) -> None:
-        self._context.watchdog.rest()  # the database may be away for longer than a step may take
-        run = self._run
-        if run is None:
-            attributes["seed"] = self._spec.search.seed
-        else:
-            attributes |= self._describe_costs(run)
-            self._tell_logged()
-        self._outbox.flush(self._context.patience)
-        ending = TrialEnding(self._lease, state, value, attributes)
-        self._context.patience.run(lambda: _raise(self._context.ledger.finish([ending])))
-        self._checkpoints.clear()
 
-    def _tell_logged(self) -> None:
-        logged = self._present.take_logged()
-        if logged:
-            self._send(Report(self._present.taken, None, None, logged))
-
-    @property
-    def _present(self) -> Run:
-        if self._run is None:
-            raise RuntimeError("The trial has not begun.")
-        return self._run
-
-    def _describe_costs(self, run: Run) -> dict[str, Any]:
-        costs = training_attributes(
-            self._spec,
-            self._config,
-            taken=run.trained,
-            total_steps=run.length,
-            epoch_steps=run.epoch_steps,
-            line=run.average_line,
-            describe_groups=run.describe_groups,
-        )
-        costs |= run.describe_loop()
-        costs["train_s"] = round(run.timing.train_s, 6)
-        costs["eval_s"] = round(run.timing.eval_s, 6)
-        if OPTIMIZERS[self._config.optimizer].closure:
-            costs["optimizer_steps"] = run.turns
-        return costs
+def _count(trials: Sequence[HeldTrial]) -> str:
+    """Returns a trial by its number, or how many trials there are."""
+    return f"Trial {trials[0].number}" if len(trials) == 1 else f"{len(trials)} trials"
 
 
-def _raise(lost: Mapping[int, LeaseLostError]) -> None:
-    for error in lost.values():
-        raise error
+def _name(trials: Sequence[HeldTrial], one: str, many: str) -> str:
+    """Returns trials as the subject of a line for the log, and their verb."""
+    numbers = ", ".join(str(trial.number) for trial in trials)
+    return f"Trials {numbers} {many}" if trials[1:] else f"Trial {numbers} {one}"

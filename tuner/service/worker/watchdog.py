@@ -1,6 +1,6 @@
 """A watchdog that ends a process that hangs, in a step or after it was asked to stop.
 
-A thread of its own watches, since what hangs cannot. It ends the process as a crash would: the
+A thread of its own watches, since one that hangs cannot. It ends the process as a crash would: the
 operating system frees the worker's lock, and the trial is taken over from its last checkpoint.
 """
 
@@ -27,13 +27,13 @@ Log = Callable[[str], None]
 class Watchdog:
     """Ends the process when training stalls, or when a stop is ignored for a grace time.
 
-    Before it ends a stalled process, it logs what may be done about that.
+    Before it ends a stalled process, it logs a remedy.
 
     Args:
         interruption: Tells since when a stop is asked for.
         stall_s: Seconds without a step after which training counts as hung.
         grace_s: Seconds from the request of a stop to its end.
-        log: Takes what is said before the end.
+        log: Takes the lines said before the end.
         end: Ends the process with an exit code, at once.
     """
 
@@ -100,7 +100,7 @@ class Watchdog:
             return
 
     def warn(self, now: float) -> str | None:
-        """Returns what is said once a trial, when half of the time has passed without a feed.
+        """Returns a warning, once a trial, when half of the time has passed without a feed.
 
         Args:
             now: Seconds of the monotonic clock.

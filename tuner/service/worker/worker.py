@@ -9,7 +9,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -27,10 +27,10 @@ from tuner.service.liveness import WorkerLock, is_dead
 from tuner.service.ownership import claim_folder
 from tuner.service.ranks import refuse_ranks
 from tuner.service.worker.checkpoints import Checkpoints, sweep
-from tuner.service.worker.cohort_task import CohortTask
 from tuner.service.worker.context import WorkerContext
 from tuner.service.worker.fusing import Fusing
-from tuner.service.worker.held_trial import LaneTask
+from tuner.service.worker.held_trial import HeldTrial
+from tuner.service.worker.starts import start_alone, start_cohort
 from tuner.service.worker.task import Task
 from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Database, Lease, Ledger, RecordReader, StudyHandle
@@ -47,7 +47,7 @@ ALIKE_FAILURES = 5
 """Failures of the first trials, all alike, after which a study stops."""
 
 _POLL_S = 0.5
-_SETTLING_S = 60.0
+_RENEWING_S = 60.0
 
 Log = Callable[[str], None]
 
@@ -57,13 +57,13 @@ class Worker:
     """Works on a study until its budget is used up and nothing is left running.
 
     Args:
-        database: Where the study is.
+        database: The database that holds the study.
         study: The study.
-        device: Where to train.
+        device: The device to train on.
         interruption: Tells when to stop early.
         started_at: When this process started, by ``time.monotonic``.
-        log: Takes one line a trial. Where it cannot, for want of room or of a reader, work goes on.
-        fuse: How many trials train as one: ``auto``, ``off``, or how many.
+        log: Takes one line a trial. If it cannot, for want of room or of a reader, work goes on.
+        fuse: ``auto``, ``off``, or the number of trials that train as one.
     """
 
     database: Database
@@ -73,8 +73,6 @@ class Worker:
     started_at: float
     log: Log = lambda line: None
     fuse: str = AUTO
-    _folder: Path = field(init=False)
-    _fusing: Fusing = field(init=False)
 
     def run(self) -> None:
         """Works until nothing is left to do or a stop is asked for.
@@ -115,7 +113,7 @@ class Worker:
             seed=derive_seed(spec.search.seed, "patience", identity.worker_id),
             log=self._say,
         )
-        self._folder = patience.run(lambda: claim_folder(self.database, self.study))
+        folder = patience.run(lambda: claim_folder(self.database, self.study))
         with WorkerLock(identity.worker_id) as worker_lock:
             seed = patience.run(
                 lambda: ledger.register(
@@ -128,22 +126,23 @@ class Worker:
                 reader=RecordReader(self.database, self.study, follow_running=needs_running(spec)),
                 proposer=Proposer(spec, seed),
                 patience=patience,
+                folder=folder,
                 seed=seed,
                 interruption=self.interruption,
                 watchdog=watchdog,
                 worker_lock=worker_lock,
             )
-            self._sweep()
+            self._sweep(folder)
             with ending_forks():
                 reason = self._work(train, context)
             patience.run(lambda: ledger.leave(reason))
-            self._sweep()
+            self._sweep(folder)
 
     def _work(self, train: TrainingLoop, context: WorkerContext) -> str:
         """Works, and returns why it has ended."""
         context.patience.run(context.catch_up)
-        context.failures_before = len(context.failed)
-        self._fusing = self._settle(train, context)
+        failures_before = len(context.failed)
+        fusing = self._plan_fusing(train, context)
         paused = False
         while not self.interruption.requested:
             signals = context.patience.run(context.ledger.signals)
@@ -156,10 +155,10 @@ class Worker:
             refuse_ranks()
             if not paused:
                 context.patience.run(context.catch_up)
-                self._stop_if_all_fail(context)
-                leases = context.patience.run(lambda: self._find_work(context))
+                _stop_if_all_fail(context, failures_before)
+                leases = context.patience.run(lambda: self._find_work(context, fusing))
             if leases:
-                self._train(train, context, leases)
+                self._train(train, context, fusing, leases)
             elif context.patience.run(lambda: is_done(self.database, self.study)):
                 exhausted = context.patience.run(lambda: read_exhausted(self.database, self.study))
                 if exhausted is not None:
@@ -171,48 +170,55 @@ class Worker:
                 self.interruption.wait(_POLL_S)
         return "asked to leave" if context.leaving else "interrupted"
 
-    def _settle(self, train: TrainingLoop, context: WorkerContext) -> Fusing:
-        """Finds out how many trials train as one here."""
+    def _plan_fusing(self, train: TrainingLoop, context: WorkerContext) -> Fusing:
+        """Decides how many trials train as one here."""
         fusing = Fusing(self.study.spec, train, self.fuse, self._say)
         trials = self.study.spec.budget.trials
         workers = context.patience.run(lambda: read_workers(self.database, self.study, is_dead))
         alive = sum(row.state.present for row in workers)
         left = math.ceil(max(0, trials - len(context.over)) / max(1, alive))
         with self.interruption.raising():
-            context.patience.run(lambda: fusing.settle(self.database, self.study, trials, left))
+            context.patience.run(lambda: fusing.plan(self.database, self.study, trials, left))
         return fusing
 
-    def _find_work(self, context: WorkerContext) -> list[Lease]:
+    def _find_work(self, context: WorkerContext, fusing: Fusing) -> list[Lease]:
         # After an outage, or a jump of the clock, every lease has expired, and those who train need
         # a moment to say so. A process that has just started may have started into the end of one.
         # They renew a few times within stall_s.
-        settling_s = _SETTLING_S * max(1.0, self.study.spec.train.stall_s / (3 * 60.0))
-        expired = self.database.calm_s > settling_s
-        lanes = self._fusing.lanes
+        renewing_s = _RENEWING_S * max(1.0, self.study.spec.train.stall_s / (3 * 60.0))
+        expired = self.database.calm_s > renewing_s
+        lanes = fusing.lanes
         left_behind = context.ledger.take_over(is_dead, expired=expired, at_most=lanes)
-        return left_behind or context.start(lanes, self._fusing.can_fuse)
+        return left_behind or context.start(lanes, fusing.can_fuse)
 
-    def _train(self, train: TrainingLoop, context: WorkerContext, leases: Sequence[Lease]) -> None:
-        """Trains of some trials those that can train together, and gives back the others."""
-        tasks = [task for lease in leases if (task := self._lane_task(context, lease)) is not None]
-        if not tasks:
+    def _train(
+        self,
+        train: TrainingLoop,
+        context: WorkerContext,
+        fusing: Fusing,
+        leases: Sequence[Lease],
+    ) -> None:
+        """Trains the largest group of trials that can train together, and gives back the others."""
+        trials = [held for lease in leases if (held := self._hold(context, lease)) is not None]
+        if not trials:
             return
-        chosen, fused = self._fusing.choose(tasks)
-        others = [task.lease for task in tasks if task not in chosen]
+        chosen, fused = fusing.choose(trials)
+        others = [trial.lease for trial in trials if trial not in chosen]
         if others:
             context.patience.run(lambda: context.ledger.release(others))
         try:
             if fused:
-                self._train_cohort(context, chosen)
+                self._train_cohort(context, fusing, chosen)
             else:
-                self._train_alone(train, context, chosen[0])
-        except LeaseLostError as error:
-            self._say(f"{error} It is left to that worker.")
-            self._sweep()
+                self._train_alone(train, context, chosen[:1])
+        except LeaseLostError:
+            pass  # the task has said so
         finally:
             context.watchdog.rest()
+        if any(trial.lost for trial in chosen):
+            self._sweep(context.folder)
 
-    def _lane_task(self, context: WorkerContext, lease: Lease) -> LaneTask | None:
+    def _hold(self, context: WorkerContext, lease: Lease) -> HeldTrial | None:
         record = context.running.get(lease.number)
         if record is None or lease.checkpoint is not None or lease.attempt > 1:
             record = context.patience.run(
@@ -220,16 +226,18 @@ class Worker:
             )
         if record is None:
             return None
-        checkpoints = Checkpoints(self._folder, self.study.uuid, lease)
-        return LaneTask(self.study.spec, lease, record, checkpoints)
+        checkpoints = Checkpoints(context.folder, self.study.uuid, lease)
+        return HeldTrial(self.study.spec, lease, record, checkpoints)
 
-    def _train_alone(self, train: TrainingLoop, context: WorkerContext, one: LaneTask) -> None:
-        task = Task(self.study.spec, context, one.lease, one.record, one.checkpoints, self._say)
+    def _train_alone(
+        self, train: TrainingLoop, context: WorkerContext, trials: Sequence[HeldTrial]
+    ) -> None:
+        """Trains a trial; whatever its loop raises ends it, and the worker goes on."""
+        spec = self.study.spec
+        task = Task(spec, context, trials, start_alone(spec, train, self.device), self._say)
         try:
-            outcome = task.train(train, self.device)
-            refuse_ranks()  # a loop may have made itself one
-            task.close(outcome)
-        except (LeaseLostError, StorageError):
+            task.train()
+        except StorageError:
             raise
         except BaseException as error:  # noqa: BLE001 (whatever it is, it is the trial's alone)
             if self.interruption.requested_at is None:
@@ -237,63 +245,53 @@ class Worker:
             else:
                 task.give_back(error)
 
-    def _train_cohort(self, context: WorkerContext, tasks: list[LaneTask]) -> None:
-        """Trains trials as one; what the workload raises shows whose it is where they train alone.
-
-        What is raised between a checkpoint and the evaluation that follows is put down to the
-        checkpoint first.
-        """
-        cohort = CohortTask(
-            self.study.spec, context, self._fusing.model, tasks, self._say, self._fusing.twin
-        )
+    def _train_cohort(
+        self, context: WorkerContext, fusing: Fusing, trials: Sequence[HeldTrial]
+    ) -> None:
+        """Trains trials as one; an error shows whose it is where they train alone."""
+        start = start_cohort(fusing.model, fusing.twin, context.watchdog.rest)
+        task = Task(self.study.spec, context, trials, start, self._say)
         try:
-            cohort.train()
-        except (LeaseLostError, StorageError):
+            task.train()
+        except StorageError:
             raise
-        except ApartError as error:
-            # What has been saved was trained wrongly, too.
-            for task in tasks:
-                if not task.lost:
-                    task.checkpoints.clear()
-            self._fusing.retreat(error)
-            cohort.abandon()
         except BaseException as error:  # noqa: BLE001 (raised again where they train alone)
-            if self.interruption.requested_at is not None:
-                cohort.abandon()  # whoever asked for that may have asked a loader's processes too
-            elif cohort.resumed and not cohort.evaluated:
-                for task in tasks:
-                    task.start_over(error)
-                self._train_cohort(context, [task for task in tasks if not task.lost])
-            else:
-                self._fusing.retreat(error)
-                cohort.abandon()
+            if isinstance(error, ApartError):
+                # What has been saved was trained wrongly, too.
+                for trial in trials:
+                    if not trial.lost:
+                        trial.checkpoints.clear()
+                fusing.retreat(error)
+            elif self.interruption.requested_at is None:
+                fusing.retreat(error)
+            # Else: whoever asked for a stop may have asked a loader's processes too.
+            task.abandon()
 
-    def _sweep(self) -> None:
+    def _sweep(self, folder: Path) -> None:
         with contextlib.suppress(UnavailableError):  # whoever comes next does it
-            sweep(self._folder, self.database, self.study)
+            sweep(folder, self.database, self.study)
 
     def _say(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             self.log(line)
 
-    def _stop_if_all_fail(self, context: WorkerContext) -> None:
-        failures = list(context.failed.values())
-        if (
-            len(failures) < max(ALIKE_FAILURES, len(context.over))
-            or len(failures) == context.failures_before
-        ):
-            return
-        if len({_failure_of(record) for record in failures}) > 1:
-            return
-        last = failures[-1].attributes
-        raise WorkloadError(
-            f"The first {len(failures)} trials all failed alike, so the study has stopped: "
-            f"{last.get('error')}\nFix the workload and run the study again; failed trials "
-            f"count in its budget.\n\n{last.get('traceback', '')}"
-        )
+
+def _stop_if_all_fail(context: WorkerContext, failures_before: int) -> None:
+    failures = list(context.failed.values())
+    enough = max(ALIKE_FAILURES, len(context.over))
+    if len(failures) < enough or len(failures) == failures_before:
+        return
+    if len({_failure_of(record) for record in failures}) > 1:
+        return
+    last = failures[-1].attributes
+    raise WorkloadError(
+        f"The first {len(failures)} trials all failed alike, so the study has stopped: "
+        f"{last.get('error')}\nFix the workload and run the study again; failed trials "
+        f"count in its budget.\n\n{last.get('traceback', '')}"
+    )
 
 
 def _failure_of(record: TrialRecord) -> str:
-    """Returns what a failed trial has in common with one that failed alike."""
+    """Returns the kind and place of a failed trial's error, which those that fail alike share."""
     kind = str(record.attributes.get("error", "")).partition(":")[0]
     return f"{kind} at {record.attributes.get('error_at')}"

@@ -1,0 +1,117 @@
+"""The lanes of a group of trials in training: those of a cohort, or one run as the only lane."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.spec import StudySpec
+from tuner.service.ranks import refuse_ranks
+from tuner.service.worker.endings import explain_no_step
+from tuner.training.attributes import training_attributes
+from tuner.training.loop import Ending, TrainingLoop, TrialResult, run_trial
+from tuner.training.run import Run
+
+
+class Lanes(Protocol):
+    """The trials of a group while they train, by their number in the group.
+
+    A :class:`tuner.fused.cohort.Cohort` is one, and so is an :class:`OnlyLane`.
+    """
+
+    @property
+    def taken(self) -> int:
+        """Steps taken, the present one included."""
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of a full trial."""
+
+    @property
+    def evaluated(self) -> int:
+        """How many of the budgeted evaluations have been reported."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether trials can go on from a checkpoint written now."""
+
+    def train(self) -> list[TrialResult]:
+        """Trains all lanes to their ends; returns how each has ended."""
+
+    def take_logged(self, lane: int) -> list[tuple[int, str, float]]:
+        """Returns (step, name, value) of what was logged of a lane since the last call."""
+
+    def state_dict(self, lane: int) -> dict[str, Any]:
+        """Returns everything needed to continue a lane later."""
+
+    def describe(self, lane: int) -> dict[str, Any]:
+        """Returns the attributes to store of how a lane trained: its steps and costs, by name."""
+
+
+class OnlyLane:
+    """A run as the only lane of its group.
+
+    Args:
+        spec: The study, resolved.
+        run: The run.
+        loop: The training loop that takes it.
+    """
+
+    def __init__(self, spec: StudySpec, run: Run, loop: TrainingLoop) -> None:
+        self._spec, self._run, self._loop = spec, run, loop
+
+    @property
+    def taken(self) -> int:
+        """Steps taken, the present one included."""
+        return self._run.taken
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of a full trial."""
+        return self._run.total_steps
+
+    @property
+    def evaluated(self) -> int:
+        """How many of the budgeted evaluations have been reported."""
+        return self._run.evaluated
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the trial can go on from a checkpoint written now."""
+        return self._run.resumable
+
+    def train(self) -> list[TrialResult]:
+        """Has the loop train the trial to its end; returns how it has ended, as a list of one."""
+        run = self._run
+        result = run_trial(self._loop, run)
+        refuse_ranks()  # a loop may have made itself one
+        if result.ending is Ending.COMPLETE and not run.stepped:
+            result = dataclasses.replace(result, fault=explain_no_step(run.has_optimizer))
+        return [result]
+
+    def take_logged(self, lane: int) -> list[tuple[int, str, float]]:
+        """Returns (step, name, value) of what was logged since the last call."""
+        return self._run.take_logged()
+
+    def state_dict(self, lane: int) -> dict[str, Any]:
+        """Returns everything needed to continue the trial later."""
+        return self._run.state_dict()
+
+    def describe(self, lane: int) -> dict[str, Any]:
+        """Returns the attributes to store of how the trial trained: its steps and costs."""
+        run = self._run
+        attributes = training_attributes(
+            self._spec,
+            run.config,
+            taken=run.trained,
+            total_steps=run.length,
+            epoch_steps=run.epoch_steps,
+            line=run.average_line,
+            describe_groups=run.describe_groups,
+        )
+        attributes |= run.describe_loop()
+        attributes |= {name: round(s, 6) for name, s in run.timing.state_dict().items()}
+        if OPTIMIZERS[run.config.optimizer].closure:
+            attributes["optimizer_steps"] = run.turns
+        return attributes

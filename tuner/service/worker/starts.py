@@ -1,0 +1,57 @@
+"""The starts of a group's training: of a trial alone, or of trials as one cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from tuner.domain.spec import StudySpec
+from tuner.fused.cohort import Cohort
+from tuner.fused.lane import LaneStart
+from tuner.fused.model import FusedModel
+from tuner.fused.twin import Twin
+from tuner.service.worker.held_trial import HeldTrial
+from tuner.service.worker.lanes import Lanes, OnlyLane
+from tuner.training.loop import TrainingLoop
+from tuner.training.reporting import Reporter
+from tuner.training.run import Run
+
+Start = Callable[[Sequence[HeldTrial], Reporter], Lanes]
+"""Puts trials where their checkpoints left them; the reporter hears from them as they train."""
+
+
+def start_alone(spec: StudySpec, loop: TrainingLoop, device: torch.device) -> Start:
+    """Returns the start of a trial that a training loop trains alone.
+
+    Args:
+        spec: The study, resolved.
+        loop: The training loop.
+        device: The device to train on.
+    """
+
+    def start(trials: Sequence[HeldTrial], reporter: Reporter) -> OnlyLane:
+        [trial] = trials
+        trial.load()
+        # All trials of a search share one seed, so that they differ in what is searched alone.
+        run = Run(spec, trial.config, device=device, reporter=reporter, state=trial.state)
+        return OnlyLane(spec, run, loop)
+
+    return start
+
+
+def start_cohort(model: FusedModel, twin: Twin | None, rest: Callable[[], object]) -> Start:
+    """Returns the start of trials that train as one.
+
+    Args:
+        model: The study's model, fused.
+        twin: Compares one of the trials with the same trial alone, or None.
+        rest: Called before steps are compiled, which takes longer than a step may.
+    """
+
+    def start(trials: Sequence[HeldTrial], reporter: Reporter) -> Cohort:
+        model.compiler.before = rest
+        starts = [LaneStart(trial.config, trial.state) for trial in trials]
+        return Cohort(model, starts, reporter, twin=twin)
+
+    return start
