@@ -11,7 +11,7 @@ import pytest
 import tuner
 
 
-def test_importing_it_loads_nothing_heavy():
+def test_importing_it_loads_nothing_heavy() -> None:
     code = (
         "import sys, tuner;"
         "heavy = {'torch', 'optuna', 'sqlalchemy', 'numpy'} & sys.modules.keys();"
@@ -21,7 +21,7 @@ def test_importing_it_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize("name", tuner.__all__)
-def test_every_public_name_is_there_and_documented(name: str):
+def test_every_public_name_is_there_and_documented(name: str) -> None:
     thing = getattr(tuner, name)
     if inspect.isclass(thing) or inspect.isfunction(thing):
         assert inspect.getdoc(thing)
@@ -29,17 +29,17 @@ def test_every_public_name_is_there_and_documented(name: str):
 
 
 @pytest.mark.parametrize("name", ["Run", "Winner"])
-def test_every_public_method_is_documented(name: str):
+def test_every_public_method_is_documented(name: str) -> None:
     for method, value in vars(getattr(tuner, name)).items():
         if not method.startswith("_") and (callable(value) or isinstance(value, property)):
             assert inspect.getdoc(value), method
 
 
-def test_another_name_is_not_there():
+def test_another_name_is_not_there() -> None:
     with pytest.raises(AttributeError, match="module 'tuner' has no attribute 'bset'"):
         tuner.bset  # noqa: B018
 
 
-def test_pruning_is_an_exception_that_a_loop_may_catch():
+def test_pruning_is_an_exception_that_a_loop_may_catch() -> None:
     assert issubclass(tuner.Pruned, Exception)
     assert not issubclass(tuner.Pruned, tuner.TunerError)

@@ -11,7 +11,7 @@ def rank(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def test_a_trial_gains_where_its_average_is_better_than_its_last_weights():
+def test_a_trial_gains_where_its_average_is_better_than_its_last_weights() -> None:
     records = [
         with_line(trial(0, value=0.5), enumerate((0.6, 0.5))),
         with_line(trial(1, value=0.5), enumerate((0.5, 0.5))),
@@ -27,12 +27,12 @@ def test_a_trial_gains_where_its_average_is_better_than_its_last_weights():
     assert (upwards.gained, upwards.best_trial) == (1, 2)
 
 
-def test_an_average_without_trials_has_a_summary():
+def test_an_average_without_trials_has_a_summary() -> None:
     summary = summarize_average("swa", [trial(0, outcome=Outcome.FAILED)], rank)
     assert (summary.best_value, summary.best_trial, summary.last_value) == (None, None, None)
     assert summary.line == ()
 
 
-def test_a_line_comes_back_from_json_as_it_was_measured():
+def test_a_line_comes_back_from_json_as_it_was_measured() -> None:
     record = with_line(trial(0, value=0.5), enumerate((0.6, None, 0.5)))
     assert line_of(record) == ((0, 0.6), (1, None), (2, 0.5))

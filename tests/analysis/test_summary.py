@@ -66,7 +66,7 @@ def many_trials(draw: st.DrawFn) -> list[TrialRecord]:
     return draw(st.permutations(records))
 
 
-def test_trials_are_counted_by_how_they_ended():
+def test_trials_are_counted_by_how_they_ended() -> None:
     summary = summary_of(
         trial(0, value=0.5),
         trial(1, value=0.4),
@@ -86,14 +86,14 @@ def test_trials_are_counted_by_how_they_ended():
     assert summary.finished == 5
 
 
-def test_the_smallest_value_is_best_where_less_is_better():
+def test_the_smallest_value_is_best_where_less_is_better() -> None:
     summary = summary_of(trial(0, "sgd", 0.5), trial(1, "adam", 0.3), trial(2, "muon", 0.4))
     assert summary.best is not None
     assert summary.best.record.number == 1
     assert [row.optimizer for row in summary.optimizers] == ["adam", "muon", "sgd"]
 
 
-def test_the_largest_value_is_best_where_more_is_better():
+def test_the_largest_value_is_best_where_more_is_better() -> None:
     records = (trial(0, "sgd", 0.5), trial(1, "adam", 0.3), trial(2, "muon", 0.4))
     summary = summary_of(*records, spec=make_spec("maximize"))
     assert summary.best is not None
@@ -101,7 +101,7 @@ def test_the_largest_value_is_best_where_more_is_better():
     assert [row.optimizer for row in summary.optimizers] == ["sgd", "muon", "adam"]
 
 
-def test_only_complete_trials_can_be_best():
+def test_only_complete_trials_can_be_best() -> None:
     summary = summary_of(
         trial(0, value=0.5),
         trial(1, value=0.1, outcome=Outcome.PRUNED),
@@ -112,7 +112,7 @@ def test_only_complete_trials_can_be_best():
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_among_equals_the_earliest_trial_is_best(direction: str):
+def test_among_equals_the_earliest_trial_is_best(direction: str) -> None:
     spec = make_spec(direction)
     records = [trial(n, value=0.5) for n in (3, 1, 2)]
     best = best_of(spec, records)
@@ -121,7 +121,7 @@ def test_among_equals_the_earliest_trial_is_best(direction: str):
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_the_first_optimizer_is_that_of_the_best_trial_also_in_a_tie(direction: str):
+def test_the_first_optimizer_is_that_of_the_best_trial_also_in_a_tie(direction: str) -> None:
     # sgd comes first in the space, but adam reached the value first.
     summary = summary_of(trial(0, "adam", 0.5), trial(1, "sgd", 0.5), spec=make_spec(direction))
     assert summary.best is not None
@@ -131,7 +131,7 @@ def test_the_first_optimizer_is_that_of_the_best_trial_also_in_a_tie(direction: 
 
 @settings(max_examples=50)
 @given(many_trials(), st.sampled_from(("minimize", "maximize")))
-def test_a_summary_agrees_with_itself(records: list[TrialRecord], direction: str):
+def test_a_summary_agrees_with_itself(records: list[TrialRecord], direction: str) -> None:
     summary = summary_of(*records, spec=make_spec(direction))
     assert sum(summary.counts.values()) == len(records)
     assert [r.number for r in summary.records] == list(range(len(records)))
@@ -155,11 +155,11 @@ def test_a_summary_agrees_with_itself(records: list[TrialRecord], direction: str
 
 @settings(max_examples=50)
 @given(many_trials())
-def test_the_order_of_the_records_does_not_matter(records: list[TrialRecord]):
+def test_the_order_of_the_records_does_not_matter(records: list[TrialRecord]) -> None:
     assert summary_of(*records) == summary_of(*sorted(records, key=lambda r: r.number))
 
 
-def test_an_optimizer_is_summed_up_with_its_best_trial_and_its_default():
+def test_an_optimizer_is_summed_up_with_its_best_trial_and_its_default() -> None:
     summary = summary_of(
         trial(0, "adam", 0.5, preset="default"),
         trial(1, "adam", 0.3, schedule="cosine"),
@@ -173,20 +173,20 @@ def test_an_optimizer_is_summed_up_with_its_best_trial_and_its_default():
     assert row.default_value == 0.5
 
 
-def test_a_default_that_did_not_complete_has_no_value():
+def test_a_default_that_did_not_complete_has_no_value() -> None:
     summary = summary_of(
         trial(0, "adam", 0.5, outcome=Outcome.DIVERGED, preset="default"), trial(1, "adam", 0.3)
     )
     assert summary.optimizers[0].default_value is None
 
 
-def test_optimizers_without_a_complete_trial_come_last_in_the_order_of_the_space():
+def test_optimizers_without_a_complete_trial_come_last_in_the_order_of_the_space() -> None:
     summary = summary_of(trial(0, "muon", 0.5), trial(1, "adam", outcome=Outcome.FAILED))
     assert [row.optimizer for row in summary.optimizers] == ["muon", "sgd", "adam"]
     assert [row.best_value for row in summary.optimizers] == [0.5, None, None]
 
 
-def test_a_study_without_trials_has_a_summary():
+def test_a_study_without_trials_has_a_summary() -> None:
     summary = summary_of(wall_s=0.0)
     assert summary.best is None
     assert summary.finished == summary.steps == 0
@@ -195,14 +195,14 @@ def test_a_study_without_trials_has_a_summary():
     assert (summary.trials_per_hour, summary.steps_per_s) == (0.0, 0.0)
 
 
-def test_a_study_of_failures_alone_has_a_summary():
+def test_a_study_of_failures_alone_has_a_summary() -> None:
     summary = summary_of(*(trial(n, outcome=Outcome.FAILED) for n in range(4)))
     assert summary.best is None
     assert summary.finished == summary.counts["failed"] == 4
     assert summary.optimizers[0].failed == 4
 
 
-def test_the_best_trial_is_described_in_torch_s_form():
+def test_the_best_trial_is_described_in_torch_s_form() -> None:
     params: dict[str, Value] = {
         "adam.lr": 0.01,
         "adam.one_minus_beta1": 0.25,
@@ -221,19 +221,19 @@ def test_the_best_trial_is_described_in_torch_s_form():
 )
 def test_a_value_within_a_twentieth_of_its_log_range_s_end_is_at_its_edge(
     rate: float, at_edge: bool
-):
+) -> None:
     assert edges_of(make_spec(), {"adam.lr": rate}) == ({"adam.lr"} if at_edge else set())
 
 
 @pytest.mark.parametrize(
     ("rate", "at_edge"), [(1.0, True), (1.4, True), (1.6, False), (10.4, False), (10.6, True)]
 )
-def test_the_edges_of_a_plain_range_are_measured_plainly(rate: float, at_edge: bool):
+def test_the_edges_of_a_plain_range_are_measured_plainly(rate: float, at_edge: bool) -> None:
     spec = make_spec(optimizer={"adam": {"lr": {"low": 1.0, "high": 11.0}}})
     assert edges_of(spec, {"adam.lr": rate}) == ({"adam.lr"} if at_edge else set())
 
 
-def test_edges_are_found_in_the_schedule_too():
+def test_edges_are_found_in_the_schedule_too() -> None:
     params: dict[str, Value] = {
         "adam.lr": 0.01,
         "step.gamma": 0.05,
@@ -243,7 +243,7 @@ def test_edges_are_found_in_the_schedule_too():
     assert edges_of(make_spec(), params, "step") == {"step.gamma"}
 
 
-def test_choices_fixed_values_and_single_points_have_no_edge():
+def test_choices_fixed_values_and_single_points_have_no_edge() -> None:
     spec = make_spec(
         optimizer={
             "adam": {
@@ -256,13 +256,13 @@ def test_choices_fixed_values_and_single_points_have_no_edge():
     assert edges_of(spec, {"adam.lr": 0.1, "adam.eps": 1e-8}) == set()
 
 
-def test_a_default_has_no_edges():
+def test_a_default_has_no_edges() -> None:
     best = summary_of(trial(0, "adam", 0.5, preset="default")).best
     assert best is not None
     assert best.edges == ()
 
 
-def test_costs_are_added_up_over_all_trials():
+def test_costs_are_added_up_over_all_trials() -> None:
     summary = summary_of(
         trial(0, value=0.5, train_s=2.0, eval_s=0.5, steps=100),
         trial(1, outcome=Outcome.PRUNED, train_s=1.0, eval_s=0.5, steps=40),
@@ -275,11 +275,11 @@ def test_costs_are_added_up_over_all_trials():
     assert summary.overhead == pytest.approx(1 - 4 / 20)
 
 
-def test_the_overhead_is_never_below_zero():
+def test_the_overhead_is_never_below_zero() -> None:
     assert summary_of(trial(0, value=0.5, train_s=50.0)).overhead == 0.0
 
 
-def test_what_the_study_file_fixes_is_not_called_an_optimizer_s_own_default():
+def test_what_the_study_file_fixes_is_not_called_an_optimizer_s_own_default() -> None:
     def default_of(optimizer: dict[str, Any]) -> float | None:
         spec = make_spec(optimizer=optimizer)
         summary = summary_of(trial(0, "adam", 0.5, preset="default"), spec=spec)
@@ -292,7 +292,7 @@ def test_what_the_study_file_fixes_is_not_called_an_optimizer_s_own_default():
 
 def test_configurations_that_ran_again_are_found_without_looking_closely_at_all(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     rates = [1e-3 * (1 + number / 300) for number in range(300)]
     records = [
         trial(number, "adam", 1.0, params={"adam.lr": rate}) for number, rate in enumerate(rates)

@@ -24,7 +24,7 @@ from benchmarks.workloads import SIZES, load
 
 
 @pytest.mark.slow
-def test_ways_to_train_agree_on_where_trials_end():
+def test_ways_to_train_agree_on_where_trials_end() -> None:
     some = ["adam", "momentum"]
     job = Job("", "parabola", "its own", "cpu", 1, 20, 10, [0, 1, 2, 3], some, compiled=False)
     found = compare(job, rounds=1, processes=2)
@@ -36,7 +36,7 @@ def test_ways_to_train_agree_on_where_trials_end():
     assert "final losses" in describe(found)
 
 
-def test_trials_that_end_elsewhere_are_told_apart():
+def test_trials_that_end_elsewhere_are_told_apart() -> None:
     assert gap([1.0, 2.0, math.nan], [1.0, 2.2, math.nan]) == {
         "median": pytest.approx(0.05),
         "largest": pytest.approx(0.1),
@@ -46,7 +46,7 @@ def test_trials_that_end_elsewhere_are_told_apart():
 
 
 @pytest.mark.slow
-def test_whole_studies_search_one_space_and_their_time_adds_up(tmp_path: Path):
+def test_whole_studies_search_one_space_and_their_time_adds_up(tmp_path: Path) -> None:
     arguments = argparse.Namespace(
         workload="parabola", trials=8, processes=2, space="adam", fuse="4"
     )
@@ -62,7 +62,7 @@ def test_whole_studies_search_one_space_and_their_time_adds_up(tmp_path: Path):
 
 def test_growth_is_written_as_figures_and_as_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     small = ["--lanes", "2", "--trials", "10", "--parameters", "100", "1000", "--studies"]
     small += ["--eager"]
     monkeypatch.setattr("sys.argv", ["growth", "--folder", str(tmp_path), *small])
@@ -79,7 +79,7 @@ def test_growth_is_written_as_figures_and_as_a_picture(
 
 def test_growth_leaves_a_part_without_sizes_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     before = {part: {"a line": {"10": 2.0, "1000": 3.0}} for part in growth.PARTS}
     (tmp_path / "growth.json").write_text(json.dumps(before))
     none = ["--lanes", "--trials", "--parameters", "--studies"]
@@ -91,14 +91,14 @@ def test_growth_leaves_a_part_without_sizes_as_it_stands(
 
 
 @pytest.mark.slow
-def test_what_commands_take_on_a_study_of_many_trials_is_measured():
+def test_what_commands_take_on_a_study_of_many_trials_is_measured() -> None:
     found = measure_study(40)
     assert found.keys() == {"report", "page", SIZE, "a worker's start", "between trials"}
     assert min(found.values()) > 0
     assert found[SIZE] < 3
 
 
-def test_curves_lie_within_their_frame():
+def test_curves_lie_within_their_frame() -> None:
     picture = draw([Panel("a & b", "n", "µs", {"line": [(1, 3), (1000, 0.2)]})], "test")
     [line] = [e for e in ET.fromstring(picture).iter() if e.get("class") == "c0"][:1]  # noqa: S314 (our own)
     assert line.get("d") == "M62.0 91.5L366.0 220.9"
@@ -106,7 +106,7 @@ def test_curves_lie_within_their_frame():
 
 def test_a_workload_without_data_trains_on_noise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     monkeypatch.setenv("TUNER_DATA", str(tmp_path))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     for name in ("mnist", "cifar10"):

@@ -44,7 +44,7 @@ def plain(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def test_the_wheels_it_names_need_no_others():
+def test_the_wheels_it_names_need_no_others() -> None:
     named = {plain(name) for name in WHEELS} | {"torch"}
     for name in WHEELS:
         for text in importlib.metadata.requires(name) or ():
@@ -53,7 +53,7 @@ def test_the_wheels_it_names_need_no_others():
                 assert plain(needed.name) in named, f"{name} needs {needed.name}"
 
 
-def test_all_its_parts_take_less_than_eight_minutes():
+def test_all_its_parts_take_less_than_eight_minutes() -> None:
     found = parts("cuda", quick=False)
     assert sum(part.limit_s for part in found) < gpu.WHOLE_S < 480
     assert [part.name for part in found] == [
@@ -62,7 +62,7 @@ def test_all_its_parts_take_less_than_eight_minutes():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
-def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path):
+def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "scripts" / "check-gpu", "--output", tmp_path / "gpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -73,7 +73,7 @@ def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path):
 
 def test_what_takes_too_long_or_fails_leaves_the_others_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     found = [
         Part("long", ("-c", "import time; time.sleep(600)"), 6, read_json),
         Part("broken", ("-c", "raise SystemExit(3)"), 30, read_json),
@@ -94,7 +94,7 @@ def test_what_takes_too_long_or_fails_leaves_the_others_results(
 @pytest.mark.timeout(900)
 def test_it_is_rehearsed_on_the_cpu_without_a_developers_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(_WITHOUT)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert gpu.main(["--device", "cpu", "--quick", "--output", str(tmp_path)]) == 0

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_both_searches_take_the_budget_and_find_something():
+def test_both_searches_take_the_budget_and_find_something() -> None:
     command = [sys.executable, "-m", "benchmarks.quality", "--json"]
     size = ["--trials", "12", "--lanes", "4", "--repeats", "2", "--processes", "1"]
     ended = subprocess.run(

@@ -38,7 +38,7 @@ def ascii_locale(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(key, value)
 
 
-def test_a_study_is_found_by_its_name_as_typed(tuner: Tuner):
+def test_a_study_is_found_by_its_name_as_typed(tuner: Tuner) -> None:
     created = tuner("study", "create", "named.toml", "--no-check")
     assert created.returncode == 0, created.stderr
     for command in (("study", "show", NAME), ("study", "list"), ("study", "delete", NAME, "--yes")):
@@ -66,7 +66,7 @@ def test_every_name_is_read_as_typed() -> None:
     ],
     ids=["option", "setting", "stem"],
 )
-def test_a_study_is_named_as_typed(tuner: Tuner, arguments: tuple[str, ...]):
+def test_a_study_is_named_as_typed(tuner: Tuner, arguments: tuple[str, ...]) -> None:
     ended = tuner("study", "create", "--no-check", *arguments)
     assert ended.returncode == 0, ended.stderr
     assert tuner("study", "show", f"{NAME}2").returncode == 0
@@ -76,12 +76,12 @@ def test_a_study_is_named_as_typed(tuner: Tuner, arguments: tuple[str, ...]):
 
 
 @pytest.mark.slow
-def test_a_study_of_such_a_name_is_trained_by_workers_of_its_own(tuner: Tuner):
+def test_a_study_of_such_a_name_is_trained_by_workers_of_its_own(tuner: Tuner) -> None:
     ended = tuner("run", "named.toml")
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_name_that_is_no_text_is_told(tuner: Tuner):
+def test_a_name_that_is_no_text_is_told(tuner: Tuner) -> None:
     ended = tuner("study", "show", "bad\udcff")
     assert ended.returncode == 2
     assert "is no text in UTF-8" in ended.stderr

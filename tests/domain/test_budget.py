@@ -14,12 +14,12 @@ def evaluation_steps(total: int, evaluations: int) -> list[int]:
     return sorted({evaluation_step(k, total, evaluations) for k in range(1, evaluations + 1)})
 
 
-def test_a_budget_without_a_length_has_ten_epochs():
+def test_a_budget_without_a_length_has_ten_epochs() -> None:
     assert Budget(trials=3).epochs == 10
 
 
 @pytest.mark.parametrize("given_lengths", [("steps",), ("epochs",), ("examples",)])
-def test_a_budget_is_counted_in_one_unit(given_lengths: tuple[str, ...]):
+def test_a_budget_is_counted_in_one_unit(given_lengths: tuple[str, ...]) -> None:
     budget = Budget.model_validate(dict.fromkeys(given_lengths, 7))
     counted = [n for n in ("steps", "epochs", "examples") if getattr(budget, n) is not None]
     assert counted == list(given_lengths)
@@ -29,7 +29,7 @@ def test_a_budget_is_counted_in_one_unit(given_lengths: tuple[str, ...]):
     "given_lengths",
     [("steps", "epochs"), ("steps", "examples"), ("epochs", "examples", "steps")],
 )
-def test_a_budget_counted_in_two_units_is_refused(given_lengths: tuple[str, ...]):
+def test_a_budget_counted_in_two_units_is_refused(given_lengths: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError, match="exactly one of steps, epochs and examples"):
         Budget.model_validate(dict.fromkeys(given_lengths, 7))
 
@@ -38,33 +38,35 @@ def test_a_budget_counted_in_two_units_is_refused(given_lengths: tuple[str, ...]
     ("raw", "seconds"),
     [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1.5d", 129_600), (12, 12)],
 )
-def test_a_duration_is_read_in_seconds(raw: object, seconds: float):
+def test_a_duration_is_read_in_seconds(raw: object, seconds: float) -> None:
     assert parse_duration(raw) == seconds
     assert Budget.model_validate({"wall_time": raw}).wall_time == seconds
 
 
 @settings(max_examples=50)
 @given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.integers(0, 99))
-def test_a_duration_is_the_sum_of_its_parts(days: int, hours: int, minutes: int, seconds: int):
+def test_a_duration_is_the_sum_of_its_parts(
+    days: int, hours: int, minutes: int, seconds: int
+) -> None:
     text = f"{days}d{hours}h{minutes}m{seconds}s"
     assert parse_duration(text) == ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 @pytest.mark.parametrize("raw", ["", "90", "1 h", "h", "1h30", "-5m", "1w", "5min"])
-def test_text_that_is_no_duration_is_refused(raw: str):
+def test_text_that_is_no_duration_is_refused(raw: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(raw)
 
 
 @pytest.mark.parametrize("raw", ["0s", 0, -1, True, float("inf")])
-def test_a_wall_time_is_above_zero_and_finite(raw: object):
+def test_a_wall_time_is_above_zero_and_finite(raw: object) -> None:
     with pytest.raises(ValidationError, match="wall_time"):
         Budget.model_validate({"wall_time": raw})
 
 
 @settings(max_examples=50)
 @given(total=st.integers(1, 1_000_000), evaluations=st.integers(1, 200))
-def test_evaluations_rise_to_the_last_step(total: int, evaluations: int):
+def test_evaluations_rise_to_the_last_step(total: int, evaluations: int) -> None:
     steps = evaluation_steps(total, evaluations)
     assert steps == sorted(set(steps))
     assert steps[0] >= 1
@@ -74,7 +76,7 @@ def test_evaluations_rise_to_the_last_step(total: int, evaluations: int):
 
 @settings(max_examples=50)
 @given(total=st.integers(1, 100_000), evaluations=st.integers(1, 200))
-def test_evaluations_are_spread_evenly(total: int, evaluations: int):
+def test_evaluations_are_spread_evenly(total: int, evaluations: int) -> None:
     steps = [0, *evaluation_steps(total, evaluations)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(steps)]
     assert max(gaps) - min(gaps) <= 1

@@ -33,7 +33,7 @@ def default_of(spec: StudySpec) -> TrialConfig:
     return decode(spec, default_proposals(spec)[0])
 
 
-def test_a_default_outside_the_user_s_range_is_clipped_into_it_and_said_so():
+def test_a_default_outside_the_user_s_range_is_clipped_into_it_and_said_so() -> None:
     spec = spec_of(optimizer={"adam": {"lr": {"low": 1e-6, "high": 1e-4, "log": True}}})
     [proposal] = default_proposals(spec)
     assert decode(spec, proposal).optimizer_values["lr"] == 1e-4
@@ -56,11 +56,11 @@ def test_a_default_outside_the_user_s_range_is_clipped_into_it_and_said_so():
         (0.5, 0.5),
     ],
 )
-def test_a_default_rate_is_what_the_user_allows_nearest(axis: Any, value: float):
+def test_a_default_rate_is_what_the_user_allows_nearest(axis: Any, value: float) -> None:
     assert default_of(spec_of(optimizer={"adam": {"lr": axis}})).optimizer_values["lr"] == value
 
 
-def test_a_range_of_the_distance_from_one_binds_likewise():
+def test_a_range_of_the_distance_from_one_binds_likewise() -> None:
     axis = {"one_minus_beta1": {"low": 0.2, "high": 0.5}}
     values = default_of(spec_of(optimizer={"adam": axis})).optimizer_values
     assert values["beta1"] == pytest.approx(0.8)
@@ -68,7 +68,7 @@ def test_a_range_of_the_distance_from_one_binds_likewise():
     assert default_of(spec_of(optimizer={"adam": inside})).optimizer_values["beta1"] == 0.9
 
 
-def test_ranges_of_the_catalog_bind_no_default():
+def test_ranges_of_the_catalog_bind_no_default() -> None:
     spec = spec_of()
     [proposal] = default_proposals(spec)
     assert proposal.params == {"optimizer": "adam", "schedule": "constant"}
@@ -90,19 +90,19 @@ DECAY = {"low": 1e-4, "high": 1e-2, "log": True}
         ({}, 0.0),
     ],
 )
-def test_off_is_a_default_where_the_user_allows_it(axes: dict[str, Any], value: float):
+def test_off_is_a_default_where_the_user_allows_it(axes: dict[str, Any], value: float) -> None:
     spec = spec_of(optimizer={"adam": axes})
     assert default_of(spec).optimizer_values["weight_decay"] == value
 
 
-def test_a_switch_that_is_always_on_has_the_default_decay():
+def test_a_switch_that_is_always_on_has_the_default_decay() -> None:
     spec = spec_of(optimizer={"adam": {"use_weight_decay": True}})
     axis = spec.optimizer["adam"]["weight_decay"]
     assert isinstance(axis, Float)
     assert default_of(spec).optimizer_values["weight_decay"] == axis.low
 
 
-def test_tables_of_schedules_and_averages_bind_their_defaults():
+def test_tables_of_schedules_and_averages_bind_their_defaults() -> None:
     spec = spec_of(
         schedule={"constant": {"warmup": {"low": 0.05, "high": 0.2}}},
         train={"average": "ema"},
@@ -113,7 +113,7 @@ def test_tables_of_schedules_and_averages_bind_their_defaults():
     assert config.average_values["decay"] == pytest.approx(0.95)
 
 
-def test_the_train_table_binds_defaults():
+def test_the_train_table_binds_defaults() -> None:
     train = {
         "momentum_warmup": {"low": 0.1, "high": 0.5},
         "average": {"choices": ["swa", "ema"]},
@@ -134,7 +134,7 @@ def test_the_train_table_binds_defaults():
     assert (group.lr_multiplier, group.weight_decay, group.momentum) == (0.5, 0.1, None)
 
 
-def test_what_is_tried_in_place_of_a_default_lies_on_its_axis():
+def test_what_is_tried_in_place_of_a_default_lies_on_its_axis() -> None:
     spec = spec_of(
         optimizer={"adam": {"lr": {"choices": [0.1, 0.2]}, "eps": {"low": 1e-4, "high": 1.0}}},
         train={"momentum_warmup": {"low": 0.1, "high": 0.5}},
@@ -145,7 +145,7 @@ def test_what_is_tried_in_place_of_a_default_lies_on_its_axis():
     assert set(names) <= known_axes(spec).keys()
 
 
-def test_a_stored_spec_knows_which_axes_were_written():
+def test_a_stored_spec_knows_which_axes_were_written() -> None:
     spec = spec_of(optimizer={"adam": {"lr": {"low": 1e-6, "high": 1e-4}}})
     assert spec.written == ("optimizer.adam.lr",)
     again = parse_spec(spec.to_json(), origin="the database")
@@ -153,7 +153,7 @@ def test_a_stored_spec_knows_which_axes_were_written():
     assert again.resolve() == spec
 
 
-def test_a_spec_stored_by_an_older_version_keeps_its_defaults():
+def test_a_spec_stored_by_an_older_version_keeps_its_defaults() -> None:
     spec = spec_of(optimizer={"adam": {"lr": {"low": 1e-6, "high": 1e-4}}})
     tree = spec.to_json()
     del tree["written"]

@@ -25,7 +25,7 @@ def spec_of(**tables: Any) -> StudySpec:
 @given(tree=spec_trees(), data=st.data())
 def test_a_walk_draws_what_its_optimizer_and_schedule_search_and_nothing_else(
     tree: dict[str, Any], data: st.DataObject
-):
+) -> None:
     spec = StudySpec.model_validate(tree).resolve()
     params = walk(spec, suggest_with(data.draw))
     expected = {"optimizer", "schedule"}
@@ -68,7 +68,7 @@ def test_a_walk_draws_what_its_optimizer_and_schedule_search_and_nothing_else(
     ],
     ids=["as the catalog has it", "resolved twice", "switch and value overridden"],
 )
-def test_the_value_behind_a_switch_is_not_drawn_while_it_is_off(spec: StudySpec):
+def test_the_value_behind_a_switch_is_not_drawn_while_it_is_off(spec: StudySpec) -> None:
     def suggest(name: str, axis: Dimension) -> Value:
         return axis.choices[0] if isinstance(axis, Choice) else axis.low  # type: ignore[union-attr]
 
@@ -78,7 +78,7 @@ def test_the_value_behind_a_switch_is_not_drawn_while_it_is_off(spec: StudySpec)
     assert decode(spec, Proposal(params)).optimizer_values["weight_decay"] == 0.0
 
 
-def test_a_fixed_value_is_used_without_being_drawn():
+def test_a_fixed_value_is_used_without_being_drawn() -> None:
     spec = spec_of(
         space={"optimizers": ["adam"], "schedules": ["constant"], "breadth": 1},
         optimizer={"adam": {"lr": 0.25, "one_minus_beta1": 0.5}},
@@ -90,7 +90,9 @@ def test_a_fixed_value_is_used_without_being_drawn():
 
 
 @pytest.mark.parametrize(("schedule", "searched"), [("constant", True), ("one_cycle", False)])
-def test_momentum_is_not_searched_where_the_schedule_cycles_it(schedule: str, searched: bool):
+def test_momentum_is_not_searched_where_the_schedule_cycles_it(
+    schedule: str, searched: bool
+) -> None:
     space = {"optimizers": ["adam"], "schedules": [schedule], "breadth": 3}
     params = walk(
         spec_of(space=space), lambda _, axis: getattr(axis, "low", None) or axis.choices[0]

@@ -24,32 +24,32 @@ def refusal(toml: str) -> str:
     return str(caught.value)
 
 
-def test_the_stem_of_the_file_names_the_study(tmp_path: Path):
+def test_the_stem_of_the_file_names_the_study(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL, encoding="utf-8")
     assert parse_spec(read_spec(path), origin=str(path)).study.name == "mine"
 
 
-def test_a_name_in_the_file_outranks_its_stem(tmp_path: Path):
+def test_a_name_in_the_file_outranks_its_stem(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL + 'name = "other"\n', encoding="utf-8")
     assert parse_spec(read_spec(path), origin=str(path)).study.name == "other"
 
 
-def test_settings_replace_what_the_file_says(tmp_path: Path):
+def test_settings_replace_what_the_file_says(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL + "[budget]\ntrials = 5\n", encoding="utf-8")
     assert read_spec(path, ["budget.trials=7"])["budget"]["trials"] == 7
 
 
-def test_a_byte_order_mark_is_not_part_of_the_file(tmp_path: Path):
+def test_a_byte_order_mark_is_not_part_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL, encoding="utf-8-sig")
     assert read_spec(path)["study"]["workload"] == "models.digits:Digits"
 
 
 @pytest.mark.parametrize("name", ["digits", "a b", 'quote"d', "ä 中", "a-b", "[x]", "<x>"])
-def test_a_name_may_hold_what_can_be_shown_and_stored(name: str):
+def test_a_name_may_hold_what_can_be_shown_and_stored(name: str) -> None:
     tree = {"study": {"name": name, "workload": "models.digits:Digits"}}
     assert parse_spec(tree, origin="x").study.name == name
 
@@ -57,18 +57,18 @@ def test_a_name_may_hold_what_can_be_shown_and_stored(name: str):
 @pytest.mark.parametrize(
     "name", ["a\nb", "a\x1b[31m", "a\x7f", "\x85", " a", "-a", "a\\b", "x" * 201]
 )
-def test_a_name_that_could_act_on_a_terminal_or_a_path_is_refused(name: str):
+def test_a_name_that_could_act_on_a_terminal_or_a_path_is_refused(name: str) -> None:
     with pytest.raises(SpecError, match=r"study\.name"):
         parse_spec({"study": {"name": name, "workload": "m:D"}}, origin="x")
 
 
 @pytest.mark.parametrize("metric", ["a b", "a|b", "<b>", 'a"""b', "[red]", "", "a\nb"])
-def test_a_metric_is_an_identifier(metric: str):
+def test_a_metric_is_an_identifier(metric: str) -> None:
     with pytest.raises(SpecError, match=r"study\.metric"):
         parse_spec({"study": {"name": "s", "workload": "m:D", "metric": metric}}, origin="x")
 
 
-def test_a_missing_file_is_named(tmp_path: Path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "absent.toml"
     with pytest.raises(NotFoundError, match=r"absent\.toml: no such file") as caught:
         read_spec(path)
@@ -76,20 +76,20 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"[study\n", b"a = ", b"\xff\xfe\x00", b"a = 1\na = 2"])
-def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes):
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.toml"
     path.write_bytes(content)
     with pytest.raises(SpecError, match=r"broken\.toml: not valid TOML"):
         read_spec(path)
 
 
-def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path):
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot be read"):
         read_spec(tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.name)
-def test_the_studies_that_are_shipped_are_valid(path: Path):
+def test_the_studies_that_are_shipped_are_valid(path: Path) -> None:
     spec = parse_spec(read_spec(path), origin=str(path))
     assert spec.study.name == path.stem
     assert spec.resolve().space.breadth in (1, 2, 3)
@@ -111,28 +111,28 @@ def test_the_studies_that_are_shipped_are_valid(path: Path):
         ("a=", {"a": ""}),
     ],
 )
-def test_a_setting_is_read_as_toml_or_else_as_text(setting: str, expected: dict[str, Any]):
+def test_a_setting_is_read_as_toml_or_else_as_text(setting: str, expected: dict[str, Any]) -> None:
     assert apply_settings({}, [setting]) == expected
 
 
 @pytest.mark.parametrize("setting", ["a", "", "=1", " =1"])
-def test_a_setting_without_key_and_value_is_refused(setting: str):
+def test_a_setting_without_key_and_value_is_refused(setting: str) -> None:
     with pytest.raises(SpecError, match="write key=value"):
         apply_settings({}, [setting])
 
 
-def test_a_setting_through_a_value_is_refused():
+def test_a_setting_through_a_value_is_refused() -> None:
     with pytest.raises(SpecError, match=r"a\.b: a is a value here, not a table: write \[a\]"):
         apply_settings({"a": 1}, ["a.b=1"])
 
 
 @pytest.mark.parametrize("unit", ["steps", "epochs", "examples"])
-def test_a_length_that_is_set_replaces_the_length_of_the_file(unit: str):
+def test_a_length_that_is_set_replaces_the_length_of_the_file(unit: str) -> None:
     tree = {"budget": {"steps": 1, "epochs": 2, "examples": 3, "trials": 4}}
     assert apply_settings(tree, [f"budget.{unit}=9"])["budget"] == {unit: 9, "trials": 4}
 
 
-def test_the_last_of_two_settings_holds():
+def test_the_last_of_two_settings_holds() -> None:
     assert apply_settings({}, ["a.b=1", "a.b=2"]) == {"a": {"b": 2}}
 
 
@@ -202,7 +202,7 @@ def test_the_last_of_two_settings_holds():
 )
 def test_an_error_holds_the_file_the_key_the_value_and_the_remedy(
     toml: str, key: str, value: str, remedy: str
-):
+) -> None:
     said = refusal(toml)
     assert said.startswith(f"x.toml: {key}")
     # The key itself may hold digits, so the value is looked for behind it.
@@ -224,24 +224,24 @@ def test_an_error_holds_the_file_the_key_the_value_and_the_remedy(
         ("[optimizer.adam]\nlr = { low = 1, high = 2, lag = true }", "optimizer.adam.lr", "log"),
     ],
 )
-def test_an_unknown_key_is_answered_with_the_nearest(toml: str, key: str, nearest: str):
+def test_an_unknown_key_is_answered_with_the_nearest(toml: str, key: str, nearest: str) -> None:
     said = refusal(toml)
     assert said.startswith("x.toml: ")
     assert key in said
     assert f"did you mean {nearest!r}?" in said
 
 
-def test_a_missing_workload_is_asked_for():
+def test_a_missing_workload_is_asked_for() -> None:
     with pytest.raises(SpecError, match=r"x\.toml: study\.workload is missing: add it"):
         parse_spec({"study": {"name": "s"}}, origin="x.toml")
 
 
-def test_an_override_of_what_is_not_chosen_is_named():
+def test_an_override_of_what_is_not_chosen_is_named() -> None:
     said = refusal('[space]\noptimizers = ["adam"]\n[optimizer.sgd]\nlr = 0.1')
     assert said == "x.toml: [optimizer.sgd] is set, but sgd is not in space.optimizers."
 
 
-def test_every_key_that_breaks_a_rule_has_a_line_of_its_own():
+def test_every_key_that_breaks_a_rule_has_a_line_of_its_own() -> None:
     said = refusal("[budget]\ntrials = 0\nevaluations = 0\n[train]\ngrad_clip = -1")
     keys = [line.split(": ")[1].split(" = ")[0] for line in said.splitlines()]
     assert keys == ["budget.trials", "budget.evaluations", "train.grad_clip"]
@@ -261,7 +261,7 @@ def test_every_key_that_breaks_a_rule_has_a_line_of_its_own():
     ],
     ids=lambda toml: toml[:40],
 )
-def test_a_malformed_table_is_answered_in_one_plain_line(toml: str):
+def test_a_malformed_table_is_answered_in_one_plain_line(toml: str) -> None:
     said = refusal(toml)
     assert said.startswith("x.toml: ")
     assert "\n" not in said

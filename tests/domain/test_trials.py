@@ -51,7 +51,7 @@ def check_value(knob: Hyperparameter, axes: dict[str, Dimension], value: Value, 
 @given(tree=spec_trees(), data=st.data())
 def test_every_point_of_the_space_decodes_to_values_inside_their_ranges(
     tree: dict[str, Any], data: st.DataObject
-):
+) -> None:
     spec = StudySpec.model_validate(tree).resolve()
     params = walk(spec, suggest_with(data.draw))
     config = decode(spec, Proposal(params))
@@ -68,7 +68,7 @@ def test_every_point_of_the_space_decodes_to_values_inside_their_ranges(
             check_value(knob, table[name], values[knob.name], off)
 
 
-def test_a_default_trial_uses_the_optimizer_s_own_defaults_but_for_what_is_fixed():
+def test_a_default_trial_uses_the_optimizer_s_own_defaults_but_for_what_is_fixed() -> None:
     spec = spec_of(
         space={"optimizers": ["adam"], "schedules": ["cosine"], "breadth": 3},
         optimizer={"adam": {"lr": 0.25, "one_minus_beta2": 0.125}},
@@ -82,7 +82,9 @@ def test_a_default_trial_uses_the_optimizer_s_own_defaults_but_for_what_is_fixed
 
 @settings(max_examples=50)
 @given(spec_trees())
-def test_defaults_take_at_most_a_third_of_the_trials_but_one_always_runs(tree: dict[str, Any]):
+def test_defaults_take_at_most_a_third_of_the_trials_but_one_always_runs(
+    tree: dict[str, Any],
+) -> None:
     spec = StudySpec.model_validate(tree).resolve()
     proposals = default_proposals(spec)
     assert 1 <= len(proposals) <= max(1, spec.budget.trials // 3)
@@ -93,7 +95,9 @@ def test_defaults_take_at_most_a_third_of_the_trials_but_one_always_runs(tree: d
 @pytest.mark.parametrize(
     ("trials", "defaults"), [(1, 1), (2, 1), (5, 1), (6, 2), (11, 3), (12, 4), (100, 4)]
 )
-def test_the_first_optimizers_get_their_defaults_where_not_all_fit(trials: int, defaults: int):
+def test_the_first_optimizers_get_their_defaults_where_not_all_fit(
+    trials: int, defaults: int
+) -> None:
     space = {"optimizers": ["sgd", "adam", "muon", "adagrad"]}
     spec = spec_of(budget={"trials": trials}, space=space)
     drawn = [proposal.params["optimizer"] for proposal in default_proposals(spec)]
@@ -102,7 +106,7 @@ def test_the_first_optimizers_get_their_defaults_where_not_all_fit(trials: int, 
 
 @settings(max_examples=50)
 @given(spec_trees())
-def test_every_default_decodes(tree: dict[str, Any]):
+def test_every_default_decodes(tree: dict[str, Any]) -> None:
     spec = StudySpec.model_validate(tree).resolve()
     for proposal in default_proposals(spec):
         config = decode(spec, proposal)
@@ -115,21 +119,23 @@ def test_every_default_decodes(tree: dict[str, Any]):
         assert config.batch_size == "full" or config.batch_size > 0
 
 
-def test_a_default_is_constant_where_that_is_searched():
+def test_a_default_is_constant_where_that_is_searched() -> None:
     with_constant = spec_of(space={"schedules": ["cosine", "constant"]})
     without = spec_of(space={"schedules": ["step", "cosine"]})
     assert default_proposals(with_constant)[0].params["schedule"] == "constant"
     assert default_proposals(without)[0].params["schedule"] == "step"
 
 
-def test_a_default_trains_with_the_first_batch_size():
+def test_a_default_trains_with_the_first_batch_size() -> None:
     spec = spec_of(train={"batch_size": {"choices": [64, 32]}})
     assert decode(spec, default_proposals(spec)[0]).batch_size == 64
 
 
 @settings(max_examples=50)
 @given(total=st.integers(1, 5000), evaluations=st.integers(1, 200))
-def test_progress_is_the_step_where_trials_are_counted_in_steps(total: int, evaluations: int):
+def test_progress_is_the_step_where_trials_are_counted_in_steps(
+    total: int, evaluations: int
+) -> None:
     spec = spec_of(budget={"steps": total, "evaluations": evaluations})
     steps = {evaluation_step(k, total, evaluations) for k in range(1, evaluations + 1)}
     found = [progress_at(spec, i, total) for i in range(1, evaluations + 1)]
@@ -138,17 +144,17 @@ def test_progress_is_the_step_where_trials_are_counted_in_steps(total: int, eval
 
 
 @pytest.mark.parametrize("budget", [{"epochs": 3}, {"examples": 5000}])
-def test_progress_is_the_evaluation_where_trials_differ_in_steps(budget: dict[str, int]):
+def test_progress_is_the_evaluation_where_trials_differ_in_steps(budget: dict[str, int]) -> None:
     spec = spec_of(budget=budget)
     assert [progress_at(spec, i, total_steps=50) for i in (1, 2, 3)] == [1, 2, 3]
 
 
-def test_a_config_shows_its_values_with_the_schedule_s_prefixed():
+def test_a_config_shows_its_values_with_the_schedule_s_prefixed() -> None:
     config = TrialConfig("sgd", {"lr": 0.1}, "step", {"warmup": 0.0, "gamma": 0.5}, 32)
     assert config.to_json() == {"lr": 0.1, "step.warmup": 0.0, "step.gamma": 0.5, "batch_size": 32}
 
 
-def test_a_record_knows_its_optimizer_its_schedule_and_whether_it_is_a_default():
+def test_a_record_knows_its_optimizer_its_schedule_and_whether_it_is_a_default() -> None:
     params: dict[str, Value] = {"optimizer": "sgd", "schedule": "step"}
     tuned = TrialRecord(0, Outcome.COMPLETE, Proposal(params))
     default = TrialRecord(1, Outcome.COMPLETE, Proposal(params, preset="default"))
@@ -156,7 +162,7 @@ def test_a_record_knows_its_optimizer_its_schedule_and_whether_it_is_a_default()
     assert (tuned.is_default, default.is_default) == (False, True)
 
 
-def test_groups_and_own_hyperparameters_are_decoded_and_shown():
+def test_groups_and_own_hyperparameters_are_decoded_and_shown() -> None:
     group = {"name": "body", "match": "body.*", "lr_multiplier": {"low": 0.01, "high": 1}}
     spec = spec_of(
         space={"optimizers": ["sgd"], "schedules": ["constant"], "breadth": 1},

@@ -53,7 +53,7 @@ def prepared() -> PreparedWorkload:
     return prepare(Other(coloured))
 
 
-def test_an_archive_of_batches_is_read_in_order():
+def test_an_archive_of_batches_is_read_in_order() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
@@ -70,7 +70,7 @@ def test_an_archive_of_batches_is_read_in_order():
 
 def test_a_damaged_archive_is_refused_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("TUNER_DATA", str(tmp_path))
     (tmp_path / "cifar10").mkdir()
     (tmp_path / "cifar10" / ARCHIVE.name).write_bytes(b"half of it")
@@ -78,14 +78,14 @@ def test_a_damaged_archive_is_refused_with_what_to_do(
         Cifar10().data()
 
 
-def test_the_untrained_network_guesses_among_ten(prepared: PreparedWorkload):
+def test_the_untrained_network_guesses_among_ten(prepared: PreparedWorkload) -> None:
     model = prepared.build_model(0)
     assert sum(p.numel() for p in model.parameters()) == 77_850
     assert model(prepared.data.val[0]).shape == (32, 10)
     assert prepared.evaluate(model)["val_loss"] == pytest.approx(2.303, abs=0.3)
 
 
-def test_it_trains_as_lanes(prepared: PreparedWorkload):
+def test_it_trains_as_lanes(prepared: PreparedWorkload) -> None:
     tree = {
         "study": {"name": "s", "workload": "a:B"},
         "budget": {"steps": 10},
@@ -98,19 +98,19 @@ def test_it_trains_as_lanes(prepared: PreparedWorkload):
     assert Refusals(prepared, spec)(config) is None
 
 
-def test_it_learns_to_tell_colours_in_a_few_steps(prepared: PreparedWorkload):
+def test_it_learns_to_tell_colours_in_a_few_steps(prepared: PreparedWorkload) -> None:
     assert learn(prepared, 20)["val_loss"] < 0.5
 
 
 @pytest.mark.skipif(not SUBSET.exists(), reason=f"{SUBSET.name} is not in the data folder")
-def test_it_learns_real_images_in_a_few_dozen_steps():
+def test_it_learns_real_images_in_a_few_dozen_steps() -> None:
     metrics = learn(prepare(Other(partial(subset, 1600))), 40, lr=0.003)
     assert metrics["val_loss"] < 2.2
     assert metrics["val_accuracy"] > 0.2
 
 
 @pytest.mark.skipif(not ARCHIVE.exists(), reason=f"{ARCHIVE.name} is not in the data folder")
-def test_the_training_images_are_split_in_two():
+def test_the_training_images_are_split_in_two() -> None:
     data = Cifar10().data()
     assert (len(data.train[0]), len(data.val[0])) == (45_000, 5_000)
     assert data.train[1].unique().tolist() == list(range(10))

@@ -21,7 +21,7 @@ def prepared() -> PreparedWorkload:
     return prepare(Mnist())
 
 
-def test_the_training_images_are_split_in_two(prepared: PreparedWorkload):
+def test_the_training_images_are_split_in_two(prepared: PreparedWorkload) -> None:
     (x, y), (x_val, y_val) = prepared.data.train, prepared.data.val
     assert (x.shape, y.shape) == ((50_000, 784), (50_000,))
     assert (x_val.shape, y_val.shape) == ((10_000, 784), (10_000,))
@@ -30,7 +30,7 @@ def test_the_training_images_are_split_in_two(prepared: PreparedWorkload):
     assert y.dtype == torch.int64
 
 
-def test_it_learns_in_a_few_hundred_steps(prepared: PreparedWorkload):
+def test_it_learns_in_a_few_hundred_steps(prepared: PreparedWorkload) -> None:
     metrics = learn(prepared, 300, lr=0.002)
     assert metrics["val_loss"] < 0.3
     assert metrics["val_accuracy"] > 0.91

@@ -13,7 +13,7 @@ def prepared() -> PreparedWorkload:
     return prepare(Parabola())
 
 
-def test_the_points_lie_on_a_noisy_parabola(prepared: PreparedWorkload):
+def test_the_points_lie_on_a_noisy_parabola(prepared: PreparedWorkload) -> None:
     (x, y), (x_val, _) = prepared.data.train, prepared.data.val
     assert (x.shape, y.shape, x_val.shape) == ((800, 1), (800, 1), (200, 1))
     assert -1 <= x.min() < -0.9 < 0.9 < x.max() <= 1
@@ -24,13 +24,13 @@ def test_the_points_lie_on_a_noisy_parabola(prepared: PreparedWorkload):
 
 def test_the_data_is_the_same_every_time_and_leaves_torch_s_generator_alone(
     prepared: PreparedWorkload,
-):
+) -> None:
     before = torch.get_rng_state()
     assert torch.equal(Parabola().data().train[1], prepared.data.train[1])
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_it_learns_in_a_few_hundred_steps_down_to_the_noise(prepared: PreparedWorkload):
+def test_it_learns_in_a_few_hundred_steps_down_to_the_noise(prepared: PreparedWorkload) -> None:
     untrained = prepared.evaluate(prepared.build_model(0))["val_loss"]
     trained = learn(prepared, 500)["val_loss"]
     assert untrained > 0.05

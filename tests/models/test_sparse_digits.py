@@ -14,7 +14,7 @@ def prepared() -> PreparedWorkload:
     return prepare(SparseDigits())
 
 
-def test_it_tells_the_same_digits_in_words(prepared: PreparedWorkload):
+def test_it_tells_the_same_digits_in_words(prepared: PreparedWorkload) -> None:
     words, labels = prepared.data.train
     images, same_labels = Digits().data().train
     assert (words.dtype, words.shape) == (torch.int64, images.shape)
@@ -23,7 +23,7 @@ def test_it_tells_the_same_digits_in_words(prepared: PreparedWorkload):
     assert torch.equal(words % 17, (images * 16).long())
 
 
-def test_a_batch_touches_few_rows_of_the_embedding(prepared: PreparedWorkload):
+def test_a_batch_touches_few_rows_of_the_embedding(prepared: PreparedWorkload) -> None:
     model = prepared.build_model(0)
     prepared.workload.loss(model, prepared.batch(torch.arange(4))).backward()
     gradient = model.words.weight.grad
@@ -32,7 +32,7 @@ def test_a_batch_touches_few_rows_of_the_embedding(prepared: PreparedWorkload):
     assert not model.head.weight.grad.is_sparse
 
 
-def test_it_learns_in_a_few_hundred_steps(prepared: PreparedWorkload):
+def test_it_learns_in_a_few_hundred_steps(prepared: PreparedWorkload) -> None:
     metrics = learn(prepared, 300, lr=0.03, optimizer="sparse_adam")
     assert metrics["val_loss"] < 0.4
     assert metrics["val_accuracy"] > 0.9

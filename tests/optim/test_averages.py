@@ -48,14 +48,14 @@ def follow(course: list[float], name: str, **values: Value) -> float:
 
 @laws
 @given(courses)
-def test_swa_is_the_mean_of_the_weights_visited(course: list[float]):
+def test_swa_is_the_mean_of_the_weights_visited(course: list[float]) -> None:
     mean = math.fsum(course) / len(course)
     assert follow(course, "swa") == pytest.approx(mean, rel=1e-9, abs=1e-9)
 
 
 @laws
 @given(courses, st.floats(0.0, 0.999))
-def test_ema_weighs_what_it_visited_by_its_age(course: list[float], decay: float):
+def test_ema_weighs_what_it_visited_by_its_age(course: list[float], decay: float) -> None:
     first, *rest = course
     terms = [(1 - decay) * decay**age * w for age, w in enumerate(reversed(rest))]
     expected = math.fsum([first * decay ** len(rest), *terms])
@@ -66,14 +66,14 @@ def test_ema_weighs_what_it_visited_by_its_age(course: list[float], decay: float
 @given(courses, st.floats(0.0, 0.99), st.integers(1, 7))
 def test_only_what_its_start_and_interval_meet_is_averaged(
     course: list[float], start: float, interval: int
-):
+) -> None:
     steps = range(max(1, math.ceil(start * len(course))), len(course) + 1, interval)
     mean = math.fsum(course[step - 1] for step in steps) / len(steps)
     found = follow(course, "swa", start=start, interval=interval)
     assert found == pytest.approx(mean, rel=1e-9, abs=1e-9)
 
 
-def test_steps_that_cost_several_are_met_where_they_end():
+def test_steps_that_cost_several_are_met_where_they_end() -> None:
     model = one_weight()
     average = average_of(model, start=0.5, interval=4)
     counts = []
@@ -103,7 +103,7 @@ def move(model: nn.Module) -> None:
 )
 def test_it_holds_what_torch_s_averaged_model_holds(
     name: str, values: dict[str, Value], update: Callable[..., Any]
-):
+) -> None:
     model = a_network()
     ours, theirs = average_of(model, name, **values), AveragedModel(model, multi_avg_fn=update)
     for step in range(10):
@@ -118,7 +118,7 @@ def test_it_holds_what_torch_s_averaged_model_holds(
 @pytest.mark.parametrize("error", [None, RuntimeError])
 def test_the_model_holds_its_own_weights_and_buffers_again_afterwards(
     error: type[Exception] | None,
-):
+) -> None:
     model = a_network()
     average = average_of(model)
     for step in range(3):
@@ -140,7 +140,7 @@ def test_the_model_holds_its_own_weights_and_buffers_again_afterwards(
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
-def test_a_point_of_the_line_is_between_the_weights_and_the_average(weight: float):
+def test_a_point_of_the_line_is_between_the_weights_and_the_average(weight: float) -> None:
     model = one_weight()
     average = average_of(model)
     for step, value in enumerate((1.0, 3.0)):
@@ -150,7 +150,7 @@ def test_a_point_of_the_line_is_between_the_weights_and_the_average(weight: floa
         assert next(model.parameters()).item() == pytest.approx(3.0 - weight)
 
 
-def test_weights_of_several_types_are_averaged_each_in_its_own():
+def test_weights_of_several_types_are_averaged_each_in_its_own() -> None:
     kinds = (torch.float32, torch.float64, torch.bfloat16, torch.complex64)
     model = nn.ModuleList([nn.Linear(2, 2, dtype=dtype) for dtype in kinds])
     average, theirs = average_of(model), AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn())
@@ -168,7 +168,7 @@ def test_weights_of_several_types_are_averaged_each_in_its_own():
 
 
 @pytest.mark.parametrize("name", ["swa", "ema"])
-def test_following_waits_for_no_device(name: str):
+def test_following_waits_for_no_device(name: str) -> None:
     model = a_network()
     average = average_of(model, name, **({"decay": 0.9} if name == "ema" else {}))
     average.follow(1, 100)
@@ -182,7 +182,7 @@ def test_following_waits_for_no_device(name: str):
 
 
 @pytest.mark.parametrize("name", ["swa", "ema"])
-def test_it_continues_from_its_state_alone(name: str):
+def test_it_continues_from_its_state_alone(name: str) -> None:
     def run(stops: bool) -> dict[str, Tensor]:
         values: dict[str, Value] = {"decay": 0.9} if name == "ema" else {}
         model = a_network()
@@ -203,12 +203,12 @@ def test_it_continues_from_its_state_alone(name: str):
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
-def test_the_state_of_another_model_is_refused():
+def test_the_state_of_another_model_is_refused() -> None:
     average = average_of(a_network())
     average.follow(1, 1)
     with pytest.raises(ValueError, match="the average of another model"):
         average_of(one_weight()).load_state_dict(average.state_dict())
 
 
-def test_without_an_average_there_is_none_to_build():
+def test_without_an_average_there_is_none_to_build() -> None:
     assert build_average("none", {}, one_weight()) is None

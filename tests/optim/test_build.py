@@ -69,7 +69,7 @@ def without_fused_kernels(name: str, values: dict[str, Value], model: nn.Module)
 
 
 @every_optimizer
-def test_it_builds_from_its_defaults_and_changes_every_parameter(name: str):
+def test_it_builds_from_its_defaults_and_changes_every_parameter(name: str) -> None:
     model = network_for(name)
     before = [p.detach().clone() for p in model.parameters()]
     train(model, build(name, model), 2)
@@ -77,7 +77,7 @@ def test_it_builds_from_its_defaults_and_changes_every_parameter(name: str):
 
 
 @every_optimizer
-def test_it_holds_every_parameter_once_frozen_ones_too(name: str):
+def test_it_holds_every_parameter_once_frozen_ones_too(name: str) -> None:
     model = network_for(name)
     next(p for p in model.parameters() if p.ndim == 1).requires_grad_(False)
     optimizer = build(name, model)
@@ -87,14 +87,14 @@ def test_it_holds_every_parameter_once_frozen_ones_too(name: str):
 
 @every_optimizer
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_it_keeps_the_dtype_of_parameters(name: str, dtype: torch.dtype):
+def test_it_keeps_the_dtype_of_parameters(name: str, dtype: torch.dtype) -> None:
     model = network_for(name, dtype)
     train(model, build(name, model), 3)
     assert {p.dtype for p in model.parameters()} == {dtype}
 
 
 @every_optimizer
-def test_it_has_the_hyperparameters_of_its_catalog_row(name: str):
+def test_it_has_the_hyperparameters_of_its_catalog_row(name: str) -> None:
     model = network_for(name)
     row = OPTIMIZERS[name]
     values = row.decode({row.rate: 0.0123})
@@ -109,7 +109,7 @@ def test_it_has_the_hyperparameters_of_its_catalog_row(name: str):
 
 @settings(max_examples=50)
 @given(data=st.data(), name=st.sampled_from(EVERY_OPTIMIZER))
-def test_torch_accepts_every_point_of_the_search_space(data: st.DataObject, name: str):
+def test_torch_accepts_every_point_of_the_search_space(data: st.DataObject, name: str) -> None:
     point: dict[str, Value] = {}
     for knob in OPTIMIZERS[name].hyperparameters:
         point[knob.search_name] = value_within(data, knob.dimension)
@@ -120,7 +120,7 @@ def test_torch_accepts_every_point_of_the_search_space(data: st.DataObject, name
 
 @settings(max_examples=50)
 @given(data=st.data(), name=st.sampled_from(EVERY_OPTIMIZER))
-def test_torch_accepts_every_value_within_its_bounds(data: st.DataObject, name: str):
+def test_torch_accepts_every_value_within_its_bounds(data: st.DataObject, name: str) -> None:
     point: dict[str, Value] = {}
     for knob in OPTIMIZERS[name].hyperparameters:
         bounds = knob.bounds
@@ -144,7 +144,7 @@ def test_torch_accepts_every_value_within_its_bounds(data: st.DataObject, name: 
 
 
 @every_optimizer
-def test_a_fused_kernel_follows_the_plain_rule(name: str):
+def test_a_fused_kernel_follows_the_plain_rule(name: str) -> None:
     row = OPTIMIZERS[name]
     values = row.decode({row.rate: 0.01, "weight_decay": 0.01})
     fast, plain = network_for(name, torch.float64), network_for(name, torch.float64)
@@ -155,18 +155,18 @@ def test_a_fused_kernel_follows_the_plain_rule(name: str):
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adagrad", "adam", "adamw"])
-def test_the_fused_kernel_is_used_where_torch_has_one(name: str):
+def test_the_fused_kernel_is_used_where_torch_has_one(name: str) -> None:
     optimizer = build_optimizer(name, OPTIMIZERS[name].decode({}), network())
     assert [group["fused"] for group in optimizer.param_groups] == [True]
 
 
-def test_a_parameter_that_is_not_real_gets_the_plain_kernel():
+def test_a_parameter_that_is_not_real_gets_the_plain_kernel() -> None:
     model = nn.ParameterList([torch.zeros(3, dtype=torch.complex64)])
     optimizer = build_optimizer("adam", OPTIMIZERS["adam"].decode({}), model)
     assert not optimizer.param_groups[0]["fused"]
 
 
-def test_muon_takes_the_matrices_and_adamw_the_rest():
+def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 5), nn.LayerNorm(5))
     optimizer = build_optimizer("muon", OPTIMIZERS["muon"].decode({}), model)
     assert isinstance(optimizer, CompositeOptimizer)
@@ -177,20 +177,20 @@ def test_muon_takes_the_matrices_and_adamw_the_rest():
     assert {id(p) for p in adamw.param_groups[0]["params"]} == rest
 
 
-def test_muon_alone_trains_a_model_of_matrices():
+def test_muon_alone_trains_a_model_of_matrices() -> None:
     model = nn.Linear(3, 2, bias=False)
     optimizer = build_optimizer("muon", OPTIMIZERS["muon"].decode({}), model)
     assert type(optimizer) is torch.optim.Muon
 
 
-def test_muon_refuses_a_model_without_matrices():
+def test_muon_refuses_a_model_without_matrices() -> None:
     with pytest.raises(
         WorkloadError, match=r"with two dimensions, but the model has none: leave muon out"
     ):
         build_optimizer("muon", OPTIMIZERS["muon"].decode({}), nn.LayerNorm(4))
 
 
-def test_muon_takes_matrices_that_are_frozen_since_they_may_thaw():
+def test_muon_takes_matrices_that_are_frozen_since_they_may_thaw() -> None:
     model = nn.Linear(3, 2)
     model.weight.requires_grad_(False)
     optimizer = build_optimizer("muon", OPTIMIZERS["muon"].decode({}), model)
@@ -199,14 +199,14 @@ def test_muon_takes_matrices_that_are_frozen_since_they_may_thaw():
 
 
 @every_optimizer
-def test_a_model_with_nothing_to_train_is_refused(name: str):
+def test_a_model_with_nothing_to_train_is_refused(name: str) -> None:
     with pytest.raises(WorkloadError, match="no trainable parameters"):
         build(name, nn.ReLU())
 
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
 @pytest.mark.parametrize("optimizer_name", ["sgd", "muon"])
-def test_a_schedule_multiplies_every_learning_rate(name: str, optimizer_name: str):
+def test_a_schedule_multiplies_every_learning_rate(name: str, optimizer_name: str) -> None:
     model, row = network(), SCHEDULES[name]
     optimizer = build_optimizer(
         optimizer_name, OPTIMIZERS[optimizer_name].decode({"lr": 0.2, "adamw_lr": 0.4}), model
@@ -222,7 +222,7 @@ def test_a_schedule_multiplies_every_learning_rate(name: str, optimizer_name: st
         schedule.step()
 
 
-def test_sparse_adam_takes_the_sparse_embeddings_and_adam_the_rest():
+def test_sparse_adam_takes_the_sparse_embeddings_and_adam_the_rest() -> None:
     model = Words()
     optimizer = build_optimizer("sparse_adam", OPTIMIZERS["sparse_adam"].decode({}), model)
     assert isinstance(optimizer, CompositeOptimizer)
@@ -232,23 +232,25 @@ def test_sparse_adam_takes_the_sparse_embeddings_and_adam_the_rest():
     assert len(adam.param_groups[0]["params"]) == 2
 
 
-def test_a_sparse_embedding_gets_no_fused_kernel():
+def test_a_sparse_embedding_gets_no_fused_kernel() -> None:
     optimizer = build_optimizer("adagrad", OPTIMIZERS["adagrad"].decode({}), Words())
     assert not optimizer.param_groups[0].get("fused")
 
 
-def test_sparse_adam_refuses_a_model_without_sparse_gradients():
+def test_sparse_adam_refuses_a_model_without_sparse_gradients() -> None:
     with pytest.raises(WorkloadError, match=r"gradients are sparse.*leave sparse_adam out"):
         build_optimizer("sparse_adam", OPTIMIZERS["sparse_adam"].decode({}), network())
 
 
-def test_a_package_that_is_missing_is_told_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
+def test_a_package_that_is_missing_is_told_with_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     with pytest.raises(SpecError, match=r"Lion is of .* pip install 'tuner\[optimizers\]'"):
         build("lion", network())
 
 
-def test_an_optimizer_that_must_know_how_long_it_trains_is_refused_without():
+def test_an_optimizer_that_must_know_how_long_it_trains_is_refused_without() -> None:
     with pytest.raises(
         SpecError, match=r"ranger21 is built .*set budget\.steps, or call run\.measure"
     ):

@@ -37,7 +37,7 @@ def train(model: nn.Linear, optimizer: torch.optim.Optimizer, steps: range) -> N
         optimizer.step()
 
 
-def test_it_updates_as_its_parts_would_on_their_own():
+def test_it_updates_as_its_parts_would_on_their_own() -> None:
     together, apart = network(), network()
     train(together, joint(together), range(5))
     parts = joint(apart).parts
@@ -50,7 +50,7 @@ def test_it_updates_as_its_parts_would_on_their_own():
     assert torch.equal(together.bias, apart.bias)
 
 
-def test_a_restored_state_continues_identically():
+def test_a_restored_state_continues_identically() -> None:
     straight, resumed = network(), network()
     optimizer = joint(straight)
     train(straight, optimizer, range(7))
@@ -64,7 +64,7 @@ def test_a_restored_state_continues_identically():
     assert torch.equal(straight.bias, resumed.bias)
 
 
-def test_its_groups_are_those_of_its_parts_also_after_loading():
+def test_its_groups_are_those_of_its_parts_also_after_loading() -> None:
     model = network()
     optimizer = joint(model)
     for _ in range(2):
@@ -73,7 +73,7 @@ def test_its_groups_are_those_of_its_parts_also_after_loading():
         optimizer.load_state_dict(optimizer.state_dict())
 
 
-def test_a_scheduler_drives_every_part_also_after_loading():
+def test_a_scheduler_drives_every_part_also_after_loading() -> None:
     model = network()
     optimizer = joint(model)
     schedule = LambdaLR(optimizer, lambda step: 0.5**step)
@@ -86,7 +86,7 @@ def test_a_scheduler_drives_every_part_also_after_loading():
     assert rates == pytest.approx([0.025, 0.0025])
 
 
-def test_zero_grad_reaches_every_part():
+def test_zero_grad_reaches_every_part() -> None:
     model = network()
     optimizer = joint(model)
     loss_of(model, 0).backward()
@@ -97,7 +97,7 @@ def test_zero_grad_reaches_every_part():
     assert model.weight.grad is model.bias.grad is None
 
 
-def test_a_closure_is_called_once_and_its_loss_returned():
+def test_a_closure_is_called_once_and_its_loss_returned() -> None:
     model = network()
     optimizer = joint(model)
     calls = []
@@ -114,19 +114,19 @@ def test_a_closure_is_called_once_and_its_loss_returned():
     assert calls == [returned]
 
 
-def test_a_parameter_in_two_parts_is_refused():
+def test_a_parameter_in_two_parts_is_refused() -> None:
     model = network()
     parts = [torch.optim.SGD(model.parameters(), lr=1.0), torch.optim.SGD([model.bias], lr=1.0)]
     with pytest.raises(ValueError, match="belongs to two optimizers"):
         CompositeOptimizer(parts)
 
 
-def test_no_parts_are_refused():
+def test_no_parts_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one optimizer"):
         CompositeOptimizer([])
 
 
-def test_the_state_of_another_number_of_parts_is_refused():
+def test_the_state_of_another_number_of_parts_is_refused() -> None:
     model = network()
     state = joint(model).state_dict()
     single = CompositeOptimizer([torch.optim.SGD(model.parameters(), lr=1.0)])
@@ -134,7 +134,7 @@ def test_the_state_of_another_number_of_parts_is_refused():
         single.load_state_dict(state)
 
 
-def test_it_shows_its_parts():
+def test_it_shows_its_parts() -> None:
     assert repr(joint(network())) == "CompositeOptimizer(SGD, Adam)"
 
 
@@ -146,7 +146,7 @@ def with_frozen(model: nn.Linear) -> CompositeOptimizer:
 
 
 @pytest.mark.parametrize("thawed", [False, True])
-def test_a_restored_state_thaws_what_had_thawed(thawed: bool):
+def test_a_restored_state_thaws_what_had_thawed(thawed: bool) -> None:
     straight, resumed = network(), network()
     optimizer, continued = with_frozen(straight), with_frozen(resumed)
     train(straight, optimizer, range(3))
@@ -163,7 +163,7 @@ def test_a_restored_state_thaws_what_had_thawed(thawed: bool):
     assert torch.equal(straight.bias, resumed.bias)
 
 
-def test_the_state_of_before_a_thaw_is_refused_afterwards():
+def test_the_state_of_before_a_thaw_is_refused_afterwards() -> None:
     optimizer = with_frozen(network())
     before = optimizer.state_dict()
     optimizer.thaw(0.5)
@@ -171,13 +171,13 @@ def test_the_state_of_before_a_thaw_is_refused_afterwards():
         optimizer.load_state_dict(before)
 
 
-def test_the_state_of_more_groups_than_there_are_is_refused():
+def test_the_state_of_more_groups_than_there_are_is_refused() -> None:
     optimizer = joint(network())
     with pytest.raises(ValueError, match="other groups frozen"):
         optimizer.load_state_dict(optimizer.state_dict() | {"thawed": 1})
 
 
-def test_a_frozen_parameter_does_not_change():
+def test_a_frozen_parameter_does_not_change() -> None:
     model = network()
     optimizer = with_frozen(model)
     bias = model.bias.clone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Never
+
 import pytest
 import torch
 from torch import nn
@@ -24,7 +26,7 @@ def modes(optimizer: torch.optim.Optimizer) -> set[bool]:
 
 
 @pytest.mark.parametrize("name", SCHEDULE_FREE)
-def test_averaged_weights_are_evaluated_and_training_goes_on_from_its_own(name: str):
+def test_averaged_weights_are_evaluated_and_training_goes_on_from_its_own(name: str) -> None:
     model = network(torch.float64)
     optimizer = build_optimizer(name, OPTIMIZERS[name].decode({}), model)
     train(model, optimizer, 7)
@@ -39,7 +41,7 @@ def test_averaged_weights_are_evaluated_and_training_goes_on_from_its_own(name: 
     torch.testing.assert_close(weights(model), training, rtol=1e-12, atol=1e-12)
 
 
-def test_weights_come_back_also_from_an_evaluation_that_fails():
+def test_weights_come_back_also_from_an_evaluation_that_fails() -> Never:
     model = network(torch.float64)
     optimizer = build_optimizer("schedulefree_sgd", {"lr": 1.0, "momentum": 0.9}, model)
     train(model, optimizer, 3)
@@ -50,7 +52,7 @@ def test_weights_come_back_also_from_an_evaluation_that_fails():
     torch.testing.assert_close(weights(model), training, rtol=1e-12, atol=1e-12)
 
 
-def test_what_an_optimizer_is_made_of_is_switched_too():
+def test_what_an_optimizer_is_made_of_is_switched_too() -> None:
     model = network()
     frozen = (GroupValues("first", "0.*", frozen_until=0.5),)
     joint = build_optimizer(
@@ -64,7 +66,7 @@ def test_what_an_optimizer_is_made_of_is_switched_too():
     assert modes(joint) == modes(around) == {True}
 
 
-def test_other_optimizers_have_one_kind_of_weights():
+def test_other_optimizers_have_one_kind_of_weights() -> None:
     model = network()
     optimizer = build_optimizer("muon", OPTIMIZERS["muon"].decode({}), model)
     train(model, optimizer, 2)

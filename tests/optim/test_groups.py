@@ -43,7 +43,7 @@ def described(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
 @given(matches=patterns, spare_vectors=st.booleans(), untrained=st.integers(0, 4))
 def test_a_model_is_split_by_the_first_match_and_nothing_is_left_out(
     matches: list[str], spare_vectors: bool, untrained: int
-):
+) -> None:
     model = network()
     for parameter in list(model.parameters())[:untrained][:-1]:
         parameter.requires_grad_(False)
@@ -60,7 +60,7 @@ def test_a_model_is_split_by_the_first_match_and_nothing_is_left_out(
         assert block.spared == (spare_vectors and parameter.ndim < 2)
 
 
-def test_a_group_that_takes_nothing_names_what_there_is():
+def test_a_group_that_takes_nothing_names_what_there_is() -> None:
     check_groups(["0.weight", "0.bias"], groups_of("*.bias", "*"))
     with pytest.raises(WorkloadError, match=r"'g1': match = '\*\.bias' takes no .*0\.weight, 0\."):
         check_groups(["0.weight", "0.bias"], groups_of("*", "*.bias"))
@@ -68,7 +68,7 @@ def test_a_group_that_takes_nothing_names_what_there_is():
 
 @settings(max_examples=50)
 @given(ranks=st.lists(st.integers(0, 3), min_size=1, max_size=8))
-def test_matrices_and_others_share_the_parameters_between_them(ranks: list[int]):
+def test_matrices_and_others_share_the_parameters_between_them(ranks: list[int]) -> None:
     model = nn.ParameterList([torch.zeros((2,) * rank) for rank in ranks])
     parameters = list(model.parameters())
     matrices = select_parameters("matrices", parameters, model)
@@ -97,14 +97,14 @@ def inside(model: Any) -> Any:
         lambda model: nn.DataParallel(compiled(model)),
     ],
 )
-def test_patterns_match_the_names_of_the_model_that_is_wrapped(wrap: Any):
+def test_patterns_match_the_names_of_the_model_that_is_wrapped(wrap: Any) -> None:
     model = network()
     blocks = split_model(wrap(model), groups_of("0.*"), spare_vectors=False)
     assert [block.values.name for block in blocks] == ["g0", "rest"]
     assert {id(p) for p in blocks[0].parameters} == {id(p) for p in model[0].parameters()}
 
 
-def test_sparse_and_dense_share_the_parameters_between_them():
+def test_sparse_and_dense_share_the_parameters_between_them() -> None:
     model = Words()
     parameters = list(model.parameters())
     sparse = select_parameters("sparse", parameters, model)
@@ -113,7 +113,7 @@ def test_sparse_and_dense_share_the_parameters_between_them():
 
 
 @pytest.mark.parametrize("name", GROUPED)
-def test_every_optimizer_trains_each_group_at_its_own_rate(name: str):
+def test_every_optimizer_trains_each_group_at_its_own_rate(name: str) -> None:
     row = OPTIMIZERS[name]
     model = network()
     groups = (GroupValues("first", "0.*", lr_multiplier=0.5),)
@@ -141,7 +141,7 @@ def test_every_optimizer_trains_each_group_at_its_own_rate(name: str):
 )
 def test_a_group_s_decay_and_momentum_apply_where_the_optimizer_has_them(
     name: str, decay: float | None, momentum: float | None
-):
+) -> None:
     model = network()
     group = GroupValues("first", "0.*", weight_decay=0.25, momentum=0.75)
     shown = described(build(name, model, group))["first"]
@@ -149,7 +149,7 @@ def test_a_group_s_decay_and_momentum_apply_where_the_optimizer_has_them(
     assert shown["parameters"] == 4 * 8 + 8
 
 
-def test_both_halves_of_muon_follow_the_groups():
+def test_both_halves_of_muon_follow_the_groups() -> None:
     values = OPTIMIZERS["muon"].decode(
         {"lr": 0.02, "adamw_lr": 0.004, "weight_decay": 0.1, "matrices": "all"}
     )
@@ -171,7 +171,7 @@ def test_both_halves_of_muon_follow_the_groups():
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "momentum"])
-def test_biases_and_norms_may_be_spared_from_decay(name: str):
+def test_biases_and_norms_may_be_spared_from_decay(name: str) -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 3))
     optimizer = build(name, model, GroupValues("last", "2.*", weight_decay=0.5), spare_vectors=True)
     decays = {
@@ -183,7 +183,7 @@ def test_biases_and_norms_may_be_spared_from_decay(name: str):
     assert decays[id(model[0].weight)] == OPTIMIZERS[name].decode({})["weight_decay"]
 
 
-def test_a_model_without_groups_is_one_group():
+def test_a_model_without_groups_is_one_group() -> None:
     (group,) = describe_groups(build("adam", network()))
     assert (group["name"], group["parameters"]) == ("rest", 67)
 
@@ -192,7 +192,7 @@ def test_a_model_without_groups_is_one_group():
 
 
 @pytest.mark.parametrize("name", [*(n for n in GROUPED if OPTIMIZERS[n].grows), "muon"])
-def test_a_frozen_group_is_out_of_the_optimizer_until_its_time(name: str):
+def test_a_frozen_group_is_out_of_the_optimizer_until_its_time(name: str) -> None:
     model = network()
     optimizer = build(name, model, GroupValues("first", "0.*", frozen_until=0.5))
     frozen = list(model[0].parameters())
@@ -208,7 +208,7 @@ def test_a_frozen_group_is_out_of_the_optimizer_until_its_time(name: str):
     assert not optimizer.thaw(0.6)
 
 
-def test_groups_thaw_one_after_the_other():
+def test_groups_thaw_one_after_the_other() -> None:
     optimizer = build(
         "adam",
         network(),
@@ -226,7 +226,7 @@ def test_groups_thaw_one_after_the_other():
 
 @pytest.mark.parametrize("until", [0.5, 1.0])
 @pytest.mark.parametrize("name", ["adam", "muon"])
-def test_freezing_everything_is_refused_and_changes_nothing(name: str, until: float):
+def test_freezing_everything_is_refused_and_changes_nothing(name: str, until: float) -> None:
     model = network()
     with pytest.raises(WorkloadError, match=r"train\.groups freezes every parameter.*leave out"):
         build(name, model, *groups_of("0.*", "*", frozen_until=until))

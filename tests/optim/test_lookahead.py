@@ -57,7 +57,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 @settings(max_examples=20)
 @given(k=st.integers(1, 7), alpha=st.floats(0.1, 1.0), steps=st.integers(1, 15))
-def test_it_is_the_paper_s_algorithm(k: int, alpha: float, steps: int):
+def test_it_is_the_paper_s_algorithm(k: int, alpha: float, steps: int) -> None:
     model, reference = network(torch.float64), network(torch.float64)
     optimizer = around_momentum(model, k, alpha)
     for step in range(steps):
@@ -67,14 +67,14 @@ def test_it_is_the_paper_s_algorithm(k: int, alpha: float, steps: int):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_slow_weights_that_follow_at_once_change_nothing():
+def test_slow_weights_that_follow_at_once_change_nothing() -> None:
     model, plain = network(torch.float64), network(torch.float64)
     train(model, around_momentum(model, k=1, alpha=1.0), 5)
     train(plain, torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9), 5)
     assert same(model, plain)
 
 
-def test_a_closure_is_called_once_and_its_loss_returned():
+def test_a_closure_is_called_once_and_its_loss_returned() -> None:
     model = network()
     optimizer = around_momentum(model)
     calls = []
@@ -91,7 +91,7 @@ def test_a_closure_is_called_once_and_its_loss_returned():
 
 
 @pytest.mark.parametrize("stopped_at", [0, 1, 4, 5, 7])
-def test_a_state_restored_from_disk_continues_identically(stopped_at: int):
+def test_a_state_restored_from_disk_continues_identically(stopped_at: int) -> None:
     whole, resumed = network(torch.float64), network(torch.float64)
     optimizer = around_momentum(whole)
     for step in range(stopped_at):
@@ -107,7 +107,7 @@ def test_a_state_restored_from_disk_continues_identically(stopped_at: int):
     assert same(whole, resumed)
 
 
-def test_a_restored_state_keeps_nothing_of_what_was_there():
+def test_a_restored_state_keeps_nothing_of_what_was_there() -> None:
     model = network()
     optimizer = around_momentum(model)
     fresh = through_disk(optimizer.state_dict())
@@ -117,7 +117,7 @@ def test_a_restored_state_keeps_nothing_of_what_was_there():
     assert not optimizer.state
 
 
-def test_its_groups_and_state_are_those_of_the_optimizer_within_also_after_loading():
+def test_its_groups_and_state_are_those_of_the_optimizer_within_also_after_loading() -> None:
     model = network()
     optimizer = around_momentum(model)
     for _ in range(2):
@@ -127,7 +127,7 @@ def test_its_groups_and_state_are_those_of_the_optimizer_within_also_after_loadi
         optimizer.load_state_dict(optimizer.state_dict())
 
 
-def test_a_scheduler_drives_the_optimizer_within():
+def test_a_scheduler_drives_the_optimizer_within() -> None:
     model = network()
     optimizer = around_momentum(model)
     schedule = LambdaLR(optimizer, lambda step: 0.5**step)
@@ -136,7 +136,7 @@ def test_a_scheduler_drives_the_optimizer_within():
     assert optimizer.inner.param_groups[0]["lr"] == 0.05
 
 
-def test_a_group_may_join_between_two_updates_of_the_slow_weights():
+def test_a_group_may_join_between_two_updates_of_the_slow_weights() -> None:
     model = network(torch.float64)
     first, last = list(model[0].parameters()), list(model[2].parameters())
     optimizer = Lookahead(torch.optim.SGD(first, lr=0.1, momentum=0.9), k=2)
@@ -151,7 +151,7 @@ def test_a_group_may_join_between_two_updates_of_the_slow_weights():
 
 
 @pytest.mark.parametrize("name", ["lookahead(momentum)", "lookahead(muon)", "ranger"])
-def test_a_thawed_group_survives_a_checkpoint(name: str):
+def test_a_thawed_group_survives_a_checkpoint(name: str) -> None:
     groups = (GroupValues("first", "0.*", frozen_until=0.5),)
     models = network(torch.float64), network(torch.float64)
     whole, continued = (
@@ -171,7 +171,7 @@ def test_a_thawed_group_survives_a_checkpoint(name: str):
     assert all(p.grad is not None for p in models[0].parameters())
 
 
-def test_it_may_wait_for_its_first_group_to_thaw():
+def test_it_may_wait_for_its_first_group_to_thaw() -> None:
     groups = (GroupValues("matrices", "*.weight", frozen_until=0.5),)
     model, row = network(), OPTIMIZERS["lookahead(muon)"]
     optimizer = build_optimizer(row.name, row.decode({"lookahead_k": 2}), model, groups)
@@ -185,7 +185,7 @@ def test_it_may_wait_for_its_first_group_to_thaw():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.complex64])
-def test_slow_weights_are_of_the_kind_of_the_parameters(dtype: torch.dtype):
+def test_slow_weights_are_of_the_kind_of_the_parameters(dtype: torch.dtype) -> None:
     parameter = torch.ones(3, dtype=dtype, requires_grad=True)
     optimizer = Lookahead(torch.optim.SGD([parameter], lr=0.5), k=2)
     for _ in range(2):
@@ -198,12 +198,12 @@ def test_slow_weights_are_of_the_kind_of_the_parameters(dtype: torch.dtype):
 @pytest.mark.parametrize(
     ("k", "alpha", "said"), [(0, 0.5, "k = 0"), (2.5, 0.5, r"k = 2\.5"), (5, 0.0, r"alpha = 0\.0")]
 )
-def test_what_is_out_of_bounds_is_refused(k: Any, alpha: float, said: str):
+def test_what_is_out_of_bounds_is_refused(k: Any, alpha: float, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         around_momentum(network(), k, alpha)
 
 
-def test_the_state_of_other_parameters_is_refused():
+def test_the_state_of_other_parameters_is_refused() -> None:
     model = network()
     optimizer = around_momentum(model)
     train(model, optimizer, 1)
@@ -212,5 +212,5 @@ def test_the_state_of_other_parameters_is_refused():
         other.load_state_dict(optimizer.state_dict())
 
 
-def test_it_shows_what_it_is_around():
+def test_it_shows_what_it_is_around() -> None:
     assert repr(around_momentum(network())) == "Lookahead(SGD, k=5, alpha=0.5)"

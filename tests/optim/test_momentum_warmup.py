@@ -47,7 +47,7 @@ def momenta(
 
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "adam", "nadam", "muon"])
-def test_its_memory_grows_in_a_straight_line_from_two_steps_to_its_own(name: str):
+def test_its_memory_grows_in_a_straight_line_from_two_steps_to_its_own(name: str) -> None:
     own = momenta(name, 0.0)[0]
     for group, course in zip(own, zip(*momenta(name, 0.5), strict=True), strict=True):
         memory = [1 / (1 - value) for value in course]
@@ -57,7 +57,7 @@ def test_its_memory_grows_in_a_straight_line_from_two_steps_to_its_own(name: str
         assert set(course[20:]) == {group}
 
 
-def test_it_is_the_law_of_sutskever_et_al_between_its_stairs():
+def test_it_is_the_law_of_sutskever_et_al_between_its_stairs() -> None:
     """Theirs is 1 - 2^(-1 - log2(floor(t / 250) + 1)), whose stairs are 250 steps wide."""
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.99)
@@ -73,7 +73,7 @@ def test_it_is_the_law_of_sutskever_et_al_between_its_stairs():
 
 
 @pytest.mark.parametrize(("name", "values"), [("momentum", {"momentum": 0.4}), ("sgd", {})])
-def test_a_momentum_below_the_start_stays(name: str, values: dict[str, float]):
+def test_a_momentum_below_the_start_stays(name: str, values: dict[str, float]) -> None:
     model = nn.Linear(1, 1)
     optimizer = build_optimizer(name, OPTIMIZERS[name].decode(dict(values)), model)
     before = optimizer.param_groups[0].get("momentum")
@@ -81,7 +81,7 @@ def test_a_momentum_below_the_start_stays(name: str, values: dict[str, float]):
     assert optimizer.param_groups[0]["momentum"] == before
 
 
-def test_every_group_rises_to_its_own():
+def test_every_group_rises_to_its_own() -> None:
     groups = (GroupValues("first", "0.*", momentum=0.7),)
     course = momenta("adam", 0.5, groups=groups)
     assert course[0] == [0.5, 0.5]
@@ -90,11 +90,11 @@ def test_every_group_rises_to_its_own():
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "cyclic"])
-def test_a_schedule_that_cycles_the_momentum_goes_first(schedule: str):
+def test_a_schedule_that_cycles_the_momentum_goes_first(schedule: str) -> None:
     assert momenta("adam", 0.5, schedule) == momenta("adam", 0.0, schedule)
 
 
-def test_it_counts_steps_where_the_rate_changes_by_epoch():
+def test_it_counts_steps_where_the_rate_changes_by_epoch() -> None:
     rising = []
     for epoch_steps in (1, 7):
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9)
@@ -120,7 +120,7 @@ def warmed(optimizer: str, **values: Any) -> Any:
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "muon"])
 @pytest.mark.parametrize("step", [3, 19, 20, 30])
-def test_a_trial_continues_as_if_never_stopped(optimizer: str, step: int):
+def test_a_trial_continues_as_if_never_stopped(optimizer: str, step: int) -> None:
     groups = (GroupValues("first", "0.*", momentum=0.8, frozen_until=0.3),)
     prepared, config = prepare_workload(Droopy()), warmed(optimizer, groups=groups)
     whole = train(prepared, config=config)
@@ -130,14 +130,14 @@ def test_a_trial_continues_as_if_never_stopped(optimizer: str, step: int):
     assert 0.5 not in momentum
 
 
-def test_what_a_trial_trained_with_is_its_own_momentum_wherever_it_stopped():
+def test_what_a_trial_trained_with_is_its_own_momentum_wherever_it_stopped() -> None:
     trial = train(prepare_workload(Droopy()), make_spec(40, 4), warmed("adam"))
     stopped, _ = stop_and_go(prepare_workload(Droopy()), 5, make_spec(40, 4), warmed("adam"))
     assert [g["momentum"] for g in stopped.run.describe_groups()] == [0.9]
     assert stopped.run.describe_groups() == trial.run.describe_groups()
 
 
-def test_a_loop_without_a_schedule_is_told_that_its_momentum_would_not_rise():
+def test_a_loop_without_a_schedule_is_told_that_its_momentum_would_not_rise() -> None:
     def loop(run: Run) -> None:
         optimizer = run.optimizer(nn.Linear(1, 1))
         for step in run.steps():

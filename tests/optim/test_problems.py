@@ -71,7 +71,7 @@ def start(outputs: int) -> nn.Linear:
 @pytest.mark.parametrize("name", [n for n in EVERY_OPTIMIZER if OPTIMIZERS[n].takes != "sparse"])
 def test_it_leaves_little_of_the_loss(
     name: str, problem: Callable[[nn.Linear], Tensor], outputs: int, left: float
-):
+) -> None:
     model, row = start(outputs), OPTIMIZERS[name]
     rate = RATES.get(name, 0.05)
     values = row.decode({row.rate: rate}) | ({"adamw_lr": rate} if "muon" in name else {})

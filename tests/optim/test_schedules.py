@@ -124,7 +124,7 @@ TWINS: dict[str, tuple[dict[str, Value], Twin]] = {
 WITHOUT_TWIN = {"inverse_sqrt", "plateau"}
 
 
-def test_every_schedule_with_a_twin_in_torch_is_compared_with_it():
+def test_every_schedule_with_a_twin_in_torch_is_compared_with_it() -> None:
     assert TWINS.keys() | WITHOUT_TWIN == SCHEDULES.keys()
 
 
@@ -134,7 +134,7 @@ WARMED = [name for name in TWINS if name not in ("one_cycle", "stable_decay")]
 
 @pytest.mark.parametrize("make", [make_sgd, make_adam])
 @pytest.mark.parametrize("name", list(TWINS))
-def test_a_whole_run_is_that_of_torch(name: str, make: Callable[[], torch.optim.Optimizer]):
+def test_a_whole_run_is_that_of_torch(name: str, make: Callable[[], torch.optim.Optimizer]) -> None:
     point, twin = TWINS[name]
     mine, theirs = make(), make()
     schedule = build_schedule(name, SCHEDULES[name].decode(point), mine, STEPS)
@@ -144,7 +144,9 @@ def test_a_whole_run_is_that_of_torch(name: str, make: Callable[[], torch.optim.
 
 @pytest.mark.parametrize("make", [make_sgd, make_adam])
 @pytest.mark.parametrize("name", WARMED)
-def test_a_run_with_warmup_is_that_of_torch(name: str, make: Callable[[], torch.optim.Optimizer]):
+def test_a_run_with_warmup_is_that_of_torch(
+    name: str, make: Callable[[], torch.optim.Optimizer]
+) -> None:
     point, twin = TWINS[name]
     mine, theirs = make(), make()
     values = SCHEDULES[name].decode(point | {"warmup": WARM / STEPS})
@@ -171,7 +173,7 @@ def assert_same_course(
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 @pytest.mark.parametrize("patience", [0.1, 0.2, 0.3])
 @pytest.mark.parametrize("warmup", [0.0, 0.1])
-def test_plateau_is_that_of_torch(direction: Any, patience: float, warmup: float):
+def test_plateau_is_that_of_torch(direction: Any, patience: float, warmup: float) -> None:
     values: dict[str, Value] = {"warmup": warmup, "factor": 0.3, "patience": patience}
     mine, theirs = make_sgd(), make_sgd()
     schedule = build_schedule("plateau", values, mine, STEPS, evaluations=10, direction=direction)
@@ -195,7 +197,7 @@ def test_plateau_is_that_of_torch(direction: Any, patience: float, warmup: float
     assert rates(mine)[0] < LR
 
 
-def test_plateau_takes_no_number_for_no_improvement():
+def test_plateau_takes_no_number_for_no_improvement() -> None:
     optimizer = make_sgd()
     values: dict[str, Value] = {"warmup": 0.0, "factor": 0.1, "patience": 0.1}
     schedule = build_schedule("plateau", values, optimizer, STEPS)
@@ -205,7 +207,7 @@ def test_plateau_takes_no_number_for_no_improvement():
 
 
 @every_schedule
-def test_only_plateau_listens_to_the_metric(name: str):
+def test_only_plateau_listens_to_the_metric(name: str) -> None:
     optimizer = make_sgd()
     schedule = build_schedule(name, SCHEDULES[name].decode({}), optimizer, STEPS)
     before = standing(optimizer)
@@ -216,7 +218,7 @@ def test_only_plateau_listens_to_the_metric(name: str):
 
 @every_schedule
 @pytest.mark.parametrize("optimizer_name", ["momentum", "adam", "muon"])
-def test_every_group_follows_its_own_rate(name: str, optimizer_name: str):
+def test_every_group_follows_its_own_rate(name: str, optimizer_name: str) -> None:
     torch.manual_seed(0)
     model, row = torch.nn.Linear(3, 2), SCHEDULES[name]
     values = OPTIMIZERS[optimizer_name].decode({"lr": 0.2, "adamw_lr": 0.4})
@@ -232,7 +234,7 @@ def test_every_group_follows_its_own_rate(name: str, optimizer_name: str):
 
 @pytest.mark.parametrize("name", CYCLING)
 @pytest.mark.parametrize("optimizer_name", ["sgd", "adagrad", "rmsprop", "rprop", "adafactor"])
-def test_an_optimizer_without_momentum_gets_none(name: str, optimizer_name: str):
+def test_an_optimizer_without_momentum_gets_none(name: str, optimizer_name: str) -> None:
     model = torch.nn.Linear(3, 2)
     optimizer = build_optimizer(optimizer_name, OPTIMIZERS[optimizer_name].decode({}), model)
     schedule = build_schedule(name, SCHEDULES[name].decode({}), optimizer, 20)
@@ -241,7 +243,7 @@ def test_an_optimizer_without_momentum_gets_none(name: str, optimizer_name: str)
 
 
 @every_schedule
-def test_it_stays_where_it_ends(name: str):
+def test_it_stays_where_it_ends(name: str) -> None:
     optimizer = make_sgd()
     schedule = build_schedule(name, SCHEDULES[name].decode({}), optimizer, 20)
     follow(optimizer, schedule, 20)
@@ -251,7 +253,7 @@ def test_it_stays_where_it_ends(name: str):
 @every_schedule
 @settings(max_examples=20)
 @given(calls=st.lists(st.integers(1, 15), min_size=1, max_size=6))
-def test_with_a_clock_it_matters_not_how_often_it_is_stepped(name: str, calls: list[int]):
+def test_with_a_clock_it_matters_not_how_often_it_is_stepped(name: str, calls: list[int]) -> None:
     values = SCHEDULES[name].decode({"warmup": 0.1})
     often, seldom, taken = make_sgd(), make_sgd(), 0
     every = build_schedule(name, values, often, 40)
@@ -264,7 +266,7 @@ def test_with_a_clock_it_matters_not_how_often_it_is_stepped(name: str, calls: l
 
 
 @every_schedule
-def test_by_epoch_it_changes_only_between_epochs(name: str):
+def test_by_epoch_it_changes_only_between_epochs(name: str) -> None:
     row, optimizer = SCHEDULES[name], make_sgd()
     values = row.decode({"warmup": 0.3})
     schedule = build_schedule(name, values, optimizer, 95, epoch_steps=10)
@@ -275,7 +277,7 @@ def test_by_epoch_it_changes_only_between_epochs(name: str):
 
 
 @pytest.mark.parametrize("name", CYCLING)
-def test_by_epoch_momentum_changes_only_between_epochs(name: str):
+def test_by_epoch_momentum_changes_only_between_epochs(name: str) -> None:
     row, optimizer = SCHEDULES[name], make_adam()
     schedule = build_schedule(name, row.decode({}), optimizer, 100, epoch_steps=10)
     momentum = row.momentum(row.decode({}), 10)
@@ -285,7 +287,7 @@ def test_by_epoch_momentum_changes_only_between_epochs(name: str):
 
 
 @every_schedule
-def test_a_group_that_joins_in_mid_run_follows_from_its_own_rate(name: str):
+def test_a_group_that_joins_in_mid_run_follows_from_its_own_rate(name: str) -> None:
     row, optimizer = SCHEDULES[name], make_sgd()
     values = row.decode({})
     schedule = build_schedule(name, values, optimizer, 40)
@@ -298,7 +300,7 @@ def test_a_group_that_joins_in_mid_run_follows_from_its_own_rate(name: str):
         assert betas == [0.9 if momentum is None else momentum(step)] * 2
 
 
-def test_a_group_that_joins_follows_from_the_next_step_on_unasked():
+def test_a_group_that_joins_follows_from_the_next_step_on_unasked() -> None:
     optimizer = make_sgd()
     schedule = build_schedule("linear", SCHEDULES["linear"].decode({}), optimizer, 10)
     optimizer.add_param_group({"params": [torch.zeros(1)], "lr": 0.02})
@@ -346,18 +348,18 @@ def make_joint() -> torch.optim.Optimizer:
 @pytest.mark.parametrize("after", [0, 1, 7, 14])
 def test_a_run_continues_from_its_state_as_if_never_stopped(
     name: str, make: Callable[[], torch.optim.Optimizer], after: int
-):
+) -> None:
     through, continued = stop_and_go(name, make, after)
     assert continued == through
 
 
 @every_schedule
-def test_a_run_by_epoch_continues_from_its_state(name: str):
+def test_a_run_by_epoch_continues_from_its_state(name: str) -> None:
     through, continued = stop_and_go(name, make_sgd, 7, epoch_steps=4, direction="maximize")
     assert continued == through
 
 
-def test_the_state_may_be_restored_before_the_optimizer_s():
+def test_the_state_may_be_restored_before_the_optimizer_s() -> None:
     optimizer = make_sgd()
     schedule = build_schedule("cosine", SCHEDULES["cosine"].decode({}), optimizer, 40)
     follow(optimizer, schedule, 20)
@@ -369,21 +371,21 @@ def test_the_state_may_be_restored_before_the_optimizer_s():
     assert follow(other, restored, 20) == follow(optimizer, schedule, 20)
 
 
-def test_the_state_of_another_kind_of_schedule_is_refused():
+def test_the_state_of_another_kind_of_schedule_is_refused() -> None:
     plain = build_schedule("cosine", SCHEDULES["cosine"].decode({}), make_sgd(), 40)
     other = torch_schedules.LambdaLR(make_sgd(), lambda step: 1.0)
     with pytest.raises(KeyError):
         plain.load_state_dict({"base_lrs": other.base_lrs})
 
 
-def test_without_a_clock_torch_warns_of_the_wrong_order():
+def test_without_a_clock_torch_warns_of_the_wrong_order() -> None:
     optimizer = make_sgd()
     schedule = build_schedule("cosine", SCHEDULES["cosine"].decode({}), optimizer, 40)
     with pytest.warns(UserWarning, match="before `optimizer.step"):
         schedule.step()
 
 
-def test_with_a_clock_the_order_is_nothing_to_warn_of():
+def test_with_a_clock_the_order_is_nothing_to_warn_of() -> None:
     # A gradient scaler skips the optimizer's first steps without being in the wrong.
     optimizer, ticks = make_sgd(), itertools.count()
     schedule = build_schedule(
@@ -397,7 +399,7 @@ def test_with_a_clock_the_order_is_nothing_to_warn_of():
     assert schedule.last_epoch == 1
 
 
-def test_it_tells_the_rates_like_every_scheduler_of_torch():
+def test_it_tells_the_rates_like_every_scheduler_of_torch() -> None:
     optimizer = make_joint()
     schedule = build_schedule("linear", {"warmup": 0.0, "final_ratio": 0.0}, optimizer, 4)
     follow(optimizer, schedule, 1)

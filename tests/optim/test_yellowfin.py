@@ -75,7 +75,7 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("name", ["plain", "clipped"])
-def test_it_does_what_the_authors_release_does(name: str):
+def test_it_does_what_the_authors_release_does(name: str) -> None:
     trace = np.load(TRACES / f"yellowfin_{name}.npz")
     starts, curvatures, optima, noises = (
         [torch.tensor(trace[f"{part}_{k}"]).float() for k in (0, 1)]
@@ -100,7 +100,7 @@ def test_it_does_what_the_authors_release_does(name: str):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
-def test_it_moves_parameters_as_sgd_does(nesterov: bool, weight_decay: float):
+def test_it_moves_parameters_as_sgd_does(nesterov: bool, weight_decay: float) -> None:
     ours, theirs = parameters((3, 2), (4,)), parameters((3, 2), (4,))
     optimizer = YellowFin(ours, adapt_clip=False, nesterov=nesterov, weight_decay=weight_decay)
     sgd = torch.optim.SGD(theirs, lr=1.0, momentum=0.5, weight_decay=weight_decay)
@@ -114,7 +114,7 @@ def test_it_moves_parameters_as_sgd_does(nesterov: bool, weight_decay: float):
     torch.testing.assert_close(values(optimizer), values(sgd), rtol=1e-4, atol=1e-5)
 
 
-def test_weight_decay_is_measured_only_if_asked():
+def test_weight_decay_is_measured_only_if_asked() -> None:
     plain, decayed, measured = (
         YellowFin(parameters((5,)), **options)
         for options in (
@@ -130,7 +130,7 @@ def test_weight_decay_is_measured_only_if_asked():
     assert not equal(values(plain), values(decayed))
 
 
-def test_where_it_is_measured_decay_is_part_of_the_gradient():
+def test_where_it_is_measured_decay_is_part_of_the_gradient() -> None:
     decayed, by_hand = (
         YellowFin(parameters((5,)), weight_decay=0.5, measure_decay=True),
         YellowFin(parameters((5,))),
@@ -143,7 +143,7 @@ def test_where_it_is_measured_decay_is_part_of_the_gradient():
     torch.testing.assert_close(values(decayed), values(by_hand))
 
 
-def test_groups_are_measured_as_one_and_differ_by_their_factor():
+def test_groups_are_measured_as_one_and_differ_by_their_factor() -> None:
     whole = YellowFin(parameters((3,), (4,)))
     first, second = parameters((3,), (4,))
     split = YellowFin([{"params": [first]}, {"params": [second], "lr_factor": 0.25}])
@@ -155,7 +155,7 @@ def test_groups_are_measured_as_one_and_differ_by_their_factor():
     assert (quarter, same) == (pytest.approx(0.25 * lr), momentum)
 
 
-def test_alike_groups_come_to_one_group():
+def test_alike_groups_come_to_one_group() -> None:
     whole = YellowFin(parameters((3,), (4,)))
     split = YellowFin([{"params": [p]} for p in parameters((3,), (4,))])
     for optimizer in (whole, split):
@@ -163,7 +163,7 @@ def test_alike_groups_come_to_one_group():
     assert equal(values(whole), values(split))
 
 
-def test_half_the_coordinates_zero_halves_the_curvature():
+def test_half_the_coordinates_zero_halves_the_curvature() -> None:
     (x,) = parameters((8,))
     optimizer = YellowFin([x], sparsity_debias=True)
     x.grad = torch.tensor([1.0, 0.0] * 4)
@@ -171,7 +171,7 @@ def test_half_the_coordinates_zero_halves_the_curvature():
     assert float(optimizer.measured["h_max"]) == pytest.approx(2.0)
 
 
-def test_clipping_keeps_an_outlier_from_averages_and_parameters():
+def test_clipping_keeps_an_outlier_from_averages_and_parameters() -> None:
     moves, variances = [], []
     for adapt_clip in (True, False):
         optimizer = YellowFin(parameters((50,)), adapt_clip=adapt_clip)
@@ -187,13 +187,13 @@ def test_clipping_keeps_an_outlier_from_averages_and_parameters():
     assert variances[1] > 1e9
 
 
-def test_it_trains_a_network():
+def test_it_trains_a_network() -> None:
     model = network()
     first = train(model, YellowFin(model.parameters()), 1)
     assert train(model, YellowFin(model.parameters()), 300) < 0.5 * first
 
 
-def test_the_closure_is_called_once_and_its_loss_returned():
+def test_the_closure_is_called_once_and_its_loss_returned() -> None:
     (x,) = parameters((2,))
     optimizer, calls = YellowFin([x]), []
 
@@ -208,7 +208,7 @@ def test_the_closure_is_called_once_and_its_loss_returned():
 
 # Laws
 @given(st.floats(-30, 30))
-def test_the_root_solves_the_cubic(exponent: float):
+def test_the_root_solves_the_cubic(exponent: float) -> None:
     p = torch.tensor(10.0**exponent, dtype=torch.float64)
     z = solve_cubic(p.sqrt())
     assert 0 < z <= 1
@@ -217,7 +217,7 @@ def test_the_root_solves_the_cubic(exponent: float):
 
 @settings(max_examples=30)
 @given(sizes=st.lists(st.floats(-7, 7), min_size=1, max_size=12), adapt_clip=st.booleans())
-def test_momentum_is_below_one_and_rates_are_finite(sizes: list[float], adapt_clip: bool):
+def test_momentum_is_below_one_and_rates_are_finite(sizes: list[float], adapt_clip: bool) -> None:
     (x,) = parameters((3,))
     optimizer = YellowFin([x], adapt_clip=adapt_clip)
     for size in sizes:
@@ -230,7 +230,7 @@ def test_momentum_is_below_one_and_rates_are_finite(sizes: list[float], adapt_cl
 
 @settings(max_examples=20)
 @given(exponent=st.integers(-3, 4))
-def test_scaling_the_loss_keeps_momentum_and_scales_the_rate_back(exponent: int):
+def test_scaling_the_loss_keeps_momentum_and_scales_the_rate_back(exponent: int) -> None:
     scale, found = 2.0**exponent, []
     for factor in (1.0, scale):
         (x,) = parameters((4,))
@@ -248,7 +248,7 @@ def test_scaling_the_loss_keeps_momentum_and_scales_the_rate_back(exponent: int)
 
 
 @every_setting
-def test_zero_gradients_leave_everything_finite(options: dict[str, Any]):
+def test_zero_gradients_leave_everything_finite(options: dict[str, Any]) -> None:
     (x,) = parameters((3,))
     optimizer = YellowFin([x], **(options | {"weight_decay": 0.0}))
     before = values(optimizer)
@@ -259,7 +259,7 @@ def test_zero_gradients_leave_everything_finite(options: dict[str, Any]):
     assert all(np.isfinite(applied(optimizer)))
 
 
-def test_a_single_number_finds_its_optimum():
+def test_a_single_number_finds_its_optimum() -> None:
     x = torch.tensor(3.0, requires_grad=True)
     optimizer = YellowFin([x])
     for _ in range(500):
@@ -269,7 +269,7 @@ def test_a_single_number_finds_its_optimum():
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-def test_sparse_gradients_train_as_dense_ones():
+def test_sparse_gradients_train_as_dense_ones() -> None:
     sparse, dense = Words(), Words()
     dense.words.sparse = False
     for model in (sparse, dense):
@@ -277,7 +277,7 @@ def test_sparse_gradients_train_as_dense_ones():
     assert equal(list(sparse.parameters()), list(dense.parameters()))
 
 
-def test_low_precision_parameters_keep_their_sums_in_float32():
+def test_low_precision_parameters_keep_their_sums_in_float32() -> None:
     optimizer = YellowFin(parameters((6,), dtype=torch.bfloat16))
     before = values(optimizer)[0].norm()
     walk(optimizer, 300)
@@ -287,7 +287,7 @@ def test_low_precision_parameters_keep_their_sums_in_float32():
     assert values(optimizer)[0].norm() < 0.7 * before
 
 
-def test_parameters_of_several_types_train_together():
+def test_parameters_of_several_types_train_together() -> None:
     params = parameters((3,)) + parameters((3,), dtype=torch.float64)
     walk(YellowFin(params), 20)
     alone = YellowFin(parameters((3,)) + parameters((3,)))
@@ -297,7 +297,7 @@ def test_parameters_of_several_types_train_together():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e30])
 @every_setting
-def test_a_gradient_that_is_not_finite_shows(options: dict[str, Any], bad: float):
+def test_a_gradient_that_is_not_finite_shows(options: dict[str, Any], bad: float) -> None:
     optimizer = YellowFin(parameters((3,), (2,)), **options)
     walk(optimizer, 5)
     x = optimizer.param_groups[0]["params"][0]
@@ -308,7 +308,7 @@ def test_a_gradient_that_is_not_finite_shows(options: dict[str, Any], bad: float
     assert all(np.isnan(applied(optimizer)))
 
 
-def test_a_parameter_without_a_gradient_is_left_alone():
+def test_a_parameter_without_a_gradient_is_left_alone() -> None:
     used, unused = parameters((3,), (2,))
     alone = YellowFin(parameters((3,)))
     both = YellowFin([used, unused])
@@ -321,7 +321,7 @@ def test_a_parameter_without_a_gradient_is_left_alone():
     assert torch.equal(used.detach(), values(alone)[0])
 
 
-def test_without_any_gradient_nothing_happens():
+def test_without_any_gradient_nothing_happens() -> None:
     optimizer = YellowFin(parameters((3,)))
     optimizer.step()
     assert optimizer.measured == {}
@@ -339,7 +339,7 @@ def waits(act: Callable[[], object]) -> int:
 
 
 @every_setting
-def test_a_step_never_waits_for_the_device(options: dict[str, Any]):
+def test_a_step_never_waits_for_the_device(options: dict[str, Any]) -> None:
     first, second, third = parameters((3, 2), (4,), (2,))
     groups = [{"params": [first, second]}, {"params": [third], "lr_factor": 0.5}]
     optimizer = YellowFin(groups, **options)
@@ -355,7 +355,7 @@ def test_a_step_never_waits_for_the_device(options: dict[str, Any]):
 
 
 @every_setting
-def test_a_step_needs_no_value_and_no_cpu(options: dict[str, Any]):
+def test_a_step_needs_no_value_and_no_cpu(options: dict[str, Any]) -> None:
     # Tensors of this device have no values: whoever asks for one gets an error.
     x = torch.zeros(3, 2, device="meta", requires_grad=True)
     optimizer = YellowFin([x], **options)
@@ -378,7 +378,7 @@ def through_torch_save(state: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @every_setting
-def test_a_state_continues_bit_for_bit(options: dict[str, Any], dtype: torch.dtype):
+def test_a_state_continues_bit_for_bit(options: dict[str, Any], dtype: torch.dtype) -> None:
     first = YellowFin(parameters((3, 2), (4,), dtype=dtype), **options)
     walk(first, 12)
     saved = through_torch_save(first.state_dict())
@@ -392,7 +392,9 @@ def test_a_state_continues_bit_for_bit(options: dict[str, Any], dtype: torch.dty
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])  # noqa: S301
-def test_a_copy_of_the_optimizer_continues_as_well(duplicate: Callable[[YellowFin], YellowFin]):
+def test_a_copy_of_the_optimizer_continues_as_well(
+    duplicate: Callable[[YellowFin], YellowFin],
+) -> None:
     first = YellowFin(parameters((3, 2)), closed_loop=True)
     walk(first, 12)
     second = duplicate(first)
@@ -401,7 +403,7 @@ def test_a_copy_of_the_optimizer_continues_as_well(duplicate: Callable[[YellowFi
     assert equal(values(first), values(second))
 
 
-def test_who_loads_a_state_shares_nothing_with_who_gave_it():
+def test_who_loads_a_state_shares_nothing_with_who_gave_it() -> None:
     first = YellowFin(parameters((3,)))
     walk(first, 5)
     state, before = first.state_dict(), copy.deepcopy(first.state_dict())
@@ -411,21 +413,21 @@ def test_who_loads_a_state_shares_nothing_with_who_gave_it():
     assert str(state) == str(before)
 
 
-def test_a_state_before_the_first_step_starts_over():
+def test_a_state_before_the_first_step_starts_over() -> None:
     fresh, used = YellowFin(parameters((3,))), YellowFin(parameters((3,)))
     walk(used, 5)
     used.load_state_dict(fresh.state_dict())
     assert used.measured == {}
 
 
-def test_another_optimizers_state_is_refused():
+def test_another_optimizers_state_is_refused() -> None:
     sgd = torch.optim.SGD(parameters((3,)), lr=0.1)
     with pytest.raises(SpecError, match="not of YellowFin"):
         YellowFin(parameters((3,))).load_state_dict(sgd.state_dict())
 
 
 @every_setting
-def test_a_group_that_joins_in_mid_run_trains(options: dict[str, Any]):
+def test_a_group_that_joins_in_mid_run_trains(options: dict[str, Any]) -> None:
     optimizer = YellowFin(parameters((3,)), **options)
     walk(optimizer, 10)
     (new,) = parameters((6,))
@@ -442,7 +444,7 @@ def test_a_group_that_joins_in_mid_run_trains(options: dict[str, Any]):
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
 @pytest.mark.parametrize("clocked", [False, True])
-def test_our_schedules_drive_the_factor(name: str, clocked: bool):
+def test_our_schedules_drive_the_factor(name: str, clocked: bool) -> None:
     row, taken = SCHEDULES[name], 0
     chosen = row.decode({})
     optimizer = YellowFin(parameters((3,)), lr_factor=0.5)
@@ -456,7 +458,7 @@ def test_our_schedules_drive_the_factor(name: str, clocked: bool):
         schedule.step()
 
 
-def test_the_factor_scales_what_is_applied():
+def test_the_factor_scales_what_is_applied() -> None:
     (x,) = parameters((3,))
     optimizer = YellowFin([x], lr_factor=1.0)
     values_ = {"warmup": 0.0, "final_ratio": 0.0}
@@ -480,7 +482,7 @@ def test_the_factor_scales_what_is_applied():
 @pytest.mark.parametrize("steps_before", [0, 3])
 def test_a_scheduler_of_torch_is_refused_at_the_next_step(
     build: Callable[[torch.optim.Optimizer], Any], steps_before: int
-):
+) -> None:
     optimizer = YellowFin(parameters((3,)))
     walk(optimizer, steps_before)
     scheduler = build(optimizer)
@@ -491,7 +493,7 @@ def test_a_scheduler_of_torch_is_refused_at_the_next_step(
 
 
 @pytest.mark.parametrize("key", ["lr", "momentum"])
-def test_results_that_someone_writes_are_refused(key: str):
+def test_results_that_someone_writes_are_refused(key: str) -> None:
     optimizer = YellowFin(parameters((3,)))
     walk(optimizer, 1)
     optimizer.param_groups[0][key] = 0.1
@@ -499,7 +501,7 @@ def test_results_that_someone_writes_are_refused(key: str):
         walk(optimizer, 1)
 
 
-def test_frozen_groups_thaw_with_our_schedules():
+def test_frozen_groups_thaw_with_our_schedules() -> None:
     first, second = parameters((3,), (2,))
     optimizer = YellowFin([{"params": [first]}, {"params": [second], "frozen_until": 0.5}])
     waiting = optimizer.param_groups.pop()
@@ -514,7 +516,7 @@ def test_frozen_groups_thaw_with_our_schedules():
         schedule.step()
 
 
-def test_groups_are_described_by_their_factor():
+def test_groups_are_described_by_their_factor() -> None:
     optimizer = YellowFin(parameters((3,)), lr_factor=0.5, weight_decay=0.1)
     build_schedule("cosine", SCHEDULES["cosine"].decode({"warmup": 0.1}), optimizer, 20)
     walk(optimizer, 1)
@@ -545,21 +547,21 @@ def stale_training(staleness: int, *, closed_loop: bool) -> tuple[float, float]:
     return float(target), float(total)
 
 
-def test_without_staleness_total_momentum_is_what_is_applied():
+def test_without_staleness_total_momentum_is_what_is_applied() -> None:
     optimizer = YellowFin(parameters((400,)), adapt_clip=False, closed_loop=True, window=1)
     walk(optimizer, 60)
     total = float(optimizer.measured["total_momentum"])
     assert total == pytest.approx(applied(optimizer)[1], abs=0.02)
 
 
-def test_the_closed_loop_brings_total_momentum_to_its_target():
+def test_the_closed_loop_brings_total_momentum_to_its_target() -> None:
     open_target, open_total = stale_training(7, closed_loop=False)
     target, total = stale_training(7, closed_loop=True)
     assert abs(total - target) < 0.1
     assert abs(open_total - open_target) > 0.3
 
 
-def test_total_momentum_is_unknown_until_there_is_enough_to_compare():
+def test_total_momentum_is_unknown_until_there_is_enough_to_compare() -> None:
     optimizer = YellowFin(parameters((5,)), closed_loop=True, staleness=3)
     known = []
     for step in range(8):
@@ -583,18 +585,18 @@ def test_total_momentum_is_unknown_until_there_is_enough_to_compare():
         ({"gain": 0.0}, "gain = 0.0"),
     ],
 )
-def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str):
+def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         YellowFin(parameters((3,)), **options)
 
 
 @pytest.mark.parametrize("name", ["lr", "momentum", "beta", "window", "closed_loop"])
-def test_what_groups_share_is_refused_in_a_group(name: str):
+def test_what_groups_share_is_refused_in_a_group(name: str) -> None:
     with pytest.raises(SpecError, match=f"{name} = 0.1 in a parameter group"):
         YellowFin([{"params": parameters((3,)), name: 0.1}])
 
 
-def test_parameters_that_are_not_of_floating_point_are_refused():
+def test_parameters_that_are_not_of_floating_point_are_refused() -> None:
     with pytest.raises(SpecError, match="complex64"):
         YellowFin([torch.zeros(2, dtype=torch.complex64)])
 
@@ -602,14 +604,14 @@ def test_parameters_that_are_not_of_floating_point_are_refused():
 @pytest.mark.parametrize(
     "group", [{"params": [torch.zeros(2, dtype=torch.int64)]}, {"params": [], "lr_factor": -1.0}]
 )
-def test_a_group_that_is_refused_has_not_joined(group: dict[str, Any]):
+def test_a_group_that_is_refused_has_not_joined(group: dict[str, Any]) -> None:
     optimizer = YellowFin(parameters((3,)))
     with pytest.raises(SpecError):
         optimizer.add_param_group(group)
     assert len(optimizer.param_groups) == 1
 
 
-def test_gradients_on_several_devices_are_refused():
+def test_gradients_on_several_devices_are_refused() -> None:
     here, elsewhere = nn.Linear(2, 1), nn.Linear(2, 1, device="meta")
     optimizer = YellowFin([*here.parameters(), *elsewhere.parameters()])
     for group in optimizer.param_groups:

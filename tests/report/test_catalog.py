@@ -26,13 +26,13 @@ ROWS = [*OPTIMIZERS.values(), *SCHEDULES.values()]
 @pytest.mark.parametrize(
     ("file", "text"), [("optimizers.md", to_markdown()), ("images/schedules.svg", to_svg())]
 )
-def test_the_documents_are_those_of_the_catalog(file: str, text: str):
+def test_the_documents_are_those_of_the_catalog(file: str, text: str) -> None:
     written = (DOCS / file).read_text(encoding="utf-8")
     assert written == text, "the catalog has changed: run 'make docs'"
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_every_row_of_the_catalog_is_described_whole(row):
+def test_every_row_of_the_catalog_is_described_whole(row) -> None:
     page = to_markdown()
     section = re.search(rf"^### {row.name}\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
     assert section is not None
@@ -45,20 +45,20 @@ def test_every_row_of_the_catalog_is_described_whole(row):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_every_source_of_a_range_is_explained(row):
+def test_every_source_of_a_range_is_explained(row) -> None:
     for knob in row.hyperparameters:
         named = re.findall(r"\b[A-Z]+\b|\btorch\b", knob.source)
         assert named
         assert set(named) <= SOURCES.keys()
 
 
-def test_every_line_of_a_table_has_its_columns():
+def test_every_line_of_a_table_has_its_columns() -> None:
     for line in to_markdown().splitlines():
         if line.startswith("|"):
             assert line.count("|") == len(COLUMNS) + 1
 
 
-def test_the_picture_has_a_graph_of_every_schedule_within_its_frame():
+def test_the_picture_has_a_graph_of_every_schedule_within_its_frame() -> None:
     root = ET.fromstring(to_svg())  # noqa: S314
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
     names, momenta = [], 0
@@ -76,16 +76,16 @@ def test_the_picture_has_a_graph_of_every_schedule_within_its_frame():
     assert momenta == sum(row.cycles_momentum for row in SCHEDULES.values())
 
 
-def test_a_schedule_is_sampled_from_its_start_to_its_last_step():
+def test_a_schedule_is_sampled_from_its_start_to_its_last_step() -> None:
     assert sample_factor(SCHEDULES["step"], 4) == [1, 1, 0.1, 0.1]
     assert sample_momentum(SCHEDULES["step"], 4) is None
     assert sample_momentum(SCHEDULES["cyclic"], 20) == pytest.approx([0.9, 0.85, 0.8, 0.85] * 5)
 
 
-def test_a_schedule_that_follows_the_metric_is_drawn_with_two_cuts():
+def test_a_schedule_that_follows_the_metric_is_drawn_with_two_cuts() -> None:
     course = sample_factor(SCHEDULES["plateau"], 10)
     assert course == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
 
 
-def test_a_sparkline_stays_within_its_bars():
+def test_a_sparkline_stays_within_its_bars() -> None:
     assert to_sparkline([-1, 0, 0.5, 1, 2]) == "▁▁▅██"

@@ -169,7 +169,7 @@ def parts_of(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
 @pytest.mark.parametrize(("optimizer", "schedule", "warmup"), COMBINATIONS)
 def test_the_exported_code_rebuilds_what_was_trained(
     tmp_path: Path, optimizer: str, schedule: str, warmup: float
-):
+) -> None:
     summary = winner(optimizer, schedule, warmup)
     assert summary.best is not None
     config, model = summary.best.config, network(optimizer)
@@ -233,7 +233,7 @@ def follow_both(summary: StudySummary, folder: Path, epoch_steps: int | None = N
 @pytest.mark.parametrize(("optimizer", "schedule", "warmup"), COMBINATIONS)
 def test_the_exported_schedule_is_followed_as_in_training(
     tmp_path: Path, optimizer: str, schedule: str, warmup: float
-):
+) -> None:
     follow_both(winner(optimizer, schedule, warmup), tmp_path)
 
 
@@ -242,7 +242,7 @@ def test_the_exported_schedule_is_followed_as_in_training(
 @pytest.mark.parametrize("warmup", [0.0, 0.5])
 def test_the_exported_schedule_is_stepped_by_epoch_where_training_did(
     tmp_path: Path, optimizer: str, schedule: str, warmup: float
-):
+) -> None:
     summary = winner(
         optimizer, schedule, warmup, {"epoch_steps": 7}, train={"schedule_by": "epoch"}
     )
@@ -252,7 +252,9 @@ def test_the_exported_schedule_is_stepped_by_epoch_where_training_did(
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_the_exported_plateau_cuts_the_rate_when_the_metric_says_so(tmp_path: Path, direction: str):
+def test_the_exported_plateau_cuts_the_rate_when_the_metric_says_so(
+    tmp_path: Path, direction: str
+) -> None:
     summary = winner(
         "momentum",
         "plateau",
@@ -271,7 +273,9 @@ def test_the_exported_plateau_cuts_the_rate_when_the_metric_says_so(tmp_path: Pa
 
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
 @pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER)
-def test_the_exported_code_trains_as_the_winner_did(tmp_path: Path, optimizer: str, schedule: str):
+def test_the_exported_code_trains_as_the_winner_did(
+    tmp_path: Path, optimizer: str, schedule: str
+) -> None:
     summary = winner(optimizer, schedule, 0.1)
     assert summary.best is not None
     config = summary.best.config
@@ -307,7 +311,7 @@ def test_the_exported_code_trains_as_the_winner_did(tmp_path: Path, optimizer: s
 @pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER)
 def test_the_exported_code_runs_on_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], optimizer: str
-):
+) -> None:
     run_exported(to_python(winner(optimizer, "cosine", 0.1)), tmp_path, "__main__")
     printed = capsys.readouterr().out
     assert OPTIMIZERS[optimizer].target.rpartition(".")[2] in printed
@@ -323,7 +327,7 @@ def test_every_exported_schedule_runs_on_its_own(
     optimizer: str,
     schedule: str,
     schedule_by: str,
-):
+) -> None:
     train = {"schedule_by": schedule_by}
     source = to_python(winner(optimizer, schedule, 0.5, {"epoch_steps": 7}, train=train))
     run_exported(source, tmp_path, "__main__")
@@ -331,7 +335,7 @@ def test_every_exported_schedule_runs_on_its_own(
     assert max(len(line) for line in source.splitlines() if "torch.optim." not in line) <= 100
 
 
-def test_the_exported_code_takes_frozen_parameters_along(tmp_path: Path):
+def test_the_exported_code_takes_frozen_parameters_along(tmp_path: Path) -> None:
     model = network()
     model[0].weight.requires_grad_(False)
     namespace = run_exported(to_python(winner("adam", "constant", 0.0)), tmp_path)
@@ -339,7 +343,7 @@ def test_the_exported_code_takes_frozen_parameters_along(tmp_path: Path):
     assert [id(p) for p in held] == [id(p) for p in model.parameters()]
 
 
-def test_the_exported_code_builds_muon_for_a_model_of_matrices_alone(tmp_path: Path):
+def test_the_exported_code_builds_muon_for_a_model_of_matrices_alone(tmp_path: Path) -> None:
     model = nn.Linear(3, 2, bias=False)
     namespace = run_exported(to_python(winner("muon", "constant", 0.0)), tmp_path)
     exported = optimizers_of(namespace, model)
@@ -347,7 +351,7 @@ def test_the_exported_code_builds_muon_for_a_model_of_matrices_alone(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ['a"b', "it's", 'a"""b', 'ends in "', "ä 中", "{x} %s", "#"])
-def test_the_exported_code_is_valid_whatever_the_study_is_called(tmp_path: Path, name: str):
+def test_the_exported_code_is_valid_whatever_the_study_is_called(tmp_path: Path, name: str) -> None:
     source = to_python(winner("sgd", "step", 0.0, name=name))
     assert repr(name) in source
     assert "build_optimizer" in run_exported(source, tmp_path)
@@ -356,7 +360,7 @@ def test_the_exported_code_is_valid_whatever_the_study_is_called(tmp_path: Path,
 @pytest.mark.parametrize(
     "name", ['"""; intruder = 1; """', "'; intruder = 1 #", "a\u2028intruder = 1"]
 )
-def test_a_name_cannot_smuggle_code_into_the_export(tmp_path: Path, name: str):
+def test_a_name_cannot_smuggle_code_into_the_export(tmp_path: Path, name: str) -> None:
     namespace = run_exported(to_python(winner("sgd", "step", 0.0, name=name)), tmp_path)
     assert "intruder" not in namespace
 
@@ -365,29 +369,31 @@ def test_a_name_cannot_smuggle_code_into_the_export(tmp_path: Path, name: str):
 @pytest.mark.parametrize("name", ['"""; intruder = 1; """', "'; intruder = 1 #", "a\\"])
 def test_a_network_s_name_cannot_smuggle_code_into_the_export(
     tmp_path: Path, optimizer: str, name: str
-):
+) -> None:
     source = to_python(winner(optimizer, "step", 0.0, {"networks": [name, "b"]}))
     assert "intruder" not in run_exported(source, tmp_path)
 
 
 @pytest.mark.parametrize("value", ["a'\"\n", "{{ 1 }}", 0.1, ("<&>", None), [1]])
-def test_a_template_writes_a_value_as_its_repr(value: Any):
+def test_a_template_writes_a_value_as_its_repr(value: Any) -> None:
     template = _environment().from_string("{% set x %}{{ value }}{% endset %}{{ x }}")
     assert template.render(value=value) == repr(value)
 
 
-def test_a_template_does_not_write_what_is_not_defined():
+def test_a_template_does_not_write_what_is_not_defined() -> None:
     with pytest.raises(jinja2.UndefinedError, match="missing"):
         _environment().from_string("{{ missing }}").render()
 
 
-def test_an_exported_plateau_of_tuner_s_runs_where_calls_moved_it_by_many_steps(tmp_path: Path):
+def test_an_exported_plateau_of_tuner_s_runs_where_calls_moved_it_by_many_steps(
+    tmp_path: Path,
+) -> None:
     calls = [{"calls": 5, "steps": 4, "optimizer_steps": 4}]
     source = to_python(winner("yellowfin", "plateau", 0.0, {"schedule_calls": calls}))
     assert run_exported(source, tmp_path)["CALL_STEPS"] == 4
 
 
-def test_the_exported_code_says_where_it_comes_from():
+def test_the_exported_code_says_where_it_comes_from() -> None:
     source = to_python(winner("adam", "cosine", 0.1, train={"batch_size": 64, "grad_clip": 0.5}))
     head = source.partition("import")[0]
     for said in ("'some_study'", "adam", "cosine", "Trial 3", "val_loss = 0.25", "batch size 64"):
@@ -398,7 +404,7 @@ def test_the_exported_code_says_where_it_comes_from():
 @pytest.mark.parametrize(("optimizer", "schedule", "warmup"), COMBINATIONS)
 def test_the_exported_study_fixes_every_choice_to_the_winner_s(
     optimizer: str, schedule: str, warmup: float
-):
+) -> None:
     summary = winner(optimizer, schedule, warmup)
     assert summary.best is not None
     spec = parse_spec(tomllib.loads(to_toml(summary)), origin="winner.toml").resolve()
@@ -414,7 +420,7 @@ def test_the_exported_study_fixes_every_choice_to_the_winner_s(
     assert spec.budget.steps == STEPS
 
 
-def test_the_exported_study_keeps_how_trials_are_trained():
+def test_the_exported_study_keeps_how_trials_are_trained() -> None:
     train = {"batch_size": {"choices": [64, 32]}, "grad_clip": 0.5, "precision": "float64"}
     summary = summary_of(
         trial(0, "sgd", 0.5, params={"batch_size": 32}), spec=make_spec(train=train)
@@ -425,19 +431,19 @@ def test_the_exported_study_keeps_how_trials_are_trained():
 
 
 @pytest.mark.parametrize("name", ["x" * 200, 'a"b', "ä 中"])
-def test_the_exported_study_is_valid_whatever_the_study_is_called(name: str):
+def test_the_exported_study_is_valid_whatever_the_study_is_called(name: str) -> None:
     text = to_toml(winner("sgd", "step", 0.0, name=name))
     assert parse_spec(tomllib.loads(text), origin="winner.toml").study.name != name
 
 
-def test_the_exported_default_is_the_optimizer_s_own():
+def test_the_exported_default_is_the_optimizer_s_own() -> None:
     summary = summary_of(trial(0, "adam", 0.5, preset="default"))
     spec = parse_spec(tomllib.loads(to_toml(summary)), origin="winner.toml").resolve()
     config = decode(spec, Proposal({"optimizer": "adam", "schedule": "constant"}))
     assert config.optimizer_values == OPTIMIZERS["adam"].decode({})
 
 
-def test_the_winner_as_values_can_be_built_from():
+def test_the_winner_as_values_can_be_built_from() -> None:
     values = to_winner(winner("muon", "step", 0.1))
     assert (values["study"], values["trial"], values["value"]) == ("some_study", 3, 0.25)
     assert [call["parameters"] for call in values["calls"]] == ["hidden", "outer"]
@@ -451,13 +457,13 @@ def test_the_winner_as_values_can_be_built_from():
 
 
 @pytest.mark.parametrize("export", [to_python, to_toml, to_winner])
-def test_without_a_complete_trial_there_is_no_winner_to_export(export: Any):
+def test_without_a_complete_trial_there_is_no_winner_to_export(export: Any) -> None:
     summary = summary_of(trial(0, outcome=Outcome.FAILED), trial(1, "adam", 0.1, Outcome.PRUNED))
     with pytest.raises(NotFoundError, match="'some_study' has no complete trial yet"):
         export(summary)
 
 
-def test_the_best_of_several_trials_is_exported():
+def test_the_best_of_several_trials_is_exported() -> None:
     assert to_winner(mixed_summary())["trial"] == 2
 
 
@@ -471,14 +477,16 @@ def test_the_best_of_several_trials_is_exported():
         ("lookahead(pytorch_optimizer:Tiger)", "pytorch-optimizer and tuner"),
     ],
 )
-def test_the_exported_code_says_what_it_needs_and_imports_no_more(optimizer: str, needs: str):
+def test_the_exported_code_says_what_it_needs_and_imports_no_more(
+    optimizer: str, needs: str
+) -> None:
     source = to_python(winner(optimizer, "cosine", 0.1, space=space_of(optimizer)))
     assert (f"# Install torch, {needs} to run it." in source) == bool(needs)
     assert ("import pytorch_optimizer\n" in source) == ("pytorch-optimizer" in needs)
     assert ("import tuner.optim\n" in source) == ("tuner" in needs)
 
 
-def test_the_exported_code_says_when_weights_to_evaluate_are_others():
+def test_the_exported_code_says_when_weights_to_evaluate_are_others() -> None:
     said = "call optimizer.eval() before each"
     assert said in to_python(winner("schedulefree_adamw", "constant", 0.0))
     assert said not in to_python(winner("adamw", "constant", 0.0))
@@ -488,7 +496,7 @@ def space_of(optimizer: str) -> dict[str, Any]:
     return {"optimizers": [optimizer], "schedules": list(SCHEDULES), "breadth": 3}
 
 
-def test_the_winner_as_values_has_what_is_around_it():
+def test_the_winner_as_values_has_what_is_around_it() -> None:
     described = to_winner(winner("ranger", "cosine", 0.1))
     [call] = described["calls"]
     assert call["target"] == "torch.optim.RAdam"

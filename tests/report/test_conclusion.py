@@ -12,35 +12,35 @@ def said(summary: StudySummary) -> str:
     return "\n".join(conclude(summary))
 
 
-def test_the_first_sentence_names_the_winner_and_its_settings():
+def test_the_first_sentence_names_the_winner_and_its_settings() -> None:
     verdict = conclude(mixed_summary())[0]
     assert verdict.startswith("Use adam with the cosine schedule (lr=0.1, beta1=0.9,")
     assert verdict.endswith("val_loss 0.25, trial 2.")
 
 
-def test_in_a_tie_the_sentence_is_about_one_trial():
+def test_in_a_tie_the_sentence_is_about_one_trial() -> None:
     # sgd comes first in the space, but adam reached the value first.
     verdict = conclude(summary_of(trial(0, "adam", 0.5), trial(1, "sgd", 0.5)))[0]
     assert verdict.startswith("Use adam with the constant schedule (lr=0.001, beta1=0.9")
     assert verdict.endswith("trial 0.")
 
 
-def test_an_optimizer_in_a_tie_is_not_called_below():
+def test_an_optimizer_in_a_tie_is_not_called_below() -> None:
     sentences = said(summary_of(trial(0, "sgd", 0.5), trial(1, "adam", 0.5)))
     assert "0% below" not in sentences
     assert "0% above" not in sentences
 
 
-def test_the_winner_is_compared_to_its_own_defaults():
+def test_the_winner_is_compared_to_its_own_defaults() -> None:
     assert "Its defaults reach 0.5, 2 times the value." in conclude(mixed_summary())
 
 
-def test_defaults_that_win_are_said_to_win():
+def test_defaults_that_win_are_said_to_win() -> None:
     summary = summary_of(trial(0, "adam", 0.5, preset="default"), trial(1, "adam", 0.6))
     assert "Tuning has not beaten adam's own defaults." in conclude(summary)
 
 
-def test_an_averaged_winner_is_said_to_be_one_and_compared_to_its_last_weights():
+def test_an_averaged_winner_is_said_to_be_one_and_compared_to_its_last_weights() -> None:
     verdict, second, *_ = conclude(averaging_summary())
     average = "and its weights averaged by ema (start=0, interval=1, decay=0.99): val_loss 0.4"
     assert average in verdict
@@ -52,24 +52,24 @@ def test_an_averaged_winner_is_said_to_be_one_and_compared_to_its_last_weights()
     ("other", "compared"),
     [(0.6, ", 20% above"), (0.99, ", 98% above"), (1.5, ", 3 times the value")],
 )
-def test_the_runner_up_is_compared_to_the_winner(other: float, compared: str):
+def test_the_runner_up_is_compared_to_the_winner(other: float, compared: str) -> None:
     sentences = conclude(summary_of(trial(0, "adam", 0.5), trial(1, "sgd", other)))
     assert f"Next comes sgd with {other:.4g}{compared}." in sentences
 
 
-def test_where_more_is_better_the_runner_up_lies_below():
+def test_where_more_is_better_the_runner_up_lies_below() -> None:
     spec = make_spec(direction="maximize")
     sentences = conclude(summary_of(trial(0, "adam", 0.8), trial(1, "sgd", 0.6), spec=spec))
     assert "Next comes sgd with 0.6, 25% below." in sentences
 
 
 @pytest.mark.parametrize(("best", "other"), [(-0.5, 0.5), (0.0, 0.5), (-0.5, -0.1)])
-def test_values_without_a_ratio_are_not_compared_by_one(best: float, other: float):
+def test_values_without_a_ratio_are_not_compared_by_one(best: float, other: float) -> None:
     sentences = conclude(summary_of(trial(0, "adam", best), trial(1, "sgd", other)))
     assert f"Next comes sgd with {other:.4g}." in sentences
 
 
-def test_a_value_at_the_end_of_its_range_is_doubted():
+def test_a_value_at_the_end_of_its_range_is_doubted() -> None:
     assert (
         "adam.lr lies at the end of its range: widen it in the study file and search again."
         in conclude(mixed_summary())
@@ -77,17 +77,17 @@ def test_a_value_at_the_end_of_its_range_is_doubted():
 
 
 @pytest.mark.parametrize(("diverged", "warned"), [(1, False), (2, True)])
-def test_many_diverged_trials_are_pointed_out(diverged: int, warned: bool):
+def test_many_diverged_trials_are_pointed_out(diverged: int, warned: bool) -> None:
     trials = [trial(n, "adam", 0.5) for n in range(4)]
     trials += [trial(4 + n, "adam", outcome=Outcome.DIVERGED) for n in range(diverged)]
     assert ("of the trials diverged" in said(summary_of(*trials))) == warned
 
 
-def test_a_single_seed_is_always_doubted():
+def test_a_single_seed_is_always_doubted() -> None:
     assert conclude(mixed_summary())[-1].endswith("treat small differences as undecided.")
 
 
-def test_that_every_configuration_ran_once_is_counted():
+def test_that_every_configuration_ran_once_is_counted() -> None:
     once = (trial(0, "adam", 0.5), trial(1, "sgd", 0.4))
     doubts = "all others once, on one seed: treat small differences as undecided."
     assert conclude(summary_of(*once))[-1].startswith("Every configuration ran once, on one seed:")
@@ -113,22 +113,22 @@ def test_that_every_configuration_ran_once_is_counted():
 )
 def test_a_second_run_that_did_not_get_to_its_end_has_no_value_to_compare(
     outcome: Outcome, said: str
-):
+) -> None:
     sentence = conclude(summary_of(trial(0, "adam", 0.5), trial(1, "adam", 0.6, outcome)))[-1]
     assert sentence.startswith(said)
 
 
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.RUNNING),)])
-def test_a_study_in_which_nothing_finished_says_so(records: tuple):
+def test_a_study_in_which_nothing_finished_says_so(records: tuple) -> None:
     assert conclude(summary_of(*records)) == ["No trial has finished yet."]
 
 
-def test_a_study_of_failures_says_how_to_see_one():
+def test_a_study_of_failures_says_how_to_see_one() -> None:
     (sentence,) = conclude(summary_of(trial(0, outcome=Outcome.FAILED)))
     assert sentence.startswith("No trial was trained to its end (1 failed")
     assert "tuner trial show some_study" in sentence
 
 
-def test_a_study_of_diverged_trials_mentions_no_failure_to_look_at():
+def test_a_study_of_diverged_trials_mentions_no_failure_to_look_at() -> None:
     (sentence,) = conclude(summary_of(trial(0, outcome=Outcome.DIVERGED)))
     assert sentence == "No trial was trained to its end (0 failed)."

@@ -47,7 +47,7 @@ def drawn(summary: StudySummary) -> dict[str, tuple[list[dict[str, Any]], dict[s
     return found
 
 
-def test_a_small_study_is_drawn_as_a_whole_and_without_a_note():
+def test_a_small_study_is_drawn_as_a_whole_and_without_a_note() -> None:
     found = drawn(mixed_summary())
     assert list(found) == [
         "Best value over trials",
@@ -72,7 +72,7 @@ def test_a_small_study_is_drawn_as_a_whole_and_without_a_note():
     }
 
 
-def test_a_page_of_thousands_of_trials_is_small_and_says_what_it_leaves_out():
+def test_a_page_of_thousands_of_trials_is_small_and_says_what_it_leaves_out() -> None:
     summary = many()
     page = to_html(summary, curves_of(summary))
     assert len(page) < 3_000_000
@@ -81,7 +81,7 @@ def test_a_page_of_thousands_of_trials_is_small_and_says_what_it_leaves_out():
     assert "trial 0." in page
 
 
-def test_the_best_of_each_optimizer_are_drawn_and_its_worst():
+def test_the_best_of_each_optimizer_are_drawn_and_its_worst() -> None:
     summary = many()
     chosen = set(choose_curves(summary))
     assert len(chosen) <= CURVES
@@ -93,7 +93,7 @@ def test_the_best_of_each_optimizer_are_drawn_and_its_worst():
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_the_best_value_over_trials_is_that_of_all(direction: str):
+def test_the_best_value_over_trials_is_that_of_all(direction: str) -> None:
     summary = many(direction=direction)
     values, best = drawn(summary)["Best value over trials"][0]
     assert len(values["x"]) <= POINTS
@@ -105,7 +105,7 @@ def test_the_best_value_over_trials_is_that_of_all(direction: str):
         assert best["y"][-1] == values["y"][-1] == complete[-1].value
 
 
-def test_curves_are_drawn_on_a_log_scale_unless_one_is_not_positive():
+def test_curves_are_drawn_on_a_log_scale_unless_one_is_not_positive() -> None:
     summary = summary_of(trial(0, "adam", 0.5), trial(1, "adam", 0.25))
     assert drawn(summary)["Curves of all trials"][1]["yaxis"]["type"] == "log"
     crossing = replace(summary.records[1], value=-0.5)
@@ -114,14 +114,14 @@ def test_curves_are_drawn_on_a_log_scale_unless_one_is_not_positive():
         assert drawn(below)[title][1]["yaxis"]["type"] == "linear"
 
 
-def test_plotly_lies_in_the_page_packed():
+def test_plotly_lies_in_the_page_packed() -> None:
     page = to_html(mixed_summary(), mixed_summary().records)
     packed = page.split('id="plotly">')[1].split("<")[0]
     assert gzip.decompress(base64.b64decode(packed)).decode() == get_plotlyjs()
     assert len(page) < 0.5 * len(get_plotlyjs())
 
 
-def test_a_text_in_a_plot_ends_no_script():
+def test_a_text_in_a_plot_ends_no_script() -> None:
     spec = make_spec(metric="val_loss/x")
     page = to_html(summary_of(trial(0, "adam", 0.5), spec=spec), ())
     assert "val_loss\\u002fx" in page

@@ -45,25 +45,25 @@ def page() -> Page:
     return page_of(mixed_summary())
 
 
-def test_the_page_loads_nothing(page: Page):
+def test_the_page_loads_nothing(page: Page) -> None:
     assert page.loaded == []
     assert "link" not in page.tags
     assert "iframe" not in page.tags
 
 
-def test_the_page_says_what_the_study_found(page: Page):
+def test_the_page_says_what_the_study_found(page: Page) -> None:
     for said in ("some_study", "models.digits:Digits", "Use adam with the cosine schedule", "0.25"):
         assert said in page.text
 
 
-def test_the_page_has_the_tables_and_the_plots(page: Page):
+def test_the_page_has_the_tables_and_the_plots(page: Page) -> None:
     assert page.tags.count("table") == 3
     for title in ("Optimizers by val_loss", "Best trial: 2", "Cost", "Best value over trials"):
         assert title in page.text
     assert page.tags.count("h2") == 3 + 4
 
 
-def test_averages_are_compared_and_their_lines_drawn():
+def test_averages_are_compared_and_their_lines_drawn() -> None:
     source = render(averaging_summary())
     page = Page(source)
     assert "Averages of weights by val_loss" in page.text
@@ -75,13 +75,13 @@ def test_averages_are_compared_and_their_lines_drawn():
     ]
 
 
-def test_the_winner_s_row_is_marked():
+def test_the_winner_s_row_is_marked() -> None:
     source = render(mixed_summary())
     assert '<tr class="first"><td>adam</td>' in source
     assert source.count('class="first"') == 1
 
 
-def test_names_are_text_and_never_markup():
+def test_names_are_text_and_never_markup() -> None:
     spec = make_spec(name="<img src=x onerror=alert(1)>")
     page = page_of(mixed_summary(spec))
     assert "img" not in page.tags
@@ -92,10 +92,10 @@ def test_names_are_text_and_never_markup():
 @pytest.mark.parametrize(
     "records", [(), (trial(0, outcome=Outcome.FAILED), trial(1, outcome=Outcome.RUNNING))]
 )
-def test_a_study_without_a_winner_has_a_page_without_plots(records: tuple):
+def test_a_study_without_a_winner_has_a_page_without_plots(records: tuple) -> None:
     page = page_of(summary_of(*records))
     assert page.tags.count("h2") == page.tags.count("table") == 2
 
 
-def test_a_study_with_one_trial_has_a_page():
+def test_a_study_with_one_trial_has_a_page() -> None:
     assert "Use adam" in page_of(summary_of(trial(0, "adam", 0.5))).text

@@ -36,11 +36,11 @@ KEYS = {
 
 
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.FAILED),), (trial(0, value=1),)])
-def test_a_report_has_the_same_keys_whatever_happened(records: tuple):
+def test_a_report_has_the_same_keys_whatever_happened(records: tuple) -> None:
     assert to_json(summary_of(*records)).keys() == KEYS
 
 
-def test_averages_are_reported_with_their_lines():
+def test_averages_are_reported_with_their_lines() -> None:
     best, *_ = report = to_json(averaging_summary())["averages"]
     assert [row["average"] for row in report] == ["ema", "swa", "none"]
     assert (best["best_trial"], best["best_value"], best["last_value"]) == (1, 0.4, 0.6)
@@ -50,12 +50,12 @@ def test_averages_are_reported_with_their_lines():
     assert to_json(mixed_summary())["averages"] == []
 
 
-def test_a_report_survives_json():
+def test_a_report_survives_json() -> None:
     report = to_json(mixed_summary())
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
-def test_a_report_says_what_was_studied_and_what_it_may_cost():
+def test_a_report_says_what_was_studied_and_what_it_may_cost() -> None:
     report = to_json(mixed_summary())
     assert (report["study"], report["workload"]) == ("some_study", "models.digits:Digits")
     assert (report["metric"], report["direction"]) == ("val_loss", "minimize")
@@ -63,7 +63,7 @@ def test_a_report_says_what_was_studied_and_what_it_may_cost():
     assert report["budget"] == {"trials": 20, "steps": 40, "evaluations": 4}
 
 
-def test_a_report_describes_the_best_trial():
+def test_a_report_describes_the_best_trial() -> None:
     best = to_json(mixed_summary())["best"]
     assert (best["trial"], best["value"]) == (2, 0.25)
     assert (best["optimizer"], best["schedule"]) == ("adam", "cosine")
@@ -73,11 +73,11 @@ def test_a_report_describes_the_best_trial():
     assert best["at_edge"] == ["adam.lr"]
 
 
-def test_a_report_without_a_winner_says_null():
+def test_a_report_without_a_winner_says_null() -> None:
     assert to_json(summary_of())["best"] is None
 
 
-def test_a_report_counts_trials_and_costs():
+def test_a_report_counts_trials_and_costs() -> None:
     report = to_json(mixed_summary())
     assert report["counts"] == {
         "running": 1,
@@ -92,7 +92,7 @@ def test_a_report_counts_trials_and_costs():
     assert report["trials_per_hour"] == 6 * 36
 
 
-def test_a_report_ranks_the_optimizers():
+def test_a_report_ranks_the_optimizers() -> None:
     report = to_json(mixed_summary(make_spec(space={"optimizers": ["sgd", "muon", "adam"]})))
     rows = report["optimizers"]
     assert [row["optimizer"] for row in rows] == ["adam", "sgd", "muon"]

@@ -9,36 +9,36 @@ from tuner.domain.trials import Outcome
 from tuner.report.markdown import to_markdown
 
 
-def test_the_report_says_what_the_study_found():
+def test_the_report_says_what_the_study_found() -> None:
     text = to_markdown(mixed_summary())
     assert text.startswith("# some\\_study\n\n`models.digits:Digits`, minimize `val_loss`\n\n**Use")
     for title in ("## Optimizers by", "## Best trial: 2", "## Cost"):
         assert title in text
 
 
-def test_every_row_of_a_table_has_as_many_cells_as_its_head():
+def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
     for block in to_markdown(mixed_summary()).split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) <= 1
 
 
-def test_a_table_has_a_rule_under_its_head():
+def test_a_table_has_a_rule_under_its_head() -> None:
     text = to_markdown(mixed_summary())
     assert "| setting | value |\n| --- | ---: |\n| lr | 0.1 |" in text
 
 
-def test_names_are_text_and_never_markup():
+def test_names_are_text_and_never_markup() -> None:
     text = to_markdown(mixed_summary(make_spec(name="a_b*c|d<script>")))
     assert "# a\\_b\\*c\\|d&lt;script&gt;" in text
 
 
-def test_underscores_around_a_metric_are_text_and_never_markup():
+def test_underscores_around_a_metric_are_text_and_never_markup() -> None:
     text = to_markdown(mixed_summary(make_spec(metric="_loss_")))
     assert "## Optimizers by \\_loss\\_, best first" in text
 
 
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.FAILED),)])
-def test_a_study_without_a_winner_has_a_report_without_settings(records: tuple):
+def test_a_study_without_a_winner_has_a_report_without_settings(records: tuple) -> None:
     text = to_markdown(summary_of(*records))
     assert text.count("\n## ") == 2
     assert "Best trial" not in text

@@ -24,25 +24,25 @@ def fact(table: TextTable, name: str) -> str:
     return dict(row[:2] for row in table.rows)[name]
 
 
-def test_every_row_has_a_cell_for_every_column():
+def test_every_row_has_a_cell_for_every_column() -> None:
     summary = mixed_summary()
     for table in (ranking(summary), settings(summary), facts(summary)):
         assert {len(row) for row in table.rows} == {len(table.columns)}
 
 
-def test_optimizers_are_ranked_with_what_is_known_of_them():
+def test_optimizers_are_ranked_with_what_is_known_of_them() -> None:
     table = ranking(mixed_summary())
     assert table.rows[0] == ("adam", "0.25", "2", "cosine", "0.5", "3", "1", "0", "0")
     assert column(table, "optimizer")[:2] == ["adam", "sgd"]
     assert "–" in column(table, "best")
 
 
-def test_only_endings_that_happened_have_a_column():
+def test_only_endings_that_happened_have_a_column() -> None:
     assert ranking(mixed_summary()).columns[-3:] == ("pruned", "diverged", "failed")
     assert ranking(summary_of(trial(0, "adam", 0.5))).columns[-1] == "trials"
 
 
-def test_averages_stand_beside_the_last_weights_of_their_own_trials():
+def test_averages_stand_beside_the_last_weights_of_their_own_trials() -> None:
     table = averages(averaging_summary())
     assert table.rows == (
         ("ema", "0.4", "1", "0.6", "1 of 2", "2"),
@@ -54,7 +54,7 @@ def test_averages_stand_beside_the_last_weights_of_their_own_trials():
     assert [table.title for table in best_tables(mixed_summary())] == ["Best trial: 2"]
 
 
-def test_the_settings_are_the_best_trial_s():
+def test_the_settings_are_the_best_trial_s() -> None:
     table = settings(mixed_summary())
     assert table.title == "Best trial: 2"
     assert fact(table, "lr") == "0.1"
@@ -62,12 +62,12 @@ def test_the_settings_are_the_best_trial_s():
     assert fact(table, "batch_size") == "128"
 
 
-def test_without_a_best_trial_there_are_no_settings():
+def test_without_a_best_trial_there_are_no_settings() -> None:
     table = settings(summary_of())
     assert (table.title, table.rows) == ("Best trial: none yet", ())
 
 
-def test_the_costs_count_every_trial():
+def test_the_costs_count_every_trial() -> None:
     table = facts(mixed_summary())
     expected = "7 of 20: 1 running, 3 complete, 1 pruned, 1 diverged, 1 failed"
     assert fact(table, "trials") == expected
@@ -75,20 +75,20 @@ def test_the_costs_count_every_trial():
     assert fact(table, "outside both") == "88.3% of the workers' time"
 
 
-def test_trials_that_nobody_trains_are_told_from_running_ones():
+def test_trials_that_nobody_trains_are_told_from_running_ones() -> None:
     summary = summary_of(trial(0, outcome=Outcome.RUNNING), trial(1, outcome=Outcome.WAITING))
     assert "1 running, 1 waiting" in fact(facts(summary), "trials")
     assert summary.finished == 0
 
 
-def test_running_trials_are_left_out_once_there_are_none():
+def test_running_trials_are_left_out_once_there_are_none() -> None:
     assert "running" not in fact(facts(summary_of(trial(0, outcome=Outcome.FAILED))), "trials")
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(None, "–"), (0.123456, "0.1235"), (1e-9, "1e-09"), (12345.6, "1.235e+04")]
 )
-def test_a_metric_has_four_digits(value: float | None, text: str):
+def test_a_metric_has_four_digits(value: float | None, text: str) -> None:
     assert number(value) == text
 
 
@@ -104,5 +104,5 @@ def test_a_metric_has_four_digits(value: float | None, text: str):
         (86_400, "24 h 0 min"),
     ],
 )
-def test_a_duration_is_said_in_the_units_that_fit(seconds: float, text: str):
+def test_a_duration_is_said_in_the_units_that_fit(seconds: float, text: str) -> None:
     assert duration(seconds) == text

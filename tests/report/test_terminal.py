@@ -19,30 +19,30 @@ def printed(summary: StudySummary, width: int = 160) -> str:
     return console.file.getvalue()
 
 
-def test_the_report_ends_with_the_verdict():
+def test_the_report_ends_with_the_verdict() -> None:
     text = printed(mixed_summary())
     assert text.startswith("some_study  models.digits:Digits, minimize val_loss")
     assert text.index("Optimizers by val_loss") < text.index("Best trial: 2") < text.index("Cost")
     assert text.index("Cost") < text.index("Use adam with the cosine schedule")
 
 
-def test_a_pipe_gets_no_colours():
+def test_a_pipe_gets_no_colours() -> None:
     assert "\x1b[" not in printed(mixed_summary())
 
 
-def test_a_narrow_terminal_keeps_the_names_of_the_optimizers():
+def test_a_narrow_terminal_keeps_the_names_of_the_optimizers() -> None:
     text = printed(mixed_summary(), width=60)
     assert "nesterov" in text
     assert max(map(len, text.splitlines())) <= 60
 
 
 @pytest.mark.parametrize("name", ["[bold]study", "[red]", "a [link=x] b"])
-def test_brackets_in_a_name_are_text_and_never_markup(name: str):
+def test_brackets_in_a_name_are_text_and_never_markup(name: str) -> None:
     assert name in printed(mixed_summary(make_spec(name=name)))
 
 
 @pytest.mark.parametrize("name", ["[bold]", "recall[micro]"])
-def test_brackets_in_a_table_are_text_and_never_markup(name: str):
+def test_brackets_in_a_table_are_text_and_never_markup(name: str) -> None:
     console = Console(file=StringIO(), width=100)
     console.print(draw(TextTable(name, ("key", "value"), ((name, "1"),))))
     assert isinstance(console.file, StringIO)
@@ -50,7 +50,7 @@ def test_brackets_in_a_table_are_text_and_never_markup(name: str):
 
 
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.FAILED),)])
-def test_a_study_without_a_winner_has_a_report(records: tuple):
+def test_a_study_without_a_winner_has_a_report(records: tuple) -> None:
     text = printed(summary_of(*records))
     assert "Best trial" not in text
     assert "No trial" in text

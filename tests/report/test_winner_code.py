@@ -104,7 +104,7 @@ def train_ours(summary: StudySummary) -> tuple[Tensor, Tensor, int]:
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "muon", "lbfgs"])
 def test_the_exported_average_is_the_one_that_was_evaluated(
     tmp_path: Path, optimizer: str, average: str, schedule: str
-):
+) -> None:
     summary = winner(optimizer, average, schedule=schedule)
     last, averaged, turns = train_ours(summary)
     model = network()
@@ -133,7 +133,9 @@ def test_the_exported_average_is_the_one_that_was_evaluated(
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "muon"])
-def test_the_exported_momentum_rises_as_it_did(tmp_path: Path, optimizer: str, schedule: str):
+def test_the_exported_momentum_rises_as_it_did(
+    tmp_path: Path, optimizer: str, schedule: str
+) -> None:
     summary = winner(optimizer, warmup=0.25, schedule=schedule)
     last, _, turns = train_ours(summary)
     model = network()
@@ -151,7 +153,7 @@ def test_the_exported_momentum_rises_as_it_did(tmp_path: Path, optimizer: str, s
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 @pytest.mark.parametrize("optimizer", ["momentum", "muon", "lbfgs"])
-def test_the_exported_code_runs_on_its_own(tmp_path: Path, optimizer: str, schedule: str):
+def test_the_exported_code_runs_on_its_own(tmp_path: Path, optimizer: str, schedule: str) -> None:
     source = to_python(winner(optimizer, "swa", 0.25, schedule))
     imported = [line for line in source.splitlines() if line.startswith(("import", "from"))]
     assert "tuner" not in "".join(imported)
@@ -165,14 +167,14 @@ def test_the_exported_code_runs_on_its_own(tmp_path: Path, optimizer: str, sched
     assert "lr: first" in done.stdout
 
 
-def test_nothing_is_said_of_what_was_not_done():
+def test_nothing_is_said_of_what_was_not_done() -> None:
     source = to_python(winner("adam"))
     for word in ("average", "AveragedModel", "warm_momentum", "MOMENTUM_WARMUP"):
         assert word not in source
 
 
 @pytest.mark.parametrize("average", ["none", "ema", "swa"])
-def test_the_exported_study_fixes_the_average_and_the_warmup(average: str):
+def test_the_exported_study_fixes_the_average_and_the_warmup(average: str) -> None:
     summary = winner("adam", average, 0.25)
     assert summary.best is not None
     spec = parse_spec(tomllib.loads(to_toml(summary)), origin="winner.toml").resolve()
@@ -182,7 +184,7 @@ def test_the_exported_study_fixes_the_average_and_the_warmup(average: str):
     assert spec.root_axes().keys() == {"optimizer", "schedule"}
 
 
-def test_the_winner_as_values_tells_of_both():
+def test_the_winner_as_values_tells_of_both() -> None:
     values = to_winner(winner("adam", "swa", 0.25))
     assert (values["average"], values["momentum_warmup"]) == ("swa", 0.25)
     assert values["average_values"] == {"start": 0.6, "interval": 2}

@@ -24,11 +24,13 @@ from tuner.search.distributions import Distributions, to_distribution
         (Fixed(value=3), CategoricalDistribution((3,))),
     ],
 )
-def test_an_axis_becomes_optuna_s_distribution(axis: Dimension, distribution: BaseDistribution):
+def test_an_axis_becomes_optuna_s_distribution(
+    axis: Dimension, distribution: BaseDistribution
+) -> None:
     assert to_distribution(axis) == distribution
 
 
-def test_a_trial_has_the_distributions_of_its_parameters_alone():
+def test_a_trial_has_the_distributions_of_its_parameters_alone() -> None:
     params = {"optimizer": "adam", "schedule": "cosine", "adam.lr": 0.1, "cosine.warmup": 0.0}
     distributions = Distributions(make_spec()).of(params)
     assert distributions == {
@@ -39,11 +41,11 @@ def test_a_trial_has_the_distributions_of_its_parameters_alone():
     }
 
 
-def test_a_searched_batch_size_has_a_distribution():
+def test_a_searched_batch_size_has_a_distribution() -> None:
     spec = make_spec(train={"batch_size": {"choices": [32, 64]}})
     params = {"optimizer": "sgd", "schedule": "constant", "batch_size": 32}
     assert Distributions(spec).of(params)["batch_size"] == CategoricalDistribution((32, 64))
 
 
-def test_what_the_study_does_not_know_is_left_out():
+def test_what_the_study_does_not_know_is_left_out() -> None:
     assert Distributions(make_spec()).of({"rprop.lr": 0.1}) == {}

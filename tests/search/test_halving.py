@@ -47,32 +47,32 @@ def kept(levels: list[float], points: int, **options: str) -> set[int]:
 
 
 @given(LEVELS, st.sampled_from([1, 3]))
-def test_the_best_third_at_a_rung_goes_on_and_no_other(levels: list[float], rung: int):
+def test_the_best_third_at_a_rung_goes_on_and_no_other(levels: list[float], rung: int) -> None:
     best = sorted(range(len(levels)), key=levels.__getitem__)[: max(1, len(levels) // 3)]
     assert kept(levels, rung) == set(best)
     assert len(best) <= math.ceil(len(levels) / 3)
 
 
 @given(LEVELS, st.sampled_from(["asha", "hyperband"]), st.sampled_from([1, 3]))
-def test_the_best_is_never_stopped(levels: list[float], pruner: str, rung: int):
+def test_the_best_is_never_stopped(levels: list[float], pruner: str, rung: int) -> None:
     assert levels.index(min(levels)) in kept(levels, rung, pruner=pruner)
 
 
 @given(LEVELS, st.sampled_from(["asha", "hyperband"]))
-def test_only_the_order_of_values_matters(levels: list[float], pruner: str):
+def test_only_the_order_of_values_matters(levels: list[float], pruner: str) -> None:
     stretched = [math.atan(level) + 7 for level in levels]
     assert kept(stretched, 3, pruner=pruner) == kept(levels, 3, pruner=pruner)
 
 
 @given(LEVELS, st.sampled_from(["asha", "hyperband"]))
-def test_minimizing_is_maximizing_the_opposite(levels: list[float], pruner: str):
+def test_minimizing_is_maximizing_the_opposite(levels: list[float], pruner: str) -> None:
     opposite = [-level for level in levels]
     turned = kept(opposite, 3, pruner=pruner, direction="maximize")
     assert turned == kept(levels, 3, pruner=pruner)
 
 
 @given(LEVELS, st.randoms())
-def test_the_order_in_which_trials_arrive_does_not_matter(levels: list[float], random):
+def test_the_order_in_which_trials_arrive_does_not_matter(levels: list[float], random) -> None:
     judged = running(99, 0.5, 3)
     shuffled = random.sample(levels, len(levels))
     first, second = pruner_of(levels), pruner_of(shuffled)
@@ -83,13 +83,13 @@ def test_the_order_in_which_trials_arrive_does_not_matter(levels: list[float], r
 @given(LEVELS, st.sampled_from(["asha", "hyperband"]), st.sampled_from([1, 3]))
 def test_lanes_at_a_rung_are_judged_as_trials_that_reached_it_one_by_one(
     levels: list[float], pruner: str, rung: int
-):
+) -> None:
     lanes = [(running(n, level), curve(level, rung)) for n, level in enumerate(levels)]
     stops = pruner_of([], pruner=pruner).judge(lanes)
     assert {n for n, stop in enumerate(stops) if not stop} == kept(levels, rung, pruner=pruner)
 
 
-def test_a_lane_that_diverged_is_the_worst_and_one_that_stopped_does_not_compete():
+def test_a_lane_that_diverged_is_the_worst_and_one_that_stopped_does_not_compete() -> None:
     lanes = [(running(n, float(n)), curve(n, 3)) for n in range(3)]
     over = [(record_of(n, Outcome.DIVERGED), {}) for n in range(3, 6)]
     stopped = [(running(n, 0.0), curve(0.0, 1)) for n in range(6, 9)]
@@ -100,26 +100,26 @@ def test_a_lane_that_diverged_is_the_worst_and_one_that_stopped_does_not_compete
 
 
 @pytest.mark.parametrize("points", [2, 4, 5, 6, 7, 8])
-def test_between_rungs_nobody_is_judged(points: int):
+def test_between_rungs_nobody_is_judged(points: int) -> None:
     assert kept([1.0, 2.0, 3.0, 4.0], points) == {0, 1, 2, 3}
 
 
-def test_of_few_the_best_goes_on_so_the_first_always_does():
+def test_of_few_the_best_goes_on_so_the_first_always_does() -> None:
     assert kept([5.0], 1) == {0}
     assert kept([5.0, 4.0], 1) == {1}
     assert kept([5.0, 4.0, 6.0, 7.0, 8.0], 1) == {1}
 
 
-def test_level_trials_go_on_together():
+def test_level_trials_go_on_together() -> None:
     assert kept([1.0, 1.0, 1.0, 2.0], 1) == {0, 1, 2}
 
 
-def test_a_nan_is_the_worst():
+def test_a_nan_is_the_worst() -> None:
     assert kept([math.nan, 1e9, math.inf], 1) == {1}
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_a_diverged_trial_is_the_worst_at_every_rung_after(direction: str):
+def test_a_diverged_trial_is_the_worst_at_every_rung_after(direction: str) -> None:
     sign = 1.0 if direction == "minimize" else -1.0
     pruner = pruner_of([sign * 1.0], direction=direction)
     pruner._history.add(
@@ -130,20 +130,20 @@ def test_a_diverged_trial_is_the_worst_at_every_rung_after(direction: str):
     assert pruner.should_prune(running(9, 0), curve(sign * 2.0, 1))
 
 
-def test_failed_trials_do_not_compete():
+def test_failed_trials_do_not_compete() -> None:
     pruner = pruner_of([5.0])
     pruner._history.add(record_of(n, Outcome.FAILED, evaluations=curve(0.0, 9)) for n in (1, 2))
     assert not pruner.should_prune(running(3, 4.0), curve(4.0, 1))
 
 
-def test_defaults_compete_and_are_never_stopped():
+def test_defaults_compete_and_are_never_stopped() -> None:
     pruner = pruner_of([])
     pruner._history.add([running(0, 1.0, preset="default")])
     assert pruner.should_prune(running(1, 2.0), curve(2.0, 1))
     assert not pruner.should_prune(running(2, 9.0, preset="default"), curve(9.0, 1))
 
 
-def test_evaluations_that_another_worker_reports_later_count():
+def test_evaluations_that_another_worker_reports_later_count() -> None:
     pruner = pruner_of([])
     pruner._history.add([record_of(0, Outcome.RUNNING)])
     assert not pruner.should_prune(running(1, 2.0), curve(2.0, 1))
@@ -151,36 +151,36 @@ def test_evaluations_that_another_worker_reports_later_count():
     assert pruner.should_prune(running(1, 2.0), curve(2.0, 1))
 
 
-def test_a_trial_does_not_compete_with_itself():
+def test_a_trial_does_not_compete_with_itself() -> None:
     pruner = pruner_of([1.0, 9.0])
     # Its earlier, better attempt is still in the history.
     assert not pruner.should_prune(running(0, 1.0), curve(3.0, 1))
 
 
 @pytest.mark.parametrize(("evaluations", "expected"), [(1, 0), (2, 0), (3, 1), (4, 1), (8, 1)])
-def test_few_evaluations_have_few_rungs(evaluations: int, expected: int):
+def test_few_evaluations_have_few_rungs(evaluations: int, expected: int) -> None:
     assert len(rungs(evaluations)) == expected
 
 
 @given(st.integers(2, 7), st.integers(0, 30), st.sampled_from([-1, 0, 1]))
-def test_rungs_are_right_at_exact_powers_and_beside_them(eta: int, power: int, beside: int):
+def test_rungs_are_right_at_exact_powers_and_beside_them(eta: int, power: int, beside: int) -> None:
     evaluations = max(1, eta**power + beside)
     whole = max(k for k in range(32) if eta**k <= evaluations)
     assert rungs(evaluations, eta) == tuple(eta**k for k in range(whole))
 
 
 @pytest.mark.parametrize(("evaluations", "s_max"), [(1, 0), (3, 1), (9, 2), (27, 3), (243, 5)])
-def test_there_are_as_many_brackets_as_hyperband_has(evaluations: int, s_max: int):
+def test_there_are_as_many_brackets_as_hyperband_has(evaluations: int, s_max: int) -> None:
     assert len(bracket_sizes(evaluations)) == s_max + 1
     assert len(bracket_sizes(evaluations + 1)) == s_max + 1
 
 
-def test_bracket_sizes_are_those_of_the_paper():
+def test_bracket_sizes_are_those_of_the_paper() -> None:
     assert bracket_sizes(81) == (81, 34, 15, 8, 5)
 
 
 @pytest.mark.parametrize("evaluations", [1, 3, 9, 10, 27, 81, 200])
-def test_every_round_of_trials_fills_the_brackets(evaluations: int):
+def test_every_round_of_trials_fills_the_brackets(evaluations: int) -> None:
     pruner = HyperbandPruner(evaluations)
     sizes = bracket_sizes(evaluations)
     for start in (0, 17):
@@ -188,12 +188,12 @@ def test_every_round_of_trials_fills_the_brackets(evaluations: int):
         assert tuple(drawn.count(bracket) for bracket in range(len(sizes))) == sizes
 
 
-def test_brackets_are_spread_over_the_first_trials():
+def test_brackets_are_spread_over_the_first_trials() -> None:
     pruner = HyperbandPruner(9)
     assert {pruner.first_rung(number) for number in range(6)} == {0, 1, 2}
 
 
-def test_a_bracket_is_judged_from_its_rung_on_and_among_its_own():
+def test_a_bracket_is_judged_from_its_rung_on_and_among_its_own() -> None:
     spec_levels = [float(number) for number in range(17)]
     bracket = [HyperbandPruner(9).first_rung(number) for number in range(17)]
     by_bracket = [[n for n in range(17) if bracket[n] == b] for b in range(3)]

@@ -25,7 +25,7 @@ CURVE = {20: 0.9, 40: 0.5}
 @pytest.mark.parametrize(("outcome", "value", "state"), ENDINGS)
 def test_a_finished_trial_is_seen_as_optuna_sees_it(
     outcome: Outcome, value: float | None, state: TrialState
-):
+) -> None:
     history = History(make_spec())
     history.add([record_of(0, outcome, value, CURVE)])
     (trial,) = history.study.trials
@@ -38,7 +38,7 @@ def test_a_finished_trial_is_seen_as_optuna_sees_it(
 @pytest.mark.parametrize(("outcome", "value", "state"), ENDINGS)
 def test_a_trial_that_was_seen_running_ends_as_one_that_was_not(
     outcome: Outcome, value: float | None, state: TrialState
-):
+) -> None:
     finished = record_of(0, outcome, value, CURVE)
     watched, late = History(make_spec()), History(make_spec())
     watched.add([record_of(0, Outcome.RUNNING)])
@@ -49,7 +49,7 @@ def test_a_trial_that_was_seen_running_ends_as_one_that_was_not(
     assert str(a.intermediate_values) == str(b.intermediate_values)
 
 
-def test_a_running_trial_gains_evaluations():
+def test_a_running_trial_gains_evaluations() -> None:
     history = History(make_spec())
     history.add([record_of(0, Outcome.RUNNING)])
     history.add([record_of(0, Outcome.RUNNING, evaluations={20: 0.9})])
@@ -59,7 +59,7 @@ def test_a_running_trial_gains_evaluations():
     assert trial.intermediate_values == CURVE
 
 
-def test_a_diverged_trial_ends_in_a_nan_behind_its_last_evaluation():
+def test_a_diverged_trial_ends_in_a_nan_behind_its_last_evaluation() -> None:
     history = History(make_spec())
     history.add([record_of(0, Outcome.DIVERGED, 0.5, CURVE), record_of(1, Outcome.DIVERGED)])
     curves = [trial.intermediate_values for trial in history.study.trials]
@@ -68,7 +68,7 @@ def test_a_diverged_trial_ends_in_a_nan_behind_its_last_evaluation():
     assert math.isnan(curves[1][1])
 
 
-def test_every_trial_is_counted_once():
+def test_every_trial_is_counted_once() -> None:
     history = History(make_spec())
     assert history.count == 0
     history.add([record_of(0, Outcome.RUNNING), record_of(1, Outcome.RUNNING)])
@@ -76,7 +76,7 @@ def test_every_trial_is_counted_once():
     assert history.count == len(history.study.trials) == 3
 
 
-def test_number_that_starts_anew_is_another_trial():
+def test_number_that_starts_anew_is_another_trial() -> None:
     history = History(make_spec())
     early, late = datetime(2026, 1, 1), datetime(2026, 1, 2)  # noqa: DTZ001 (as Optuna has them)
     history.add([record_of(0, value=0.5), record_of(1, Outcome.RUNNING, params={"sgd.lr": 0.1})])
@@ -93,7 +93,7 @@ def test_number_that_starts_anew_is_another_trial():
     assert history.count == 2
 
 
-def test_trials_may_arrive_in_any_order():
+def test_trials_may_arrive_in_any_order() -> None:
     history = History(make_spec())
     history.add([record_of(5, Outcome.COMPLETE, 0.5), record_of(2, Outcome.RUNNING)])
     history.add([record_of(2, Outcome.COMPLETE, 0.25)])
@@ -101,21 +101,21 @@ def test_trials_may_arrive_in_any_order():
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_the_direction_is_the_study_s(direction: str):
+def test_the_direction_is_the_study_s(direction: str) -> None:
     spec = make_spec(study={"name": "s", "workload": "a:B", "direction": direction})
     history = History(spec)
     history.add([record_of(0, value=1.0), record_of(1, value=2.0)])
     assert history.study.best_value == {"minimize": 1.0, "maximize": 2.0}[direction]
 
 
-def test_a_record_is_not_changed_by_being_added():
+def test_a_record_is_not_changed_by_being_added() -> None:
     record = record_of(0, Outcome.DIVERGED, 0.5, dict(CURVE))
     copy: TrialRecord = dataclasses.replace(record, evaluations=dict(CURVE))
     History(make_spec()).add([record])
     assert record == copy
 
 
-def test_a_hyperparameter_asked_for_while_a_trial_runs_is_taken_in():
+def test_a_hyperparameter_asked_for_while_a_trial_runs_is_taken_in() -> None:
     history = History(make_spec())
     history.add([record_of(0, Outcome.RUNNING)])
     ended = dataclasses.replace(
@@ -127,7 +127,7 @@ def test_a_hyperparameter_asked_for_while_a_trial_runs_is_taken_in():
         assert study.trials[0].params["width"] == 3
 
 
-def test_what_a_sampler_noted_with_a_trial_is_given_back_to_it():
+def test_what_a_sampler_noted_with_a_trial_is_given_back_to_it() -> None:
     history = History(make_spec())
     record = record_of(0, value=0.5)
     history.add([dataclasses.replace(record, attributes={"sampler": {"generation": 4}})])

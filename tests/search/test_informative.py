@@ -44,7 +44,7 @@ def frozen(records: list[TrialRecord]) -> list[FrozenTrial]:
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_the_best_and_the_most_recent_are_chosen_and_some_of_each_optimizer(sign: float):
+def test_the_best_and_the_most_recent_are_chosen_and_some_of_each_optimizer(sign: float) -> None:
     trials = frozen(past(400))
     chosen = choose(trials, sign, 80)
     assert len(chosen) <= 80
@@ -57,7 +57,7 @@ def test_the_best_and_the_most_recent_are_chosen_and_some_of_each_optimizer(sign
 
 
 @pytest.mark.parametrize(("first", "step"), [(61, 1), (100, 7), (70, 90)])
-def test_it_makes_no_difference_when_trials_were_read(first: int, step: int):
+def test_it_makes_no_difference_when_trials_were_read(first: int, step: int) -> None:
     trials = frozen(past(300))
 
     def kept_of(some: list[FrozenTrial]) -> list[FrozenTrial]:
@@ -70,7 +70,7 @@ def test_it_makes_no_difference_when_trials_were_read(first: int, step: int):
     assert kept == kept_of(trials)
 
 
-def test_the_sampler_sees_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch):
+def test_the_sampler_sees_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(informative, "LIMIT", 80)
     late, early = Proposer(make_spec(), 0), Proposer(make_spec(), 0)
     for number, record in enumerate(past(400)):
@@ -96,7 +96,7 @@ def learnt_by(proposer: Proposer) -> list[int]:
     return [trial.number for trial in trials]
 
 
-def test_a_search_that_forgets_finds_as_much(monkeypatch: pytest.MonkeyPatch):
+def test_a_search_that_forgets_finds_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(informative, "LIMIT", 60)
     values = search(Proposer(make_spec(), 0), 150)
     assert min(values[:60]) > min(values)
@@ -104,7 +104,7 @@ def test_a_search_that_forgets_finds_as_much(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_below_the_limit_every_draw_is_optuna_s(seed: int):
+def test_below_the_limit_every_draw_is_optuna_s(seed: int) -> None:
     """The same questions to Optuna's own sampler, over the same past."""
     spec = make_spec()
     ours = Proposer(spec, seed)
@@ -125,7 +125,9 @@ def test_below_the_limit_every_draw_is_optuna_s(seed: int):
             proposer.history.add([record_of(number, outcome, value, curve, trial.params)])
 
 
-def test_trials_are_taken_in_without_copying_what_hangs_on_them(monkeypatch: pytest.MonkeyPatch):
+def test_trials_are_taken_in_without_copying_what_hangs_on_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(value: object, memo: object = None) -> object:
         raise AssertionError("copied")
 
@@ -135,7 +137,7 @@ def test_trials_are_taken_in_without_copying_what_hangs_on_them(monkeypatch: pyt
     assert history.count == 20
 
 
-def test_a_trial_given_out_is_a_copy():
+def test_a_trial_given_out_is_a_copy() -> None:
     history = History(make_spec())
     history.add(past(2))
     history.study.trials[0].params["optimizer"] = "other"

@@ -55,40 +55,42 @@ def check_point(spec: StudySpec, params: dict[str, Any]) -> None:
 
 
 @both_samplers
-def test_the_same_seed_proposes_the_same_trials(sampler: str):
+def test_the_same_seed_proposes_the_same_trials(sampler: str) -> None:
     spec = spec_with(sampler)
     assert propose(spec, 7, 16) == propose(spec, 7, 16)
 
 
 @both_samplers
-def test_another_seed_proposes_other_trials(sampler: str):
+def test_another_seed_proposes_other_trials(sampler: str) -> None:
     spec = spec_with(sampler)
     assert propose(spec, 7, 3) != propose(spec, 8, 3)
 
 
 @both_samplers
-def test_a_seed_may_be_as_large_as_derived_ones_are(sampler: str):
+def test_a_seed_may_be_as_large_as_derived_ones_are(sampler: str) -> None:
     spec = spec_with(sampler)
     assert propose(spec, 2**63 - 1, 2) == propose(spec, 2**63 - 1, 2)
 
 
 @both_samplers
 @pytest.mark.parametrize("breadth", [1, 2, 3])
-def test_proposals_stay_within_their_ranges_and_follow_the_conditions(sampler: str, breadth: int):
+def test_proposals_stay_within_their_ranges_and_follow_the_conditions(
+    sampler: str, breadth: int
+) -> None:
     space = {"optimizers": ["sgd", "adam", "muon"], "breadth": breadth}
     spec = spec_with(sampler, space=space)
     for params in propose(spec, 1, 30):
         check_point(spec, params)
 
 
-def test_every_optimizer_and_schedule_is_proposed():
+def test_every_optimizer_and_schedule_is_proposed() -> None:
     drawn = propose(spec_with("random"), 0, 40)
     assert {params["optimizer"] for params in drawn} == {"sgd", "adam", "muon"}
     assert {params["schedule"] for params in drawn} == {"constant", "cosine", "step"}
 
 
 @both_samplers
-def test_a_proposal_is_a_trial_to_start_with_its_settings_attached(sampler: str):
+def test_a_proposal_is_a_trial_to_start_with_its_settings_attached(sampler: str) -> None:
     trial: FrozenTrial = Proposer(spec_with(sampler), 0).propose()
     assert trial.state == TrialState.RUNNING
     assert trial.params.keys() == trial.distributions.keys()
@@ -96,7 +98,7 @@ def test_a_proposal_is_a_trial_to_start_with_its_settings_attached(sampler: str)
     assert "preset" not in trial.user_attrs
 
 
-def test_the_defaults_of_every_optimizer_come_with_their_settings_and_their_mark():
+def test_the_defaults_of_every_optimizer_come_with_their_settings_and_their_mark() -> None:
     spec = make_spec()
     trials = Proposer(spec, 0).defaults()
     assert [t.params["optimizer"] for t in trials] == list(spec.space.optimizers)
@@ -113,7 +115,7 @@ def test_the_defaults_of_every_optimizer_come_with_their_settings_and_their_mark
     }
 
 
-def test_asking_leaves_no_trial_behind_that_counts():
+def test_asking_leaves_no_trial_behind_that_counts() -> None:
     proposer = Proposer(make_spec(), 0)
     for _ in range(3):
         proposer.propose()
@@ -125,7 +127,7 @@ def test_asking_leaves_no_trial_behind_that_counts():
 
 
 @pytest.mark.parametrize("all_diverged", [False, True])
-def test_diverged_and_failed_trials_do_not_break_tpe(all_diverged: bool):
+def test_diverged_and_failed_trials_do_not_break_tpe(all_diverged: bool) -> None:
     spec = spec_with("tpe")
     proposer = Proposer(spec, 0)
     for number in range(30):
@@ -143,7 +145,7 @@ def test_diverged_and_failed_trials_do_not_break_tpe(all_diverged: bool):
     check_point(spec, proposer.propose().params)
 
 
-def test_default_trials_do_not_break_tpe():
+def test_default_trials_do_not_break_tpe() -> None:
     # A default has no lr among its parameters: torch's own may lie outside the range.
     spec = spec_with("tpe")
     proposer = Proposer(spec, 0)
@@ -153,7 +155,7 @@ def test_default_trials_do_not_break_tpe():
     check_point(spec, proposer.propose().params)
 
 
-def test_tpe_turns_away_from_what_diverges_after_a_good_start():
+def test_tpe_turns_away_from_what_diverges_after_a_good_start() -> None:
     spec = spec_with("tpe", space={"optimizers": ["sgd"], "schedules": ["constant"], "breadth": 1})
     proposer = Proposer(spec, 0)
     diverged = []
@@ -171,7 +173,7 @@ def test_tpe_turns_away_from_what_diverges_after_a_good_start():
     assert sum(diverged[-20:]) < sum(diverged[:20])
 
 
-def test_tpe_searches_better_than_chance():
+def test_tpe_searches_better_than_chance() -> None:
     ends: dict[str, list[float]] = {"tpe": [], "random": []}
     for sampler, found in ends.items():
         for seed in range(3):
@@ -181,7 +183,7 @@ def test_tpe_searches_better_than_chance():
 
 
 @both_samplers
-def test_a_cohort_is_proposed_within_the_space(sampler: str):
+def test_a_cohort_is_proposed_within_the_space(sampler: str) -> None:
     spec = spec_with(sampler)
     proposer = Proposer(spec, 3)
     search(proposer, 30)
@@ -194,7 +196,7 @@ def test_a_cohort_is_proposed_within_the_space(sampler: str):
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "optuna.samplers:RandomSampler"])
-def test_a_cohort_can_train_together_and_its_trials_differ(sampler: str):
+def test_a_cohort_can_train_together_and_its_trials_differ(sampler: str) -> None:
     spec = spec_with(
         sampler,
         space={"optimizers": ["sgd"], "schedules": ["constant"], "breadth": 1},
@@ -209,14 +211,14 @@ def test_a_cohort_can_train_together_and_its_trials_differ(sampler: str):
         assert len({decode(spec, Proposal(t.params)).fuse_key for t in cohort}) == 1
 
 
-def test_cohorts_have_the_batch_size_that_is_drawn_first():
+def test_cohorts_have_the_batch_size_that_is_drawn_first() -> None:
     spec = spec_with("random", train={"batch_size": {"choices": [32, 64, 128]}})
     proposer = Proposer(spec, 3)
     drawn = [proposer.propose_many(3)[2].params["batch_size"] for _ in range(12)]
     assert set(drawn) == {32, 64, 128}
 
 
-def test_a_company_that_is_hardly_drawn_again_leaves_a_smaller_cohort():
+def test_a_company_that_is_hardly_drawn_again_leaves_a_smaller_cohort() -> None:
     spec = spec_with("random", train={"batch_size": {"choices": list(range(1, 2001))}})
 
     cohort = Proposer(spec, 3).propose_many(4)
@@ -224,7 +226,7 @@ def test_a_company_that_is_hardly_drawn_again_leaves_a_smaller_cohort():
     assert 1 <= len(cohort) < 4
 
 
-def test_draws_of_a_cohort_are_distributed_as_those_of_optuna():
+def test_draws_of_a_cohort_are_distributed_as_those_of_optuna() -> None:
     space = {
         "rate": FloatDistribution(1e-4, 1.0, log=True),
         "momentum": FloatDistribution(0.0, 0.99),
@@ -251,12 +253,12 @@ def test_draws_of_a_cohort_are_distributed_as_those_of_optuna():
         assert ks_2samp(column, drawn[name]).pvalue > 1e-3
 
 
-def test_one_trial_can_be_proposed_where_many_can():
+def test_one_trial_can_be_proposed_where_many_can() -> None:
     assert len(Proposer(spec_with("tpe"), 0).propose_many(1)) == 1
     assert len(Proposer(spec_with("random"), 0).propose_many(1)) == 1
 
 
-def test_asking_for_a_cohort_leaves_no_question_open():
+def test_asking_for_a_cohort_leaves_no_question_open() -> None:
     proposer = Proposer(spec_with("random"), 0)
     proposer.propose_many(5)
     proposer.propose()
@@ -264,7 +266,7 @@ def test_asking_for_a_cohort_leaves_no_question_open():
     assert last.state == TrialState.RUNNING
 
 
-def test_a_cohort_learns_from_the_past():
+def test_a_cohort_learns_from_the_past() -> None:
     spec = make_spec()
     first, later = Proposer(spec, 3), Proposer(spec, 3)
     learnt = search(later, 80)
@@ -276,7 +278,7 @@ def test_a_cohort_learns_from_the_past():
     assert statistics.median(cohort) < 0.5 * statistics.median(blind)
 
 
-def test_lanes_of_a_cohort_keep_further_apart_than_draws_that_know_nothing_of_each_other():
+def test_lanes_of_a_cohort_keep_further_apart_than_draws_that_know_nothing_of_each_other() -> None:
     spec = make_spec(space={"optimizers": ["adam"], "schedules": ["cosine"], "breadth": 1})
 
     def gap(rates: list[float]) -> float:
@@ -293,7 +295,7 @@ def test_lanes_of_a_cohort_keep_further_apart_than_draws_that_know_nothing_of_ea
     assert statistics.mean(together) > 2 * statistics.mean(apart)
 
 
-def test_the_same_seed_proposes_the_same_cohort():
+def test_the_same_seed_proposes_the_same_cohort() -> None:
     def cohort() -> list[dict[str, Any]]:
         proposer = Proposer(make_spec(), 5)
         search(proposer, 20)

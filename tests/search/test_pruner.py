@@ -41,29 +41,29 @@ def curve(level: float, points: int) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("points", [2, 3, 4])
-def test_a_trial_clearly_worse_than_the_others_is_stopped(points: int):
+def test_a_trial_clearly_worse_than_the_others_is_stopped(points: int) -> None:
     assert pruner_after(STARTUP_TRIALS).should_prune(RUNNING, curve(100.0, points))
 
 
 @pytest.mark.parametrize("points", [2, 3, 4])
-def test_a_trial_better_than_the_others_goes_on(points: int):
+def test_a_trial_better_than_the_others_goes_on(points: int) -> None:
     assert not pruner_after(STARTUP_TRIALS).should_prune(RUNNING, curve(-1.0, points))
 
 
-def test_the_bar_is_the_median():
+def test_the_bar_is_the_median() -> None:
     pruner = pruner_after(STARTUP_TRIALS)
     assert not pruner.should_prune(RUNNING, curve(2.0, 2))
     assert pruner.should_prune(RUNNING, curve(2.1, 2))
 
 
-def test_where_more_is_better_the_lower_is_stopped():
+def test_where_more_is_better_the_lower_is_stopped() -> None:
     pruner = pruner_after(STARTUP_TRIALS, **MAXIMIZE)
     assert pruner.should_prune(RUNNING, curve(-1.0, 2))
     assert not pruner.should_prune(RUNNING, curve(100.0, 2))
 
 
 @pytest.mark.parametrize("points", range(1, 6))
-def test_a_default_is_never_stopped(points: int):
+def test_a_default_is_never_stopped(points: int) -> None:
     default = record_of(99, Outcome.RUNNING, preset="default")
     assert not pruner_after(20).should_prune(default, curve(1e9, points))
 
@@ -92,7 +92,7 @@ def starting(optimizer: str, schedule: str = "constant", **values: Any) -> Trial
 @pytest.mark.parametrize("length", [{"steps": 1000}, {"epochs": 10}])
 def test_nobody_is_stopped_while_it_warms_up_or_starts_slowly(
     trial: TrialRecord, start: int, length: dict[str, int]
-):
+) -> None:
     spec = make_spec(
         budget={"trials": 60, "evaluations": 10, **length},
         space={
@@ -116,11 +116,11 @@ class Everyone(optuna.pruners.BasePruner):
         return True
 
 
-def test_nobody_is_stopped_before_enough_trials_are_complete():
+def test_nobody_is_stopped_before_enough_trials_are_complete() -> None:
     assert not pruner_after(STARTUP_TRIALS - 1).should_prune(RUNNING, curve(100.0, 4))
 
 
-def test_trials_that_did_not_complete_do_not_count():
+def test_trials_that_did_not_complete_do_not_count() -> None:
     spec = make_spec()
     history = History(spec)
     endings = (Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED, Outcome.RUNNING)
@@ -134,26 +134,26 @@ def test_trials_that_did_not_complete_do_not_count():
 )
 def test_a_trial_is_judged_from_its_second_evaluation_on(
     length: dict[str, int], first: int, second: int
-):
+) -> None:
     spec = make_spec(budget={"trials": 60, "evaluations": 5, **length})
     pruner = pruner_after(20, spec)
     assert not pruner.should_prune(RUNNING, {first: 1e9})
     assert pruner.should_prune(RUNNING, {first: 1e9, second: 1e9})
 
 
-def test_without_a_pruner_nobody_is_stopped():
+def test_without_a_pruner_nobody_is_stopped() -> None:
     pruner = pruner_after(20, search={"pruner": "none"})
     assert not pruner.should_prune(RUNNING, curve(1e9, 4))
 
 
 @pytest.mark.parametrize("name", ["none", "median", "asha", "hyperband"])
-def test_judging_a_cohort_leaves_the_history_as_it_was(name: str):
+def test_judging_a_cohort_leaves_the_history_as_it_was(name: str) -> None:
     pruner = pruner_after(6, search={"pruner": name})
     pruner.judge(lanes_of(range(9), 3))
     assert pruner._history.count == len(pruner._history.study.trials) == 6
 
 
-def test_judging_a_trial_does_not_enter_it_into_the_history():
+def test_judging_a_trial_does_not_enter_it_into_the_history() -> None:
     spec = make_spec()
     history = History(spec)
     history.add(record_of(n, value=1.0, evaluations=curve(1.0, 5)) for n in range(6))
@@ -161,7 +161,7 @@ def test_judging_a_trial_does_not_enter_it_into_the_history():
     assert history.count == len(history.study.trials) == 6
 
 
-def test_a_trial_that_finishes_later_moves_the_bar():
+def test_a_trial_that_finishes_later_moves_the_bar() -> None:
     spec = make_spec()
     history = History(spec)
     history.add(record_of(n, value=10.0, evaluations=curve(10.0, 5)) for n in range(5))
@@ -171,7 +171,7 @@ def test_a_trial_that_finishes_later_moves_the_bar():
     assert pruner.should_prune(RUNNING, curve(5.0, 2))
 
 
-def test_a_pruner_of_the_user_s_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_pruner_of_the_user_s_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mypruners.py").write_text(
         "import optuna\n\ndef build():\n    return optuna.pruners.ThresholdPruner(upper=1.0)\n"
     )
@@ -182,7 +182,7 @@ def test_a_pruner_of_the_user_s_judges(tmp_path: Path, monkeypatch: pytest.Monke
     assert not pruner.should_prune(RUNNING, curve(0.9, 1))
 
 
-def test_a_pruner_of_optuna_s_that_notes_its_rungs_judges():
+def test_a_pruner_of_optuna_s_that_notes_its_rungs_judges() -> None:
     spec = make_spec(search={"pruner": "optuna.pruners:SuccessiveHalvingPruner"})
     history = History(spec)
     history.add(
@@ -206,7 +206,7 @@ def test_a_pruner_of_optuna_s_that_notes_its_rungs_judges():
         ("optuna.pruners:Absent", "has no 'Absent'"),
     ],
 )
-def test_what_is_no_pruner_is_refused(name: str, said: str):
+def test_what_is_no_pruner_is_refused(name: str, said: str) -> None:
     with pytest.raises(SpecError, match=said) as refusal:
         pruner_after(0, search={"pruner": name})
     assert str(refusal.value).startswith("search.pruner")
@@ -222,12 +222,12 @@ def test_what_is_no_pruner_is_refused(name: str, said: str):
         ("optuna.pruners:NopPruner", True),
     ],
 )
-def test_who_compares_running_trials_says_so(pruner: str, expected: bool):
+def test_who_compares_running_trials_says_so(pruner: str, expected: bool) -> None:
     assert needs_running(make_spec(search={"pruner": pruner})) is expected
 
 
 @pytest.mark.parametrize("complete", [0, 1, 2, 3])
-def test_an_optimizer_is_stopped_once_enough_of_its_own_trials_are_complete(complete: int):
+def test_an_optimizer_is_stopped_once_enough_of_its_own_trials_are_complete(complete: int) -> None:
     pruner = pruner_after(20)
     adam = {"optimizer": "adam", "adam.lr": 0.1}
     pruner._history.add(
@@ -250,12 +250,12 @@ def lanes_of(
 
 
 @pytest.mark.parametrize("points", [2, 3, 4])
-def test_the_first_cohort_is_judged_without_a_past(points: int):
+def test_the_first_cohort_is_judged_without_a_past(points: int) -> None:
     stops = pruner_after(0).judge(lanes_of(range(9), points))
     assert stops == [False] * 5 + [True] * 4
 
 
-def test_those_left_of_a_cohort_are_halved_again():
+def test_those_left_of_a_cohort_are_halved_again() -> None:
     pruner, lanes = pruner_after(0), lanes_of(range(32), 2)
     left = list(range(32))
     for points in (2, 3, 4):
@@ -264,14 +264,14 @@ def test_those_left_of_a_cohort_are_halved_again():
         assert left == list(range(32 >> points - 1))
 
 
-def test_a_cohort_also_meets_the_bar_of_the_past():
+def test_a_cohort_also_meets_the_bar_of_the_past() -> None:
     lanes = lanes_of([2.5 + level for level in range(8)], 3)
     assert pruner_after(0).judge(lanes) == [False] * 4 + [True] * 4
     assert pruner_after(5).judge(lanes) == [False] * 2 + [True] * 6
 
 
 @given(st.permutations(list(range(12))), st.sampled_from(["median", "asha", "hyperband"]))
-def test_the_order_of_lanes_does_not_matter(order: list[int], name: str):
+def test_the_order_of_lanes_does_not_matter(order: list[int], name: str) -> None:
     pruner = pruner_after(7, search={"pruner": name})
     lanes = lanes_of([0.5 * level for level in range(12)], 3)
     stops = pruner.judge(lanes)
@@ -279,7 +279,7 @@ def test_the_order_of_lanes_does_not_matter(order: list[int], name: str):
 
 
 @given(st.lists(st.integers(-5, 25), min_size=1, max_size=12), st.integers(0, 12))
-def test_a_cohort_of_one_lane_is_a_trial_that_trains_alone(levels: list[int], past: int):
+def test_a_cohort_of_one_lane_is_a_trial_that_trains_alone(levels: list[int], past: int) -> None:
     pruner = pruner_after(past)
     for lane in lanes_of(levels, 3):
         assert pruner.judge([lane]) == [pruner.should_prune(*lane)]
@@ -288,7 +288,7 @@ def test_a_cohort_of_one_lane_is_a_trial_that_trains_alone(levels: list[int], pa
 @pytest.mark.parametrize(
     "name", ["median", "asha", "hyperband", "tests.search.test_pruner:Everyone"]
 )
-def test_lanes_that_are_over_and_defaults_are_not_stopped(name: str):
+def test_lanes_that_are_over_and_defaults_are_not_stopped(name: str) -> None:
     lanes = lanes_of([9.0] * 12, 3)
     lanes[0] = record_of(0, Outcome.RUNNING, preset="default"), curve(1e9, 3)
     lanes[1] = lanes[1][0], curve(1e9, 2)
@@ -297,12 +297,12 @@ def test_lanes_that_are_over_and_defaults_are_not_stopped(name: str):
 
 
 @pytest.mark.parametrize("name", ["median", "asha", "hyperband"])
-def test_nobody_is_judged_before_the_first_evaluation(name: str):
+def test_nobody_is_judged_before_the_first_evaluation(name: str) -> None:
     lanes = lanes_of(range(20), 0)
     assert pruner_after(9, search={"pruner": name}).judge(lanes) == [False] * 20
 
 
-def test_the_best_of_each_optimizer_go_on_until_enough_of_its_own_are_through():
+def test_the_best_of_each_optimizer_go_on_until_enough_of_its_own_are_through() -> None:
     adam = [{"optimizer": "adam", "adam.lr": 0.1}] * 6
     lanes = lanes_of([*range(10), *range(100, 106)], 3, [{}] * 10 + adam)
     pruner = pruner_after(0)
@@ -313,7 +313,7 @@ def test_the_best_of_each_optimizer_go_on_until_enough_of_its_own_are_through():
 
 
 @pytest.mark.parametrize("outcome", [Outcome.RUNNING, Outcome.PRUNED, Outcome.COMPLETE])
-def test_what_the_history_holds_of_the_lanes_themselves_does_not_count(outcome: Outcome):
+def test_what_the_history_holds_of_the_lanes_themselves_does_not_count(outcome: Outcome) -> None:
     lanes = lanes_of([0.1 * n for n in range(9)], 3)
     for name in ("median", "asha"):
         pruner = pruner_after(7, search={"pruner": name})
@@ -334,7 +334,7 @@ class BehindAnyone(optuna.pruners.BasePruner):
         return any(other.intermediate_values[trial.last_step or 0] < last for other in running)
 
 
-def test_a_pruner_of_the_user_s_sees_the_lanes_as_running_trials():
+def test_a_pruner_of_the_user_s_sees_the_lanes_as_running_trials() -> None:
     pruner = pruner_after(0, search={"pruner": "tests.search.test_pruner:BehindAnyone"})
     assert pruner.judge(lanes_of([3.0, 1.0, 2.0], 2)) == [True, False, True]
     lanes = lanes_of([3.0, 1.0, 2.0], 3)
@@ -344,7 +344,9 @@ def test_a_pruner_of_the_user_s_sees_the_lanes_as_running_trials():
 
 
 @pytest.mark.parametrize("name", ["median", "asha", "hyperband"])
-def test_a_pruner_looks_at_each_trial_of_the_past_once(monkeypatch: pytest.MonkeyPatch, name: str):
+def test_a_pruner_looks_at_each_trial_of_the_past_once(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     pruner = pruner_after(200, search={"pruner": name})
     looks = 0
     get = FrozenTrial.__getattribute__
@@ -366,7 +368,7 @@ def test_a_pruner_looks_at_each_trial_of_the_past_once(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", ["median", "asha", "hyperband"])
 @given(data=st.data())
-def test_what_a_pruner_has_learnt_makes_no_difference(name: str, data: st.DataObject):
+def test_what_a_pruner_has_learnt_makes_no_difference(name: str, data: st.DataObject) -> None:
     """One that has judged all along judges as one that hears of the same past at once."""
     spec = make_spec(search={"pruner": name})
     along, records = Pruner(spec, History(spec)), list[TrialRecord]()

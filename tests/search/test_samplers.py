@@ -128,7 +128,9 @@ def points_of(search: Search) -> np.ndarray:
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 @pytest.mark.parametrize(("sampler", "trials"), [("cmaes", 60), ("gp", 26)])
-def test_a_model_draws_near_the_best_point(sampler: str, trials: int, direction: str, workers: int):
+def test_a_model_draws_near_the_best_point(
+    sampler: str, trials: int, direction: str, workers: int
+) -> None:
     ends = {}
     for name in (sampler, "random"):
         search = Search(joint_spec(name, direction), workers)
@@ -137,7 +139,7 @@ def test_a_model_draws_near_the_best_point(sampler: str, trials: int, direction:
     assert ends[sampler] < 0.25 * ends["random"]
 
 
-def test_cma_es_goes_on_where_other_workers_left():
+def test_cma_es_goes_on_where_other_workers_left() -> None:
     search = Search(joint_spec("cmaes"), 2)
     for session in range(6):
         search.run(10)
@@ -149,7 +151,7 @@ def test_cma_es_goes_on_where_other_workers_left():
     assert statistics.median(search.run(10)) < 0.2
 
 
-def test_a_pruned_trial_counts_in_its_generation_as_worse_than_complete_ones():
+def test_a_pruned_trial_counts_in_its_generation_as_worse_than_complete_ones() -> None:
     search = Search(joint_spec("cmaes"))
     for _ in range(90):
         record = search.start(0)
@@ -159,7 +161,7 @@ def test_a_pruned_trial_counts_in_its_generation_as_worse_than_complete_ones():
     assert statistics.median(off(r.proposal.params) for r in search.records[-10:]) < 0.2
 
 
-def test_failed_and_running_trials_do_not_fill_a_generation():
+def test_failed_and_running_trials_do_not_fill_a_generation() -> None:
     search = Search(joint_spec("cmaes"))
     for outcome in (Outcome.FAILED, Outcome.RUNNING):
         for _ in range(10):
@@ -168,7 +170,7 @@ def test_failed_and_running_trials_do_not_fill_a_generation():
 
 
 @pytest.mark.parametrize("sampler", ["cmaes", "gp"])
-def test_a_model_turns_away_from_what_diverges(sampler: str):
+def test_a_model_turns_away_from_what_diverges(sampler: str) -> None:
     search = Search(joint_spec(sampler))
     diverged = []
     for _ in range(40 if sampler == "cmaes" else 26):
@@ -178,7 +180,7 @@ def test_a_model_turns_away_from_what_diverges(sampler: str):
     assert sum(diverged[-10:]) < sum(diverged[:10])
 
 
-def test_a_gaussian_process_draws_elsewhere_while_a_point_is_tried():
+def test_a_gaussian_process_draws_elsewhere_while_a_point_is_tried() -> None:
     search = Search(joint_spec("gp"), 2)
     search.run(16)
     first, second = search.start(0), search.start(1)
@@ -188,7 +190,7 @@ def test_a_gaussian_process_draws_elsewhere_while_a_point_is_tried():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_sobol_sequence_is_spread_more_evenly_than_random_points(seed: int):
+def test_a_sobol_sequence_is_spread_more_evenly_than_random_points(seed: int) -> None:
     spread = {}
     for sampler in ("qmc", "random"):
         search = Search(joint_spec(sampler), seed=seed)
@@ -198,7 +200,7 @@ def test_a_sobol_sequence_is_spread_more_evenly_than_random_points(seed: int):
     assert spread["qmc"] < 0.3 * spread["random"]
 
 
-def test_a_dropped_proposal_leaves_no_hole_in_the_sequence():
+def test_a_dropped_proposal_leaves_no_hole_in_the_sequence() -> None:
     search = Search(joint_spec("qmc"))
     search.workers[0].propose()  # the study's default started in its place
     search.run(16)
@@ -207,7 +209,7 @@ def test_a_dropped_proposal_leaves_no_hole_in_the_sequence():
         assert sorted((axis * 16).astype(int)) == list(range(16))
 
 
-def test_a_cohort_draws_the_next_points_of_the_sequence():
+def test_a_cohort_draws_the_next_points_of_the_sequence() -> None:
     search, together = Search(joint_spec("qmc")), Search(joint_spec("qmc"))
     search.run(5)
     together.run(5)
@@ -216,7 +218,7 @@ def test_a_cohort_draws_the_next_points_of_the_sequence():
     assert cohort == [record.proposal.params for record in search.records[-11:]]
 
 
-def test_workers_draw_other_points_of_sobol_sequences():
+def test_workers_draw_other_points_of_sobol_sequences() -> None:
     search = Search(joint_spec("qmc"), 4)
     search.run(32)
     search.join(4, seed=1)
@@ -226,7 +228,7 @@ def test_workers_draw_other_points_of_sobol_sequences():
     assert discrepancy(points) < discrepancy(np.random.default_rng(0).random((64, 2)))
 
 
-def test_a_sobol_sequence_draws_every_choice_equally_often():
+def test_a_sobol_sequence_draws_every_choice_equally_often() -> None:
     train = {"batch_size": {"choices": [32, 64, 128, 256]}}
     search = Search(joint_spec("qmc", train=train))
     search.run(16)
@@ -235,26 +237,26 @@ def test_a_sobol_sequence_draws_every_choice_equally_often():
 
 
 @joint_samplers
-def test_defaults_are_kept_from_samplers_that_model_one_space(sampler: str):
+def test_defaults_are_kept_from_samplers_that_model_one_space(sampler: str) -> None:
     history = History(joint_spec(sampler))
     history.add([record_of(0, value=1.0, preset="default")])
     assert (len(history.study.trials), len(history.asked.trials)) == (1, 0)
 
 
-def test_defaults_are_shown_to_tpe():
+def test_defaults_are_shown_to_tpe() -> None:
     history = History(make_spec())
     history.add([record_of(0, value=1.0, preset="default")])
     assert (len(history.study.trials), len(history.asked.trials)) == (1, 1)
 
 
 @joint_samplers
-def test_the_same_seed_proposes_the_same_trials_in_one_space(sampler: str):
+def test_the_same_seed_proposes_the_same_trials_in_one_space(sampler: str) -> None:
     trials = 12 if sampler == "gp" else 24
     assert Search(joint_spec(sampler)).run(trials) == Search(joint_spec(sampler)).run(trials)
 
 
 @joint_samplers
-def test_a_space_of_one_point_can_be_searched_by_all_but_cma_es(sampler: str):
+def test_a_space_of_one_point_can_be_searched_by_all_but_cma_es(sampler: str) -> None:
     fixed = {"momentum": {"lr": 0.1, "momentum": 0.9}}
     if sampler == "cmaes":
         with pytest.raises(SpecError, match="at least two ranges"):
@@ -268,7 +270,7 @@ def test_a_space_of_one_point_can_be_searched_by_all_but_cma_es(sampler: str):
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", *JOINT_SAMPLERS])
-def test_no_sampler_warns(sampler: str):
+def test_no_sampler_warns(sampler: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Search(joint_spec(sampler)).run(3)
@@ -282,7 +284,7 @@ def finished(outcome: Outcome, value: float | None, points: int = 1) -> FrozenTr
     return History(make_spec()).to_frozen(record_of(0, outcome, value, evaluations))
 
 
-def test_complete_trials_rank_before_pruned_before_diverged_ones():
+def test_complete_trials_rank_before_pruned_before_diverged_ones() -> None:
     trials = [
         finished(Outcome.DIVERGED, 0.0),
         finished(Outcome.PRUNED, 0.1, points=1),
@@ -295,14 +297,14 @@ def test_complete_trials_rank_before_pruned_before_diverged_ones():
     assert ranks(trials, StudyDirection.MAXIMIZE) == [4.5, 3, 2, 0, 1, 4.5]
 
 
-def test_a_cost_is_cut_off_where_it_is_just_bad():
+def test_a_cost_is_cut_off_where_it_is_just_bad() -> None:
     levels = [1.0, 2.0, 3.0, 4.0, 1e6]
     trials = [finished(Outcome.COMPLETE, level) for level in levels]
     trials.append(finished(Outcome.DIVERGED, 0.0))
     assert capped_costs(trials, StudyDirection.MINIMIZE) == [1.0, 2.0, 3.0, 4.0, 7.0, 7.0]
 
 
-def test_where_all_diverged_all_cost_the_same():
+def test_where_all_diverged_all_cost_the_same() -> None:
     assert capped_costs([finished(Outcome.DIVERGED, 1.0)] * 2, StudyDirection.MINIMIZE) == [0, 0]
 
 
@@ -362,13 +364,13 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "mysearch"
 
 
-def test_a_sampler_of_the_user_s_proposes(own: str):
+def test_a_sampler_of_the_user_s_proposes(own: str) -> None:
     spec = make_spec(search={"sampler": f"{own}:build"})
     low, high = spec.optimizer["sgd"]["lr"].low, spec.optimizer["sgd"]["lr"].high
     assert Proposer(spec, 5).propose().params["sgd.lr"] == low + (high - low) / 64
 
 
-def test_what_a_sampler_of_the_user_s_notes_with_a_trial_comes_back(own: str):
+def test_what_a_sampler_of_the_user_s_notes_with_a_trial_comes_back(own: str) -> None:
     search = Search(joint_spec(f"{own}:build"))
     search.run(2)
     search.join(1, seed=1)
@@ -377,14 +379,14 @@ def test_what_a_sampler_of_the_user_s_notes_with_a_trial_comes_back(own: str):
     assert seen == [{"turn": 0}, {"turn": 1}]
 
 
-def test_what_a_sampler_of_the_user_s_raises_is_said_to_be_theirs(own: str):
+def test_what_a_sampler_of_the_user_s_raises_is_said_to_be_theirs(own: str) -> None:
     proposer = Proposer(make_spec(search={"sampler": f"{own}:Raising"}), 5)
     with pytest.raises(SpecError, match="mysearch:Raising' raised ZeroDivisionError: mine"):
         proposer.propose()
 
 
 @pytest.mark.parametrize("name", ["TPESampler", "RandomSampler", "NSGAIISampler", "GPSampler"])
-def test_a_class_of_optuna_s_works_by_name(name: str):
+def test_a_class_of_optuna_s_works_by_name(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         search = Search(joint_spec(f"optuna.samplers:{name}"))
@@ -392,7 +394,7 @@ def test_a_class_of_optuna_s_works_by_name(name: str):
     assert len(search.run(12)) == 12
 
 
-def test_what_a_database_holds_is_never_unpickled(own: str, tmp_path: Path):
+def test_what_a_database_holds_is_never_unpickled(own: str, tmp_path: Path) -> None:
     """Optuna's CMA-ES unpickles an attribute of trials, which any writer to the database sets."""
     with pytest.raises(SpecError, match="keeps its state with the trials as a pickle"):
         Search(joint_spec("optuna.samplers:CmaEsSampler"))
@@ -437,7 +439,7 @@ class Planted:
         ("nowhere_to_be_found:build", "importing nowhere_to_be_found failed"),
     ],
 )
-def test_what_is_no_sampler_is_refused(own: str, name: str, said: str):
+def test_what_is_no_sampler_is_refused(own: str, name: str, said: str) -> None:
     with pytest.raises(SpecError, match=said) as refusal:
         build_sampler(make_spec(search={"sampler": name}), 0)
     assert str(refusal.value).startswith("search.sampler")

@@ -102,7 +102,7 @@ def configs(spec: StudySpec, done: list[dict[str, Value]]) -> list[Any]:
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "finite:grid", "finite:brute"])
 def test_each_configuration_of_a_small_space_is_tried_once_and_then_nothing(
     own: str, sampler: str, cohort: int
-):
+) -> None:
     spec = finite(sampler, (0.001, 0.01))
     proposer = Proposer(spec, 3)
 
@@ -114,7 +114,7 @@ def test_each_configuration_of_a_small_space_is_tried_once_and_then_nothing(
         proposer.propose()
 
 
-def test_a_proposal_that_was_dropped_is_no_configuration_lost(own: str):
+def test_a_proposal_that_was_dropped_is_no_configuration_lost(own: str) -> None:
     spec = finite(f"{own}:grid", (0.001, 0.01))
     proposer = Proposer(spec, 3)
     for _ in range(9):
@@ -122,7 +122,7 @@ def test_a_proposal_that_was_dropped_is_no_configuration_lost(own: str):
     assert len(run(proposer, 12)) == 4
 
 
-def test_a_grid_smaller_than_the_space_ends_the_search(own: str):
+def test_a_grid_smaller_than_the_space_ends_the_search(own: str) -> None:
     spec = finite(f"{own}:grid", (0.001, 0.01, 0.1))
     proposer = Proposer(spec, 3)
     assert len(run(proposer, 12)) == 4
@@ -130,24 +130,24 @@ def test_a_grid_smaller_than_the_space_ends_the_search(own: str):
         proposer.propose()
 
 
-def test_a_sampler_that_stops_its_study_ends_the_search(own: str):
+def test_a_sampler_that_stops_its_study_ends_the_search(own: str) -> None:
     proposer = Proposer(finite(f"{own}:quitting"), 3)
     assert len(run(proposer, 12)) == 3
     with pytest.raises(ExhaustedError, match="through"):
         proposer.propose()
 
 
-def test_what_a_sampler_raises_as_a_trial_ends_is_said_to_be_its_own(own: str):
+def test_what_a_sampler_raises_as_a_trial_ends_is_said_to_be_its_own(own: str) -> None:
     proposer = Proposer(finite(f"{own}:broken"), 3)
     with pytest.raises(SpecError, match="finite:broken' raised ZeroDivisionError: mine"):
         run(proposer, 12)
 
 
-def test_one_worker_s_search_of_a_small_space_repeats_exactly():
+def test_one_worker_s_search_of_a_small_space_repeats_exactly() -> None:
     assert run(Proposer(finite(), 5), 12) == run(Proposer(finite(), 5), 12)
 
 
-def test_workers_try_nothing_that_another_tries_already():
+def test_workers_try_nothing_that_another_tries_already() -> None:
     spec = finite()
     first, second = Proposer(spec, 0), Proposer(spec, 1)
     keys = []
@@ -160,7 +160,7 @@ def test_workers_try_nothing_that_another_tries_already():
     assert len(set(keys)) == 5
 
 
-def test_where_a_loop_draws_its_own_hyperparameters_nothing_is_a_repeat():
+def test_where_a_loop_draws_its_own_hyperparameters_nothing_is_a_repeat() -> None:
     spec = finite(rates=(0.001,))
     proposer = Proposer(spec, 0)
     point = {**proposer.defaults()[0].params, "width": 8}
@@ -180,7 +180,7 @@ def test_where_a_loop_draws_its_own_hyperparameters_nothing_is_a_repeat():
     assert len(proposer.propose_many(6)) == 6
 
 
-def test_a_trial_run_again_is_told_to_no_sampler(own: str):
+def test_a_trial_run_again_is_told_to_no_sampler(own: str) -> None:
     proposer = Proposer(finite(f"{own}:broken"), 3)
     again = {RERUN_OF: 0}
     for outcome in (Outcome.RUNNING, Outcome.COMPLETE):
@@ -191,12 +191,12 @@ def test_a_trial_run_again_is_told_to_no_sampler(own: str):
     assert proposer.propose()
 
 
-def test_proposals_in_a_space_with_a_range_never_end():
+def test_proposals_in_a_space_with_a_range_never_end() -> None:
     proposer = Proposer(make_spec(), 0)
     assert len(run(proposer, 40)) == 40
 
 
-def test_the_points_of_a_space_are_listed_once_each():
+def test_the_points_of_a_space_are_listed_once_each() -> None:
     spec = finite()
     points = list(points_of(spec))
     assert len({key_of(point) for point in points}) == len(points) == 6
@@ -212,16 +212,16 @@ def test_the_points_of_a_space_are_listed_once_each():
 )
 def test_a_space_of_fewer_configurations_than_trials_is_counted(
     rates: tuple[float, ...], trials: int, count: int | None
-):
+) -> None:
     spec = finite(rates=rates, budget={"trials": trials, "steps": 10})
     assert count_configurations(spec) == count
 
 
-def test_a_space_with_a_range_is_not_counted():
+def test_a_space_with_a_range_is_not_counted() -> None:
     assert count_configurations(make_spec()) is None
 
 
-def test_a_space_is_counted_with_what_depends_on_a_choice():
+def test_a_space_is_counted_with_what_depends_on_a_choice() -> None:
     spec = finite(
         space={"optimizers": ["sgd", "adam"], "schedules": ["constant"]},
         optimizer={

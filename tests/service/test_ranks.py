@@ -18,14 +18,14 @@ Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.parametrize("size", ["", "1", "0", "many"])
-def test_a_process_alone_is_let_through(monkeypatch: pytest.MonkeyPatch, size: str):
+def test_a_process_alone_is_let_through(monkeypatch: pytest.MonkeyPatch, size: str) -> None:
     monkeypatch.setenv("WORLD_SIZE", size)
     refuse_ranks()
 
 
 def test_a_rank_by_its_environment_is_refused_with_reason_and_remedy(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SpecError, match="WORLD_SIZE=2") as caught:
         refuse_ranks()
@@ -33,7 +33,7 @@ def test_a_rank_by_its_environment_is_refused_with_reason_and_remedy(
         assert part in str(caught.value)
 
 
-def test_a_process_group_of_one_is_let_through():
+def test_a_process_group_of_one_is_let_through() -> None:
     torch.distributed.init_process_group(
         "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
     )
@@ -58,7 +58,7 @@ except ValueError as error:
 """
 
 
-def test_a_process_group_of_two_is_refused(tmp_path: Path):
+def test_a_process_group_of_two_is_refused(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", _RANK, str(tmp_path / "store")]
     ranks = [
         subprocess.Popen([*arguments, str(rank)], stdout=subprocess.PIPE, text=True)
@@ -81,7 +81,7 @@ def test_a_process_group_of_two_is_refused(tmp_path: Path):
 )
 def test_what_trains_is_refused_to_a_rank_before_anything_is_created(
     tuner: Tuner, project: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
-):
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     ended = tuner(*command)
     assert ended.returncode == 2
@@ -90,7 +90,7 @@ def test_what_trains_is_refused_to_a_rank_before_anything_is_created(
 
 
 @pytest.mark.slow
-def test_torchrun_trains_nothing(project: Path):
+def test_torchrun_trains_nothing(project: Path) -> None:
     ended = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),

@@ -70,26 +70,26 @@ class Summed(Line):
 )
 def test_an_epoch_of_a_full_batch_is_one_step(
     length: dict[str, float], steps: int, evaluated: list[int]
-):
+) -> None:
     trial = train(prepare_workload(Line()), make_spec(budget=length | {"evaluations": 4}), FULL)
     assert (trial.run.taken, trial.run.batch_size, trial.run.epoch_steps) == (steps, 200, 1)
     assert trial.steps_evaluated == evaluated
 
 
-def test_a_trial_of_few_steps_is_compared_where_others_are_as_far():
+def test_a_trial_of_few_steps_is_compared_where_others_are_as_far() -> None:
     trial = train(
         prepare_workload(Line()), make_spec(budget={"epochs": 3, "evaluations": 10}), FULL
     )
     assert [(e.index, e.step) for e in trial.evaluations] == [(3, 1), (6, 2), (10, 3)]
 
 
-def test_a_full_batch_does_not_depend_on_the_order_of_examples_or_the_seed_of_the_order():
+def test_a_full_batch_does_not_depend_on_the_order_of_examples_or_the_seed_of_the_order() -> None:
     spec = make_spec(30, 1, train={"precision": "float64"})
     trials = [train(prepare_workload(w, "float64"), spec, FULL) for w in (Line(), Shuffled())]
     torch.testing.assert_close(*(t.parameters for t in trials), rtol=1e-12, atol=1e-12)
 
 
-def test_a_full_batch_is_a_batch_of_as_many():
+def test_a_full_batch_is_a_batch_of_as_many() -> None:
     counted = dataclasses.replace(FULL, batch_size=200)
     full, same = (
         train(prepare_workload(Line()), config=FULL),
@@ -98,7 +98,7 @@ def test_a_full_batch_is_a_batch_of_as_many():
     assert torch.equal(full.parameters, same.parameters)
 
 
-def test_a_trial_of_full_batches_continues_as_if_never_stopped():
+def test_a_trial_of_full_batches_continues_as_if_never_stopped() -> None:
     prepared, spec = prepare_workload(Droopy()), make_spec(budget={"epochs": 12, "evaluations": 4})
     whole = train(prepared, spec, FULL)
     check_continued(whole, *stop_and_go(prepared, 7, spec, FULL))
@@ -124,22 +124,22 @@ def own_loop(*, measures: bool = True, batch_size: int | None = None) -> Any:
 
 
 @pytest.mark.parametrize("length", [{"epochs": 5}, {"examples": 320}, {"steps": 5}])
-def test_an_own_loop_says_how_many_examples_are_all(length: dict[str, int]):
+def test_an_own_loop_says_how_many_examples_are_all(length: dict[str, int]) -> None:
     trial = train(own_loop(), make_spec(budget=length | {"evaluations": 1}), FULL)
     assert (trial.run.taken, trial.run.batch_size) == (5, 64)
 
 
-def test_an_own_loop_that_does_not_say_is_told_to():
+def test_an_own_loop_that_does_not_say_is_told_to() -> None:
     with pytest.raises(SpecError, match=r"call run\.measure\(examples=len\(dataset\)\) first"):
         train(own_loop(measures=False), make_spec(), FULL)
 
 
-def test_an_own_loop_of_smaller_batches_is_not_taken_for_full():
+def test_an_own_loop_of_smaller_batches_is_not_taken_for_full() -> None:
     with pytest.raises(SpecError, match=r'"full" makes an epoch one step, but .* has 4 batches'):
         train(own_loop(batch_size=16), make_spec(), FULL)
 
 
-def test_what_an_own_loop_says_of_examples_changes_nothing_where_batches_are_counted():
+def test_what_an_own_loop_says_of_examples_changes_nothing_where_batches_are_counted() -> None:
     config = make_config(batch_size=10)
     trial = train(own_loop(), make_spec(budget={"epochs": 2}), config)
     assert (trial.run.taken, trial.run.batch_size) == (14, 10)
@@ -149,7 +149,7 @@ def unmeasured(run: Run) -> None:
     own_loop(measures=False)(run)
 
 
-def test_an_own_loop_is_rehearsed_with_full_batches_where_they_are_searched():
+def test_an_own_loop_is_rehearsed_with_full_batches_where_they_are_searched() -> None:
     study = {"name": "s", "workload": f"{__name__}:unmeasured"}
     spec = make_spec(study=study, train={"batch_size": {"choices": [16, "full"]}})
     with pytest.raises(SpecError, match=r"call run\.measure"):
@@ -162,7 +162,7 @@ def unmeasured_average(run: Run) -> None:
     own_loop()(run)
 
 
-def test_an_own_loop_is_rehearsed_with_every_average_that_is_searched():
+def test_an_own_loop_is_rehearsed_with_every_average_that_is_searched() -> None:
     study = {"name": "s", "workload": f"{__name__}:unmeasured_average"}
     spec = make_spec(study=study, train={"average": {"choices": ["none", "swa"]}})
     with pytest.raises(WorkloadError, match=r"average = 'swa'.*with run\.evaluation"):
@@ -172,7 +172,7 @@ def test_an_own_loop_is_rehearsed_with_every_average_that_is_searched():
 # Batches of one.
 
 
-def test_batches_of_one_train():
+def test_batches_of_one_train() -> None:
     trial = train(
         prepare_workload(Line()), make_spec(60, 2), make_config("sgd", batch_size=1, lr=0.05)
     )
@@ -188,7 +188,7 @@ def test_batches_of_one_train():
         ({"batch_size": 8, "accumulate": 5}, "examples 1 at a time"),
     ],
 )
-def test_batch_norm_is_refused_what_it_cannot_train_on(table: dict[str, Any], said: str):
+def test_batch_norm_is_refused_what_it_cannot_train_on(table: dict[str, Any], said: str) -> None:
     with pytest.raises(WorkloadError, match=f"has BatchNorm, which cannot train on {said}"):
         probe(prepare_workload(Normed()), make_spec(train=table))
     assert probe(prepare_workload(Normed()), make_spec(train={"batch_size": 8, "accumulate": 4}))
@@ -206,7 +206,7 @@ def normed_loop(run: Run) -> None:
 
 
 @pytest.mark.parametrize("sizes", [1, {"choices": [16, 1]}])
-def test_batch_norm_in_an_own_loop_is_refused_batches_of_one(sizes: Any):
+def test_batch_norm_in_an_own_loop_is_refused_batches_of_one(sizes: Any) -> None:
     study = {"name": "s", "workload": f"{__name__}:normed_loop"}
     with pytest.raises(WorkloadError, match="BatchNorm, which cannot train on examples in batches"):
         prepare_checked(make_spec(study=study, train={"batch_size": sizes}), CPU)
@@ -217,7 +217,7 @@ def test_batch_norm_in_an_own_loop_is_refused_batches_of_one(sizes: Any):
 
 @settings(max_examples=50)
 @given(rows=st.integers(1, 40), parts=st.integers(1, 50))
-def test_parts_make_up_the_batch_and_their_shares_one(rows: int, parts: int):
+def test_parts_make_up_the_batch_and_their_shares_one(rows: int, parts: int) -> None:
     batch = (torch.arange(rows), torch.arange(rows) * 2.0)
     pieces = list(split(batch, parts))
     assert len(pieces) == min(rows, parts)
@@ -235,7 +235,7 @@ def trained(prepared: PreparedWorkload, accumulate: int, config: Any, **table: A
 
 @pytest.mark.parametrize("parts", [2, 3, 7, 32, 1000])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon", "lbfgs"])
-def test_a_batch_in_parts_trains_as_the_whole(optimizer: str, parts: int):
+def test_a_batch_in_parts_trains_as_the_whole(optimizer: str, parts: int) -> None:
     class Curved(Line):
         def model(self) -> nn.Module:
             return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -250,13 +250,13 @@ def test_a_batch_in_parts_trains_as_the_whole(optimizer: str, parts: int):
     assert logged[1] == pytest.approx(logged[0], rel=1e-8)
 
 
-def test_gradients_are_clipped_after_all_parts():
+def test_gradients_are_clipped_after_all_parts() -> None:
     prepared, config = prepare_workload(Line(), "float64"), make_config("sgd", lr=1.0)
     whole, parts = (trained(prepared, k, config, grad_clip=0.01) for k in (1, 5))
     torch.testing.assert_close(whole.parameters, parts.parameters, rtol=1e-10, atol=1e-12)
 
 
-def test_batch_norm_sees_each_part_for_itself():
+def test_batch_norm_sees_each_part_for_itself() -> None:
     """Its statistics are those of a part, so it trains otherwise, and counts every part."""
     prepared = prepare_workload(Normed(), "float64")
     whole, parts = (trained(prepared, k, make_config(lr=0.05)) for k in (1, 4))
@@ -265,12 +265,12 @@ def test_batch_norm_sees_each_part_for_itself():
     assert not torch.allclose(whole.parameters[:8], parts.parameters[:8], rtol=1e-3)
 
 
-def test_a_trial_of_parts_continues_as_if_never_stopped():
+def test_a_trial_of_parts_continues_as_if_never_stopped() -> None:
     prepared, spec = prepare_workload(Droopy()), make_spec(train={"accumulate": 3})
     check_continued(train(prepared, spec), *stop_and_go(prepared, 17, spec))
 
 
-def test_no_more_than_a_part_is_computed_at_once():
+def test_no_more_than_a_part_is_computed_at_once() -> None:
     class Watching(Line):
         rows: set[int] = set()  # noqa: RUF012 (of one test)
 
@@ -285,7 +285,7 @@ def test_no_more_than_a_part_is_computed_at_once():
     assert Watching.rows - {50} == {10, 11}
 
 
-def test_a_loss_that_is_a_sum_is_refused_in_parts():
+def test_a_loss_that_is_a_sum_is_refused_in_parts() -> None:
     with pytest.raises(SpecError, match=r"train\.accumulate: .* so it is no mean over"):
         probe(prepare_workload(Summed()), make_spec(train={"accumulate": 4}))
     assert probe(prepare_workload(Summed()), make_spec())

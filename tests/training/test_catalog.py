@@ -44,7 +44,7 @@ def workloads() -> dict[str, PreparedWorkload]:
 @pytest.mark.parametrize(("optimizer", "schedule"), EVERY_ROW)
 def test_a_trial_restored_from_disk_continues_identically(
     workloads: dict[str, PreparedWorkload], optimizer: str, schedule: str
-):
+) -> None:
     prepared = workloads[OPTIMIZERS[optimizer].takes]
     setting: Any = (make_spec(STEPS, 5), make_config(optimizer, schedule=schedule))
     whole = train(prepared, *setting)
@@ -56,7 +56,7 @@ def test_a_trial_restored_from_disk_continues_identically(
 @pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER)
 def test_digits_are_learned_from_the_defaults(
     workloads: dict[str, PreparedWorkload], optimizer: str
-):
+) -> None:
     prepared = workloads[OPTIMIZERS[optimizer].takes]
     untrained = prepared.evaluate(prepared.build_model(0))["val_loss"]
     steps = LONGER.get(optimizer, STEPS)
@@ -67,7 +67,7 @@ def test_digits_are_learned_from_the_defaults(
 @pytest.mark.parametrize("seed", range(5))
 def test_lbfgs_learns_from_small_batches_whatever_the_rounding(
     workloads: dict[str, PreparedWorkload], seed: int
-):
+) -> None:
     # Its steps on mini-batches magnify the last bits, so no margin here is one of digits: with
     # torch's own defaults some of these end at a hundred times the untrained loss.
     prepared, spec = workloads["all"], make_spec(STEPS, 1, search={"seed": seed})
@@ -79,7 +79,7 @@ def test_lbfgs_learns_from_small_batches_whatever_the_rounding(
 @pytest.mark.parametrize("optimizer", ["adam", "muon", "sparse_adam", "lbfgs", "ranger", "soap"])
 def test_the_same_spec_and_seed_give_the_same_trial(
     workloads: dict[str, PreparedWorkload], optimizer: str
-):
+) -> None:
     prepared = workloads[OPTIMIZERS[optimizer].takes]
     first, second = (train(prepared, config=make_config(optimizer)) for _ in range(2))
     assert torch.equal(first.parameters, second.parameters)

@@ -67,18 +67,18 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints" / "trial-0.pt"
 
 
-def test_what_is_saved_is_loaded(path: Path):
+def test_what_is_saved_is_loaded(path: Path) -> None:
     save_checkpoint(path, STATE)
     loaded = load_checkpoint(path)
     assert loaded is not None
     assert is_same({key: loaded[key] for key in STATE}, STATE)
 
 
-def test_no_file_is_no_checkpoint(path: Path):
+def test_no_file_is_no_checkpoint(path: Path) -> None:
     assert load_checkpoint(path) is None
 
 
-def test_a_newer_checkpoint_replaces_the_older_one_and_leaves_nothing_beside_it(path: Path):
+def test_a_newer_checkpoint_replaces_the_older_one_and_leaves_nothing_beside_it(path: Path) -> None:
     save_checkpoint(path, {"step": 1})
     save_checkpoint(path, {"step": 2})
     loaded = load_checkpoint(path)
@@ -87,12 +87,12 @@ def test_a_newer_checkpoint_replaces_the_older_one_and_leaves_nothing_beside_it(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_folder_is_readable_by_its_owner_alone(path: Path):
+def test_the_folder_is_readable_by_its_owner_alone(path: Path) -> None:
     save_checkpoint(path, STATE)
     assert path.parent.stat().st_mode & 0o077 == 0
 
 
-def test_a_full_disk_leaves_the_older_checkpoint_as_it_was(path: Path):
+def test_a_full_disk_leaves_the_older_checkpoint_as_it_was(path: Path) -> None:
     save_checkpoint(path, {"step": 1})
     with largest_file(4096), pytest.raises(StorageError, match="cannot be written"):
         save_checkpoint(path, {"step": 2, "model": torch.zeros(100_000)})
@@ -120,7 +120,7 @@ UNPICKLABLE = {
 @pytest.mark.parametrize("name", list(UNPICKLABLE))
 def test_a_state_that_cannot_be_pickled_leaves_the_older_checkpoint_as_it_was(
     path: Path, name: str
-):
+) -> None:
     save_checkpoint(path, {"step": 1})
     with pytest.raises(StorageError, match="cannot be written"):
         save_checkpoint(path, STATE | {"objects": {"own": UNPICKLABLE[name]}})
@@ -137,14 +137,16 @@ def test_a_state_that_cannot_be_pickled_leaves_the_older_checkpoint_as_it_was(
         ("builtins.frozenset", frozenset({1})),
     ],
 )
-def test_a_state_that_would_not_be_loaded_is_refused_by_name(path: Path, name: str, value: Any):
+def test_a_state_that_would_not_be_loaded_is_refused_by_name(
+    path: Path, name: str, value: Any
+) -> None:
     save_checkpoint(path, {"step": 1})
     with pytest.raises(StorageError, match=rf"the state holds .*{name}.*Let state_dict\(\) give"):
         save_checkpoint(path, STATE | {"objects": {"own": {"value": value}}})
     assert_older_alone(path)
 
 
-def test_an_interrupted_save_leaves_nothing_beside_the_older_checkpoint(path: Path):
+def test_an_interrupted_save_leaves_nothing_beside_the_older_checkpoint(path: Path) -> None:
     save_checkpoint(path, {"step": 1})
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(path, {"step": 2, "own": Raising(KeyboardInterrupt)})
@@ -174,14 +176,14 @@ plain = st.recursive(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(state=plain)
-def test_plain_data_is_saved_and_loaded(path: Path, state: Any):
+def test_plain_data_is_saved_and_loaded(path: Path, state: Any) -> None:
     save_checkpoint(path, {"own": state})
     loaded = load_checkpoint(path)
     assert loaded is not None
     assert loaded["own"] == state
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     path = tmp_path / "file" / "trial-0.pt"
     with pytest.raises(StorageError, match="cannot be written") as caught:
@@ -190,7 +192,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_that_is_read_only_is_named_and_keeps_the_older_checkpoint(path: Path):
+def test_a_folder_that_is_read_only_is_named_and_keeps_the_older_checkpoint(path: Path) -> None:
     save_checkpoint(path, {"step": 1})
     path.parent.chmod(0o500)
     try:
@@ -204,7 +206,7 @@ def test_a_folder_that_is_read_only_is_named_and_keeps_the_older_checkpoint(path
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 1000, -1])
-def test_a_file_that_was_cut_off_is_refused(path: Path, kept: int):
+def test_a_file_that_was_cut_off_is_refused(path: Path, kept: int) -> None:
     save_checkpoint(path, STATE)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(StorageError, match="cannot be read"):
@@ -215,7 +217,7 @@ def test_a_file_that_was_cut_off_is_refused(path: Path, kept: int):
     "content",
     [b"not a checkpoint", b"a", b"\x00" * 200, b"\x80\x02]", b"PK\x03\x04", b"}q\x00."],
 )
-def test_a_file_of_something_else_is_refused(path: Path, content: bytes):
+def test_a_file_of_something_else_is_refused(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(StorageError):
@@ -227,14 +229,14 @@ def test_a_file_of_something_else_is_refused(path: Path, content: bytes):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(content=st.binary(max_size=60))
-def test_any_bytes_are_refused_and_nothing_else_is_raised(path: Path, content: bytes):
+def test_any_bytes_are_refused_and_nothing_else_is_raised(path: Path, content: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     with pytest.raises(StorageError):
         load_checkpoint(path)
 
 
-def test_a_flipped_bit_in_a_tensor_is_noticed(path: Path):
+def test_a_flipped_bit_in_a_tensor_is_noticed(path: Path) -> None:
     save_checkpoint(path, {"weight": torch.full((1000,), 7, dtype=torch.uint8)})
     content = bytearray(path.read_bytes())
     content[content.index(bytes([7]) * 1000)] ^= 1
@@ -244,7 +246,7 @@ def test_a_flipped_bit_in_a_tensor_is_noticed(path: Path):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_code_in_a_checkpoint_is_refused_and_does_not_run(path: Path, legacy: bool):
+def test_code_in_a_checkpoint_is_refused_and_does_not_run(path: Path, legacy: bool) -> None:
     path.parent.mkdir()
     folder = path.parent / "made-by-the-intruder"
     torch.save(
@@ -257,7 +259,7 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(path: Path, legacy: bo
     assert not folder.exists()
 
 
-def test_code_in_a_bare_pickle_is_refused_and_does_not_run(path: Path):
+def test_code_in_a_bare_pickle_is_refused_and_does_not_run(path: Path) -> None:
     path.parent.mkdir()
     folder = path.parent / "made-by-the-intruder"
     path.write_bytes(pickle.dumps({"format": 2, "model": Intruder(folder)}, protocol=2))
@@ -269,14 +271,14 @@ def test_code_in_a_bare_pickle_is_refused_and_does_not_run(path: Path):
 @pytest.mark.parametrize(
     "state", [{"format": 2, "step": 1}, {"format": torch.zeros(2)}, {"step": 1}, [1, 2], 3]
 )
-def test_another_format_is_refused(path: Path, state: object):
+def test_another_format_is_refused(path: Path, state: object) -> None:
     path.parent.mkdir()
     torch.save(state, path)
     with pytest.raises(StorageError, match="not of this version of tuner"):
         load_checkpoint(path)
 
 
-def test_a_checkpoint_is_removed_once_and_its_absence_is_no_error(path: Path):
+def test_a_checkpoint_is_removed_once_and_its_absence_is_no_error(path: Path) -> None:
     save_checkpoint(path, STATE)
     remove_checkpoint(path)
     assert not path.exists()

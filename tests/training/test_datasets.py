@@ -52,29 +52,29 @@ def put(folder: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def test_a_compressed_file_is_read_and_decompressed(folder: Path):
+def test_a_compressed_file_is_read_and_decompressed(folder: Path) -> None:
     put(folder, "some/x.gz", gzip.compress(CONTENT))
     assert fetch("some/x.gz", url=UNREACHABLE, sha256=SHA256) == CONTENT
 
 
-def test_an_archive_is_read_as_it_is(folder: Path):
+def test_an_archive_is_read_as_it_is(folder: Path) -> None:
     put(folder, "some/x.tar.gz", PACKED)
     packed = hashlib.sha256(PACKED).hexdigest()
     assert fetch("some/x.tar.gz", url=UNREACHABLE, sha256=packed) == PACKED
 
 
-def test_a_plain_file_is_read_as_it_is(folder: Path):
+def test_a_plain_file_is_read_as_it_is(folder: Path) -> None:
     put(folder, "some/x.bin", CONTENT)
     assert fetch("some/x.bin", url=UNREACHABLE, sha256=SHA256) == CONTENT
 
 
 @pytest.mark.parametrize("level", [1, 9])
-def test_the_checksum_is_of_the_content_however_it_is_compressed(folder: Path, level: int):
+def test_the_checksum_is_of_the_content_however_it_is_compressed(folder: Path, level: int) -> None:
     put(folder, "x.gz", gzip.compress(CONTENT, compresslevel=level))
     assert fetch("x.gz", url=UNREACHABLE, sha256=SHA256) == CONTENT
 
 
-def test_another_checksum_is_refused_with_the_file_and_the_remedy(folder: Path):
+def test_another_checksum_is_refused_with_the_file_and_the_remedy(folder: Path) -> None:
     path = put(folder, "some/x.gz", gzip.compress(CONTENT + b"!"))
     with pytest.raises(WorkloadError, match="Delete it to have it fetched again") as caught:
         fetch("some/x.gz", url=UNREACHABLE, sha256=SHA256)
@@ -93,7 +93,7 @@ def test_another_checksum_is_refused_with_the_file_and_the_remedy(folder: Path):
     ],
     ids=["not gzip", "cut off", "wrong checksum inside", "invalid block"],
 )
-def test_a_damaged_file_is_refused_with_the_remedy(folder: Path, damaged: bytes):
+def test_a_damaged_file_is_refused_with_the_remedy(folder: Path, damaged: bytes) -> None:
     path = put(folder, "some/x.gz", damaged)
     with pytest.raises(WorkloadError, match="Delete it to have it fetched again") as caught:
         fetch("some/x.gz", url=UNREACHABLE, sha256=SHA256)
@@ -101,7 +101,9 @@ def test_a_damaged_file_is_refused_with_the_remedy(folder: Path, damaged: bytes)
 
 
 @pytest.mark.parametrize("name", ["some/x.gz", "x.gz", "some/deeper/x.gz"])
-def test_a_missing_file_that_cannot_be_downloaded_says_where_to_put_it(folder: Path, name: str):
+def test_a_missing_file_that_cannot_be_downloaded_says_where_to_put_it(
+    folder: Path, name: str
+) -> None:
     with pytest.raises(WorkloadError, match="Put the file there") as caught:
         fetch(name, url=UNREACHABLE, sha256=SHA256)
     message = str(caught.value)
@@ -110,30 +112,32 @@ def test_a_missing_file_that_cannot_be_downloaded_says_where_to_put_it(folder: P
     assert f"set TUNER_DATA to a folder that holds {name}." in message
 
 
-def test_a_missing_file_is_downloaded_once(folder: Path, server: str, tmp_path: Path):
+def test_a_missing_file_is_downloaded_once(folder: Path, server: str, tmp_path: Path) -> None:
     put(tmp_path / "served", "x.gz", gzip.compress(CONTENT))
     assert fetch("some/x.gz", url=f"{server}/x.gz", sha256=SHA256) == CONTENT
     assert fetch("some/x.gz", url=UNREACHABLE, sha256=SHA256) == CONTENT
     assert [path.name for path in (folder / "some").iterdir()] == ["x.gz"]
 
 
-def test_a_file_the_server_does_not_have_says_where_to_put_it(server: str, folder: Path):
+def test_a_file_the_server_does_not_have_says_where_to_put_it(server: str, folder: Path) -> None:
     with pytest.raises(WorkloadError, match="Put the file there"):
         fetch("some/x.gz", url=f"{server}/x.gz", sha256=SHA256)
     assert not (folder / "some" / "x.gz").exists()
 
 
-def test_a_folder_that_cannot_be_made_says_where_the_file_belongs(folder: Path, server: str):
+def test_a_folder_that_cannot_be_made_says_where_the_file_belongs(
+    folder: Path, server: str
+) -> None:
     folder.write_text("a file in its place", encoding="utf-8")
     with pytest.raises(WorkloadError, match=r"x\.gz is missing"):
         fetch("some/x.gz", url=f"{server}/x.gz", sha256=SHA256)
 
 
-def test_the_data_folder_is_the_one_configured(folder: Path):
+def test_the_data_folder_is_the_one_configured(folder: Path) -> None:
     assert data_folder() == folder
 
 
-def test_a_home_in_the_configured_folder_is_expanded(monkeypatch: pytest.MonkeyPatch):
+def test_a_home_in_the_configured_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNER_DATA", "~/data")
     assert data_folder() == Path.home() / "data"
 
@@ -141,7 +145,7 @@ def test_a_home_in_the_configured_folder_is_expanded(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("value", [None, ""])
 def test_without_configuration_it_is_the_platform_s_cache(
     monkeypatch: pytest.MonkeyPatch, value: str | None
-):
+) -> None:
     if value is None:
         monkeypatch.delenv("TUNER_DATA")
     else:

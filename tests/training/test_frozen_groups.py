@@ -42,27 +42,27 @@ def bodies(until: float, **options: Any) -> dict[int, Tensor]:
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "muon"])
-def test_a_frozen_group_changes_only_from_its_fraction_on(optimizer: str):
+def test_a_frozen_group_changes_only_from_its_fraction_on(optimizer: str) -> None:
     seen = bodies(THAWS_AT / STEPS, optimizer=optimizer)
     assert all(torch.equal(seen[step], seen[1]) for step in range(1, THAWS_AT + 1))
     changed = [not torch.equal(seen[s], seen[s + 1]) for s in range(THAWS_AT, STEPS - 1)]
     assert all(changed)
 
 
-def test_a_group_frozen_for_good_never_trains():
+def test_a_group_frozen_for_good_never_trains() -> None:
     seen = bodies(1.0)
     assert all(torch.equal(weight, seen[1]) for weight in seen.values())
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam", "muon", "adafactor"])
 @pytest.mark.parametrize("step", [1, THAWS_AT - 1, THAWS_AT, THAWS_AT + 1, STEPS - 1])
-def test_a_trial_continues_identically_before_and_after_the_thaw(optimizer: str, step: int):
+def test_a_trial_continues_identically_before_and_after_the_thaw(optimizer: str, step: int) -> None:
     config = frozen(THAWS_AT / STEPS, optimizer, lr_multiplier=0.3)
     whole = train(over_loader, SPEC, config)
     check_continued(whole, *stop_and_go(over_loader, step, SPEC, config))
 
 
-def test_a_thawed_group_follows_the_schedule_from_its_own_rate():
+def test_a_thawed_group_follows_the_schedule_from_its_own_rate() -> None:
     seen: list[dict[str, float]] = []
 
     def keep(run: Run, step: int) -> None:
@@ -78,7 +78,7 @@ def test_a_thawed_group_follows_the_schedule_from_its_own_rate():
         assert rates["body"] == pytest.approx(0.25 * rates["rest"])
 
 
-def test_a_thaw_is_what_a_person_would_write_by_hand():
+def test_a_thaw_is_what_a_person_would_write_by_hand() -> None:
     def by_hand(run: Run) -> None:
         model, loader = Net(), batches_of()
         body = list(model.body.parameters())
@@ -103,7 +103,7 @@ def test_a_thaw_is_what_a_person_would_write_by_hand():
     assert theirs.values == pytest.approx(ours.values, rel=1e-5)
 
 
-def test_a_searched_multiplier_acts_as_one_that_is_fixed():
+def test_a_searched_multiplier_acts_as_one_that_is_fixed() -> None:
     def trained(multiplier: float) -> Trial:
         group = GroupValues("body", "body.*", lr_multiplier=multiplier)
         return train(over_loader, SPEC, make_config("sgd", lr=0.1, groups=(group,)))
@@ -113,7 +113,7 @@ def test_a_searched_multiplier_acts_as_one_that_is_fixed():
     assert trained(0.1).values != plain.values
 
 
-def test_what_is_told_of_groups_does_not_depend_on_a_thaw():
+def test_what_is_told_of_groups_does_not_depend_on_a_thaw() -> None:
     described = [
         train(over_loader, SPEC, frozen(until, lr_multiplier=0.5)).run.describe_groups()
         for until in (0.5, 1.0)

@@ -58,23 +58,23 @@ def shuffled_by(shuffle: Callable[[Any], None], *, late: bool) -> Own:
 
 @settings(max_examples=50)
 @given(taken=st.integers(0, 30), batch_size=st.integers(1, EXAMPLES), seed=st.integers(0, 2**62))
-def test_it_goes_on_from_any_batch(taken: int, batch_size: int, seed: int):
+def test_it_goes_on_from_any_batch(taken: int, batch_size: int, seed: int) -> None:
     straight = take(taken + 12, seed, batch_size=batch_size)
     assert take(12, seed, taken, batch_size) == straight[taken:]
 
 
-def test_every_epoch_sees_every_example_once_in_an_order_of_its_own():
+def test_every_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
     batches = take(12)
     epochs = [list(itertools.chain(*batches[start : start + 4])) for start in (0, 4, 8)]
     assert all(sorted(epoch) == list(range(EXAMPLES)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
-def test_another_seed_gives_another_order():
+def test_another_seed_gives_another_order() -> None:
     assert take(4, seed=0) != take(4, seed=1)
 
 
-def test_the_order_depends_on_no_generator_and_leaves_torch_s_alone():
+def test_the_order_depends_on_no_generator_and_leaves_torch_s_alone() -> None:
     expected = take(8)
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -82,7 +82,7 @@ def test_the_order_depends_on_no_generator_and_leaves_torch_s_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_a_dataset_draws_in_passing_is_left_to_the_generators():
+def test_what_a_dataset_draws_in_passing_is_left_to_the_generators() -> None:
     random.seed(0)
     np.random.seed(0)
     first = (random.random(), np.random.rand())  # noqa: S311
@@ -93,7 +93,7 @@ def test_what_a_dataset_draws_in_passing_is_left_to_the_generators():
 
 
 @pytest.mark.parametrize("loader", [loader_of(), [1, 2, 3], {"a": 1}])
-def test_anything_with_batches_has_a_length(loader: Any):
+def test_anything_with_batches_has_a_length(loader: Any) -> None:
     assert length_of(loader) == len(loader)
 
 
@@ -102,7 +102,7 @@ def test_anything_with_batches_has_a_length(loader: Any):
 @pytest.mark.parametrize("taken", [3, EXAMPLES, EXAMPLES + 4])
 def test_an_order_from_any_source_is_repeated(
     shuffle: Callable[[Any], None], late: bool, taken: int
-):
+) -> None:
     def take_own(count: int, taken: int) -> list[int]:
         batches = resume_batches(shuffled_by(shuffle, late=late), 0, taken, CPU)
         return list(itertools.islice(batches, count))
@@ -112,7 +112,7 @@ def test_an_order_from_any_source_is_repeated(
     assert straight[:EXAMPLES] != straight[EXAMPLES : 2 * EXAMPLES]
 
 
-def test_a_loader_that_raises_leaves_the_generators_alone():
+def test_a_loader_that_raises_leaves_the_generators_alone() -> None:
     def fail() -> Iterator[Any]:
         random.random()  # noqa: S311
         raise ZeroDivisionError
@@ -138,13 +138,15 @@ def once() -> Own:
     ],
     ids=["once", "short", "empty", "endless"],
 )
-def test_a_loader_that_does_not_keep_to_its_length_is_refused(loader: Own, whole: int, gave: str):
+def test_a_loader_that_does_not_keep_to_its_length_is_refused(
+    loader: Own, whole: int, gave: str
+) -> None:
     batches = resume_batches(loader, 0, 0, CPU)
     assert list(itertools.islice(batches, whole)) == list(range(whole))
     with pytest.raises(WorkloadError, match=rf"Own of length 4, which {gave}: every iter"):
         next(batches)
 
 
-def test_a_loader_that_is_too_short_to_resume_is_refused():
+def test_a_loader_that_is_too_short_to_resume_is_refused() -> None:
     with pytest.raises(WorkloadError, match="of length 4, which gave 2 batches in epoch 6"):
         resume_batches(Own(4, lambda: iter(range(2))), 0, 23, CPU)

@@ -87,19 +87,21 @@ class Watching(Digits):
 # Where it reports.
 
 
-def test_a_trial_is_evaluated_where_the_budget_says(parabola: PreparedWorkload):
+def test_a_trial_is_evaluated_where_the_budget_says(parabola: PreparedWorkload) -> None:
     trial = train(parabola, make_spec(10, 4))
     assert trial.outcome.ending is Ending.COMPLETE
     assert [(e.index, e.step) for e in trial.evaluations] == [(1, 3), (2, 5), (3, 8), (4, 10)]
 
 
 @pytest.mark.parametrize(("length", "steps"), [({"epochs": 0.5}, 3), ({"examples": 200}, 6)])
-def test_a_budget_of_epochs_or_examples_is_counted_in_batches(length: Any, steps: int):
+def test_a_budget_of_epochs_or_examples_is_counted_in_batches(length: Any, steps: int) -> None:
     trial = train(prepare_workload(Line()), make_spec(budget=length | {"evaluations": 1}))
     assert trial.run.taken == trial.run.total_steps == trial.steps_evaluated[-1] == steps
 
 
-def test_the_training_loss_is_the_mean_since_the_last_evaluation(parabola: PreparedWorkload):
+def test_the_training_loss_is_the_mean_since_the_last_evaluation(
+    parabola: PreparedWorkload,
+) -> None:
     means = train(parabola, make_spec(10, 2)).run.take_logged()
     every = train(parabola, make_spec(10, 10)).run.take_logged()
     assert [(step, name) for step, name, _ in means] == [(5, "train_loss"), (10, "train_loss")]
@@ -108,18 +110,18 @@ def test_the_training_loss_is_the_mean_since_the_last_evaluation(parabola: Prepa
     assert [value for _, _, value in means] == pytest.approx(expected, rel=1e-12)
 
 
-def test_training_improves_the_metric(parabola: PreparedWorkload):
+def test_training_improves_the_metric(parabola: PreparedWorkload) -> None:
     values = train(parabola, make_spec(200, 4), make_config(lr=0.01)).values
     assert values[-1] < 0.5 * values[0]
 
 
-def test_a_trial_with_one_evaluation_runs_through(parabola: PreparedWorkload):
+def test_a_trial_with_one_evaluation_runs_through(parabola: PreparedWorkload) -> None:
     trial = train(parabola, make_spec(2500, 1), make_config("sgd"))
     assert trial.outcome.ending is Ending.COMPLETE
     assert trial.steps_evaluated == [2500]
 
 
-def test_the_reporter_hears_of_every_step(parabola: PreparedWorkload):
+def test_the_reporter_hears_of_every_step(parabola: PreparedWorkload) -> None:
     heard = train(parabola).recorder.steps
     assert sorted(set(heard)) == list(range(1, 41))
     assert heard == sorted(heard)
@@ -128,19 +130,19 @@ def test_the_reporter_hears_of_every_step(parabola: PreparedWorkload):
 # What makes a trial the same trial.
 
 
-def test_another_seed_gives_another_trial(digits: PreparedWorkload):
+def test_another_seed_gives_another_trial(digits: PreparedWorkload) -> None:
     first, second = (train(digits, make_spec(search={"seed": seed})) for seed in (0, 1))
     assert not torch.equal(first.parameters, second.parameters)
 
 
-def test_a_trial_does_not_depend_on_what_ran_before_it():
+def test_a_trial_does_not_depend_on_what_ran_before_it() -> None:
     prepared = prepare_workload(Droopy())
     first = train(prepared)
     torch.rand(17)
     assert torch.equal(first.parameters, train(prepared).parameters)
 
 
-def test_every_optimizer_starts_from_the_same_parameters():
+def test_every_optimizer_starts_from_the_same_parameters() -> None:
     starts = []
     for name in (n for n, row in OPTIMIZERS.items() if row.takes != "sparse"):
         workload = Watching()
@@ -150,7 +152,7 @@ def test_every_optimizer_starts_from_the_same_parameters():
     assert all(torch.equal(start, starts[0]) for start in starts)
 
 
-def test_dropout_does_not_depend_on_what_the_initialisation_drew():
+def test_dropout_does_not_depend_on_what_the_initialisation_drew() -> None:
     class DrawsMore(Droopy):
         def model(self) -> nn.Module:
             model = super().model()
@@ -161,7 +163,7 @@ def test_dropout_does_not_depend_on_what_the_initialisation_drew():
     assert torch.equal(plain.parameters, drawing.parameters)
 
 
-def test_an_evaluation_does_not_change_the_training_that_follows():
+def test_an_evaluation_does_not_change_the_training_that_follows() -> None:
     prepared = prepare_workload(Droopy())
     rarely, often = (train(prepared, make_spec(40, evaluations)) for evaluations in (1, 40))
     assert torch.equal(rarely.parameters, often.parameters)
@@ -171,7 +173,7 @@ def test_an_evaluation_does_not_change_the_training_that_follows():
 
 
 @pytest.mark.parametrize("clip", [0.01, 0.5])
-def test_clipping_bounds_the_update(parabola: PreparedWorkload, clip: float):
+def test_clipping_bounds_the_update(parabola: PreparedWorkload, clip: float) -> None:
     seen: list[Tensor] = []
     train(
         parabola,
@@ -184,7 +186,7 @@ def test_clipping_bounds_the_update(parabola: PreparedWorkload, clip: float):
     assert max(moved) <= clip * (1 + 1e-5)
 
 
-def test_without_clipping_the_same_update_is_larger(parabola: PreparedWorkload):
+def test_without_clipping_the_same_update_is_larger(parabola: PreparedWorkload) -> None:
     config = make_config("sgd", schedule="constant", warmup=0.0, lr=1.0)
     free, clipped = (
         train(parabola, make_spec(1, 1, train=table), config).parameters
@@ -194,7 +196,7 @@ def test_without_clipping_the_same_update_is_larger(parabola: PreparedWorkload):
     assert (free - start).norm() > 1.1 * (clipped - start).norm()
 
 
-def test_gradients_below_the_bound_are_left_alone(parabola: PreparedWorkload):
+def test_gradients_below_the_bound_are_left_alone(parabola: PreparedWorkload) -> None:
     config = make_config("sgd")
     free = train(parabola, make_spec(5, 1), config)
     clipped = train(parabola, make_spec(5, 1, train={"grad_clip": 1e6}), config)
@@ -211,7 +213,7 @@ def test_gradients_below_the_bound_are_left_alone(parabola: PreparedWorkload):
 )
 def test_a_precision_decides_the_types_of_parameters_and_products(
     precision: str, kept: torch.dtype, computed: torch.dtype
-):
+) -> None:
     workload = Watching()
     prepared = prepare_workload(workload, precision)
     trial = train(prepared, make_spec(train={"precision": precision}), make_config(lr=0.01))
@@ -222,7 +224,7 @@ def test_a_precision_decides_the_types_of_parameters_and_products(
     assert trial.values[-1] < 0.7 * trial.values[0]
 
 
-def test_the_schedule_drives_the_learning_rate(parabola: PreparedWorkload):
+def test_the_schedule_drives_the_learning_rate(parabola: PreparedWorkload) -> None:
     rates: dict[int, float] = {}
 
     def keep(run: Run, step: int) -> None:
@@ -235,14 +237,14 @@ def test_the_schedule_drives_the_learning_rate(parabola: PreparedWorkload):
     assert 0 < course[-1] < 0.02
 
 
-def test_a_batch_larger_than_the_data_is_refused():
+def test_a_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(
         SpecError, match=r"train\.batch_size = 201: the workload has only 200 training examples"
     ):
         train(prepare_workload(Line()), config=make_config(batch_size=201))
 
 
-def test_muon_on_a_model_without_matrices_is_a_fault_of_the_workload():
+def test_muon_on_a_model_without_matrices_is_a_fault_of_the_workload() -> None:
     workload = type("Own", (Line,), {"model": lambda self: nn.LayerNorm(2)})()
     with pytest.raises(WorkloadError, match="leave muon out"):
         train(prepare_workload(workload), config=make_config("muon"))
@@ -263,7 +265,7 @@ class Counting(Parabola):
 
 @pytest.mark.parametrize("steps", [1, 15, 33])
 @pytest.mark.parametrize("max_iter", [4, 20])
-def test_an_optimizer_with_closures_pays_a_step_a_gradient(steps: int, max_iter: int):
+def test_an_optimizer_with_closures_pays_a_step_a_gradient(steps: int, max_iter: int) -> None:
     workload = Counting()
     values = {"lr": 0.1, "max_iter": max_iter, "line_search_fn": "none"}
     config = make_config("lbfgs", schedule="constant", warmup=0.0, **values)
@@ -273,7 +275,7 @@ def test_an_optimizer_with_closures_pays_a_step_a_gradient(steps: int, max_iter:
     assert trial.steps_evaluated == [steps]
 
 
-def test_a_search_along_a_line_pays_for_its_gradients_and_is_not_cut_off():
+def test_a_search_along_a_line_pays_for_its_gradients_and_is_not_cut_off() -> None:
     workload = Counting()
     config = make_config("lbfgs", schedule="constant", warmup=0.0, max_iter=4)
     trial = train(prepare_workload(workload), make_spec(33, 1), config)
@@ -285,20 +287,20 @@ def test_a_search_along_a_line_pays_for_its_gradients_and_is_not_cut_off():
 # How it ends.
 
 
-def test_a_rate_far_too_high_diverges_at_the_first_bad_step(parabola: PreparedWorkload):
+def test_a_rate_far_too_high_diverges_at_the_first_bad_step(parabola: PreparedWorkload) -> None:
     trial = train(parabola, make_spec(40, 2), EXPLODING)
     assert trial.outcome.ending is Ending.DIVERGED
     assert trial.outcome.diverged_step == first_bad_step(parabola, 1e4, 40)
     assert trial.evaluations == []
 
 
-def test_a_trial_that_diverges_stops_at_the_next_evaluation(parabola: PreparedWorkload):
+def test_a_trial_that_diverges_stops_at_the_next_evaluation(parabola: PreparedWorkload) -> None:
     trial = train(parabola, make_spec(40, 8), EXPLODING)
     bad = first_bad_step(parabola, 1e4, 40)
     assert trial.run.taken == math.ceil(bad / 5) * 5 < 40
 
 
-def test_a_trial_resumed_after_the_bad_step_still_names_it(parabola: PreparedWorkload):
+def test_a_trial_resumed_after_the_bad_step_still_names_it(parabola: PreparedWorkload) -> None:
     spec = make_spec(60, 2)
     bad = first_bad_step(parabola, 1e4, 60)
     for step in (bad + 1, bad + 2):
@@ -306,7 +308,7 @@ def test_a_trial_resumed_after_the_bad_step_still_names_it(parabola: PreparedWor
         assert continued.outcome.diverged_step == bad
 
 
-def test_a_late_divergence_keeps_the_evaluations_before_it(parabola: PreparedWorkload):
+def test_a_late_divergence_keeps_the_evaluations_before_it(parabola: PreparedWorkload) -> None:
     def poison(run: Run, step: int) -> None:
         if step == 25:
             next(iter(run.state_dict()["models"][0].values())).fill_(math.inf)
@@ -317,30 +319,30 @@ def test_a_late_divergence_keeps_the_evaluations_before_it(parabola: PreparedWor
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_metric_that_is_no_number_is_a_divergence(value: float):
+def test_a_metric_that_is_no_number_is_a_divergence(value: float) -> None:
     trial = train(prepare_workload(Unranked(value)))
     assert (trial.outcome.ending, trial.outcome.diverged_step) == (Ending.DIVERGED, 30)
     assert trial.steps_evaluated == [10, 20]
 
 
-def test_another_metric_may_be_no_number():
+def test_another_metric_may_be_no_number() -> None:
     assert train(prepare_workload(Unranked(1.0))).outcome.ending is Ending.COMPLETE
 
 
 @pytest.mark.parametrize("step", [10, 20, 30])
-def test_a_pruned_trial_stops_at_that_evaluation(parabola: PreparedWorkload, step: int):
+def test_a_pruned_trial_stops_at_that_evaluation(parabola: PreparedWorkload, step: int) -> None:
     trial = train(parabola, recorder=Recorder(prune_at=step))
     assert trial.outcome.ending is Ending.PRUNED
     assert trial.run.taken == trial.recorder.steps[-1] == trial.steps_evaluated[-1] == step
 
 
-def test_an_interruption_at_the_last_step_completes_the_trial(parabola: PreparedWorkload):
+def test_an_interruption_at_the_last_step_completes_the_trial(parabola: PreparedWorkload) -> None:
     trial = train(parabola, recorder=Recorder(interrupt_at=40))
     assert trial.outcome.ending is Ending.COMPLETE
     assert trial.steps_evaluated[-1] == 40
 
 
-def test_an_interruption_at_an_evaluation_still_reports_it(parabola: PreparedWorkload):
+def test_an_interruption_at_an_evaluation_still_reports_it(parabola: PreparedWorkload) -> None:
     trial = train(parabola, recorder=Recorder(interrupt_at=20))
     assert trial.outcome.ending is Ending.INTERRUPTED
     assert trial.steps_evaluated == [10, 20]
@@ -350,14 +352,14 @@ def test_an_interruption_at_an_evaluation_still_reports_it(parabola: PreparedWor
 
 
 @pytest.mark.parametrize("step", [1, 9, 10, 11, 25, 39])
-def test_an_interrupted_trial_continues_as_if_nothing_had_been(step: int):
+def test_an_interrupted_trial_continues_as_if_nothing_had_been(step: int) -> None:
     prepared = prepare_workload(Droopy())
     check_continued(train(prepared), *stop_and_go(prepared, step))
 
 
 def test_an_interruption_between_evaluations_does_not_change_the_training_loss(
     parabola: PreparedWorkload,
-):
+) -> None:
     whole, (stopped, continued) = train(parabola), stop_and_go(parabola, 15)
     logged = stopped.run.take_logged() + continued.run.take_logged()
     assert logged == whole.run.take_logged()
@@ -366,7 +368,7 @@ def test_an_interruption_between_evaluations_does_not_change_the_training_loss(
 @pytest.mark.parametrize("step", [5, 10, 35, 39])
 def test_a_trial_killed_after_a_checkpoint_is_evaluated_from_there_on(
     parabola: PreparedWorkload, step: int
-):
+) -> None:
     # A worker saves when it hears that the trial goes on, if that is of any use.
     states: dict[int, Any] = {}
 
@@ -381,7 +383,7 @@ def test_a_trial_killed_after_a_checkpoint_is_evaluated_from_there_on(
     assert torch.equal(continued.parameters, whole.parameters)
 
 
-def test_within_an_evaluation_nothing_is_saved(parabola: PreparedWorkload):
+def test_within_an_evaluation_nothing_is_saved(parabola: PreparedWorkload) -> None:
     heard: list[tuple[int, bool]] = []
     train(parabola, recorder=Recorder(on_step=lambda run, at: heard.append((at, run.resumable))))
     *within, after = (saved for at, saved in heard if at == 10)
@@ -391,7 +393,7 @@ def test_within_an_evaluation_nothing_is_saved(parabola: PreparedWorkload):
     assert [saved for at, saved in heard if at == 11] == [True]
 
 
-def test_the_time_of_earlier_attempts_is_added_to(parabola: PreparedWorkload):
+def test_the_time_of_earlier_attempts_is_added_to(parabola: PreparedWorkload) -> None:
     stopped = train(parabola, recorder=Recorder(interrupt_at=20))
     state = stopped.run.state_dict() | {"timing": {"train_s": 100.0, "eval_s": 10.0}}
     timing = train(parabola, state=state).run.timing
@@ -413,7 +415,7 @@ def test_the_time_of_earlier_attempts_is_added_to(parabola: PreparedWorkload):
 )
 def test_the_checkpoint_of_another_trial_is_stale(
     digits: PreparedWorkload, prepared: Any, spec: Any, config: Any
-):
+) -> None:
     state = train(digits, recorder=Recorder(interrupt_at=20)).run.state_dict()
     with pytest.raises(StaleCheckpointError):
         train(prepare_workload(prepared), spec, config, state=state)
@@ -422,7 +424,7 @@ def test_the_checkpoint_of_another_trial_is_stale(
 # Losses between evaluations.
 
 
-def test_losses_are_kept_in_the_order_of_their_steps_until_forgotten():
+def test_losses_are_kept_in_the_order_of_their_steps_until_forgotten() -> None:
     losses = Losses(CPU)
     for value in (1.0, 2.0, 3.0):
         losses.add(torch.tensor(value))
@@ -431,7 +433,7 @@ def test_losses_are_kept_in_the_order_of_their_steps_until_forgotten():
     assert losses.read() == []
 
 
-def test_thousands_of_losses_are_kept_also_over_a_checkpoint():
+def test_thousands_of_losses_are_kept_also_over_a_checkpoint() -> None:
     losses, continued = Losses(CPU), Losses(CPU)
     for value in range(2500):
         losses.add(torch.tensor(float(value)))

@@ -50,24 +50,24 @@ def train_own(loop: Any, spec: Any = SPEC, config: Any = None) -> Trial:
 
 @pytest.mark.parametrize("name", list(LOOPS))
 class TestEveryLoop:
-    def test_it_is_evaluated_where_the_budget_says(self, name: str):
+    def test_it_is_evaluated_where_the_budget_says(self, name: str) -> None:
         trial = train_own(LOOPS[name])
         assert trial.outcome.ending == "complete"
         assert trial.steps_evaluated == [7, 14, 21, 28]
         assert trial.run.taken == trial.run.turns == STEPS
 
-    def test_it_repeats_exactly(self, name: str):
+    def test_it_repeats_exactly(self, name: str) -> None:
         first = train_own(LOOPS[name]).state
         torch.rand(17)
         assert is_same(first, train_own(LOOPS[name]).state)
 
     # In mid-epoch, just before and after its end, and at a step that reports.
     @pytest.mark.parametrize("step", [1, 6, 7, 8, 14, 24])
-    def test_it_continues_as_if_never_stopped(self, name: str, step: int):
+    def test_it_continues_as_if_never_stopped(self, name: str, step: int) -> None:
         loop = LOOPS[name]
         check_continued(train_own(loop), *stop_and_go(loop, step, SPEC, **OWN))
 
-    def test_it_stops_where_it_is_pruned(self, name: str):
+    def test_it_stops_where_it_is_pruned(self, name: str) -> None:
         trial = train(LOOPS[name], SPEC, recorder=Recorder(prune_at=14, values=dict(OWN)))
         assert trial.outcome.ending == "pruned"
         assert trial.run.taken == trial.steps_evaluated[-1] == 14
@@ -84,19 +84,21 @@ class TestEveryBudget:
     def spec(self, unit: str) -> StudySpec:
         return make_spec(budget={unit: BUDGETS[unit], "evaluations": 4})
 
-    def test_it_continues_as_if_never_stopped(self, spec: StudySpec, loop: str):
+    def test_it_continues_as_if_never_stopped(self, spec: StudySpec, loop: str) -> None:
         whole = train_own(LOOPS[loop], spec)
         assert whole.run.taken == STEPS
         check_continued(whole, *stop_and_go(LOOPS[loop], 9, spec))
 
     def test_its_length_is_known_before_the_loop_measures_it_again(
         self, spec: StudySpec, loop: str
-    ):
+    ) -> None:
         state = train(LOOPS[loop], spec, recorder=Recorder(interrupt_at=9)).run.state_dict()
         run = Run(spec, make_config(), device=CPU, reporter=Recorder(), state=state)
         assert (run.total_steps, run.taken, run.evaluated) == (STEPS, 9, 1)
 
-    def test_more_evaluations_than_were_due_are_refused_at_once(self, spec: StudySpec, loop: str):
+    def test_more_evaluations_than_were_due_are_refused_at_once(
+        self, spec: StudySpec, loop: str
+    ) -> None:
         state = train(LOOPS[loop], spec, recorder=Recorder(interrupt_at=9)).run.state_dict()
         with pytest.raises(StaleCheckpointError, match="more evaluations than were due"):
             Run(
@@ -108,7 +110,7 @@ class TestEveryBudget:
             )
 
 
-def test_a_loop_that_measures_another_length_does_not_go_on():
+def test_a_loop_that_measures_another_length_does_not_go_on() -> None:
     spec = make_spec(budget={"epochs": STEPS // EPOCH, "evaluations": 4})
     state = train(over_loader, spec, recorder=Recorder(interrupt_at=9)).run.state_dict()
 
@@ -123,7 +125,9 @@ def test_a_loop_that_measures_another_length_does_not_go_on():
 @pytest.mark.parametrize("optimizer", ["momentum", "muon", "lbfgs"])
 @pytest.mark.parametrize("schedule", ["one_cycle", "plateau"])
 @pytest.mark.parametrize("step", [9, 21])
-def test_other_optimizers_and_schedules_continue_as_well(optimizer: str, schedule: str, step: int):
+def test_other_optimizers_and_schedules_continue_as_well(
+    optimizer: str, schedule: str, step: int
+) -> None:
     few = {"max_iter": 4} if optimizer == "lbfgs" else {}
     config = make_config(optimizer, schedule=schedule, lr=0.1, **few)
     whole = train(with_closure, SPEC, config)
@@ -134,7 +138,7 @@ def test_other_optimizers_and_schedules_continue_as_well(optimizer: str, schedul
     "loop", ["over_loader", "scheduled_by_epoch", "adversarial", "with_scaler"]
 )
 @pytest.mark.parametrize("step", [3, 10, 13, 14, 17])
-def test_a_frozen_group_thaws_on_time_after_any_interruption(loop: str, step: int):
+def test_a_frozen_group_thaws_on_time_after_any_interruption(loop: str, step: int) -> None:
     # With 28 steps it thaws at step 14, or at the end of the epoch that ends there.
     groups = (GroupValues("body", "*ight", lr_multiplier=0.5, frozen_until=0.45),)
     config = make_config("adam", groups=groups)
@@ -143,7 +147,9 @@ def test_a_frozen_group_thaws_on_time_after_any_interruption(loop: str, step: in
     check_continued(whole, *stop_and_go(LOOPS[loop], step, SPEC, config))
 
 
-def test_a_workload_class_is_a_loop_that_anyone_could_have_written(parabola: PreparedWorkload):
+def test_a_workload_class_is_a_loop_that_anyone_could_have_written(
+    parabola: PreparedWorkload,
+) -> None:
     def own(run: Run) -> None:
         model = parabola.workload.model()
         optimizer = run.optimizer(model)
@@ -163,7 +169,7 @@ def test_a_workload_class_is_a_loop_that_anyone_could_have_written(parabola: Pre
     assert torch.equal(theirs.parameters, ours.parameters)
 
 
-def test_gradients_accumulated_over_parts_are_those_of_the_whole_batch():
+def test_gradients_accumulated_over_parts_are_those_of_the_whole_batch() -> None:
     def loop_over(parts: int) -> Trial:
         def loop(run: Run) -> None:
             model = torch.nn.Linear(4, 1).double()
@@ -183,7 +189,7 @@ def test_gradients_accumulated_over_parts_are_those_of_the_whole_batch():
 
 
 @pytest.mark.parametrize("schedule_by", ["step", "epoch"])
-def test_a_schedule_changes_as_often_as_the_study_says(schedule_by: str):
+def test_a_schedule_changes_as_often_as_the_study_says(schedule_by: str) -> None:
     rates: list[float] = []
 
     def keep(run: Run, step: int) -> None:
@@ -201,14 +207,14 @@ def test_a_schedule_changes_as_often_as_the_study_says(schedule_by: str):
     ("length", "steps"),
     [({"epochs": 3}, 21), ({"epochs": 0.5}, 4), ({"examples": 130}, 13), ({"steps": 9}, 9)],
 )
-def test_a_loader_tells_how_long_a_budget_is(length: dict[str, float], steps: int):
+def test_a_loader_tells_how_long_a_budget_is(length: dict[str, float], steps: int) -> None:
     spec = make_spec(budget=length | {"evaluations": 2})
     trial = train(over_loader, spec, make_config(batch_size=10))
     assert (trial.run.taken, trial.run.epoch_steps) == (steps, EPOCH)
     assert trial.steps_evaluated == [(steps + 1) // 2, steps]
 
 
-def test_what_a_closure_costs_is_counted_and_capped():
+def test_what_a_closure_costs_is_counted_and_capped() -> None:
     calls = []
 
     def loop(run: Run) -> float:
@@ -235,7 +241,7 @@ def test_what_a_closure_costs_is_counted_and_capped():
     assert trial.run.turns == 7
 
 
-def test_a_closure_of_any_other_optimizer_costs_a_step():
+def test_a_closure_of_any_other_optimizer_costs_a_step() -> None:
     plain, closure = train(by_step, SPEC), train(with_closure, SPEC)
     assert plain.run.taken == closure.run.taken == closure.run.turns == STEPS
 
@@ -264,7 +270,7 @@ def evaluating(run: Run) -> None:
 
 @pytest.mark.parametrize("name", ["schedulefree_sgd", "schedulefree_adamw"])
 @pytest.mark.parametrize("step", [6, 7, 20])
-def test_weights_to_evaluate_are_in_place_within_an_evaluation_alone(name: str, step: int):
+def test_weights_to_evaluate_are_in_place_within_an_evaluation_alone(name: str, step: int) -> None:
     config = make_config(name, lr=0.01, schedule="one_cycle")
     whole = train(evaluating, SPEC, config)
     assert whole.outcome.ending == "complete"
@@ -272,7 +278,7 @@ def test_weights_to_evaluate_are_in_place_within_an_evaluation_alone(name: str, 
 
 
 @pytest.mark.parametrize("measured", [True, False])
-def test_an_optimizer_is_told_how_long_it_trains(measured: bool):
+def test_an_optimizer_is_told_how_long_it_trains(measured: bool) -> None:
     def loop(run: Run) -> float:
         if measured:
             run.measure(EPOCH)
@@ -309,7 +315,7 @@ def thawing(run: Run) -> None:
 @pytest.mark.parametrize("step", [2 * EPOCH - 1, 2 * EPOCH + 3])
 def test_what_a_loop_thaws_trains_from_then_on_also_after_an_interruption(
     optimizer: str, step: int
-):
+) -> None:
     config = make_config(optimizer)
     whole = train(thawing, SPEC, config)
     moved = [evaluation.metrics["moved"] > 0 for evaluation in whole.evaluations]

@@ -22,7 +22,7 @@ class Large(Line):
         return {"mean": batch[0].mean(), "val_loss": self.loss(model, batch)}
 
 
-def test_an_evaluation_is_the_mean_over_all_examples():
+def test_an_evaluation_is_the_mean_over_all_examples() -> None:
     prepared = prepare_workload(Large(), "float64")
     model = prepared.build_model(0)
     metrics = prepared.evaluate(model)
@@ -31,13 +31,13 @@ def test_an_evaluation_is_the_mean_over_all_examples():
     assert metrics["val_loss"] == pytest.approx(mse_loss(model(x), y).item(), rel=1e-12)
 
 
-def test_a_long_evaluation_calls_back_after_each_part():
+def test_a_long_evaluation_calls_back_after_each_part() -> None:
     prepared, calls = prepare_workload(Large()), []
     prepared.evaluate(prepared.build_model(0), lambda: calls.append(1))
     assert len(calls) == 3
 
 
-def test_an_evaluation_runs_without_dropout_and_gradients_and_then_trains_on():
+def test_an_evaluation_runs_without_dropout_and_gradients_and_then_trains_on() -> None:
     modes = []
 
     class Modes(Droopy):
@@ -52,7 +52,7 @@ def test_an_evaluation_runs_without_dropout_and_gradients_and_then_trains_on():
     assert model.training
 
 
-def test_a_model_depends_on_the_seed_alone():
+def test_a_model_depends_on_the_seed_alone() -> None:
     prepared = prepare_workload(Line())
     first = prepared.build_model(3)
     torch.rand(17)
@@ -61,13 +61,13 @@ def test_a_model_depends_on_the_seed_alone():
     assert not torch.equal(first.weight, other.weight)
 
 
-def test_data_of_another_kind_is_refused():
+def test_data_of_another_kind_is_refused() -> None:
     workload = type("Own", (Line,), {"data": lambda self: (1, 2)})()
     with pytest.raises(SpecError, match=r"data\(\) returned tuple: return tuner\.Data"):
         prepare_workload(workload)
 
 
-def test_a_model_of_another_kind_is_refused():
+def test_a_model_of_another_kind_is_refused() -> None:
     workload = type("Own", (Line,), {"model": lambda self: "a network"})()
     with pytest.raises(SpecError, match=r"model\(\) returned str: return a torch nn\.Module"):
         prepare_workload(workload).build_model(0)
@@ -82,7 +82,7 @@ def test_a_model_of_another_kind_is_refused():
         ({"val_loss": torch.zeros(2)}, r"\['val_loss'\] must be a scalar .* of shape \(2,\)"),
     ],
 )
-def test_metrics_that_are_no_scalars_by_name_are_refused(metrics: Any, said: str):
+def test_metrics_that_are_no_scalars_by_name_are_refused(metrics: Any, said: str) -> None:
     prepared = prepare_workload(
         type("Own", (Line,), {"metrics": lambda self, model, batch: metrics})()
     )

@@ -25,20 +25,20 @@ def spec_of(workload: str, **tables: Any) -> StudySpec:
 # Workload classes.
 
 
-def test_probing_returns_the_metrics_of_the_untrained_model(digits: PreparedWorkload):
+def test_probing_returns_the_metrics_of_the_untrained_model(digits: PreparedWorkload) -> None:
     metrics = probe(digits, make_spec())
     assert metrics.keys() == {"val_loss", "val_accuracy"}
     assert 2 < metrics["val_loss"] < 3
 
 
-def test_probing_names_the_metrics_there_are(digits: PreparedWorkload):
+def test_probing_names_the_metrics_there_are(digits: PreparedWorkload) -> None:
     spec = make_spec(study={"name": "s", "workload": "a:B", "metric": "val_los"})
     message = r"study\.metric = 'val_los': the workload returns val_accuracy, val_loss"
     with pytest.raises(SpecError, match=message):
         probe(digits, spec)
 
 
-def test_probing_refuses_a_batch_larger_than_the_data():
+def test_probing_refuses_a_batch_larger_than_the_data() -> None:
     spec = make_spec(train={"batch_size": {"choices": [16, 201]}})
     with pytest.raises(SpecError, match=r"train\.batch_size = 201: the workload has only 200"):
         probe(prepare_workload(Line()), spec)
@@ -57,7 +57,7 @@ def _detached(self: Line, model: nn.Module, batch: Batch) -> Any:
 
 
 @pytest.mark.parametrize("loss", [_vector, _number, _detached])
-def test_probing_refuses_a_loss_that_is_no_scalar_with_a_gradient(loss: Any):
+def test_probing_refuses_a_loss_that_is_no_scalar_with_a_gradient(loss: Any) -> None:
     workload = type("Own", (Line,), {"loss": loss})()
     with pytest.raises(SpecError, match=r"loss\(\) must return a scalar tensor with a gradient"):
         probe(prepare_workload(workload), make_spec())
@@ -75,14 +75,14 @@ class Vector(nn.Module):
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "sparse_adam"])
-def test_probing_refuses_an_optimizer_that_cannot_train_the_model(optimizer: str):
+def test_probing_refuses_an_optimizer_that_cannot_train_the_model(optimizer: str) -> None:
     prepared = prepare_workload(type("Own", (Line,), {"model": lambda self: Vector()})())
     spec = make_spec(space={"optimizers": ["adam", optimizer]})
     with pytest.raises(WorkloadError, match=f"leave {optimizer} out of space.optimizers"):
         probe(prepared, spec)
 
 
-def test_probing_refuses_a_dense_optimizer_of_sparse_gradients():
+def test_probing_refuses_a_dense_optimizer_of_sparse_gradients() -> None:
     class Words(Line):
         def model(self) -> nn.Module:
             return nn.Sequential(nn.Embedding(8, 1, sparse=True))
@@ -94,7 +94,7 @@ def test_probing_refuses_a_dense_optimizer_of_sparse_gradients():
         probe(prepare_workload(Words()), make_spec(space={"optimizers": ["adamw"]}))
 
 
-def test_probing_refuses_a_group_that_takes_nothing():
+def test_probing_refuses_a_group_that_takes_nothing() -> None:
     spec = make_spec(train={"groups": [{"name": "tail", "match": "tail.*"}]})
     with pytest.raises(WorkloadError, match=r"'tail': match = 'tail\.\*' takes no parameter"):
         probe(prepare_workload(Line()), spec)
@@ -111,19 +111,19 @@ class Wordy(Line):
 
 
 @pytest.mark.parametrize("check", [prepare, prepare_checked])
-def test_code_that_raises_is_a_fault_of_the_workload_with_its_place(check: Any):
+def test_code_that_raises_is_a_fault_of_the_workload_with_its_place(check: Any) -> None:
     with pytest.raises(WorkloadError, match=r"does not run: OSError: no such disk") as caught:
         check(spec_of("Broken"), CPU)
     assert f"{Path(__file__).name}:" in str(caught.value)
     assert "in data" in str(caught.value)
 
 
-def test_a_broken_contract_names_the_workload():
+def test_a_broken_contract_names_the_workload() -> None:
     with pytest.raises(SpecError, match=r"study\.workload = '.*:Wordy': metrics\(\) must return"):
         prepare_checked(spec_of("Wordy"), CPU)
 
 
-def test_a_workload_that_runs_is_returned_as_a_loop():
+def test_a_workload_that_runs_is_returned_as_a_loop() -> None:
     loop = prepare_checked(spec_of("Line"), CPU)
     assert train(loop).outcome.ending == "complete"
 
@@ -212,17 +212,17 @@ def needing_length(run: Run) -> None:
         (skipping, {"val_loss": 1.0}),
     ],
 )
-def test_a_loop_is_rehearsed_for_two_steps(loop: Any, metrics: dict[str, float]):
+def test_a_loop_is_rehearsed_for_two_steps(loop: Any, metrics: dict[str, float]) -> None:
     told, run = rehearse(loop, make_spec(10**6), make_config(), CPU)
     assert told == metrics
     assert run.taken <= 2
 
 
-def test_a_loop_that_takes_its_own_steps_is_rehearsed_until_it_reports():
+def test_a_loop_that_takes_its_own_steps_is_rehearsed_until_it_reports() -> None:
     assert prepare_checked(spec_of("nested"), CPU) is nested
 
 
-def test_a_loop_that_runs_is_returned_as_it_is():
+def test_a_loop_that_runs_is_returned_as_it_is() -> None:
     assert prepare(spec_of("reporting"), CPU) is prepare_checked(spec_of("reporting"), CPU)
 
 
@@ -240,19 +240,19 @@ def test_a_loop_that_runs_is_returned_as_it_is():
         ("leaving", WorkloadError, r"does not run: GeneratorExit: for good.*in leaving"),
     ],
 )
-def test_a_loop_that_does_not_run_says_why(loop: str, error: type[Exception], said: str):
+def test_a_loop_that_does_not_run_says_why(loop: str, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         prepare_checked(spec_of(loop), CPU)
     assert callable(prepare(spec_of(loop), CPU))
 
 
 @pytest.mark.parametrize("loop", ["needing_length", "counting"])
-def test_a_loop_without_a_loader_needs_a_budget_of_steps(loop: str):
+def test_a_loop_without_a_loader_needs_a_budget_of_steps(loop: str) -> None:
     with pytest.raises(SpecError, match=r"run\.steps\(loader\), or set budget\.steps"):
         prepare_checked(spec_of(loop, budget={"epochs": 3}), CPU)
 
 
-def test_an_optimizer_that_needs_a_closure_asks_for_one():
+def test_an_optimizer_that_needs_a_closure_asks_for_one() -> None:
     spec = spec_of("reporting", space={"optimizers": ["adam", "lbfgs"]})
     with pytest.raises(
         WorkloadError, match=r"lbfgs needs a closure: call optimizer\.step\(closure"
@@ -260,13 +260,13 @@ def test_an_optimizer_that_needs_a_closure_asks_for_one():
         prepare_checked(spec, CPU)
 
 
-def test_an_optimizer_that_takes_matrices_alone_is_rehearsed_too():
+def test_an_optimizer_that_takes_matrices_alone_is_rehearsed_too() -> None:
     spec = spec_of("matrixless", space={"optimizers": ["sgd", "muon"]})
     with pytest.raises(WorkloadError, match="leave muon out"):
         prepare_checked(spec, CPU)
 
 
-def test_a_loop_that_diverges_at_once_runs_nevertheless():
+def test_a_loop_that_diverges_at_once_runs_nevertheless() -> None:
     def loop(run: Run) -> Any:
         run.optimizer(nn.Linear(1, 1))
         return torch.tensor(float("nan"))

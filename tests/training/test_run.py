@@ -49,7 +49,7 @@ def train_with(body: Callable[[Run, int], Any], recorder: Recorder | None = None
 # What it knows.
 
 
-def test_it_knows_what_to_train_with():
+def test_it_knows_what_to_train_with() -> None:
     seen: list[Any] = []
 
     def loop(run: Run) -> float:
@@ -60,7 +60,7 @@ def test_it_knows_what_to_train_with():
     assert seen == [5, CPU, 32, 33, 0.5]
 
 
-def test_every_source_of_randomness_is_seeded():
+def test_every_source_of_randomness_is_seeded() -> None:
     draws: list[Any] = []
 
     def loop(run: Run) -> float:
@@ -78,13 +78,13 @@ def test_every_source_of_randomness_is_seeded():
 # Steps and reports.
 
 
-def test_steps_count_from_zero():
+def test_steps_count_from_zero() -> None:
     seen: list[int] = []
     train_with(lambda run, step: seen.append(step))
     assert seen == list(range(20))
 
 
-def test_steps_go_on_where_a_checkpoint_left_off():
+def test_steps_go_on_where_a_checkpoint_left_off() -> None:
     seen: list[int] = []
 
     def loop(run: Run) -> None:
@@ -96,7 +96,7 @@ def test_steps_go_on_where_a_checkpoint_left_off():
     assert continued.run.taken == 20
 
 
-def test_due_tells_where_the_budget_asks_for_an_evaluation():
+def test_due_tells_where_the_budget_asks_for_an_evaluation() -> None:
     due: list[int] = []
 
     def body(run: Run, step: int) -> None:
@@ -108,18 +108,18 @@ def test_due_tells_where_the_budget_asks_for_an_evaluation():
     assert due == [4, 9, 14, 19]
 
 
-def test_an_evaluation_is_due_until_it_has_been_reported():
+def test_an_evaluation_is_due_until_it_has_been_reported() -> None:
     trial = train_with(lambda run, step: step in (6, 12) and run.report(step, val_loss=step))
     assert [(e.index, e.step) for e in trial.evaluations] == [(1, 7), (2, 13)]
 
 
-def test_reporting_at_every_step_counts_where_it_is_due():
+def test_reporting_at_every_step_counts_where_it_is_due() -> None:
     trial = train_with(lambda run, step: run.report(step, val_loss=step))
     assert trial.steps_evaluated == [5, 10, 15, 20]
     assert trial.values == [4.0, 9.0, 14.0, 19.0]
 
 
-def test_a_metric_may_be_a_tensor_or_numpy_s():
+def test_a_metric_may_be_a_tensor_or_numpy_s() -> None:
     values = (torch.tensor(2.0, requires_grad=True), np.float32(2.0), np.float64(2.0), 2)
     for value in values:
         trial = train_with(lambda run, step, value=value: run.report(step, val_loss=value))
@@ -136,26 +136,26 @@ def test_a_metric_may_be_a_tensor_or_numpy_s():
     ],
 )
 @pytest.mark.parametrize("name", ["val_loss", "accuracy"])
-def test_a_metric_that_is_no_single_number_is_named(value: Any, given: str, name: str):
+def test_a_metric_that_is_no_single_number_is_named(value: Any, given: str, name: str) -> None:
     metrics = {"val_loss": 1.0, name: value}
     message = rf"{name} is {given}, but .*: give its mean, such as {name}\.mean\(\)"
     with pytest.raises(WorkloadError, match=message):
         train_with(lambda run, step: run.report(step, **metrics))
 
 
-def test_other_metrics_go_along():
+def test_other_metrics_go_along() -> None:
     trial = train_with(lambda run, step: run.report(step, val_loss=1.0, accuracy=0.5))
     assert trial.evaluations[0].metrics == {"val_loss": 1.0, "accuracy": 0.5}
 
 
 @pytest.mark.parametrize("metrics", [{"loss": 1.0}, {}])
-def test_a_report_without_the_study_s_metric_is_refused(metrics: dict[str, float]):
+def test_a_report_without_the_study_s_metric_is_refused(metrics: dict[str, float]) -> None:
     with pytest.raises(WorkloadError, match=r"study\.metric is 'val_loss': report it too"):
         train_with(lambda run, step: run.report(step, **metrics))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, torch.tensor(math.nan)])
-def test_a_metric_that_is_no_number_ends_the_trial(value: Any):
+def test_a_metric_that_is_no_number_ends_the_trial(value: Any) -> None:
     trial = train_with(lambda run, step: run.report(step, val_loss=value if step > 11 else 1.0))
     # A number is looked at whenever it is given; to look at a tensor means to wait for the device.
     expected = 15 if isinstance(value, torch.Tensor) else 13
@@ -175,14 +175,14 @@ def own_count(run: Run) -> None:
         run.report(step, val_loss=step)
 
 
-def test_a_loop_may_count_its_steps_itself():
+def test_a_loop_may_count_its_steps_itself() -> None:
     trial = train(own_count, SPEC)
     assert trial.outcome.ending == "complete"
     assert trial.steps_evaluated == [5, 10, 15, 20]
     assert trial.run.taken == 20
 
 
-def test_its_schedule_follows_its_own_steps():
+def test_its_schedule_follows_its_own_steps() -> None:
     def counted(run: Run) -> None:
         optimizer = run.optimizer(nn.Linear(1, 1))
         schedule = run.schedule(optimizer)
@@ -200,7 +200,7 @@ def test_its_schedule_follows_its_own_steps():
 @pytest.mark.parametrize(
     ("stop", "ending"), [("prune_at", "pruned"), ("interrupt_at", "interrupted")]
 )
-def test_it_is_stopped_at_a_report(stop: str, ending: str):
+def test_it_is_stopped_at_a_report(stop: str, ending: str) -> None:
     trial = train(own_count, SPEC, recorder=Recorder(**{stop: 10}))
     assert trial.outcome.ending == ending
     assert trial.run.taken == 10
@@ -218,21 +218,21 @@ def nested(run: Run) -> float:
     return 1.0
 
 
-def test_each_step_of_its_optimizer_says_that_it_lives():
+def test_each_step_of_its_optimizer_says_that_it_lives() -> None:
     trial = train(nested, SPEC)
     assert trial.outcome.ending == "complete"
     assert trial.recorder.steps == [*range(10), 10, *range(10, 20), 20]
 
 
 @pytest.mark.parametrize("at", [0, 3, 14])
-def test_it_is_interrupted_at_the_next_step_of_its_optimizer(at: int):
+def test_it_is_interrupted_at_the_next_step_of_its_optimizer(at: int) -> None:
     trial = train(nested, SPEC, recorder=Recorder(interrupt_at=at))
     assert trial.outcome.ending == "interrupted"
     assert trial.run.taken == at
     assert not trial.run.resumable
 
 
-def test_each_computation_of_a_closure_says_that_it_lives():
+def test_each_computation_of_a_closure_says_that_it_lives() -> None:
     def loop(run: Run) -> float:
         model = nn.Linear(1, 1)
         optimizer = run.optimizer(model)
@@ -252,12 +252,12 @@ def test_each_computation_of_a_closure_says_that_it_lives():
     assert recorder.steps == list(range(calls[0]))
 
 
-def test_a_loop_over_steps_tells_of_each_step_once():
+def test_a_loop_over_steps_tells_of_each_step_once() -> None:
     trial = train_with(lambda run, step: run.report(step, val_loss=1.0))
     assert trial.recorder.steps == list(range(1, 20))
 
 
-def test_what_is_logged_says_that_the_trial_lives():
+def test_what_is_logged_says_that_the_trial_lives() -> None:
     def loop(run: Run) -> float:
         for _ in range(3):
             run.log(reward=1.0)
@@ -268,7 +268,7 @@ def test_what_is_logged_says_that_the_trial_lives():
     assert trial.outcome.ending == "complete"  # a number that was noted ends nothing
 
 
-def test_it_needs_a_budget_of_steps():
+def test_it_needs_a_budget_of_steps() -> None:
     spec = make_spec(budget={"epochs": 2})
 
     def reporting(run: Run) -> None:
@@ -282,7 +282,7 @@ def test_it_needs_a_budget_of_steps():
 # How a loop ends.
 
 
-def test_an_early_return_completes_the_trial():
+def test_an_early_return_completes_the_trial() -> None:
     def loop(run: Run) -> float | None:
         for step in run.steps():
             run.report(step, val_loss=step)
@@ -298,24 +298,24 @@ def test_an_early_return_completes_the_trial():
 @pytest.mark.parametrize(
     "value", [0.5, np.float32(0.5), torch.tensor([0.5], requires_grad=True), None]
 )
-def test_a_loop_returns_a_number_or_nothing(value: Any):
+def test_a_loop_returns_a_number_or_nothing(value: Any) -> None:
     trial = train(lambda run: value, SPEC)
     assert trial.outcome.value == (None if value is None else 0.5)
 
 
 @pytest.mark.parametrize("value", ["0.5", [0.5], {"val_loss": 0.5}, torch.zeros(2), 1j])
-def test_anything_else_is_refused(value: Any):
+def test_anything_else_is_refused(value: Any) -> None:
     with pytest.raises(WorkloadError, match="return the study's metric as a number"):
         train(lambda run: value, SPEC)
 
 
-def test_a_vector_that_is_returned_is_named():
+def test_a_vector_that_is_returned_is_named() -> None:
     with pytest.raises(WorkloadError, match=r"returned val_loss of shape \(2,\).*as its mean"):
         train(lambda run: torch.zeros(2), SPEC)
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf, torch.tensor(math.nan)])
-def test_returning_no_number_is_a_divergence(value: Any):
+def test_returning_no_number_is_a_divergence(value: Any) -> None:
     def loop(run: Run) -> Any:
         list(run.steps())
         return value
@@ -325,7 +325,7 @@ def test_returning_no_number_is_a_divergence(value: Any):
 
 
 @pytest.mark.parametrize("caught", [tuner.Pruned, Exception])
-def test_a_loop_that_catches_its_pruning_is_over_at_the_next_step(caught: type[Exception]):
+def test_a_loop_that_catches_its_pruning_is_over_at_the_next_step(caught: type[Exception]) -> None:
     after: list[int] = []
 
     def body(run: Run, step: int) -> None:
@@ -339,7 +339,7 @@ def test_a_loop_that_catches_its_pruning_is_over_at_the_next_step(caught: type[E
     assert after == [9]
 
 
-def test_a_loop_that_returns_after_its_pruning_is_pruned():
+def test_a_loop_that_returns_after_its_pruning_is_pruned() -> None:
     def loop(run: Run) -> float:
         with contextlib.suppress(tuner.Pruned):
             by_step(run)
@@ -349,7 +349,7 @@ def test_a_loop_that_returns_after_its_pruning_is_pruned():
     assert (outcome.ending, outcome.value) == ("pruned", None)
 
 
-def test_a_loop_may_tidy_up_when_it_is_pruned():
+def test_a_loop_may_tidy_up_when_it_is_pruned() -> None:
     tidied: list[bool] = []
 
     def loop(run: Run) -> None:
@@ -362,7 +362,7 @@ def test_a_loop_may_tidy_up_when_it_is_pruned():
     assert tidied == [True]
 
 
-def test_an_interruption_passes_a_loop_that_catches_every_exception():
+def test_an_interruption_passes_a_loop_that_catches_every_exception() -> None:
     def body(run: Run, step: int) -> None:
         try:
             run.report(step, val_loss=1.0)
@@ -374,7 +374,7 @@ def test_an_interruption_passes_a_loop_that_catches_every_exception():
     assert trial.run.resumable
 
 
-def test_what_a_loop_raises_comes_through():
+def test_what_a_loop_raises_comes_through() -> None:
     with pytest.raises(ZeroDivisionError):
         train_with(lambda run, step: 1 / 0)
 
@@ -382,7 +382,7 @@ def test_what_a_loop_raises_comes_through():
 # What it keeps.
 
 
-def test_what_is_logged_is_kept_with_its_step_and_read_once():
+def test_what_is_logged_is_kept_with_its_step_and_read_once() -> None:
     value = torch.zeros(())
 
     def body(run: Run, step: int) -> None:
@@ -395,7 +395,7 @@ def test_what_is_logged_is_kept_with_its_step_and_read_once():
     assert run.take_logged() == []
 
 
-def test_a_checkpoint_on_demand_is_written_when_the_step_is_over():
+def test_a_checkpoint_on_demand_is_written_when_the_step_is_over() -> None:
     trial = train_with(lambda run, step: step == 6 and run.checkpoint())
     assert trial.recorder.saved_at == [7]
 
@@ -425,7 +425,7 @@ def noting(run: Run) -> None:
         run.report(step, val_loss=len(notes.seen))
 
 
-def test_an_object_of_the_loop_s_own_is_kept_over_an_interruption():
+def test_an_object_of_the_loop_s_own_is_kept_over_an_interruption() -> None:
     stopped, continued = stop_and_go(noting, 7, SPEC)
     assert stopped.recorder.saved_at == []  # naming objects asks for no checkpoint
     assert continued.values[-1] == 20
@@ -439,7 +439,7 @@ class Unrestorable:
 
 
 @pytest.mark.parametrize("given", [5, None, torch.zeros(2), Unrestorable()])
-def test_an_object_without_a_state_is_refused_at_once(given: Any):
+def test_an_object_without_a_state_is_refused_at_once(given: Any) -> None:
     def loop(run: Run) -> None:
         run.checkpoint(best=given)
 
@@ -449,14 +449,14 @@ def test_an_object_without_a_state_is_refused_at_once(given: Any):
         train(loop, SPEC)
 
 
-def test_an_object_that_cannot_take_its_state_back_makes_the_checkpoint_stale():
+def test_an_object_that_cannot_take_its_state_back_makes_the_checkpoint_stale() -> None:
     state = train(noting, SPEC, recorder=Recorder(interrupt_at=7)).run.state_dict()
     state["objects"]["notes"] = {}
     with pytest.raises(StaleCheckpointError, match="does not fit Notes"):
         train(noting, SPEC, state=state)
 
 
-def test_a_loop_that_builds_more_than_its_checkpoint_holds_makes_it_stale():
+def test_a_loop_that_builds_more_than_its_checkpoint_holds_makes_it_stale() -> None:
     def two(run: Run) -> None:
         for _ in range(2):
             run.optimizer(Net())
@@ -471,7 +471,7 @@ def test_a_loop_that_builds_more_than_its_checkpoint_holds_makes_it_stale():
         train(two, SPEC, state=state)
 
 
-def test_the_time_within_an_evaluation_is_no_training():
+def test_the_time_within_an_evaluation_is_no_training() -> None:
     alive: list[int] = []
 
     def body(run: Run, step: int) -> None:
@@ -487,7 +487,7 @@ def test_the_time_within_an_evaluation_is_no_training():
 # Hyperparameters of its own.
 
 
-def test_what_it_asks_for_is_drawn_once_and_kept_over_an_interruption():
+def test_what_it_asks_for_is_drawn_once_and_kept_over_an_interruption() -> None:
     def loop(run: Run) -> None:
         optimizer = run.optimizer(nn.Linear(1, 1))
         for step in run.steps():
@@ -514,7 +514,7 @@ def test_what_it_asks_for_is_drawn_once_and_kept_over_an_interruption():
     assert set(seen) == {(3.0, 2, "b")}
 
 
-def test_what_was_stored_with_the_trial_is_not_drawn_again():
+def test_what_was_stored_with_the_trial_is_not_drawn_again() -> None:
     from dataclasses import replace
 
     def loop(run: Run) -> float:
@@ -525,13 +525,13 @@ def test_what_was_stored_with_the_trial_is_not_drawn_again():
 
 
 @pytest.mark.parametrize("name", ["optimizer", "schedule", "batch_size", "lr", "beta1", "adam.lr"])
-def test_a_name_that_means_something_else_is_refused(name: str):
+def test_a_name_that_means_something_else_is_refused(name: str) -> None:
     with pytest.raises(WorkloadError, match=rf"given the name '{name}': use a plain word"):
         train(lambda run: run.suggest_float(name, 0, 1), SPEC)
 
 
 @pytest.mark.parametrize("sampler", ["qmc", "gp", "cmaes"])
-def test_what_a_loop_asks_for_is_refused_by_samplers_of_one_space(sampler: str):
+def test_what_a_loop_asks_for_is_refused_by_samplers_of_one_space(sampler: str) -> None:
     one = {"optimizers": ["momentum"], "schedules": ["constant"], "breadth": 2}
     fixed = {"momentum": {"weight_decay": 0.0}}
     warmup = {"constant": {"warmup": 0.0}}
@@ -540,7 +540,7 @@ def test_what_a_loop_asks_for_is_refused_by_samplers_of_one_space(sampler: str):
         train(lambda run: run.suggest_float("width", 1, 2), spec, make_config("momentum"))
 
 
-def test_a_hyperparameter_of_an_optimizer_not_searched_is_free():
+def test_a_hyperparameter_of_an_optimizer_not_searched_is_free() -> None:
     spec = make_spec(space={"optimizers": ["sgd"]})
     recorder = Recorder(values={"beta1": 0.5})
     trial = train(lambda run: run.suggest_float("beta1", 0, 1), spec, make_config("sgd"), recorder)
@@ -551,7 +551,7 @@ def test_a_hyperparameter_of_an_optimizer_not_searched_is_free():
 
 
 @pytest.mark.parametrize(("direction", "falls"), [("minimize", True), ("maximize", False)])
-def test_a_schedule_that_follows_the_metric_hears_of_it(direction: str, falls: bool):
+def test_a_schedule_that_follows_the_metric_hears_of_it(direction: str, falls: bool) -> None:
     def loop(run: Run) -> None:
         optimizer = run.optimizer(nn.Linear(1, 1))
         schedule = run.schedule(optimizer)
@@ -570,7 +570,7 @@ def test_a_schedule_that_follows_the_metric_hears_of_it(direction: str, falls: b
     assert (rates[-1] < 0.5) == falls
 
 
-def test_a_schedule_by_epoch_needs_to_know_what_an_epoch_is():
+def test_a_schedule_by_epoch_needs_to_know_what_an_epoch_is() -> None:
     spec = make_spec(train={"schedule_by": "epoch"})
     with pytest.raises(SpecError, match=r"schedule_by = .epoch. needs to know an epoch's length"):
         train(by_step, spec)
@@ -578,7 +578,7 @@ def test_a_schedule_by_epoch_needs_to_know_what_an_epoch_is():
 
 
 @pytest.mark.parametrize("loader", [iter([1]), []])
-def test_a_loader_without_a_length_is_refused(loader: Any):
+def test_a_loader_without_a_length_is_refused(loader: Any) -> None:
     def loop(run: Run) -> None:
         list(run.steps(loader))
 
@@ -586,7 +586,7 @@ def test_a_loader_without_a_length_is_refused(loader: Any):
         train(loop, SPEC)
 
 
-def test_a_loader_that_can_be_iterated_once_is_refused_where_a_second_epoch_begins():
+def test_a_loader_that_can_be_iterated_once_is_refused_where_a_second_epoch_begins() -> None:
     class Once:
         def __init__(self) -> None:
             self._batches = iter(range(8))
@@ -607,7 +607,7 @@ def test_a_loader_that_can_be_iterated_once_is_refused_where_a_second_epoch_begi
     assert seen == list(range(8))
 
 
-def test_a_frozen_group_needs_a_schedule():
+def test_a_frozen_group_needs_a_schedule() -> None:
     def unscheduled(run: Run) -> None:
         run.optimizer(Net())
         list(run.steps(batches_of()))
@@ -630,19 +630,19 @@ def of_a_count_of_its_own(run: Run) -> None:
 
 
 @pytest.mark.parametrize("loop", [of_two_models, of_a_count_of_its_own])
-def test_a_group_must_take_a_parameter_of_some_model(loop: Any):
+def test_a_group_must_take_a_parameter_of_some_model(loop: Any) -> None:
     groups = [GroupValues(name, f"{name}.*", lr_multiplier=0.5) for name in ("body", "tail")]
     assert train(loop, SPEC, make_config(groups=tuple(groups[:1]))).outcome.ending == "complete"
     with pytest.raises(WorkloadError, match=r"'tail': match = 'tail\.\*' takes no .* head\.weight"):
         train(loop, SPEC, make_config(groups=tuple(groups)))
 
 
-def test_a_rehearsal_is_cut_short():
+def test_a_rehearsal_is_cut_short() -> None:
     trial = train(by_step, SPEC, at_most=2)
     assert (trial.run.taken, trial.steps_evaluated) == (2, [1, 2])
 
 
-def test_it_counts_the_parameters_it_trains():
+def test_it_counts_the_parameters_it_trains() -> None:
     def loop(run: Run) -> None:
         model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
         model[0].bias.requires_grad_(False)
@@ -695,7 +695,7 @@ def test_the_longest_name_is_kept() -> None:
     assert kept == [[(0, "ä" * 255, 1.0)]]
 
 
-def test_nothing_is_saved_after_the_last_step():
+def test_nothing_is_saved_after_the_last_step() -> None:
     class Keen(Recorder):
         def advance(self, step: int) -> bool:
             kept.append(step)

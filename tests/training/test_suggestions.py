@@ -46,13 +46,13 @@ def suggestions() -> Suggestions:
     ],
     ids=str,
 )
-def test_a_choice_comes_back_as_it_was_offered(choices: Any):
+def test_a_choice_comes_back_as_it_was_offered(choices: Any) -> None:
     found = suggestions().suggest_categorical("width", choices)
     assert found == choices[-1] or found is choices[-1]
     assert type(found) in (int, float, str, bool, type(None))
 
 
-def test_numpy_s_numbers_and_whole_floats_bound_ranges():
+def test_numpy_s_numbers_and_whole_floats_bound_ranges() -> None:
     asked = suggestions()
     assert asked.suggest_int("a", np.int64(8), np.int64(16)) == 16
     assert asked.suggest_int("b", 8.0, 16.0) == 16  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ def test_numpy_s_numbers_and_whole_floats_bound_ranges():
     ],
     ids=str,
 )
-def test_choices_that_would_not_come_back_are_refused_in_one_line(choices: Any, rule: str):
+def test_choices_that_would_not_come_back_are_refused_in_one_line(choices: Any, rule: str) -> None:
     with pytest.raises(WorkloadError) as caught:
         suggestions().suggest_categorical("width", choices)
     assert str(caught.value).startswith("The hyperparameter 'width' cannot be suggested: ")
@@ -102,7 +102,7 @@ def test_choices_that_would_not_come_back_are_refused_in_one_line(choices: Any, 
 )
 def test_a_range_that_breaks_a_rule_is_refused_in_one_line(
     kind: str, bounds: tuple[Any, Any], rule: str
-):
+) -> None:
     with pytest.raises(WorkloadError) as caught:
         getattr(suggestions(), f"suggest_{kind}")("width", *bounds)
     assert "'width'" in str(caught.value)
@@ -110,18 +110,18 @@ def test_a_range_that_breaks_a_rule_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_log_range_starts_above_zero():
+def test_a_log_range_starts_above_zero() -> None:
     with pytest.raises(WorkloadError, match=r"'width' cannot be suggested: .* must start above 0"):
         suggestions().suggest_float("width", 0, 1, log=True)
 
 
-def test_a_name_asked_for_twice_alike_has_one_value():
+def test_a_name_asked_for_twice_alike_has_one_value() -> None:
     asked = suggestions()
     assert asked.suggest_int("width", 8, 16) == asked.suggest_int("width", 8.0, np.int64(16))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("again", [(100, 200), (8, 17)])
-def test_a_name_asked_for_again_otherwise_is_refused_with_both(again: tuple[int, int]):
+def test_a_name_asked_for_again_otherwise_is_refused_with_both(again: tuple[int, int]) -> None:
     asked = suggestions()
     asked.suggest_int("width", 8, 16)
     both = rf"'width' .* in int\[8, 16\] and now asks in int\[{again[0]}, {again[1]}\]"
@@ -132,6 +132,6 @@ def test_a_name_asked_for_again_otherwise_is_refused_with_both(again: tuple[int,
 
 
 @pytest.mark.parametrize("name", ["model.width", "a b", "", "lr", 7])
-def test_a_name_is_a_plain_word_of_its_own(name: Any):
+def test_a_name_is_a_plain_word_of_its_own(name: Any) -> None:
     with pytest.raises(WorkloadError, match="use a plain word"):
         suggestions().suggest_int(name, 8, 16)

@@ -123,7 +123,7 @@ LOOPS: dict[str, Callable[[Run], Any]] = {
 class TestEveryLoop:
     # Before an average begins, just as it does, at and after a report, and in mid-epoch.
     @pytest.mark.parametrize("step", [3, 16, 17, 18, 21, 24])
-    def test_it_continues_as_if_never_stopped(self, name: str, config: Any, step: int):
+    def test_it_continues_as_if_never_stopped(self, name: str, config: Any, step: int) -> None:
         loop = LOOPS[name]
         whole = train(loop, SPEC, config)
         stopped, continued = stop_and_go(loop, step, SPEC, config)
@@ -132,7 +132,7 @@ class TestEveryLoop:
 
     def test_the_weights_it_trains_are_those_of_a_trial_that_averages_nothing(
         self, name: str, config: Any
-    ):
+    ) -> None:
         plain = train(LOOPS[name], SPEC, make_config(lr=0.05))
         averaging = train(LOOPS[name], SPEC, config)
         assert torch.equal(plain.parameters, averaging.parameters)
@@ -140,7 +140,7 @@ class TestEveryLoop:
 
 
 @pytest.mark.parametrize("step", [7, 19])
-def test_lbfgs_is_averaged_by_what_its_steps_cost(step: int):
+def test_lbfgs_is_averaged_by_what_its_steps_cost(step: int) -> None:
     lbfgs = make_config("lbfgs", lr=0.1, max_iter=4, schedule="constant", warmup=0.0)
     config = averaged(lbfgs, "swa", start=0.5, interval=2)
     whole = train(with_closure, SPEC, config)
@@ -150,7 +150,7 @@ def test_lbfgs_is_averaged_by_what_its_steps_cost(step: int):
     assert 2 <= average["count"] <= 4
 
 
-def test_a_trial_is_evaluated_by_its_last_weights_until_its_average_begins():
+def test_a_trial_is_evaluated_by_its_last_weights_until_its_average_begins() -> None:
     plain, late = train(over_loader, SPEC, make_config(lr=0.05)), train(over_loader, SPEC, LATE)
     same = [a == b for a, b in zip(plain.values, late.values, strict=True)]
     assert plain.steps_evaluated == [7, 14, 21, 28]
@@ -158,7 +158,9 @@ def test_a_trial_is_evaluated_by_its_last_weights_until_its_average_begins():
 
 
 @pytest.mark.parametrize("net", [Net, Normed])
-def test_what_is_evaluated_is_what_torch_s_averaged_model_gives(net: Callable[[], nn.Module]):
+def test_what_is_evaluated_is_what_torch_s_averaged_model_gives(
+    net: Callable[[], nn.Module],
+) -> None:
     expected: list[float] = []
 
     def loop(run: Run) -> None:
@@ -185,7 +187,7 @@ def test_what_is_evaluated_is_what_torch_s_averaged_model_gives(net: Callable[[]
     assert train(loop, SPEC, EMA).values == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_time_of_statistics_is_that_of_evaluation(monkeypatch: pytest.MonkeyPatch):
+def test_the_time_of_statistics_is_that_of_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(float(second) for second in range(10**6))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     trial = train(over_loader_with_norms, SPEC, EMA)
@@ -197,7 +199,7 @@ def test_the_time_of_statistics_is_that_of_evaluation(monkeypatch: pytest.Monkey
 # What it refuses.
 
 
-def test_a_loop_that_measures_something_else_is_told_so():
+def test_a_loop_that_measures_something_else_is_told_so() -> None:
     def loop(run: Run) -> None:
         model = Net()
         optimizer = run.optimizer(model)
@@ -211,7 +213,7 @@ def test_a_loop_that_measures_something_else_is_told_so():
     assert train(loop, SPEC, make_config()).outcome.ending == "complete"
 
 
-def test_a_loop_that_only_returns_something_else_is_told_so():
+def test_a_loop_that_only_returns_something_else_is_told_so() -> None:
     def loop(run: Run) -> float:
         model = Net()
         optimizer = run.optimizer(model)
@@ -251,20 +253,20 @@ def evaluating(*given: Any, **named: Any) -> Callable[[Run], None]:
         (([{"inputs": points()[0]}],), r"how a dict goes through the model: tell it"),
     ],
 )
-def test_statistics_that_cannot_be_measured_are_refused(given: Any, message: str):
+def test_statistics_that_cannot_be_measured_are_refused(given: Any, message: str) -> None:
     with pytest.raises(WorkloadError, match=message):
         train(evaluating(*given), SPEC, EMA)
     assert train(evaluating(*given), SPEC, make_config()).outcome.ending == "complete"
 
 
-def test_batches_may_be_plain_inputs():
+def test_batches_may_be_plain_inputs() -> None:
     inputs, _ = points()
     plain = train(evaluating(list(inputs.split(16))), SPEC, EMA)
     paired = train(evaluating([(part, None) for part in inputs.split(16)]), SPEC, EMA)
     assert plain.values == paired.values
 
 
-def test_an_error_in_the_statistics_leaves_the_model_as_it_was():
+def test_an_error_in_the_statistics_leaves_the_model_as_it_was() -> None:
     seen: list[Any] = []
 
     def loop(run: Run) -> None:
@@ -293,7 +295,7 @@ def test_an_error_in_the_statistics_leaves_the_model_as_it_was():
 @pytest.mark.parametrize("step", [5, 25, 33])
 def test_a_workload_class_continues_as_if_never_stopped(
     workload: type[Line], config: Any, step: int
-):
+) -> None:
     prepared = prepare_workload(workload())
     whole = train(prepared, config=config)
     stopped, continued = stop_and_go(prepared, step, config=config)
@@ -301,7 +303,7 @@ def test_a_workload_class_continues_as_if_never_stopped(
     assert continued.run.average_line == whole.run.average_line
 
 
-def test_our_loop_measures_statistics_over_the_batches_of_an_epoch():
+def test_our_loop_measures_statistics_over_the_batches_of_an_epoch() -> None:
     prepared = prepare_workload(NormedLine())
     trial = train(prepared, make_spec(40, 1), EMA)
     model = prepared.build_model(0)
@@ -313,7 +315,7 @@ def test_our_loop_measures_statistics_over_the_batches_of_an_epoch():
 
 
 @pytest.mark.parametrize("workload", [Line, NormedLine])
-def test_the_line_runs_from_the_last_weights_to_what_was_reported(workload: type[Line]):
+def test_the_line_runs_from_the_last_weights_to_what_was_reported(workload: type[Line]) -> None:
     prepared = prepare_workload(workload())
     trial = train(prepared, config=averaged(make_config(lr=0.02), decay=0.9))
     places, values = zip(*trial.run.average_line, strict=True)
@@ -327,11 +329,11 @@ def test_the_line_runs_from_the_last_weights_to_what_was_reported(workload: type
         assert third.abs().max() < 1e-5 * max(values)
 
 
-def test_a_trial_that_averages_nothing_measures_no_line(parabola: PreparedWorkload):
+def test_a_trial_that_averages_nothing_measures_no_line(parabola: PreparedWorkload) -> None:
     assert train(parabola).run.average_line == []
 
 
-def test_a_trial_that_is_pruned_measures_no_line(parabola: PreparedWorkload):
+def test_a_trial_that_is_pruned_measures_no_line(parabola: PreparedWorkload) -> None:
     trial = train(parabola, config=EMA, recorder=Recorder(prune_at=20))
     assert trial.outcome.ending == "pruned"
     assert trial.run.average_line == []

@@ -51,23 +51,23 @@ def rows(count: int) -> torch.Tensor:
     return torch.zeros(count, 2)
 
 
-def test_a_class_in_the_working_directory_is_constructed(module: str):
+def test_a_class_in_the_working_directory_is_constructed(module: str) -> None:
     workload = load_workload(f"{module}:Good")
     assert type(workload).__name__ == "Good"
     assert isinstance(workload, Workload)
 
 
-def test_an_object_is_used_as_it_is(module: str):
+def test_an_object_is_used_as_it_is(module: str) -> None:
     assert load_workload(f"{module}:made").mark == "the very object"
 
 
-def test_a_workload_of_this_repository_is_found():
+def test_a_workload_of_this_repository_is_found() -> None:
     assert type(load_workload("models.parabola:Parabola")).__name__ == "Parabola"
 
 
 def test_a_folder_in_the_working_directory_wins_over_an_installed_package_of_its_name(
     tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     installed = tmp_path / "site" / "own_models"
     installed.mkdir(parents=True)
     (installed / "__init__.py").write_text("", encoding="utf-8")
@@ -81,7 +81,9 @@ def test_a_folder_in_the_working_directory_wins_over_an_installed_package_of_its
     assert type(load_workload("own_models.mine:Good")).__name__ == "Good"
 
 
-def test_a_module_that_is_missing_is_named_with_the_folder_searched(tmp_path: Path, module: str):
+def test_a_module_that_is_missing_is_named_with_the_folder_searched(
+    tmp_path: Path, module: str
+) -> None:
     with pytest.raises(SpecError, match=r"importing absent\.mine failed") as caught:
         load_workload("absent.mine:Model")
     assert "study.workload = 'absent.mine:Model'" in str(caught.value)
@@ -104,24 +106,24 @@ def test_a_module_that_is_missing_is_named_with_the_folder_searched(tmp_path: Pa
 )
 def test_a_module_that_cannot_be_imported_says_why(
     tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch, source: str, said: str
-):
+) -> None:
     (tmp_path / "broken_workloads.py").write_text(source, encoding="utf-8")
     monkeypatch.delitem(sys.modules, "broken_workloads", raising=False)
     with pytest.raises(SpecError, match=f"importing broken_workloads failed: .*{said}"):
         load_workload("broken_workloads:Model")
 
 
-def test_an_attribute_that_is_missing_is_named(module: str):
+def test_an_attribute_that_is_missing_is_named(module: str) -> None:
     with pytest.raises(SpecError, match="own_workloads has no 'Goood'"):
         load_workload(f"{module}:Goood")
 
 
-def test_missing_methods_are_named(module: str):
+def test_missing_methods_are_named(module: str) -> None:
     with pytest.raises(SpecError, match="not a workload: it has no data, metrics"):
         load_workload(f"{module}:Half")
 
 
-def test_what_is_no_workload_at_all_is_refused(module: str):
+def test_what_is_no_workload_at_all_is_refused(module: str) -> None:
     with pytest.raises(SpecError, match="it has no model, data, loss, metrics"):
         load_workload(f"{module}:number")
 
@@ -134,12 +136,12 @@ def test_what_is_no_workload_at_all_is_refused(module: str):
         ("Leaves", "SystemExit: 3"),
     ],
 )
-def test_a_constructor_that_raises_says_why(module: str, name: str, said: str):
+def test_a_constructor_that_raises_says_why(module: str, name: str, said: str) -> None:
     with pytest.raises(SpecError, match=f"constructing it failed: {said}"):
         load_workload(f"{module}:{name}")
 
 
-def test_data_is_tuples_of_tensors_with_as_many_rows():
+def test_data_is_tuples_of_tensors_with_as_many_rows() -> None:
     data = Data(train=(rows(3), torch.zeros(3)), val=(rows(2),))
     assert len(data.train) == 2
 
@@ -157,7 +159,9 @@ def test_data_is_tuples_of_tensors_with_as_many_rows():
     ],
 )
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_other_data_is_refused_with_the_part_it_is_in(part: str, tensors: object, said: str):
+def test_other_data_is_refused_with_the_part_it_is_in(
+    part: str, tensors: object, said: str
+) -> None:
     parts = {"train": (rows(3),), "val": (rows(3),), part: tensors}
     with pytest.raises(SpecError, match=rf"Data\({part}=\.\.\.\).*{said}"):
         Data(**parts)

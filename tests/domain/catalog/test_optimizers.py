@@ -47,7 +47,7 @@ def defaults_of(target: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("row", ROWS, ids=EVERY_OPTIMIZER)
 class TestEveryOptimizer:
-    def test_its_defaults_are_torch_s_own(self, row: OptimizerRow):
+    def test_its_defaults_are_torch_s_own(self, row: OptimizerRow) -> None:
         calls = row.calls(row.decode({}))
         for call in (*calls, *(call.wrapper for call in calls if call.wrapper)):
             expected = defaults_of(call.target)
@@ -56,7 +56,7 @@ class TestEveryOptimizer:
                 if (row.name, argument) not in DELIBERATE:
                     assert call.arguments[argument] == expected[argument]
 
-    def test_its_search_ranges_are_not_empty(self, row: OptimizerRow):
+    def test_its_search_ranges_are_not_empty(self, row: OptimizerRow) -> None:
         for knob in row.hyperparameters:
             match knob.dimension:
                 case Float() | Int() as axis:
@@ -66,29 +66,29 @@ class TestEveryOptimizer:
                 case Fixed():
                     assert (row.name, knob.name) in FIXED
 
-    def test_its_defaults_and_ranges_lie_within_their_bounds(self, row: OptimizerRow):
+    def test_its_defaults_and_ranges_lie_within_their_bounds(self, row: OptimizerRow) -> None:
         for knob in row.hyperparameters:
             if not isinstance(knob.default, str):
                 assert knob.default in knob.bounds
             assert knob.fit(knob.search_name, knob.dimension) == knob.dimension
 
-    def test_what_schedules_scale_is_among_its_arguments(self, row: OptimizerRow):
+    def test_what_schedules_scale_is_among_its_arguments(self, row: OptimizerRow) -> None:
         for call in row.calls(row.decode({})):
             assert call.rate in call.arguments
         assert row.calls(row.decode({}))[0].rate == row.rate
 
-    def test_it_says_what_it_is_and_where_it_comes_from(self, row: OptimizerRow):
+    def test_it_says_what_it_is_and_where_it_comes_from(self, row: OptimizerRow) -> None:
         assert len(row.summary) > 20
         assert row.summary.endswith(".")
         assert any(character.isdigit() for character in row.reference)
         assert row.equation
         assert all(knob.source for knob in row.hyperparameters)
 
-    def test_its_hyperparameters_have_different_keys(self, row: OptimizerRow):
+    def test_its_hyperparameters_have_different_keys(self, row: OptimizerRow) -> None:
         keys = [key for knob in row.hyperparameters for key in knob.keys]
         assert len(set(keys)) == len(keys)
 
-    def test_the_narrowest_search_is_over_the_learning_rate_alone(self, row: OptimizerRow):
+    def test_the_narrowest_search_is_over_the_learning_rate_alone(self, row: OptimizerRow) -> None:
         searched = [
             name
             for knob in row.hyperparameters
@@ -97,14 +97,14 @@ class TestEveryOptimizer:
         ]
         assert searched == [FIRST.get(row.name, row.rate)]
 
-    def test_a_broader_search_keeps_what_a_narrower_one_searches(self, row: OptimizerRow):
+    def test_a_broader_search_keeps_what_a_narrower_one_searches(self, row: OptimizerRow) -> None:
         def searched(breadth: int) -> set[str]:
             axes = (knob.axes(breadth) for knob in row.hyperparameters)
             return {k for a in axes for k, axis in a.items() if not isinstance(axis, Fixed)}
 
         assert searched(LR) <= searched(MAIN) <= searched(FINE)
 
-    def test_a_decoded_value_reaches_a_constructor(self, row: OptimizerRow):
+    def test_a_decoded_value_reaches_a_constructor(self, row: OptimizerRow) -> None:
         for knob in row.hyperparameters:
             if knob.name == "matrices":  # which says what a constructor takes
                 continue
@@ -112,11 +112,11 @@ class TestEveryOptimizer:
             given = [str(call) for call in row.calls(point)]
             assert any("0.123" in arguments for arguments in given)
 
-    def test_its_key_is_its_name(self, row: OptimizerRow):
+    def test_its_key_is_its_name(self, row: OptimizerRow) -> None:
         assert OPTIMIZERS[row.name] is row
 
 
-def test_an_optimizer_for_matrices_leaves_the_rest_to_its_helper():
+def test_an_optimizer_for_matrices_leaves_the_rest_to_its_helper() -> None:
     row = OPTIMIZERS["muon"]
     matrices, others = row.calls(row.decode({"lr": 0.02, "adamw_lr": 0.003}))
     assert (matrices.parameters, others.parameters) == ("hidden", "outer")
@@ -125,20 +125,20 @@ def test_an_optimizer_for_matrices_leaves_the_rest_to_its_helper():
     assert others.arguments == {"lr": 0.003}
 
 
-def test_muon_takes_all_matrices_where_it_is_told_to():
+def test_muon_takes_all_matrices_where_it_is_told_to() -> None:
     row = OPTIMIZERS["muon"]
     calls = row.calls(row.decode({"matrices": "all"}))
     assert [call.parameters for call in calls] == ["matrices", "others"]
     assert not any("matrices" in call.arguments for call in calls)
 
 
-def test_betas_are_given_as_a_pair():
+def test_betas_are_given_as_a_pair() -> None:
     (call,) = OPTIMIZERS["adam"].calls(OPTIMIZERS["adam"].decode({"one_minus_beta1": 0.25}))
     assert call.arguments["betas"] == (0.75, 0.999)
     assert not {"beta1", "beta2"} & call.arguments.keys()
 
 
-def test_an_optimizer_of_sparse_gradients_leaves_the_rest_to_its_helper():
+def test_an_optimizer_of_sparse_gradients_leaves_the_rest_to_its_helper() -> None:
     row = OPTIMIZERS["sparse_adam"]
     sparse, dense = row.calls(row.decode({"lr": 0.02, "adam_lr": 0.003}))
     assert (sparse.parameters, dense.parameters) == ("sparse", "dense")
@@ -147,7 +147,7 @@ def test_an_optimizer_of_sparse_gradients_leaves_the_rest_to_its_helper():
     assert dense.arguments == {"lr": 0.003}
 
 
-def test_torch_s_none_is_spelled_as_text():
+def test_torch_s_none_is_spelled_as_text() -> None:
     row = OPTIMIZERS["lbfgs"]
     searched = [
         row.calls(row.decode({"line_search_fn": name})) for name in ("none", "strong_wolfe")
@@ -156,12 +156,12 @@ def test_torch_s_none_is_spelled_as_text():
     assert given == [None, "strong_wolfe"]
 
 
-def test_lbfgs_alone_needs_a_closure_and_takes_no_groups():
+def test_lbfgs_alone_needs_a_closure_and_takes_no_groups() -> None:
     assert [row.name for row in OPTIMIZERS.values() if row.closure] == ["lbfgs"]
     assert [row.name for row in OPTIMIZERS.values() if not row.groups] == ["lbfgs"]
 
 
-def test_yellowfin_starts_slowly_by_its_window():
+def test_yellowfin_starts_slowly_by_its_window() -> None:
     for window in (10, 50):
         for name in ("yellowfin", "lookahead(yellowfin)"):
             row = OPTIMIZERS[name]
@@ -169,7 +169,7 @@ def test_yellowfin_starts_slowly_by_its_window():
     assert OPTIMIZERS["adam"].slow_start(OPTIMIZERS["adam"].decode({})) == 0
 
 
-def test_both_halves_of_an_optimizer_look_ahead():
+def test_both_halves_of_an_optimizer_look_ahead() -> None:
     row = OPTIMIZERS["lookahead(muon)"]
     matrices, others = row.calls(row.decode({"lr": 0.02, "adamw_lr": 0.003, "lookahead_k": 7}))
     assert (matrices.parameters, others.parameters) == ("hidden", "outer")
@@ -178,7 +178,7 @@ def test_both_halves_of_an_optimizer_look_ahead():
         assert call.wrapper == Call("tuner.optim.Lookahead", {"k": 7, "alpha": 0.5})
 
 
-def test_knobs_of_lookahead_are_told_from_those_within():
+def test_knobs_of_lookahead_are_told_from_those_within() -> None:
     row = OPTIMIZERS["lookahead(asgd)"]
     [call] = row.calls(row.decode({"alpha": 0.6, "lookahead_alpha": 0.7}))
     assert call.arguments["alpha"] == 0.6
@@ -186,32 +186,32 @@ def test_knobs_of_lookahead_are_told_from_those_within():
     assert call.wrapper.arguments["alpha"] == 0.7
 
 
-def test_an_optimizer_that_must_know_how_long_it_trains_is_told():
+def test_an_optimizer_that_must_know_how_long_it_trains_is_told() -> None:
     row = OPTIMIZERS["ranger21"]
     [call] = row.calls(row.decode({}), steps=300)
     assert call.arguments["num_iterations"] == 300
 
 
 class TestCatalog:
-    def test_it_lists_rows_and_finds_what_names_compose(self):
+    def test_it_lists_rows_and_finds_what_names_compose(self) -> None:
         assert len(OPTIMIZERS) == len(list(OPTIMIZERS)) == len(set(OPTIMIZERS))
         assert not any("(" in name or ":" in name for name in OPTIMIZERS)
         assert OPTIMIZERS["lookahead(pytorch_optimizer:Tiger)"].wrapper is not None
 
     @pytest.mark.parametrize("name", list(OPTIMIZERS))
-    def test_lookahead_is_around_any_that_it_can_follow(self, name: str):
+    def test_lookahead_is_around_any_that_it_can_follow(self, name: str) -> None:
         row = OPTIMIZERS[name]
         around = f"lookahead({name})"
         assert (around in OPTIMIZERS) == (
             row.wrapper is None and not row.closure and not row.averages
         )
 
-    def test_a_package_s_name_may_be_written_in_any_case(self):
+    def test_a_package_s_name_may_be_written_in_any_case(self) -> None:
         row = OPTIMIZERS["pytorch_optimizer:Yogi"]
         for name in ("pytorch_optimizer:yogi", "pytorch_optimizer:YOGI"):
             assert OPTIMIZERS[name] is row
 
-    def test_one_with_a_row_of_its_own_is_searched_as_that(self):
+    def test_one_with_a_row_of_its_own_is_searched_as_that(self) -> None:
         lion, named = OPTIMIZERS["lion"], OPTIMIZERS["pytorch_optimizer:lion"]
         assert named.hyperparameters == lion.hyperparameters
         assert named.name == "pytorch_optimizer:Lion"
@@ -239,7 +239,7 @@ class TestCatalog:
             ("", "choose from sgd,"),
         ],
     )
-    def test_what_is_no_optimizer_is_refused_with_the_reason(self, name: str, said: str):
+    def test_what_is_no_optimizer_is_refused_with_the_reason(self, name: str, said: str) -> None:
         assert name not in OPTIMIZERS
         assert said in suggest(name, OPTIMIZERS)
         with pytest.raises(KeyError):
@@ -247,14 +247,14 @@ class TestCatalog:
 
 
 class TestPackage:
-    def test_its_table_has_everything_that_the_package_has(self):
+    def test_its_table_has_everything_that_the_package_has(self) -> None:
         known = {c.__name__ for c in pytorch_optimizer.optimizer.OPTIMIZERS.values()}
         assert known <= PACKAGE.keys() | REFUSED.keys()
         assert not PACKAGE.keys() & REFUSED.keys()
         assert all(hasattr(pytorch_optimizer, name) for name in (*PACKAGE, *REFUSED))
 
     @pytest.mark.parametrize("name", list(PACKAGE))
-    def test_its_defaults_are_the_package_s_own(self, name: str):
+    def test_its_defaults_are_the_package_s_own(self, name: str) -> None:
         own = defaults_of(f"pytorch_optimizer.{name}")
         table = PACKAGE[name]
         assert table.lr == own["lr"]
@@ -266,7 +266,7 @@ class TestPackage:
         assert (table.betas is not None) == two
 
     @pytest.mark.parametrize("name", list(PACKAGE))
-    def test_it_trains_and_continues_from_a_checkpoint(self, name: str):
+    def test_it_trains_and_continues_from_a_checkpoint(self, name: str) -> None:
         row = OPTIMIZERS[f"pytorch_optimizer:{name}"]
         models = network(), network()
         whole, resumed = (

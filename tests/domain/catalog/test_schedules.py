@@ -54,7 +54,7 @@ class TestEverySchedule:
     @given(data=st.data(), steps=st.integers(1, 2000))
     def test_its_factor_stays_above_zero_and_at_most_at_one(
         self, row: ScheduleRow, data: st.DataObject, steps: int
-    ):
+    ) -> None:
         factor = row.factor(data.draw(settings_of(row)), steps)
         assert all(0 < factor(step) <= 1 for step in range(steps))
 
@@ -62,7 +62,7 @@ class TestEverySchedule:
     @given(data=st.data(), steps=st.integers(1, 500), beyond=st.integers(0, 100))
     def test_it_keeps_its_last_factor_beyond_the_end(
         self, row: ScheduleRow, data: st.DataObject, steps: int, beyond: int
-    ):
+    ) -> None:
         factor = row.factor(data.draw(settings_of(row)), steps)
         assert factor(steps + beyond) == factor(steps)
 
@@ -70,7 +70,7 @@ class TestEverySchedule:
     @given(data=st.data(), steps=st.integers(1, 500))
     def test_its_rate_reaches_the_top_once_at_least(
         self, row: ScheduleRow, data: st.DataObject, steps: int
-    ):
+    ) -> None:
         values = data.draw(settings_of(row)) | {"warmup": 0.0}
         top = max(row.formula(as_numbers(values), x / 1000) for x in range(1000))
         assert top == pytest.approx(1.0, abs=1e-3)
@@ -79,7 +79,7 @@ class TestEverySchedule:
     @given(data=st.data())
     def test_it_follows_the_same_course_at_every_length(
         self, row: ScheduleRow, data: st.DataObject
-    ):
+    ) -> None:
         values = data.draw(settings_of(row)) | {"warmup": 0.0}
         short, long = row.factor(values, 100), row.factor(values, 1000)
         assert [short(step) for step in range(101)] == pytest.approx(
@@ -90,7 +90,7 @@ class TestEverySchedule:
     @given(data=st.data(), steps=st.integers(1, 500))
     def test_the_momentum_it_sets_stays_within_its_range(
         self, row: ScheduleRow, data: st.DataObject, steps: int
-    ):
+    ) -> None:
         values = data.draw(settings_of(row))
         momentum = row.momentum(values, steps)
         assert (momentum is None) == ("base_momentum" not in values)
@@ -104,7 +104,7 @@ class TestEverySchedule:
     @given(data=st.data())
     def test_the_momentum_it_sets_goes_against_its_rate(
         self, row: ScheduleRow, data: st.DataObject
-    ):
+    ) -> None:
         values = data.draw(settings_of(row))
         factor, momentum = row.factor(values, 400), row.momentum(values, 400)
         warm = split_steps(as_numbers(values), 400)[0]
@@ -116,12 +116,12 @@ class TestEverySchedule:
             rise = factor(step + 1) - factor(step)
             assert rise * (momentum(step + 1) - momentum(step)) <= 0
 
-    def test_its_defaults_and_ranges_lie_within_their_bounds(self, row: ScheduleRow):
+    def test_its_defaults_and_ranges_lie_within_their_bounds(self, row: ScheduleRow) -> None:
         for knob in row.hyperparameters:
             assert knob.default in knob.bounds
             assert knob.fit(knob.search_name, knob.dimension) == knob.dimension
 
-    def test_it_says_what_it_is_and_how_it_is_searched(self, row: ScheduleRow):
+    def test_it_says_what_it_is_and_how_it_is_searched(self, row: ScheduleRow) -> None:
         assert SCHEDULES[row.name] is row
         assert row.summary.endswith(".")
         assert row.equation
@@ -136,7 +136,7 @@ class TestEveryScheduleWithWarmup:
     @given(data=st.data(), steps=st.integers(1, 500), warmup=st.floats(0.0, 1.0))
     def test_it_rises_linearly_to_where_its_shape_starts(
         self, row: ScheduleRow, data: st.DataObject, steps: int, warmup: float
-    ):
+    ) -> None:
         values = data.draw(settings_of(row)) | {"warmup": warmup}
         factor, start = row.factor(values, steps), row.formula(as_numbers(values), 0.0)
         warm = round(warmup * steps)
@@ -146,17 +146,17 @@ class TestEveryScheduleWithWarmup:
 
 @rows(set(SCHEDULES) - RISING)
 class TestEveryDecay:
-    def test_without_warmup_it_starts_at_one(self, row: ScheduleRow):
+    def test_without_warmup_it_starts_at_one(self, row: ScheduleRow) -> None:
         assert row.factor(row.decode({}), 100)(0) == 1.0
 
-    def test_a_single_step_trains_at_the_full_rate(self, row: ScheduleRow):
+    def test_a_single_step_trains_at_the_full_rate(self, row: ScheduleRow) -> None:
         assert row.factor(row.decode({}), 1)(0) == 1.0
 
     @quickly
     @given(data=st.data(), steps=st.integers(1, 500))
     def test_it_never_rises_after_its_warmup(
         self, row: ScheduleRow, data: st.DataObject, steps: int
-    ):
+    ) -> None:
         values = data.draw(settings_of(row))
         factor = row.factor(values, steps)
         after = [factor(step) for step in range(round(float(values["warmup"]) * steps), steps + 1)]
@@ -166,7 +166,7 @@ class TestEveryDecay:
 @rows(CONTINUOUS)
 @quickly
 @given(data=st.data())
-def test_its_shape_has_no_jumps(row: ScheduleRow, data: st.DataObject):
+def test_its_shape_has_no_jumps(row: ScheduleRow, data: st.DataObject) -> None:
     values = as_numbers(data.draw(settings_of(row)))
     fine = 2000
     course = [row.formula(values, x / fine) for x in range(fine)]
@@ -192,20 +192,20 @@ def test_its_shape_has_no_jumps(row: ScheduleRow, data: st.DataObject):
         ("plateau", {"warmup": 0.1}, 1.0),
     ],
 )
-def test_it_ends_where_its_row_says(name: str, values: dict[str, Value], end: float):
+def test_it_ends_where_its_row_says(name: str, values: dict[str, Value], end: float) -> None:
     row = SCHEDULES[name]
     assert row.factor(row.decode(values), 100)(100) == pytest.approx(end, abs=1e-14)
 
 
 @pytest.mark.parametrize("period", [0.2, 0.25, 0.5])
 @pytest.mark.parametrize("steps", [20, 100, 1000, 12_340])
-def test_a_step_falls_exactly_on_each_multiple_of_its_period(period: float, steps: int):
+def test_a_step_falls_exactly_on_each_multiple_of_its_period(period: float, steps: int) -> None:
     factor = SCHEDULES["step"].factor({"warmup": 0.0, "gamma": 0.5, "period": period}, steps)
     falls = [step for step in range(1, steps) if factor(step) < factor(step - 1)]
     assert falls == [round(k * period * steps) for k in range(1, round(1 / period))]
 
 
-def test_cosine_is_halfway_down_in_the_middle():
+def test_cosine_is_halfway_down_in_the_middle() -> None:
     factor = SCHEDULES["cosine"].factor({"warmup": 0.0, "final_ratio": 0.2}, 100)
     assert factor(50) == pytest.approx(0.6)
 
@@ -213,7 +213,9 @@ def test_cosine_is_halfway_down_in_the_middle():
 @pytest.mark.parametrize(
     ("cycles", "longer", "starts"), [(3, 1, [70, 140]), (3, 2, [30, 90]), (2, 3, [1]), (1, 2, [])]
 )
-def test_restarts_fall_exactly_between_the_cycles(cycles: int, longer: int, starts: list[int]):
+def test_restarts_fall_exactly_between_the_cycles(
+    cycles: int, longer: int, starts: list[int]
+) -> None:
     steps = 4 if starts == [1] else 210
     values: dict[str, Value] = {
         "warmup": 0.0,
@@ -226,7 +228,7 @@ def test_restarts_fall_exactly_between_the_cycles(cycles: int, longer: int, star
 
 
 @pytest.mark.parametrize("longer", [1, 2, 1000])
-def test_any_number_of_restarts_can_be_followed(longer: int):
+def test_any_number_of_restarts_can_be_followed(longer: int) -> None:
     values: dict[str, Value] = {"final_ratio": 0.1, "cycles": 1000, "T_mult": longer}
     factor = SCHEDULES["cosine_restarts"].factor(values, 3000)
     assert all(0.1 <= factor(step) <= 1 for step in range(0, 3001, 300))
@@ -234,7 +236,7 @@ def test_any_number_of_restarts_can_be_followed(longer: int):
 
 
 @pytest.mark.parametrize("peak", [0.1, 0.3, 0.5])
-def test_one_cycle_peaks_where_it_is_told_to(peak: float):
+def test_one_cycle_peaks_where_it_is_told_to(peak: float) -> None:
     row = SCHEDULES["one_cycle"]
     values = row.decode({"pct_start": peak})
     factor, momentum = row.factor(values, 100), row.momentum(values, 100)
@@ -245,13 +247,13 @@ def test_one_cycle_peaks_where_it_is_told_to(peak: float):
     assert momentum(100) == pytest.approx(0.95)
 
 
-def test_cyclic_goes_up_and_down_in_equal_halves():
+def test_cyclic_goes_up_and_down_in_equal_halves() -> None:
     row = SCHEDULES["cyclic"]
     factor = row.factor(row.decode({"half_cycle": 0.25, "base_ratio": 0.5}), 8)
     assert [factor(step) for step in range(9)] == [0.5, 0.75, 1, 0.75, 0.5, 0.75, 1, 0.75, 0.5]
 
 
-def test_momentum_waits_at_its_top_during_warmup():
+def test_momentum_waits_at_its_top_during_warmup() -> None:
     row = SCHEDULES["cyclic"]
     momentum = row.momentum(row.decode({"warmup": 0.1}), 100)
     assert momentum is not None
@@ -259,7 +261,7 @@ def test_momentum_waits_at_its_top_during_warmup():
     assert momentum(12) < 0.9
 
 
-def test_momentum_is_set_where_there_is_one():
+def test_momentum_is_set_where_there_is_one() -> None:
     groups = [
         {"momentum": 0.5},
         {"betas": (0.9, 0.99)},
@@ -282,13 +284,15 @@ def test_momentum_is_set_where_there_is_one():
 @pytest.mark.parametrize(
     ("patience", "evaluations", "count"), [(0.1, 10, 1), (0.3, 10, 3), (0.2, 50, 10), (0.1, 1, 1)]
 )
-def test_patience_is_a_share_of_the_evaluations(patience: float, evaluations: int, count: int):
+def test_patience_is_a_share_of_the_evaluations(
+    patience: float, evaluations: int, count: int
+) -> None:
     assert count_patience({"patience": patience}, evaluations) == count
 
 
-def test_an_epoch_that_begins_counts():
+def test_an_epoch_that_begins_counts() -> None:
     assert [count_epochs(steps, 10) for steps in (1, 10, 11, 100)] == [1, 1, 2, 10]
 
 
-def test_the_usual_schedules_are_in_the_catalog():
+def test_the_usual_schedules_are_in_the_catalog() -> None:
     assert set(USUAL_SCHEDULES) <= set(SCHEDULES)

@@ -82,7 +82,9 @@ def test_no_number_of_addresses_fills_the_memory(clock: Clock) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 90)), max_size=80))
-def test_nobody_makes_more_than_twenty_attempts_in_a_minute(attempts: list[tuple[str, float]]):
+def test_nobody_makes_more_than_twenty_attempts_in_a_minute(
+    attempts: list[tuple[str, float]],
+) -> None:
     clock = Clock()
     limiter = Limiter(clock)
     made: dict[str, list[float]] = {}
