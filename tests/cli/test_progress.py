@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -34,13 +33,13 @@ class Display:
 
     def train(self, *states: TrialState) -> None:
         for state in states:
-            lease = self._ledger.start(self._proposer.defaults(), self._proposer.propose())
+            lease = self._ledger.start_one(self._proposer.defaults(), self._proposer.propose())
             assert lease is not None
             if state is TrialState.WAITING:
-                self._ledger.release(lease)
+                self._ledger.release([lease])
             elif state is not TrialState.RUNNING:
                 value = None if state is TrialState.FAIL else 0.5
-                self._ledger.finish(lease, state, value, {"steps": 1})
+                self._ledger.finish_one(lease, state, value, {"steps": 1})
 
     def look(self) -> list[str]:
         """Returns the lines said since the last look."""
@@ -50,7 +49,7 @@ class Display:
 
 
 @pytest.fixture
-def display(database: Database, study: StudyHandle) -> Iterator[Display]:
+def display(database: Database, study: StudyHandle) -> Display:
     return Display(database, study)
 
 

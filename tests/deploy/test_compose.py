@@ -43,7 +43,7 @@ def docker_compose(
     if program is None:
         pytest.skip("docker-compose is not installed (Debian: apt-get install docker-compose)")
     return subprocess.run(
-        [program, "--project-directory", folder, "--file", FILE]
+        [program, "--project-directory", str(folder), "--file", str(FILE)]
         + ([f"--profile={profile}"] if profile else [])
         + ["config", "--quiet"],
         env={"PATH": "/usr/bin:/bin"} | environment,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -42,8 +42,12 @@ def spec_trees(draw: st.DrawFn) -> dict[str, Any]:
     """Draws the tree of a valid study file, with or without overrides."""
     optimizers = draw(_some(OPTIMIZERS))
     schedules = draw(_some(SCHEDULES))
-    length = draw(
-        st.sampled_from(({"steps": 40}, {"epochs": 2}, {"epochs": 0.5}, {"examples": 999}, {}))
+    lengths: tuple[dict[str, float], ...] = (
+        {"steps": 40},
+        {"epochs": 2},
+        {"epochs": 0.5},
+        {"examples": 999},
+        {},
     )
     space: dict[str, Any] = {"optimizers": optimizers, "schedules": schedules}
     breadth = draw(st.sampled_from((None, 1, 2, 3)))
@@ -54,7 +58,7 @@ def spec_trees(draw: st.DrawFn) -> dict[str, Any]:
         "budget": {
             "trials": draw(st.integers(1, 300)),
             "evaluations": draw(st.integers(1, 30)),
-            **length,
+            **draw(st.sampled_from(lengths)),
         },
         "space": space,
         "optimizer": {
@@ -93,21 +97,21 @@ def is_within(value: object, axis: Dimension) -> bool:
             return low <= value <= high or near
 
 
-def _some(catalog: dict[str, Any]) -> st.SearchStrategy[list[str]]:
+def _some(catalog: Mapping[str, Any]) -> st.SearchStrategy[list[str]]:
     return st.lists(st.sampled_from(sorted(catalog)), min_size=1, max_size=4, unique=True)
 
 
-def suggest_with(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Callable[..., Value]:
+def suggest_with(data: st.DataObject) -> Callable[..., Value]:
     """Returns a function that draws a value for an axis, as ``walk`` takes it."""
 
     def suggest(name: str, axis: Dimension) -> Value:
         match axis:
             case Float():
-                return draw(st.floats(axis.low, axis.high))
+                return data.draw(st.floats(axis.low, axis.high))
             case Int():
-                return draw(st.integers(axis.low, axis.high))
+                return data.draw(st.integers(axis.low, axis.high))
             case Choice():
-                return draw(st.sampled_from(axis.choices))
+                return data.draw(st.sampled_from(axis.choices))
             case Fixed():
                 pytest.fail(f"{name} is fixed, so there is nothing to suggest")
 

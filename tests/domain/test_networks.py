@@ -128,7 +128,7 @@ def test_what_is_wrong_in_a_network_s_table_is_named(network: Any, said: str) ->
 def test_a_sampler_of_one_space_takes_networks_where_every_trial_has_their_axes() -> None:
     space = {"optimizers": ["adam"], "schedules": ["constant"], "breadth": 1}
     constant = {"constant": {"warmup": 0.0}}
-    network = {"generator": {"adam": {"lr": RANGE}}}
+    network: dict[str, Any] = {"generator": {"adam": {"lr": RANGE}}}
     tables: Any = {"search": {"sampler": "cmaes"}, "space": space, "schedule": constant}
     assert spec_of(network, **tables).search.sampler == "cmaes"
     network = {"generator": {"adam": {"use_weight_decay": {"choices": [False, True]}}}}

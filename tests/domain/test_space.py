@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.domain.domain_strategies import spec_trees, suggest_with
-from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.space import walk
@@ -27,7 +27,7 @@ def test_a_walk_draws_what_its_optimizer_and_schedule_search_and_nothing_else(
     tree: dict[str, Any], data: st.DataObject
 ) -> None:
     spec = StudySpec.model_validate(tree).resolve()
-    params = walk(spec, suggest_with(data.draw))
+    params = walk(spec, suggest_with(data))
     expected = {"optimizer", "schedule"}
     for name in ("batch_size", "average"):
         if isinstance(getattr(spec.train, name), Choice):
@@ -89,13 +89,18 @@ def test_a_fixed_value_is_used_without_being_drawn() -> None:
     assert (values["lr"], values["beta1"]) == (0.25, 0.5)
 
 
+def first_of(axis: Dimension) -> Value:
+    if isinstance(axis, Float | Int):
+        return axis.low
+    assert isinstance(axis, Choice)
+    return axis.choices[0]
+
+
 @pytest.mark.parametrize(("schedule", "searched"), [("constant", True), ("one_cycle", False)])
 def test_momentum_is_not_searched_where_the_schedule_cycles_it(
     schedule: str, searched: bool
 ) -> None:
     space = {"optimizers": ["adam"], "schedules": [schedule], "breadth": 3}
-    params = walk(
-        spec_of(space=space), lambda _, axis: getattr(axis, "low", None) or axis.choices[0]
-    )
+    params = walk(spec_of(space=space), lambda _, axis: first_of(axis))
     assert ("adam.one_minus_beta1" in params) == searched
     assert "adam.lr" in params

@@ -82,7 +82,7 @@ def test_a_walk_draws_only_what_its_average_has() -> None:
 def test_an_average_is_decoded_to_torch_s_values_and_shown() -> None:
     spec = spec_of(train={"average": {"choices": ["none", "ema"]}}, average={"ema": {"start": 0.5}})
     point: dict[str, Value] = {"ema.interval": 3, "ema.one_minus_decay": 0.25, "average": "ema"}
-    config = decode(spec, Proposal({"optimizer": "adam", "schedule": "constant"} | point))
+    config = decode(spec, Proposal({"optimizer": "adam", "schedule": "constant", **point}))
     values = {"start": 0.5, "interval": 3, "decay": 0.75}
     assert (config.average, config.average_values) == ("ema", values)
     shown = {"average": "ema", "ema.start": 0.5, "ema.interval": 3, "ema.decay": 0.75}

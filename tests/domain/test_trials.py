@@ -53,7 +53,7 @@ def test_every_point_of_the_space_decodes_to_values_inside_their_ranges(
     tree: dict[str, Any], data: st.DataObject
 ) -> None:
     spec = StudySpec.model_validate(tree).resolve()
-    params = walk(spec, suggest_with(data.draw))
+    params = walk(spec, suggest_with(data))
     config = decode(spec, Proposal(params))
     assert config.optimizer in spec.space.optimizers
     assert config.schedule in spec.space.schedules

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tests.training.trials import make_spec, through_disk, train
+from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
@@ -120,6 +121,12 @@ class CohortRecorder:
         self.on_step(step)
         return self.interrupt_at is None or step < self.interrupt_at
 
+    def suggest(self, name: str, axis: Dimension) -> Value:
+        raise AssertionError("a cohort suggests nothing")
+
+    def warn(self, text: str) -> None:
+        raise AssertionError(text)
+
     def save(self) -> None:
         raise AssertionError("nobody asks for a checkpoint")
 
@@ -157,7 +164,7 @@ def train_lanes(
     """Trains a cohort."""
     model = FusedModel(prepared, spec or make_spec(), compiled=compiled)
     recorder = recorder or CohortRecorder()
-    found = states or [None] * len(configs)
+    found: Sequence[dict[str, Any] | None] = [None] * len(configs) if states is None else states
     starts = [LaneStart(*pair) for pair in zip(configs, found, strict=True)]
     cohort = Cohort(model, starts, recorder)
     return Trained(cohort.train(), cohort, recorder)
@@ -182,7 +189,7 @@ def check_same(
             single.values,
             rtol=tolerance,
             atol=tolerance,
-            msg=lambda m, label=label: f"{label}: {m}",
+            msg=f"{label}: {{}}".format,
         )
         assert fused.outcomes[lane] == single.outcome, label
         logged = [value for _, _, value in single.run.take_logged()]

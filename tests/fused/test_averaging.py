@@ -54,9 +54,14 @@ class Normed(Blobs):
         return Norms()
 
 
+def line_of(cohort: Cohort, lane: int) -> list[tuple[float, float]]:
+    line: list[tuple[float, float]] = cohort.describe(lane).get("average_line", [])
+    return line
+
+
 def check_line(fused: Trained, lane: int, prepared: PreparedWorkload, spec: Any) -> None:
     line = train(prepared, spec, CONFIGS[lane]).run.average_line
-    found = fused.cohort.average_line(lane)
+    found = line_of(fused.cohort, lane)
     assert [place for place, _ in found] == [place for place, _ in line]
     assert [v for _, v in found] == pytest.approx([v for _, v in line], rel=1e-10)
 
@@ -71,7 +76,7 @@ def test_lanes_are_evaluated_by_their_averages_as_single_trials_are(workload: Bl
     check_same(fused, prepared, spec, CONFIGS)
     for lane in range(len(CONFIGS)):
         check_line(fused, lane, prepared, spec)
-    assert [bool(fused.cohort.average_line(lane)) for lane in range(5)] == [True] * 4 + [False]
+    assert [bool(line_of(fused.cohort, lane)) for lane in range(5)] == [True] * 4 + [False]
 
 
 def test_measuring_an_average_leaves_training_alone() -> None:
@@ -95,7 +100,7 @@ def test_only_complete_lanes_are_compared_with_their_last_weights() -> None:
     fused = train_lanes(prepared, CONFIGS, SPEC, recorder)
 
     assert [o.ending == "pruned" for o in fused.outcomes] == [True, False, True, True, False]
-    assert [len(fused.cohort.average_line(lane)) for lane in range(5)] == [0, 7, 0, 0, 0]
+    assert [len(line_of(fused.cohort, lane)) for lane in range(5)] == [0, 7, 0, 0, 0]
     check_same(fused, prepared, SPEC, CONFIGS, lanes=[1])
     check_line(fused, 1, prepared, SPEC)
 
@@ -115,8 +120,8 @@ def test_averages_continue_as_if_they_had_never_stopped(step: int) -> None:
         # In another order, kernels may add up in another order, too.
         values = stopped.values(lane) + continued.values(place)
         assert values == pytest.approx(whole.values(lane), rel=1e-10)
-        line = dict(whole.cohort.average_line(lane))
-        assert dict(continued.cohort.average_line(place)) == pytest.approx(line, rel=1e-10)
+        line = dict(line_of(whole.cohort, lane))
+        assert dict(line_of(continued.cohort, place)) == pytest.approx(line, rel=1e-10)
 
 
 def test_lanes_continue_beside_others_than_before() -> None:

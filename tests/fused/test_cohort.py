@@ -200,7 +200,7 @@ class Peak(TorchDispatchMode):
     """Counts the bytes of all tensors that come about and are still there."""
 
     def __init__(self) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.now = self.most = 0
         self._known: set[int] = set()
 
@@ -236,9 +236,9 @@ def test_parts_of_a_batch_save_memory() -> None:
         batch = prepared.batch(torch.arange(128))
         step = model.step(coefficients, family, 0)
         with torch.no_grad():
-            step(state, table[0].float(), batch)  # it is traced as it runs first
+            step(state, table[0].float(), batch, 0)  # it is traced as it runs first
             with Peak() as peak:
-                step(state, table[0].float(), batch)
+                step(state, table[0].float(), batch, 0)
         peaks.append(peak.most)
 
     assert peaks[1] < peaks[0] / 4

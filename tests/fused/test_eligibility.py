@@ -40,6 +40,7 @@ class Assigned(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Linear(4, 3)
+        self.mean: Tensor
         self.register_buffer("mean", torch.zeros(3))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from tuner.training.workload import Batch
 
 TURNS = 0
 STATE = {"steps": 0}
-THIS = sys.modules[__name__]
+THIS: Any = sys.modules[__name__]
 
 
 @dataclasses.dataclass
@@ -105,7 +105,7 @@ def by_global_container(state: Any) -> float:
 
 def by_module(state: Any) -> float:
     THIS.TURNS += 1
-    return THIS.TURNS
+    return float(THIS.TURNS)
 
 
 def in_a_closure() -> Callable[[Any], float]:

@@ -152,6 +152,6 @@ def test_a_step_reads_nothing_back() -> None:
     # Tensors there have no values to read.
     rows = [torch.empty(4, sum(SIZES), device="meta") for _ in range(4)]
     measured = new_measurements(4, 64, torch.device("meta"))
-    state = LaneState(*rows[:3], measured=measured)
+    state = LaneState(rows[0], rows[1], rows[2], measured=measured)
 
     step(state, rows[3], torch.empty(2, WIDTH, 4, 1, device="meta"))

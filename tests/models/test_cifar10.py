@@ -28,7 +28,10 @@ class Other(Cifar10):
     """The same model on other images."""
 
     def __init__(self, data: Callable[[], Data]) -> None:
-        self.data = data
+        self._data = data
+
+    def data(self) -> Data:
+        return self._data()
 
 
 def coloured() -> Data:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ COMPOSED = (
 EVERY_OPTIMIZER = (*OPTIMIZERS, *COMPOSED)
 
 
-def network(dtype: torch.dtype = torch.float32) -> nn.Module:
+def network(dtype: torch.dtype = torch.float32) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).to(dtype)
 
@@ -48,11 +50,11 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> Ten
     for _ in range(steps):
         x = torch.randn(16, 4, generator=generator, dtype=torch.float64).to(dtype)
 
-        def closure(x: Tensor = x) -> Tensor:
+        def closure(x: Tensor = x) -> Any:
             optimizer.zero_grad()
             loss = (model(x) - x[:, :3].square()).square().mean()
             loss.backward()
             return loss
 
-        loss = optimizer.step(closure)  # type: ignore[assignment, arg-type]
+        loss = cast("Tensor", optimizer.step(closure))
     return loss

@@ -26,7 +26,7 @@ def one_weight() -> nn.Module:
 
 
 def average_of(model: nn.Module, name: str = "swa", **values: Value) -> Average:
-    average = build_average(name, {"start": 0.0, "interval": 1} | values, model)
+    average = build_average(name, {"start": 0.0, "interval": 1, **values}, model)
     assert average is not None
     return average
 
@@ -83,7 +83,7 @@ def test_steps_that_cost_several_are_met_where_they_end() -> None:
     assert counts == [0, 1, 1, 1, 2, 3]
 
 
-def a_network() -> nn.Module:
+def a_network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
 
@@ -128,8 +128,8 @@ def test_the_model_holds_its_own_weights_and_buffers_again_afterwards(
     identities = [id(p) for p in model.parameters()]
     try:
         with average.applied():
-            assert not torch.equal(model[0].weight, before["0.weight"])
-            model[1].running_mean.fill_(7.0)
+            assert not torch.equal(model.get_parameter("0.weight"), before["0.weight"])
+            model.get_buffer("1.running_mean").fill_(7.0)
             model[1].running_var = torch.zeros(4)
             if error:
                 raise error

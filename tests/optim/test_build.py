@@ -104,6 +104,7 @@ def test_it_has_the_hyperparameters_of_its_catalog_row(name: str) -> None:
         assert {key: group[key] for key in kept} == {key: call.arguments[key] for key in kept}
     for part in optimizer.parts if isinstance(optimizer, CompositeOptimizer) else [optimizer]:
         if row.wrapper is not None:
+            assert isinstance(part, Lookahead)
             assert (part.k, part.alpha) == (values["lookahead_k"], values["lookahead_alpha"])
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Never
-
 import pytest
 import torch
 from torch import nn
@@ -41,7 +39,7 @@ def test_averaged_weights_are_evaluated_and_training_goes_on_from_its_own(name: 
     torch.testing.assert_close(weights(model), training, rtol=1e-12, atol=1e-12)
 
 
-def test_weights_come_back_also_from_an_evaluation_that_fails() -> Never:
+def test_weights_come_back_also_from_an_evaluation_that_fails() -> None:
     model = network(torch.float64)
     optimizer = build_optimizer("schedulefree_sgd", {"lr": 1.0, "momentum": 0.9}, model)
     train(model, optimizer, 3)

@@ -155,6 +155,7 @@ def test_both_halves_of_muon_follow_the_groups() -> None:
     )
     group = GroupValues("first", "0.*", lr_multiplier=0.5, weight_decay=0.3, momentum=0.6)
     optimizer = build_optimizer("muon", values, network(), (group,))
+    assert isinstance(optimizer, CompositeOptimizer)
     muon, adamw = optimizer.parts
     seen = [
         (type(part).__name__, g["name"], g["lr"], g["weight_decay"], len(g["params"]))

@@ -95,7 +95,7 @@ def test_a_schedule_that_cycles_the_momentum_goes_first(schedule: str) -> None:
 
 
 def test_it_counts_steps_where_the_rate_changes_by_epoch() -> None:
-    rising = []
+    rising: list[list[float]] = []
     for epoch_steps in (1, 7):
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9)
         driven = build_schedule(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_it_leaves_little_of_the_loss(
     values = row.decode({row.rate: rate}) | ({"adamw_lr": rate} if "muon" in name else {})
     optimizer = build_optimizer(name, values, model, total_steps=STEPS)
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         loss = problem(model)
         optimizer.zero_grad()
         loss.backward()

@@ -20,7 +20,7 @@ THAWED_AT, STEPS = 22, 26
 """Later than what some look at in their first steps."""
 
 
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
 
@@ -40,13 +40,13 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> Non
     for _ in range(steps):
         x = torch.randn(16, 4, generator=generator)
 
-        def closure(x: Tensor = x) -> Tensor:
+        def closure(x: Tensor = x) -> Any:
             optimizer.zero_grad()
             loss = (model(x) - x[:, :3].square()).square().mean()
             loss.backward()
             return loss
 
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -84,7 +84,7 @@ def test_what_stays_frozen_is_left_to_its_owner(name: str) -> None:
 def test_what_is_thawed_before_the_first_step_may_join_any_optimizer() -> None:
     model = network()
     model.requires_grad_(False)
-    model[4].requires_grad_(True)  # type: ignore[index]
+    model[4].requires_grad_(True)
     optimizer = build("prodigy", model)
     model.requires_grad_(True)
     before = first_of(model).detach().clone()
@@ -94,11 +94,11 @@ def test_what_is_thawed_before_the_first_step_may_join_any_optimizer() -> None:
 
 def test_a_group_may_be_of_frozen_parameters_and_is_told_as_what_trains() -> None:
     model = network()
-    model[0].requires_grad_(False)  # type: ignore[index]
+    model[0].requires_grad_(False)
     optimizer = build("sgd", model, GroupValues("first", "0.*", lr_multiplier=0.5))
     sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
     assert sizes == [40, 99]
-    model[0].requires_grad_(True)  # type: ignore[index]
+    model[0].requires_grad_(True)
     before = first_of(model).detach().clone()
     train(model, optimizer, 1)
     assert not torch.equal(first_of(model), before)
@@ -106,11 +106,11 @@ def test_a_group_may_be_of_frozen_parameters_and_is_told_as_what_trains() -> Non
 
 def test_a_group_thaws_only_what_it_froze() -> None:
     model = network()
-    model[0].bias.requires_grad_(False)  # type: ignore[index, union-attr]
+    model[0].bias.requires_grad_(False)
     optimizer = build("adam", model, GroupValues("first", "0.*", frozen_until=0.5))
     assert optimizer.thaw(0.5)
-    assert model[0].weight.requires_grad  # type: ignore[index, union-attr]
-    assert not model[0].bias.requires_grad  # type: ignore[index, union-attr]
+    assert model[0].weight.requires_grad
+    assert not model[0].bias.requires_grad
 
 
 def test_whole_numbers_are_no_parameters_to_optimize() -> None:

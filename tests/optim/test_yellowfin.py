@@ -83,7 +83,7 @@ def test_it_does_what_the_authors_release_does(name: str) -> None:
     )
     tensors = [start.requires_grad_() for start in starts]
     optimizer = YellowFin(tensors, adapt_clip=bool(trace["adapt_clip"].item()))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for step in range(len(trace["lr"])):
         for k, x in enumerate(tensors):
             x.grad = curvatures[k] * (x.detach() - optima[k]) + noises[k][step]
@@ -94,8 +94,8 @@ def test_it_does_what_the_authors_release_does(name: str) -> None:
     for key in ("lr", "momentum", "h_min", "h_max", "grad_var", "dist_to_opt"):
         found = [float(row[key]) for row in rows]
         np.testing.assert_allclose(found, trace[key], rtol=2e-3, err_msg=key)
-    found = np.stack([row["params"] for row in rows])
-    np.testing.assert_allclose(found, trace["params"], rtol=2e-3, atol=2e-4)
+    moved = np.stack([row["params"] for row in rows])
+    np.testing.assert_allclose(moved, trace["params"], rtol=2e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -115,14 +115,12 @@ def test_it_moves_parameters_as_sgd_does(nesterov: bool, weight_decay: float) ->
 
 
 def test_weight_decay_is_measured_only_if_asked() -> None:
-    plain, decayed, measured = (
-        YellowFin(parameters((5,)), **options)
-        for options in (
-            {},
-            {"weight_decay": 0.5},
-            {"weight_decay": 0.5, "measure_decay": True},
-        )
+    decays: tuple[dict[str, Any], ...] = (
+        {},
+        {"weight_decay": 0.5},
+        {"weight_decay": 0.5, "measure_decay": True},
     )
+    plain, decayed, measured = (YellowFin(parameters((5,)), **options) for options in decays)
     for optimizer in (plain, decayed, measured):
         walk(optimizer, 1)
     assert torch.equal(plain.measured["h_max"], decayed.measured["h_max"])
@@ -146,13 +144,15 @@ def test_where_it_is_measured_decay_is_part_of_the_gradient() -> None:
 def test_groups_are_measured_as_one_and_differ_by_their_factor() -> None:
     whole = YellowFin(parameters((3,), (4,)))
     first, second = parameters((3,), (4,))
-    split = YellowFin([{"params": [first]}, {"params": [second], "lr_factor": 0.25}])
+    groups: list[dict[str, Any]] = [{"params": [first]}, {"params": [second], "lr_factor": 0.25}]
+    split = YellowFin(groups)
     for optimizer in (whole, split):
         walk(optimizer, 1)
     assert whole.measured == split.measured
     walk(split, 30)
     (lr, momentum), (quarter, same) = applied(split, 0), applied(split, 1)
-    assert (quarter, same) == (pytest.approx(0.25 * lr), momentum)
+    assert quarter == pytest.approx(0.25 * lr)
+    assert same == momentum
 
 
 def test_alike_groups_come_to_one_group() -> None:
@@ -341,7 +341,10 @@ def waits(act: Callable[[], object]) -> int:
 @every_setting
 def test_a_step_never_waits_for_the_device(options: dict[str, Any]) -> None:
     first, second, third = parameters((3, 2), (4,), (2,))
-    groups = [{"params": [first, second]}, {"params": [third], "lr_factor": 0.5}]
+    groups: list[dict[str, Any]] = [
+        {"params": [first, second]},
+        {"params": [third], "lr_factor": 0.5},
+    ]
     optimizer = YellowFin(groups, **options)
     walk(optimizer, 6)
     schedule = build_schedule("cosine", SCHEDULES["cosine"].decode({}), optimizer, 20)
@@ -461,8 +464,7 @@ def test_our_schedules_drive_the_factor(name: str, clocked: bool) -> None:
 def test_the_factor_scales_what_is_applied() -> None:
     (x,) = parameters((3,))
     optimizer = YellowFin([x], lr_factor=1.0)
-    values_ = {"warmup": 0.0, "final_ratio": 0.0}
-    schedule = build_schedule("linear", values_, optimizer, 4)
+    schedule = build_schedule("linear", {"warmup": 0.0, "final_ratio": 0.0}, optimizer, 4)
     for _ in range(3):
         walk(optimizer, 1)
         schedule.step()
@@ -503,7 +505,8 @@ def test_results_that_someone_writes_are_refused(key: str) -> None:
 
 def test_frozen_groups_thaw_with_our_schedules() -> None:
     first, second = parameters((3,), (2,))
-    optimizer = YellowFin([{"params": [first]}, {"params": [second], "frozen_until": 0.5}])
+    groups: list[dict[str, Any]] = [{"params": [first]}, {"params": [second], "frozen_until": 0.5}]
+    optimizer = YellowFin(groups)
     waiting = optimizer.param_groups.pop()
     joint = CompositeOptimizer(
         [optimizer], [FrozenGroup(optimizer, waiting, tuple(waiting["params"]))]

@@ -6,8 +6,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tuner.domain.catalog.optimizer_row import OptimizerRow
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.catalog.schedules import SCHEDULES, ScheduleRow
 from tuner.report.catalog import (
     COLUMNS,
     SOURCES,
@@ -32,7 +33,7 @@ def test_the_documents_are_those_of_the_catalog(file: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_every_row_of_the_catalog_is_described_whole(row) -> None:
+def test_every_row_of_the_catalog_is_described_whole(row: OptimizerRow | ScheduleRow) -> None:
     page = to_markdown()
     section = re.search(rf"^### {row.name}\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
     assert section is not None
@@ -45,7 +46,7 @@ def test_every_row_of_the_catalog_is_described_whole(row) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_every_source_of_a_range_is_explained(row) -> None:
+def test_every_source_of_a_range_is_explained(row: OptimizerRow | ScheduleRow) -> None:
     for knob in row.hyperparameters:
         named = re.findall(r"\b[A-Z]+\b|\btorch\b", knob.source)
         assert named

@@ -3,13 +3,14 @@ from __future__ import annotations
 import itertools
 import runpy
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tests.optim.networks import EVERY_OPTIMIZER
@@ -78,7 +79,7 @@ def winner(
             if knob.switch:
                 params[f"{branch}.{knob.switch_name}"] = True
     record = trial(3, optimizer, 0.25, schedule=schedule, params=params)
-    record.attributes.update(attributes or {})
+    record = replace(record, attributes={**record.attributes, **(attributes or {})})
     return summary_of(record, spec=make_spec(**tables))
 
 
@@ -96,7 +97,7 @@ class Loss:
         self.batch = torch.empty(0)
         self.calls = 0
 
-    def __call__(self) -> Tensor:
+    def __call__(self) -> Any:
         self.calls += 1
         self.model.zero_grad()
         loss = (self.model(self.batch) - 1).square().mean()
@@ -337,7 +338,7 @@ def test_every_exported_schedule_runs_on_its_own(
 
 def test_the_exported_code_takes_frozen_parameters_along(tmp_path: Path) -> None:
     model = network()
-    model[0].weight.requires_grad_(False)
+    model.get_parameter("0.weight").requires_grad_(False)
     namespace = run_exported(to_python(winner("adam", "constant", 0.0)), tmp_path)
     held = namespace["build_optimizer"](model).param_groups[0]["params"]
     assert [id(p) for p in held] == [id(p) for p in model.parameters()]

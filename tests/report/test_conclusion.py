@@ -4,7 +4,7 @@ import pytest
 
 from tests.report.summaries import averaging_summary, make_spec, mixed_summary, summary_of, trial
 from tuner.analysis.summary import StudySummary
-from tuner.domain.trials import Outcome
+from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.conclusion import conclude
 
 
@@ -119,7 +119,7 @@ def test_a_second_run_that_did_not_get_to_its_end_has_no_value_to_compare(
 
 
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.RUNNING),)])
-def test_a_study_in_which_nothing_finished_says_so(records: tuple) -> None:
+def test_a_study_in_which_nothing_finished_says_so(records: tuple[TrialRecord, ...]) -> None:
     assert conclude(summary_of(*records)) == ["No trial has finished yet."]
 
 

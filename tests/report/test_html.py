@@ -7,7 +7,7 @@ import pytest
 
 from tests.report.summaries import averaging_summary, make_spec, mixed_summary, summary_of, trial
 from tuner.analysis.summary import StudySummary
-from tuner.domain.trials import Outcome
+from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.html import to_html
 
 LOADING = {"src", "href", "data", "poster", "srcset", "action"}
@@ -92,7 +92,9 @@ def test_names_are_text_and_never_markup() -> None:
 @pytest.mark.parametrize(
     "records", [(), (trial(0, outcome=Outcome.FAILED), trial(1, outcome=Outcome.RUNNING))]
 )
-def test_a_study_without_a_winner_has_a_page_without_plots(records: tuple) -> None:
+def test_a_study_without_a_winner_has_a_page_without_plots(
+    records: tuple[TrialRecord, ...],
+) -> None:
     page = page_of(summary_of(*records))
     assert page.tags.count("h2") == page.tags.count("table") == 2
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.report.summaries import averaging_summary, make_spec, mixed_summary, summary_of, trial
-from tuner.domain.trials import Outcome
+from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.json import to_json
 
 KEYS = {
@@ -36,7 +36,7 @@ KEYS = {
 
 
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.FAILED),), (trial(0, value=1),)])
-def test_a_report_has_the_same_keys_whatever_happened(records: tuple) -> None:
+def test_a_report_has_the_same_keys_whatever_happened(records: tuple[TrialRecord, ...]) -> None:
     assert to_json(summary_of(*records)).keys() == KEYS
 
 

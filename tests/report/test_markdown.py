@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.report.summaries import make_spec, mixed_summary, summary_of, trial
-from tuner.domain.trials import Outcome
+from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.markdown import to_markdown
 
 
@@ -38,7 +38,9 @@ def test_underscores_around_a_metric_are_text_and_never_markup() -> None:
 
 
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.FAILED),)])
-def test_a_study_without_a_winner_has_a_report_without_settings(records: tuple) -> None:
+def test_a_study_without_a_winner_has_a_report_without_settings(
+    records: tuple[TrialRecord, ...],
+) -> None:
     text = to_markdown(summary_of(*records))
     assert text.count("\n## ") == 2
     assert "Best trial" not in text

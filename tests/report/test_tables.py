@@ -21,7 +21,7 @@ def column(table: TextTable, name: str) -> list[str]:
 
 
 def fact(table: TextTable, name: str) -> str:
-    return dict(row[:2] for row in table.rows)[name]
+    return {row[0]: row[1] for row in table.rows}[name]
 
 
 def test_every_row_has_a_cell_for_every_column() -> None:

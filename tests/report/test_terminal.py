@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tests.report.summaries import make_spec, mixed_summary, summary_of, trial
 from tuner.analysis.summary import StudySummary
-from tuner.domain.trials import Outcome
+from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.tables import TextTable
 from tuner.report.terminal import draw, print_report
 
@@ -50,7 +50,7 @@ def test_brackets_in_a_table_are_text_and_never_markup(name: str) -> None:
 
 
 @pytest.mark.parametrize("records", [(), (trial(0, outcome=Outcome.FAILED),)])
-def test_a_study_without_a_winner_has_a_report(records: tuple) -> None:
+def test_a_study_without_a_winner_has_a_report(records: tuple[TrialRecord, ...]) -> None:
     text = printed(summary_of(*records))
     assert "Best trial" not in text
     assert "No trial" in text

@@ -58,7 +58,8 @@ def batches() -> list[Tensor]:
 
 
 def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
-    return (model(batch) - batch.sum(1, keepdim=True)).square().mean()
+    loss: Tensor = (model(batch) - batch.sum(1, keepdim=True)).square().mean()
+    return loss
 
 
 def weights_of(model: nn.Module) -> Tensor:
@@ -66,7 +67,7 @@ def weights_of(model: nn.Module) -> Tensor:
 
 
 def step(optimizers: list[torch.optim.Optimizer], model: nn.Module, batch: Tensor) -> None:
-    def closure() -> Tensor:
+    def closure() -> Any:
         model.zero_grad()
         loss = loss_of(model, batch)
         loss.backward()

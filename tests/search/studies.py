@@ -31,7 +31,8 @@ def record_of(
     params: Mapping[str, Value] | None = None,
     preset: str | None = None,
 ) -> TrialRecord:
-    point = {"optimizer": "sgd", "schedule": "constant", "sgd.lr": 0.01} | dict(params or {})
+    point: dict[str, Value] = {"optimizer": "sgd", "schedule": "constant", "sgd.lr": 0.01}
+    point |= params or {}
     return TrialRecord(number, outcome, Proposal(point, preset), value, evaluations or {})
 
 
@@ -48,6 +49,6 @@ def search(proposer: Proposer, trials: int) -> list[float]:
 def difficulty(trial: FrozenTrial) -> float:
     """Returns the value of a point: best is Adam at a rate of 0.003, by the cosine schedule."""
     name = trial.params["optimizer"]
-    off = math.log10(trial.params[f"{name}.lr"]) - math.log10(0.003)
+    off: float = math.log10(trial.params[f"{name}.lr"]) - math.log10(0.003)
     penalty = {"adam": 0.0, "sgd": 1.0, "muon": 2.0}[name]
-    return off**2 + penalty + (trial.params["schedule"] != "cosine")
+    return off**2 + penalty + (str(trial.params["schedule"]) != "cosine")

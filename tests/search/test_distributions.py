@@ -9,7 +9,7 @@ from optuna.distributions import (
 )
 
 from tests.search.studies import make_spec
-from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.search.distributions import Distributions, to_distribution
 
 
@@ -31,7 +31,12 @@ def test_an_axis_becomes_optuna_s_distribution(
 
 
 def test_a_trial_has_the_distributions_of_its_parameters_alone() -> None:
-    params = {"optimizer": "adam", "schedule": "cosine", "adam.lr": 0.1, "cosine.warmup": 0.0}
+    params: dict[str, Value] = {
+        "optimizer": "adam",
+        "schedule": "cosine",
+        "adam.lr": 0.1,
+        "cosine.warmup": 0.0,
+    }
     distributions = Distributions(make_spec()).of(params)
     assert distributions == {
         "optimizer": CategoricalDistribution(("sgd", "adam", "muon")),
@@ -43,7 +48,7 @@ def test_a_trial_has_the_distributions_of_its_parameters_alone() -> None:
 
 def test_a_searched_batch_size_has_a_distribution() -> None:
     spec = make_spec(train={"batch_size": {"choices": [32, 64]}})
-    params = {"optimizer": "sgd", "schedule": "constant", "batch_size": 32}
+    params: dict[str, Value] = {"optimizer": "sgd", "schedule": "constant", "batch_size": 32}
     assert Distributions(spec).of(params)["batch_size"] == CategoricalDistribution((32, 64))
 
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.search.studies import make_spec, record_of
-from tuner.domain.trials import Outcome
+from tuner.domain.trials import Outcome, TrialRecord
 from tuner.search import History, Pruner
 from tuner.search.halving import HyperbandPruner, bracket_sizes, rungs
 
@@ -29,7 +31,7 @@ def pruner_of(
     return Pruner(spec, history)
 
 
-def running(number: int, level: float, points: int = 9, preset: str | None = None):
+def running(number: int, level: float, points: int = 9, preset: str | None = None) -> TrialRecord:
     return record_of(number, Outcome.RUNNING, evaluations=curve(level, points), preset=preset)
 
 
@@ -37,7 +39,7 @@ def curve(level: float, points: int) -> dict[int, float]:
     return {STEPS[index]: level for index in range(1, points + 1)}
 
 
-def kept(levels: list[float], points: int, **options: str) -> set[int]:
+def kept(levels: list[float], points: int, **options: Any) -> set[int]:
     pruner = pruner_of(levels, **options)
     return {
         number
@@ -72,7 +74,9 @@ def test_minimizing_is_maximizing_the_opposite(levels: list[float], pruner: str)
 
 
 @given(LEVELS, st.randoms())
-def test_the_order_in_which_trials_arrive_does_not_matter(levels: list[float], random) -> None:
+def test_the_order_in_which_trials_arrive_does_not_matter(
+    levels: list[float], random: Random
+) -> None:
     judged = running(99, 0.5, 3)
     shuffled = random.sample(levels, len(levels))
     first, second = pruner_of(levels), pruner_of(shuffled)
@@ -91,7 +95,9 @@ def test_lanes_at_a_rung_are_judged_as_trials_that_reached_it_one_by_one(
 
 def test_a_lane_that_diverged_is_the_worst_and_one_that_stopped_does_not_compete() -> None:
     lanes = [(running(n, float(n)), curve(n, 3)) for n in range(3)]
-    over = [(record_of(n, Outcome.DIVERGED), {}) for n in range(3, 6)]
+    over: list[tuple[TrialRecord, dict[int, float]]] = [
+        (record_of(n, Outcome.DIVERGED), {}) for n in range(3, 6)
+    ]
     stopped = [(running(n, 0.0), curve(0.0, 1)) for n in range(6, 9)]
     judge = pruner_of([]).judge
     assert judge(lanes) == [False, True, True]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from datetime import datetime
+from typing import cast
 
 import pytest
 from optuna.trial import TrialState
@@ -97,7 +98,7 @@ def test_trials_may_arrive_in_any_order() -> None:
     history = History(make_spec())
     history.add([record_of(5, Outcome.COMPLETE, 0.5), record_of(2, Outcome.RUNNING)])
     history.add([record_of(2, Outcome.COMPLETE, 0.25)])
-    assert sorted(trial.value for trial in history.study.trials) == [0.25, 0.5]
+    assert sorted(cast("float", trial.value) for trial in history.study.trials) == [0.25, 0.5]
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])

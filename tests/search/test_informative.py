@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.search.studies import difficulty, make_spec, record_of, search
+from tuner.domain.catalog.dimensions import Value
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.search import History, Proposer, informative
 from tuner.search.batches import BatchSampler
@@ -26,7 +27,7 @@ def past(count: int, seed: int = 0) -> list[TrialRecord]:
     records = []
     for number in range(count):
         name = draw.choice(OPTIMIZERS if number < 30 else OPTIMIZERS[1:])
-        params = {"optimizer": name, f"{name}.lr": 10 ** draw.uniform(-4, -1)}
+        params: dict[str, Value] = {"optimizer": name, f"{name}.lr": 10 ** draw.uniform(-4, -1)}
         value, kind = draw.random(), draw.random()
         outcome = Outcome.COMPLETE if kind < 0.6 else Outcome.PRUNED
         if kind > 0.9:

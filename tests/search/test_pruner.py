@@ -19,7 +19,7 @@ from tuner.search import History, Pruner, needs_running
 from tuner.search.median import OWN_TRIALS, STARTUP_TRIALS
 
 STEPS = (20, 40, 60, 80, 100)
-MAXIMIZE = {"study": {"name": "s", "workload": "a:B", "direction": "maximize"}}
+MAXIMIZE: dict[str, Any] = {"study": {"name": "s", "workload": "a:B", "direction": "maximize"}}
 RUNNING = record_of(99, Outcome.RUNNING)
 ENDED = (Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
 
@@ -229,7 +229,7 @@ def test_who_compares_running_trials_says_so(pruner: str, expected: bool) -> Non
 @pytest.mark.parametrize("complete", [0, 1, 2, 3])
 def test_an_optimizer_is_stopped_once_enough_of_its_own_trials_are_complete(complete: int) -> None:
     pruner = pruner_after(20)
-    adam = {"optimizer": "adam", "adam.lr": 0.1}
+    adam: dict[str, Value] = {"optimizer": "adam", "adam.lr": 0.1}
     pruner._history.add(
         record_of(n, value=9.0, evaluations=curve(9.0, 5), params=adam)
         for n in range(30, 30 + complete)
@@ -303,12 +303,12 @@ def test_nobody_is_judged_before_the_first_evaluation(name: str) -> None:
 
 
 def test_the_best_of_each_optimizer_go_on_until_enough_of_its_own_are_through() -> None:
-    adam = [{"optimizer": "adam", "adam.lr": 0.1}] * 6
-    lanes = lanes_of([*range(10), *range(100, 106)], 3, [{}] * 10 + adam)
+    adam: dict[str, Value] = {"optimizer": "adam", "adam.lr": 0.1}
+    lanes = lanes_of([*range(10), *range(100, 106)], 3, [*[{}] * 10, *[adam] * 6])
     pruner = pruner_after(0)
 
     assert pruner.judge(lanes)[10:] == [False] * OWN_TRIALS + [True] * (6 - OWN_TRIALS)
-    pruner._history.add([record_of(0, value=9.0, evaluations=curve(9.0, 5), params=adam[0])])
+    pruner._history.add([record_of(0, value=9.0, evaluations=curve(9.0, 5), params=adam)])
     assert pruner.judge(lanes)[10:] == [False] * (OWN_TRIALS - 1) + [True] * (7 - OWN_TRIALS)
 
 

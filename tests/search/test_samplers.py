@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from scipy.stats.qmc import discrepancy
 
 from tests.search.studies import make_spec, record_of
+from tuner.domain.catalog.dimensions import Float
 from tuner.domain.samplers import SAMPLERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
@@ -108,7 +109,9 @@ class Search:
 
     def run(self, trials: int) -> list[float]:
         """Runs trials, which finish in no order; returns how far each is off, by number."""
-        draw, running, found = np.random.default_rng(0), [], []
+        draw = np.random.default_rng(0)
+        running: list[TrialRecord] = []
+        found: list[tuple[int, float]] = []
         while trials or running:
             while trials and len(running) < len(self.workers):
                 running.append(self.start(len(running)))
@@ -175,7 +178,9 @@ def test_a_model_turns_away_from_what_diverges(sampler: str) -> None:
     diverged = []
     for _ in range(40 if sampler == "cmaes" else 26):
         record = search.start(0)
-        diverged.append(record.proposal.params[RATE] > 0.05)
+        rate = record.proposal.params[RATE]
+        assert isinstance(rate, float)
+        diverged.append(rate > 0.05)
         search.finish(record, Outcome.DIVERGED if diverged[-1] else Outcome.COMPLETE)
     assert sum(diverged[-10:]) < sum(diverged[:10])
 
@@ -366,8 +371,10 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_sampler_of_the_user_s_proposes(own: str) -> None:
     spec = make_spec(search={"sampler": f"{own}:build"})
-    low, high = spec.optimizer["sgd"]["lr"].low, spec.optimizer["sgd"]["lr"].high
-    assert Proposer(spec, 5).propose().params["sgd.lr"] == low + (high - low) / 64
+    axis = spec.optimizer["sgd"]["lr"]
+    assert isinstance(axis, Float)
+    rate = axis.low + (axis.high - axis.low) / 64
+    assert Proposer(spec, 5).propose().params["sgd.lr"] == rate
 
 
 def test_what_a_sampler_of_the_user_s_notes_with_a_trial_comes_back(own: str) -> None:
@@ -375,7 +382,8 @@ def test_what_a_sampler_of_the_user_s_notes_with_a_trial_comes_back(own: str) ->
     search.run(2)
     search.join(1, seed=1)
     search.start(0)
-    seen, *_ = search.workers[0].history.asked.sampler.seen
+    sampler: Any = search.workers[0].history.asked.sampler
+    seen, *_ = sampler.seen
     assert seen == [{"turn": 0}, {"turn": 1}]
 
 

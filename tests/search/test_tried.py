@@ -70,7 +70,8 @@ def finite(sampler: str = "tpe", rates: Any = (0.001, 0.01, 0.1), **tables: Any)
 
 def run(proposer: Proposer, trials: int, cohort: int = 1) -> list[dict[str, Value]]:
     """Runs the defaults and then what is proposed, one worker's study, until nothing is left."""
-    history, done = proposer.history, []
+    history = proposer.history
+    done: list[dict[str, Value]] = []
 
     def train(params: dict[str, Value], preset: str | None, attributes: dict[str, Any]) -> None:
         number = len(done)

@@ -170,7 +170,7 @@ def test_an_lbfgs_that_overshoots_by_its_last_step_is_full(make_bureau: MakeBure
             model = nn.Linear(1, 1)
             optimizer = run.optimizer(model)
 
-            def closure() -> torch.Tensor:
+            def closure() -> Any:
                 optimizer.zero_grad()
                 # One that shrinks slowly, so that every step uses what it may.
                 loss = (model(torch.ones(4, 1)) - 300.0).abs().square().sum()
@@ -180,7 +180,7 @@ def test_an_lbfgs_that_overshoots_by_its_last_step_is_full(make_bureau: MakeBure
             for _ in range(steps):
                 for group in optimizer.param_groups:
                     group["max_iter"] = 7
-                optimizer.step(closure)  # type: ignore[arg-type]
+                optimizer.step(closure)
             return 0.5
 
         return loop
@@ -378,7 +378,7 @@ def test_the_export_claims_what_the_loop_asked_for(
     unread = sorted({"accumulate", "batch_size", "grad_clip", "precision"} - {*names})
     said = f"# Its loop did not ask its run for {', '.join(unread)}."
     assert (said in comments) == bool(unread)
-    shown = dict(best_tables(read_summary(bureau.database, bureau.study))[0].rows)
+    shown = {row[0] for row in best_tables(read_summary(bureau.database, bureau.study))[0].rows}
     assert ("batch_size" in shown) == ("batch_size" in names)
 
 

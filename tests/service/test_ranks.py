@@ -33,9 +33,9 @@ def test_a_rank_by_its_environment_is_refused_with_reason_and_remedy(
         assert part in str(caught.value)
 
 
-def test_a_process_group_of_one_is_let_through() -> None:
+def test_a_process_group_of_one_is_let_through(tmp_path: Path) -> None:
     torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
     )
     try:
         refuse_ranks()

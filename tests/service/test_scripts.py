@@ -31,8 +31,8 @@ class ByHand:
     def __init__(self, winner: tuner.Winner) -> None:
         self._winner = winner
 
-    def optimizer(self, model: nn.Module, **named: str) -> torch.optim.Optimizer:
-        return self._winner.optimizer(model, **named)
+    def optimizer(self, model: nn.Module, name: str | None = None) -> torch.optim.Optimizer:
+        return self._winner.optimizer(model, name=name)
 
     def schedule(self, optimizer: torch.optim.Optimizer, loader: Any = None) -> Any:
         return self._winner.schedule(optimizer)

@@ -4,6 +4,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from tests.store.single_trials import SingleTrials
@@ -43,7 +44,9 @@ def test_optuna_reads_the_same_trials_as_its_own(database: Database, study: Stud
     assert [r.value for r in ours] == [t.value for t in theirs]
     assert [dict(r.evaluations) for r in ours] == [t.intermediate_values for t in theirs]
     assert [r.outcome for r in ours] == [_STATES[t.state] for t in theirs]
-    assert theirs[0].distributions["optimizer"].choices == ("sgd", "adam")
+    optimizers = theirs[0].distributions["optimizer"]
+    assert isinstance(optimizers, CategoricalDistribution)
+    assert optimizers.choices == ("sgd", "adam")
 
 
 def test_optuna_finds_the_best_trial_among_ours(database: Database, study: StudyHandle) -> None:

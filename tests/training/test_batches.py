@@ -155,7 +155,7 @@ def test_an_own_loop_is_rehearsed_with_full_batches_where_they_are_searched() ->
     with pytest.raises(SpecError, match=r"call run\.measure"):
         prepare_checked(spec, CPU)
     counted = make_spec(study=study, train={"batch_size": {"choices": [16, 32]}})
-    assert prepare_checked(counted, CPU)
+    assert callable(prepare_checked(counted, CPU))
 
 
 def unmeasured_average(run: Run) -> None:
@@ -240,7 +240,7 @@ def test_a_batch_in_parts_trains_as_the_whole(optimizer: str, parts: int) -> Non
         def model(self) -> nn.Module:
             return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
 
-    few = {"max_iter": 4} if optimizer == "lbfgs" else {}
+    few: dict[str, Any] = {"max_iter": 4} if optimizer == "lbfgs" else {}
     prepared, config = prepare_workload(Curved(), "float64"), make_config(optimizer, lr=0.05, **few)
     whole, accumulated = trained(prepared, 1, config), trained(prepared, parts, config)
     torch.testing.assert_close(whole.parameters, accumulated.parameters, rtol=1e-8, atol=1e-10)

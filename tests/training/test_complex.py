@@ -26,6 +26,8 @@ class Rotation(nn.Module):
         self.weight = nn.Parameter(weight if self.complex else torch.view_as_real(weight).clone())
         self.register_buffer("scale", torch.tensor([1j]))
 
+    scale: Tensor
+
     def forward(self, z: Tensor) -> Tensor:
         """Returns the sums of what it has turned."""
         weight = self.weight if self.complex else torch.view_as_complex(self.weight)

@@ -267,7 +267,7 @@ class Counting(Parabola):
 @pytest.mark.parametrize("max_iter", [4, 20])
 def test_an_optimizer_with_closures_pays_a_step_a_gradient(steps: int, max_iter: int) -> None:
     workload = Counting()
-    values = {"lr": 0.1, "max_iter": max_iter, "line_search_fn": "none"}
+    values: dict[str, Any] = {"lr": 0.1, "max_iter": max_iter, "line_search_fn": "none"}
     config = make_config("lbfgs", schedule="constant", warmup=0.0, **values)
     trial = train(prepare_workload(workload), make_spec(steps, 1), config)
     assert trial.run.taken == workload.calls == steps

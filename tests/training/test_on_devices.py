@@ -90,7 +90,7 @@ def waits(act: Callable[[], object], device: str) -> int:
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         act()
     names = ("aten::_local_scalar_dense", "aten::item")
-    count = sum(event.count for event in seen.key_averages() if event.key in names)
+    count: int = sum(event.count for event in seen.key_averages() if event.key in names)
     if device != "cpu":
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
@@ -120,12 +120,12 @@ def test_a_step_of_lanes_never_waits_for_the_device(device: str) -> None:
     spec = make_spec(steps=40, evaluations=4, train={"grad_clip": 1.0})
     model = FusedModel(bench_on(Normed(), device), spec)
     configs = [make_config(name) for name in FUSABLE]
-    family, tables = model.family(configs), model.tables(configs, 40)
-    lanes = sorted(range(len(configs)), key=lambda lane: not tables.has_muon(lane))
+    family, coefficients = model.family(configs), model.coefficients(configs, 40)
+    lanes = sorted(range(len(configs)), key=lambda lane: not coefficients.has_muon(lane))
     state = model.start(len(configs), family)
-    table = tables.rows(0, 1, dtype=state.p.dtype, lanes=lanes)[0].to(device)
+    table = coefficients.rows(0, 1, dtype=state.p.dtype, lanes=lanes)[0].to(device)
     batch = model.prepared.batch(torch.arange(32, device=device))
-    step, muon = model.step(tables, family, 0), sum(map(tables.has_muon, lanes))
+    step, muon = model.step(coefficients, family, 0), sum(map(coefficients.has_muon, lanes))
     with torch.no_grad():
         for _ in range(6):  # traced, and on a GPU recorded
             step(state, table, batch, muon)

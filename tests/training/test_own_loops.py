@@ -41,7 +41,7 @@ from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder
 
 SPEC = make_spec(STEPS, 4)
-OWN = {"dropout": 0.1}
+OWN: dict[str, Any] = {"dropout": 0.1}
 
 
 def train_own(loop: Any, spec: Any = SPEC, config: Any = None) -> Trial:
@@ -128,7 +128,7 @@ def test_a_loop_that_measures_another_length_does_not_go_on() -> None:
 def test_other_optimizers_and_schedules_continue_as_well(
     optimizer: str, schedule: str, step: int
 ) -> None:
-    few = {"max_iter": 4} if optimizer == "lbfgs" else {}
+    few: dict[str, Any] = {"max_iter": 4} if optimizer == "lbfgs" else {}
     config = make_config(optimizer, schedule=schedule, lr=0.1, **few)
     whole = train(with_closure, SPEC, config)
     check_continued(whole, *stop_and_go(with_closure, step, SPEC, config))
@@ -222,7 +222,7 @@ def test_what_a_closure_costs_is_counted_and_capped() -> None:
         optimizer = run.optimizer(model)
         schedule = run.schedule(optimizer)
 
-        def closure() -> torch.Tensor:
+        def closure() -> Any:
             calls.append(run.taken)
             optimizer.zero_grad()
             loss = (model(torch.ones(4, 1)) - 3.0).abs().square().sum()
@@ -234,7 +234,7 @@ def test_what_a_closure_costs_is_counted_and_capped() -> None:
             schedule.step()
         return 1.0
 
-    values = {"lr": 0.01, "max_iter": 8, "line_search_fn": "none"}
+    values: dict[str, Any] = {"lr": 0.01, "max_iter": 8, "line_search_fn": "none"}
     config = make_config("lbfgs", schedule="constant", warmup=0.0, **values)
     trial = train(loop, make_spec(50, 1), config)
     assert trial.run.taken == len(calls) == 50

@@ -23,7 +23,7 @@ from tests.training.trials import (
     stop_and_go,
     train,
 )
-from tuner.domain.catalog.dimensions import Choice, Float, Int
+from tuner.domain.catalog.dimensions import Choice, Float, Int, Value
 from tuner.domain.groups import GroupValues
 from tuner.errors import SpecError, WorkloadError
 from tuner.training.loop import run_trial
@@ -109,7 +109,11 @@ def test_due_tells_where_the_budget_asks_for_an_evaluation() -> None:
 
 
 def test_an_evaluation_is_due_until_it_has_been_reported() -> None:
-    trial = train_with(lambda run, step: step in (6, 12) and run.report(step, val_loss=step))
+    def body(run: Run, step: int) -> None:
+        if step in (6, 12):
+            run.report(step, val_loss=step)
+
+    trial = train_with(body)
     assert [(e.index, e.step) for e in trial.evaluations] == [(1, 7), (2, 13)]
 
 
@@ -122,7 +126,11 @@ def test_reporting_at_every_step_counts_where_it_is_due() -> None:
 def test_a_metric_may_be_a_tensor_or_numpy_s() -> None:
     values = (torch.tensor(2.0, requires_grad=True), np.float32(2.0), np.float64(2.0), 2)
     for value in values:
-        trial = train_with(lambda run, step, value=value: run.report(step, val_loss=value))
+
+        def body(run: Run, step: int, value: Any = value) -> None:
+            run.report(step, val_loss=value)
+
+        trial = train_with(body)
         assert trial.values == [2.0] * 4
 
 
@@ -201,7 +209,8 @@ def test_its_schedule_follows_its_own_steps() -> None:
     ("stop", "ending"), [("prune_at", "pruned"), ("interrupt_at", "interrupted")]
 )
 def test_it_is_stopped_at_a_report(stop: str, ending: str) -> None:
-    trial = train(own_count, SPEC, recorder=Recorder(**{stop: 10}))
+    stops: dict[str, Any] = {stop: 10}
+    trial = train(own_count, SPEC, recorder=Recorder(**stops))
     assert trial.outcome.ending == ending
     assert trial.run.taken == 10
     assert not trial.run.resumable
@@ -237,7 +246,7 @@ def test_each_computation_of_a_closure_says_that_it_lives() -> None:
         model = nn.Linear(1, 1)
         optimizer = run.optimizer(model)
 
-        def closure() -> torch.Tensor:
+        def closure() -> Any:
             optimizer.zero_grad()
             loss = (model(torch.ones(1, 1)) - 3).square().sum()
             loss.backward()
@@ -396,7 +405,11 @@ def test_what_is_logged_is_kept_with_its_step_and_read_once() -> None:
 
 
 def test_a_checkpoint_on_demand_is_written_when_the_step_is_over() -> None:
-    trial = train_with(lambda run, step: step == 6 and run.checkpoint())
+    def body(run: Run, step: int) -> None:
+        if step == 6:
+            run.checkpoint()
+
+    trial = train_with(body)
     assert trial.recorder.saved_at == [7]
 
 
@@ -501,7 +514,7 @@ def test_what_it_asks_for_is_drawn_once_and_kept_over_an_interruption() -> None:
             seen.append(values)
 
     seen: list[Any] = []
-    drawn = {"width": 3.0, "depth": 2, "kind": "b"}
+    drawn: dict[str, Value] = {"width": 3.0, "depth": 2, "kind": "b"}
     recorder = Recorder(interrupt_at=7, values=dict(drawn))
     stopped = train(loop, SPEC, recorder=recorder)
     assert recorder.suggested == {
@@ -669,9 +682,11 @@ def test_a_name_that_no_database_keeps_fails_where_it_is_given(name: str) -> Non
     def log(run: Run) -> None:
         run.log(**{name: 1.0})
 
+    metrics: dict[str, Any] = {name: 1.0}
+
     def report(run: Run) -> None:
         list(run.steps())
-        run.report(val_loss=1.0, **{name: 1.0})
+        run.report(val_loss=1.0, **metrics)
 
     def suggest(run: Run) -> None:
         run.suggest_float(name, 0.0, 1.0)

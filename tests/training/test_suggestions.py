@@ -53,10 +53,11 @@ def test_a_choice_comes_back_as_it_was_offered(choices: Any) -> None:
 
 
 def test_numpy_s_numbers_and_whole_floats_bound_ranges() -> None:
+    # None of these is of the type that is written down; all are taken.
     asked = suggestions()
-    assert asked.suggest_int("a", np.int64(8), np.int64(16)) == 16
+    assert asked.suggest_int("a", np.int64(8), np.int64(16)) == 16  # type: ignore[arg-type]
     assert asked.suggest_int("b", 8.0, 16.0) == 16  # type: ignore[arg-type]
-    assert asked.suggest_float("c", np.float32(0.5), np.float64(2)) == 2.0
+    assert asked.suggest_float("c", np.float32(0.5), np.float64(2)) == 2.0  # type: ignore[arg-type]
     assert asked.suggest_int("d", 0, 2**53) == 2**53
     assert {type(value) for value in asked.own.values()} == {int, float}
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -65,4 +67,5 @@ def test_an_evaluation_outside_training_is_counted_by_itself(machine: Machine) -
 
 
 def test_seconds_go_on_from_a_checkpoint() -> None:
-    assert Timing(**Timing(2.0, 3.0).state_dict()) == Timing(2.0, 3.0)
+    state: dict[str, Any] = Timing(2.0, 3.0).state_dict()
+    assert Timing(**state) == Timing(2.0, 3.0)

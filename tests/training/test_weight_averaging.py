@@ -45,7 +45,8 @@ class Normed(nn.Module):
         self.head = nn.Linear(8, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.tanh(self.body(x)))
+        out: Tensor = self.head(torch.tanh(self.body(x)))
+        return out
 
 
 class NormedLine(Line):
@@ -53,7 +54,7 @@ class NormedLine(Line):
         return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 1))
 
 
-def differentiate(optimizer: torch.optim.Optimizer, model: nn.Module, batch: Any) -> Tensor:
+def differentiate(optimizer: torch.optim.Optimizer, model: nn.Module, batch: Any) -> Any:
     optimizer.zero_grad()
     loss = mse_loss(model(batch[0]), batch[1])
     loss.backward()

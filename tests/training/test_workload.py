@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,8 @@ def test_a_class_in_the_working_directory_is_constructed(module: str) -> None:
 
 
 def test_an_object_is_used_as_it_is(module: str) -> None:
-    assert load_workload(f"{module}:made").mark == "the very object"
+    made: Any = load_workload(f"{module}:made")
+    assert made.mark == "the very object"
 
 
 def test_a_workload_of_this_repository_is_found() -> None:
@@ -162,6 +164,6 @@ def test_data_is_tuples_of_tensors_with_as_many_rows() -> None:
 def test_other_data_is_refused_with_the_part_it_is_in(
     part: str, tensors: object, said: str
 ) -> None:
-    parts = {"train": (rows(3),), "val": (rows(3),), part: tensors}
+    parts: dict[str, Any] = {"train": (rows(3),), "val": (rows(3),), part: tensors}
     with pytest.raises(SpecError, match=rf"Data\({part}=\.\.\.\).*{said}"):
         Data(**parts)

@@ -134,6 +134,12 @@ class Recorder:
         self.suggested[name] = axis
         return self.values[name]
 
+    def diverged(self, lane: int, step: int) -> None:
+        raise AssertionError("a run that diverges ends")
+
+    def warn(self, text: str) -> None:
+        raise AssertionError(text)
+
     def save(self) -> None:
         assert self.run is not None
         self.saved_at.append(self.run.taken)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -118,6 +119,7 @@ class TestEverySchedule:
 
     def test_its_defaults_and_ranges_lie_within_their_bounds(self, row: ScheduleRow) -> None:
         for knob in row.hyperparameters:
+            assert isinstance(knob.default, int | float)
             assert knob.default in knob.bounds
             assert knob.fit(knob.search_name, knob.dimension) == knob.dimension
 
@@ -262,7 +264,7 @@ def test_momentum_waits_at_its_top_during_warmup() -> None:
 
 
 def test_momentum_is_set_where_there_is_one() -> None:
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"momentum": 0.5},
         {"betas": (0.9, 0.99)},
         {"momentum": 0.0},

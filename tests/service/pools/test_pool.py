@@ -11,6 +11,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -112,7 +113,11 @@ def make_pool(request: pytest.FixtureRequest, project: Path) -> Iterator[MakePoo
     yield make
     for pool in pools:
         pool.kill()
-        until(lambda pool=pool: not pool.reap() and not pool.alive)
+        until(partial(is_over, pool))
+
+
+def is_over(pool: Pool) -> bool:
+    return not pool.reap() and not pool.alive
 
 
 def job_on(database: Database, study: StudyHandle) -> Job:

@@ -58,7 +58,8 @@ def main(url: str, name: str, fuse: str, fate: str) -> None:
     task.LOOK_S = task.LOOK_AT_REPORTS_S = -1.0  # type: ignore[attr-defined]
     database = open_database(url)
     drop_former = Checkpoints.drop_former
-    with Fated(fate, url, name) as interruption:
+    interruption = Fated(fate, url, name)
+    with interruption:
 
         def drop_and_arm(self: Checkpoints) -> None:
             drop_former(self)

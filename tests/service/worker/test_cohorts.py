@@ -23,6 +23,7 @@ from tests.service.worker.contexts import Counted
 from tests.store.single_trials import SingleTrials
 from tests.training.trials import train
 from tuner.domain.fuse_plan import FusePlan
+from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord, decode
 from tuner.fused import calibration
@@ -43,7 +44,7 @@ from tuner.store import (
 from tuner.store.control import set_state
 from tuner.store.plans import keep_plan, read_plans
 from tuner.training.prepared_workload import PreparedWorkload
-from tuner.training.workload import load_workload
+from tuner.training.workload import Workload, load_workload
 
 CPU = torch.device("cpu")
 
@@ -170,13 +171,19 @@ def test_a_fused_study_ends_with_exactly_its_budget(
     assert checkpoints(database, study) == []
 
 
+def prepare(spec: StudySpec) -> PreparedWorkload:
+    workload = load_workload(spec.study.workload)
+    assert isinstance(workload, Workload)
+    return PreparedWorkload.prepare(workload, CPU, "float64")
+
+
 def test_fused_trials_end_as_they_do_alone(
     project: Path, database: Database, make_spec: MakeSpec
 ) -> None:
     spec = many(make_spec, 12)
     records = work(database, Studies(database).create(spec))
 
-    prepared = PreparedWorkload.prepare(load_workload(spec.study.workload), CPU, "float64")
+    prepared = prepare(spec)
     assert len({record.value for record in records}) > 6
     for record in records:
         alone = train(prepared, spec, decode(spec, record.proposal))
@@ -367,7 +374,7 @@ def test_a_lane_that_diverges_leaves_the_others_alone(
     outcomes = Counter(record.outcome for record in records)
     assert outcomes[Outcome.DIVERGED] > 0
     assert outcomes[Outcome.COMPLETE] + outcomes[Outcome.DIVERGED] == 10
-    prepared = PreparedWorkload.prepare(load_workload(spec.study.workload), CPU, "float64")
+    prepared = prepare(spec)
     for record in records:
         alone = train(prepared, spec, decode(spec, record.proposal))
         assert record.attributes.get("diverged_step") == alone.outcome.diverged_step

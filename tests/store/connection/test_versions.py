@@ -37,7 +37,9 @@ def first(database: Database, make_spec: MakeSpec) -> str:
         metadata.drop_all(connection)
         connection.exec_driver_sql(f"DROP TABLE {versions.VERSION_TABLE}")
         versions.migrate(connection, "0001")
-        columns = [sa.column(name) for name in (*OLD_WORKER, "study_uuid")]
+        columns: list[sa.ColumnClause[Any]] = [
+            sa.column(name) for name in (*OLD_WORKER, "study_uuid")
+        ]
         connection.execute(
             sa.insert(sa.table("tuner_workers", *columns)).values(
                 **OLD_WORKER, study_uuid=study.uuid

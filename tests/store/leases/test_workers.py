@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_machine_is_told_by_its_boot_or_else_by_its_name(
     monkeypatch.setattr(worker_rows, "_BOOT_ID", boot)
     assert this_machine.__wrapped__() == "565f730b"
     boot.unlink()
-    assert this_machine.__wrapped__() == worker_rows.platform.node()
+    assert this_machine.__wrapped__() == platform.node()
 
 
 def test_workers_get_seeds_by_their_order(bench: Bench) -> None:

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -59,7 +60,7 @@ class TestEveryStorageOfOptuna(StorageTestCase):
         made.remove_session()
         made.engine.dispose()
 
-    def test_pickle_storage(self, storage: Storage) -> None:
+    def test_pickle_storage(self, storage: BaseStorage) -> None:
         with warnings.catch_warnings():
             # The one restored is left to the garbage collector with its connections.
             warnings.simplefilter("ignore", ResourceWarning)
