@@ -145,6 +145,19 @@ def test_torch_accepts_every_value_within_its_bounds(data: st.DataObject, name: 
 
 
 @every_optimizer
+def test_torch_accepts_the_ends_that_bounds_include(name: str) -> None:
+    for hyperparameter in OPTIMIZERS[name].hyperparameters:
+        bounds = hyperparameter.bounds
+        if isinstance(hyperparameter.dimension, Choice):
+            continue
+        ends = [(bounds.low, bounds.open_low), (min(bounds.high, 1e6), bounds.open_high)]
+        for end, is_open in ends:
+            if not is_open:
+                as_type = int if isinstance(hyperparameter.dimension, Int) else float
+                build(name, network_for(name), **{hyperparameter.name: as_type(end)})
+
+
+@every_optimizer
 def test_a_fused_kernel_follows_the_plain_rule(name: str) -> None:
     row = OPTIMIZERS[name]
     values = row.decode({row.rate: 0.01, "weight_decay": 0.01})

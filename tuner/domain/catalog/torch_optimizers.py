@@ -11,6 +11,7 @@ from tuner.domain.catalog.dimensions import Choice, Float
 from tuner.domain.catalog.hyperparameters import (
     ASKED,
     BELOW_ONE,
+    BETWEEN,
     COUNT,
     FINE,
     MAIN,
@@ -44,6 +45,7 @@ def _sgd_hyperparameters(mean: float, std: float) -> tuple[Hyperparameter, ...]:
 
 
 _MOMENTUM = momentum(0.9, 0.005, 0.3, "AP", bounds=BELOW_ONE)
+_NESTEROV_MOMENTUM = momentum(0.9, 0.005, 0.3, "AP", bounds=BETWEEN)
 
 
 def _adam_hyperparameters(lr: float, *others: Hyperparameter) -> tuple[Hyperparameter, ...]:
@@ -80,7 +82,7 @@ TORCH_ROWS = (
         "As momentum, with a look ahead that allows a little more momentum.",
         "m ← μ·m + g;  p ← p − lr·(g + μ·m)",
         "Sutskever et al., On the importance of initialization and momentum, ICML 2013",
-        (*_sgd_hyperparameters(-2.38, 1.41), _MOMENTUM),
+        (*_sgd_hyperparameters(-2.38, 1.41), _NESTEROV_MOMENTUM),
         {"nesterov": True},
     ),
     OptimizerRow(
