@@ -1,4 +1,4 @@
-"""What can go wrong, as a user meets it: every message holds the value, the rule and the remedy."""
+"""The errors that users meet: every message holds the value, the rule and the remedy."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class DeniedError(StorageError):
 
 
 class LeaseLostError(StorageError):
-    """A trial that now belongs to another worker: whatever its former owner writes is refused."""
+    """A trial that now belongs to another worker: its former owner's writes are refused."""
 
 
 class WorkloadError(TunerError):
-    """Workload code that raised, ran out of memory or returned what a workload may not return."""
+    """Workload code that raised, ran out of memory or returned a value that is not allowed."""
 
 
 def tell_error(error: BaseException) -> str:
-    """Returns an exception's kind and message, and what to do about it where that is known.
+    """Returns an exception's kind and message, with the remedy where one is known.
 
     >>> tell_error(ValueError("the scale is off"))
     'ValueError: the scale is off'

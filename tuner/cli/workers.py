@@ -183,13 +183,13 @@ def stop(name: str, storage: str | None, ids: tuple[str, ...]) -> None:
 
     database, study = find_study(name, storage)
     rows = _select(read_workers(database, study, is_dead), study, ids)
-    present = [row.id for row in rows if row.state.present]
-    if not present:
+    working = [row.id for row in rows if row.state.is_alive]
+    if not working:
         nobody = f"Nobody of {', '.join(ids)}" if ids else "Nobody"
         click.echo(f"{nobody} works on {study.name!r}.")
         return
-    asked = ask_to_leave(database, study, present)
-    before = len(present) - asked
+    asked = ask_to_leave(database, study, working)
+    before = len(working) - asked
     if asked:
         click.echo(f"Asked {asked} {'worker' if asked == 1 else 'workers'} to save and end.")
     if before:

@@ -67,7 +67,7 @@ class WorkerState(StrEnum):
     """It said that it ends."""
 
     @property
-    def present(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether such a worker counts as alive."""
         return self not in (WorkerState.SILENT, WorkerState.LEFT)
 

@@ -202,8 +202,8 @@ class _Calibration:
 
     def _compile(self, configs: Sequence[TrialConfig], lanes: int, lane_s: float) -> FusePlan:
         """Returns the plan for a number of lanes, compiled where that pays for itself."""
-        costs, present = self.models[lanes, False].compiler.costs, self._count_present(lanes)
-        gain_s = min(self._single_s, lane_s) - costs.step_s(lane_s * present) / present
+        costs, alive = self.models[lanes, False].compiler.costs, self._count_alive(lanes)
+        gain_s = min(self._single_s, lane_s) - costs.step_s(lane_s * alive) / alive
         if self._steps * gain_s < costs.seconds:
             return self._plan(lanes, lane_s, "traced: compiling would not pay for itself")
         began = time.perf_counter()
@@ -248,31 +248,31 @@ class _Calibration:
         """
         model = FusedModel(self._prepared, self._spec, compiled=compiled)
         self.models[lanes, compiled] = model
-        present = self._count_present(lanes)
+        alive = self._count_alive(lanes)
         try:
             # Where there are more of them than lanes, as many cohorts as it takes to have them all.
             steps_s = [
                 _time_cohort(model, [configs[lane % len(configs)] for lane in range(first, last)])
-                for first, last in _spans(len(configs), present)
+                for first, last in _spans(len(configs), alive)
             ]
         except Exception as error:
             if is_out_of_memory(error):
                 return math.inf
             raise
-        return statistics.mean(steps_s) / present
+        return statistics.mean(steps_s) / alive
 
-    def _count_present(self, lanes: int) -> int:
+    def _count_alive(self, lanes: int) -> int:
         """Returns the number of a cohort's lanes that train on average."""
         return max(1, round(self._share * lanes))
 
 
-def _spans(count: int, present: int) -> list[tuple[int, int]]:
+def _spans(count: int, alive: int) -> list[tuple[int, int]]:
     """Returns where cohorts begin and end that have all of some configurations, in turn.
 
     >>> _spans(8, 3), _spans(2, 3)
     ([(0, 3), (3, 6), (6, 9)], [(0, 3)])
     """
-    return [(first, first + present) for first in range(0, count, present)]
+    return [(first, first + alive) for first in range(0, count, alive)]
 
 
 def _time_cohort(model: FusedModel, configs: Sequence[TrialConfig]) -> float:

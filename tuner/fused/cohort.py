@@ -232,7 +232,7 @@ class Cohort:
         return {**self.timing.state_dict(), "places": places}
 
     def _charge(self) -> None:
-        """Divides what has been spent since the last time among the lanes that trained."""
+        """Divides the costs since the last call among the lanes that trained."""
         before, self._charged = self._charged, self._spent()
         trained = self.alive
         for index in trained:

@@ -1,4 +1,4 @@
-"""The update that moves all lanes by one step, whatever optimizers they have.
+"""The update that moves all lanes by one step, each by its own optimizer's rule.
 
 An optimizer's step on a lane's parameters p is one elementwise rule over the gradient g and two
 buffers m and s, with coefficients that are numbers of a lane and a step:

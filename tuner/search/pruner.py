@@ -68,16 +68,16 @@ class Pruner:
             One entry a lane, False for those that are over.
         """
         total = total_steps or self._spec.budget.steps
-        present = max((max(evaluations, default=0) for _, evaluations in lanes), default=0)
+        reached = max((max(evaluations, default=0) for _, evaluations in lanes), default=0)
         judged = [
-            present in evaluations
+            reached in evaluations
             and not record.is_default
             and not (total and self._is_starting(record, evaluations, total))
             for record, evaluations in lanes
         ]
         if not any(judged) or isinstance(self._pruner, optuna.pruners.NopPruner):
             return [False] * len(lanes)
-        records = [_stand(record, evaluations, present) for record, evaluations in lanes]
+        records = [_stand(record, evaluations, reached) for record, evaluations in lanes]
         if isinstance(self._pruner, LanePruner):
             trials = [self._history.to_frozen(record) for record in records]
             behind = self._pruner.prune_lanes(self._history.past, trials)
@@ -100,10 +100,10 @@ class Pruner:
         return steps_at(self._spec, max(evaluations), total_steps) <= max(warmup, slow)
 
 
-def _stand(record: TrialRecord, evaluations: Mapping[int, float], present: int) -> TrialRecord:
+def _stand(record: TrialRecord, evaluations: Mapping[int, float], reached: int) -> TrialRecord:
     """Returns the record of a lane as it is once its cohort has come to a point of progress."""
     over = record.outcome if record.outcome is Outcome.DIVERGED else Outcome.PRUNED
-    outcome = Outcome.RUNNING if present in evaluations else over
+    outcome = Outcome.RUNNING if reached in evaluations else over
     return dataclasses.replace(record, outcome=outcome, evaluations=evaluations)
 
 

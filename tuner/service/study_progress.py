@@ -1,4 +1,4 @@
-"""The progress of a study in training, read from its database for whoever shows it."""
+"""The progress of a study in training, read from its database for a display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database: Optuna's tables and our own; who holds which trial; what has been recorded."""
+"""The database: Optuna's tables and our own, with the leases and the records of trials."""
 
 from tuner.store.connection.database import Database, open_database
 from tuner.store.connection.retries import Patience

@@ -1,4 +1,4 @@
-"""Identifiers as the database holds them: read as what they are before anything is named by them.
+"""Identifiers from the database, checked before a file or a study is named after one.
 
 Studies, workers and leases are told apart by 32 hexadecimal digits each, and folders and files are
 called after them. Whoever can write the database could put a path there instead.
@@ -14,7 +14,7 @@ _DIGITS = re.compile(r"[0-9a-f]{32}")
 
 
 def fault_of(value: object) -> str | None:
-    """Returns what is wrong with an identifier, as the rest of a sentence; None if nothing is."""
+    """Returns the fault of an identifier, as the rest of a sentence; None if it has none."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return None
     return (

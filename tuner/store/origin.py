@@ -1,4 +1,4 @@
-"""Which database this is: what tells it from a copy, in which everything else is the same."""
+"""The origin of a database: the mark that tells it from a copy of itself."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tuner.store.tables import plans
 
 
 def read_plans(database: Database, study: StudyHandle) -> dict[str, FusePlan]:
-    """Returns the plans of a study, by what was asked for on which kind of device.
+    """Returns the plans of a study, by the --fuse asked for and the kind of device.
 
     Raises:
         NotFoundError: If the study has been deleted.
@@ -40,7 +40,7 @@ def find_plan(database: Database, study: StudyHandle, asked: str) -> FusePlan | 
 
 
 def keep_plan(database: Database, study: StudyHandle, place: str, plan: FusePlan) -> FusePlan:
-    """Stores a plan, unless another worker has stored one for the same budget; returns what counts.
+    """Stores a plan unless the same budget has one already; returns the plan that counts.
 
     Args:
         database: Where the study is.

@@ -1,4 +1,4 @@
-"""Our own tables, beside Optuna's: who works, who holds which trial, and what trials log.
+"""Our own tables, beside Optuna's: workers, leases, events and logged numbers.
 
 A study is tied to them by a UUID kept in an attribute of the Optuna study, and a trial by its
 number, since renaming a study in Optuna Dashboard changes every id of Optuna's.

@@ -31,7 +31,7 @@ class Interrupted(BaseException):
 
 
 class StaleCheckpointError(WorkloadError):
-    """A checkpoint that does not fit what the loop builds: of another model or other settings."""
+    """A checkpoint that does not fit the loop's model, optimizer or settings."""
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ class Averaging:
             )
 
     def _pass_inputs(self, batch: Any) -> object:
-        """Passes what is first in a batch through the model, as torch's update_bn does."""
+        """Passes the first tensor of a batch through the model, as torch's update_bn does."""
         inputs = batch[0] if isinstance(batch, list | tuple) else batch
         if len(self._models) != 1 or not isinstance(inputs, Tensor):
             raise WorkloadError(

@@ -187,7 +187,7 @@ class _Handler(WSGIRequestHandler):
         return super().get_environ() | {LOCAL_ADDRESS: address.removeprefix("::ffff:")}
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (as inherited)
-        """Says nothing: requests are not worth a line each, and may hold what is secret."""
+        """Logs nothing: requests are not worth a line each, and may hold secrets."""
 
 
 def listen(

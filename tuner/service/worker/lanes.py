@@ -40,7 +40,7 @@ class Lanes(Protocol):
         """Trains all lanes to their ends; returns how each has ended."""
 
     def take_logged(self, lane: int) -> list[tuple[int, str, float]]:
-        """Returns (step, name, value) of what was logged of a lane since the last call."""
+        """Returns the numbers logged of a lane since the last call, as (step, name, value)."""
 
     def state_dict(self, lane: int) -> dict[str, Any]:
         """Returns everything needed to continue a lane later."""
@@ -91,7 +91,7 @@ class OnlyLane:
         return [result]
 
     def take_logged(self, lane: int) -> list[tuple[int, str, float]]:
-        """Returns (step, name, value) of what was logged since the last call."""
+        """Returns the numbers logged since the last call, as (step, name, value)."""
         return self._run.take_logged()
 
     def state_dict(self, lane: int) -> dict[str, Any]:

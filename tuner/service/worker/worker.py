@@ -175,7 +175,7 @@ class Worker:
         fusing = Fusing(self.study.spec, train, self.fuse, self._say)
         trials = self.study.spec.budget.trials
         workers = context.patience.run(lambda: read_workers(self.database, self.study, is_dead))
-        alive = sum(row.state.present for row in workers)
+        alive = sum(row.state.is_alive for row in workers)
         left = math.ceil(max(0, trials - len(context.over)) / max(1, alive))
         with self.interruption.raising():
             context.patience.run(lambda: fusing.plan(self.database, self.study, trials, left))
@@ -232,7 +232,7 @@ class Worker:
     def _train_alone(
         self, train: TrainingLoop, context: WorkerContext, trials: Sequence[HeldTrial]
     ) -> None:
-        """Trains a trial; whatever its loop raises ends it, and the worker goes on."""
+        """Trains a trial; any error of its loop ends the trial, and the worker goes on."""
         spec = self.study.spec
         task = Task(spec, context, trials, start_alone(spec, train, self.device), self._say)
         try:

@@ -1,4 +1,4 @@
-"""Translates a database's errors: whether waiting helps, and what a person can do."""
+"""Translates a database's errors: whether waiting helps, and the remedy for a person."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def translate(error: Exception, url: str) -> StorageError:
 
 
 def _deny(what: str, url: str) -> DeniedError:
-    """Returns what to say of something that the database's role may not do."""
+    """Returns the error for a statement that the database's role may not run."""
     role = parse_url(url).username
     who = "this role" if role is None else f"the role {role!r}"
     return DeniedError(
@@ -99,7 +99,7 @@ def _deny(what: str, url: str) -> DeniedError:
 
 
 def _name(statement: str) -> str:
-    """Returns what a statement that was denied is for, in words."""
+    """Returns the purpose of a statement that was denied, in words."""
     verb, *names = statement.split(None, 3)[:3] or [""]
     of_studies = any(name.startswith("stud") for name in names) or "FOR UPDATE" in statement
     return {
@@ -152,7 +152,7 @@ def is_missing_table(error: BaseException) -> bool:
 
 
 def is_created_meanwhile(error: BaseException) -> bool:
-    """Tells whether what was to be created has just been created by another process."""
+    """Tells whether another process has just created the table or type that was to be created."""
     root = _root(error)
     if _sqlstate(root) in _CREATED_MEANWHILE:
         return True

@@ -248,7 +248,7 @@ def insert_reports(connection: sa.Connection, reports: Sequence[tuple[int, int, 
 
 
 def set_attributes(connection: sa.Connection, attributes: Sequence[tuple[int, str, Any]]) -> None:
-    """Records (trial id, key, value) triples; values are what JSON can hold."""
+    """Records (trial id, key, value) triples; each value can be written as JSON."""
     rows = [
         {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
         for trial_id, key, value in attributes

@@ -1,4 +1,4 @@
-"""What happened to studies and trials, whose checkpoint counts, and which workers are to leave."""
+"""Tables of events, columns for the checkpoint that counts, and for workers asked to leave."""
 
 import sqlalchemy as sa
 from alembic import op
