@@ -197,11 +197,9 @@ def test_what_lanes_would_do_otherwise_is_refused(workload: Any, reason: str) ->
 
 def test_reading_that_no_trace_sees_is_refused() -> None:
     # torch 2.9 finds it out while it traces; newer ones trace it, and the models then differ.
-    reasons = (
-        "the model cannot be stacked",
-        "its models train otherwise than alone: after 5 steps",
-    )
-    assert str(refusal_of(Weighted())).startswith(reasons)
+    reasons = ("the model cannot be stacked", "its models train otherwise than alone")
+    said = str(refusal_of(Weighted()))
+    assert any(reason in said for reason in reasons)
 
 
 def test_tensors_of_one_type_only_are_no_reason() -> None:
