@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import click
 import pytest
@@ -23,9 +24,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
     connect, get = sa.Engine.__init__, Studies.get
 
-    def count_engine(self: sa.Engine, *arguments: object, **options: object) -> None:
+    def count_engine(self: sa.Engine, *arguments: Any, **options: Any) -> None:
         counts["engines"] += 1
-        connect(self, *arguments, **options)  # type: ignore[arg-type]
+        connect(self, *arguments, **options)
 
     def count_look_up(self: Studies, name: str) -> StudyHandle | None:
         counts["studies"] += 1

@@ -69,10 +69,7 @@ def test_a_walk_draws_what_its_optimizer_and_schedule_search_and_nothing_else(
     ids=["as the catalog has it", "resolved twice", "switch and value overridden"],
 )
 def test_the_value_behind_a_switch_is_not_drawn_while_it_is_off(spec: StudySpec) -> None:
-    def suggest(name: str, axis: Dimension) -> Value:
-        return axis.choices[0] if isinstance(axis, Choice) else axis.low  # type: ignore[union-attr]
-
-    params = walk(spec, suggest)
+    params = walk(spec, lambda name, axis: first_of(axis))
     assert params["adam.use_weight_decay"] is False
     assert "adam.weight_decay" not in params
     assert decode(spec, Proposal(params)).optimizer_values["weight_decay"] == 0.0
@@ -83,7 +80,7 @@ def test_a_fixed_value_is_used_without_being_drawn() -> None:
         space={"optimizers": ["adam"], "schedules": ["constant"], "breadth": 1},
         optimizer={"adam": {"lr": 0.25, "one_minus_beta1": 0.5}},
     )
-    params = walk(spec, lambda name, axis: axis.choices[0])  # type: ignore[union-attr]
+    params = walk(spec, lambda name, axis: first_of(axis))
     assert params == {"optimizer": "adam", "schedule": "constant"}
     values = decode(spec, Proposal(params)).optimizer_values
     assert (values["lr"], values["beta1"]) == (0.25, 0.5)

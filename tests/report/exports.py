@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def export(
     """Returns the Python of a study whose best trial is this one."""
     space = {"optimizers": [optimizer], "schedules": [schedule]}
     record = trial(7, optimizer, 0.25, schedule=schedule, params=params)
-    record.attributes.update(attributes or {})  # type: ignore[attr-defined]
+    record = replace(record, attributes={**record.attributes, **(attributes or {})})
     spec = make_spec(space=space, train=train or {}, **tables)
     return to_python(summary_of(record, spec=spec))
 

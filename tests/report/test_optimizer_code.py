@@ -133,7 +133,7 @@ def test_an_exported_group_thaws_at_the_very_step(hundredths: int, steps: int) -
     schedule = build_schedule("constant", {}, optimizer, steps, clock=lambda: now)
     group = {"name": "first", "match": "0.*", "frozen_until": until}
     known: dict[str, Any] = {"__name__": "winner"}
-    exec(to_python(winner("sgd", {"groups": [group]})), known)  # noqa: S102
+    exec(to_python(winner("sgd", {"groups": [group]})), known)  # noqa: S102 (as a user runs it)
     known["STEPS"] = steps
     exported = known["build_optimizer"](theirs)
     middle = hundredths * steps // 100

@@ -40,7 +40,7 @@ def work(database: Database, study: StudyHandle, fuse: str, said: list[str]) -> 
         study=study,
         device=torch.device("cpu"),
         interruption=Interruption(),
-        started_at=time.time(),
+        started_at=time.monotonic(),
         log=said.append,
         fuse=fuse,
     ).run()

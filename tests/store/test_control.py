@@ -8,11 +8,12 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tests.conftest import MakeSpec
+from tests.store.leases.bench import Bench as Workers
+from tests.store.leases.bench import nobody_died
 from tests.store.single_trials import SingleTrials
 from tuner.domain.states import Activity, StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError, NotFoundError, SpecError
-from tuner.search import Proposer
 from tuner.store import Database, Lease, Studies, StudyHandle
 from tuner.store.control import Repair, ask_to_leave, read_state, repair, set_state
 from tuner.store.events import read_events, record
@@ -24,31 +25,13 @@ from tuner.store.records import read_record
 from tuner.store.tables import workers
 
 
-def nobody_died(worker_id: str) -> bool:
-    return False
+class Bench(Workers):
+    """Some workers on one study, and the records of its trials."""
 
-
-class Bench:
-    """Some workers on one study."""
-
-    def __init__(self, database: Database, study: StudyHandle) -> None:
-        self.database = database
-        self.study = study
-        self.proposer = Proposer(study.spec, seed=0)
-
-    def ledger(self, name: str, lease_s: float = 60) -> SingleTrials:
-        identity = WorkerIdentity(name, "host", 7, "cpu", "0", software="Python 3")
-        ledger = SingleTrials(self.database, self.study, identity, lease_s)
-        ledger.register(0.0, lambda ordinal: ordinal)
-        return ledger
+    pid, software = 7, "Python 3"
 
     def propose(self, ledger: SingleTrials) -> Lease | None:
         return ledger.start_one(self.proposer.defaults(), self.proposer.propose())
-
-    def start(self, ledger: SingleTrials) -> Lease:
-        lease = self.propose(ledger)
-        assert lease is not None
-        return lease
 
     def read(self, number: int) -> TrialRecord:
         found = read_record(self.database, self.study, number)

@@ -241,7 +241,7 @@ class Cohort:
                 costs[name] += (spent - before[name]) / len(trained)
 
     def _compare(self) -> None:
-        """Has the twin compare the step to come, where it is the step of the twin."""
+        """Compares a lane with its trial alone if the step to come is the twin's."""
         number, twin = self.taken, self._twin
         if twin is not None and not twin.done and number == twin.at:
             configs = [self._lanes[index].config for index in self._rows]

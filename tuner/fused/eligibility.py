@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import random
 import warnings
@@ -92,10 +93,14 @@ class Refusals:
             reason = self._unlike[key]
         return reason
 
+    @functools.cached_property
+    def _tracing_fault(self) -> str | None:
+        return tracing_fault()
+
     def _find_unfit(self, config: TrialConfig) -> str | None:
         """Returns the reason why the optimizer, or any lane, cannot train the model, else None."""
-        if (fault := tracing_fault()) is not None:
-            return fault
+        if self._tracing_fault is not None:
+            return self._tracing_fault
         model = self._prepared.build_model(self._spec.search.seed)
         if sparse_parameters(model):
             return "the model has sparse gradients"

@@ -213,7 +213,7 @@ class _Comparison:
         )
 
     def _as_lane(self, rate: float) -> Moved:
-        """Has the cohort's own function take the step, of copies of all lanes."""
+        """Takes the step by the cohort's own function, on copies of all lanes."""
         model, row = self._model, self._row
         coefficients = model.coefficients([self._at(rate)] * self._lanes, self._total)
         rows = coefficients.rows(self._number, self._number + 1, dtype=self._state.p.dtype)

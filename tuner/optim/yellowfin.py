@@ -262,7 +262,7 @@ class YellowFin(torch.optim.Optimizer):
     def _close(
         self, loop: ClosedLoop, blocks: Sequence[_Block], target: Tensor, scale: Tensor
     ) -> None:
-        """Has the closed loop take in the step that was taken."""
+        """Gives the closed loop the step just taken, of which it estimates the total momentum."""
         taken = {
             id(parameter): (gradient, block.group["lr"] * scale)
             for block in blocks

@@ -65,15 +65,15 @@ def sample_factor(row: ScheduleRow, points: int) -> list[float]:
     """
     values = row.decode({})
     factor = row.factor(values, points)
-    course = [factor(step) for step in range(points)]
+    curve = [factor(step) for step in range(points)]
     if row.follows_metric:
         cut = float(values["factor"])
         stalls = [stall * points for stall in _STALLS]
-        course = [
+        curve = [
             value * cut ** sum(step >= stall for stall in stalls)
-            for step, value in enumerate(course)
+            for step, value in enumerate(curve)
         ]
-    return course
+    return curve
 
 
 def sample_momentum(row: ScheduleRow, points: int) -> list[float] | None:
@@ -82,14 +82,14 @@ def sample_momentum(row: ScheduleRow, points: int) -> list[float] | None:
     return momentum and [momentum(step) for step in range(points)]
 
 
-def to_sparkline(course: Iterable[float]) -> str:
+def to_sparkline(values: Iterable[float]) -> str:
     """Returns values between 0 and 1 as one line of bars.
 
     >>> to_sparkline([0.0, 0.3, 0.5, 1.0])
     '▁▃▅█'
     """
     top = len(_BARS) - 1
-    return "".join(_BARS[min(top, max(0, int(value * top + 0.5)))] for value in course)
+    return "".join(_BARS[min(top, max(0, int(value * top + 0.5)))] for value in values)
 
 
 def to_markdown() -> str:
@@ -267,7 +267,7 @@ def _optimizer_notes(row: OptimizerRow) -> list[str]:
         notes.append(f"No trial of it is pruned in its first {steps} steps, its slow start.")
     if row.switches:
         notes.append("It evaluates other weights than it trains.")
-    if row.target.startswith("pytorch_optimizer."):
+    if row.package == "pytorch_optimizer":
         notes.append("It needs `pip install 'tuner[optimizers]'`.")
     return notes
 
@@ -283,11 +283,11 @@ def _schedule_notes(row: ScheduleRow) -> list[str]:
 def _panel(row: ScheduleRow, width: int, height: int) -> str:
     left, top, right, bottom = 14, 26, width - 14, height - 12
 
-    def line(course: list[float], kind: str) -> str:
-        step = (right - left) / (len(course) - 1)
+    def line(values: list[float], kind: str) -> str:
+        step = (right - left) / (len(values) - 1)
         points = [
             f"{left + at * step:.1f} {bottom - value * (bottom - top):.1f}"
-            for at, value in enumerate(course)
+            for at, value in enumerate(values)
         ]
         return f'<path class="{kind}" d="M{" L".join(points)}"/>'
 

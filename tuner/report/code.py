@@ -51,9 +51,10 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "comment": lambda line: Markup(printable(line)),  # noqa: S704
+        # Markup marks text that is written as it is. It is Python's, never a page's.
+        "comment": lambda line: Markup(printable(line)),  # noqa: S704 (no line ends in it)
         "in_docstring": _quote,
-        "source": lambda function: Markup(inspect.getsource(function).rstrip()),  # noqa: S704
+        "source": lambda function: Markup(inspect.getsource(function).rstrip()),  # noqa: S704 (our own)
     }
     functions = (assign_group, set_momentum, warm_momentum)
     environment.globals |= {function.__name__: function for function in functions}
@@ -64,12 +65,12 @@ def _to_code(value: object) -> Markup:
     """Returns text of a template as it is, and any other value as its repr."""
     # One that is not defined has no repr: it raises as it becomes text.
     known = isinstance(value, Markup | jinja2.Undefined)
-    return Markup(value if known else repr(value))  # noqa: S704
+    return Markup(value if known else repr(value))  # noqa: S704 (a repr is no code but a literal)
 
 
 def _quote(value: object) -> Markup:
     """Returns the repr of a value so that it neither ends a docstring nor escapes in one."""
-    return Markup(repr(value).replace("\\", r"\\").replace('"', r"\""))  # noqa: S704
+    return Markup(repr(value).replace("\\", r"\\").replace('"', r"\""))  # noqa: S704 (a repr)
 
 
 def to_toml(summary: StudySummary) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.analysis.summary import BestTrial
-from tuner.domain.catalog.calls import Call
+from tuner.domain.catalog.calls import Call, package_of
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.groups import REST, GroupValues, group_settings
 from tuner.domain.spec import StudySpec
@@ -62,7 +62,7 @@ class OptimizerCode:
     @property
     def packages(self) -> dict[str, str]:
         """The packages beside torch that it is imported from: the name to install by import."""
-        roots = {target.partition(".")[0] for call in self.calls for target in call.targets}
+        roots = {package_of(target) for call in self.calls for target in call.targets}
         return {root: name for root, name in _PACKAGES.items() if root in roots}
 
     @property

@@ -7,7 +7,7 @@ import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -119,14 +119,14 @@ def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> TrainingL
         prepared = PreparedWorkload.prepare(workload, device, spec.train.precision)
         probe(prepared, spec, optimizers=check)
         return WorkloadLoop(prepared)
-    loop: Any = target
+    loop = cast("TrainingLoop", target)
     if check:
         first, *others = default_configs(spec)
         # Others ask nothing of the loop or its model that the first does not.
         demanding = [o for o in others if _is_demanding(OPTIMIZERS[o.optimizer])]
         for config in (first, *demanding, *_variants(spec)):
             rehearse(loop, spec, config, device)
-    return loop  # type: ignore[no-any-return]
+    return loop
 
 
 def _is_demanding(row: OptimizerRow) -> bool:

@@ -55,7 +55,7 @@ class Fated(Interruption):
 
 def main(url: str, name: str, fuse: str, fate: str) -> None:
     # It looks for signals at every step, not every few seconds.
-    task.LOOK_S = task.LOOK_AT_REPORTS_S = -1.0  # type: ignore[attr-defined]
+    task.LOOK_S = task.LOOK_AT_REPORTS_S = -1.0  # type: ignore[attr-defined]  # it imports them
     database = open_database(url)
     drop_former = Checkpoints.drop_former
     interruption = Fated(fate, url, name)
@@ -65,13 +65,13 @@ def main(url: str, name: str, fuse: str, fate: str) -> None:
             drop_former(self)
             interruption.armed = True
 
-        Checkpoints.drop_former = drop_and_arm  # type: ignore[method-assign]
+        Checkpoints.drop_former = drop_and_arm  # type: ignore[method-assign]  # this process is the test's alone
         Worker(
             database=database,
             study=Studies(database).find(name),
             device=torch.device("cpu"),
             interruption=interruption,
-            started_at=time.time(),
+            started_at=time.monotonic(),
             log=click.echo,
             fuse=fuse,
         ).run()

@@ -541,7 +541,7 @@ def test_a_study_ends_where_its_space_does(
             study=study,
             device=torch.device("cpu"),
             interruption=Interruption(),
-            started_at=time.time(),
+            started_at=time.monotonic(),
             log=said.append,
             fuse=fuse,
         ).run()
@@ -564,7 +564,7 @@ def test_a_worker_ends_once_its_loop_has_made_it_a_rank(
             study=study,
             device=torch.device("cpu"),
             interruption=Interruption(),
-            started_at=time.time(),
+            started_at=time.monotonic(),
             fuse="off",
         ).run()
     [record] = read_records(database, study)

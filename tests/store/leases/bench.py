@@ -31,9 +31,15 @@ def everybody_died(worker_id: str) -> bool:
 
 
 def ledger_of(
-    database: Database, study: StudyHandle, name: str, lease_s: float = 60
+    database: Database,
+    study: StudyHandle,
+    name: str,
+    lease_s: float = 60,
+    pid: int = 1,
+    software: str = "",
 ) -> SingleTrials:
-    ledger = SingleTrials(database, study, WorkerIdentity(name, "host", 1, "cpu", "0"), lease_s)
+    identity = WorkerIdentity(name, "host", pid, "cpu", "0", software=software)
+    ledger = SingleTrials(database, study, identity, lease_s)
     ledger.register(0.0, lambda ordinal: ordinal)
     return ledger
 
@@ -41,13 +47,15 @@ def ledger_of(
 class Bench:
     """Some workers on one study."""
 
+    pid, software = 1, ""
+
     def __init__(self, database: Database, study: StudyHandle) -> None:
         self.database = database
         self.study = study
         self.proposer = Proposer(study.spec, seed=0)
 
     def ledger(self, name: str, lease_s: float = 60) -> SingleTrials:
-        return ledger_of(self.database, self.study, name, lease_s)
+        return ledger_of(self.database, self.study, name, lease_s, self.pid, self.software)
 
     def start(self, ledger: SingleTrials) -> Lease:
         lease = ledger.start_one(self.proposer.defaults(), self.proposer.propose())

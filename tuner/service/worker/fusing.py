@@ -43,14 +43,14 @@ class Fusing:
 
     Args:
         spec: The study, resolved.
-        train: Its training loop; only that of a workload class can be fused.
+        loop: Its training loop; only that of a workload class can be fused.
         asked: ``auto``, ``off``, or the number of trials to train as one.
         log: Takes a line of text.
     """
 
-    def __init__(self, spec: StudySpec, train: TrainingLoop, asked: str, log: Log) -> None:
+    def __init__(self, spec: StudySpec, loop: TrainingLoop, asked: str, log: Log) -> None:
         self._spec, self._asked, self._log = spec, asked, log
-        self._prepared = train.prepared if isinstance(train, WorkloadLoop) else None
+        self._prepared = loop.prepared if isinstance(loop, WorkloadLoop) else None
         self._plan = FusePlan(1, reason="as asked for")
         self._model: FusedModel | None = None
         self._broken = False

@@ -82,7 +82,7 @@ class OnlyLane:
         return self._run.resumable
 
     def train(self) -> list[TrialResult]:
-        """Has the loop train the trial to its end; returns how it has ended, as a list of one."""
+        """Trains the trial to its end; returns its result as a list of one."""
         run = self._run
         result = run_trial(self._loop, run)
         refuse_ranks()  # a loop may have made itself one

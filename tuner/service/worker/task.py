@@ -109,7 +109,7 @@ class Task:
         return lanes.train()
 
     def _tell_continued(self) -> None:
-        """Says once that the trials go on from their checkpoints, when they have trained again."""
+        """Logs, once a step has been trained, that the trials go on from their checkpoints."""
         step, self._continued_at = self._continued_at, 0
         if step:
             self._log(f"{_name(self._trials, 'continues', 'continue as one')} at step {step}")

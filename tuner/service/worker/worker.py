@@ -89,10 +89,10 @@ class Worker:
         stall_s = self.study.spec.train.stall_s
         with Watchdog(self.interruption, stall_s=stall_s, log=self._say) as watchdog:
             with self.interruption.raising():
-                train = prepare(self.study.spec, self.device)
-            self._serve(train, watchdog)
+                loop = prepare(self.study.spec, self.device)
+            self._serve(loop, watchdog)
 
-    def _serve(self, train: TrainingLoop, watchdog: Watchdog) -> None:
+    def _serve(self, loop: TrainingLoop, watchdog: Watchdog) -> None:
         """Enters the study, works on it, and leaves it."""
         spec = self.study.spec
         identity = WorkerIdentity(
@@ -134,15 +134,15 @@ class Worker:
             )
             self._sweep(folder)
             with ending_forks():
-                reason = self._work(train, context)
+                reason = self._work(loop, context)
             patience.run(lambda: ledger.leave(reason))
             self._sweep(folder)
 
-    def _work(self, train: TrainingLoop, context: WorkerContext) -> str:
+    def _work(self, loop: TrainingLoop, context: WorkerContext) -> str:
         """Works, and returns why it has ended."""
         context.patience.run(context.catch_up)
         failures_before = len(context.failed)
-        fusing = self._plan_fusing(train, context)
+        fusing = self._plan_fusing(loop, context)
         paused = False
         while not self.interruption.requested:
             signals = context.patience.run(context.ledger.signals)
@@ -158,7 +158,7 @@ class Worker:
                 _stop_if_all_fail(context, failures_before)
                 leases = context.patience.run(lambda: self._find_work(context, fusing))
             if leases:
-                self._train(train, context, fusing, leases)
+                self._train(loop, context, fusing, leases)
             elif context.patience.run(lambda: is_done(self.database, self.study)):
                 exhausted = context.patience.run(lambda: read_exhausted(self.database, self.study))
                 if exhausted is not None:
@@ -170,9 +170,9 @@ class Worker:
                 self.interruption.wait(_POLL_S)
         return "asked to leave" if context.leaving else "interrupted"
 
-    def _plan_fusing(self, train: TrainingLoop, context: WorkerContext) -> Fusing:
+    def _plan_fusing(self, loop: TrainingLoop, context: WorkerContext) -> Fusing:
         """Decides how many trials train as one here."""
-        fusing = Fusing(self.study.spec, train, self.fuse, self._say)
+        fusing = Fusing(self.study.spec, loop, self.fuse, self._say)
         trials = self.study.spec.budget.trials
         workers = context.patience.run(lambda: read_workers(self.database, self.study, is_dead))
         alive = sum(row.state.is_alive for row in workers)
@@ -193,7 +193,7 @@ class Worker:
 
     def _train(
         self,
-        train: TrainingLoop,
+        loop: TrainingLoop,
         context: WorkerContext,
         fusing: Fusing,
         leases: Sequence[Lease],
@@ -210,7 +210,7 @@ class Worker:
             if fused:
                 self._train_cohort(context, fusing, chosen)
             else:
-                self._train_alone(train, context, chosen[:1])
+                self._train_alone(loop, context, chosen[:1])
         except LeaseLostError:
             pass  # the task has said so
         finally:
@@ -230,11 +230,11 @@ class Worker:
         return HeldTrial(self.study.spec, lease, record, checkpoints)
 
     def _train_alone(
-        self, train: TrainingLoop, context: WorkerContext, trials: Sequence[HeldTrial]
+        self, loop: TrainingLoop, context: WorkerContext, trials: Sequence[HeldTrial]
     ) -> None:
         """Trains a trial; any error of its loop ends the trial, and the worker goes on."""
         spec = self.study.spec
-        task = Task(spec, context, trials, start_alone(spec, train, self.device), self._say)
+        task = Task(spec, context, trials, start_alone(spec, loop, self.device), self._say)
         try:
             task.train()
         except StorageError:
