@@ -36,7 +36,7 @@ class Writer:
         for first in range(0, trials, _FILLING):
             count = min(_FILLING, trials - first)
             proposals = proposer.propose_many(count)
-            leases = self._ledger.start(proposer.defaults(), proposals, count)
+            leases = self._ledger.start(proposer.openings(), proposals, count)
             for index in range(1, self._spec.budget.evaluations + 1):
                 self.report(leases, index)
             self.end(leases)

@@ -194,7 +194,7 @@ def run(model: FusedModel, lanes: int, seed: int, *, trials: int, steps: int = 0
     spec, search = model.spec, Search()
     proposer = Proposer(spec, seed)
     pruner = Pruner(spec, proposer.history)
-    waiting = proposer.defaults()
+    waiting = proposer.openings()
     while search.steps < steps or len(search.records) < trials:
         drawn = [waiting.pop(0) for _ in range(min(lanes, len(waiting)))]
         if lanes == 1:

@@ -64,7 +64,7 @@ def hostile(typed: Type, tmp_path: Path, make_spec: MakeSpec) -> str:
     ledger.register(0.0, lambda ordinal: ordinal)
     proposer = Proposer(study.spec, seed=0)
     for state in (TrialState.COMPLETE, TrialState.FAIL, None):
-        lease = ledger.start_one(proposer.defaults(), proposer.propose())
+        lease = ledger.start_one(proposer.openings(), proposer.propose())
         assert lease is not None
         own = {HOSTILE: HOSTILE, "kind": HOSTILE}
         axis = CategoricalDistribution((HOSTILE, "other"))

@@ -33,7 +33,7 @@ class Display:
 
     def train(self, *states: TrialState) -> None:
         for state in states:
-            lease = self._ledger.start_one(self._proposer.defaults(), self._proposer.propose())
+            lease = self._ledger.start_one(self._proposer.openings(), self._proposer.propose())
             assert lease is not None
             if state is TrialState.WAITING:
                 self._ledger.release([lease])

@@ -38,7 +38,7 @@ def small(database: Database, make_spec: MakeSpec) -> StudyHandle:
     ledger.register(0.0, lambda ordinal: ordinal)
     proposer = Proposer(study.spec, seed=0)
     for _ in range(2):
-        lease = ledger.start_one(proposer.defaults(), proposer.propose())
+        lease = ledger.start_one(proposer.openings(), proposer.propose())
         assert lease is not None
         if lease.number == 0:
             ledger.finish_one(lease, TrialState.FAIL, None, {"error": "ValueError: x"})

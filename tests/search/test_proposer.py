@@ -149,7 +149,7 @@ def test_default_trials_do_not_break_tpe() -> None:
     # A default has no lr among its parameters: torch's own may lie outside the range.
     spec = spec_with("tpe")
     proposer = Proposer(spec, 0)
-    for number, trial in enumerate(proposer.defaults() * 5):
+    for number, trial in enumerate(proposer.openings() * 5):
         params = {k: v for k, v in trial.params.items() if k != "sgd.lr"}
         proposer.history.add([record_of(number, value=1.0, params=params, preset="default")])
     check_point(spec, proposer.propose().params)

@@ -268,7 +268,7 @@ def test_a_space_of_one_point_can_be_searched_by_all_but_cma_es(sampler: str) ->
             joint_spec(sampler, optimizer=fixed)
         return
     proposer = Proposer(joint_spec(sampler, optimizer=fixed), 0)
-    [default] = proposer.defaults()
+    [default] = proposer.openings()
     assert default.params == {"optimizer": "momentum", "schedule": "constant"}
     with pytest.raises(ExhaustedError, match="the one configuration of the space"):
         proposer.propose()

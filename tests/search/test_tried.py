@@ -83,7 +83,7 @@ def run(proposer: Proposer, trials: int, cohort: int = 1) -> list[dict[str, Valu
             history.add([record])
         done.append(params)
 
-    for trial in proposer.defaults():
+    for trial in proposer.openings():
         train(trial.params, "default", trial.user_attrs)
     while len(done) < trials:
         try:
@@ -164,7 +164,7 @@ def test_workers_try_nothing_that_another_tries_already() -> None:
 def test_where_a_loop_draws_its_own_hyperparameters_nothing_is_a_repeat() -> None:
     spec = finite(rates=(0.001,))
     proposer = Proposer(spec, 0)
-    point = {**proposer.defaults()[0].params, "width": 8}
+    point = {**proposer.openings()[0].params, "width": 8}
     proposer.history.add(
         [
             TrialRecord(
@@ -185,7 +185,7 @@ def test_a_trial_run_again_is_told_to_no_sampler(own: str) -> None:
     proposer = Proposer(finite(f"{own}:broken"), 3)
     again = {RERUN_OF: 0}
     for outcome in (Outcome.RUNNING, Outcome.COMPLETE):
-        point = proposer.defaults()[0].params | {"sgd.lr": 0.1}
+        point = proposer.openings()[0].params | {"sgd.lr": 0.1}
         proposer.history.add(
             [TrialRecord(1, outcome, Proposal(point), 1.0, attributes=again)],
         )
@@ -241,7 +241,7 @@ def test_a_space_of_one_configuration_goes_on_where_trials_draw_their_own(sample
     with pytest.raises(ExhaustedError):  # asked while the default trains
         proposer.propose()
     axes = {"width": Float(low=1.0, high=9.0)}
-    params = proposer.defaults()[0].params
+    params = proposer.openings()[0].params
     for number in range(5):
         point = Proposal(params | {"width": 1.0 + number}, None if number else "default")
         done = TrialRecord(number, Outcome.COMPLETE, point, value=1.0, own_axes=axes)

@@ -31,7 +31,7 @@ class Bench(Workers):
     pid, software = 7, "Python 3"
 
     def propose(self, ledger: SingleTrials) -> Lease | None:
-        return ledger.start_one(self.proposer.defaults(), self.proposer.propose())
+        return ledger.start_one(self.proposer.openings(), self.proposer.propose())
 
     def read(self, number: int) -> TrialRecord:
         found = read_record(self.database, self.study, number)

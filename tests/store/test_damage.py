@@ -43,7 +43,7 @@ def trained(database: Database, study: StudyHandle) -> StudyHandle:
     ledger = SingleTrials(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
     ledger.register(0.0, lambda ordinal: ordinal)
     proposer = Proposer(study.spec, seed=0)
-    for lease in ledger.start(proposer.defaults(), [proposer.propose() for _ in range(3)]):
+    for lease in ledger.start(proposer.openings(), [proposer.propose() for _ in range(3)]):
         ledger.report_one(lease, 5, 5, 0.5)
         ledger.finish_one(
             lease, TrialState.COMPLETE, 0.5 + lease.number, {"steps": 20, "metrics": {}}

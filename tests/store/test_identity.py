@@ -48,7 +48,7 @@ class Worker:
         self.proposer = Proposer(study.spec, seed=0)
 
     def start(self) -> Lease | None:
-        return self.ledger.start_one(self.proposer.defaults(), self.proposer.propose())
+        return self.ledger.start_one(self.proposer.openings(), self.proposer.propose())
 
     def started(self) -> Lease:
         lease = self.start()

@@ -36,7 +36,7 @@ class Worker:
 
     def start(self, count: int) -> list[Lease]:
         proposals = [self._proposer.propose() for _ in range(count)]
-        return self._ledger.start(self._proposer.defaults(), proposals, count)
+        return self._ledger.start(self._proposer.openings(), proposals, count)
 
     def end(self, leases: list[Lease]) -> None:
         for step in range(5, 21, 5):

@@ -26,7 +26,7 @@ def fill(database: Database, study: StudyHandle) -> SingleTrials:
     ledger = SingleTrials(database, study, WorkerIdentity("a", "host", 1, "cpu", "0"))
     ledger.register(0.0, lambda ordinal: ordinal)
     for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, None):
-        lease = ledger.start_one(proposer.defaults(), proposer.propose())
+        lease = ledger.start_one(proposer.openings(), proposer.propose())
         assert lease is not None
         ledger.report_one(lease, 5, 5, 0.5 + lease.number)
         if state is not None:

@@ -69,7 +69,7 @@ def test_deleted_study_leaves_no_row_in_any_table(database: Database, study: Stu
     proposer = Proposer(study.spec, seed=0)
     ledger = SingleTrials(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
     ledger.register(0.0, lambda ordinal: ordinal)
-    lease = ledger.start_one(proposer.defaults(), proposer.propose())
+    lease = ledger.start_one(proposer.openings(), proposer.propose())
     assert lease is not None
     ledger.report_one(lease, step=5, progress=5, value=1.0, logged=[(5, "loss", 1.0)])
     Studies(database).delete(study)

@@ -40,7 +40,7 @@ class BentDefault:
         return (
             f"{whose} {self.key} {format_value(self.default)} lies outside your "
             f"{'choices' if isinstance(self.axis, Choice) else 'range'} {self.axis.describe()}: "
-            f"{format_value(self.value)} is tried first"
+            f"{format_value(self.value)} is tried in its place"
         )
 
 

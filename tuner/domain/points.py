@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Proposal, decode, default_proposals
 
 _COUNTED = 50_000
 """Points that are counted at most, which takes a few seconds."""
@@ -68,8 +67,8 @@ def count_configurations(spec: StudySpec) -> int | None:
         spec: A resolved spec.
 
     Returns:
-        The points of its space and those defaults that lie at none of them, or None where they are
-        enough for the budget, or more than can be counted in a few seconds.
+        The points of its space, or None where they are enough for the budget, or more than can be
+        counted in a few seconds. The defaults that a study ends with may lie at none of them.
     """
     trials = spec.budget.trials
     try:
@@ -78,9 +77,4 @@ def count_configurations(spec: StudySpec) -> int | None:
         return None
     if len(points) >= min(trials, _COUNTED):
         return None
-    missing = [decode(spec, proposal) for proposal in default_proposals(spec)]
-    for point in points:
-        config = decode(spec, Proposal(point))
-        missing = [default for default in missing if default != config]
-    count = len(points) + len(missing)
-    return count if count < trials else None
+    return len(points)

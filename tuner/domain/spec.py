@@ -53,11 +53,16 @@ class Search(Frozen):
         pruner: ``median`` stops a trial worse than the median at the same point, ``asha`` and
             ``hyperband`` all but the best third at a few points, ``none`` no trial; or the import
             string of a callable that returns an Optuna pruner.
+        portfolio: Whether the study starts with configurations that did well on other workloads.
+        spare: Complete trials of an optimizer that ``median`` waits for before it stops others of
+            it; more ranks the optimizers better, and costs training.
         seed: The seed from which every random draw of the study is derived.
     """
 
     sampler: str = "tpe"
     pruner: str = "median"
+    portfolio: bool = True
+    spare: int = Field(default=0, ge=0, le=1000)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @field_validator("sampler", "pruner")

@@ -23,6 +23,9 @@ from tuner.domain.train import MOMENTUM_WARMUP, BatchSize, to_batch_size
 DEFAULT = "default"
 """The preset of a trial of an optimizer's own defaults."""
 
+PORTFOLIO = "portfolio"
+"""The preset of a trial that a study starts with, from the list that ships with tuner."""
+
 CHOICES_OF_DEFAULTS = ("optimizer", "schedule", "batch_size", "average")
 """The parameters that a default trial may have by itself; any others the study file has bent."""
 
@@ -51,7 +54,8 @@ class Proposal:
 
     Attributes:
         params: Searched values by name: ``optimizer``, ``schedule``, ``adam.lr``, ...
-        preset: ``"default"`` for a trial of an optimizer's own defaults, otherwise None.
+        preset: ``"default"`` for a trial of an optimizer's own defaults, ``"portfolio"`` for one
+            that the study started with, otherwise None.
     """
 
     params: dict[str, Value]
@@ -191,27 +195,30 @@ def ran_own_defaults(spec: StudySpec, record: TrialRecord) -> bool:
 
 
 def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:
-    """Returns the trials a study starts with: each optimizer's own defaults.
+    """Returns the defaults of every optimizer of a study, each as a trial to start."""
+    return tuple(default_proposal(spec, optimizer) for optimizer in spec.space.optimizers)
 
-    They average nothing, unless the study file leaves no choice, and where it does not allow a
-    default they have the nearest value that it allows. They take at most a third of the budget, but
-    the first is always run.
+
+def default_proposal(spec: StudySpec, optimizer: str) -> Proposal:
+    """Returns an optimizer's own defaults as a trial to start.
+
+    It averages nothing, unless the study file leaves no choice, and where the file does not allow
+    a default it has the nearest value that it allows.
+
+    Args:
+        spec: A resolved spec.
+        optimizer: An optimizer of the study.
     """
     schedules = spec.space.schedules
     schedule = CONSTANT if CONSTANT in schedules else schedules[0]
-    params: dict[str, Value] = {"schedule": schedule}
+    params: dict[str, Value] = {"optimizer": optimizer, "schedule": schedule}
     if isinstance(spec.train.batch_size, Choice):
         params["batch_size"] = spec.train.batch_size.choices[0]
     if isinstance(spec.train.average, Choice):
         averages = spec.train.averages
         params["average"] = NO_AVERAGE if NO_AVERAGE in averages else averages[0]
-    room = max(1, spec.budget.trials // 3)
-    found = []
-    for optimizer in spec.space.optimizers[:room]:
-        own = {"optimizer": optimizer, **params}
-        own |= {bent.name: bent.value for bent in bent_defaults(spec, own)}
-        found.append(Proposal(own, preset=DEFAULT))
-    return tuple(found)
+    params |= {bent.name: bent.value for bent in bent_defaults(spec, params)}
+    return Proposal(params, preset=DEFAULT)
 
 
 def bent_defaults(spec: StudySpec, params: Mapping[str, Value]) -> list[BentDefault]:

@@ -22,6 +22,7 @@ from tuner.domain.trials import CHOICES_OF_DEFAULTS, RERUN_OF, Outcome, TrialRec
 from tuner.search import informative
 from tuner.search.distributions import Distributions
 from tuner.search.past import Past
+from tuner.search.portfolio import fit_portfolio
 from tuner.search.tried import Tried
 
 SAMPLER_STATE = "sampler"
@@ -54,7 +55,8 @@ class History:
         distributions: The distributions of the search space.
         asked: The study that the sampler is asked with: the trials that have the parameters it
             models, and the questions that are open.
-        tried: The configurations that have started.
+        openings: The points that the study starts with.
+        tried: The configurations that have started, those included.
         ended: The trials that were seen to train and then to end, for the sampler to be told.
         version: A number that changes whenever a trial starts or ends.
     """
@@ -68,7 +70,8 @@ class History:
         self._asked = _Mirror(spec, sampler)
         self.study = self._started.study
         self.asked = self._asked.study
-        self.tried = Tried(spec)
+        self.openings = fit_portfolio(spec) if spec.search.portfolio else []
+        self.tried = Tried(self.openings)
         self.ended: list[FrozenTrial] = []
         self.version = 0
         self._forgets = False

@@ -17,11 +17,6 @@ from tuner.search.past import Past
 STARTUP_TRIALS = 5
 """The least number of other trials that one is compared with before the median pruner stops it."""
 
-OWN_TRIALS = 2
-"""Trials of an optimizer that the median lets through, its default one of them, before others stop.
-
-An optimizer that learns slowly at first would otherwise be known by its default alone."""
-
 Costs = npt.NDArray[np.float64]
 
 
@@ -29,15 +24,14 @@ class MedianPruner(LanePruner):
     """Stops a lane whose best evaluation is behind the median of all others at the same point.
 
     The others are complete trials, and the lanes of the cohort that have come as far: so half of
-    those that are left of a cohort go at each evaluation, until an optimizer has too few through,
-    or the past is harder to please.
+    those that are left of a cohort go at each evaluation, unless the past is harder to please.
 
     Args:
-        first: The progress from which on lanes are judged.
+        spare: Complete trials that an optimizer must have before others of it are stopped.
     """
 
-    def __init__(self, first: int) -> None:
-        self._first = first
+    def __init__(self, spare: int = 0) -> None:
+        self._spare = spare
         self._seen = 0
         # Of complete trials: how many each optimizer has, and their costs by progress.
         self._through: Counter[str] = Counter()
@@ -52,14 +46,14 @@ class MedianPruner(LanePruner):
         costs = _costs(lanes, progress, past.sign)
         trains = ~np.isnan(costs)
         stops = np.full(len(lanes), fill_value=False)
-        if progress >= self._first and through.total() + trains.sum() > STARTUP_TRIALS:
+        if through.total() + trains.sum() > STARTUP_TRIALS:
             complete = np.array(self._costs.get(progress, ()))
             for cost in _costs(own, progress, past.sign):
                 complete = np.delete(complete, np.flatnonzero(complete == cost)[:1])
             best = np.array([_least_cost(lane, past.sign) for lane in lanes])[trains]
             bars = _medians_of_others(complete, costs[trains])
             optimizers = np.array([lane.params["optimizer"] for lane in lanes])[trains]
-            stops[trains] = (best > bars) & (_places(best, optimizers, through) >= OWN_TRIALS)
+            stops[trains] = (best > bars) & (_places(best, optimizers, through) >= self._spare)
         return [bool(stop) for stop in stops]
 
     def _learn(self, past: Past) -> None:

@@ -23,12 +23,14 @@ class Past:
         ended: The trials that are complete or pruned, in the order they were taken in. It only
             grows, so that a pruner need only look at those that were added since it last did.
         running: The trials that run, by number.
+        best: The complete trial with the best value, or None.
     """
 
     def __init__(self, direction: Direction) -> None:
         self.sign = 1.0 if direction == "minimize" else -1.0
         self.ended: list[FrozenTrial] = []
         self.running: dict[int, FrozenTrial] = {}
+        self.best: FrozenTrial | None = None
         self._ended_as: dict[int, list[FrozenTrial]] = defaultdict(list)
 
     def take_in(self, trial: FrozenTrial) -> None:
@@ -41,6 +43,13 @@ class Past:
         if trial.state in _KEPT:
             self.ended.append(trial)
             self._ended_as[number].append(trial)
+        if trial.state is TrialState.COMPLETE and self._is_better(trial, self.best):
+            self.best = trial
+
+    def _is_better(self, trial: FrozenTrial, other: FrozenTrial | None) -> bool:
+        if trial.value is None or other is None or other.value is None:
+            return trial.value is not None
+        return self.sign * trial.value < self.sign * other.value
 
     def ended_as(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
         """Returns the ended trials that have the numbers of some trials."""

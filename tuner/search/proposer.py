@@ -1,4 +1,4 @@
-"""Proposes trials: the default of every optimizer first, then the points that a sampler draws."""
+"""Proposes trials: those of the portfolio first, then the points that a sampler draws."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int
 from tuner.domain.samplers import SAMPLERS, sampler_row
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Decoder, Proposal, default_proposals
+from tuner.domain.trials import PORTFOLIO, Decoder, Proposal, default_proposal
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search.batches import BatchSampler, draw_evenly
 from tuner.search.distributions import to_distribution
 from tuner.search.history import SAMPLER_STATE, History
 from tuner.search.samplers import build_sampler
 from tuner.search.tried import Remainder, key_of
+
+_CLOSED_FROM = 10
+"""Trials from which on a study spends its last one on defaults: they are trained in full."""
 
 _DRAWS = 20
 """Draws for each trial of a cohort, before a cohort is left smaller than it was asked for."""
@@ -58,9 +61,19 @@ class Proposer:
         self._remainder = Remainder(spec, self.history.tried)
         self._exhausted_at: int | None = None
 
-    def defaults(self) -> list[FrozenTrial]:
+    def openings(self) -> list[FrozenTrial]:
         """Returns the trials the study starts with."""
-        return [self._template(proposal) for proposal in default_proposals(self.spec)]
+        return [self._template(Proposal(point, PORTFOLIO)) for point in self.history.openings]
+
+    def closing(self) -> FrozenTrial | None:
+        """Returns the trial the study ends with: the own defaults of the leading optimizer.
+
+        They tell how much the search has gained. A study of few trials spends none on them.
+        """
+        best = self.history.past.best
+        if best is None or self.spec.budget.trials < _CLOSED_FROM:
+            return None
+        return self._template(default_proposal(self.spec, best.params["optimizer"]))
 
     def propose(self) -> FrozenTrial:
         """Returns a trial for the store to start, with parameters and attributes.

@@ -23,7 +23,7 @@ class Pruner:
     """Judges running trials against a study's history.
 
     A trial of an optimizer's defaults is never stopped, so that the gap between default and
-    tuned is known for every optimizer. No trial is stopped while its learning rate warms up, or
+    tuned is known. No trial is stopped while its learning rate warms up, or
     while its optimizer finds out by itself how fast it may go.
 
     Args:
@@ -118,10 +118,7 @@ def build_pruner(spec: StudySpec) -> LanePruner | optuna.pruners.BasePruner:
         case "none":
             return optuna.pruners.NopPruner()
         case "median":
-            # No trial is judged at the first evaluation.
-            steps = spec.budget.steps
-            first = 1 if steps is None else -(-steps // evaluations)
-            return MedianPruner(first + 1)
+            return MedianPruner(spec.search.spare)
         case "asha":
             return AshaPruner(evaluations)
         case "hyperband":

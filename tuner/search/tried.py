@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.points import EndlessError, points_of
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Decoder, Proposal, TrialRecord, default_proposals
+from tuner.domain.trials import TrialRecord
 
 
 def key_of(params: Mapping[str, Value]) -> Hashable:
@@ -17,22 +17,20 @@ def key_of(params: Mapping[str, Value]) -> Hashable:
 
 
 class Tried:
-    """The configurations that have started, or will since they are defaults.
+    """The configurations that have started, or will since a study starts with them.
 
     All trials of a study share its seed, so a second trial of one would tell nothing new.
 
     Args:
-        spec: The resolved spec.
+        openings: The points that the study starts with.
 
     Attributes:
         open_ended: Whether trials were seen to draw hyperparameters of their own while they train.
             No configuration is then known when a trial is proposed, and none is a repeat.
     """
 
-    def __init__(self, spec: StudySpec) -> None:
-        self._decoder = Decoder(spec)
-        self._points: set[Hashable] = set()
-        self._defaults = [self._decoder.decode(each) for each in default_proposals(spec)]
+    def __init__(self, openings: Iterable[Mapping[str, Value]]) -> None:
+        self._points = {key_of(point) for point in openings}
         self.open_ended = False
 
     def add(self, record: TrialRecord) -> None:
@@ -43,12 +41,7 @@ class Tried:
 
     def __contains__(self, params: Mapping[str, Value]) -> bool:
         """Tells whether a point need not be tried again."""
-        if self.open_ended:
-            return False
-        return key_of(params) in self._points or self._is_default(params)
-
-    def _is_default(self, params: Mapping[str, Value]) -> bool:
-        return self._decoder.decode(Proposal(dict(params))) in self._defaults
+        return not self.open_ended and key_of(params) in self._points
 
 
 class Remainder:

@@ -313,8 +313,7 @@ def _try_optimizer(
 
 def default_configs(spec: StudySpec) -> list[TrialConfig]:
     """Returns the default settings of every optimizer of a study."""
-    every = spec.with_budget(spec.budget.model_copy(update={"trials": 10**6}))
-    return [decode(spec, proposal) for proposal in default_proposals(every)]
+    return [decode(spec, proposal) for proposal in default_proposals(spec)]
 
 
 def _variants(spec: StudySpec) -> list[TrialConfig]:

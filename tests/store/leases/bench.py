@@ -58,7 +58,7 @@ class Bench:
         return ledger_of(self.database, self.study, name, lease_s, self.pid, self.software)
 
     def start(self, ledger: SingleTrials) -> Lease:
-        lease = ledger.start_one(self.proposer.defaults(), self.proposer.propose())
+        lease = ledger.start_one(self.proposer.openings(), self.proposer.propose())
         assert lease is not None
         return lease
 
@@ -80,7 +80,7 @@ class Cohorts(Bench):
         return [self.proposer.propose() for _ in range(count)]
 
     def start_some(self, ledger: SingleTrials, count: int) -> list[Lease]:
-        return ledger.start(self.proposer.defaults(), self.proposals(count))
+        return ledger.start(self.proposer.openings(), self.proposals(count))
 
     def read(self, number: int) -> TrialRecord:
         found = read_record(self.database, self.study, number)

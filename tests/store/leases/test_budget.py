@@ -36,7 +36,7 @@ def test_budget_is_exact_however_many_workers_start_trials_at_once(
         ledger = ledger_of(own, study, f"w{index}")
         proposer = proposers[index]
         numbers = []
-        while (lease := ledger.start_one(proposer.defaults(), proposer.propose())) is not None:
+        while (lease := ledger.start_one(proposer.openings(), proposer.propose())) is not None:
             numbers.append(lease.number)
             ledger.finish_one(lease, TrialState.COMPLETE, 1.0, {})
         own.close()
@@ -56,7 +56,7 @@ def test_many_workers_on_postgresql_share_one_budget(
     database = open_database(postgres_url, create=True)
     study = Studies(database).create(make_spec(budget={"trials": 150, "steps": 20}))
     proposer = Proposer(study.spec, seed=0)
-    defaults, proposal = proposer.defaults(), proposer.propose()
+    defaults, proposal = proposer.openings(), proposer.propose()
     connections = [open_database(postgres_url) for _ in range(10)]
 
     def work(index: int) -> list[int]:
@@ -138,7 +138,7 @@ def test_budget_is_exact_when_many_workers_start_groups_at_once(
 ) -> None:
     study = Studies(database).create(make_spec(budget={"trials": 50, "steps": 20}))
     proposer = Proposer(study.spec, seed=0)
-    defaults, proposals = proposer.defaults(), [proposer.propose() for _ in range(7)]
+    defaults, proposals = proposer.openings(), [proposer.propose() for _ in range(7)]
 
     def start_all(index: int) -> list[int]:
         own = open_database(database.url)

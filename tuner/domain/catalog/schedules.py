@@ -378,5 +378,5 @@ SCHEDULES: dict[str, ScheduleRow] = {
     )
 }
 
-USUAL_SCHEDULES = (CONSTANT, "cosine", "step")
+USUAL_SCHEDULES = (CONSTANT, "linear", "cosine", "stable_decay")
 """The schedules that a study searches whose file names none."""

@@ -50,7 +50,7 @@ _NESTEROV_MOMENTUM = momentum(0.9, 0.005, 0.3, "AP", bounds=BETWEEN)
 
 def _adam_hyperparameters(lr: float, *others: Hyperparameter) -> tuple[Hyperparameter, ...]:
     return (
-        rate(lr, 1e-4, 0.1, "J; prior SIV", LogNormalPrior(-2.7, 1.42)),
+        rate(lr, 1e-4, 0.3, "J; prior SIV", LogNormalPrior(-2.7, 1.42)),
         beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
         beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),
         Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
@@ -123,7 +123,7 @@ TORCH_ROWS = (
         "as Adam, and p ← p − lr·λ·p",
         "Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019",
         (
-            rate(1e-3, 1e-4, 0.1, "AP, widened for small models"),
+            rate(1e-3, 1e-4, 0.3, "AP, widened for small models"),
             beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
             weight_decay(0.01, 0.005, 1.0, "AP", MAIN),
             beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),
@@ -137,9 +137,9 @@ TORCH_ROWS = (
         "m ← μ·m + (1−μ)·g;  p ← p − lr·NewtonSchulz(g + μ·(m − g))",
         "Jordan et al., Muon, 2024",
         (
-            rate(1e-3, 5e-3, 0.1, "MU"),
+            rate(1e-3, 5e-3, 0.5, "MU, widened for small models"),
             momentum(0.95, 0.01, 0.3, bounds=BELOW_ONE),
-            _helper_rate("adamw_lr", log_range(1e-4, 3e-3), "MU"),
+            _helper_rate("adamw_lr", log_range(1e-4, 0.1), "MU, widened for small models"),
             weight_decay(0.1, 1e-3, 0.3, "MU", FINE),
             Hyperparameter(
                 "matrices",

@@ -46,7 +46,7 @@ class WorkerContext:
         warned: The sentences about the training loop that have been logged.
 
     Attributes:
-        defaults: The trials that the study starts with.
+        openings: The trials that the study starts with.
         pruner: The pruner, one for all trials, so that it looks at the past once.
         leaving: Whether the worker was asked to leave while it trained.
         stopped_by: ``stop`` or ``wall_time`` if that has ended the study, or None.
@@ -68,7 +68,7 @@ class WorkerContext:
 
     def __post_init__(self) -> None:
         self._apart: list[FrozenTrial] = []
-        self.defaults = self.proposer.defaults()
+        self.openings = self.proposer.openings()
         self.pruner = Pruner(self.proposer.spec, self.proposer.history)
         self.leaving = False
         self.forget_requests()
@@ -162,7 +162,8 @@ class WorkerContext:
         return []
 
     def _start(self, proposals: list[FrozenTrial], at_most: int) -> list[Lease]:
-        started = self.ledger.start(self.defaults, proposals, at_most)
+        closing = self.proposer.closing()
+        started = self.ledger.start(self.openings, proposals, at_most, closing=closing)
         if started:
             self.catch_up()
         return started

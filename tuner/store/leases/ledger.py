@@ -32,7 +32,7 @@ from tuner.store.identity import StudyHandle, StudyRow, lock, look_up, refuse_co
 from tuner.store.leases.budget import is_used_up, record_exhausted
 from tuner.store.leases.fencing import DELETION, Fenced, HeldLeases, renewal
 from tuner.store.leases.heartbeat import Heartbeat
-from tuner.store.leases.reruns import count_defaults
+from tuner.store.leases.reruns import count_openings, has_started
 from tuner.store.leases.rows import (
     LEASE_S,
     Lease,
@@ -90,7 +90,7 @@ class Ledger:
         self._lease_s = lease_s
         self._held = HeldLeases()
         self._heartbeat = Heartbeat(database, worker.worker_id, clock)
-        self._defaults_started = 0
+        self._openings_started = 0
 
     def register(self, age_s: float, derive: Callable[[int], int]) -> int:
         """Enters the worker in the database.
@@ -118,16 +118,20 @@ class Ledger:
 
     def start(
         self,
-        defaults: Sequence[FrozenTrial],
+        openings: Sequence[FrozenTrial],
         proposals: Sequence[FrozenTrial],
         at_most: int | None = None,
+        *,
+        closing: FrozenTrial | None = None,
     ) -> list[Lease]:
         """Starts trials if the study goes on, as many as its budget allows.
 
         Args:
-            defaults: The trials a study starts with, in order; those not run yet come first.
-            proposals: The trials to start once all defaults have started, in order.
+            openings: The trials a study starts with, in order; those not run yet come first.
+            proposals: The trials to start once all openings have started, in order.
             at_most: The most trials to start; None for as many as there are proposals.
+            closing: The trial to start when it is the last that the budget allows, or nothing else
+                is left to start; None to treat the last as any other.
 
         Returns:
             The leases, in the order of the trials; none if the budget of trials or wall time is
@@ -144,12 +148,15 @@ class Ledger:
                 connection, study_row, started, alive=self._heartbeat.alive
             ):
                 return []
-            # Defaults only become more: all others wait for this lock, so nothing is asked twice.
-            if self._defaults_started < len(defaults):
-                self._defaults_started = count_defaults(connection, study_row.study_id)
+            # Openings only become more: all others wait for this lock, so nothing is asked twice.
+            if self._openings_started < len(openings):
+                self._openings_started = count_openings(connection, study_row.study_id)
             wanted = len(proposals) if at_most is None else at_most
-            room = min(wanted, study_row.trials - started)
-            templates = [*defaults[self._defaults_started :], *proposals][:room]
+            left = study_row.trials - started
+            templates = [*openings[self._openings_started :], *proposals][: min(wanted, left)]
+            if len(templates) in (0, left) and closing is not None:
+                known = has_started(connection, study_row.study_id, closing)
+                templates = templates if known else templates[: left - 1] or [closing]
             ids = ot.insert_trials(connection, study_row.study_id, templates, started)
             numbers = [number for _, number in ids]
             granted = grant(connection, study_uuid, numbers, worker_id, self._lease_s)

@@ -12,7 +12,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.states import StudyState
-from tuner.domain.trials import RERUN_OF
+from tuner.domain.trials import PORTFOLIO, RERUN_OF
 from tuner.errors import NotFoundError, SpecError
 from tuner.store import events
 from tuner.store.connection.database import Database
@@ -67,20 +67,34 @@ def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool =
     return started
 
 
-def count_defaults(connection: sa.Connection, study_id: int) -> int:
-    """Returns the number of defaults that have started, reruns not counted."""
+def count_openings(connection: sa.Connection, study_id: int) -> int:
+    """Returns the number of openings that have started, reruns not counted."""
     again = ot.trial_attributes.alias()
     return connection.execute(
+        _with_attribute(study_id, "preset", PORTFOLIO)
+        .outerjoin(again, (again.c.trial_id == ot.trials.c.trial_id) & (again.c.key == RERUN_OF))
+        .where(again.c.key.is_(None))
+    ).scalar_one()
+
+
+def has_started(connection: sa.Connection, study_id: int, trial: FrozenTrial) -> bool:
+    """Tells whether a trial of the same configuration has started."""
+    counted = _with_attribute(study_id, "config", trial.user_attrs["config"])
+    return bool(connection.execute(counted).scalar_one())
+
+
+def _with_attribute(study_id: int, key: str, value: object) -> sa.Select[int]:
+    """Returns the statement that counts the trials of a study with an attribute."""
+    return (
         sa.select(sa.func.count())
         .select_from(ot.trial_attributes)
         .join(ot.trials, ot.trials.c.trial_id == ot.trial_attributes.c.trial_id)
-        .outerjoin(again, (again.c.trial_id == ot.trials.c.trial_id) & (again.c.key == RERUN_OF))
         .where(
             ot.trials.c.study_id == study_id,
-            ot.trial_attributes.c.key == "preset",
-            again.c.key.is_(None),
+            ot.trial_attributes.c.key == key,
+            ot.trial_attributes.c.value_json == json.dumps(value),
         )
-    ).scalar_one()
+    )
 
 
 def _extend(connection: sa.Connection, study_row: StudyRow) -> StudyRow:

@@ -1,0 +1,1 @@
+"""Workloads small enough to train thousands of configurations of hyperparameters on."""

@@ -1,0 +1,152 @@
+"""Tables of trained configurations: what strategies are replayed on, and portfolios learned from.
+
+The same configurations are trained on every workload: 1,024 drawn evenly from the space, and as
+half as many again around the best of these on that workload (their values decide little in the tables' own
+statistics, but much in a search, which looks there).
+Each is trained to two lengths, and to a third and a ninth of them, schedules complete, so that a
+short run can be compared with the beginning of a long one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.search.spaces import whole_space
+from benchmarks.search.training import Curves, Params, Trainer
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.space import walk
+
+LENGTHS = {20: 10, 60: 10, 180: 30, 540: 30}
+"""Evaluations of a run of so many optimizer steps."""
+
+STUDY_LENGTHS = (180, 540)
+"""The lengths of trials that studies are replayed at; the others are a third and a ninth."""
+
+DRAWN = 1_024
+
+FOLDER = Path(__file__).parents[2] / ".cache" / "search"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The curves of a workload's configurations.
+
+    Attributes:
+        workload: Its name.
+        points: The configurations, those drawn evenly first.
+        curves: The losses, of shape (configurations, evaluations), by length in steps; NaN from
+            where on a configuration has diverged.
+    """
+
+    workload: str
+    points: list[Params]
+    curves: dict[int, Curves]
+
+    @classmethod
+    def load(cls, workload: str, folder: Path = FOLDER) -> Table:
+        """Returns the table of a workload that was written before."""
+        with np.load(folder / f"{workload}.npz", allow_pickle=False) as file:
+            points = json.loads(str(file["points"]))
+            curves = {steps: file[f"steps_{steps}"].astype(float) for steps in LENGTHS}
+        return cls(workload, points, curves)
+
+    def save(self, folder: Path = FOLDER) -> None:
+        """Writes the table."""
+        folder.mkdir(parents=True, exist_ok=True)
+        curves = {f"steps_{n}": c.astype(np.float32) for n, c in self.curves.items()}
+        np.savez_compressed(
+            folder / f"{self.workload}.npz", points=np.array(json.dumps(self.points)), **curves
+        )
+
+    def costs(self, steps: int) -> Curves:
+        """Returns the last losses at a length, infinite where a configuration has diverged."""
+        last = self.curves[steps][:, -1]
+        return np.where(np.isfinite(last), last, np.inf)
+
+
+def draw_points(count: int, seed: int) -> list[dict[str, Value]]:
+    """Returns configurations drawn evenly, every optimizer and schedule as often."""
+    rng = np.random.default_rng(seed)
+    spec = whole_space()
+    turns = {"optimizer": _shuffled(spec.space.optimizers, count, rng)}
+    turns["schedule"] = _shuffled(spec.space.schedules, count, rng)
+
+    def draw(place: int) -> dict[str, Value]:
+        def suggest(name: str, axis: Dimension) -> Value:
+            return turns[name][place] if name in turns else draw_evenly(axis, rng)
+
+        return walk(spec, suggest)
+
+    return [draw(place) for place in range(count)]
+
+
+def _shuffled(names: tuple[str, ...], count: int, rng: np.random.Generator) -> list[str]:
+    turns = [names[i % len(names)] for i in range(count)]
+    rng.shuffle(turns)
+    return turns
+
+
+def draw_evenly(axis: Dimension, rng: np.random.Generator) -> Value:
+    """Returns a value drawn evenly from an axis."""
+    match axis:
+        case Float(log=True):
+            return float(np.exp(rng.uniform(np.log(axis.low), np.log(axis.high))))
+        case Float():
+            return float(rng.uniform(axis.low, axis.high))
+        case Int():
+            return int(rng.integers(axis.low, axis.high, endpoint=True))
+        case Choice():
+            return axis.choices[int(rng.integers(len(axis.choices)))]
+        case Fixed():
+            return axis.value
+
+
+def vary(point: Params, rng: np.random.Generator, width: float = 0.1) -> dict[str, Value]:
+    """Returns a configuration near another: the same choices mostly, numbers moved a little.
+
+    Args:
+        point: The other configuration.
+        rng: The source of randomness.
+        width: The standard deviation of a move, as a fraction of the axis.
+    """
+
+    def suggest(name: str, axis: Dimension) -> Value:
+        if name not in point or (isinstance(axis, Choice) and rng.random() < width):
+            return draw_evenly(axis, rng)
+        value = point[name]
+        if isinstance(axis, Float) and isinstance(value, (int, float)):
+            low, high = (np.log(axis.low), np.log(axis.high)) if axis.log else (axis.low, axis.high)
+            at = (np.log(value) if axis.log else value) + rng.normal(0, width * (high - low))
+            at = min(max(at, low), high)
+            return float(np.clip(np.exp(at) if axis.log else at, axis.low, axis.high))
+        return value
+
+    return walk(whole_space(), suggest)
+
+
+def build(
+    workload: str, points: list[dict[str, Value]], tell: Callable[[str], None] = print
+) -> Table:
+    """Trains configurations of a workload, and others around the best of them."""
+    began = time.perf_counter()
+    trainer = Trainer(workload)
+    curves = {n: trainer.train(points, n, evaluations) for n, evaluations in LENGTHS.items()}
+    rng = np.random.default_rng(1)
+    best: list[int] = []
+    for steps in STUDY_LENGTHS:
+        last = np.nan_to_num(curves[steps][:, -1], nan=np.inf)
+        best += np.argsort(last)[:64].tolist()
+    near = [vary(points[place], rng) for place in best for _ in range(4)]
+    more = {n: trainer.train(near, n, evaluations) for n, evaluations in LENGTHS.items()}
+    tell(f"{workload}: {time.perf_counter() - began:.0f} s")
+    return Table(
+        workload,
+        [*points, *near],
+        {n: np.concatenate([curves[n], more[n]]) for n in LENGTHS},
+    )
