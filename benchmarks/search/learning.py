@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.search.spaces import present_space
+from benchmarks.search.spaces import present_space, whole_space
 from benchmarks.search.tables import DRAWN, STUDY_LENGTHS, Table
 from benchmarks.search.training import Params
 from benchmarks.search.workloads import WORKLOADS
+from tuner.domain.catalog.dimensions import Value
+from tuner.domain.catalog.hyperparameters import LogNormalPrior
+from tuner.domain.trials import Decoder, Proposal
+from tuner.search.knowledge import Knowledge
+from tuner.search.portfolio import Entry
 
 Matrix = npt.NDArray[np.float64]
+
+PORTFOLIO = 10
+"""Entries of a portfolio."""
+
+_NEAR_ONE = 0.8
 
 _TOP = 0.02
 """The share of a table's evenly drawn configurations that priors are fitted to."""
@@ -69,20 +79,7 @@ def _places(tables: Sequence[Table]) -> tuple[Matrix, Matrix]:
     return np.array(rows), weights / weights.sum()
 
 
-@dataclass(frozen=True)
-class Prior:
-    """Where good values of a hyperparameter lie, in powers of ten.
-
-    Attributes:
-        mean: Mean of log10(value).
-        std: Standard deviation of log10(value).
-    """
-
-    mean: float
-    std: float
-
-
-def learn_priors(tables: Sequence[Table]) -> dict[str, Prior]:
+def learn_priors(tables: Sequence[Table]) -> dict[str, LogNormalPrior]:
     """Returns where the good values of each searched number lie, by name such as ``adam.lr``.
 
     Good are the best fiftieth of an optimizer's evenly drawn configurations, workload by workload.
@@ -98,4 +95,56 @@ def learn_priors(tables: Sequence[Table]) -> dict[str, Prior]:
                     for name, value in table.points[place].items():
                         if isinstance(value, float) and value > 0:
                             found.setdefault(name, []).append(math.log10(value))
-    return {name: Prior(float(np.mean(v)), float(np.std(v))) for name, v in found.items()}
+    return {
+        name: LogNormalPrior(round(float(np.mean(v)), 2), max(0.1, round(float(np.std(v)), 2)))
+        for name, v in found.items()
+    }
+
+
+def learn(tables: Sequence[Table], size: int = PORTFOLIO) -> Knowledge:
+    """Returns what the tables teach a study."""
+    portfolio = [to_entry(point) for point in choose_portfolio(tables, size)]
+    return Knowledge(portfolio, learn_priors(tables))
+
+
+def to_entry(point: Params) -> Entry:
+    """Returns a configuration as an entry of a portfolio: torch's values, to three digits."""
+    config = Decoder(whole_space()).decode(Proposal(dict(point)))
+    searched = {name.split(".", 1)[1].removeprefix("one_minus_") for name in point if "." in name}
+    return {
+        "optimizer": config.optimizer,
+        "schedule": config.schedule,
+        config.optimizer: _rounded(config.optimizer_values, searched),
+        config.schedule: _rounded(config.schedule_values, searched | {"final_ratio"}),
+    }
+
+
+def _rounded(values: Mapping[str, Value], searched: Collection[str]) -> dict[str, Value]:
+    """Returns the searched values; of those near 1 their distance from it has three digits."""
+    return {
+        name: float(f"{value:.3g}") if value < _NEAR_ONE else 1 - float(f"{1 - value:.3g}")
+        for name, value in values.items()
+        if name in searched and isinstance(value, float)
+    }
+
+
+def write_portfolio(entries: Sequence[Entry], path: Path, origin: str) -> None:
+    """Writes a portfolio as the file that ships with tuner.
+
+    Args:
+        entries: The entries.
+        path: The file.
+        origin: How they were found, a comment.
+    """
+    lines = [f"# {line}" for line in origin.splitlines()]
+    for entry in entries:
+        lines += ["", "[[entry]]"]
+        for key, value in entry.items():
+            shown = f'"{value}"' if isinstance(value, str) else _inline(value)
+            lines.append(f"{key} = {shown}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _inline(values: Mapping[str, Value]) -> str:
+    inner = ", ".join(f"{name} = {value!r}" for name, value in values.items())
+    return "{ " + inner + " }"

@@ -21,6 +21,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.search import Proposer, Pruner
 from tuner.search.batches import BatchSampler
+from tuner.search.knowledge import Knowledge
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -125,18 +126,24 @@ def _suggest_with(trial: optuna.Trial) -> Callable[[str, Dimension], Value]:
 
 
 def search_by_tuner(
-    spec: StudySpec, seed: int, *, lanes: int = 1, evaluations: int = 400
+    spec: StudySpec,
+    seed: int,
+    knowledge: Knowledge | None = None,
+    *,
+    lanes: int = 1,
+    evaluations: int = 400,
 ) -> Searching:
     """Searches as tuner's workers do: cohorts are proposed and judged as one.
 
     Args:
         spec: The space, the sampler and the pruner, and the length of trials.
         seed: The worker's seed.
+        knowledge: The portfolio and priors; None for those that ship with tuner.
         lanes: Trials of a cohort.
         evaluations: The training after which no further cohort starts, in evaluations.
     """
     search, records = Search(), list[TrialRecord]()
-    proposer = Proposer(spec, seed)
+    proposer = Proposer(spec, seed, knowledge)
     pruner = Pruner(spec, proposer.history)
     waiting = proposer.openings()
     while search.evaluations < evaluations:

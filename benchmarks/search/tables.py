@@ -1,10 +1,9 @@
 """Tables of trained configurations: what strategies are replayed on, and portfolios learned from.
 
-The same configurations are trained on every workload: 1,024 drawn evenly from the space, and as
-half as many again around the best of these on that workload (their values decide little in the tables' own
-statistics, but much in a search, which looks there).
-Each is trained to two lengths, and to a third and a ninth of them, schedules complete, so that a
-short run can be compared with the beginning of a long one.
+The same 1,024 configurations, drawn evenly from the space, are trained on every workload, and 512
+more around the best of them on that workload, since a search looks there. Each is trained to two
+lengths, and to a third and a ninth of them, schedules complete, so that a short run can be compared
+with the beginning of a long one.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.search.spaces import whole_space
 from benchmarks.search.training import Curves, Params, Trainer
@@ -30,7 +30,7 @@ STUDY_LENGTHS = (180, 540)
 
 DRAWN = 1_024
 
-FOLDER = Path(__file__).parents[2] / ".cache" / "search"
+FOLDER = Path(__file__).parent / "trained"
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,20 @@ class Table:
     def save(self, folder: Path = FOLDER) -> None:
         """Writes the table."""
         folder.mkdir(parents=True, exist_ok=True)
-        curves = {f"steps_{n}": c.astype(np.float32) for n, c in self.curves.items()}
-        np.savez_compressed(
-            folder / f"{self.workload}.npz", points=np.array(json.dumps(self.points)), **curves
-        )
+        arrays = {f"steps_{steps}": _coarsen(own) for steps, own in self.curves.items()}
+        arrays["points"] = np.array(json.dumps(self.points))
+        np.savez_compressed(folder / f"{self.workload}.npz", allow_pickle=False, **arrays)
 
     def costs(self, steps: int) -> Curves:
         """Returns the last losses at a length, infinite where a configuration has diverged."""
         last = self.curves[steps][:, -1]
         return np.where(np.isfinite(last), last, np.inf)
+
+
+def _coarsen(curves: Curves) -> npt.NDArray[np.float32]:
+    """Returns losses to three digits and a half, which compress to half the size."""
+    bits = curves.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFF800)
+    return np.where(np.isnan(curves), np.float32(np.nan), bits.view(np.float32))
 
 
 def draw_points(count: int, seed: int) -> list[dict[str, Value]]:

@@ -24,7 +24,7 @@ from tuner.training.reporting import Evaluation
 Curves = npt.NDArray[np.float64]
 Params = Mapping[str, Value]
 
-_LANES = 128
+_LANES = 64
 
 
 class Trainer:

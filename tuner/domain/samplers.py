@@ -46,6 +46,7 @@ class PrunerRow:
 SAMPLERS = {
     row.name: row
     for row in (
+        SamplerRow("mixture"),
         SamplerRow("tpe", grouped=True),
         SamplerRow("random"),
         SamplerRow("qmc", joint=True),

@@ -7,7 +7,7 @@ used here; constraints.txt pins their version.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,15 @@ _STARTUP = 10
 _CANDIDATES = 4
 """Candidates of one draw. Optuna has 24 for its next trial; as many for each trial of a cohort
 would have all of these crowd around the best point of one fit."""
+
+
+@runtime_checkable
+class DrawsMany(Protocol):
+    """A sampler that draws the trials of a cohort all at once."""
+
+    def draw_many(self, study: Study) -> Iterator[Callable[[str, Dimension], Value]]:
+        """Yields functions that each draw one point, all from the study as it is now."""
+        ...
 
 
 class BatchSampler(TPESampler):

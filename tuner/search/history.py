@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.domain.catalog.dimensions import Value
 from tuner.domain.garbage import uncollected
 from tuner.domain.samplers import sampler_row
 from tuner.domain.spec import StudySpec
@@ -22,7 +23,6 @@ from tuner.domain.trials import CHOICES_OF_DEFAULTS, RERUN_OF, Outcome, TrialRec
 from tuner.search import informative
 from tuner.search.distributions import Distributions
 from tuner.search.past import Past
-from tuner.search.portfolio import fit_portfolio
 from tuner.search.tried import Tried
 
 SAMPLER_STATE = "sampler"
@@ -48,6 +48,7 @@ class History:
     Args:
         spec: The resolved spec.
         sampler: Optuna's sampler, if the history is to be asked for proposals.
+        openings: The points that the study starts with, if so.
 
     Attributes:
         study: Every trial that has started, for pruners of the user's own.
@@ -55,13 +56,17 @@ class History:
         distributions: The distributions of the search space.
         asked: The study that the sampler is asked with: the trials that have the parameters it
             models, and the questions that are open.
-        openings: The points that the study starts with.
-        tried: The configurations that have started, those included.
+        tried: The configurations that have started, and those that the study starts with.
         ended: The trials that were seen to train and then to end, for the sampler to be told.
         version: A number that changes whenever a trial starts or ends.
     """
 
-    def __init__(self, spec: StudySpec, sampler: optuna.samplers.BaseSampler | None = None) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        sampler: optuna.samplers.BaseSampler | None = None,
+        openings: Iterable[Mapping[str, Value]] = (),
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._grouped = sampler_row(spec.search.sampler).grouped
         self.distributions = Distributions(spec)
@@ -70,8 +75,7 @@ class History:
         self._asked = _Mirror(spec, sampler)
         self.study = self._started.study
         self.asked = self._asked.study
-        self.openings = fit_portfolio(spec) if spec.search.portfolio else []
-        self.tried = Tried(self.openings)
+        self.tried = Tried(openings)
         self.ended: list[FrozenTrial] = []
         self.version = 0
         self._forgets = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -25,8 +25,8 @@ _KIN = ("linear", "cosine", "stable_decay", "polynomial", "exponential", "step",
 these that is takes its place."""
 
 
-def fit_portfolio(spec: StudySpec) -> list[dict[str, Value]]:
-    """Returns the portfolio's entries as points of a study's search space, the best first.
+def fit_portfolio(spec: StudySpec, entries: Sequence[Entry]) -> list[dict[str, Value]]:
+    """Returns entries of a portfolio as points of a study's search space, in their order.
 
     An entry whose optimizer does not compete is left out. Where the study searches other schedules
     or narrower ranges, the nearest value stands in, and of entries that then agree the first stays.
@@ -34,9 +34,10 @@ def fit_portfolio(spec: StudySpec) -> list[dict[str, Value]]:
 
     Args:
         spec: The resolved spec.
+        entries: The portfolio.
     """
     points: list[dict[str, Value]] = []
-    for entry in load_portfolio():
+    for entry in entries:
         if entry["optimizer"] in spec.space.optimizers:
             point = fit_entry(spec, entry)
             if point not in points:

@@ -17,9 +17,11 @@ from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import PORTFOLIO, Decoder, Proposal, default_proposal
 from tuner.errors import ExhaustedError, SpecError
-from tuner.search.batches import BatchSampler, draw_evenly
+from tuner.search.batches import DrawsMany, draw_evenly
 from tuner.search.distributions import to_distribution
 from tuner.search.history import SAMPLER_STATE, History
+from tuner.search.knowledge import Knowledge
+from tuner.search.portfolio import fit_portfolio
 from tuner.search.samplers import build_sampler
 from tuner.search.tried import Remainder, key_of
 
@@ -42,6 +44,8 @@ class Proposer:
     Args:
         spec: The resolved spec.
         seed: The worker's seed; two workers with one seed would propose alike.
+        knowledge: The configurations to start with and the priors; None for those that ship with
+            tuner.
 
     Attributes:
         spec: The study.
@@ -51,9 +55,11 @@ class Proposer:
         SpecError: If the user's own sampler cannot be built.
     """
 
-    def __init__(self, spec: StudySpec, seed: int) -> None:
+    def __init__(self, spec: StudySpec, seed: int, knowledge: Knowledge | None = None) -> None:
         self.spec = spec
-        self.history = History(spec, build_sampler(spec, seed))
+        knowledge = knowledge or Knowledge.shipped(spec)
+        self._openings = fit_portfolio(spec, knowledge.portfolio)
+        self.history = History(spec, build_sampler(spec, seed, knowledge.priors), self._openings)
         self._sampler = sampler_row(spec.search.sampler)
         self._decoder = Decoder(spec)
         self._open: list[optuna.Trial] = []
@@ -63,7 +69,7 @@ class Proposer:
 
     def openings(self) -> list[FrozenTrial]:
         """Returns the trials the study starts with."""
-        return [self._template(Proposal(point, PORTFOLIO)) for point in self.history.openings]
+        return [self._template(Proposal(point, PORTFOLIO)) for point in self._openings]
 
     def closing(self) -> FrozenTrial | None:
         """Returns the trial the study ends with: the own defaults of the leading optimizer.
@@ -103,7 +109,7 @@ class Proposer:
             ExhaustedError: If nothing is left to try.
         """
         sampler = self.history.asked.sampler
-        if isinstance(sampler, BatchSampler):
+        if isinstance(sampler, DrawsMany):
             drawn = self._untried(self._draw_at_once(sampler))
         else:
             drawn = self._untried(self._draw_one_by_one())
@@ -198,7 +204,7 @@ class Proposer:
             state = {} if self._sampler.grouped else self.history.notes_on(question)
             yield self._template(proposal, state)
 
-    def _draw_at_once(self, sampler: BatchSampler) -> Iterator[FrozenTrial]:
+    def _draw_at_once(self, sampler: DrawsMany) -> Iterator[FrozenTrial]:
         for point in sampler.draw_many(self.history.asked):
             yield self._template(Proposal(walk(self.spec, point)))
 

@@ -12,7 +12,7 @@ import bisect
 import math
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,17 +21,22 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tuner.domain.catalog.hyperparameters import LogNormalPrior
 from tuner.domain.spec import StudySpec
 from tuner.errors import SpecError
 from tuner.search.batches import BatchSampler
 from tuner.search.distributions import joint_space
+from tuner.search.knowledge import priors_of
+from tuner.search.mixture import MixtureSampler
 from tuner.search.plugins import build_plugin
 from tuner.search.unit_cube import UnitCube
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def build_sampler(spec: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
+def build_sampler(
+    spec: StudySpec, seed: int, priors: Mapping[str, LogNormalPrior] | None = None
+) -> optuna.samplers.BaseSampler:
     """Returns the sampler of a study.
 
     TPE models all hyperparameters of one optimizer jointly, which the default would sample
@@ -40,36 +45,34 @@ def build_sampler(spec: StudySpec, seed: int) -> optuna.samplers.BaseSampler:
     Args:
         spec: The resolved spec.
         seed: The worker's seed.
+        priors: Beliefs about good values, by parameter; None for the catalog's.
 
     Raises:
         SpecError: If the user's own sampler cannot be built, or is Optuna's CMA-ES, which unpickles
             values of the database.
     """
     seed %= 2**32
-    match spec.search.sampler:
-        case "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        case "tpe":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return BatchSampler(seed)
-        case "qmc":
-            return SobolSampler(joint_space(spec), seed)
-        case "gp":
-            return GaussianProcessSampler(joint_space(spec), seed)
-        case "cmaes":
-            return CmaEsSampler(joint_space(spec), seed)
-        case own:
-            sampler: optuna.samplers.BaseSampler = build_plugin(
-                own, optuna.samplers.BaseSampler, "search.sampler", seed=seed
-            )
-            if isinstance(sampler, optuna.samplers.CmaEsSampler):
-                raise SpecError(
-                    f"search.sampler = {own!r}: Optuna's CMA-ES keeps its state with the trials as "
-                    "a pickle, so that whoever may write to the database could run code in every "
-                    'worker. Use search.sampler = "cmaes", which keeps numbers.'
-                )
-            return sampler
+    if spec.search.sampler == "mixture":
+        return MixtureSampler(seed, priors_of(spec) if priors is None else priors)
+    if spec.search.sampler in _BUILDERS:
+        return _BUILDERS[spec.search.sampler](spec, seed)
+    own = spec.search.sampler
+    sampler: optuna.samplers.BaseSampler = build_plugin(
+        own, optuna.samplers.BaseSampler, "search.sampler", seed=seed
+    )
+    if isinstance(sampler, optuna.samplers.CmaEsSampler):
+        raise SpecError(
+            f"search.sampler = {own!r}: Optuna's CMA-ES keeps its state with the trials as "
+            "a pickle, so that whoever may write to the database could run code in every "
+            'worker. Use search.sampler = "cmaes", which keeps numbers.'
+        )
+    return sampler
+
+
+def _build_tpe(spec: StudySpec, seed: int) -> BatchSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return BatchSampler(seed)
 
 
 class JointSampler(optuna.samplers.BaseSampler):
@@ -204,6 +207,15 @@ class CmaEsSampler(JointSampler):
         strategy.reseed_rng(self._random.randint(2**31))
         _remember(study, trial, "generation", strategy.generation)
         return cube.to_params(strategy.ask())
+
+
+_BUILDERS: dict[str, Callable[[StudySpec, int], optuna.samplers.BaseSampler]] = {
+    "tpe": _build_tpe,
+    "random": lambda spec, seed: optuna.samplers.RandomSampler(seed=seed),
+    "qmc": lambda spec, seed: SobolSampler(joint_space(spec), seed),
+    "gp": lambda spec, seed: GaussianProcessSampler(joint_space(spec), seed),
+    "cmaes": lambda spec, seed: CmaEsSampler(joint_space(spec), seed),
+}
 
 
 def ranks(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[float]:
