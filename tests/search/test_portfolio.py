@@ -191,9 +191,14 @@ def test_where_all_trials_average_so_do_the_first_by_the_average_s_own_defaults(
     assert point["average"] == "ema"
 
 
+@pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
 @pytest.mark.parametrize("sampler", ["qmc", "gp", "cmaes"])
-def test_samplers_of_one_space_get_every_parameter_of_theirs(sampler: str) -> None:
-    space = {"optimizers": ["momentum"], "schedules": ["one_cycle"], "breadth": 3}
-    train = {"momentum_warmup": {"low": 0.0, "high": 0.4}}
-    spec = make_spec(space=space, search={"sampler": sampler}, train=train)
-    check_point(spec, fit_entry(spec, {"optimizer": "momentum", "schedule": "one_cycle"}))
+def test_samplers_of_one_space_get_every_parameter_of_theirs(sampler: str, schedule: str) -> None:
+    spec = make_spec(
+        space={"optimizers": ["momentum"], "schedules": [schedule], "breadth": 3},
+        search={"sampler": sampler},
+        optimizer={"momentum": {"use_weight_decay": True}},
+        schedule={schedule: {"warmup": 0.1}} if schedule == "constant" else {},
+        train={"momentum_warmup": {"low": 0, "high": 0.4}} if schedule == "constant" else {},
+    )
+    check_point(spec, fit_entry(spec, {"optimizer": "momentum", "schedule": schedule}))
