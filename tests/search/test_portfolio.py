@@ -31,7 +31,10 @@ def entries(draw: st.DrawFn, optimizers: list[str]) -> Entry:
     """Draws an entry of one of some optimizers: only its learning rate, or its default."""
     optimizer = draw(st.sampled_from(optimizers))
     own = {OPTIMIZERS[optimizer].rate: draw(st.sampled_from((1e-9, 0.01, 1.0, 1e4)))}
-    entry: dict[str, Any] = {"optimizer": optimizer, "schedule": draw(st.sampled_from([*SCHEDULES]))}
+    entry: dict[str, Any] = {
+        "optimizer": optimizer,
+        "schedule": draw(st.sampled_from([*SCHEDULES])),
+    }
     return entry | draw(st.sampled_from(({}, {optimizer: own})))
 
 
@@ -73,9 +76,7 @@ def test_openings_are_points_of_competing_optimizers_no_two_equal_at_most_a_thir
 @pytest.mark.parametrize("trials", [1, 3, 12, 60])
 @pytest.mark.parametrize("breadth", [1, 2, 3])
 def test_what_ships_with_tuner_fits_the_usual_study(trials: int, breadth: int) -> None:
-    spec = make_spec(
-        budget={"trials": trials, "steps": 100}, space={"breadth": breadth}
-    )
+    spec = make_spec(budget={"trials": trials, "steps": 100}, space={"breadth": breadth})
     points = fit_portfolio(spec)
     assert len(points) == min(trials // 3, len(load_portfolio()))
     for point in points:

@@ -137,9 +137,7 @@ def test_trials_that_did_not_complete_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("length", "first"), [({"steps": 100}, 20), ({"steps": 101}, 21), ({"epochs": 5}, 1)]
 )
-def test_a_trial_is_judged_from_its_first_evaluation_on(
-    length: dict[str, int], first: int
-) -> None:
+def test_a_trial_is_judged_from_its_first_evaluation_on(length: dict[str, int], first: int) -> None:
     spec = make_spec(budget={"trials": 60, "evaluations": 5, **length})
     pruner = pruner_after(20, spec)
     assert not pruner.should_prune(RUNNING, {})

@@ -132,7 +132,9 @@ def _print(
     value = "" if record.value is None else f", {metric} {record.value:.6g}"
     head = f"Trial {record.number} of {printable(study.name)}: {record.outcome.value}{value}"
     console().print(head, style="bold", soft_wrap=True)
-    click.echo(f"{config.optimizer} with the {config.schedule} schedule{_tell_preset(study, record)}")
+    click.echo(
+        f"{config.optimizer} with the {config.schedule} schedule{_tell_preset(study, record)}"
+    )
     for key, setting in config.to_json().items():
         click.echo(printable(f"  {key} = {format_value(setting)}"))
     if record.attributes.get("groups"):

@@ -13,7 +13,7 @@ from tuner.domain.spec import StudySpec
 
 @dataclass(frozen=True)
 class BentDefault:
-    """A default that the study file does not allow, and the value that a trial of the defaults has in its place.
+    """A default that the study file does not allow, and the value that it has in its place.
 
     Attributes:
         owner: The row or parameter group that it is a default of, such as ``adam``; empty for

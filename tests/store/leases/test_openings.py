@@ -78,9 +78,7 @@ def test_opening_run_again_does_not_count_as_one_more(opened: Cohorts) -> None:
 def test_last_trial_is_the_closing(opened: Cohorts) -> None:
     ledger, closing = opened.ledger("a"), closing_of(opened)
     sizes = []
-    while started := ledger.start(
-        opened.proposer.openings(), opened.proposals(5), closing=closing
-    ):
+    while started := ledger.start(opened.proposer.openings(), opened.proposals(5), closing=closing):
         sizes.append(len(started))
     assert sizes == [5, 5, 1, 1]
     assert presets(opened) == ["portfolio"] * 3 + [None] * 8 + ["default"]
