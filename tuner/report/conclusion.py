@@ -15,6 +15,7 @@ from tuner.domain.printable import printable
 from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, bent_defaults
 
 _REASONS = 3
+_NAMED = 6
 
 
 def conclude(summary: StudySummary) -> list[str]:
@@ -176,7 +177,10 @@ def _tell_untried(summary: StudySummary) -> list[str]:
     """Returns a sentence on the optimizers of the study that no trial was started of."""
     tried = {record.optimizer for record in summary.records}
     untried = [name for name in summary.spec.space.optimizers if name not in tried]
-    return [f"No trial has tried {', '.join(untried)}."] if untried else []
+    if not untried:
+        return []
+    more = f" and {len(untried) - _NAMED} more" if len(untried) > _NAMED else ""
+    return [f"No trial has tried {', '.join(untried[:_NAMED])}{more}."]
 
 
 def _compare(other: float | None, leader: float | None) -> str:

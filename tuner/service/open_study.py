@@ -164,10 +164,9 @@ def _announce_small_space(spec: StudySpec, *, certain: bool) -> Iterator[str]:
     if count is not None:
         unless = "" if certain else ", unless its loop asks for hyperparameters of its own"
         noun = "configuration" if count == 1 else "configurations"
-        closing = " and the leader's own defaults" if spec.budget.trials >= CLOSED_FROM else ""
         yield (
             f"The space has {count} {noun}, fewer than budget.trials = "
-            f"{spec.budget.trials}: the study ends after {count}{closing}{unless}."
+            f"{spec.budget.trials}: the study ends after {count}{unless}."
         )
 
 

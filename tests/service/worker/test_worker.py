@@ -576,3 +576,29 @@ def test_a_worker_ends_once_its_loop_has_made_it_a_rank(
     [record] = read_records(database, study)
     assert record.outcome is Outcome.FAILED
     assert "gradients of different trials" in record.attributes["error"]
+
+
+_GRID = """
+import optuna
+
+def grid(seed):
+    return optuna.samplers.GridSampler({"sgd.lr": [0.002, 0.02]}, seed=0)
+"""
+
+
+def test_a_study_whose_sampler_is_through_ends_with_defaults_in_full(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    (project / "own_grid.py").write_text(_GRID)
+    spec = make_spec(
+        budget={"trials": 12, "steps": 4, "evaluations": 2},
+        space={"optimizers": ["sgd"], "schedules": ["constant"], "breadth": 1},
+        search={"sampler": "own_grid:grid", "portfolio": False},
+        schedule={"constant": {"warmup": 0.0}},
+    )
+    with forgotten("own_grid"):
+        records = work(database, Studies(database).create(spec))
+        again = work(database, Studies(database).get(spec.study.name) or pytest.fail("gone"))
+    assert [record.proposal.preset for record in records] == [None, None, "default"]
+    assert records[-1].outcome is Outcome.COMPLETE
+    assert [record.number for record in again] == [0, 1, 2]

@@ -40,6 +40,10 @@ def records_of(cohorts: Cohorts) -> list[TrialRecord]:
     return read_records(cohorts.database, cohorts.study)
 
 
+def extend(cohorts: Cohorts, trials: int) -> None:
+    Studies(cohorts.database).extend(cohorts.study, lambda budget: {"trials": trials})
+
+
 def test_openings_start_first_and_in_their_order(opened: Cohorts) -> None:
     assert numbers(opened.start_some(opened.ledger("a"), 2)) == [0, 1]
     assert numbers(opened.start_some(opened.ledger("b"), 2)) == [2, 3]
@@ -105,7 +109,7 @@ def test_configuration_that_has_started_is_no_closing(opened: Cohorts) -> None:
 def test_longer_study_closes_anew_only_if_another_optimizer_leads(opened: Cohorts) -> None:
     ledger = opened.ledger("a")
     for trials, leader in ((12, "adam"), (14, "adam"), (16, "sgd")):
-        Studies(opened.database).extend(opened.study, lambda budget, n=trials: {"trials": n})
+        extend(opened, trials)
         while ledger.start([], opened.proposals(4), closing=closing_of(opened, leader)):
             pass
     defaults = [r for r in records_of(opened) if r.is_default]
