@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,12 +24,37 @@ from click.testing import CliRunner
 from tuner.cli.main import cli
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
+from tuner.search import portfolio as search_portfolio
 from tuner.store import Database, Studies, StudyHandle, open_database
 
 ROOT = Path(__file__).parents[1]
 
 PASSWORD = "hun{ter}2/@:%?"  # noqa: S105 (of a server that lives as long as the tests)
 """What a URL, a format string or a configuration file may take for something else."""
+
+PORTFOLIO = """
+[[entry]]
+optimizer = "sgd"
+schedule = "cosine"
+sgd = { lr = 0.25, weight_decay = 0.0 }
+cosine = { warmup = 0.05, final_ratio = 0.0 }
+
+[[entry]]
+optimizer = "adam"
+schedule = "linear"
+adam = { lr = 0.01, beta1 = 0.9, weight_decay = 1e-5 }
+linear = { warmup = 0.1, final_ratio = 0.01 }
+
+[[entry]]
+optimizer = "momentum"
+schedule = "constant"
+momentum = { lr = 0.1, momentum = 0.9 }
+
+[[entry]]
+optimizer = "sgd"
+schedule = "constant"
+sgd = { lr = 0.1 }
+"""
 
 MakeSpec = Callable[..., StudySpec]
 
@@ -153,6 +179,14 @@ def away(server: str, url: str) -> Iterator[None]:
     run_on(server, f"SELECT pg_terminate_backend(pid, 10000) {of_it}")
     yield
     run_on(server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+@pytest.fixture
+def portfolio(monkeypatch: pytest.MonkeyPatch) -> tuple[search_portfolio.Entry, ...]:
+    """Returns the entries that studies of this test's process start with, not those that ship."""
+    entries = tuple(tomllib.loads(PORTFOLIO)["entry"])
+    monkeypatch.setattr(search_portfolio, "load_portfolio", lambda: entries)
+    return entries
 
 
 @pytest.fixture

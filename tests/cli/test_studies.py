@@ -113,12 +113,15 @@ def test_every_view_of_a_study_tells_of_it(
     assert re.search("parabola .* 12/12 .* done", typed("study", "list").stdout)
     shown = json.loads(typed("study", "show", "parabola", "--json").stdout)
     assert len(shown["trials"]) == 12
-    assert shown["spec"]["optimizer"]["adam"]["lr"] == {"low": 1e-4, "high": 0.1, "log": True}
+    assert shown["spec"]["optimizer"]["adam"]["lr"] == {"low": 1e-4, "high": 0.3, "log": True}
     assert "[optimizer.adam" in typed("study", "show", "parabola").stdout
-    trial = json.loads(typed("trial", "show", "parabola", "0", "--json").stdout)
-    assert trial["preset"] == "default"
-    assert trial["params"]["lr"] == 1e-3
-    assert "its own defaults" in typed("trial", "show", "parabola", "0").stdout
+    last = json.loads(typed("trial", "show", "parabola", "11", "--json").stdout)
+    assert last["preset"] == "default"
+    assert "its own defaults" in typed("trial", "show", "parabola", "11").stdout
+    presets = [each["preset"] for each in shown["trials"]]
+    assert presets[-1:] == ["default"]
+    assert presets.count("default") == 1
+    assert presets.count("portfolio") <= 4
     missing = typed("trial", "show", "parabola", "99")
     assert (missing.returncode, "no trial 99" in missing.stderr) == (2, True)
 

@@ -39,7 +39,8 @@ def test_a_default_outside_the_user_s_range_is_clipped_into_it_and_said_so() -> 
     assert decode(spec, proposal).optimizer_values["lr"] == 1e-4
     [bent] = bent_defaults(spec, proposal.params)
     assert str(bent) == (
-        "adam's default lr 0.001 lies outside your range log[1e-06, 0.0001]: 0.0001 is tried first"
+        "adam's default lr 0.001 lies outside your range log[1e-06, 0.0001]: "
+        "the trial of the defaults has 0.0001"
     )
     assert not ran_own_defaults(spec, TrialRecord(0, Outcome.COMPLETE, proposal))
 

@@ -193,8 +193,8 @@ def test_the_last_of_two_settings_holds() -> None:
         ),
         ("[optimizer.adam]\nlr = -0.1", "optimizer.adam.lr", "-0.1", "lr is above 0"),
         (
-            "[schedule.step]\ngamma = true",
-            "schedule.step.gamma",
+            "[schedule.linear]\nfinal_ratio = true",
+            "schedule.linear.final_ratio",
             "True",
             "not a number",
         ),

@@ -23,6 +23,7 @@ from tuner.domain.trials import (
     TrialRecord,
     bent_defaults,
     decode,
+    default_proposal,
     default_proposals,
     progress_at,
 )
@@ -80,28 +81,14 @@ def test_a_default_trial_uses_the_optimizer_s_own_defaults_but_for_what_is_fixed
     assert config.schedule_values == {"warmup": 0.1, "final_ratio": 0.0}
 
 
-@settings(max_examples=50)
-@given(spec_trees())
-def test_defaults_take_at_most_a_third_of_the_trials_but_one_always_runs(
-    tree: dict[str, Any],
-) -> None:
-    spec = StudySpec.model_validate(tree).resolve()
-    proposals = default_proposals(spec)
-    assert 1 <= len(proposals) <= max(1, spec.budget.trials // 3)
-    drawn = [proposal.params["optimizer"] for proposal in proposals]
-    assert drawn == list(spec.space.optimizers[: len(drawn)])
-
-
-@pytest.mark.parametrize(
-    ("trials", "defaults"), [(1, 1), (2, 1), (5, 1), (6, 2), (11, 3), (12, 4), (100, 4)]
-)
-def test_the_first_optimizers_get_their_defaults_where_not_all_fit(
-    trials: int, defaults: int
-) -> None:
+@pytest.mark.parametrize("trials", [1, 2, 11, 100])
+def test_every_optimizer_has_its_defaults_whatever_the_budget(trials: int) -> None:
     space = {"optimizers": ["sgd", "adam", "muon", "adagrad"]}
     spec = spec_of(budget={"trials": trials}, space=space)
-    drawn = [proposal.params["optimizer"] for proposal in default_proposals(spec)]
-    assert drawn == space["optimizers"][:defaults]
+    proposals = default_proposals(spec)
+    assert [proposal.params["optimizer"] for proposal in proposals] == space["optimizers"]
+    assert list(proposals) == [default_proposal(spec, name) for name in space["optimizers"]]
+    assert {proposal.preset for proposal in proposals} == {"default"}
 
 
 @settings(max_examples=50)

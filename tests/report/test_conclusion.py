@@ -35,6 +35,18 @@ def test_the_winner_is_compared_to_its_own_defaults() -> None:
     assert "Its defaults reach 0.5, 2 times the value." in conclude(mixed_summary())
 
 
+def test_optimizers_that_no_trial_has_tried_are_named() -> None:
+    names = ["adam", "sgd", "muon"]
+    summary = summary_of(trial(0, "sgd", 0.5), spec=make_spec(space={"optimizers": names}))
+    assert "No trial has tried adam, muon." in conclude(summary)
+    tried = summary_of(
+        *(trial(n, name, 0.5) for n, name in enumerate(names)),
+        spec=make_spec(space={"optimizers": names}),
+    )
+    assert "No trial has tried" not in " ".join(conclude(tried))
+    assert "No trial has tried sgd, " in " ".join(conclude(summary_of(trial(0, "adam", 0.5))))
+
+
 def test_defaults_that_win_are_said_to_win() -> None:
     summary = summary_of(trial(0, "adam", 0.5, preset="default"), trial(1, "adam", 0.6))
     assert "Tuning has not beaten adam's own defaults." in conclude(summary)

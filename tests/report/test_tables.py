@@ -42,6 +42,11 @@ def test_only_endings_that_happened_have_a_column() -> None:
     assert ranking(summary_of(trial(0, "adam", 0.5))).columns[-1] == "trials"
 
 
+def test_defaults_have_a_column_only_where_some_were_tried() -> None:
+    assert "defaults" in ranking(mixed_summary()).columns
+    assert "defaults" not in ranking(summary_of(trial(0, "adam", 0.5))).columns
+
+
 def test_averages_stand_beside_the_last_weights_of_their_own_trials() -> None:
     table = averages(averaging_summary())
     assert table.rows == (

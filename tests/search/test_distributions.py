@@ -40,8 +40,8 @@ def test_a_trial_has_the_distributions_of_its_parameters_alone() -> None:
     distributions = Distributions(make_spec()).of(params)
     assert distributions == {
         "optimizer": CategoricalDistribution(("sgd", "adam", "muon")),
-        "schedule": CategoricalDistribution(("constant", "cosine", "step")),
-        "adam.lr": FloatDistribution(1e-4, 0.1, log=True),
+        "schedule": CategoricalDistribution(("constant", "linear", "cosine", "stable_decay")),
+        "adam.lr": FloatDistribution(1e-4, 0.3, log=True),
         "cosine.warmup": CategoricalDistribution((0.0, 0.02, 0.05, 0.1)),
     }
 

@@ -133,3 +133,23 @@ def test_what_a_sampler_noted_with_a_trial_is_given_back_to_it() -> None:
     record = record_of(0, value=0.5)
     history.add([dataclasses.replace(record, attributes={"sampler": {"generation": 4}})])
     assert history.asked.trials[0].system_attrs == {"generation": 4}
+
+
+def test_the_best_trial_of_the_past_is_the_complete_one_with_the_best_value() -> None:
+    for direction, best in (("minimize", 3), ("maximize", 2)):
+        history = History(make_spec(study={"name": "s", "workload": "a:B", "direction": direction}))
+        history.add(
+            [
+                record_of(0, Outcome.PRUNED, -9.0, CURVE),
+                record_of(1, Outcome.PRUNED, 99.0, CURVE),
+                record_of(2, value=5.0),
+                record_of(3, value=1.0),
+                record_of(4, value=1.0),  # no better than the one before
+                record_of(5, Outcome.FAILED),
+                record_of(6, Outcome.DIVERGED, 0.0),
+                record_of(7, Outcome.RUNNING, evaluations={20: -1.0}),
+            ]
+        )
+        found = history.past.best
+        assert found is not None
+        assert found.user_attrs["number"] == best

@@ -13,11 +13,13 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import ks_2samp
 
 from tests.search.studies import difficulty, make_spec, record_of, search
-from tuner.domain.catalog.dimensions import Choice, Fixed
+from tuner.domain.catalog.dimensions import Choice, Fixed, Value
+from tuner.domain.catalog.schedules import USUAL_SCHEDULES
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, Proposal, decode, default_proposals
+from tuner.domain.trials import Outcome, Proposal, TrialRecord, decode, default_proposals
 from tuner.search import Proposer
 from tuner.search.batches import _sample
+from tuner.search.portfolio import fit_portfolio
 
 both_samplers = pytest.mark.parametrize("sampler", ["tpe", "random"])
 
@@ -86,7 +88,7 @@ def test_proposals_stay_within_their_ranges_and_follow_the_conditions(
 def test_every_optimizer_and_schedule_is_proposed() -> None:
     drawn = propose(spec_with("random"), 0, 40)
     assert {params["optimizer"] for params in drawn} == {"sgd", "adam", "muon"}
-    assert {params["schedule"] for params in drawn} == {"constant", "cosine", "step"}
+    assert {params["schedule"] for params in drawn} == set(USUAL_SCHEDULES)
 
 
 @both_samplers
@@ -98,13 +100,48 @@ def test_a_proposal_is_a_trial_to_start_with_its_settings_attached(sampler: str)
     assert "preset" not in trial.user_attrs
 
 
-def test_the_defaults_of_every_optimizer_come_with_their_settings_and_their_mark() -> None:
+def test_openings_come_with_their_settings_and_their_mark(portfolio: object) -> None:
     spec = make_spec()
-    trials = Proposer(spec, 0).defaults()
-    assert [t.params["optimizer"] for t in trials] == list(spec.space.optimizers)
-    assert [dict(p.params) for p in default_proposals(spec)] == [t.params for t in trials]
-    assert {t.user_attrs["preset"] for t in trials} == {"default"}
-    assert trials[1].user_attrs["config"] == {
+    trials = Proposer(spec, 0).openings()
+    assert [trial.params for trial in trials] == fit_portfolio(spec)
+    assert [trial.params["optimizer"] for trial in trials] == ["sgd", "adam", "sgd"]
+    assert {trial.user_attrs["preset"] for trial in trials} == {"portfolio"}
+    config = {
+        "lr": 0.01,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "weight_decay": 1e-5,
+        "linear.warmup": 0.1,
+        "linear.final_ratio": 0.01,
+        "batch_size": 128,
+    }
+    assert trials[1].user_attrs["config"] == pytest.approx(config)
+    for trial in trials:
+        check_point(spec, trial.params)
+
+
+def test_a_study_that_wants_no_portfolio_opens_with_none_of_it(portfolio: object) -> None:
+    proposer = Proposer(make_spec(search={"portfolio": False}), 0)
+    assert proposer.openings() == []
+    assert not any(point in proposer.history.tried for point in fit_portfolio(proposer.spec))
+
+
+def test_what_a_study_opens_with_is_proposed_by_nobody(portfolio: object) -> None:
+    proposer = Proposer(make_spec(), 0)
+    assert all(trial.params in proposer.history.tried for trial in proposer.openings())
+
+
+def test_a_study_closes_with_the_defaults_of_the_optimizer_that_leads() -> None:
+    proposer = Proposer(make_spec(), 0)
+    for number, (optimizer, value) in enumerate([("sgd", 2.0), ("adam", 1.0), ("muon", 3.0)]):
+        params: dict[str, Value] = {"optimizer": optimizer}
+        proposer.history.add([record_of(number, value=value, params=params)])
+    closing = proposer.closing()
+    assert closing is not None
+    assert closing.params == {"optimizer": "adam", "schedule": "constant"}
+    assert closing.user_attrs["preset"] == "default"
+    assert closing.user_attrs["config"] == {
         "lr": 1e-3,
         "beta1": 0.9,
         "beta2": 0.999,
@@ -113,6 +150,20 @@ def test_the_defaults_of_every_optimizer_come_with_their_settings_and_their_mark
         "constant.warmup": 0.0,
         "batch_size": 128,
     }
+
+
+def test_what_did_not_complete_does_not_lead() -> None:
+    proposer = Proposer(make_spec(), 0)
+    endings = (Outcome.RUNNING, Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
+    proposer.history.add(record_of(n, endings[n], 0.1, {20: 0.1}) for n in range(4))
+    assert proposer.closing() is None
+
+
+@pytest.mark.parametrize(("trials", "closes"), [(9, False), (10, True)])
+def test_a_study_of_few_trials_spends_none_on_defaults(trials: int, closes: bool) -> None:
+    proposer = Proposer(make_spec(budget={"trials": trials, "steps": 100}), 0)
+    proposer.history.add([record_of(0, value=1.0)])
+    assert (proposer.closing() is not None) is closes
 
 
 def test_asking_leaves_no_trial_behind_that_counts() -> None:
@@ -149,9 +200,9 @@ def test_default_trials_do_not_break_tpe() -> None:
     # A default has no lr among its parameters: torch's own may lie outside the range.
     spec = spec_with("tpe")
     proposer = Proposer(spec, 0)
-    for number, trial in enumerate(proposer.openings() * 5):
-        params = {k: v for k, v in trial.params.items() if k != "sgd.lr"}
-        proposer.history.add([record_of(number, value=1.0, params=params, preset="default")])
+    for number, proposal in enumerate(default_proposals(spec) * 5):
+        record = TrialRecord(number, Outcome.COMPLETE, proposal, value=1.0)
+        proposer.history.add([record])
     check_point(spec, proposer.propose().params)
 
 

@@ -16,7 +16,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, progress_at
 from tuner.errors import SpecError
 from tuner.search import History, Pruner, needs_running
-from tuner.search.median import OWN_TRIALS, STARTUP_TRIALS
+from tuner.search.median import STARTUP_TRIALS
 
 STEPS = (20, 40, 60, 80, 100)
 MAXIMIZE: dict[str, Any] = {"study": {"name": "s", "workload": "a:B", "direction": "maximize"}}
@@ -40,12 +40,12 @@ def curve(level: float, points: int) -> dict[int, float]:
     return dict.fromkeys(STEPS[:points], level)
 
 
-@pytest.mark.parametrize("points", [2, 3, 4])
+@pytest.mark.parametrize("points", [1, 2, 3, 4])
 def test_a_trial_clearly_worse_than_the_others_is_stopped(points: int) -> None:
     assert pruner_after(STARTUP_TRIALS).should_prune(RUNNING, curve(100.0, points))
 
 
-@pytest.mark.parametrize("points", [2, 3, 4])
+@pytest.mark.parametrize("points", [1, 2, 3, 4])
 def test_a_trial_better_than_the_others_goes_on(points: int) -> None:
     assert not pruner_after(STARTUP_TRIALS).should_prune(RUNNING, curve(-1.0, points))
 
@@ -60,6 +60,12 @@ def test_where_more_is_better_the_lower_is_stopped() -> None:
     pruner = pruner_after(STARTUP_TRIALS, **MAXIMIZE)
     assert pruner.should_prune(RUNNING, curve(-1.0, 2))
     assert not pruner.should_prune(RUNNING, curve(100.0, 2))
+
+
+@pytest.mark.parametrize("points", range(1, 6))
+def test_an_opening_is_stopped_as_any_other(points: int) -> None:
+    opening = record_of(99, Outcome.RUNNING, preset="portfolio")
+    assert pruner_after(20).should_prune(opening, curve(1e9, points))
 
 
 @pytest.mark.parametrize("points", range(1, 6))
@@ -129,16 +135,13 @@ def test_trials_that_did_not_complete_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "first", "second"),
-    [({"steps": 100}, 20, 40), ({"steps": 101}, 21, 41), ({"epochs": 5}, 1, 2)],
+    ("length", "first"), [({"steps": 100}, 20), ({"steps": 101}, 21), ({"epochs": 5}, 1)]
 )
-def test_a_trial_is_judged_from_its_second_evaluation_on(
-    length: dict[str, int], first: int, second: int
-) -> None:
+def test_a_trial_is_judged_from_its_first_evaluation_on(length: dict[str, int], first: int) -> None:
     spec = make_spec(budget={"trials": 60, "evaluations": 5, **length})
     pruner = pruner_after(20, spec)
-    assert not pruner.should_prune(RUNNING, {first: 1e9})
-    assert pruner.should_prune(RUNNING, {first: 1e9, second: 1e9})
+    assert not pruner.should_prune(RUNNING, {})
+    assert pruner.should_prune(RUNNING, {first: 1e9})
 
 
 def test_without_a_pruner_nobody_is_stopped() -> None:
@@ -227,15 +230,23 @@ def test_who_compares_running_trials_says_so(pruner: str, expected: bool) -> Non
 
 
 @pytest.mark.parametrize("complete", [0, 1, 2, 3])
-def test_an_optimizer_is_stopped_once_enough_of_its_own_trials_are_complete(complete: int) -> None:
-    pruner = pruner_after(20)
+@pytest.mark.parametrize("spare", [0, 2])
+def test_an_optimizer_is_spared_until_as_many_of_its_trials_as_asked_are_complete(
+    spare: int, complete: int
+) -> None:
+    pruner = pruner_after(20, search={"spare": spare})
     adam: dict[str, Value] = {"optimizer": "adam", "adam.lr": 0.1}
     pruner._history.add(
         record_of(n, value=9.0, evaluations=curve(9.0, 5), params=adam)
         for n in range(30, 30 + complete)
     )
     trial = record_of(99, Outcome.RUNNING, params=adam)
-    assert pruner.should_prune(trial, curve(100.0, 3)) is (complete >= OWN_TRIALS)
+    assert pruner.should_prune(trial, curve(100.0, 3)) is (complete >= spare)
+
+
+def test_unless_asked_no_optimizer_is_spared() -> None:
+    trial = record_of(99, Outcome.RUNNING, params={"optimizer": "adam", "adam.lr": 0.1})
+    assert pruner_after(20).should_prune(trial, curve(100.0, 1))
 
 
 def lanes_of(
@@ -249,19 +260,19 @@ def lanes_of(
     ]
 
 
-@pytest.mark.parametrize("points", [2, 3, 4])
+@pytest.mark.parametrize("points", [1, 2, 3, 4])
 def test_the_first_cohort_is_judged_without_a_past(points: int) -> None:
     stops = pruner_after(0).judge(lanes_of(range(9), points))
     assert stops == [False] * 5 + [True] * 4
 
 
 def test_those_left_of_a_cohort_are_halved_again() -> None:
-    pruner, lanes = pruner_after(0), lanes_of(range(32), 2)
+    pruner, lanes = pruner_after(0), lanes_of(range(32), 1)
     left = list(range(32))
-    for points in (2, 3, 4):
-        lanes = [(r, curve(n, points if n in left else 2)) for n, (r, _) in enumerate(lanes)]
+    for points in (1, 2, 3):
+        lanes = [(r, curve(n, points if n in left else 1)) for n, (r, _) in enumerate(lanes)]
         left = [n for n, stop in enumerate(pruner.judge(lanes)) if n in left and not stop]
-        assert left == list(range(32 >> points - 1))
+        assert left == list(range(32 >> points))
 
 
 def test_a_cohort_also_meets_the_bar_of_the_past() -> None:
@@ -302,14 +313,14 @@ def test_nobody_is_judged_before_the_first_evaluation(name: str) -> None:
     assert pruner_after(9, search={"pruner": name}).judge(lanes) == [False] * 20
 
 
-def test_the_best_of_each_optimizer_go_on_until_enough_of_its_own_are_through() -> None:
+def test_the_best_of_each_optimizer_go_on_until_as_many_as_asked_are_through() -> None:
     adam: dict[str, Value] = {"optimizer": "adam", "adam.lr": 0.1}
     lanes = lanes_of([*range(10), *range(100, 106)], 3, [*[{}] * 10, *[adam] * 6])
-    pruner = pruner_after(0)
+    pruner = pruner_after(0, search={"spare": 2})
 
-    assert pruner.judge(lanes)[10:] == [False] * OWN_TRIALS + [True] * (6 - OWN_TRIALS)
+    assert pruner.judge(lanes)[10:] == [False] * 2 + [True] * 4
     pruner._history.add([record_of(0, value=9.0, evaluations=curve(9.0, 5), params=adam)])
-    assert pruner.judge(lanes)[10:] == [False] * (OWN_TRIALS - 1) + [True] * (7 - OWN_TRIALS)
+    assert pruner.judge(lanes)[10:] == [False] + [True] * 5
 
 
 @pytest.mark.parametrize("outcome", [Outcome.RUNNING, Outcome.PRUNED, Outcome.COMPLETE])
@@ -357,12 +368,11 @@ def test_a_pruner_looks_at_each_trial_of_the_past_once(
         return get(trial, name)
 
     monkeypatch.setattr(FrozenTrial, "__getattribute__", count)
-    points = 3 if name == "median" else 1  # where one is judged
-    pruner.judge([(RUNNING, curve(50.0, points))])
+    pruner.judge([(RUNNING, curve(50.0, 1))])
     assert looks >= 200
     looks = 0
     for level in (50.0, 150.0):
-        pruner.judge([(RUNNING, curve(level, points))])
+        pruner.judge([(RUNNING, curve(level, 1))])
     assert looks < 40
 
 

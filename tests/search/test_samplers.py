@@ -21,7 +21,7 @@ from tests.search.studies import make_spec, record_of
 from tuner.domain.catalog.dimensions import Float
 from tuner.domain.samplers import SAMPLERS
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, TrialRecord
+from tuner.domain.trials import Outcome, TrialRecord, default_proposals
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search import History, Proposer, build_sampler
 from tuner.search.distributions import joint_space
@@ -72,12 +72,8 @@ class Search:
             worker.history.add([record])
 
     def run_defaults(self) -> None:
-        for trial in self.workers[0].defaults():
-            params = dict(trial.params)
-            number = len(self.records)
-            start = record_of(number, value=3.0, params=params, preset="default")
-            del start.proposal.params["sgd.lr"]
-            self.add(start)
+        for proposal in default_proposals(self.spec):
+            self.add(TrialRecord(len(self.records), Outcome.COMPLETE, proposal, value=3.0))
 
     def start(self, worker: int) -> TrialRecord:
         trial = self.workers[worker].propose()
@@ -207,7 +203,7 @@ def test_a_sobol_sequence_is_spread_more_evenly_than_random_points(seed: int) ->
 
 def test_a_dropped_proposal_leaves_no_hole_in_the_sequence() -> None:
     search = Search(joint_spec("qmc"))
-    search.workers[0].propose()  # the study's default started in its place
+    search.workers[0].propose()  # what the study starts with started in its place
     search.run(16)
     # Each of the sixteen equal parts of each axis holds exactly one point of a Sobol sequence.
     for axis in points_of(search).T:
@@ -261,15 +257,17 @@ def test_the_same_seed_proposes_the_same_trials_in_one_space(sampler: str) -> No
 
 
 @joint_samplers
-def test_a_space_of_one_point_can_be_searched_by_all_but_cma_es(sampler: str) -> None:
+def test_a_space_of_one_point_can_be_searched_by_all_but_cma_es(
+    sampler: str, portfolio: object
+) -> None:
     fixed = {"momentum": {"lr": 0.1, "momentum": 0.9}}
     if sampler == "cmaes":
         with pytest.raises(SpecError, match="at least two ranges"):
             joint_spec(sampler, optimizer=fixed)
         return
     proposer = Proposer(joint_spec(sampler, optimizer=fixed), 0)
-    [default] = proposer.openings()
-    assert default.params == {"optimizer": "momentum", "schedule": "constant"}
+    [opening] = proposer.openings()
+    assert opening.params == {"optimizer": "momentum", "schedule": "constant"}
     with pytest.raises(ExhaustedError, match="the one configuration of the space"):
         proposer.propose()
 

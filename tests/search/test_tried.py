@@ -12,7 +12,7 @@ from tests.search.studies import make_spec, record_of
 from tuner.domain.catalog.dimensions import Float, Value
 from tuner.domain.points import count_configurations, points_of
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import RERUN_OF, Outcome, Proposal, TrialRecord, decode
+from tuner.domain.trials import PORTFOLIO, RERUN_OF, Outcome, Proposal, TrialRecord, decode
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search import Proposer
 from tuner.search.tried import key_of
@@ -69,7 +69,7 @@ def finite(sampler: str = "tpe", rates: Any = (0.001, 0.01, 0.1), **tables: Any)
 
 
 def run(proposer: Proposer, trials: int, cohort: int = 1) -> list[dict[str, Value]]:
-    """Runs the defaults and then what is proposed, one worker's study, until nothing is left."""
+    """Runs the openings and then what is proposed, one worker's study, until nothing is left."""
     history = proposer.history
     done: list[dict[str, Value]] = []
 
@@ -84,7 +84,7 @@ def run(proposer: Proposer, trials: int, cohort: int = 1) -> list[dict[str, Valu
         done.append(params)
 
     for trial in proposer.openings():
-        train(trial.params, "default", trial.user_attrs)
+        train(trial.params, PORTFOLIO, trial.user_attrs)
     while len(done) < trials:
         try:
             drawn = [proposer.propose()] if cohort == 1 else proposer.propose_many(cohort)
@@ -102,7 +102,7 @@ def configs(spec: StudySpec, done: list[dict[str, Value]]) -> list[Any]:
 @pytest.mark.parametrize("cohort", [1, 4])
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "finite:grid", "finite:brute"])
 def test_each_configuration_of_a_small_space_is_tried_once_and_then_nothing(
-    own: str, sampler: str, cohort: int
+    own: str, sampler: str, cohort: int, portfolio: object
 ) -> None:
     spec = finite(sampler, (0.001, 0.01))
     proposer = Proposer(spec, 3)
@@ -123,8 +123,8 @@ def test_a_proposal_that_was_dropped_is_no_configuration_lost(own: str) -> None:
     assert len(run(proposer, 12)) == 4
 
 
-def test_a_grid_smaller_than_the_space_ends_the_search(own: str) -> None:
-    spec = finite(f"{own}:grid", (0.001, 0.01, 0.1))
+def test_a_grid_smaller_than_the_space_ends_the_search(own: str, portfolio: object) -> None:
+    spec = finite(f"{own}:grid", (0.001, 0.01, 0.005))
     proposer = Proposer(spec, 3)
     assert len(run(proposer, 12)) == 4
     with pytest.raises(ExhaustedError, match="'finite:grid' proposes nothing that has not"):
@@ -144,7 +144,7 @@ def test_what_a_sampler_raises_as_a_trial_ends_is_said_to_be_its_own(own: str) -
         run(proposer, 12)
 
 
-def test_one_worker_s_search_of_a_small_space_repeats_exactly() -> None:
+def test_one_worker_s_search_of_a_small_space_repeats_exactly(portfolio: object) -> None:
     assert run(Proposer(finite(), 5), 12) == run(Proposer(finite(), 5), 12)
 
 
@@ -161,7 +161,7 @@ def test_workers_try_nothing_that_another_tries_already() -> None:
     assert len(set(keys)) == 5
 
 
-def test_where_a_loop_draws_its_own_hyperparameters_nothing_is_a_repeat() -> None:
+def test_where_a_loop_draws_its_own_hyperparameters_nothing_is_a_repeat(portfolio: object) -> None:
     spec = finite(rates=(0.001,))
     proposer = Proposer(spec, 0)
     point = {**proposer.openings()[0].params, "width": 8}
@@ -170,7 +170,7 @@ def test_where_a_loop_draws_its_own_hyperparameters_nothing_is_a_repeat() -> Non
             TrialRecord(
                 0,
                 Outcome.COMPLETE,
-                Proposal(point, "default"),
+                Proposal(point, PORTFOLIO),
                 1.0,
                 own_axes={"width": Float(low=1.0, high=9.0)},
             )
@@ -181,7 +181,7 @@ def test_where_a_loop_draws_its_own_hyperparameters_nothing_is_a_repeat() -> Non
     assert len(proposer.propose_many(6)) == 6
 
 
-def test_a_trial_run_again_is_told_to_no_sampler(own: str) -> None:
+def test_a_trial_run_again_is_told_to_no_sampler(own: str, portfolio: object) -> None:
     proposer = Proposer(finite(f"{own}:broken"), 3)
     again = {RERUN_OF: 0}
     for outcome in (Outcome.RUNNING, Outcome.COMPLETE):
@@ -236,14 +236,16 @@ def test_a_space_is_counted_with_what_depends_on_a_choice() -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_space_of_one_configuration_goes_on_where_trials_draw_their_own(sampler: str) -> None:
+def test_a_space_of_one_configuration_goes_on_where_trials_draw_their_own(
+    sampler: str, portfolio: object
+) -> None:
     proposer = Proposer(finite(sampler, rates=(0.01,), train={"batch_size": 16}), seed=0)
-    with pytest.raises(ExhaustedError):  # asked while the default trains
+    with pytest.raises(ExhaustedError):  # asked while the opening trains
         proposer.propose()
     axes = {"width": Float(low=1.0, high=9.0)}
     params = proposer.openings()[0].params
     for number in range(5):
-        point = Proposal(params | {"width": 1.0 + number}, None if number else "default")
+        point = Proposal(params | {"width": 1.0 + number}, None if number else PORTFOLIO)
         done = TrialRecord(number, Outcome.COMPLETE, point, value=1.0, own_axes=axes)
         proposer.history.add([done])
         assert not proposer.is_exhausted

@@ -76,3 +76,21 @@ def test_what_a_file_leaves_out_stays_as_it_is(database: Database, trials: int) 
     opened, budget = reopen(database, {"trials": trials, "wall_time": 60}, {})
     assert (opened.changed, opened.kept) == ({}, {})
     assert (budget.trials, budget.wall_time) == (trials, 60)
+
+
+@pytest.mark.parametrize(("trials", "announced"), [(9, False), (10, True)])
+def test_defaults_that_a_file_does_not_allow_are_announced_where_a_study_ends_with_some(
+    database: Database, trials: int, announced: bool
+) -> None:
+    tree = {
+        "study": {"name": "small", "workload": "models.parabola:Parabola"},
+        "budget": {"steps": 20, "trials": trials},
+        "space": {"optimizers": ["sgd", "adam"]},
+        "optimizer": {"adam": {"lr": {"low": 0.01, "high": 0.1}}},
+    }
+    opened = open_study(lambda create: database, parse_spec(tree, origin="test"))
+    line = (
+        "Adam's default lr 0.001 lies outside your range [0.01, 0.1]: "
+        "the trial of the defaults has 0.01."
+    )
+    assert (line in opened.announcements()) is announced

@@ -15,8 +15,8 @@ from tuner.store import Lease, Ledger, TrialEnding, TrialReport
 class SingleTrials(Ledger):
     """A ledger that also takes one trial instead of a group."""
 
-    def start_one(self, defaults: Sequence[FrozenTrial], proposal: FrozenTrial) -> Lease | None:
-        return next(iter(self.start(defaults, [proposal])), None)
+    def start_one(self, openings: Sequence[FrozenTrial], proposal: FrozenTrial) -> Lease | None:
+        return next(iter(self.start(openings, [proposal])), None)
 
     def take_one(self, is_dead: Callable[[str], bool], *, expired: bool = True) -> Lease | None:
         return next(iter(self.take_over(is_dead, expired=expired, at_most=1)), None)

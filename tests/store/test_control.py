@@ -165,13 +165,13 @@ def test_rerun_is_the_same_configuration_taken_by_the_next_worker(bench: Bench) 
     assert read_events(bench.database, bench.study.uuid, 3)[-1].detail == ""
 
 
-def test_rerun_of_a_default_costs_no_other_its_turn(bench: Bench) -> None:
+def test_rerun_of_an_opening_costs_no_other_its_turn(portfolio: object, bench: Bench) -> None:
     ledger = bench.ledger("a")
     ledger.finish_one(bench.start(ledger), TrialState.COMPLETE, 1.0, {})
     assert rerun(bench.database, bench.study, 0) == 1
     bench.start(ledger)
     assert [bench.read(number).optimizer for number in range(3)] == ["sgd", "sgd", "adam"]
-    assert [bench.read(number).proposal.preset for number in range(3)] == ["default"] * 3
+    assert [bench.read(number).proposal.preset for number in range(3)] == ["portfolio"] * 3
 
 
 def test_rerun_stays_within_the_budget(bench: Bench) -> None:

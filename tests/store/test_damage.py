@@ -38,7 +38,7 @@ DAMAGED = ["", "{", "null", "7", '"paused?"', "[]", "{}", "\x1b]0;x", "[" * 100_
 
 
 @pytest.fixture
-def trained(database: Database, study: StudyHandle) -> StudyHandle:
+def trained(portfolio: object, database: Database, study: StudyHandle) -> StudyHandle:
     """Returns a study with three complete trials."""
     ledger = SingleTrials(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
     ledger.register(0.0, lambda ordinal: ordinal)

@@ -20,7 +20,7 @@ from tuner.cli.options import (
 )
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.printable import printable
-from tuner.domain.trials import TrialRecord, decode, ran_own_defaults
+from tuner.domain.trials import PORTFOLIO, TrialRecord, decode, ran_own_defaults
 from tuner.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -130,15 +130,11 @@ def _print(
 
     config, metric = decode(study.spec, record.proposal), study.spec.study.metric
     value = "" if record.value is None else f", {metric} {record.value:.6g}"
-    preset = ""
-    if record.is_default:
-        own = ran_own_defaults(study.spec, record)
-        preset = (
-            ", its own defaults" if own else ", its defaults as far as the study file lets them"
-        )
     head = f"Trial {record.number} of {printable(study.name)}: {record.outcome.value}{value}"
     console().print(head, style="bold", soft_wrap=True)
-    click.echo(f"{config.optimizer} with the {config.schedule} schedule{preset}")
+    click.echo(
+        f"{config.optimizer} with the {config.schedule} schedule{_tell_preset(study, record)}"
+    )
     for key, setting in config.to_json().items():
         click.echo(printable(f"  {key} = {format_value(setting)}"))
     if record.attributes.get("groups"):
@@ -164,3 +160,13 @@ def _print(
 def _indent(value: object) -> str:
     """Indents the further lines of a workload's text, so that none looks like a line of ours."""
     return str(value).replace("\n", "\n  ")
+
+
+def _tell_preset(study: StudyHandle, record: TrialRecord) -> str:
+    """Returns where a configuration comes from that no sampler has drawn, to follow its names."""
+    if record.proposal.preset == PORTFOLIO:
+        return ", one that did well on other workloads"
+    if not record.is_default:
+        return ""
+    own = ran_own_defaults(study.spec, record)
+    return ", its own defaults" if own else ", its defaults as far as the study file lets them"

@@ -13,7 +13,7 @@ from tuner.domain.spec import StudySpec
 
 @dataclass(frozen=True)
 class BentDefault:
-    """A default that the study file does not allow, and the value that is tried in its place.
+    """A default that the study file does not allow, and the value that it has in its place.
 
     Attributes:
         owner: The row or parameter group that it is a default of, such as ``adam``; empty for
@@ -40,7 +40,7 @@ class BentDefault:
         return (
             f"{whose} {self.key} {format_value(self.default)} lies outside your "
             f"{'choices' if isinstance(self.axis, Choice) else 'range'} {self.axis.describe()}: "
-            f"{format_value(self.value)} is tried in its place"
+            f"the trial of the defaults has {format_value(self.value)}"
         )
 
 

@@ -23,6 +23,9 @@ from tuner.domain.train import MOMENTUM_WARMUP, BatchSize, to_batch_size
 DEFAULT = "default"
 """The preset of a trial of an optimizer's own defaults."""
 
+CLOSED_FROM = 10
+"""Trials from which on a study spends its last one on defaults: they are trained in full."""
+
 PORTFOLIO = "portfolio"
 """The preset of a trial that a study starts with, from the list that ships with tuner."""
 

@@ -15,6 +15,7 @@ from tuner.domain.printable import printable
 from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, bent_defaults
 
 _REASONS = 3
+_NAMED = 6
 
 
 def conclude(summary: StudySummary) -> list[str]:
@@ -39,7 +40,7 @@ def _conclude(summary: StudySummary) -> list[str]:
         *_explain_default(summary, leader),
         *_compare_to_runner_up(summary.optimizers),
     ]
-    sentences += [*_tell_lengths(summary, best), *_doubt_schedule(best)]
+    sentences += [*_tell_untried(summary), *_tell_lengths(summary, best), *_doubt_schedule(best)]
     sentences += [
         f"{edge} lies at the end of its range: widen it in the study file and search again."
         for edge in best.edges
@@ -170,6 +171,16 @@ def _compare_to_runner_up(optimizers: tuple[OptimizerSummary, ...]) -> list[str]
         f"Next comes {ranked[1].optimizer} with {_number(ranked[1].best_value)}"
         f"{_compare(ranked[1].best_value, ranked[0].best_value)}."
     ]
+
+
+def _tell_untried(summary: StudySummary) -> list[str]:
+    """Returns a sentence on the optimizers of the study that no trial was started of."""
+    tried = {record.optimizer for record in summary.records}
+    untried = [name for name in summary.spec.space.optimizers if name not in tried]
+    if not untried:
+        return []
+    more = f" and {len(untried) - _NAMED} more" if len(untried) > _NAMED else ""
+    return [f"No trial has tried {', '.join(untried[:_NAMED])}{more}."]
 
 
 def _compare(other: float | None, leader: float | None) -> str:

@@ -38,22 +38,28 @@ class TextTable:
 
 
 def ranking(summary: StudySummary) -> TextTable:
-    """Returns the table of optimizers, best first, and how many of their trials ended early."""
+    """Returns the table of optimizers, best first, and how many of their trials ended early.
+
+    What an optimizer's own defaults reached is known of the one that a study ended with, or of all
+    where an earlier version of tuner began with them.
+    """
     endings = [
         ending
         for ending in (Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
         if summary.counts[ending]
     ]
+    known = any(row.default_value is not None for row in summary.optimizers)
+    defaults = ["defaults"] if known else []
     return TextTable(
         f"Optimizers by {summary.spec.study.metric}, best first",
-        ("optimizer", "best", "trial", "schedule", "defaults", "trials", *endings),
+        ("optimizer", "best", "trial", "schedule", *defaults, "trials", *endings),
         tuple(
             (
                 row.optimizer,
                 number(row.best_value),
                 "–" if row.best_trial is None else str(row.best_trial),
                 row.best_schedule or "–",
-                number(row.default_value),
+                *(number(row.default_value) for _ in defaults),
                 str(row.trials),
                 *(str(getattr(row, ending.value)) for ending in endings),
             )

@@ -12,11 +12,14 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value, nearest
+from tuner.domain.catalog.averages import NO_AVERAGE
+from tuner.domain.catalog.dimensions import Choice, Value, nearest
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.tables import TABLES
+from tuner.domain.networks import branch_of
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
+from tuner.domain.train import FULL, MOMENTUM_WARMUP
 
 Entry = Mapping[str, Any]
 
@@ -59,41 +62,64 @@ def fit_entry(spec: StudySpec, entry: Entry) -> dict[str, Value]:
         spec: The resolved spec.
         entry: An entry whose optimizer competes.
     """
-    optimizer = entry["optimizer"]
-    wanted = entry["schedule"]
+    optimizer, wanted = entry["optimizer"], entry["schedule"]
     schedule = next(s for s in (wanted, *_KIN, *spec.space.schedules) if s in spec.space.schedules)
-    values = {"optimizer": optimizer, "schedule": schedule}
-    values |= _searched(optimizer, entry[optimizer])
-    values |= _searched(schedule, entry[wanted] if schedule == wanted else {})
+    own = {one.name: one.default for one in OPTIMIZERS[optimizer].hyperparameters}
+    own |= entry.get(optimizer, {})
+    values = {"optimizer": optimizer, "schedule": schedule, **_beside(spec, optimizer, own)}
+    values |= _searched("schedule", schedule, entry.get(schedule, {}))
+    values |= _searched("optimizer", optimizer, own)
+    for network in spec.network:
+        values |= _searched("optimizer", optimizer, own, branch_of(network, optimizer))
+    return walk(spec, lambda name, axis: nearest(axis, values[name]))
 
-    def suggest(name: str, axis: Dimension) -> Value:
-        return nearest(axis, values[name]) if name in values else _middle(axis)
 
-    return walk(spec, suggest)
-
-
-def _searched(row: str, own: Mapping[str, Value]) -> dict[str, Value]:
+def _searched(
+    table: str, row: str, own: Mapping[str, Value], prefix: str | None = None
+) -> dict[str, Value]:
     """Returns a row's hyperparameters under every name that they may be searched by.
 
-    Those that are left out of an entry have their defaults.
+    Args:
+        table: The row's table.
+        row: The row's name.
+        own: Values by hyperparameter; one that is left out has its default.
+        prefix: What the names begin with; left out, the row's name.
     """
-    table = "optimizer" if row in OPTIMIZERS else "schedule"
+    prefix = prefix or row
     found: dict[str, Value] = {}
     for one in TABLES[table][row].hyperparameters:
         value = own.get(one.name, one.default)
-        found |= {f"{row}.{key}": one.encode(key, value) for key in one.keys}
+        found |= {f"{prefix}.{key}": one.encode(key, value) for key in one.keys}
         if one.switch:
-            found[f"{row}.{one.switch_name}"] = value != 0
+            found[f"{prefix}.{one.switch_name}"] = value != 0
     return found
 
 
-def _middle(axis: Dimension) -> Value:
-    """Returns a value for an axis that entries say nothing of."""
-    match axis:
-        case Fixed():
-            return axis.value
-        case Choice():
-            return axis.choices[0]
-        case _:
-            middle = (axis.low * axis.high) ** 0.5 if axis.log else (axis.low + axis.high) / 2
-            return nearest(axis, type(axis.low)(middle))
+def _beside(spec: StudySpec, optimizer: str, own: Mapping[str, Value]) -> dict[str, Value]:
+    """Returns values for what entries say nothing of, such as the batch size.
+
+    A trial averages nothing if it may, and warms no momentum up. Parameter groups train as the
+    rest, as far as the study file lets them.
+
+    Args:
+        spec: The resolved spec.
+        optimizer: The entry's optimizer.
+        own: The values of its hyperparameters.
+    """
+    sizes = spec.train.batch_size
+    found: dict[str, Value] = {
+        "batch_size": sizes.choices[0] if isinstance(sizes, Choice) else FULL,
+        "average": NO_AVERAGE,
+        MOMENTUM_WARMUP: 0.0,
+    }
+    for average in spec.train.averages:
+        found |= _searched("average", average, {})
+    momenta = (own[one.name] for one in OPTIMIZERS[optimizer].hyperparameters if one.is_momentum)
+    alike = {
+        "lr_multiplier": 1.0,
+        "weight_decay": own.get("weight_decay", 0.0),
+        "momentum": next(momenta, 0.0),
+    }
+    for group in spec.train.groups:
+        found |= {f"{group.prefix}.{key}": value for key, value in alike.items()}
+    return found

@@ -15,7 +15,7 @@ from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int
 from tuner.domain.samplers import SAMPLERS, sampler_row
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import PORTFOLIO, Decoder, Proposal, default_proposal
+from tuner.domain.trials import CLOSED_FROM, PORTFOLIO, Decoder, Proposal, default_proposal
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search.batches import DrawsMany, draw_evenly
 from tuner.search.distributions import to_distribution
@@ -24,9 +24,6 @@ from tuner.search.knowledge import Knowledge
 from tuner.search.portfolio import fit_portfolio
 from tuner.search.samplers import build_sampler
 from tuner.search.tried import Remainder, key_of
-
-_CLOSED_FROM = 10
-"""Trials from which on a study spends its last one on defaults: they are trained in full."""
 
 _DRAWS = 20
 """Draws for each trial of a cohort, before a cohort is left smaller than it was asked for."""
@@ -77,7 +74,7 @@ class Proposer:
         They tell how much the search has gained. A study of few trials spends none on them.
         """
         best = self.history.past.best
-        if best is None or self.spec.budget.trials < _CLOSED_FROM:
+        if best is None or self.spec.budget.trials < CLOSED_FROM:
             return None
         return self._template(default_proposal(self.spec, best.params["optimizer"]))
 

@@ -10,7 +10,7 @@ from tuner.domain.budget import Budget
 from tuner.domain.points import count_configurations
 from tuner.domain.printable import cut
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import bent_defaults, default_proposals
+from tuner.domain.trials import CLOSED_FROM, bent_defaults, default_proposals
 from tuner.errors import NotFoundError, SpecError
 from tuner.report.tables import duration
 from tuner.store import Database, Studies, StudyHandle
@@ -145,7 +145,9 @@ def _change_budget(opened: Opened, spec: StudySpec, settings: Collection[str]) -
 
 
 def _announce_bent_defaults(spec: StudySpec) -> Iterator[str]:
-    """Yields a line for each default that is not tried, since the study file does not allow it."""
+    """Yields a line for each default that the study file does not allow the study's last trial."""
+    if spec.budget.trials < CLOSED_FROM:
+        return
     bent = (b for p in default_proposals(spec) for b in bent_defaults(spec, p.params))
     for line in dict.fromkeys(map(str, bent)):
         yield f"{line[0].upper()}{line[1:]}."

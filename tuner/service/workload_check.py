@@ -137,7 +137,7 @@ def check_study(spec: StudySpec, device: str) -> bool:
             cannot be built.
         WorkloadError: If its code raises.
     """
-    with contextlib.suppress(ExhaustedError):  # there may be no more than the defaults
+    with contextlib.suppress(ExhaustedError):  # there may be no more than the openings
         Proposer(spec, seed=0).propose()
     build_pruner(spec)
     return isinstance(prepare_checked(spec, resolve_device(device)), WorkloadLoop)

@@ -185,7 +185,6 @@ def test_a_trial_at_its_last_step_is_not_pruned(
         budget={"trials": 3, "steps": steps, "evaluations": 10},
         search={"pruner": f"{__name__}:stop_everything"},
     )
-    bureau.train(idle)  # a default, which is never pruned
     assert bureau.train(idle).outcome is outcome
 
 

@@ -196,6 +196,10 @@ def misbehaving(project: Path) -> Iterator[None]:
         yield
 
 
+CALM = {"sgd": {"lr": 0.01}, "adam": {"lr": 0.01}}
+"""Learning rates at which the first trial, whichever it is, does not diverge."""
+
+
 def of(make_spec: MakeSpec, workload: str, **tables: Any) -> Any:
     return make_spec(study={"name": "small", "workload": workload}, **tables)
 
@@ -497,7 +501,8 @@ class TestOwnLoop:
     def test_interrupted_it_continues_with_the_same_result(
         self, loop: str, database: Database, make_spec: MakeSpec, looks: int
     ) -> None:
-        spec = of(make_spec, loop, budget={"trials": 1, "steps": 20, "evaluations": 4})
+        budget = {"trials": 1, "steps": 20, "evaluations": 4}
+        spec = of(make_spec, loop, budget=budget, optimizer=CALM)
         studies = Studies(database)
         [expected] = work(database, studies.create(spec))
         identity = spec.study.model_copy(update={"name": "broken"})
@@ -512,7 +517,8 @@ class TestOwnLoop:
     def test_another_model_than_in_the_checkpoint_starts_the_trial_over(
         self, loop: str, database: Database, make_spec: MakeSpec
     ) -> None:
-        spec = of(make_spec, loop, budget={"trials": 1, "steps": 20, "evaluations": 4})
+        budget = {"trials": 1, "steps": 20, "evaluations": 4}
+        spec = of(make_spec, loop, budget=budget, optimizer=CALM)
         study = Studies(database).create(spec)
         work(database, study, Counted(8))
         sys.modules["own_training"].WIDTH = 5  # type: ignore[attr-defined]
@@ -570,3 +576,29 @@ def test_a_worker_ends_once_its_loop_has_made_it_a_rank(
     [record] = read_records(database, study)
     assert record.outcome is Outcome.FAILED
     assert "gradients of different trials" in record.attributes["error"]
+
+
+_GRID = """
+import optuna
+
+def grid(seed):
+    return optuna.samplers.GridSampler({"sgd.lr": [0.002, 0.02]}, seed=0)
+"""
+
+
+def test_a_study_whose_sampler_is_through_ends_with_defaults_in_full(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    (project / "own_grid.py").write_text(_GRID)
+    spec = make_spec(
+        budget={"trials": 12, "steps": 4, "evaluations": 2},
+        space={"optimizers": ["sgd"], "schedules": ["constant"], "breadth": 1},
+        search={"sampler": "own_grid:grid", "portfolio": False},
+        schedule={"constant": {"warmup": 0.0}},
+    )
+    with forgotten("own_grid"):
+        records = work(database, Studies(database).create(spec))
+        again = work(database, Studies(database).get(spec.study.name) or pytest.fail("gone"))
+    assert [record.proposal.preset for record in records] == [None, None, "default"]
+    assert records[-1].outcome is Outcome.COMPLETE
+    assert [record.number for record in again] == [0, 1, 2]

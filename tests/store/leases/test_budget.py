@@ -25,7 +25,7 @@ from tuner.store.leases.workers import WorkerIdentity
 
 
 def test_budget_is_exact_however_many_workers_start_trials_at_once(
-    database: Database, make_spec: MakeSpec
+    database: Database, make_spec: MakeSpec, portfolio: object
 ) -> None:
     budget = {"trials": 25, "steps": 20}
     study = Studies(database).create(make_spec(budget=budget))
@@ -47,7 +47,8 @@ def test_budget_is_exact_however_many_workers_start_trials_at_once(
     assert sorted(numbers) == list(range(25))
     records = read_records(database, study)
     assert [record.number for record in records] == list(range(25))
-    assert sum(record.is_default for record in records) == 2
+    started = [r.proposal.preset for r in records].count("portfolio")
+    assert started == len(proposers[0].openings()) == 3
 
 
 def test_many_workers_on_postgresql_share_one_budget(
@@ -56,13 +57,13 @@ def test_many_workers_on_postgresql_share_one_budget(
     database = open_database(postgres_url, create=True)
     study = Studies(database).create(make_spec(budget={"trials": 150, "steps": 20}))
     proposer = Proposer(study.spec, seed=0)
-    defaults, proposal = proposer.openings(), proposer.propose()
+    openings, proposal = proposer.openings(), proposer.propose()
     connections = [open_database(postgres_url) for _ in range(10)]
 
     def work(index: int) -> list[int]:
         ledger = ledger_of(connections[index % 10], study, f"w{index}")
         numbers = []
-        while (lease := ledger.start_one(defaults, proposal)) is not None:
+        while (lease := ledger.start_one(openings, proposal)) is not None:
             numbers.append(lease.number)
             ledger.report_one(lease, 5, 5, 0.5)
             if index % 2 or lease.number % 7:
@@ -138,13 +139,13 @@ def test_budget_is_exact_when_many_workers_start_groups_at_once(
 ) -> None:
     study = Studies(database).create(make_spec(budget={"trials": 50, "steps": 20}))
     proposer = Proposer(study.spec, seed=0)
-    defaults, proposals = proposer.openings(), [proposer.propose() for _ in range(7)]
+    openings, proposals = proposer.openings(), [proposer.propose() for _ in range(7)]
 
     def start_all(index: int) -> list[int]:
         own = open_database(database.url)
         ledger = ledger_of(own, study, f"w{index}")
         started = []
-        while leases := ledger.start(defaults, proposals):
+        while leases := ledger.start(openings, proposals):
             started += numbers(leases)
             assert ledger.report(5, evaluated(leases, 5)) == {}
             assert ledger.finish(complete(leases)) == {}
@@ -156,7 +157,6 @@ def test_budget_is_exact_when_many_workers_start_groups_at_once(
     assert sorted(started) == list(range(50))
     records = read_records(database, study)
     assert [record.number for record in records] == list(range(50))
-    assert [record.is_default for record in records] == [True, True] + [False] * 48
     assert {record.outcome for record in records} == {Outcome.COMPLETE}
     assert is_done(database, study)
 

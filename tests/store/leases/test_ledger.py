@@ -37,15 +37,6 @@ from tuner.store import (
 from tuner.store.records import read_record
 
 
-def test_defaults_of_every_optimizer_start_first(bench: Bench) -> None:
-    ledger = bench.ledger("a")
-    for _ in range(3):
-        bench.start(ledger)
-    records = read_records(bench.database, bench.study)
-    assert [r.proposal.preset for r in records] == ["default", "default", None]
-    assert [r.optimizer for r in records[:2]] == ["sgd", "adam"]
-
-
 def test_reports_and_the_end_of_a_trial_are_read_back(bench: Bench) -> None:
     ledger = bench.ledger("a")
     lease = bench.start(ledger)
@@ -140,21 +131,15 @@ def test_parameters_added_in_training_stay_as_they_were_first(bench: Bench) -> N
     assert trial.distributions["width"] == WIDTH
 
 
-def test_defaults_start_first_and_proposals_fill_the_group(cohorts: Cohorts) -> None:
+def test_openings_start_first_and_proposals_fill_the_group(
+    portfolio: object, cohorts: Cohorts
+) -> None:
     leases = cohorts.start_some(cohorts.ledger("a"), 4)
     assert numbers(leases) == [0, 1, 2, 3]
     assert len({lease.token for lease in leases}) == 4
     records = read_records(cohorts.database, cohorts.study)
-    assert [record.proposal.preset for record in records] == ["default", "default", None, None]
+    assert [record.proposal.preset for record in records] == ["portfolio"] * 3 + [None]
     assert [cohorts.kinds(number) for number in range(4)] == [["started"]] * 4
-
-
-def test_defaults_that_one_group_has_no_room_for_start_with_the_next(cohorts: Cohorts) -> None:
-    ledger = cohorts.ledger("a")
-    assert numbers(cohorts.start_some(ledger, 1)) == [0]
-    assert numbers(cohorts.start_some(cohorts.ledger("b"), 2)) == [1, 2]
-    presets = [cohorts.read(number).proposal.preset for number in range(3)]
-    assert presets == ["default", "default", None]
 
 
 def test_proposals_start_in_their_order(cohorts: Cohorts) -> None:

@@ -1,0 +1,174 @@
+"""How a study begins, with its openings, and how it ends, with its closing."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from tests.conftest import MakeSpec
+from tests.store.leases.bench import Cohorts, complete, ledger_of, numbers
+from tuner.domain.trials import TrialRecord, default_proposal
+from tuner.search import Proposer
+from tuner.store import Database, Studies, open_database, read_records
+from tuner.store.leases.reruns import rerun
+
+WORKERS = 6
+
+
+@pytest.fixture
+def opened(database: Database, make_spec: MakeSpec, portfolio: object) -> Cohorts:
+    """Returns the workers of a study with three openings."""
+    budget = {"trials": 12, "steps": 20, "evaluations": 4}
+    space = {"optimizers": ["sgd", "adam"], "schedules": ["constant", "cosine", "linear"]}
+    found = Cohorts(database, Studies(database).create(make_spec(budget=budget, space=space)))
+    assert len(found.proposer.openings()) == 3
+    return found
+
+
+def closing_of(cohorts: Cohorts, optimizer: str = "adam") -> FrozenTrial:
+    return cohorts.proposer._template(default_proposal(cohorts.study.spec, optimizer))
+
+
+def presets(cohorts: Cohorts) -> list[str | None]:
+    return [r.proposal.preset for r in records_of(cohorts)]
+
+
+def records_of(cohorts: Cohorts) -> list[TrialRecord]:
+    return read_records(cohorts.database, cohorts.study)
+
+
+def extend(cohorts: Cohorts, trials: int) -> None:
+    Studies(cohorts.database).extend(cohorts.study, lambda budget: {"trials": trials})
+
+
+def test_openings_start_first_and_in_their_order(opened: Cohorts) -> None:
+    assert numbers(opened.start_some(opened.ledger("a"), 2)) == [0, 1]
+    assert numbers(opened.start_some(opened.ledger("b"), 2)) == [2, 3]
+    assert presets(opened) == ["portfolio", "portfolio", "portfolio", None]
+    params = [r.proposal.params for r in records_of(opened)[:3]]
+    assert params == [trial.params for trial in opened.proposer.openings()]
+
+
+def test_openings_start_once_however_many_workers_ask_at_once(opened: Cohorts) -> None:
+    together = Barrier(WORKERS)
+    proposals = opened.proposals(WORKERS)
+
+    def start(index: int) -> int:
+        own = open_database(opened.database.url)
+        ledger = ledger_of(own, opened.study, f"w{index}")
+        together.wait()
+        started = ledger.start(opened.proposer.openings(), [proposals[index]])
+        own.close()
+        return len(started)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        assert list(pool.map(start, range(WORKERS))) == [1] * WORKERS
+    assert presets(opened) == ["portfolio"] * 3 + [None] * 3
+    started = [r.proposal.params for r in records_of(opened)[:3]]
+    assert started == [trial.params for trial in opened.proposer.openings()]
+
+
+def test_opening_run_again_does_not_count_as_one_more(opened: Cohorts) -> None:
+    ledger = opened.ledger("a")
+    ledger.finish(complete(ledger.start(opened.proposer.openings(), opened.proposals(1))))
+    rerun(opened.database, opened.study, 0)
+    opened.start_some(ledger, 3)
+    assert presets(opened) == ["portfolio", "portfolio", "portfolio", "portfolio", None]
+
+
+def test_last_trial_is_the_closing(opened: Cohorts) -> None:
+    ledger, closing = opened.ledger("a"), closing_of(opened)
+    sizes = []
+    while started := ledger.start(opened.proposer.openings(), opened.proposals(5), closing=closing):
+        sizes.append(len(started))
+    assert sizes == [5, 5, 1, 1]
+    assert presets(opened) == ["portfolio"] * 3 + [None] * 8 + ["default"]
+    last = records_of(opened)[-1]
+    assert (last.optimizer, last.is_default) == ("adam", True)
+
+
+def test_where_nothing_is_complete_the_last_trial_is_as_any_other(opened: Cohorts) -> None:
+    ledger = opened.ledger("a")
+    while ledger.start(opened.proposer.openings(), opened.proposals(5), closing=None):
+        pass
+    assert presets(opened) == ["portfolio"] * 3 + [None] * 9
+
+
+def test_configuration_that_has_started_is_no_closing(opened: Cohorts) -> None:
+    ledger, closing = opened.ledger("a"), closing_of(opened)
+    # As any trial may happen to be, and as earlier versions of tuner began a study.
+    ledger.start([], [closing], closing=closing_of(opened, "sgd"))
+    while ledger.start(opened.proposer.openings(), opened.proposals(5), closing=closing):
+        pass
+    assert presets(opened) == ["default"] + ["portfolio"] * 3 + [None] * 8
+
+
+def test_longer_study_closes_anew_only_if_another_optimizer_leads(opened: Cohorts) -> None:
+    ledger = opened.ledger("a")
+    for trials, leader in ((12, "adam"), (14, "adam"), (16, "sgd")):
+        extend(opened, trials)
+        while ledger.start([], opened.proposals(4), closing=closing_of(opened, leader)):
+            pass
+    defaults = [r for r in records_of(opened) if r.is_default]
+    assert [(r.number, r.optimizer) for r in defaults] == [(11, "adam"), (15, "sgd")]
+
+
+def test_study_with_nothing_left_to_try_closes_before_its_budget_is_used_up(
+    opened: Cohorts,
+) -> None:
+    ledger, closing = opened.ledger("a"), closing_of(opened)
+    openings = opened.proposer.openings()
+    assert len(ledger.start(openings, [], 8, closing=closing)) == 3
+    assert len(ledger.start(openings, [], 8, closing=closing)) == 1
+    assert ledger.start(openings, [], 8, closing=closing) == []
+    assert presets(opened) == ["portfolio"] * 3 + ["default"]
+
+
+@pytest.mark.parametrize("left", [0, 1], ids=["nothing left to try", "one trial left"])
+def test_closing_starts_once_however_many_workers_ask_at_once(opened: Cohorts, left: int) -> None:
+    if left:
+        opened.ledger("a").start([], opened.proposals(12 - left))
+    together, closing = Barrier(WORKERS), closing_of(opened)
+    proposals = opened.proposals(WORKERS)
+
+    def start(index: int) -> int:
+        own = open_database(opened.database.url)
+        ledger = ledger_of(own, opened.study, f"w{index}")
+        together.wait()
+        started = ledger.start([], proposals[index:][:left], 4, closing=closing)
+        own.close()
+        return len(started)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        assert sorted(pool.map(start, range(WORKERS))) == [0] * (WORKERS - 1) + [1]
+    assert presets(opened).count("default") == 1
+
+
+def test_budget_with_a_closing_is_exact_however_many_workers_start_groups(
+    database: Database, make_spec: MakeSpec, portfolio: object
+) -> None:
+    study = Studies(database).create(make_spec(budget={"trials": 50, "steps": 20}))
+    proposer = Proposer(study.spec, seed=0)
+    openings, proposals = proposer.openings(), [proposer.propose() for _ in range(7)]
+    closing = proposer._template(default_proposal(study.spec, "sgd"))
+
+    def start_all(index: int) -> int:
+        own = open_database(database.url)
+        ledger = ledger_of(own, study, f"w{index}")
+        count = 0
+        while leases := ledger.start(openings, proposals, closing=closing):
+            count += len(leases)
+            assert ledger.finish(complete(leases)) == {}
+        own.close()
+        return count
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        assert sum(pool.map(start_all, range(WORKERS))) == 50
+    records = read_records(database, study)
+    assert [record.number for record in records] == list(range(50))
+    found = [record.proposal.preset for record in records]
+    assert found == ["portfolio"] * len(openings) + [None] * (49 - len(openings)) + ["default"]
+    assert {record.outcome.value for record in records} == {TrialState.COMPLETE.name.lower()}
