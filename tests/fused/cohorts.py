@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,6 +120,9 @@ class CohortRecorder:
         self.steps.append(step)
         self.on_step(step)
         return self.interrupt_at is None or step < self.interrupt_at
+
+    def left(self) -> Collection[int]:
+        return ()
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         raise AssertionError("a cohort suggests nothing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -217,6 +217,7 @@ class Cohort:
                     break
                 if not self._reporter.advance(steps.taken):
                     self._end(TrialResult(Ending.INTERRUPTED))
+                self._drop(self._reporter.left())
             self._compare_averages()
         self._end(TrialResult(Ending.COMPLETE))
         return [lane.outcome for lane in self._lanes if lane.outcome is not None]
@@ -352,6 +353,17 @@ class Cohort:
             self._compact()
             if cut:
                 self._until = self.taken
+
+    def _drop(self, left: Collection[int]) -> None:
+        """Drops the rows of lanes that go on later, if ever."""
+        those = [index for index in self.alive if index in left]
+        if not those:
+            return
+        self._charge()
+        for index in those:
+            self._lanes[index].outcome = TrialResult(Ending.INTERRUPTED)
+        if self.alive:
+            self._compact()
 
     def _compact(self) -> None:
         """Drops the rows of lanes that are over."""
