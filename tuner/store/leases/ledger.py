@@ -310,7 +310,10 @@ class Ledger:
             The numbers of those that were ended, by :func:`tuner.store.leases.pausing.end_paused`.
         """
         with self._database.write() as connection:
-            return end_paused(connection, self._lock(connection), paused, self._heartbeat.alive)
+            ended = end_paused(connection, self._lock(connection), paused, self._heartbeat.alive)
+            if ended:
+                self._heartbeat.beat(connection)
+        return ended
 
     # Trials in training write under their leases.
 
