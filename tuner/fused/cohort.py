@@ -157,7 +157,8 @@ class Cohort:
             WorkloadError: If the lane is over, so that its place may be another's.
         """
         own = self._lanes[lane]
-        if own.outcome not in (None, TrialResult(Ending.INTERRUPTED)):
+        may_go_on = own.outcome in (None, TrialResult(Ending.INTERRUPTED))
+        if not may_go_on or lane not in self._rows:
             raise WorkloadError(f"Lane {lane} is over: it has nothing to go on from.")
         self._charge()
         row = self._rows.index(lane)

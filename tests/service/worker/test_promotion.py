@@ -134,14 +134,13 @@ def test_a_promoted_trial_comes_to_what_it_comes_to_without_a_pause(
     uninterrupted = read_records(database, plain)
     for record in check_ends(database, study):
         expected = values_of(uninterrupted[record.number], len(record.evaluations))
-        if fuse != "off":
-            # Cohorts of other sizes round otherwise.
-            expected = pytest.approx(expected, rel=1e-12)
-        assert values_of(record) == expected
+        # Cohorts of other sizes round otherwise.
+        near: Any = pytest.approx(expected, rel=1e-12)
+        assert values_of(record) == (expected if fuse == "off" else near)
 
 
 @pytest.mark.parametrize("fuse", ["off", "3"])
-@pytest.mark.parametrize("looks", [12, 40, 80])
+@pytest.mark.parametrize("looks", [15, 60])
 def test_workers_that_leave_at_any_time_lose_nothing(
     database: Database, make_spec: MakeSpec, project: Path, fuse: str, looks: int
 ) -> None:
@@ -168,7 +167,7 @@ def test_several_workers_halve_one_study(
     assert {record.outcome for record in records} == {Outcome.COMPLETE, Outcome.PRUNED}
     assert len(records) == 20
     assert is_done(database, study)
-    ends = [event.number for event in events_of(database, study, "ended")]
+    ends = [event.number or 0 for event in events_of(database, study, "ended")]
     assert sorted(ends) == [r.number for r in records if r.outcome is Outcome.PRUNED]
 
 
@@ -191,7 +190,8 @@ def test_a_study_whose_configurations_have_all_been_tried_ends_its_paused_trials
 ) -> None:
     tables = halving(40)
     tables["space"] = {"optimizers": ["sgd"], "schedules": ["constant"]}
-    tables["sgd"] = {"lr": [0.01, 0.02, 0.04, 0.08], "weight_decay": 0.0}
+    tables["optimizer"] = {"sgd": {"lr": {"choices": [0.01, 0.02, 0.04, 0.08]}}}
+    tables["schedule"] = {"constant": {"warmup": 0.0}}
     study = Studies(database).create(make_spec(**tables))
     said = work(database, study)
     assert said[-1].startswith("Nothing is left to try")
