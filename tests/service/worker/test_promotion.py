@@ -190,7 +190,9 @@ def test_a_study_whose_configurations_have_all_been_tried_ends_its_paused_trials
 ) -> None:
     tables = halving(40)
     tables["space"] = {"optimizers": ["sgd"], "schedules": ["constant"]}
-    tables["optimizer"] = {"sgd": {"lr": {"choices": [0.01, 0.02, 0.04, 0.08]}}}
+    tables["optimizer"] = {
+        "sgd": {"lr": {"choices": [0.01, 0.02, 0.04, 0.08]}, "weight_decay": 0.0}
+    }
     tables["schedule"] = {"constant": {"warmup": 0.0}}
     study = Studies(database).create(make_spec(**tables))
     said = work(database, study)
