@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import MakeSpec
+from tests.conftest import MakeSpec, forgotten
 from tests.service.worker.contexts import Counted
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
@@ -28,6 +28,22 @@ CPU = torch.device("cpu")
 PLAIN = {"name": "plain", "workload": "models.parabola:Parabola"}
 RUNGS = (1, 3)
 """Of nine evaluations."""
+
+
+_CLOSING = """
+import torch
+
+
+def loop(run):
+    optimizer = run.optimizer(torch.nn.Linear(1, 1))
+    try:
+        for step in run.steps():
+            optimizer.step()
+            run.report(val_loss=float(step))
+    finally:
+        if run.taken < run.total_steps and run.evaluated:
+            raise ValueError("the logger is closed")
+"""
 
 
 @pytest.fixture
@@ -169,6 +185,20 @@ def test_several_workers_halve_one_study(
     assert is_done(database, study)
     ends = [event.number or 0 for event in events_of(database, study, "ended")]
     assert sorted(ends) == [r.number for r in records if r.outcome is Outcome.PRUNED]
+
+
+def test_a_loop_that_raises_as_it_pauses_leaves_its_trial_paused(
+    database: Database, make_spec: MakeSpec, project: Path
+) -> None:
+    (project / "closing.py").write_text(_CLOSING)
+    with forgotten("closing"):
+        tables = halving(3) | {"study": {"name": "small", "workload": "closing:loop"}}
+        study = Studies(database).create(make_spec(**tables))
+        said = work(database, study)
+    records = read_records(database, study)
+    assert Outcome.FAILED not in {record.outcome for record in records}
+    assert "Trial 0, as it paused, raised ValueError: the logger is closed" in said
+    assert is_done(database, study)
 
 
 def test_a_study_that_is_stopped_ends_its_paused_trials(

@@ -207,20 +207,16 @@ class Task:
             return
         self._left.update(those)
         self._send_logged(lanes, those)
-        saved = [lane for lane in those if lanes.resumable and self._write(lanes, lane)]
-        for lane in set(those).difference(saved):
-            number = self._trials[lane].number
-            self._log(f"Trial {number} cannot be saved, so it is pruned instead of paused")
-            self._results[lane] = TrialResult(Ending.PRUNED)
-        self._ended.update(saved)
-        trials = [self._trials[lane] for lane in saved]
-        self._pause(
-            [
-                (trial, *trial.pause(lanes.describe(lane)))
-                for trial, lane in zip(trials, saved, strict=True)
-            ],
-            lanes.taken,
-        )
+        paused = []
+        for lane in those:
+            trial = self._trials[lane]
+            if lanes.resumable and self._write(lanes, lane):
+                paused.append((trial, *trial.pause(lanes.describe(lane))))
+                self._ended.add(lane)
+            else:
+                self._log(f"{_count([trial])} cannot be saved, so it is pruned instead of paused")
+                self._results[lane] = TrialResult(Ending.PRUNED)
+        self._pause(paused, lanes.taken)
         self._end_trials()
 
     def _pause(self, paused: Sequence[tuple[HeldTrial, TrialEnding, str]], step: int) -> None:
@@ -395,6 +391,12 @@ class Task:
         """Records an error of the workload as the end of a trial that trains alone."""
         self._context.watchdog.rest()
         [trial] = self._trials
+        if self._left:
+            # It has been given up already, and its loop has raised on its way out.
+            what = error_attributes(error)["error"].splitlines()[0]
+            self._log(f"Trial {trial.number}, as it paused, raised {what}")
+            self._outbox.flush(self._context.patience)
+            return
         if self._lanes is None:
             trained: dict[str, Any] = {"seed": self._seed}
         else:
