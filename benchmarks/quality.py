@@ -30,7 +30,7 @@ from tuner.domain.trials import Outcome, Proposal, TrialRecord, decode, progress
 from tuner.fused.cohort import Cohort
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
-from tuner.search import Proposer, Pruner
+from tuner.search import Proposer, Pruner, Verdict
 from tuner.search.history import SAMPLER_STATE
 from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.rehearsal import Rehearsal
@@ -97,11 +97,12 @@ class Lanes(Rehearsal):
         if max(self.taken) == self.total_steps:
             return [True] * len(self.records)
         lanes = [(record, record.evaluations) for record in self.records]
-        stops = self._pruner.judge(lanes, self.total_steps)
-        for lane, stop in enumerate(stops):
-            if stop:
+        # Nobody is promoted here: who pauses has ended as it stands.
+        goes_on = [v is Verdict.GO_ON for v in self._pruner.judge(lanes, self.total_steps)]
+        for lane, goes in enumerate(goes_on):
+            if not goes:
                 self._change(lane, outcome=Outcome.PRUNED)
-        return [not stop for stop in stops]
+        return goes_on
 
     def diverged(self, lane: int, step: int) -> None:
         """Hears that a lane is over, which has trained up to here."""

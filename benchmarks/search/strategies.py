@@ -19,7 +19,7 @@ from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
-from tuner.search import Proposer, Pruner
+from tuner.search import Proposer, Pruner, Verdict
 from tuner.search.batches import BatchSampler
 from tuner.search.knowledge import Knowledge
 
@@ -181,9 +181,10 @@ def _train(
                 else:
                     cohort[lane] = dataclasses.replace(record, outcome=Outcome.DIVERGED)
         if place + 1 < EVALUATIONS and any(r.outcome is Outcome.RUNNING for r in cohort):
-            stops = pruner.judge([(record, record.evaluations) for record in cohort], steps)
-            for lane, stop in enumerate(stops):
-                if stop and cohort[lane].outcome is Outcome.RUNNING:
+            verdicts = pruner.judge([(record, record.evaluations) for record in cohort], steps)
+            for lane, verdict in enumerate(verdicts):
+                # Nobody is promoted here: who pauses has ended as it stands.
+                if verdict is not Verdict.GO_ON and cohort[lane].outcome is Outcome.RUNNING:
                     cohort[lane] = dataclasses.replace(cohort[lane], outcome=Outcome.PRUNED)
     for lane, record in enumerate(cohort):
         complete = record.outcome is Outcome.RUNNING

@@ -78,6 +78,7 @@ def test_trials_are_counted_by_how_they_ended() -> None:
     assert summary.counts == {
         "running": 1,
         "waiting": 0,
+        "paused": 0,
         "complete": 2,
         "pruned": 1,
         "diverged": 1,

@@ -15,7 +15,7 @@ from tuner.domain.trials import Outcome
 from tuner.search import Proposer
 from tuner.service.pools.pool import Exit, Seat, SeatState, Slot
 from tuner.service.study_progress import StudyProgress
-from tuner.store import Database, StudyHandle, WorkerIdentity
+from tuner.store import Database, StudyHandle, TrialEnding, WorkerIdentity
 
 
 class Display:
@@ -40,6 +40,12 @@ class Display:
             elif state is not TrialState.RUNNING:
                 value = None if state is TrialState.FAIL else 0.5
                 self._ledger.finish_one(lease, state, value, {"steps": 1})
+
+    def pause(self) -> None:
+        """Starts a trial that pauses."""
+        lease = self._ledger.start_one(self._proposer.openings(), self._proposer.propose())
+        assert lease is not None
+        self._ledger.pause([TrialEnding(lease, TrialState.PRUNED, 0.5, {})], 5, 5)
 
     def look(self) -> list[str]:
         """Returns the lines said since the last look."""
@@ -94,6 +100,16 @@ def test_trial_that_nobody_trains_is_waiting(display: Display) -> None:
         1,
         1,
     )
+
+
+def test_trial_at_a_rung_is_paused(display: Display) -> None:
+    display.train(TrialState.RUNNING)
+    display.pause()
+    display.look()
+    counts = display.progress.counts
+    shown = (counts[Outcome.RUNNING], counts[Outcome.WAITING], counts[Outcome.PAUSED])
+    assert shown == (1, 0, 1)
+    assert display.progress.finished == 0
 
 
 def seats(*states: SeatState) -> list[Seat]:

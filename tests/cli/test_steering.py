@@ -15,7 +15,7 @@ from tests.store.single_trials import SingleTrials
 from tuner.cli.main import cli
 from tuner.search import Proposer
 from tuner.service.ownership import claim_folder
-from tuner.store import Database, Studies, StudyHandle, open_database
+from tuner.store import Database, Studies, StudyHandle, TrialEnding, open_database
 from tuner.store.control import read_state
 from tuner.store.leases.workers import WorkerIdentity
 from tuner.store.records import read_record
@@ -79,6 +79,32 @@ def test_study_that_was_halted_is_not_run_until_it_is_resumed(
         assert f"'small' is {state}" in refused.output
         assert refused.output.endswith("tuner study resume small\n")
     assert read_state(database, small).value == state
+
+
+def test_trial_at_a_rung_is_paused_wherever_it_is_shown(
+    typed: Type, database: Database, small: StudyHandle
+) -> None:
+    ledger = SingleTrials(database, small, WorkerIdentity("b", "host", 8, "cpu", "0"))
+    ledger.register(0.0, lambda ordinal: ordinal)
+    lease = ledger.take_one(lambda worker: True)
+    assert lease is not None
+    ledger.report_one(lease, 5, 5, 0.5)
+    assert not ledger.pause([TrialEnding(lease, TrialState.PRUNED, 0.5, {"steps": 5})], 5, 5)
+
+    [listed] = json.loads(typed("study", "list", "--json").output)
+    assert (listed["running"], listed["waiting"], listed["paused"]) == (0, 0, 1)
+    shown = json.loads(typed("study", "show", "small", "--json").output)["trials"]
+    assert [trial["outcome"] for trial in shown] == ["failed", "paused"]
+    assert typed("trial", "show", "small", "1").output.startswith("Trial 1 of small: paused")
+    assert "1 paused" in typed("study", "report", "small").output
+    counts = json.loads(typed("study", "report", "small", "--json").output)["counts"]
+    assert (counts["paused"], counts["waiting"], counts["running"]) == (1, 0, 0)
+    assert "nothing" in typed("study", "repair", "small").output.lower()
+    again = typed("trial", "rerun", "small", "1")
+    assert again.exit_code == 2
+    assert "not over yet" in again.output
+    typed("study", "stop", "small")
+    assert typed("trial", "show", "small", "1").output.startswith("Trial 1 of small: pruned")
 
 
 def test_trial_that_nobody_trains_is_waiting_wherever_it_is_shown(typed: Type) -> None:

@@ -72,7 +72,15 @@ def test_run_trains_the_budget_and_ends_in_the_report(
     }  # fmt: skip
     counts = found["counts"]
     assert isinstance(counts, dict)
-    assert set(counts) == {"complete", "pruned", "diverged", "failed", "running", "waiting"}
+    assert set(counts) == {
+        "complete",
+        "pruned",
+        "diverged",
+        "failed",
+        "running",
+        "waiting",
+        "paused",
+    }
     assert sum(counts.values()) == 12
     assert counts["running"] == counts["waiting"] == 0
     optimizers = found["optimizers"]
@@ -211,7 +219,8 @@ def test_failed_trial_keeps_its_traceback_and_the_run_tells_why(
     shown = typed("trial", "show", "late", "0").stdout
     assert "ValueError: the data ran out" in shown
     assert report(typed, "late")["counts"] == {
-        "complete": 0, "pruned": 0, "diverged": 0, "failed": 5, "running": 0, "waiting": 0,
+        "complete": 0, "pruned": 0, "diverged": 0, "failed": 5,
+        "running": 0, "waiting": 0, "paused": 0,
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,11 +94,13 @@ class CohortRecorder:
     Attributes:
         prune_at: Steps taken at the evaluation that ends a lane, by lane.
         interrupt_at: Steps taken from which on the cohort is to stop, or None.
+        leave_at: Steps taken at which a lane is to stop where it is, by lane.
         on_step: Called whenever the reporter hears that the cohort goes on.
     """
 
     prune_at: dict[int, int] = field(default_factory=dict)
     interrupt_at: int | None = None
+    leave_at: dict[int, int] = field(default_factory=dict)
     on_step: Callable[[int], None] = lambda step: None
     evaluations: dict[int, list[Evaluation]] = field(default_factory=dict)
     diverged_at: dict[int, int] = field(default_factory=dict)
@@ -120,6 +122,9 @@ class CohortRecorder:
         self.steps.append(step)
         self.on_step(step)
         return self.interrupt_at is None or step < self.interrupt_at
+
+    def left(self) -> Collection[int]:
+        return [lane for lane, step in self.leave_at.items() if step <= self.steps[-1]]
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         raise AssertionError("a cohort suggests nothing")

@@ -20,10 +20,19 @@ from tests.fused.cohorts import (
     Droopy,
     Frozen,
     Normed,
+    Trained,
     check_same,
     train_lanes,
 )
-from tests.training.trials import Line, averaged, make_config, make_spec, prepare_workload, train
+from tests.training.trials import (
+    Line,
+    averaged,
+    make_config,
+    make_spec,
+    prepare_workload,
+    through_disk,
+    train,
+)
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.groups import GroupValues
 from tuner.domain.trials import TrialConfig
@@ -397,6 +406,48 @@ def test_lanes_continue_as_if_they_had_never_stopped(step: int) -> None:
         assert stopped.values(lane) + continued.values(place) == whole.values(lane), names[lane]
         assert continued.outcomes[place] == whole.outcomes[lane]
         assert stopped.logged(lane) + continued.logged(place) == whole.logged(lane)
+
+
+def test_lanes_that_leave_go_on_later_as_if_they_had_stayed() -> None:
+    prepared, spec = prepare_workload(Droopy()), make_spec(steps=40, evaluations=4)
+    names = ["adam", "nadam", "asgd", "ranger", "rprop", "yellowfin", "muon"]
+    configs = [make_config(name, schedule="plateau") for name in names]
+    whole = train_lanes(prepared, configs, spec)
+    lanes, left = [6, 0, 3], list[dict[str, Any]]()
+
+    def save(step: int) -> None:
+        if step == 10 and cohort.resumable:
+            left.extend(through_disk(cohort.state_dict(lane)) for lane in lanes)
+
+    recorder = CohortRecorder(leave_at=dict.fromkeys(lanes, 10), on_step=save)
+    starts = [LaneStart(config) for config in configs]
+    cohort = Cohort(FusedModel(prepared, spec, compiled=False), starts, recorder)
+    outcomes = cohort.train()
+    stayed = Trained(outcomes, cohort, recorder)
+    continued = train_lanes(prepared, [configs[lane] for lane in lanes], spec, states=left)
+
+    for place, lane in enumerate(lanes):
+        assert outcomes[lane].ending == "interrupted"
+        assert stayed.values(lane) + continued.values(place) == whole.values(lane), names[lane]
+        assert continued.outcomes[place] == whole.outcomes[lane]
+        with pytest.raises(WorkloadError, match="over"):
+            cohort.state_dict(lane)
+    for lane in set(range(7)).difference(lanes):
+        assert stayed.values(lane) == whole.values(lane), names[lane]
+        assert outcomes[lane] == whole.outcomes[lane]
+    # A lane that has left costs nothing more.
+    costs = [cohort.describe(lane)["places"] for lane in range(7)]
+    assert sum(costs) == pytest.approx(7 * 40)
+    assert all(cost == pytest.approx(10.0) for cost in (costs[lane] for lane in lanes))
+
+
+def test_a_cohort_that_all_lanes_have_left_is_over() -> None:
+    prepared, spec = prepare_workload(Blobs()), make_spec(steps=6, evaluations=3)
+    recorder = CohortRecorder(leave_at={0: 2, 1: 4})
+    gone = train_lanes(prepared, [make_config(), make_config("sgd")], spec, recorder)
+    assert [len(gone.values(lane)) for lane in (0, 1)] == [1, 2]
+    assert {outcome.ending for outcome in gone.outcomes} == {"interrupted"}
+    assert recorder.steps[-1] == 4
 
 
 def test_a_state_of_another_trial_is_refused(blobs: PreparedWorkload) -> None:

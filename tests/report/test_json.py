@@ -82,6 +82,7 @@ def test_a_report_counts_trials_and_costs() -> None:
     assert report["counts"] == {
         "running": 1,
         "waiting": 0,
+        "paused": 0,
         "complete": 3,
         "pruned": 1,
         "diverged": 1,

@@ -17,7 +17,7 @@ from tuner.search import Proposer
 from tuner.store import Database, Lease, Studies, StudyHandle
 from tuner.store.control import repair
 from tuner.store.leases.budget import read_elapsed_s
-from tuner.store.leases.rows import assume_alive, read_held
+from tuner.store.leases.rows import assume_alive, read_unfinished
 from tuner.store.leases.workers import WorkerIdentity, read_workers
 
 Jump = Callable[[float], None]
@@ -154,7 +154,7 @@ def test_trial_in_training_stays_with_its_worker(
     assert database.calm_s < 10
     holder.ledger.renew_one(lease, 5)
     assert other.take() == []
-    assert read_held(database, study, assume_alive) == {lease.number}
+    assert read_unfinished(database, study, assume_alive).held == {lease.number}
 
 
 def test_trial_of_a_worker_that_died_is_not_held_for_as_long_as_the_clock_was_set_back(

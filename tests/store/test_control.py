@@ -19,7 +19,7 @@ from tuner.store.control import Repair, ask_to_leave, read_state, repair, set_st
 from tuner.store.events import read_events, record
 from tuner.store.leases.budget import is_done
 from tuner.store.leases.reruns import rerun
-from tuner.store.leases.rows import read_held
+from tuner.store.leases.rows import read_unfinished
 from tuner.store.leases.workers import WorkerIdentity, read_workers
 from tuner.store.records import read_record
 from tuner.store.tables import workers
@@ -205,8 +205,11 @@ def test_only_trials_that_somebody_trains_count_as_running(bench: Bench) -> None
     held, released, dead = bench.start(ledger), bench.start(ledger), bench.start(bench.ledger("b"))
     expired = bench.start(bench.ledger("c", lease_s=-1))
     ledger.release([released])
-    assert read_held(bench.database, bench.study, nobody_died) == {held.number, dead.number}
-    assert read_held(bench.database, bench.study, lambda w: w == "b") == {held.number}
+    assert read_unfinished(bench.database, bench.study, nobody_died).held == {
+        held.number,
+        dead.number,
+    }
+    assert read_unfinished(bench.database, bench.study, lambda w: w == "b").held == {held.number}
     [overview] = Studies(bench.database).list(lambda worker: worker == "b")
     assert (overview.started, overview.running, overview.waiting) == (4, 1, 3)
     assert bench.read(expired.number).outcome is Outcome.RUNNING  # for the search it is the same

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -129,6 +129,9 @@ class Recorder:
         assert self.run is not None
         self.on_step(self.run, step)
         return self.interrupt_at is None or step < self.interrupt_at
+
+    def left(self) -> Collection[int]:
+        return ()
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         self.suggested[name] = axis

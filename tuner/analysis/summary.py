@@ -134,8 +134,7 @@ class StudySummary:
     @property
     def finished(self) -> int:
         """The number of trials that are over, however they ended."""
-        counts = self.counts
-        return sum(counts.values()) - counts[Outcome.RUNNING] - counts[Outcome.WAITING]
+        return sum(self.counts[outcome] for outcome in Outcome if outcome.is_over)
 
     @property
     def repeats(self) -> list[tuple[TrialRecord, ...]]:
@@ -143,7 +142,7 @@ class StudySummary:
         decoder = Decoder(self.spec)
         similar: dict[Hashable, list[TrialRecord]] = defaultdict(list)
         for record in self.records:
-            if record.outcome not in (Outcome.RUNNING, Outcome.WAITING, Outcome.FAILED):
+            if record.outcome.is_over and record.outcome is not Outcome.FAILED:
                 similar[decoder.sketch(record.proposal)].append(record)
         alike: dict[str, list[TrialRecord]] = defaultdict(list)
         for record in (r for records in similar.values() if len(records) > 1 for r in records):

@@ -163,7 +163,7 @@ def _draw(progress: StudyProgress) -> Group:
     )
     details = Text.assemble(
         f"{counts[Outcome.RUNNING]} running  ",
-        f"{counts[Outcome.WAITING]} waiting  " if counts[Outcome.WAITING] else "",
+        *(f"{counts[o]} {o.value}  " for o in (Outcome.WAITING, Outcome.PAUSED) if counts[o]),
         *((f"{counts[o]} {o.value}  ", style) for o, style in _ENDED_EARLY.items() if counts[o]),
         (f"best {progress.best()}", "green"),
     )

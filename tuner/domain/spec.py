@@ -51,8 +51,9 @@ class Search(Frozen):
             do not; or the import string of a callable that takes ``seed`` and returns an Optuna
             sampler.
         pruner: ``median`` stops a trial worse than the median at the same point, ``asha`` and
-            ``hyperband`` all but the best third at a few points, ``none`` no trial; or the import
-            string of a callable that returns an Optuna pruner.
+            ``hyperband`` all but the best third at a few points, ``halving`` pauses those and
+            lets each go on once it is among the best third, ``none`` stops no trial; or the
+            import string of a callable that returns an Optuna pruner.
         portfolio: Whether the study starts with configurations that did well on other workloads.
         spare: Complete trials of an optimizer that ``median`` waits for before it stops others of
             it; more ranks the optimizers better, and costs training.

@@ -39,16 +39,23 @@ RERUN_OF = "rerun_of"
 class Outcome(StrEnum):
     """How a trial stands; diverged ones are pruned ones with a step attached.
 
-    Waiting ones have started and are not over, and nobody trains them. Only who shows trials to a
-    person tells them from running ones, by :func:`tell_waiting`: a search treats them alike.
+    Waiting and paused ones have started and are not over, and nobody trains them: waiting ones
+    until a worker is free, paused ones until they are promoted. Only who shows trials to a person
+    tells them from running ones, by :func:`tell_waiting`: a search treats them alike.
     """
 
     RUNNING = "running"
     WAITING = "waiting"
+    PAUSED = "paused"
     COMPLETE = "complete"
     PRUNED = "pruned"
     DIVERGED = "diverged"
     FAILED = "failed"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the trial has ended."""
+        return self not in (Outcome.RUNNING, Outcome.WAITING, Outcome.PAUSED)
 
 
 @dataclass(frozen=True)
@@ -175,15 +182,18 @@ class TrialRecord:
         return self.proposal.preset == DEFAULT
 
 
-def tell_waiting(records: Iterable[TrialRecord], held: Collection[int]) -> list[TrialRecord]:
-    """Returns trials with those as waiting that are not over and that nobody trains.
+def tell_waiting(
+    records: Iterable[TrialRecord], held: Collection[int], paused: Collection[int] = ()
+) -> list[TrialRecord]:
+    """Returns trials with those as waiting, or paused, that are not over and that nobody trains.
 
     Args:
         records: The trials.
         held: The numbers of those that somebody trains.
+        paused: The numbers of those that wait to be promoted.
     """
     return [
-        replace(record, outcome=Outcome.WAITING)
+        replace(record, outcome=Outcome.PAUSED if record.number in paused else Outcome.WAITING)
         if record.outcome is Outcome.RUNNING and record.number not in held
         else record
         for record in records

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -157,7 +157,8 @@ class Cohort:
             WorkloadError: If the lane is over, so that its place may be another's.
         """
         own = self._lanes[lane]
-        if own.outcome not in (None, TrialResult(Ending.INTERRUPTED)):
+        may_go_on = own.outcome in (None, TrialResult(Ending.INTERRUPTED))
+        if not may_go_on or lane not in self._rows:
             raise WorkloadError(f"Lane {lane} is over: it has nothing to go on from.")
         self._charge()
         row = self._rows.index(lane)
@@ -217,6 +218,7 @@ class Cohort:
                     break
                 if not self._reporter.advance(steps.taken):
                     self._end(TrialResult(Ending.INTERRUPTED))
+                self._drop(self._reporter.left())
             self._compare_averages()
         self._end(TrialResult(Ending.COMPLETE))
         return [lane.outcome for lane in self._lanes if lane.outcome is not None]
@@ -352,6 +354,17 @@ class Cohort:
             self._compact()
             if cut:
                 self._until = self.taken
+
+    def _drop(self, left: Collection[int]) -> None:
+        """Drops the rows of lanes that go on later, if ever."""
+        those = [index for index in self.alive if index in left]
+        if not those:
+            return
+        self._charge()
+        for index in those:
+            self._lanes[index].outcome = TrialResult(Ending.INTERRUPTED)
+        if self.alive:
+            self._compact()
 
     def _compact(self) -> None:
         """Drops the rows of lanes that are over."""

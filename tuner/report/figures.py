@@ -30,6 +30,7 @@ _COLOURS = {
     Outcome.FAILED: "#d1242f",
     Outcome.RUNNING: "#1a7f37",
     Outcome.WAITING: "#8c959f",
+    Outcome.PAUSED: "#57606a",
 }
 
 T = TypeVar("T")

@@ -161,7 +161,7 @@ def facts(summary: StudySummary) -> TextTable:
     counts = ", ".join(
         f"{summary.counts[outcome]} {outcome.value}"
         for outcome in Outcome
-        if outcome not in (Outcome.RUNNING, Outcome.WAITING) or summary.counts[outcome]
+        if outcome.is_over or summary.counts[outcome]
     )
     started = sum(summary.counts.values())
     halted = "" if summary.state is StudyState.RUNNING else f" ({summary.state})"

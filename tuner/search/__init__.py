@@ -2,13 +2,14 @@
 
 from tuner.search.history import History
 from tuner.search.proposer import Proposer
-from tuner.search.pruner import Pruner, build_pruner, needs_running
+from tuner.search.pruner import Pruner, Verdict, build_pruner, needs_running
 from tuner.search.samplers import build_sampler
 
 __all__ = [
     "History",
     "Proposer",
     "Pruner",
+    "Verdict",
     "build_pruner",
     "build_sampler",
     "needs_running",

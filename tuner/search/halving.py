@@ -38,6 +38,9 @@ class AshaPruner(LanePruner):
         eta: The reduction factor, at least 2: one of so many trials goes on.
     """
 
+    _least = 1
+    """The trials that go on from a rung at least, once any has come there."""
+
     def __init__(self, evaluations: int, eta: int = ETA) -> None:
         self._eta = eta
         self._rungs = rungs(evaluations, eta)
@@ -53,11 +56,11 @@ class AshaPruner(LanePruner):
             return [False] * len(lanes)
         own = {number_of(lane) for lane in lanes}
         others = [trial for number, trial in past.running.items() if number not in own]
-        costs = [_cost_at(trial, rung, past.sign) for trial in (*lanes, *others)]
+        costs = [cost_at(trial, rung, past.sign) for trial in (*lanes, *others)]
         first = [self.first_rung(number_of(trial)) for trial in (*lanes, *others)]
         reached = {bracket: self._reached[rung, bracket].copy() for bracket in set(first)}
         for trial in past.ended_as(lanes):
-            cost = _cost_at(trial, rung, past.sign)
+            cost = cost_at(trial, rung, past.sign)
             if cost is not None:
                 reached[self.first_rung(number_of(trial))].remove(cost)
         for bracket, cost in zip(first, costs, strict=True):
@@ -66,7 +69,7 @@ class AshaPruner(LanePruner):
         return [
             cost is not None
             and rung in self._rungs[bracket:]
-            and _is_behind(cost, reached[bracket], self._eta)
+            and self._is_behind(cost, reached[bracket])
             for bracket, cost in zip(first, costs[: len(lanes)], strict=False)
         ]
 
@@ -74,11 +77,16 @@ class AshaPruner(LanePruner):
         """Takes in the trials that have ended since it last did."""
         for trial in past.ended[self._seen :]:
             for rung in self._rungs:
-                cost = _cost_at(trial, rung, past.sign)
+                cost = cost_at(trial, rung, past.sign)
                 if cost is not None:
                     bracket = self.first_rung(number_of(trial))
                     bisect.insort(self._reached[rung, bracket], cost)
         self._seen = len(past.ended)
+
+    def _is_behind(self, cost: float, reached: list[float]) -> bool:
+        """Tells whether a cost, one of the sorted costs at a rung, is not among the least."""
+        goes_on = max(self._least, len(reached) // self._eta)
+        return bisect.bisect_left(reached, cost) >= goes_on
 
     def first_rung(self, number: int) -> int:
         """Returns the rung, counted from 0, at which a trial is judged first.
@@ -150,13 +158,7 @@ def _interleave(sizes: tuple[int, ...]) -> list[int]:
     return [bracket for _, bracket in sorted(turns)]
 
 
-def _is_behind(cost: float, reached: list[float], eta: int) -> bool:
-    """Tells whether a cost, one of the sorted costs at a rung, is not among the least."""
-    goes_on = max(1, len(reached) // eta)
-    return bisect.bisect_left(reached, cost) >= goes_on
-
-
-def _cost_at(trial: FrozenTrial, rung: int, sign: float) -> float | None:
+def cost_at(trial: FrozenTrial, rung: int, sign: float) -> float | None:
     """Returns the cost of a trial at a rung, or None if it did not get there."""
     curve = [value for _, value in sorted(trial.intermediate_values.items())]
     if len(curve) < rung:

@@ -19,7 +19,7 @@ class LanePruner(abc.ABC):
 
     @abc.abstractmethod
     def prune_lanes(self, past: Past, lanes: Sequence[FrozenTrial]) -> list[bool]:
-        """Returns whether each lane should stop; of lanes that are over, the answer means nothing.
+        """Returns whether each lane is behind; of lanes that are over, the answer means nothing.
 
         Args:
             past: The past; trials in it that are lanes themselves do not count.

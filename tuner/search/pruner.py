@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 
 import optuna
 
@@ -17,6 +18,15 @@ from tuner.search.history import History
 from tuner.search.lane_pruner import LanePruner
 from tuner.search.median import MedianPruner
 from tuner.search.plugins import build_plugin
+from tuner.search.promotion import PromotionPruner
+
+
+class Verdict(IntEnum):
+    """What becomes of a trial that has been judged; it is false where the trial goes on."""
+
+    GO_ON = 0
+    STOP = 1
+    PAUSE = 2
 
 
 class Pruner:
@@ -24,7 +34,8 @@ class Pruner:
 
     A trial of an optimizer's defaults is never stopped, so that the gap between default and
     tuned is known. No trial is stopped while its learning rate warms up, or
-    while its optimizer finds out by itself how fast it may go.
+    while its optimizer finds out by itself how fast it may go. Who is not to be stopped is not
+    paused either.
 
     Args:
         spec: The resolved spec.
@@ -39,25 +50,31 @@ class Pruner:
         self._decoder = Decoder(spec)
         self._history = history
         self._pruner = build_pruner(spec)
+        self._behind = Verdict.PAUSE if self.pauses else Verdict.STOP
+
+    @property
+    def pauses(self) -> bool:
+        """Whether it pauses trials, to let the best go on later."""
+        return pruner_row(self._spec.search.pruner).pauses
 
     def should_prune(
         self, record: TrialRecord, evaluations: Mapping[int, float], total_steps: int | None = None
     ) -> bool:
-        """Tells whether a trial that trains alone should stop.
+        """Tells whether a trial that trains alone should stop, for now or for good.
 
         Args:
             record: The trial.
             evaluations: Its metric so far by progress.
             total_steps: Its steps when full; left out, the budget's, which may count epochs.
         """
-        return self.judge([(record, evaluations)], total_steps)[0]
+        return self.judge([(record, evaluations)], total_steps)[0] is not Verdict.GO_ON
 
     def judge(
         self,
         lanes: Sequence[tuple[TrialRecord, Mapping[int, float]]],
         total_steps: int | None = None,
-    ) -> list[bool]:
-        """Tells which lanes of a cohort should stop, compared with each other and with the past.
+    ) -> list[Verdict]:
+        """Judges the lanes of a cohort, compared with each other and with the past.
 
         Args:
             lanes: Each trial of the cohort, and its metric so far by progress. Those that have
@@ -65,8 +82,26 @@ class Pruner:
             total_steps: Steps of a full trial; left out, the budget's, which may count epochs.
 
         Returns:
-            One entry a lane, False for those that are over.
+            One verdict a lane, GO_ON for those that are over.
         """
+        behind = self._find_behind(lanes, total_steps)
+        return [self._behind if is_behind else Verdict.GO_ON for is_behind in behind]
+
+    def find_promotable(self, paused: Mapping[int, int]) -> list[int]:
+        """Returns the paused trials that may go on now, the furthest first, then the best.
+
+        Args:
+            paused: The progress that each paused trial stands at, by number.
+        """
+        if not isinstance(self._pruner, PromotionPruner):
+            return []
+        return self._pruner.find_promotable(self._history.past, paused)
+
+    def _find_behind(
+        self,
+        lanes: Sequence[tuple[TrialRecord, Mapping[int, float]]],
+        total_steps: int | None,
+    ) -> list[bool]:
         total = total_steps or self._spec.budget.steps
         reached = max((max(evaluations, default=0) for _, evaluations in lanes), default=0)
         judged = [
@@ -123,6 +158,8 @@ def build_pruner(spec: StudySpec) -> LanePruner | optuna.pruners.BasePruner:
             return AshaPruner(evaluations)
         case "hyperband":
             return HyperbandPruner(evaluations)
+        case "halving":
+            return PromotionPruner(evaluations)
         case own:
             pruner: optuna.pruners.BasePruner = build_plugin(
                 own, optuna.pruners.BasePruner, "search.pruner"

@@ -15,7 +15,7 @@ from tuner.domain.trials import Outcome, TrialRecord
 from tuner.service.liveness import is_dead
 from tuner.store import Database, RecordReader, Studies, StudyHandle
 from tuner.store.control import read_state
-from tuner.store.leases.rows import read_held
+from tuner.store.leases.rows import Unfinished, read_unfinished
 from tuner.store.leases.workers import read_workers
 from tuner.store.plans import find_plan
 
@@ -46,7 +46,7 @@ class StudyProgress:
         self._outcomes: dict[int, Outcome] = {}
         self._counts: Counter[Outcome] = Counter()
         self._running: set[int] = set()
-        self._held: frozenset[int] = frozenset()
+        self._unfinished = Unfinished(frozenset(), frozenset())
         # The best complete trial of each length, and how many there are of it.
         self._best: dict[Fraction, TrialRecord] = {}
         self._lengths: Counter[Fraction] = Counter()
@@ -66,7 +66,7 @@ class StudyProgress:
             UnavailableError: If the database is away.
         """
         news = self._reader.sync()
-        self._held = read_held(self._database, self.study, is_dead)
+        self._unfinished = read_unfinished(self._database, self.study, is_dead)
         return self._take(news)
 
     def _take(self, news: Iterable[TrialRecord]) -> Iterator[TrialRecord]:
@@ -130,9 +130,16 @@ class StudyProgress:
 
     @property
     def counts(self) -> Counter[Outcome]:
-        """Trials by outcome; those that nobody trains are waiting."""
-        waiting = len(self._running - self._held)
-        shown = Counter({Outcome.RUNNING: -waiting, Outcome.WAITING: waiting})
+        """Trials by outcome; those that nobody trains are waiting or paused."""
+        paused = len(self._running & self._unfinished.paused)
+        waiting = len(self._running - self._unfinished.held - self._unfinished.paused)
+        shown = Counter(
+            {
+                Outcome.RUNNING: -waiting - paused,
+                Outcome.WAITING: waiting,
+                Outcome.PAUSED: paused,
+            }
+        )
         shown.update(self._counts)
         return shown
 

@@ -1,4 +1,4 @@
-"""Summaries of studies for people: a trial that no worker trains is *waiting*."""
+"""Summaries of studies for people: a trial that no worker trains is *waiting*, or *paused*."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tuner.store import Database, StudyHandle, read_records
 from tuner.store.control import read_state
 from tuner.store.damage import warn_of_damage
 from tuner.store.leases.budget import read_elapsed_s, read_exhausted
-from tuner.store.leases.rows import read_held
+from tuner.store.leases.rows import read_unfinished
 from tuner.store.plans import read_plans
 
 
 def read_summary(database: Database, study: StudyHandle) -> StudySummary:
-    """Returns the summary of a study; trials that no worker trains count as waiting.
+    """Returns the summary of a study; trials that no worker trains count as waiting or paused.
 
     Its trials come without their evaluations, which it does not need.
     """
@@ -48,12 +48,13 @@ def read_shown_state(database: Database, study: StudyHandle) -> StudyState:
 
 
 def read_shown(database: Database, study: StudyHandle) -> list[TrialRecord]:
-    """Returns a study's trials without evaluations; those that no worker trains are waiting."""
+    """Returns a study's trials without evaluations; if nobody trains one, it waits or is paused."""
     return show_waiting(database, study, read_records(database, study, evaluations=False))
 
 
 def show_waiting(
     database: Database, study: StudyHandle, records: Iterable[TrialRecord]
 ) -> list[TrialRecord]:
-    """Returns trials, with those marked as waiting that no worker trains at this moment."""
-    return tell_waiting(records, read_held(database, study, is_dead))
+    """Returns trials, with those marked as waiting or paused that no worker trains now."""
+    unfinished = read_unfinished(database, study, is_dead)
+    return tell_waiting(records, unfinished.held, unfinished.paused)

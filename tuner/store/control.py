@@ -93,9 +93,9 @@ def set_state(database: Database, study: StudyHandle, state: StudyState) -> Stud
         if state is StudyState.STOPPED:
             stopped = look_up(connection, study)
             rows = read_leases(connection, study.uuid)
-            found = [row.number for row in rows if is_abandoned(row, assume_alive)]
+            found = [row.number for row in rows if is_abandoned(row, assume_alive, stopped=True)]
             locked = lock_leases(connection, stopped, found)
-            left = [row for row in locked if is_abandoned(row, assume_alive)]
+            left = [row for row in locked if is_abandoned(row, assume_alive, stopped=True)]
             take_over(connection, stopped, left)
     return before
 
@@ -166,8 +166,9 @@ def _lock_repairable(
     """Locks and returns the leases of trials that are over, or left behind by their workers."""
 
     def is_left(row: sa.Row[Any]) -> bool:
-        free = row.worker_id is None and study_row.state is not StudyState.STOPPED
-        return not free and is_abandoned(row, is_dead)
+        stopped = study_row.state is StudyState.STOPPED
+        free = row.worker_id is None and not stopped
+        return not free and is_abandoned(row, is_dead, stopped=stopped)
 
     rows = read_leases(connection, study_row.uuid)
     running = find_running(connection, study_row.study_id, [row.number for row in rows])
@@ -186,6 +187,8 @@ def _describe(taken: TakeOver) -> Repair:
             return Repair(row.number, "failed", f"{row.attempts} attempts at step {row.step}")
         case TakeOverResult.STOPPED:
             return Repair(row.number, "ended", "the study was stopped")
+        case TakeOverResult.UNPROMOTED:
+            return Repair(row.number, "ended", "no trial is promoted any more")
         case TakeOverResult.OVER:
             return Repair(row.number, "forgotten", "it is over, or not there any more")
 

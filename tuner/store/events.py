@@ -17,11 +17,14 @@ from tuner.store.tables import DatabaseClock, events, workers
 KINDS = frozenset(
     {
         *("started", "taken_over", "continued", "started_over", "released"),
-        *("failed_attempts", "rerun", "repaired"),
+        *("promoted", "ended", "failed_attempts", "rerun", "repaired"),
         *("paused", "resumed", "stopped", "exhausted", "renamed", "left"),
     }
 )
-"""The kinds of events: of trials, and, in the last line, of studies and workers."""
+"""The kinds of events: of trials, and, in the last line, of studies and workers.
+
+Trials are paused, too.
+"""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from tuner.store.identity import (
     set_attribute,
 )
 from tuner.store.leases.budget import is_used_up
-from tuner.store.leases.rows import assume_alive, find_held
+from tuner.store.leases.rows import assume_alive, find_unfinished
 from tuner.store.optuna import tables as ot
 from tuner.store.tables import curves, events, leases, plans, workers
 
@@ -62,6 +62,7 @@ class StudyOverview:
         started: The number of trials that have started.
         running: The number of trials that some worker trains.
         waiting: The number of trials that are not over, and that no worker trains.
+        paused: The number of trials that wait to be promoted.
         best_value: The best value of a complete trial, None if there is none.
         created_at: The time of its creation, as ISO 8601.
         state: Whether it was asked to run, pause or stop.
@@ -76,6 +77,7 @@ class StudyOverview:
     started: int
     running: int
     waiting: int
+    paused: int
     best_value: float | None
     created_at: str
     state: StudyState
@@ -256,6 +258,7 @@ def _overview_or_damage(
         started=ot.count_trials(connection, study_id),
         running=0,
         waiting=0,
+        paused=0,
         best_value=None,
         created_at="",
         state=StudyState.STOPPED,
@@ -284,7 +287,9 @@ def _overview(
         if not isinstance(state, Damaged) and not state.is_finished()
     )
     study_row = StudyRow(study_id, attributes)
-    held = min(unfinished, len(find_held(connection, study_row.uuid, is_dead)))
+    found = find_unfinished(connection, study_row.uuid, is_dead)
+    paused = min(unfinished, len(found.paused))
+    held = min(unfinished - paused, len(found.held))
     used_up = not unfinished and is_used_up(connection, study_row, started)
     return StudyOverview(
         name=name,
@@ -292,7 +297,8 @@ def _overview(
         trials=study_row.trials,
         started=started,
         running=held,
-        waiting=unfinished - held,
+        waiting=unfinished - held - paused,
+        paused=paused,
         best_value=_best_value(connection, study_id, spec["study"]["direction"]),
         created_at=attributes.get(CREATED, ""),
         state=study_row.state,

@@ -51,10 +51,12 @@ leases = Table(
     Column("step", Integer, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("checkpoint", String(32)),
+    Column("paused", Integer, nullable=False, server_default="0"),
 )
 """Every unfinished trial: its holder (none once released), and how far it came.
 
 ``checkpoint`` is the token of the holder whose checkpoint counts, none before the first.
+``paused`` is 0, or the progress at which the trial waits without a holder to be promoted.
 """
 
 curves = Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -64,6 +64,10 @@ class Rehearsal:
     def advance(self, step: int) -> bool:
         """Goes on, up to a point."""
         return step < self._at_most or not self.last
+
+    def left(self) -> Collection[int]:
+        """Returns nothing: all lanes go on."""
+        return ()
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         """Returns the first value of a hyperparameter."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +73,12 @@ class Reporter(Protocol):
         """Hears that training goes on; returns False if all lanes are to stop where they are.
 
         Called after every step, and between the parts of an evaluation, which is not stopped.
+        """
+
+    def left(self) -> Collection[int]:
+        """Returns the lanes that have stopped where they were, right after an evaluation.
+
+        A cohort asks after every step; of a run's only lane :meth:`advance` says so.
         """
 
     def suggest(self, name: str, axis: Dimension) -> Value:

@@ -14,7 +14,7 @@ from torch import nn
 from tests.conftest import MakeSpec
 from tuner.domain.trials import TrialRecord
 from tuner.errors import LeaseLostError
-from tuner.search import Proposer
+from tuner.search import Proposer, needs_running
 from tuner.service.interruption import Interruption
 from tuner.service.liveness import WorkerLock
 from tuner.service.worker.checkpoints import Checkpoints, sweep
@@ -84,7 +84,8 @@ class Bureau:
         context.interruption = interruption or Counted(stop_after)
         context.catch_up()
         leases = context.ledger.take_over(lambda other: worker not in ("a", other), at_most=1)
-        [lease] = leases or context.start(1, lambda config: False)
+        apart = (1, lambda config: False)
+        [lease] = leases or context.promote(*apart) or context.start(*apart)
         record = read_record(self.database, self.study, lease.number)
         assert record is not None
         spec = self.study.spec
@@ -113,7 +114,8 @@ class Bureau:
         ledger = Ledger(self.database, self.study, identity)
         seed = ledger.register(0.0, lambda ordinal: ordinal)
         patience = Patience(limit_s=60.0, wait=threading.Event().wait, seed=0)
-        reader = RecordReader(self.database, self.study)
+        follow = needs_running(self.study.spec)
+        reader = RecordReader(self.database, self.study, follow_running=follow)
         interruption = Interruption()
         watchdog = Watchdog(interruption, stall_s=300.0)
         proposer = Proposer(self.study.spec, seed)

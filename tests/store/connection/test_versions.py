@@ -29,6 +29,16 @@ OLD_WORKER: dict[str, Any] = {
 }
 
 
+OLD_LEASE: dict[str, Any] = {
+    "number": 0,
+    "token": "t",
+    "worker_id": None,
+    "expires_at": 1.0,
+    "step": 5,
+    "attempts": 1,
+}
+
+
 @pytest.fixture
 def first(database: Database, make_spec: MakeSpec) -> str:
     """Returns the URL of a database as the first version of our tables left it, with a study."""
@@ -37,14 +47,13 @@ def first(database: Database, make_spec: MakeSpec) -> str:
         metadata.drop_all(connection)
         connection.exec_driver_sql(f"DROP TABLE {versions.VERSION_TABLE}")
         versions.migrate(connection, "0001")
-        columns: list[sa.ColumnClause[Any]] = [
-            sa.column(name) for name in (*OLD_WORKER, "study_uuid")
-        ]
-        connection.execute(
-            sa.insert(sa.table("tuner_workers", *columns)).values(
-                **OLD_WORKER, study_uuid=study.uuid
+        for name, row in (("tuner_workers", OLD_WORKER), ("tuner_leases", OLD_LEASE)):
+            columns: list[sa.ColumnClause[Any]] = [
+                sa.column(column) for column in (*row, "study_uuid")
+            ]
+            connection.execute(
+                sa.insert(sa.table(name, *columns)).values(**row, study_uuid=study.uuid)
             )
-        )
     return database.url
 
 
@@ -74,6 +83,7 @@ def test_upgrade_keeps_what_was_recorded(first: str) -> None:
     study = Studies(database).find("small")
     with database.read() as connection:
         [worker] = connection.execute(sa.select(metadata.tables["tuner_workers"])).all()
+        [lease] = connection.execute(sa.select(metadata.tables["tuner_leases"])).all()
     assert worker._asdict() == OLD_WORKER | {
         "study_uuid": study.uuid,
         "machine": "",
@@ -81,6 +91,11 @@ def test_upgrade_keeps_what_was_recorded(first: str) -> None:
         "leaving": 0,
         "worked_s": 1.5,
         "study_s": 1.5,
+    }
+    assert lease._asdict() == OLD_LEASE | {
+        "study_uuid": study.uuid,
+        "checkpoint": None,
+        "paused": 0,
     }
     database.close()
     assert upgrade_database(first) == (versions.HEAD, versions.HEAD)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tuner.service.liveness import WorkerLock
 from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Lease, Ledger, RecordReader
 from tuner.store.connection.retries import Patience
+from tuner.store.leases.pausing import PausedTrial
 
 LOOK_S = 5.0
 """Seconds between two looks at the signals for the worker, between reports."""
@@ -71,6 +72,7 @@ class WorkerContext:
         self.openings = self.proposer.openings()
         self.pruner = Pruner(self.proposer.spec, self.proposer.history)
         self.leaving = False
+        self._unpromoted: tuple[PausedTrial, ...] = ()
         self.forget_requests()
 
     def forget_requests(self) -> None:
@@ -119,6 +121,60 @@ class WorkerContext:
             self.over.add(record.number)
             if record.outcome is Outcome.FAILED:
                 self.failed[record.number] = record
+
+    def promote(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[Lease]:
+        """Takes paused trials that may go on.
+
+        Args:
+            count: The most trials to take, where they can train as one.
+            can_fuse: Tells whether a trial can train with others.
+
+        Returns:
+            Their leases, of trials that stand at one step.
+        """
+        self._unpromoted = ()
+        if not self.pruner.pauses:
+            return []
+        # Read first: what the paused ones have reported is then among the news.
+        paused = self.ledger.read_paused()
+        if not paused.trials:
+            return []
+        self.catch_up()
+        standing = {trial.number: trial.progress for trial in paused.trials.values()}
+        ready = [paused.trials[number] for number in self.pruner.find_promotable(standing)]
+        if ready:
+            numbers = [trial.number for trial in self._pick(ready, count, can_fuse)]
+            promoted = self.ledger.promote(numbers, count)
+            if promoted or not self.ledger.signals().out_of_time:
+                return promoted
+        if paused.alone:
+            self._unpromoted = tuple(paused.trials.values())
+        return []
+
+    def end_paused(self) -> list[Lease]:
+        """Ends the paused trials if the last look found that none of them will ever go on.
+
+        Returns:
+            No leases.
+        """
+        if self._unpromoted:
+            self.ledger.end_paused(self._unpromoted)
+        return []
+
+    def _pick(
+        self, ready: Sequence[PausedTrial], count: int, can_fuse: Callable[[TrialConfig], bool]
+    ) -> list[PausedTrial]:
+        """Returns the first of the trials and those that can train with it."""
+        first = ready[0]
+        configs = {
+            trial: decode(self.proposer.spec, self.running[trial.number].proposal)
+            for trial in ready
+            if trial.step == first.step
+        }
+        if count == 1 or not can_fuse(configs[first]):
+            return [first]
+        key = configs[first].fuse_key
+        return [t for t, config in configs.items() if config.fuse_key == key and can_fuse(config)]
 
     def start(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[Lease]:
         """Starts new trials, as far as the budget has some left.

@@ -76,13 +76,10 @@ def explain_restart(error: BaseException) -> str:
     return reason.splitlines()[0][:_LONGEST_REASON]
 
 
-def tell_ending(
-    number: int, result: TrialResult, metric: str, value: float | None, stopped_by: str | None
-) -> str:
+def tell_ending(number: int, how: str, metric: str, value: float | None) -> str:
     """Returns an ending as a line for the log."""
     shown = f"{metric} {value:.6g}" if value is not None else "no evaluation"
-    ending = f"stopped by {stopped_by}" if stopped_by else result.ending
-    return f"Trial {number} {ending}: {shown}"
+    return f"Trial {number} {how}: {shown}"
 
 
 def error_attributes(error: BaseException) -> dict[str, Any]:

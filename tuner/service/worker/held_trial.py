@@ -156,10 +156,20 @@ class HeldTrial:
         if fault is not None:
             return self.fail(trained, WorkloadError(fault))
         attributes = ending_attributes(result, self.reports.metrics, stopped_by) | dict(trained)
-        line = tell_ending(self.number, result, self._metric, value, stopped_by)
+        how = result.ending if stopped_by is None else f"stopped by {stopped_by}"
+        line = tell_ending(self.number, how, self._metric, value)
         length = tell_length(attributes) if complete else ""
         ending = TrialEnding(self.lease, STATES[result.ending], value, attributes)
         return ending, f"{line}; {length}" if length else line
+
+    def pause(self, trained: Mapping[str, Any]) -> tuple[TrialEnding, str]:
+        """Returns how it ends if it is not promoted, and a line for the log that it is paused.
+
+        Args:
+            trained: The attributes to store of how it trained.
+        """
+        ending, _ = self.end(trained, TrialResult(Ending.PRUNED), None)
+        return ending, tell_ending(self.number, "paused", self._metric, ending.value)
 
     def fail(self, trained: Mapping[str, Any], error: BaseException) -> tuple[TrialEnding, str]:
         """Returns its failure as the ledger takes it, and as a line for the log.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.spec import StudySpec
 from tuner.errors import LeaseLostError, StorageError, UnavailableError
 from tuner.fused.twin import ApartError
+from tuner.search import Verdict
 from tuner.service.worker.context import LOOK_AT_REPORTS_S, LOOK_S, WorkerContext
 from tuner.service.worker.endings import error_attributes
 from tuner.service.worker.held_trial import HeldTrial
@@ -54,6 +55,9 @@ class Task:
         self._lanes: Lanes | None = None  # while they have not been started, which may fail
         self._results: dict[int, TrialResult] = {}
         self._ended: set[int] = set()
+        # To be paused once the step is over, and those that have left their loop that way.
+        self._pausing: set[int] = set()
+        self._left: set[int] = set()
         self._evaluated, self._continued_at = False, 0
         self._saved_at = self._renewed_at = time.monotonic()
         context.forget_requests()
@@ -75,6 +79,7 @@ class Task:
             if result.ending is not Ending.INTERRUPTED or self._context.stopped_by is not None:
                 self._results.setdefault(lane, result)
         self._end_trials()
+        self._pause_trials()
         if self._training:
             self._give_back(saved=self.save())
         else:
@@ -158,14 +163,19 @@ class Task:
             self._context.catch_up()
         except UnavailableError:
             return
-        compared = [trial.compared(self._results.get(i)) for i, trial in enumerate(self._trials)]
-        stops = self._context.pruner.judge(compared, total_steps)
+        # One that has left may train elsewhere by now, and counts as others there do.
+        stay = [lane for lane in range(len(self._trials)) if lane not in self._left]
+        compared = [self._trials[lane].compared(self._results.get(lane)) for lane in stay]
+        judged = self._context.pruner.judge(compared, total_steps)
+        verdicts = dict(zip(stay, judged, strict=True))
         for lane in reported:
-            if stops[lane]:
+            if verdicts[lane] is Verdict.STOP:
                 self._results.setdefault(lane, TrialResult(Ending.PRUNED))
+            elif verdicts[lane] is Verdict.PAUSE:
+                self._pausing.add(lane)
 
     def advance(self, step: int) -> bool:
-        """Renews the leases, looks around and saves now and then; False when all are to stop."""
+        """Renews the leases, pauses and saves trials, looks around; False when all are to stop."""
         self._context.watchdog.feed()
         self._tell_continued()
         now = time.monotonic()
@@ -177,11 +187,53 @@ class Task:
             self._outbox.deliver()
         with contextlib.suppress(UnavailableError):
             self._context.look(LOOK_S)
-        if self._context.halts or not self._held:
+        if self._pausing and self._context.stopped_by is None and self._begun.resumable:
+            self._pause_trials()
+        if self._context.halts or self._pausing.issuperset(self._held):
             return False
         if now - self._saved_at > self._checkpoint_s:
             self.save()
         return True
+
+    def left(self) -> Collection[int]:
+        """Returns the lanes whose trials have been paused, or pruned since they cannot be saved."""
+        return self._left
+
+    def _pause_trials(self) -> None:
+        """Saves trials that are to be paused and gives them up; prunes those it cannot save."""
+        lanes, those = self._begun, [lane for lane in self._training if lane in self._pausing]
+        self._pausing.clear()
+        if not those:
+            return
+        self._left.update(those)
+        self._send_logged(lanes, those)
+        paused = []
+        for lane in those:
+            trial = self._trials[lane]
+            if lanes.resumable and self._write(lanes, lane):
+                paused.append((trial, *trial.pause(lanes.describe(lane))))
+                self._ended.add(lane)
+            else:
+                self._log(f"{_count([trial])} cannot be saved, so it is pruned instead of paused")
+                self._results[lane] = TrialResult(Ending.PRUNED)
+        self._pause(paused, lanes.taken)
+        self._end_trials()
+
+    def _pause(self, paused: Sequence[tuple[HeldTrial, TrialEnding, str]], step: int) -> None:
+        """Puts on its way that trials are paused, each with a line for the log."""
+
+        def deliver() -> None:
+            ours = [entry for entry in paused if not entry[0].lost]
+            endings = [ending for _, ending, _ in ours]
+            progress = max(ours[0][0].reports.evaluations) if ours else 0
+            self._lose(self._context.ledger.pause(endings, step, progress))
+            for trial, _, line in ours:
+                if not trial.lost:
+                    trial.checkpoints.drop_former()
+                    self._log(line)
+
+        if paused:
+            self._outbox.put(deliver)
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         """Returns a value for a hyperparameter of the workload's own, and records it."""
@@ -219,17 +271,22 @@ class Task:
         self._send_logged(lanes, self._training)
         training, saved = self._training, list[HeldTrial]()
         for lane in training:
-            trial = self._trials[lane]
-            try:
-                trial.save(lanes, lane)
-            except StorageError as error:
-                self._log(f"Trial {trial.number}: {error}")
+            if not self._write(lanes, lane):
                 break
-            saved.append(trial)
+            saved.append(self._trials[lane])
         fresh = [trial for trial in saved if not trial.announced]
         if fresh:
             self._announce(fresh, lanes.taken)
         return len(saved) == len(training)
+
+    def _write(self, lanes: Lanes, lane: int) -> bool:
+        """Writes a checkpoint of a trial; returns whether it could be written."""
+        try:
+            self._trials[lane].save(lanes, lane)
+        except StorageError as error:
+            self._log(f"Trial {self._trials[lane].number}: {error}")
+            return False
+        return True
 
     def _announce(self, trials: Sequence[HeldTrial], step: int) -> None:
         def deliver() -> None:
@@ -334,6 +391,12 @@ class Task:
         """Records an error of the workload as the end of a trial that trains alone."""
         self._context.watchdog.rest()
         [trial] = self._trials
+        if self._left:
+            # It has been given up already, and its loop has raised on its way out.
+            what = error_attributes(error)["error"].splitlines()[0]
+            self._log(f"Trial {trial.number}, as it paused, raised {what}")
+            self._outbox.flush(self._context.patience)
+            return
         if self._lanes is None:
             trained: dict[str, Any] = {"seed": self._seed}
         else:

@@ -189,7 +189,12 @@ class Worker:
         expired = self.database.calm_s > renewing_s
         lanes = fusing.lanes
         left_behind = context.ledger.take_over(is_dead, expired=expired, at_most=lanes)
-        return left_behind or context.start(lanes, fusing.can_fuse)
+        return (
+            left_behind
+            or context.promote(lanes, fusing.can_fuse)
+            or context.start(lanes, fusing.can_fuse)
+            or context.end_paused()
+        )
 
     def _train(
         self,

@@ -62,6 +62,8 @@ _RENEWAL = sa.update(leases).values(
     step=sa.case((_IS_FURTHER, _STEP), else_=leases.c.step),
 )
 _SAVING = _RENEWAL.values(checkpoint=leases.c.token)
+_PAUSED_AT = sa.bindparam("paused_at", type_=sa.Integer)
+_PAUSING = _SAVING.values(worker_id=None, paused=_PAUSED_AT)
 
 DELETION = LeaseUpdate(sa.delete(leases))
 """The update of leases whose trials end."""
@@ -77,6 +79,20 @@ def renewal(step: int, lease_s: float, *, saved: bool = False) -> LeaseUpdate:
     """
     values = {_STEP.key: step, LASTING_S.key: lease_s}
     return LeaseUpdate(_SAVING if saved else _RENEWAL, values)
+
+
+def pausing(step: int, progress: int, lease_s: float) -> LeaseUpdate:
+    """Returns the update that takes the holder off leases whose trials wait to be promoted.
+
+    The checkpoints of their holder count from now on.
+
+    Args:
+        step: Optimizer steps that their trials have taken.
+        progress: The progress that they stand at.
+        lease_s: Seconds that the leases would count.
+    """
+    values = {_STEP.key: step, _PAUSED_AT.key: progress, LASTING_S.key: lease_s}
+    return LeaseUpdate(_PAUSING, values)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,8 +30,15 @@ from tuner.store.connection.database import Database
 from tuner.store.connection.retries import Clock
 from tuner.store.identity import StudyHandle, StudyRow, lock, look_up, refuse_copy
 from tuner.store.leases.budget import is_used_up, record_exhausted
-from tuner.store.leases.fencing import DELETION, Fenced, HeldLeases, renewal
+from tuner.store.leases.fencing import DELETION, Fenced, HeldLeases, pausing, renewal
 from tuner.store.leases.heartbeat import Heartbeat
+from tuner.store.leases.pausing import (
+    PausedTrial,
+    PausedTrials,
+    end_paused,
+    promote,
+    read_paused,
+)
 from tuner.store.leases.reruns import count_openings, has_started
 from tuner.store.leases.rows import (
     LEASE_S,
@@ -49,6 +56,7 @@ from tuner.store.leases.takeover import TakeOverResult, record_taking, take_over
 from tuner.store.leases.trial_reports import (
     TrialEnding,
     TrialReport,
+    write_attributes,
     write_endings,
     write_params,
     write_reports,
@@ -176,7 +184,8 @@ class Ledger:
         All trials taken stand at one step, that of the first to be found; those at other steps
         are left for the next worker that asks. A trial that was tried
         :data:`~tuner.store.leases.takeover.MAX_ATTEMPTS` times without getting further is failed,
-        and in a stopped study all of them end as they are. In a paused one they are left alone.
+        and in a stopped study all of them end as they are, paused ones too, which are left alone
+        else. In a paused study all are left alone.
 
         Args:
             is_dead: Returns for a worker's id whether its process is known to have died.
@@ -189,19 +198,19 @@ class Ledger:
         """
         with self._database.read() as connection:
             rows = read_leases(connection, self._study.uuid)
-            paused = bool(rows) and look_up(connection, self._study).state is StudyState.PAUSED
+            state = look_up(connection, self._study).state if rows else StudyState.RUNNING
         longest_s = max(self._lease_s, self._study.spec.train.stall_s)
         jumped = detect_clock_jump(self._database, self._study, rows, longest_s)
-        if paused:
+        if state is StudyState.PAUSED:
             return []
         knows_dead = functools.cache(is_dead)
 
-        def is_left(row: sa.Row[Any]) -> bool:
+        def is_left(row: sa.Row[Any], stopped: bool) -> bool:
             return self._is_unconfirmed(row) or is_abandoned(
-                row, knows_dead, expired=expired and not jumped
+                row, knows_dead, expired=expired and not jumped, stopped=stopped
             )
 
-        found = [row for row in rows if is_left(row)]
+        found = [row for row in rows if is_left(row, state is StudyState.STOPPED)]
         while found:
             group = [row for row in found if row.step == found[0].step][:at_most]
             taken = self._take([row.number for row in group], is_left)
@@ -214,14 +223,18 @@ class Ledger:
         """Tells whether this worker started the trial, but the answer was lost on its way."""
         return row.worker_id == self._worker.worker_id and row.token not in self._held
 
-    def _take(self, numbers: Sequence[int], is_left: Callable[[sa.Row[Any]], bool]) -> list[Lease]:
+    def _take(
+        self, numbers: Sequence[int], is_left: Callable[[sa.Row[Any], bool], bool]
+    ) -> list[Lease]:
         """Takes those trials that are still left behind once they are locked."""
         worker_id = self._worker.worker_id
         with self._database.write() as connection:
             study_row = self._lock(connection)
             if study_row.state is StudyState.PAUSED:
                 return []
-            rows = [row for row in lock_leases(connection, study_row, numbers) if is_left(row)]
+            stopped = study_row.state is StudyState.STOPPED
+            locked = lock_leases(connection, study_row, numbers)
+            rows = [row for row in locked if is_left(row, stopped)]
             takeovers = take_over(
                 connection, study_row, rows, worker_id=worker_id, lease_s=self._lease_s
             )
@@ -232,6 +245,75 @@ class Ledger:
         for each in taken:
             self._held.add(each.lease, each.row.trial_id)
         return [each.lease for each in taken]
+
+    # Paused trials wait to be promoted.
+
+    def pause(self, endings: Sequence[TrialEnding], step: int, progress: int) -> Lost:
+        """Gives trials up that wait to be promoted; the worker's checkpoints of them count.
+
+        Args:
+            endings: How each trial would end as it stands; its attributes are stored.
+            step: Optimizer steps that each of them has taken.
+            progress: The progress that each of them stands at.
+
+        Returns:
+            The errors of lost leases, by trial number.
+        """
+        held = [ending.lease for ending in endings]
+        update = pausing(step, progress, self._lease_s)
+        with self._held.fence(self._database, self._study, held, update) as fenced:
+            write_attributes(fenced, endings)
+            happened = [(number, "paused", f"at step {step}") for number in fenced.ids]
+            worker_id, study_uuid = self._worker.worker_id, self._study.uuid
+            events.record_all(fenced.connection, study_uuid, happened, worker_id=worker_id)
+            self._heartbeat.beat(fenced.connection)
+        self._held.remove(held)
+        return fenced.lost
+
+    def read_paused(self) -> PausedTrials:
+        """Returns the paused trials of the study."""
+        with self._database.read() as connection:
+            return read_paused(connection, self._study.uuid)
+
+    def promote(self, numbers: Sequence[int], at_most: int) -> list[Lease]:
+        """Takes trials that are still paused, to go on with them.
+
+        Args:
+            numbers: The numbers of the trials, the first to be promoted first.
+            at_most: The most trials to take.
+
+        Returns:
+            The leases; none if the study does not run, or its wall time is used up.
+        """
+        with self._database.write() as connection:
+            promoted = promote(
+                connection,
+                self._lock(connection),
+                numbers,
+                at_most,
+                worker=self._heartbeat.alive,
+                lease_s=self._lease_s,
+            )
+            if promoted:
+                self._heartbeat.beat(connection)
+        for lease, trial_id in promoted:
+            self._held.add(lease, trial_id)
+        return [lease for lease, _ in promoted]
+
+    def end_paused(self, paused: Collection[PausedTrial]) -> list[int]:
+        """Ends the paused trials, once no new trial may start and none of them may go on.
+
+        Args:
+            paused: The paused trials as they were when none of them was found to be promotable.
+
+        Returns:
+            The numbers of those that were ended, by :func:`tuner.store.leases.pausing.end_paused`.
+        """
+        with self._database.write() as connection:
+            ended = end_paused(connection, self._lock(connection), paused, self._heartbeat.alive)
+            if ended:
+                self._heartbeat.beat(connection)
+        return ended
 
     # Trials in training write under their leases.
 
@@ -348,9 +430,9 @@ class Ledger:
     # The worker and its study.
 
     def is_alone(self) -> bool:
-        """Tells whether no trial of the study is in training or left behind."""
+        """Tells whether no trial of the study is in training or left behind; some may be paused."""
         with self._database.read() as connection:
-            return not count_leases(connection, self._study.uuid)
+            return not count_leases(connection, self._study.uuid, paused=False)
 
     def exhaust(self, reason: str) -> None:
         """Records, once, that nothing is left to try, so that no worker starts anything more."""

@@ -88,6 +88,7 @@ def grant(
             "step": 0,
             "attempts": lease.attempt,
             "checkpoint": lease.checkpoint,
+            "paused": 0,
             LASTING_S.key: lease_s,
         }
         for lease in granted
@@ -162,10 +163,23 @@ def lock_leases(
     )
 
 
-def read_held(
+@dataclass(frozen=True)
+class Unfinished:
+    """The trials that are not over: those that nobody trains and that are not paused are waiting.
+
+    Attributes:
+        held: The numbers of those that some worker trains.
+        paused: The numbers of those that wait to be promoted.
+    """
+
+    held: frozenset[int]
+    paused: frozenset[int]
+
+
+def read_unfinished(
     database: Database, study: StudyHandle, is_dead: Callable[[str], bool]
-) -> frozenset[int]:
-    """Returns the numbers of the trials that some worker trains.
+) -> Unfinished:
+    """Returns which trials some worker trains, and which are paused.
 
     Args:
         database: The study's database.
@@ -173,21 +187,31 @@ def read_held(
         is_dead: Returns for a worker's id whether its process is known to have died.
     """
     with database.read() as connection:
-        return find_held(connection, study.uuid, is_dead)
+        return find_unfinished(connection, study.uuid, is_dead)
 
 
-def find_held(
+def find_unfinished(
     connection: sa.Connection, study_uuid: str, is_dead: Callable[[str], bool]
-) -> frozenset[int]:
-    """Returns the numbers of the trials that some worker trains; see :func:`read_held`."""
+) -> Unfinished:
+    """Returns which trials some worker trains, and which are paused; see `read_unfinished`."""
     rows, is_dead = read_leases(connection, study_uuid), functools.cache(is_dead)
-    return frozenset(row.number for row in rows if not is_abandoned(row, is_dead))
+    paused = frozenset(row.number for row in rows if row.paused)
+    held = frozenset(row.number for row in rows if not is_abandoned(row, is_dead))
+    return Unfinished(held - paused, paused)
 
 
-def count_leases(connection: sa.Connection, study_uuid: str) -> int:
-    """Returns the number of trials of a study that are not finished."""
+def count_leases(connection: sa.Connection, study_uuid: str, *, paused: bool = True) -> int:
+    """Returns the number of trials of a study that are not finished.
+
+    Args:
+        connection: An open transaction.
+        study_uuid: The study.
+        paused: Whether trials that wait to be promoted count.
+    """
+    counted = sa.select(sa.func.count()).select_from(leases)
+    counted = counted.where(leases.c.study_uuid == study_uuid)
     return connection.execute(
-        sa.select(sa.func.count()).select_from(leases).where(leases.c.study_uuid == study_uuid)
+        counted if paused else counted.where(leases.c.paused == 0)
     ).scalar_one()
 
 
@@ -198,14 +222,25 @@ def count_unsaved(database: Database, study: StudyHandle) -> int:
     return sum(row.checkpoint is None and row.step > 0 for row in rows)
 
 
-def is_abandoned(row: sa.Row[Any], is_dead: Callable[[str], bool], *, expired: bool = True) -> bool:
+def is_abandoned(
+    row: sa.Row[Any],
+    is_dead: Callable[[str], bool],
+    *,
+    expired: bool = True,
+    stopped: bool = False,
+) -> bool:
     """Tells whether nobody works on a trial any more: released, expired, or its worker dead.
+
+    A paused trial is not abandoned: it waits to be promoted, until its study is stopped.
 
     Args:
         row: Its lease, as :func:`read_leases` returns it.
         is_dead: Returns for a worker's id whether its process is known to have died.
         expired: Whether an expired lease counts as abandoned.
+        stopped: Whether the study was stopped.
     """
+    if row.paused:
+        return stopped
     return row.worker_id is None or (expired and bool(row.expired)) or is_dead(row.worker_id)
 
 

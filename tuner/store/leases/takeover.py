@@ -42,6 +42,9 @@ class TakeOverResult(StrEnum):
     STOPPED = "stopped"
     """The study was stopped, so it was ended with its last evaluation."""
 
+    UNPROMOTED = "unpromoted"
+    """It was paused, and no trial is promoted any more, so it was ended likewise."""
+
     OVER = "over"
     """It had ended already, or been deleted; its lease was deleted."""
 
@@ -91,9 +94,9 @@ def take_over(
         lease = Lease(row.number, new_token(), attempt, row.checkpoint, row.step)
         takeovers.append(TakeOver(row, lease, _judge(study_row, row, attempt)))
     taken = [each.lease for each in takeovers if each.result is TakeOverResult.TAKEN]
-    _hand_over(connection, study_row.uuid, taken, worker_id, lease_s)
+    hand_over(connection, study_row.uuid, taken, worker_id, lease_s)
     ended = [each for each in takeovers if each.result is not TakeOverResult.TAKEN]
-    _end(connection, study_row.uuid, ended)
+    end_left(connection, study_row.uuid, ended)
     return takeovers
 
 
@@ -125,13 +128,22 @@ def _judge(study_row: StudyRow, row: sa.Row[Any], attempt: int) -> TakeOverResul
     return TakeOverResult.FAILED if attempt > MAX_ATTEMPTS else TakeOverResult.TAKEN
 
 
-def _hand_over(
+def hand_over(
     connection: sa.Connection,
     study_uuid: str,
     taken: Sequence[Lease],
     worker_id: str | None,
     lease_s: float,
 ) -> None:
+    """Gives trials to a worker under new tokens; none of them is paused any more.
+
+    Args:
+        connection: A transaction that has locked their leases.
+        study_uuid: The study.
+        taken: The new leases.
+        worker_id: The worker, None to leave them for any worker.
+        lease_s: Seconds that the new leases count.
+    """
     if not taken:
         return
     connection.execute(
@@ -142,6 +154,7 @@ def _hand_over(
             worker_id=worker_id,
             expires_at=UNTIL,
             attempts=sa.bindparam("attempt"),
+            paused=0,
         ),
         [
             {
@@ -155,24 +168,31 @@ def _hand_over(
     )
 
 
-def _end(connection: sa.Connection, study_uuid: str, ended: Sequence[TakeOver]) -> None:
-    """Ends trials, a stopped one with its last evaluation, and deletes their leases."""
+def end_left(connection: sa.Connection, study_uuid: str, ended: Sequence[TakeOver]) -> None:
+    """Ends trials by their results, and deletes their leases.
+
+    One that was stopped, or that is not promoted any more, ends with its last evaluation.
+    """
     if not ended:
         return
+    unpromoted = [each.row for each in ended if each.result is TakeOverResult.UNPROMOTED]
     stopped = [each.row for each in ended if each.result is TakeOverResult.STOPPED]
     failed = [each.row for each in ended if each.result is TakeOverResult.FAILED]
-    values = ot.read_last_reports(connection, [row.trial_id for row in stopped])
+    values = ot.read_last_reports(connection, [row.trial_id for row in (*stopped, *unpromoted)])
     errors = _describe_attempts(connection, study_uuid, failed)
     attributes = [
         *((row.trial_id, "stopped_by", "stop") for row in stopped),
         *((row.trial_id, "error", errors[row.number]) for row in failed),
-        *((row.trial_id, "steps", row.step) for row in (*stopped, *failed)),
+        *((row.trial_id, "steps", row.step) for row in (*stopped, *failed, *unpromoted)),
     ]
     ot.set_attributes(connection, attributes)
     ot.finish_trials(
         connection,
         [
-            *((row.trial_id, TrialState.PRUNED, values.get(row.trial_id)) for row in stopped),
+            *(
+                (row.trial_id, TrialState.PRUNED, values.get(row.trial_id))
+                for row in (*stopped, *unpromoted)
+            ),
             *((row.trial_id, TrialState.FAIL, None) for row in failed),
         ],
     )
@@ -188,6 +208,7 @@ def _end(connection: sa.Connection, study_uuid: str, ended: Sequence[TakeOver]) 
         )
         for row in failed
     ]
+    happened += [(row.number, "ended", f"paused at step {row.step}") for row in unpromoted]
     events.record_all(connection, study_uuid, happened)
 
 

@@ -114,20 +114,30 @@ def write_endings(fenced: Fenced, endings: Sequence[TrialEnding]) -> None:
         fenced: A transaction that has checked the leases of these trials.
         endings: One ending a trial.
     """
-    ended = [
-        (fenced.ids[ending.lease.number], ending)
-        for ending in endings
-        if ending.lease.number in fenced.ids
-    ]
+    write_attributes(fenced, endings)
+    ot.finish_trials(
+        fenced.connection,
+        [
+            (fenced.ids[ending.lease.number], ending.state, ending.value)
+            for ending in endings
+            if ending.lease.number in fenced.ids
+        ],
+    )
+
+
+def write_attributes(fenced: Fenced, endings: Sequence[TrialEnding]) -> None:
+    """Writes the attributes of those trials that are not lost.
+
+    Args:
+        fenced: A transaction that has checked the leases of these trials.
+        endings: One ending a trial.
+    """
     ot.set_attributes(
         fenced.connection,
         [
-            (trial_id, key, value)
-            for trial_id, ending in ended
+            (fenced.ids[ending.lease.number], key, value)
+            for ending in endings
+            if ending.lease.number in fenced.ids
             for key, value in ending.attributes.items()
         ],
-    )
-    ot.finish_trials(
-        fenced.connection,
-        [(trial_id, ending.state, ending.value) for trial_id, ending in ended],
     )

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.search.studies import make_spec, record_of
+from tuner.domain.catalog.dimensions import Value
+from tuner.domain.trials import Outcome, TrialRecord
+from tuner.search import History, Pruner, Verdict, needs_running
+
+STEPS = {index: 10 * index for index in range(1, 28)}
+LEVELS = st.lists(st.integers(-1000, 1000), min_size=1, max_size=24, unique=True)
+GO_ON, STOP, PAUSE = Verdict.GO_ON, Verdict.STOP, Verdict.PAUSE
+
+
+def pruner_of(
+    records: Iterable[TrialRecord] = (), direction: str = "minimize", pruner: str = "halving"
+) -> Pruner:
+    spec = make_spec(
+        study={"name": "s", "workload": "a:B", "direction": direction},
+        budget={"trials": 60, "steps": 270, "evaluations": 27},
+        search={"pruner": pruner},
+    )
+    history = History(spec)
+    history.add(records)
+    return Pruner(spec, history)
+
+
+def at(
+    number: int,
+    level: float,
+    points: int,
+    outcome: Outcome = Outcome.RUNNING,
+    preset: str | None = None,
+) -> TrialRecord:
+    """Returns a trial with a flat curve of some points."""
+    return record_of(number, outcome, level, curve(level, points), preset=preset)
+
+
+def curve(level: float, points: int) -> dict[int, float]:
+    return {STEPS[index]: level for index in range(1, points + 1)}
+
+
+def judge(pruner: Pruner, *records: TrialRecord) -> list[Verdict]:
+    return pruner.judge([(record, record.evaluations) for record in records])
+
+
+def test_it_looks_at_trials_elsewhere_and_pauses() -> None:
+    assert needs_running(make_spec(search={"pruner": "halving"}))
+    assert pruner_of().pauses
+    assert not pruner_of(pruner="asha").pauses
+
+
+@given(LEVELS, st.sampled_from([1, 3, 9]))
+def test_all_but_the_best_third_pause_at_a_rung(levels: list[float], rung: int) -> None:
+    lanes = [at(number, level, rung) for number, level in enumerate(levels)]
+    best = sorted(levels)[: len(levels) // 3]
+    verdicts = judge(pruner_of(), *lanes)
+    assert verdicts == [GO_ON if level in best else PAUSE for level in levels]
+
+
+@given(LEVELS, st.sampled_from([1, 3, 9]))
+def test_it_makes_no_difference_whether_the_others_are_lanes_or_train_elsewhere(
+    levels: list[float], rung: int
+) -> None:
+    lanes = [at(number, level, rung) for number, level in enumerate(levels)]
+    pruner = pruner_of(lanes)
+    assert [judge(pruner, lane)[0] for lane in lanes] == judge(pruner_of(), *lanes)
+
+
+@given(LEVELS, st.sampled_from([1, 3, 9]))
+def test_whoever_would_go_on_now_is_promotable_the_best_first(
+    levels: list[float], rung: int
+) -> None:
+    paused = [at(number, level, rung) for number, level in enumerate(levels)]
+    pruner = pruner_of(paused)
+    best = sorted(range(len(levels)), key=levels.__getitem__)[: len(levels) // 3]
+    assert pruner.find_promotable(dict.fromkeys(range(len(levels)), STEPS[rung])) == best
+
+
+@pytest.mark.parametrize("points", [2, 4, 8, 10, 26])
+def test_between_rungs_nobody_pauses(points: int) -> None:
+    assert judge(pruner_of(), *(at(n, float(n), points) for n in range(9))) == [GO_ON] * 9
+
+
+def test_the_first_trials_wait_for_others() -> None:
+    assert judge(pruner_of(), at(0, 1.0, 1)) == [PAUSE]
+    assert judge(pruner_of([at(0, 1.0, 1)]), at(1, 0.0, 1)) == [PAUSE]
+    assert judge(pruner_of([at(0, 1.0, 1), at(1, 0.5, 1)]), at(2, 0.0, 1)) == [GO_ON]
+
+
+def test_level_trials_go_on_together() -> None:
+    paused = [at(0, 1.0, 1), at(1, 1.0, 1), at(2, 2.0, 1)]
+    assert judge(pruner_of(), *paused) == [GO_ON, GO_ON, PAUSE]
+    assert pruner_of(paused).find_promotable(dict.fromkeys(range(3), 10)) == [0, 1]
+
+
+def test_the_furthest_are_promoted_first() -> None:
+    low = [at(number, float(number), 1) for number in range(3, 9)]
+    high = [at(number, 10.0 + number, 3) for number in range(3)]
+    pruner = pruner_of([*low, *high])
+    paused = {record.number: max(record.evaluations) for record in [*low, *high]}
+    assert pruner.find_promotable(paused) == [0, 3, 4, 5]
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_whoever_went_on_or_ended_still_takes_its_place(direction: str) -> None:
+    sign = 1.0 if direction == "minimize" else -1.0
+    ahead = [at(0, sign * 0.0, 2), at(1, sign * 1.0, 27, Outcome.COMPLETE)]
+    paused = [at(number, sign * number, 1) for number in range(2, 8)]
+    pruner = pruner_of([*ahead, *paused], direction)
+    assert pruner.find_promotable(dict.fromkeys(range(2, 8), 10)) == []
+    pruner._history.add([at(8, sign * 8.0, 1)])
+    assert pruner.find_promotable(dict.fromkeys(range(2, 8), 10)) == [2]
+
+
+def test_diverged_trials_are_the_worst_at_every_rung_and_failed_ones_do_not_count() -> None:
+    paused = {0: 10}
+    pruner = pruner_of([at(0, 5.0, 1)])
+    pruner._history.add(at(n, 0.0, 1, Outcome.FAILED) for n in range(1, 9))
+    assert pruner.find_promotable(paused) == []
+    pruner._history.add(record_of(n, Outcome.DIVERGED) for n in range(9, 11))
+    assert pruner.find_promotable(paused) == [0]
+
+
+def test_defaults_compete_and_never_pause() -> None:
+    pruner = pruner_of([at(0, 0.0, 1, preset="default"), at(1, 9.0, 1)])
+    assert judge(pruner, at(2, 1.0, 1)) == [PAUSE]
+    assert judge(pruner, at(2, 99.0, 1, preset="default")) == [GO_ON]
+
+
+def test_nobody_pauses_while_its_learning_rate_warms_up() -> None:
+    warming: dict[str, Value] = {"schedule": "cosine", "cosine.warmup": 0.1}
+    record = record_of(0, Outcome.RUNNING, None, curve(1.0, 1), warming)
+    assert judge(pruner_of(), record) == [GO_ON]
+
+
+def test_a_trial_that_starts_over_stands_where_it_has_paused_again() -> None:
+    # Its earlier attempt had come further, and the database still says so.
+    others = [at(number, float(number), 1) for number in range(1, 6)]
+    pruner = pruner_of([at(0, 0.0, 3), *others])
+    assert pruner.find_promotable({0: 10}) == [0]
+    assert pruner.find_promotable({0: 30}) == []
+
+
+def test_a_paused_trial_that_has_not_been_heard_of_waits() -> None:
+    assert pruner_of([at(0, 1.0, 1)]).find_promotable({7: 10}) == []
+
+
+@pytest.mark.parametrize("pruner", ["asha", "hyperband", "median", "none"])
+def test_pruners_that_stop_trials_promote_none(pruner: str) -> None:
+    found = pruner_of([at(n, float(n), 1) for n in range(9)], pruner=pruner)
+    assert found.find_promotable(dict.fromkeys(range(9), 10)) == []
+
+
+class Halving:
+    """A study in which workers halve, each by what it has heard of the others' trials."""
+
+    def __init__(self, levels: list[float], workers: int, random: Random) -> None:
+        self.levels, self._random = levels, random
+        self.points = [0] * len(levels)
+        self.paused: dict[int, int] = {}
+        self.ended: list[int] = []
+        self._waiting = list(range(len(levels)))
+        self._training: dict[int, int] = {}
+        self._pruners = [pruner_of() for _ in range(workers)]
+        self._heard: list[set[int]] = [set() for _ in range(workers)]
+
+    def _catch_up(self, worker: int) -> Pruner:
+        """Tells a worker the news; it hears once that a trial has ended."""
+        heard = self._heard[worker]
+        self._pruners[worker]._history.add(
+            at(n, self.levels[n], p, Outcome.COMPLETE if n in self.ended else Outcome.RUNNING)
+            for n, p in enumerate(self.points)
+            if p and n not in heard
+        )
+        heard.update(self.ended)
+        return self._pruners[worker]
+
+    def run(self) -> None:
+        """Has workers work in any order until each finds nothing to do."""
+        idle: set[int] = set()
+        while len(idle) < len(self._pruners):
+            worker = self._random.randrange(len(self._pruners))
+            (idle.discard if self._work(worker) else idle.add)(worker)
+
+    def _work(self, worker: int) -> bool:
+        if worker not in self._training:
+            ready = self._catch_up(worker).find_promotable(self.paused)
+            if ready:
+                self.check_rank(ready[0])
+                del self.paused[ready[0]]
+            elif not self._waiting:
+                return False
+            self._training[worker] = ready[0] if ready else self._waiting.pop(0)
+        number = self._training[worker]
+        self.points[number] += 1
+        if self.points[number] == 27:
+            self.ended.append(number)
+        else:
+            pruner = self._catch_up(worker)
+            [verdict] = judge(pruner, at(number, self.levels[number], self.points[number]))
+            if verdict is GO_ON:
+                if self.points[number] in (1, 3, 9):
+                    self.check_rank(number)
+                return True
+            self.paused[number] = STEPS[self.points[number]]
+        del self._training[worker]
+        return True
+
+    def check_rank(self, number: int) -> None:
+        """Checks that a trial which goes on is among the best third at its rung."""
+        rung = self.points[number]
+        came = [level for level, p in zip(self.levels, self.points, strict=True) if p >= rung]
+        better = sum(level < self.levels[number] for level in came)
+        assert better < len(came) // 3
+
+
+@given(LEVELS, st.integers(1, 5), st.randoms())
+def test_however_trials_are_spread_over_workers_the_best_third_goes_on_and_each_ends_once(
+    levels: list[float], workers: int, random: Random
+) -> None:
+    study = Halving(levels, workers, random)
+    study.run()
+    assert sorted([*study.paused, *study.ended]) == list(range(len(levels)))
+    for rung in (1, 3, 9):
+        came = [n for n, points in enumerate(study.points) if points >= rung]
+        best = sorted(came, key=levels.__getitem__)[: len(came) // 3]
+        assert all(study.points[number] > rung for number in best)
+    assert all(points in (1, 3, 9, 27) for points in study.points)
+
+
+def test_of_many_trials_in_any_order_about_a_third_goes_on_at_each_rung() -> None:
+    levels = Random(1).sample(range(10_000), 81)  # noqa: S311
+    study = Halving([float(level) for level in levels], 4, Random(2))  # noqa: S311
+    study.run()
+    for rung in (1, 3):
+        came = sum(points >= rung for points in study.points)
+        on = sum(points > rung for points in study.points)
+        # Some went on that were among the best of those that had come when they did.
+        assert came // 3 <= on <= came // 3 + math.ceil(4 * math.sqrt(came))
