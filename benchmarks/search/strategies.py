@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.quality import record_of
 from benchmarks.search.replay import Search, Searching
@@ -133,7 +133,7 @@ def search_by_tuner(
     lanes: int = 1,
     evaluations: int = 400,
 ) -> Searching:
-    """Searches as tuner's workers do: cohorts are proposed and judged as one.
+    """Searches as tuner's workers do: paused trials that may go on first, then new ones.
 
     Args:
         spec: The space, the sampler and the pruner, and the length of trials.
@@ -142,55 +142,92 @@ def search_by_tuner(
         lanes: Trials of a cohort.
         evaluations: The training after which no further cohort starts, in evaluations.
     """
-    search, records = Search(), list[TrialRecord]()
-    proposer = Proposer(spec, seed, knowledge)
-    pruner = Pruner(spec, proposer.history)
-    waiting = proposer.openings()
-    while search.evaluations < evaluations:
-        drawn = [waiting.pop(0) for _ in range(min(lanes, len(waiting)))]
+    play = _Play(spec, seed, knowledge)
+    while play.search.evaluations < evaluations:
+        cohort = play.find_promoted(lanes)
+        if not cohort:
+            drawn = play.propose(lanes)
+            cohort = play.start(drawn, (yield [trial.params for trial in drawn]))
+        play.train(cohort)
+    return play.search
+
+
+class _Play:
+    """A study of tuner's whose trials' curves are known beforehand."""
+
+    def __init__(self, spec: StudySpec, seed: int, knowledge: Knowledge | None) -> None:
+        self.search = Search()
+        self._steps = cast("int", spec.budget.steps)
+        self._proposer = Proposer(spec, seed, knowledge)
+        self._pruner = Pruner(spec, self._proposer.history)
+        self._waiting = self._proposer.openings()
+        self._records: list[TrialRecord] = []
+        self._curves: list[Sequence[float]] = []
+        self._paused: dict[int, int] = {}
+
+    def propose(self, lanes: int) -> list[FrozenTrial]:
+        """Returns trials to start: openings first."""
+        drawn, self._waiting = self._waiting[:lanes], self._waiting[lanes:]
         if len(drawn) < lanes:
             drawn += (
-                proposer.propose_many(lanes - len(drawn)) if lanes > 1 else [proposer.propose()]
+                self._proposer.propose_many(lanes - len(drawn))
+                if lanes > 1
+                else [self._proposer.propose()]
             )
-        cohort = [record_of(trial, len(records) + place) for place, trial in enumerate(drawn)]
-        curves = yield [record.proposal.params for record in cohort]
-        ended = _train(search, pruner, cohort, curves, spec)
-        proposer.history.add(ended)
-        records += ended
-    return search
+        return drawn
 
+    def start(self, drawn: Sequence[FrozenTrial], curves: Sequence[Sequence[float]]) -> list[int]:
+        """Starts trials; returns their numbers."""
+        first = len(self._records)
+        self._records += [record_of(trial, first + place) for place, trial in enumerate(drawn)]
+        self._curves += curves
+        return list(range(first, len(self._records)))
 
-def _train(
-    search: Search,
-    pruner: Pruner,
-    cohort: list[TrialRecord],
-    curves: Sequence[Sequence[float]],
-    spec: StudySpec,
-) -> list[TrialRecord]:
-    """Plays a cohort to its end; returns its records."""
-    steps = cast("int", spec.budget.steps)
-    for place in range(EVALUATIONS):
-        progress = -(-(place + 1) * steps // EVALUATIONS)
-        for lane, record in enumerate(cohort):
-            if record.outcome is Outcome.RUNNING:
-                search.evaluations += 1
-                value = curves[lane][place]
-                if math.isfinite(value):
-                    known = {**record.evaluations, progress: value}
-                    cohort[lane] = dataclasses.replace(record, evaluations=known, value=value)
+    def find_promoted(self, lanes: int) -> list[int]:
+        """Returns paused trials that may go on, all from one rung."""
+        ready = self._pruner.find_promotable(self._paused) if self._paused else []
+        together = [n for n in ready if self._paused[n] == self._paused[ready[0]]][:lanes]
+        for number in together:
+            del self._paused[number]
+        return together
+
+    def train(self, cohort: Sequence[int]) -> None:
+        """Trains trials, which stand at the same point, until each has ended or paused."""
+        records = self._records
+        trains = set(cohort)
+        for place in range(len(records[cohort[0]].evaluations), EVALUATIONS):
+            progress = -(-(place + 1) * self._steps // EVALUATIONS)
+            for number in sorted(trains):
+                self._step(number, place, progress)
+            trains = {n for n in trains if records[n].outcome is Outcome.RUNNING}
+            if place + 1 < EVALUATIONS and trains:
+                trains -= self._judge(cohort, trains, progress)
+        for number in trains:
+            value = cast("float", records[number].value)
+            self.search.ends.append((self.search.evaluations, value))
+            records[number] = dataclasses.replace(records[number], outcome=Outcome.COMPLETE)
+        self._proposer.history.add(records[number] for number in cohort)
+
+    def _step(self, number: int, place: int, progress: int) -> None:
+        self.search.evaluations += 1
+        record, value = self._records[number], self._curves[number][place]
+        if math.isfinite(value):
+            known = {**record.evaluations, progress: value}
+            record = dataclasses.replace(record, evaluations=known, value=value)
+        else:
+            record = dataclasses.replace(record, outcome=Outcome.DIVERGED)
+        self._records[number] = record
+
+    def _judge(self, cohort: Sequence[int], trains: set[int], progress: int) -> set[int]:
+        """Returns the trials that stop or pause here."""
+        lanes = [(self._records[n], self._records[n].evaluations) for n in cohort]
+        left = set()
+        for number, verdict in zip(cohort, self._pruner.judge(lanes, self._steps), strict=True):
+            if number in trains and verdict is not Verdict.GO_ON:
+                left.add(number)
+                if verdict is Verdict.PAUSE:
+                    self._paused[number] = progress
                 else:
-                    cohort[lane] = dataclasses.replace(record, outcome=Outcome.DIVERGED)
-        if place + 1 < EVALUATIONS and any(r.outcome is Outcome.RUNNING for r in cohort):
-            verdicts = pruner.judge([(record, record.evaluations) for record in cohort], steps)
-            for lane, verdict in enumerate(verdicts):
-                # Nobody is promoted here: who pauses has ended as it stands.
-                if verdict is not Verdict.GO_ON and cohort[lane].outcome is Outcome.RUNNING:
-                    cohort[lane] = dataclasses.replace(cohort[lane], outcome=Outcome.PRUNED)
-    for lane, record in enumerate(cohort):
-        complete = record.outcome is Outcome.RUNNING
-        if complete:
-            cohort[lane] = dataclasses.replace(record, outcome=Outcome.COMPLETE)
-            search.ends.append((search.evaluations, cast("float", record.value)))
-        told = list(record.evaluations.values())
-        search.trials.append((record.proposal.params, told, complete))
-    return cohort
+                    stopped = dataclasses.replace(self._records[number], outcome=Outcome.PRUNED)
+                    self._records[number] = stopped
+        return left

@@ -60,8 +60,8 @@ class Search(Frozen):
         seed: The seed from which every random draw of the study is derived.
     """
 
-    sampler: str = "tpe"
-    pruner: str = "median"
+    sampler: str = "mixture"
+    pruner: str = "halving"
     portfolio: bool = True
     spare: int = Field(default=0, ge=0, le=1000)
     seed: int = Field(default=0, ge=0, lt=2**63)

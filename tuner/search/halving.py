@@ -36,14 +36,17 @@ class AshaPruner(LanePruner):
     Args:
         evaluations: Evaluations of a full trial, at least 1.
         eta: The reduction factor, at least 2: one of so many trials goes on.
+        at: The rungs, as numbers of evaluations; None for those of :func:`rungs`.
     """
 
     _least = 1
     """The trials that go on from a rung at least, once any has come there."""
 
-    def __init__(self, evaluations: int, eta: int = ETA) -> None:
+    def __init__(
+        self, evaluations: int, eta: int = ETA, *, at: tuple[int, ...] | None = None
+    ) -> None:
         self._eta = eta
-        self._rungs = rungs(evaluations, eta)
+        self._rungs = rungs(evaluations, eta) if at is None else at
         self._seen = 0
         # The costs of trials that are over, in order, by rung and bracket.
         self._reached: dict[tuple[int, int], list[float]] = defaultdict(list)

@@ -46,8 +46,8 @@ class MixtureSampler(optuna.samplers.BaseSampler):
             from the priors.
         startup: Trials before there are best ones.
 
-    Any study can be sampled. Where it has a parameter ``optimizer``, priors are drawn for the
-    optimizers of the best quarter of trials mostly.
+    Any study can be sampled. Where it has a parameter ``optimizer``, priors are drawn mostly for
+    the optimizers whose best trials lead.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class MixtureSampler(optuna.samplers.BaseSampler):
         priors: Mapping[str, LogNormalPrior] | None = None,
         *,
         evenly: float = 0.25,
-        near: float = 0.5,
-        startup: int = 10,
+        near: float = 0.25,
+        startup: int = 8,
     ) -> None:
         self._rng = np.random.default_rng(seed)
         self._priors = dict(priors or {})
@@ -136,13 +136,11 @@ class MixtureSampler(optuna.samplers.BaseSampler):
         return draw
 
     def _draw_from_priors(self, best: Sequence[FrozenTrial]) -> Draw:
-        leaders = best[: max(3, len(best) // 4)] if len(best) >= self._startup else []
+        leader = self._choose_leader(best) if len(best) >= self._startup else None
 
         def draw(name: str, distribution: BaseDistribution) -> Any:
-            if name == ROOT and leaders and self._rng.random() < _LEADING:
-                leader = leaders[int(self._rng.integers(len(leaders)))].params.get(ROOT)
-                if leader in getattr(distribution, "choices", ()):
-                    return leader
+            if name == ROOT and leader in getattr(distribution, "choices", ()):
+                return leader
             prior = self._priors.get(name)
             if prior is None:
                 return _draw_evenly(distribution, self._rng)
@@ -150,12 +148,25 @@ class MixtureSampler(optuna.samplers.BaseSampler):
 
         return draw
 
+    def _choose_leader(self, best: Sequence[FrozenTrial]) -> Any:
+        """Returns an optimizer, the better its best trial the likelier; now and then None."""
+        if self._rng.random() < _OPEN:
+            return None
+        leaders = list(dict.fromkeys(t.params[ROOT] for t in best if ROOT in t.params))
+        if not leaders:
+            return None
+        weights = _FALL ** np.arange(len(leaders))
+        return leaders[int(self._rng.choice(len(leaders), p=weights / weights.sum()))]
+
 
 _BEST = 5
 """Trials that others are drawn near to, each half as often as the one before it."""
 
-_LEADING = 0.7
-"""The share of trials drawn from priors that have the optimizer of a leading trial."""
+_OPEN = 0.3
+"""The share of trials drawn from priors whose optimizer is drawn evenly."""
+
+_FALL = 0.6
+"""How much less often each optimizer is drawn than the one whose best trial is just ahead."""
 
 _WIDTH = 0.1
 """The standard deviation of a move, as a fraction of the range."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-from tuner.search.halving import AshaPruner, cost_at
+from tuner.search.halving import ETA, AshaPruner, cost_at
 from tuner.search.past import Past
 
 
@@ -23,6 +24,9 @@ class PromotionPruner(AshaPruner):
         evaluations: Evaluations of a full trial, at least 1.
         eta: The reduction factor, at least 2: one of so many trials goes on.
     """
+
+    def __init__(self, evaluations: int, eta: int = ETA) -> None:
+        super().__init__(evaluations, eta, at=pausing_rungs(evaluations))
 
     _least = 0  # The first trial at a rung waits for others, too.
 
@@ -54,3 +58,16 @@ class PromotionPruner(AshaPruner):
         """Returns the costs of all trials that have come to a rung, in order."""
         running = [cost_at(trial, rung, past.sign) for trial in past.running.values()]
         return sorted([*self._reached[rung, 0], *(cost for cost in running if cost is not None)])
+
+
+def pausing_rungs(evaluations: int) -> tuple[int, ...]:
+    """Returns the rungs at which trials pause: after a fifth and a half of their evaluations.
+
+    On small workloads the best third there holds 70 to 100% and 86 to 100% of the true best
+    twentieth; after a tenth it is down to 31% (docs/search.md).
+
+    >>> pausing_rungs(10), pausing_rungs(3), pausing_rungs(1)
+    ((2, 5), (1, 2), ())
+    """
+    found = {math.ceil(share * evaluations) for share in (0.2, 0.5)}
+    return tuple(sorted(rung for rung in found if rung < evaluations))
