@@ -173,10 +173,8 @@ def test_workers_that_leave_at_any_time_lose_nothing(
     assert all(record.attributes["steps"] == max(record.evaluations) for record in records)
 
 
-def test_several_workers_halve_one_study(
-    database: Database, make_spec: MakeSpec, project: Path
-) -> None:
-    study = Studies(database).create(make_spec(**halving(20)))
+def check_crew(database: Database, study: StudyHandle) -> None:
+    """Has several workers halve a study at once, and checks that each trial has ended once."""
     workers = [threading.Thread(target=work, args=(database, study)) for _ in range(3)]
     for worker in workers:
         worker.start()
@@ -184,10 +182,23 @@ def test_several_workers_halve_one_study(
         worker.join()
     records = read_records(database, study)
     assert {record.outcome for record in records} == {Outcome.COMPLETE, Outcome.PRUNED}
-    assert len(records) == 20
+    assert len(records) == study.spec.budget.trials
     assert is_done(database, study)
     ends = [event.number or 0 for event in events_of(database, study, "ended")]
     assert sorted(ends) == [r.number for r in records if r.outcome is Outcome.PRUNED]
+
+
+def test_several_workers_halve_one_study(database: Database, spec: StudySpec) -> None:
+    check_crew(database, Studies(database).create(spec))
+
+
+class TestOnPostgreSQL:
+    @pytest.fixture
+    def database_url(self, postgres_url: str) -> str:
+        return postgres_url
+
+    def test_several_workers_halve_one_study(self, database: Database, spec: StudySpec) -> None:
+        check_crew(database, Studies(database).create(spec))
 
 
 @pytest.mark.parametrize("fuse", ["off", "3"])
