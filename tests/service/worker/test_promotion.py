@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from tests.service.worker.contexts import Counted
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
+from tuner.errors import StorageError
 from tuner.search.halving import rungs
 from tuner.service.folders import study_folder
 from tuner.service.interruption import Interruption
+from tuner.service.worker.checkpoints import Checkpoints
 from tuner.service.worker.worker import Worker
 from tuner.store import Database, Studies, StudyHandle, read_records
 from tuner.store.control import set_state
@@ -170,10 +173,8 @@ def test_workers_that_leave_at_any_time_lose_nothing(
     assert all(record.attributes["steps"] == max(record.evaluations) for record in records)
 
 
-def test_several_workers_halve_one_study(
-    database: Database, make_spec: MakeSpec, project: Path
-) -> None:
-    study = Studies(database).create(make_spec(**halving(20)))
+def check_crew(database: Database, study: StudyHandle) -> None:
+    """Has several workers halve a study at once, and checks that each trial has ended once."""
     workers = [threading.Thread(target=work, args=(database, study)) for _ in range(3)]
     for worker in workers:
         worker.start()
@@ -181,10 +182,47 @@ def test_several_workers_halve_one_study(
         worker.join()
     records = read_records(database, study)
     assert {record.outcome for record in records} == {Outcome.COMPLETE, Outcome.PRUNED}
-    assert len(records) == 20
+    assert len(records) == study.spec.budget.trials
     assert is_done(database, study)
     ends = [event.number or 0 for event in events_of(database, study, "ended")]
     assert sorted(ends) == [r.number for r in records if r.outcome is Outcome.PRUNED]
+
+
+def test_several_workers_halve_one_study(database: Database, spec: StudySpec) -> None:
+    check_crew(database, Studies(database).create(spec))
+
+
+class TestOnPostgreSQL:
+    @pytest.fixture
+    def database_url(self, postgres_url: str) -> str:
+        return postgres_url
+
+    def test_several_workers_halve_one_study(self, database: Database, spec: StudySpec) -> None:
+        check_crew(database, Studies(database).create(spec))
+
+
+@pytest.mark.parametrize("fuse", ["off", "3"])
+def test_a_trial_that_cannot_be_saved_is_pruned_and_others_beside_it_pause(
+    database: Database, spec: StudySpec, fuse: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Checkpoints.save
+
+    def refuse(self: Checkpoints, state: Mapping[str, Any]) -> None:
+        if self._number in (1, 2):
+            raise StorageError("no space left on device")
+        save(self, state)
+
+    monkeypatch.setattr(Checkpoints, "save", refuse)
+    study = Studies(database).create(spec)
+    said = work(database, study, fuse)
+    records = check_ends(database, study)
+    refused = [number for number in (1, 2) if records[number].outcome is Outcome.PRUNED]
+    assert refused
+    for number in refused:
+        assert f"Trial {number} cannot be saved, so it is pruned instead of paused" in said
+        kinds = [event.kind for event in read_events(database, study.uuid, number)]
+        assert kinds == ["started"]
+    assert events_of(database, study, "promoted")
 
 
 def test_a_loop_that_raises_as_it_pauses_leaves_its_trial_paused(
