@@ -20,6 +20,8 @@ def make_spec(**tables: Any) -> StudySpec:
         "budget": {"trials": 60, "steps": 100, "evaluations": 5},
         "space": {"optimizers": ["sgd", "adam", "muon"], "breadth": 3},
     }
+    # What tests count on unless they name others.
+    tree["search"] = {"sampler": "tpe", "pruner": "median"} | tables.pop("search", {})
     return StudySpec.model_validate(tree | tables).resolve()
 
 

@@ -61,10 +61,8 @@ def test_openings_are_points_of_competing_optimizers_no_two_equal_at_most_a_thir
     data: st.DataObject, tree: dict[str, Any]
 ) -> None:
     spec = StudySpec.model_validate(tree).resolve()
-    with pytest.MonkeyPatch.context() as patch:
-        drawn = data.draw(st.lists(entries(sorted(OPTIMIZERS)), max_size=12))
-        patch.setattr("tuner.search.portfolio.load_portfolio", lambda: drawn)
-        points = fit_portfolio(spec)
+    drawn = data.draw(st.lists(entries(sorted(OPTIMIZERS)), max_size=12))
+    points = fit_portfolio(spec, drawn)
     for point in points:
         check_point(spec, point)
     assert len({key_of(point) for point in points}) == len(points) <= spec.budget.trials // 3
@@ -77,7 +75,7 @@ def test_openings_are_points_of_competing_optimizers_no_two_equal_at_most_a_thir
 @pytest.mark.parametrize("breadth", [1, 2, 3])
 def test_what_ships_with_tuner_fits_the_usual_study(trials: int, breadth: int) -> None:
     spec = make_spec(budget={"trials": trials, "steps": 100}, space={"breadth": breadth})
-    points = fit_portfolio(spec)
+    points = fit_portfolio(spec, load_portfolio())
     assert len(points) == min(trials // 3, len(load_portfolio()))
     for point in points:
         check_point(spec, point)
@@ -145,11 +143,10 @@ def test_a_narrower_range_has_the_nearest_value() -> None:
     assert values == pytest.approx(expected)
 
 
-def test_entries_that_agree_once_fitted_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_that_agree_once_fitted_are_one() -> None:
     spec = make_spec(space={"optimizers": ["adam"], "schedules": ["cosine"], "breadth": 1})
     other = {**ADAM, "schedule": "stable_decay", "adam": {"lr": 0.02, "beta1": 0.7}}
-    monkeypatch.setattr("tuner.search.portfolio.load_portfolio", lambda: (ADAM, other))
-    assert len(fit_portfolio(spec)) == 1
+    assert len(fit_portfolio(spec, (ADAM, other))) == 1
 
 
 def test_parameter_groups_train_as_the_rest_as_far_as_they_may() -> None:

@@ -19,7 +19,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord, decode, default_proposals
 from tuner.search import Proposer
 from tuner.search.batches import _sample
-from tuner.search.portfolio import fit_portfolio
+from tuner.search.portfolio import fit_portfolio, load_portfolio
 
 both_samplers = pytest.mark.parametrize("sampler", ["tpe", "random"])
 
@@ -103,7 +103,7 @@ def test_a_proposal_is_a_trial_to_start_with_its_settings_attached(sampler: str)
 def test_openings_come_with_their_settings_and_their_mark(portfolio: object) -> None:
     spec = make_spec()
     trials = Proposer(spec, 0).openings()
-    assert [trial.params for trial in trials] == fit_portfolio(spec)
+    assert [trial.params for trial in trials] == fit_portfolio(spec, load_portfolio())
     assert [trial.params["optimizer"] for trial in trials] == ["sgd", "adam", "sgd"]
     assert {trial.user_attrs["preset"] for trial in trials} == {"portfolio"}
     config = {
@@ -124,7 +124,9 @@ def test_openings_come_with_their_settings_and_their_mark(portfolio: object) -> 
 def test_a_study_that_wants_no_portfolio_opens_with_none_of_it(portfolio: object) -> None:
     proposer = Proposer(make_spec(search={"portfolio": False}), 0)
     assert proposer.openings() == []
-    assert not any(point in proposer.history.tried for point in fit_portfolio(proposer.spec))
+    assert not any(
+        point in proposer.history.tried for point in fit_portfolio(proposer.spec, load_portfolio())
+    )
 
 
 def test_what_a_study_opens_with_is_proposed_by_nobody(portfolio: object) -> None:

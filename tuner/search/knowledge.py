@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from tuner.domain.catalog.hyperparameters import LogNormalPrior
 from tuner.domain.catalog.tables import TABLES
 from tuner.domain.spec import StudySpec
-from tuner.search.portfolio import Entry, load_portfolio
+from tuner.search import portfolio
+from tuner.search.portfolio import Entry
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Knowledge:
         Args:
             spec: The resolved spec.
         """
-        return cls(load_portfolio() if spec.search.portfolio else (), priors_of(spec))
+        return cls(portfolio.load_portfolio() if spec.search.portfolio else (), priors_of(spec))
 
 
 def priors_of(spec: StudySpec) -> dict[str, LogNormalPrior]:
