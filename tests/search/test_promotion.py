@@ -12,8 +12,12 @@ from tests.search.studies import make_spec, record_of
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.search import History, Pruner, Verdict, needs_running
+from tuner.search.promotion import pausing_rungs
 
-STEPS = {index: 10 * index for index in range(1, 28)}
+RUNGS = pausing_rungs(10)
+FIRST, SECOND = RUNGS
+FULL = 10
+STEPS = {index: 10 * index for index in range(1, FULL + 1)}
 LEVELS = st.lists(st.integers(-1000, 1000), min_size=1, max_size=24, unique=True)
 GO_ON, STOP, PAUSE = Verdict.GO_ON, Verdict.STOP, Verdict.PAUSE
 
@@ -23,7 +27,7 @@ def pruner_of(
 ) -> Pruner:
     spec = make_spec(
         study={"name": "s", "workload": "a:B", "direction": direction},
-        budget={"trials": 60, "steps": 270, "evaluations": 27},
+        budget={"trials": 60, "steps": 10 * FULL, "evaluations": FULL},
         search={"pruner": pruner},
     )
     history = History(spec)
@@ -56,7 +60,7 @@ def test_it_looks_at_trials_elsewhere_and_pauses() -> None:
     assert not pruner_of(pruner="asha").pauses
 
 
-@given(LEVELS, st.sampled_from([1, 3, 9]))
+@given(LEVELS, st.sampled_from(RUNGS))
 def test_all_but_the_best_third_pause_at_a_rung(levels: list[float], rung: int) -> None:
     lanes = [at(number, level, rung) for number, level in enumerate(levels)]
     best = sorted(levels)[: len(levels) // 3]
@@ -64,7 +68,7 @@ def test_all_but_the_best_third_pause_at_a_rung(levels: list[float], rung: int) 
     assert verdicts == [GO_ON if level in best else PAUSE for level in levels]
 
 
-@given(LEVELS, st.sampled_from([1, 3, 9]))
+@given(LEVELS, st.sampled_from(RUNGS))
 def test_it_makes_no_difference_whether_the_others_are_lanes_or_train_elsewhere(
     levels: list[float], rung: int
 ) -> None:
@@ -73,7 +77,7 @@ def test_it_makes_no_difference_whether_the_others_are_lanes_or_train_elsewhere(
     assert [judge(pruner, lane)[0] for lane in lanes] == judge(pruner_of(), *lanes)
 
 
-@given(LEVELS, st.sampled_from([1, 3, 9]))
+@given(LEVELS, st.sampled_from(RUNGS))
 def test_whoever_would_go_on_now_is_promotable_the_best_first(
     levels: list[float], rung: int
 ) -> None:
@@ -83,26 +87,26 @@ def test_whoever_would_go_on_now_is_promotable_the_best_first(
     assert pruner.find_promotable(dict.fromkeys(range(len(levels)), STEPS[rung])) == best
 
 
-@pytest.mark.parametrize("points", [2, 4, 8, 10, 26])
+@pytest.mark.parametrize("points", sorted({*range(1, FULL)} - {*RUNGS}))
 def test_between_rungs_nobody_pauses(points: int) -> None:
     assert judge(pruner_of(), *(at(n, float(n), points) for n in range(9))) == [GO_ON] * 9
 
 
 def test_the_first_trials_wait_for_others() -> None:
-    assert judge(pruner_of(), at(0, 1.0, 1)) == [PAUSE]
-    assert judge(pruner_of([at(0, 1.0, 1)]), at(1, 0.0, 1)) == [PAUSE]
-    assert judge(pruner_of([at(0, 1.0, 1), at(1, 0.5, 1)]), at(2, 0.0, 1)) == [GO_ON]
+    assert judge(pruner_of(), at(0, 1.0, FIRST)) == [PAUSE]
+    assert judge(pruner_of([at(0, 1.0, FIRST)]), at(1, 0.0, FIRST)) == [PAUSE]
+    assert judge(pruner_of([at(0, 1.0, FIRST), at(1, 0.5, FIRST)]), at(2, 0.0, FIRST)) == [GO_ON]
 
 
 def test_level_trials_go_on_together() -> None:
-    paused = [at(0, 1.0, 1), at(1, 1.0, 1), at(2, 2.0, 1)]
+    paused = [at(0, 1.0, FIRST), at(1, 1.0, FIRST), at(2, 2.0, FIRST)]
     assert judge(pruner_of(), *paused) == [GO_ON, GO_ON, PAUSE]
-    assert pruner_of(paused).find_promotable(dict.fromkeys(range(3), 10)) == [0, 1]
+    assert pruner_of(paused).find_promotable(dict.fromkeys(range(3), STEPS[FIRST])) == [0, 1]
 
 
 def test_the_furthest_are_promoted_first() -> None:
     low = [at(number, float(number), 1) for number in range(3, 9)]
-    high = [at(number, 10.0 + number, 3) for number in range(3)]
+    high = [at(number, 10.0 + number, SECOND) for number in range(3)]
     pruner = pruner_of([*low, *high])
     paused = {record.number: max(record.evaluations) for record in [*low, *high]}
     assert pruner.find_promotable(paused) == [0, 3, 4, 5]
@@ -111,51 +115,51 @@ def test_the_furthest_are_promoted_first() -> None:
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_whoever_went_on_or_ended_still_takes_its_place(direction: str) -> None:
     sign = 1.0 if direction == "minimize" else -1.0
-    ahead = [at(0, sign * 0.0, 2), at(1, sign * 1.0, 27, Outcome.COMPLETE)]
-    paused = [at(number, sign * number, 1) for number in range(2, 8)]
+    ahead = [at(0, sign * 0.0, FIRST + 1), at(1, sign * 1.0, FULL, Outcome.COMPLETE)]
+    paused = [at(number, sign * number, FIRST) for number in range(2, 8)]
     pruner = pruner_of([*ahead, *paused], direction)
-    assert pruner.find_promotable(dict.fromkeys(range(2, 8), 10)) == []
-    pruner._history.add([at(8, sign * 8.0, 1)])
-    assert pruner.find_promotable(dict.fromkeys(range(2, 8), 10)) == [2]
+    assert pruner.find_promotable(dict.fromkeys(range(2, 8), STEPS[FIRST])) == []
+    pruner._history.add([at(8, sign * 8.0, FIRST)])
+    assert pruner.find_promotable(dict.fromkeys(range(2, 8), STEPS[FIRST])) == [2]
 
 
 def test_diverged_trials_are_the_worst_at_every_rung_and_failed_ones_do_not_count() -> None:
-    paused = {0: 10}
-    pruner = pruner_of([at(0, 5.0, 1)])
-    pruner._history.add(at(n, 0.0, 1, Outcome.FAILED) for n in range(1, 9))
+    paused = {0: STEPS[FIRST]}
+    pruner = pruner_of([at(0, 5.0, FIRST)])
+    pruner._history.add(at(n, 0.0, FIRST, Outcome.FAILED) for n in range(1, 9))
     assert pruner.find_promotable(paused) == []
     pruner._history.add(record_of(n, Outcome.DIVERGED) for n in range(9, 11))
     assert pruner.find_promotable(paused) == [0]
 
 
 def test_defaults_compete_and_never_pause() -> None:
-    pruner = pruner_of([at(0, 0.0, 1, preset="default"), at(1, 9.0, 1)])
-    assert judge(pruner, at(2, 1.0, 1)) == [PAUSE]
-    assert judge(pruner, at(2, 99.0, 1, preset="default")) == [GO_ON]
+    pruner = pruner_of([at(0, 0.0, FIRST, preset="default"), at(1, 9.0, FIRST)])
+    assert judge(pruner, at(2, 1.0, FIRST)) == [PAUSE]
+    assert judge(pruner, at(2, 99.0, FIRST, preset="default")) == [GO_ON]
 
 
 def test_nobody_pauses_while_its_learning_rate_warms_up() -> None:
-    warming: dict[str, Value] = {"schedule": "cosine", "cosine.warmup": 0.1}
-    record = record_of(0, Outcome.RUNNING, None, curve(1.0, 1), warming)
+    warming: dict[str, Value] = {"schedule": "cosine", "cosine.warmup": 0.2}
+    record = record_of(0, Outcome.RUNNING, None, curve(1.0, FIRST), warming)
     assert judge(pruner_of(), record) == [GO_ON]
 
 
 def test_a_trial_that_starts_over_stands_where_it_has_paused_again() -> None:
     # Its earlier attempt had come further, and the database still says so.
     others = [at(number, float(number), 1) for number in range(1, 6)]
-    pruner = pruner_of([at(0, 0.0, 3), *others])
-    assert pruner.find_promotable({0: 10}) == [0]
-    assert pruner.find_promotable({0: 30}) == []
+    pruner = pruner_of([at(0, 0.0, SECOND), *others])
+    assert pruner.find_promotable({0: STEPS[FIRST]}) == [0]
+    assert pruner.find_promotable({0: STEPS[SECOND]}) == []
 
 
 def test_a_paused_trial_that_has_not_been_heard_of_waits() -> None:
-    assert pruner_of([at(0, 1.0, 1)]).find_promotable({7: 10}) == []
+    assert pruner_of([at(0, 1.0, FIRST)]).find_promotable({7: 10}) == []
 
 
 @pytest.mark.parametrize("pruner", ["asha", "hyperband", "median", "none"])
 def test_pruners_that_stop_trials_promote_none(pruner: str) -> None:
     found = pruner_of([at(n, float(n), 1) for n in range(9)], pruner=pruner)
-    assert found.find_promotable(dict.fromkeys(range(9), 10)) == []
+    assert found.find_promotable(dict.fromkeys(range(9), STEPS[FIRST])) == []
 
 
 class Halving:
@@ -200,13 +204,13 @@ class Halving:
             self._training[worker] = ready[0] if ready else self._waiting.pop(0)
         number = self._training[worker]
         self.points[number] += 1
-        if self.points[number] == 27:
+        if self.points[number] == FULL:
             self.ended.append(number)
         else:
             pruner = self._catch_up(worker)
             [verdict] = judge(pruner, at(number, self.levels[number], self.points[number]))
             if verdict is GO_ON:
-                if self.points[number] in (1, 3, 9):
+                if self.points[number] in RUNGS:
                     self.check_rank(number)
                 return True
             self.paused[number] = STEPS[self.points[number]]
@@ -228,18 +232,18 @@ def test_however_trials_are_spread_over_workers_the_best_third_goes_on_and_each_
     study = Halving(levels, workers, random)
     study.run()
     assert sorted([*study.paused, *study.ended]) == list(range(len(levels)))
-    for rung in (1, 3, 9):
+    for rung in RUNGS:
         came = [n for n, points in enumerate(study.points) if points >= rung]
         best = sorted(came, key=levels.__getitem__)[: len(came) // 3]
         assert all(study.points[number] > rung for number in best)
-    assert all(points in (1, 3, 9, 27) for points in study.points)
+    assert all(points in (*RUNGS, FULL) for points in study.points)
 
 
 def test_of_many_trials_in_any_order_about_a_third_goes_on_at_each_rung() -> None:
     levels = Random(1).sample(range(10_000), 81)  # noqa: S311
     study = Halving([float(level) for level in levels], 4, Random(2))  # noqa: S311
     study.run()
-    for rung in (1, 3):
+    for rung in RUNGS:
         came = sum(points >= rung for points in study.points)
         on = sum(points > rung for points in study.points)
         # Some went on that were among the best of those that had come when they did.

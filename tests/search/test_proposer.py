@@ -19,7 +19,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord, decode, default_proposals
 from tuner.search import Proposer
 from tuner.search.batches import _sample
-from tuner.search.portfolio import fit_portfolio, load_portfolio
+from tuner.search.portfolio import Entry, fit_portfolio, load_portfolio
 
 both_samplers = pytest.mark.parametrize("sampler", ["tpe", "random"])
 
@@ -100,10 +100,10 @@ def test_a_proposal_is_a_trial_to_start_with_its_settings_attached(sampler: str)
     assert "preset" not in trial.user_attrs
 
 
-def test_openings_come_with_their_settings_and_their_mark(portfolio: object) -> None:
+def test_openings_come_with_their_settings_and_their_mark(portfolio: Sequence[Entry]) -> None:
     spec = make_spec()
     trials = Proposer(spec, 0).openings()
-    assert [trial.params for trial in trials] == fit_portfolio(spec, load_portfolio())
+    assert [trial.params for trial in trials] == fit_portfolio(spec, portfolio)
     assert [trial.params["optimizer"] for trial in trials] == ["sgd", "adam", "sgd"]
     assert {trial.user_attrs["preset"] for trial in trials} == {"portfolio"}
     config = {

@@ -14,13 +14,14 @@ from tests.conftest import MakeSpec
 from tests.service.worker.contexts import Bureau
 from tuner.domain.trials import Outcome, TrialConfig
 from tuner.search import Verdict
+from tuner.search.promotion import pausing_rungs
 from tuner.service.worker.context import WorkerContext
 from tuner.store import Database, Lease, TrialEnding, TrialReport, read_records
 from tuner.store.events import read_events
 from tuner.store.leases.budget import is_done
 from tuner.store.records import read_record
 
-TRIALS, RUNGS, FULL = 30, (1, 3), 9
+TRIALS, RUNGS, FULL = 30, pausing_rungs(9), 9
 
 
 def cannot_fuse(config: TrialConfig) -> bool:

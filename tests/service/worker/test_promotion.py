@@ -18,6 +18,7 @@ from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import StorageError
 from tuner.search.halving import rungs
+from tuner.search.promotion import pausing_rungs
 from tuner.service.folders import study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.worker.checkpoints import Checkpoints
@@ -29,8 +30,7 @@ from tuner.store.leases.budget import is_done
 
 CPU = torch.device("cpu")
 PLAIN = {"name": "plain", "workload": "models.parabola:Parabola"}
-RUNGS = (1, 3)
-"""Of nine evaluations."""
+RUNGS = pausing_rungs(9)
 
 
 _CLOSING = """
