@@ -22,7 +22,7 @@ class Past:
         sign: The factor, 1 or -1, that turns metrics into costs: the smaller, the better.
         ended: The trials that are complete or pruned, in the order they were taken in. It only
             grows, so that a pruner need only look at those that were added since it last did.
-        running: The trials that run, by number.
+        running: The trials that run or are paused, by number.
         best: The complete trial with the best value, or None.
     """
 

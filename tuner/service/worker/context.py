@@ -166,15 +166,15 @@ class WorkerContext:
     ) -> list[PausedTrial]:
         """Returns the first of the trials and those that can train with it."""
         first = ready[0]
-        configs = {
-            trial: decode(self.proposer.spec, self.running[trial.number].proposal)
-            for trial in ready
-            if trial.step == first.step
-        }
-        if count == 1 or not can_fuse(configs[first]):
+
+        def config_of(trial: PausedTrial) -> TrialConfig:
+            return decode(self.proposer.spec, self.running[trial.number].proposal)
+
+        if count == 1 or not can_fuse(config_of(first)):
             return [first]
-        key = configs[first].fuse_key
-        return [t for t, config in configs.items() if config.fuse_key == key and can_fuse(config)]
+        key = config_of(first).fuse_key
+        beside = ((trial, config_of(trial)) for trial in ready if trial.step == first.step)
+        return [trial for trial, config in beside if config.fuse_key == key and can_fuse(config)]
 
     def start(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[Lease]:
         """Starts new trials, as far as the budget has some left.
