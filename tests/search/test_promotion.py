@@ -146,7 +146,7 @@ def test_nobody_pauses_while_its_learning_rate_warms_up() -> None:
 
 def test_a_trial_that_starts_over_stands_where_it_has_paused_again() -> None:
     # Its earlier attempt had come further, and the database still says so.
-    others = [at(number, float(number), 1) for number in range(1, 6)]
+    others = [at(number, float(number), FIRST) for number in range(1, 6)]
     pruner = pruner_of([at(0, 0.0, SECOND), *others])
     assert pruner.find_promotable({0: STEPS[FIRST]}) == [0]
     assert pruner.find_promotable({0: STEPS[SECOND]}) == []

@@ -19,7 +19,7 @@ from tuner.store import Database, Patience
 from tuner.store.control import set_state
 from tuner.training.run import Run
 
-FULL = {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
+FULL = {5: 4.0, 10: 9.0}
 
 idle = loop_of(lambda run, step: None)
 
@@ -34,10 +34,11 @@ def bureau(database: Database, make_spec: MakeSpec, tmp_path: Path) -> Bureau:
 
 
 def make_bureau(database: Database, make_spec: MakeSpec, folder: Path) -> Bureau:
-    """Returns a bureau whose trials all pause at their first of four evaluations."""
+    """Returns a bureau whose trials all pause at their first of two evaluations."""
     space = {"optimizers": ["sgd"], "schedules": ["constant"]}
     search = {"pruner": "halving", "sampler": "random", "portfolio": False}
-    return Bureau(database, make_spec, folder, search=search, space=space)
+    budget = {"trials": 40, "steps": 10, "evaluations": 2}
+    return Bureau(database, make_spec, folder, search=search, space=space, budget=budget)
 
 
 def test_a_trial_at_a_rung_is_saved_and_given_up(bureau: Bureau) -> None:
@@ -62,12 +63,12 @@ def test_a_promoted_trial_goes_on_where_it_paused(bureau: Bureau) -> None:
     for now[0] in range(3):
         bureau.train(loop_of(note))
     # The third is level with the others, so that all of them go on.
-    assert [step for number, step in seen if number == 2] == list(range(20))
+    assert [step for number, step in seen if number == 2] == list(range(10))
     now[0] = 0
     record = bureau.train(loop_of(note), worker="b")
     assert (record.number, record.outcome) == (0, Outcome.COMPLETE)
     assert record.evaluations == FULL
-    assert [step for number, step in seen if number == 0] == list(range(20))
+    assert [step for number, step in seen if number == 0] == list(range(10))
     assert bureau.history(0)[1:] == [
         *("paused: at step 5", "promoted: at step 5", "continued: at step 5")
     ]
@@ -86,7 +87,7 @@ def test_a_promoted_trial_whose_worker_died_is_taken_over_as_any_other(bureau: B
     seen: list[int] = []
     record = bureau.train(loop_of(lambda run, step: seen.append(step)), worker="b")
     assert (record.number, record.outcome, record.evaluations) == (0, Outcome.COMPLETE, FULL)
-    assert seen == list(range(5, 20))
+    assert seen == list(range(5, 10))
     assert bureau.history(0)[-2:] == [
         "taken_over: attempt 2, at step 5",
         "continued: at step 5",
@@ -96,7 +97,7 @@ def test_a_promoted_trial_whose_worker_died_is_taken_over_as_any_other(bureau: B
 def test_a_trial_that_counts_its_own_steps_is_pruned_instead(bureau: Bureau) -> None:
     def loop(run: Run) -> None:
         optimizer = run.optimizer(torch.nn.Linear(1, 1))
-        for step in range(20):
+        for step in range(10):
             optimizer.step()
             run.report(step, val_loss=float(step))
 

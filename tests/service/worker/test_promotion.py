@@ -17,7 +17,6 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import StorageError
-from tuner.search.halving import rungs
 from tuner.search.promotion import pausing_rungs
 from tuner.service.folders import study_folder
 from tuner.service.interruption import Interruption
@@ -91,7 +90,7 @@ def events_of(database: Database, study: StudyHandle, kind: str) -> list[Event]:
 def check_ends(database: Database, study: StudyHandle) -> list[TrialRecord]:
     """Checks what holds of every study that has been halved to its end; returns its trials."""
     records = read_records(database, study)
-    assert rungs(9) == RUNGS
+    assert pausing_rungs(9) == RUNGS
     assert len(records) == study.spec.budget.trials
     assert is_done(database, study)
     assert {record.outcome for record in records} <= {Outcome.COMPLETE, Outcome.PRUNED}
