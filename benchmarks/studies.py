@@ -89,6 +89,9 @@ def time_ours(arguments: argparse.Namespace, url: str) -> tuple[float, int, floa
             "schedule.cosine.warmup": 0.0,
             "schedule.cosine.final_ratio": 0.0,
             "space.breadth": 2,
+            "search.sampler": "tpe",
+            "search.pruner": "median",
+            "search.portfolio": "false",
         }
         options = [o for key, value in settings.items() for o in ("--set", f"{key}={value}")]
         workload = import_string(name)

@@ -17,7 +17,7 @@ from benchmarks.search.training import Curves, Params
 
 Curve = Sequence[float]
 Searching = Generator[list[Params], list[Curve], "Search"]
-Curves_of = Callable[[list[Params]], Curves]
+CurvesOf = Callable[[list[Params]], Curves]
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Search:
         return min((spent for spent, value in self.ends if value <= target), default=math.inf)
 
 
-def run_side_by_side(searches: Sequence[Searching], curves_of: Curves_of) -> list[Search]:
+def run_side_by_side(searches: Sequence[Searching], curves_of: CurvesOf) -> list[Search]:
     """Returns what searches have found, all of which are run to their end.
 
     Args:

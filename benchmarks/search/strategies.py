@@ -14,7 +14,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.quality import record_of
 from benchmarks.search.replay import Search, Searching
-from benchmarks.search.spaces import EVALUATIONS, TRIALS
+from benchmarks.search.spaces import (
+    EVALUATIONS,
+    TRIALS,
+    former_space,
+    present_space,
+    with_length,
+)
 from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
@@ -22,6 +28,7 @@ from tuner.domain.trials import Outcome, TrialRecord
 from tuner.search import Proposer, Pruner, Verdict
 from tuner.search.batches import BatchSampler
 from tuner.search.knowledge import Knowledge
+from tuner.search.portfolio import fit_portfolio
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -231,3 +238,57 @@ class _Play:
                     stopped = dataclasses.replace(self._records[number], outcome=Outcome.PRUNED)
                     self._records[number] = stopped
         return left
+
+
+Strategy = Callable[[int, int, Knowledge], Searching]
+PLAIN = "plain"
+
+
+def _plainly(**options: Any) -> Strategy:
+    return lambda steps, seed, knowledge: search_plainly(
+        with_length(former_space(), steps), seed, **options
+    )
+
+
+def _plainly_here(*, portfolio: bool) -> Strategy:
+    """Returns plain Optuna in tuner's space of today, with or without tuner's portfolio."""
+
+    def search(steps: int, seed: int, knowledge: Knowledge) -> Searching:
+        spec = with_length(present_space(), steps)
+        first = fit_portfolio(spec, knowledge.portfolio) if portfolio else []
+        return search_plainly(spec, seed, first=first)
+
+    return search
+
+
+def _by_tuner(
+    *, lanes: int = 1, portfolio: bool = True, priors: bool = True, **own: Any
+) -> Strategy:
+    def search(steps: int, seed: int, knowledge: Knowledge) -> Searching:
+        spec = with_length(present_space(), steps)
+        spec = spec.model_copy(update={"search": spec.search.model_copy(update=own)})
+        known = Knowledge(
+            knowledge.portfolio if portfolio else (), knowledge.priors if priors else {}
+        )
+        return search_by_tuner(spec, seed, known, lanes=lanes)
+
+    return search
+
+
+STRATEGIES: dict[str, Strategy] = {
+    PLAIN: _plainly(),
+    "Optuna Hyperband": _plainly(
+        pruner=lambda: optuna.pruners.HyperbandPruner(max_resource=EVALUATIONS)
+    ),
+    "random": _plainly(sampler="random", pruner=optuna.pruners.NopPruner),
+    "plain, our space": _plainly_here(portfolio=False),
+    "and our portfolio": _plainly_here(portfolio=True),
+    "random + ASHA": _by_tuner(portfolio=False, sampler="random", pruner="asha"),
+    "tuner": _by_tuner(),
+    "tuner, 8 lanes": _by_tuner(lanes=8),
+    "without portfolio": _by_tuner(portfolio=False),
+    "without priors": _by_tuner(priors=False),
+    "without pausing": _by_tuner(pruner="asha"),
+    "with TPE": _by_tuner(sampler="tpe"),
+}
+"""The strategies by name; the last rows are tuner with one part taken out or exchanged."""

@@ -30,7 +30,9 @@ def test_what_is_left_out_has_a_default() -> None:
     spec = spec_of()
     assert (spec.study.metric, spec.study.direction) == ("val_loss", "minimize")
     assert (spec.budget.trials, spec.budget.epochs, spec.budget.steps) == (60, 10, None)
-    assert (spec.search.sampler, spec.search.pruner, spec.search.seed) == ("tpe", "median", 0)
+    search = spec.search
+    assert (search.sampler, search.pruner, search.seed) == ("mixture", "halving", 0)
+    assert (search.portfolio, search.spare) == (True, 0)
     assert spec.space.optimizers == USUAL_OPTIMIZERS
     assert spec.space.schedules == USUAL_SCHEDULES
     assert spec.train.batch_size == Fixed(value=128)

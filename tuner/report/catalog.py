@@ -21,6 +21,7 @@ SOURCES = {
     "PB": "Google's deep learning tuning playbook",
     "MU": "Jordan's Muon",
     "SF": "the authors of schedule-free optimization",
+    "TB": "this bench of ours, half the way from SIV: `python -m benchmarks.search learn`",
     "torch": "the default of PyTorch",
     "J": "our judgement",
 }

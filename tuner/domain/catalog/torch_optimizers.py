@@ -2,7 +2,8 @@
 
 Sources of ranges: AP, the search spaces of MLCommons' algorithmic-efficiency baselines; SIV, the
 priors of Sivaprasad et al., "Optimizer Benchmarking Needs to Account for Hyperparameter Tuning"
-(ICML 2020); PB, Google's deep learning tuning playbook; MU, Jordan's Muon; J, our judgement.
+(ICML 2020); PB, Google's deep learning tuning playbook; MU, Jordan's Muon; J, our judgement; TB,
+tuner's own bench (``python -m benchmarks.search learn``, half the way from SIV).
 """
 
 from __future__ import annotations
@@ -30,16 +31,18 @@ from tuner.domain.catalog.hyperparameters import (
 from tuner.domain.catalog.optimizer_row import NONE, OptimizerRow
 
 
-def _helper_rate(name: str, axis: Float, source: str) -> Hyperparameter:
+def _helper_rate(
+    name: str, axis: Float, source: str, prior: LogNormalPrior | None = None
+) -> Hyperparameter:
     """Returns the learning rate of the optimizer beside one that cannot train all parameters."""
     return Hyperparameter(
-        name, 1e-3, axis, source, MAIN, bounds=POSITIVE, argument="lr", owner="helper"
+        name, 1e-3, axis, source, MAIN, prior=prior, bounds=POSITIVE, argument="lr", owner="helper"
     )
 
 
-def _sgd_hyperparameters(mean: float, std: float) -> tuple[Hyperparameter, ...]:
+def _sgd_hyperparameters(mean: float) -> tuple[Hyperparameter, ...]:
     return (
-        rate(1e-3, 1e-3, 1.0, "J; prior SIV", LogNormalPrior(mean, std)),
+        rate(1e-3, 1e-3, 1.0, "J; prior TB", LogNormalPrior(mean, 0.7)),
         weight_decay(0.0, 1e-7, 5e-5, "AP", FINE),
     )
 
@@ -50,7 +53,7 @@ _NESTEROV_MOMENTUM = momentum(0.9, 0.005, 0.3, "AP", bounds=BETWEEN)
 
 def _adam_hyperparameters(lr: float, *others: Hyperparameter) -> tuple[Hyperparameter, ...]:
     return (
-        rate(lr, 1e-4, 0.3, "J; prior SIV", LogNormalPrior(-2.7, 1.42)),
+        rate(lr, 1e-4, 0.3, "J; prior TB", LogNormalPrior(-2.18, 0.7)),
         beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
         beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),
         Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
@@ -66,7 +69,7 @@ TORCH_ROWS = (
         "The baseline: one knob, no state, and the clearest sign of a badly scaled problem.",
         "p ← p − lr·g",
         "Robbins and Monro, A Stochastic Approximation Method, 1951",
-        _sgd_hyperparameters(-2.10, 1.31),
+        _sgd_hyperparameters(-1.26),
     ),
     OptimizerRow(
         "momentum",
@@ -74,7 +77,7 @@ TORCH_ROWS = (
         "Well-normalised networks, above all in vision, when lr and momentum are tuned.",
         "m ← μ·m + g;  p ← p − lr·m",
         "Polyak, Some methods of speeding up the convergence of iteration methods, 1964",
-        (*_sgd_hyperparameters(-2.38, 1.41), _MOMENTUM),
+        (*_sgd_hyperparameters(-1.78), _MOMENTUM),
     ),
     OptimizerRow(
         "nesterov",
@@ -82,7 +85,7 @@ TORCH_ROWS = (
         "As momentum, with a look ahead that allows a little more momentum.",
         "m ← μ·m + g;  p ← p − lr·(g + μ·m)",
         "Sutskever et al., On the importance of initialization and momentum, ICML 2013",
-        (*_sgd_hyperparameters(-2.38, 1.41), _NESTEROV_MOMENTUM),
+        (*_sgd_hyperparameters(-1.77), _NESTEROV_MOMENTUM),
         {"nesterov": True},
     ),
     OptimizerRow(
@@ -92,7 +95,7 @@ TORCH_ROWS = (
         "s ← s + g²;  p ← p − lr·g/(√s + ε)",
         "Duchi, Hazan and Singer, Adaptive Subgradient Methods, JMLR 2011",
         (
-            rate(1e-2, 1e-3, 1.0, "J; prior SIV", LogNormalPrior(-2.0, 1.2)),
+            rate(1e-2, 1e-3, 1.0, "J; prior TB", LogNormalPrior(-1.4, 0.7)),
             Hyperparameter("eps", 1e-10, log_range(1e-10, 1e-3), "J", FINE, bounds=NOT_NEGATIVE),
         ),
     ),
@@ -103,7 +106,7 @@ TORCH_ROWS = (
         "s ← α·s + (1−α)·g²;  p ← p − lr·g/(√s + ε)",
         "Tieleman and Hinton, Neural Networks for Machine Learning, lecture 6.5, 2012",
         (
-            rate(1e-2, 1e-4, 0.1, "J"),
+            rate(1e-2, 1e-4, 0.1, "J; prior TB", LogNormalPrior(-2.24, 0.7)),
             below_one("alpha", 0.99, 1e-3, 0.3, "J", MAIN),
             Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "J", FINE, bounds=NOT_NEGATIVE),
         ),
@@ -123,7 +126,13 @@ TORCH_ROWS = (
         "as Adam, and p ← p − lr·λ·p",
         "Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019",
         (
-            rate(1e-3, 1e-4, 0.3, "AP, widened for small models"),
+            rate(
+                1e-3,
+                1e-4,
+                0.3,
+                "AP, widened for small models; prior TB",
+                LogNormalPrior(-2.08, 0.7),
+            ),
             beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
             weight_decay(0.01, 0.005, 1.0, "AP", MAIN),
             beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),
@@ -137,9 +146,20 @@ TORCH_ROWS = (
         "m ← μ·m + (1−μ)·g;  p ← p − lr·NewtonSchulz(g + μ·(m − g))",
         "Jordan et al., Muon, 2024",
         (
-            rate(1e-3, 5e-3, 0.5, "MU, widened for small models"),
+            rate(
+                1e-3,
+                5e-3,
+                0.5,
+                "MU, widened for small models; prior TB",
+                LogNormalPrior(-1.43, 0.7),
+            ),
             momentum(0.95, 0.01, 0.3, bounds=BELOW_ONE),
-            _helper_rate("adamw_lr", log_range(1e-4, 0.1), "MU, widened for small models"),
+            _helper_rate(
+                "adamw_lr",
+                log_range(1e-4, 0.1),
+                "MU, widened for small models; prior TB",
+                LogNormalPrior(-2.29, 0.78),
+            ),
             weight_decay(0.1, 1e-3, 0.3, "MU", FINE),
             Hyperparameter(
                 "matrices",

@@ -1,0 +1,162 @@
+"""How much training a search needs to find what plain Optuna finds with 60 trials.
+
+    python -m benchmarks.search --quick             a few workloads, in minutes
+    python -m benchmarks.search                     all tables, every strategy
+    python -m benchmarks.search --live digits_mlp   real training instead of tables
+    python -m benchmarks.search tables              trains the tables anew, some 20 minutes
+    python -m benchmarks.search learn               writes tuner/search/portfolio.toml from them
+
+A cell is the training of the median search up to its first complete trial that is as good as what
+plain Optuna's median search ends with, over plain's whole training: 1 is level, .33 needs a third.
+`never` did not get there in 40 full trials' worth of training (plain takes about 25). What tuner
+knows beforehand is learned on the other families of workloads alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import math
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.search.learning import learn, tables_without, to_lines
+from benchmarks.search.replay import CurvesOf, Search, ratio_to, run_side_by_side
+from benchmarks.search.spaces import EVALUATIONS, former_space, with_length
+from benchmarks.search.strategies import PLAIN, STRATEGIES
+from benchmarks.search.surrogate import Surrogate
+from benchmarks.search.tables import DRAWN, STUDY_LENGTHS, Table, build, draw_points
+from benchmarks.search.training import Trainer
+from benchmarks.search.workloads import WORKLOADS
+from tuner.search.knowledge import Knowledge
+
+QUICK = ("parabola", "digits_mlp", "wine", "markov")
+QUICK_STRATEGIES = (PLAIN, "tuner", "tuner, 8 lanes", "without portfolio")
+PORTFOLIO_FILE = Path(__file__).parents[2] / "tuner" / "search" / "portfolio.toml"
+_ORIGIN = """First trials of a study, in the order in which each adds most to those before it.
+Written by `python -m benchmarks.search learn` from {count} workloads of benchmarks/search,
+each at {lengths} steps, from 1,024 evenly drawn configurations, schedules complete.
+The entry with lr = 0.001 is the usual choice for large models, which no table holds."""
+
+
+def main() -> None:
+    """Replays searches and prints a table, or makes what replays need."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", nargs="?", choices=("replay", "tables", "learn"))
+    parser.add_argument("--workloads", nargs="+", choices=sorted(WORKLOADS))
+    parser.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES))
+    parser.add_argument("--steps", nargs="+", type=int, choices=STUDY_LENGTHS)
+    parser.add_argument("--seeds", type=int, help="searches of each strategy, an odd number")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--live", action="store_true", help="train every trial")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.command == "tables":
+        for name in arguments.workloads or WORKLOADS:
+            build(name, draw_points(DRAWN, seed=0)).save()
+    elif arguments.command == "learn":
+        write_knowledge()
+    else:
+        replay(arguments)
+
+
+def write_knowledge() -> None:
+    """Writes the portfolio that ships with tuner, and prints the priors for the catalog."""
+    found = learn(load_tables())
+    lengths = " and ".join(map(str, STUDY_LENGTHS))
+    origin = _ORIGIN.format(count=len(load_tables()), lengths=lengths)
+    PORTFOLIO_FILE.write_text(to_lines(found.portfolio, origin), encoding="utf-8")
+    for name, prior in found.priors.items():
+        print(f"{name:>20} {prior.describe()}")
+
+
+@functools.cache
+def load_tables() -> list[Table]:
+    """Returns all tables."""
+    return [Table.load(name) for name in WORKLOADS]
+
+
+@functools.cache
+def learn_without(family: str) -> Knowledge:
+    """Returns what the workloads of other families teach."""
+    return learn(tables_without(family, load_tables()))
+
+
+def replay(arguments: argparse.Namespace) -> None:
+    """Replays the searches, and prints the table."""
+    strategies = arguments.strategies or (QUICK_STRATEGIES if arguments.quick else [*STRATEGIES])
+    strategies = list(dict.fromkeys([PLAIN, *strategies]))
+    seeds = arguments.seeds or (11 if arguments.quick else 41)
+    tasks = [
+        (name, steps, strategies, seeds, arguments.live)
+        for name in arguments.workloads or (QUICK if arguments.quick else WORKLOADS)
+        for steps in arguments.steps or (STUDY_LENGTHS[:1] if arguments.quick else STUDY_LENGTHS)
+    ]
+    rows = []
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        for row in pool.map(compare, tasks):
+            rows.append(row)
+            print(f"{row['workload']} at {row['steps']} steps", file=sys.stderr)
+    print(json.dumps(rows) if arguments.json else describe(rows, strategies))
+
+
+def compare(task: tuple[str, int, Sequence[str], int, bool]) -> dict[str, Any]:
+    """Returns the figures of every strategy on a workload at a length."""
+    name, steps, strategies, seeds, live = task
+    curves_of: CurvesOf = Surrogate(Table.load(name), steps).curves_of
+    if live:
+        trainer = Trainer(name)
+        curves_of = functools.partial(trainer.train, steps=steps, evaluations=EVALUATIONS)
+    knowledge = learn_without(WORKLOADS[name].family)
+    spec = with_length(former_space(), steps)
+
+    def run(strategy: str) -> list[Search]:
+        searches = [STRATEGIES[strategy](steps, seed, knowledge) for seed in range(seeds)]
+        return run_side_by_side(searches, curves_of)
+
+    plain = run(PLAIN)
+    whole = float(np.median([search.evaluations for search in plain]))
+    found: dict[str, Any] = {"workload": name, "steps": steps, "trials": spec.budget.trials}
+    for strategy in strategies:
+        searches = plain if strategy == PLAIN else run(strategy)
+        found[strategy] = {
+            "ratio": ratio_to(plain, searches),
+            "end": float(np.median([search.best_by(whole) for search in searches])),
+        }
+    return found
+
+
+def describe(rows: Sequence[dict[str, Any]], strategies: Sequence[str]) -> str:
+    """Returns the figures as a table: a row a workload and length, a column a strategy."""
+    head = f"{'':22}" + "".join(f"{name:>19}" for name in strategies)
+    lines = [head]
+    for row in rows:
+        cells = "".join(f"{_cell(row[name]['ratio']):>19}" for name in strategies)
+        lines.append(f"{row['workload']:>14} {row['steps']:>6} {cells}")
+    ratios = {name: [min(row[name]["ratio"], 3.0) for row in rows] for name in strategies}
+    means = (f"{math.exp(np.log(ratios[name]).mean()):>19.2f}" for name in strategies)
+    lines.append(f"{'geometric mean':>22}" + "".join(means))
+    lines.append(f"{'worst':>22}" + "".join(f"{_cell(max(ratios[n])):>19}" for n in strategies))
+    behind = (
+        f"{sum(r[n]['end'] > r[PLAIN]['end'] for r in rows):>12} of {len(rows):>3}"
+        for n in strategies
+    )
+    lines.append(f"{'worse for the same':>22}" + "".join(behind))
+    return "\n".join(lines)
+
+
+def _cell(ratio: float) -> str:
+    return "never" if ratio >= 3 else f"{ratio:.2f}"
+
+
+if __name__ == "__main__":
+    main()
