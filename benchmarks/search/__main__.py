@@ -2,7 +2,7 @@
 
     python -m benchmarks.search --quick             a few workloads, in minutes
     python -m benchmarks.search                     all tables, every strategy
-    python -m benchmarks.search --live digits_mlp   real training instead of tables
+    python -m benchmarks.search --live              trains, on workloads that nothing was learned on
     python -m benchmarks.search tables              trains the tables anew, some 20 minutes
     python -m benchmarks.search learn               writes tuner/search/portfolio.toml from them
 
@@ -33,6 +33,7 @@ from benchmarks.search.strategies import PLAIN, STRATEGIES
 from benchmarks.search.surrogate import Surrogate
 from benchmarks.search.tables import DRAWN, STUDY_LENGTHS, Table, build, draw_points
 from benchmarks.search.training import Trainer
+from benchmarks.search.unused import UNUSED
 from benchmarks.search.workloads import WORKLOADS
 from tuner.search.knowledge import Knowledge
 
@@ -51,7 +52,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", nargs="?", choices=("replay", "tables", "learn"))
-    parser.add_argument("--workloads", nargs="+", choices=sorted(WORKLOADS))
+    parser.add_argument("--workloads", nargs="+", choices=sorted(WORKLOADS | UNUSED))
     parser.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES))
     parser.add_argument("--steps", nargs="+", type=int, choices=STUDY_LENGTHS)
     parser.add_argument("--seeds", type=int, help="searches of each strategy, an odd number")
@@ -96,9 +97,10 @@ def replay(arguments: argparse.Namespace) -> None:
     strategies = arguments.strategies or (QUICK_STRATEGIES if arguments.quick else [*STRATEGIES])
     strategies = list(dict.fromkeys([PLAIN, *strategies]))
     seeds = arguments.seeds or (11 if arguments.quick else 41)
+    usual = UNUSED if arguments.live else QUICK if arguments.quick else WORKLOADS
     tasks = [
         (name, steps, strategies, seeds, arguments.live)
-        for name in arguments.workloads or (QUICK if arguments.quick else WORKLOADS)
+        for name in arguments.workloads or usual
         for steps in arguments.steps or (STUDY_LENGTHS[:1] if arguments.quick else STUDY_LENGTHS)
     ]
     rows = []
@@ -112,11 +114,14 @@ def replay(arguments: argparse.Namespace) -> None:
 def compare(task: tuple[str, int, Sequence[str], int, bool]) -> dict[str, Any]:
     """Returns the figures of every strategy on a workload at a length."""
     name, steps, strategies, seeds, live = task
-    curves_of: CurvesOf = Surrogate(Table.load(name), steps).curves_of
+    workload = (WORKLOADS | UNUSED)[name]
+    curves_of: CurvesOf
     if live:
-        trainer = Trainer(name)
+        trainer = Trainer(workload)
         curves_of = functools.partial(trainer.train, steps=steps, evaluations=EVALUATIONS)
-    knowledge = learn_without(WORKLOADS[name].family)
+    else:
+        curves_of = Surrogate(Table.load(name), steps).curves_of
+    knowledge = learn_without(workload.family)
     spec = with_length(former_space(), steps)
 
     def run(strategy: str) -> list[Search]:

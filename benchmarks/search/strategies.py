@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -21,6 +22,8 @@ from benchmarks.search.spaces import (
     present_space,
     with_length,
 )
+from benchmarks.search.tables import draw_evenly
+from benchmarks.search.training import Params
 from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
@@ -130,6 +133,35 @@ def _suggest_with(trial: optuna.Trial) -> Callable[[str, Dimension], Value]:
                 return axis.value
 
     return suggest
+
+
+def search_by_first_evaluation(
+    spec: StudySpec, seed: int, *, group: int = 10, evaluations: int = 400
+) -> Searching:
+    """Trains random trials for one evaluation, and only the best of each group to its end.
+
+    It is the baseline of "i-Epoch" (Egele et al., "The Unreasonable Effectiveness of Early
+    Discarding", TMLR 2024).
+
+    Args:
+        spec: The space and the length of trials.
+        seed: The seed of the draws.
+        group: Trials of which one goes on.
+        evaluations: The training after which no further group starts, in evaluations.
+    """
+    search, rng = Search(), np.random.default_rng(seed)
+    while search.evaluations < evaluations:
+        points: list[Params] = [
+            walk(spec, lambda _, axis: draw_evenly(axis, rng)) for _ in range(group)
+        ]
+        curves = yield points
+        search.evaluations += group
+        best = min(range(group), key=lambda i: math.inf if math.isnan(c := curves[i][0]) else c)
+        ends = [value for value in curves[best] if math.isfinite(value)]
+        search.evaluations += max(0, len(ends) - 1)
+        if len(ends) == EVALUATIONS:
+            search.ends.append((search.evaluations, ends[-1]))
+    return search
 
 
 def search_by_tuner(
@@ -281,6 +313,9 @@ STRATEGIES: dict[str, Strategy] = {
         pruner=lambda: optuna.pruners.HyperbandPruner(max_resource=EVALUATIONS)
     ),
     "random": _plainly(sampler="random", pruner=optuna.pruners.NopPruner),
+    "first evaluation": lambda steps, seed, _: search_by_first_evaluation(
+        with_length(former_space(), steps), seed
+    ),
     "plain, our space": _plainly_here(portfolio=False),
     "and our portfolio": _plainly_here(portfolio=True),
     "random + ASHA": _by_tuner(portfolio=False, sampler="random", pruner="asha"),

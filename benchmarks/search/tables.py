@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from benchmarks.search.spaces import whole_space
 from benchmarks.search.training import Curves, Params, Trainer
+from benchmarks.search.workloads import WORKLOADS
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.space import walk
 
@@ -140,7 +141,7 @@ def build(
 ) -> Table:
     """Trains configurations of a workload, and others around the best of them."""
     began = time.perf_counter()
-    trainer = Trainer(workload)
+    trainer = Trainer(WORKLOADS[workload])
     curves = {n: trainer.train(points, n, evaluations) for n, evaluations in LENGTHS.items()}
     rng = np.random.default_rng(1)
     best: list[int] = []

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.search.spaces import whole_space, with_length
-from benchmarks.search.workloads import WORKLOADS
+from benchmarks.search.workloads import SmallWorkload
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.trials import Decoder, Proposal
 from tuner.fused.cohort import Cohort
@@ -31,17 +31,16 @@ class Trainer:
     """Trains configurations of a workload; its steps are compiled once.
 
     Args:
-        workload: A name of :data:`benchmarks.search.workloads.WORKLOADS`.
+        workload: The workload.
         seed: The seed of weights and batches, the same for all configurations.
     """
 
-    def __init__(self, workload: str, seed: int = 0) -> None:
+    def __init__(self, workload: SmallWorkload, seed: int = 0) -> None:
         torch.set_num_threads(1)
-        own = WORKLOADS[workload]
-        spec = whole_space(own.batch_size, seed)
+        spec = whole_space(workload.batch_size, seed)
         self._spec = spec
         self._decoder = Decoder(spec)
-        prepared = PreparedWorkload.prepare(own, torch.device("cpu"), "float32")
+        prepared = PreparedWorkload.prepare(workload, torch.device("cpu"), "float32")
         self._model = FusedModel(prepared, spec, compiled=True)
 
     def train(self, points: Sequence[Params], steps: int, evaluations: int) -> Curves:

@@ -48,8 +48,8 @@ class Search(Frozen):
 
     Attributes:
         sampler: ``mixture`` draws evenly, from priors, and near the best trials; ``tpe``, ``gp``
-            and ``cmaes`` learn from finished trials, ``random`` and ``qmc`` do not; or the import string of a callable that takes ``seed`` and returns an Optuna
-            sampler.
+            and ``cmaes`` learn from finished trials, ``random`` and ``qmc`` do not; or the import
+            string of a callable that takes ``seed`` and returns an Optuna sampler.
         pruner: ``median`` stops a trial worse than the median at the same point, ``asha`` and
             ``hyperband`` all but the best third at a few points, ``halving`` pauses those and
             lets each go on once it is among the best third, ``none`` stops no trial; or the

@@ -53,7 +53,7 @@ _NESTEROV_MOMENTUM = momentum(0.9, 0.005, 0.3, "AP", bounds=BETWEEN)
 
 def _adam_hyperparameters(lr: float, *others: Hyperparameter) -> tuple[Hyperparameter, ...]:
     return (
-        rate(lr, 1e-4, 0.3, "J; prior TB", LogNormalPrior(-2.18, 0.7)),
+        rate(lr, 1e-4, 0.3, "J; prior TB", LogNormalPrior(-2.19, 0.7)),
         beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
         beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),
         Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
@@ -77,7 +77,7 @@ TORCH_ROWS = (
         "Well-normalised networks, above all in vision, when lr and momentum are tuned.",
         "m ← μ·m + g;  p ← p − lr·m",
         "Polyak, Some methods of speeding up the convergence of iteration methods, 1964",
-        (*_sgd_hyperparameters(-1.78), _MOMENTUM),
+        (*_sgd_hyperparameters(-1.77), _MOMENTUM),
     ),
     OptimizerRow(
         "nesterov",
@@ -95,7 +95,7 @@ TORCH_ROWS = (
         "s ← s + g²;  p ← p − lr·g/(√s + ε)",
         "Duchi, Hazan and Singer, Adaptive Subgradient Methods, JMLR 2011",
         (
-            rate(1e-2, 1e-3, 1.0, "J; prior TB", LogNormalPrior(-1.4, 0.7)),
+            rate(1e-2, 1e-3, 1.0, "J; prior TB", LogNormalPrior(-1.42, 0.7)),
             Hyperparameter("eps", 1e-10, log_range(1e-10, 1e-3), "J", FINE, bounds=NOT_NEGATIVE),
         ),
     ),
@@ -106,7 +106,7 @@ TORCH_ROWS = (
         "s ← α·s + (1−α)·g²;  p ← p − lr·g/(√s + ε)",
         "Tieleman and Hinton, Neural Networks for Machine Learning, lecture 6.5, 2012",
         (
-            rate(1e-2, 1e-4, 0.1, "J; prior TB", LogNormalPrior(-2.24, 0.7)),
+            rate(1e-2, 1e-4, 0.1, "J; prior TB", LogNormalPrior(-2.25, 0.7)),
             below_one("alpha", 0.99, 1e-3, 0.3, "J", MAIN),
             Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "J", FINE, bounds=NOT_NEGATIVE),
         ),
@@ -131,7 +131,7 @@ TORCH_ROWS = (
                 1e-4,
                 0.3,
                 "AP, widened for small models; prior TB",
-                LogNormalPrior(-2.08, 0.7),
+                LogNormalPrior(-2.1, 0.7),
             ),
             beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
             weight_decay(0.01, 0.005, 1.0, "AP", MAIN),
@@ -151,14 +151,14 @@ TORCH_ROWS = (
                 5e-3,
                 0.5,
                 "MU, widened for small models; prior TB",
-                LogNormalPrior(-1.43, 0.7),
+                LogNormalPrior(-1.44, 0.7),
             ),
             momentum(0.95, 0.01, 0.3, bounds=BELOW_ONE),
             _helper_rate(
                 "adamw_lr",
                 log_range(1e-4, 0.1),
                 "MU, widened for small models; prior TB",
-                LogNormalPrior(-2.29, 0.78),
+                LogNormalPrior(-2.3, 0.79),
             ),
             weight_decay(0.1, 1e-3, 0.3, "MU", FINE),
             Hyperparameter(
