@@ -103,6 +103,10 @@ def make_spec() -> MakeSpec:
             "space": {"optimizers": ["sgd", "adam"], "schedules": ["constant", "cosine"]},
             "train": {"batch_size": 32},
         }
+        # Trials are drawn and stopped one by one, unless a test is about something else.
+        tree["search"] = {"sampler": "tpe", "pruner": "median", "spare": 0} | tables.pop(
+            "search", {}
+        )
         return parse_spec(tree | tables, origin="test").resolve()
 
     return make

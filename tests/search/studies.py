@@ -21,7 +21,7 @@ def make_spec(**tables: Any) -> StudySpec:
         "space": {"optimizers": ["sgd", "adam", "muon"], "breadth": 3},
     }
     # What tests count on unless they name others.
-    tree["search"] = {"sampler": "tpe", "pruner": "median"} | tables.pop("search", {})
+    tree["search"] = {"sampler": "tpe", "pruner": "median", "spare": 0} | tables.pop("search", {})
     return StudySpec.model_validate(tree | tables).resolve()
 
 

@@ -248,3 +248,41 @@ def test_of_many_trials_in_any_order_about_a_third_goes_on_at_each_rung() -> Non
         on = sum(points > rung for points in study.points)
         # Some went on that were among the best of those that had come when they did.
         assert came // 3 <= on <= came // 3 + math.ceil(4 * math.sqrt(came))
+
+
+def last_of(records: list[TrialRecord], spare: int) -> list[int]:
+    spec = make_spec(
+        budget={"trials": 60, "steps": 10 * FULL, "evaluations": FULL},
+        search={"pruner": "halving", "spare": spare},
+    )
+    history = History(spec)
+    history.add(records)
+    paused = {r.number: max(r.evaluations) for r in records if r.outcome is Outcome.RUNNING}
+    return Pruner(spec, history).find_last(paused)
+
+
+def of(optimizer: str, record: TrialRecord) -> TrialRecord:
+    params = {"optimizer": optimizer, "schedule": "constant", f"{optimizer}.lr": 0.1}
+    return record_of(record.number, record.outcome, record.value, record.evaluations, params)
+
+
+@pytest.mark.parametrize(
+    ("spare", "expected"), [(0, []), (1, [4, 2]), (2, [4, 1, 2, 3]), (9, [4, 1, 2, 3, 5])]
+)
+def test_at_the_end_the_furthest_and_best_of_each_optimizer_go_on_until_it_has_enough(
+    spare: int, expected: list[int]
+) -> None:
+    trials = [
+        of("adam", at(0, 0.0, FULL, Outcome.COMPLETE)),
+        of("adam", at(1, 3.0, FIRST)),
+        of("sgd", at(2, 5.0, FIRST)),
+        of("sgd", at(3, 6.0, FIRST)),
+        of("muon", at(4, 9.0, SECOND)),
+        of("adam", at(5, 7.0, FIRST)),
+    ]
+    assert last_of(trials, spare) == expected
+
+
+def test_at_the_end_of_a_study_of_few_trials_the_best_goes_on_whoever_is_spared() -> None:
+    assert last_of([at(0, 2.0, FIRST), at(1, 1.0, FIRST)], 0) == [1]
+    assert last_of([at(0, 2.0, SECOND), at(1, 1.0, FIRST)], 0) == [0]

@@ -55,15 +55,16 @@ class Search(Frozen):
             lets each go on once it is among the best third, ``none`` stops no trial; or the
             import string of a callable that returns an Optuna pruner.
         portfolio: Whether the study starts with configurations that did well on other workloads.
-        spare: Complete trials of an optimizer that ``median`` waits for before it stops others of
-            it; more ranks the optimizers better, and costs training.
+        spare: Complete trials that each optimizer gets, to be ranked by: ``halving`` completes the
+            best that are paused once nothing else is left to train, and ``median`` stops no trial
+            of an optimizer before. More ranks optimizers better, and costs training.
         seed: The seed from which every random draw of the study is derived.
     """
 
     sampler: str = "mixture"
     pruner: str = "halving"
     portfolio: bool = True
-    spare: int = Field(default=0, ge=0, le=1000)
+    spare: int = Field(default=1, ge=0, le=1000)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @field_validator("sampler", "pruner")

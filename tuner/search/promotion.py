@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
+
+from optuna.trial import TrialState
 
 from tuner.search.halving import ETA, AshaPruner, cost_at
 from tuner.search.past import Past
@@ -41,23 +44,55 @@ class PromotionPruner(AshaPruner):
         self._learn(past)
         costs: dict[int, list[float]] = {}
         found = []
-        for number, progress in paused.items():
-            trial = past.running.get(number)
-            if trial is None:
-                continue
-            # A trial that has started over may have been further once.
-            rung = sum(reached <= progress for reached in trial.intermediate_values)
-            cost = cost_at(trial, rung, past.sign) if rung else None
+        for rung, cost, number in _rank(past, paused):
             if rung not in costs:
                 costs[rung] = self._costs_at(past, rung)
-            if cost is not None and not self._is_behind(cost, costs[rung]):
-                found.append((-rung, cost, number))
-        return [number for _, _, number in sorted(found)]
+            if not self._is_behind(cost, costs[rung]):
+                found.append(number)
+        return found
+
+    def find_last(self, past: Past, paused: Mapping[int, int], spare: int) -> list[int]:
+        """Returns the paused trials to complete at the end of a study although they are behind.
+
+        They are the best of each optimizer that has too few complete trials to be ranked by, and
+        the best of all where no trial would be complete. A study's last look takes one step of
+        each further: they may pause once more on their way.
+
+        Args:
+            past: The past.
+            paused: As for :meth:`find_promotable`.
+            spare: Complete trials that each optimizer gets.
+        """
+        through = Counter(
+            trial.params["optimizer"] for trial in past.ended if trial.state is TrialState.COMPLETE
+        )
+        found = []
+        for _, _, number in _rank(past, paused):
+            optimizer = past.running[number].params["optimizer"]
+            if through[optimizer] < spare or not through:
+                through[optimizer] += 1
+                found.append(number)
+        return found
 
     def _costs_at(self, past: Past, rung: int) -> list[float]:
         """Returns the costs of all trials that have come to a rung, in order."""
         running = [cost_at(trial, rung, past.sign) for trial in past.running.values()]
         return sorted([*self._reached[rung, 0], *(cost for cost in running if cost is not None)])
+
+
+def _rank(past: Past, paused: Mapping[int, int]) -> list[tuple[int, float, int]]:
+    """Returns the rung, cost and number of paused trials, the furthest first, then the best."""
+    found = []
+    for number, progress in paused.items():
+        trial = past.running.get(number)
+        if trial is None:
+            continue
+        # A trial that has started over may have been further once.
+        rung = sum(reached <= progress for reached in trial.intermediate_values)
+        cost = cost_at(trial, rung, past.sign) if rung else None
+        if cost is not None:
+            found.append((rung, cost, number))
+    return sorted(found, key=lambda one: (-one[0], *one[1:]))
 
 
 def pausing_rungs(evaluations: int) -> tuple[int, ...]:

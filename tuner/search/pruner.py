@@ -97,6 +97,16 @@ class Pruner:
             return []
         return self._pruner.find_promotable(self._history.past, paused)
 
+    def find_last(self, paused: Mapping[int, int]) -> list[int]:
+        """Returns the paused trials to complete at the end of a study although they are behind.
+
+        Args:
+            paused: The progress that each paused trial stands at, by number.
+        """
+        if not isinstance(self._pruner, PromotionPruner):
+            return []
+        return self._pruner.find_last(self._history.past, paused, self._spec.search.spare)
+
     def _find_behind(
         self,
         lanes: Sequence[tuple[TrialRecord, Mapping[int, float]]],

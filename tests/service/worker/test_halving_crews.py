@@ -94,7 +94,9 @@ class Crew:
             found = context.promote(1, cannot_fuse)
             for lease in found:
                 self._check_rank(lease.number, self._points(lease))
-        found = found or context.start(1, cannot_fuse) or context.end_paused()
+        found = (
+            found or context.start(1, cannot_fuse) or context.end_paused(1, lambda config: False)
+        )
         return found[0] if found else None
 
     def _points(self, lease: Lease) -> int:

@@ -143,23 +143,41 @@ class WorkerContext:
         standing = {trial.number: trial.progress for trial in paused.trials.values()}
         ready = [paused.trials[number] for number in self.pruner.find_promotable(standing)]
         if ready:
-            numbers = [trial.number for trial in self._pick(ready, count, can_fuse)]
-            promoted = self.ledger.promote(numbers, count)
+            promoted = self._take(ready, count, can_fuse)
             if promoted or not self.ledger.signals().out_of_time:
                 return promoted
         if paused.alone:
             self._unpromoted = tuple(paused.trials.values())
         return []
 
-    def end_paused(self) -> list[Lease]:
+    def end_paused(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[Lease]:
         """Ends the paused trials if the last look found that none of them will ever go on.
 
+        Those that an optimizer is to be ranked by are taken first, and trained to their ends.
+
+        Args:
+            count: As for :meth:`promote`.
+            can_fuse: Likewise.
+
         Returns:
-            No leases.
+            The leases of those.
         """
-        if self._unpromoted:
+        if not self._unpromoted:
+            return []
+        paused = {trial.number: trial for trial in self._unpromoted}
+        standing = {trial.number: trial.progress for trial in self._unpromoted}
+        last = [paused[number] for number in self.pruner.find_last(standing)]
+        taken = self._take(last, count, can_fuse) if last else []
+        if not taken:
             self.ledger.end_paused(self._unpromoted)
-        return []
+        return taken
+
+    def _take(
+        self, ready: Sequence[PausedTrial], count: int, can_fuse: Callable[[TrialConfig], bool]
+    ) -> list[Lease]:
+        """Promotes those of the trials that can train together, as many as may."""
+        numbers = [trial.number for trial in self._pick(ready, count, can_fuse)]
+        return self.ledger.promote(numbers, count)
 
     def _pick(
         self, ready: Sequence[PausedTrial], count: int, can_fuse: Callable[[TrialConfig], bool]
