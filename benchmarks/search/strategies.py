@@ -34,7 +34,6 @@ from tuner.search.knowledge import Knowledge
 from tuner.search.portfolio import fit_portfolio
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 Pruning = Callable[[], optuna.pruners.BasePruner]
 
@@ -91,8 +90,11 @@ def search_plainly(
         first: Configurations to enqueue before.
     """
     samplers = optuna.samplers
-    made = PlainTPE(seed) if sampler == "tpe" else samplers.RandomSampler(seed=seed)
-    study = optuna.create_study(sampler=made, pruner=pruner())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        made = PlainTPE(seed) if sampler == "tpe" else samplers.RandomSampler(seed=seed)
+    # Hyperband's brackets hang on the name.
+    study = optuna.create_study(study_name=f"plain-{seed}", sampler=made, pruner=pruner())
     for point in first:
         study.enqueue_trial(point)
     search = Search()

@@ -262,7 +262,11 @@ def last_of(records: list[TrialRecord], spare: int) -> list[int]:
 
 
 def of(optimizer: str, record: TrialRecord) -> TrialRecord:
-    params = {"optimizer": optimizer, "schedule": "constant", f"{optimizer}.lr": 0.1}
+    params: dict[str, Value] = {
+        "optimizer": optimizer,
+        "schedule": "constant",
+        f"{optimizer}.lr": 0.1,
+    }
     return record_of(record.number, record.outcome, record.value, record.evaluations, params)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuner.domain.catalog.dimensions import Fixed
 from tuner.domain.catalog.hyperparameters import LogNormalPrior
 from tuner.domain.catalog.tables import TABLES
 from tuner.domain.spec import StudySpec
@@ -45,5 +46,5 @@ def priors_of(spec: StudySpec) -> dict[str, LogNormalPrior]:
         for table, rows in spec.tables().items()
         for name, axes in rows.items()
         for one in TABLES[table][name].hyperparameters
-        if one.prior is not None and one.search_name in axes
+        if one.prior is not None and not isinstance(axes.get(one.search_name), Fixed | None)
     }
