@@ -63,7 +63,7 @@ def test_it_looks_at_trials_elsewhere_and_pauses() -> None:
 @given(LEVELS, st.sampled_from(RUNGS))
 def test_all_but_the_best_third_pause_at_a_rung(levels: list[float], rung: int) -> None:
     lanes = [at(number, level, rung) for number, level in enumerate(levels)]
-    best = sorted(levels)[: len(levels) // 3]
+    best = sorted(levels)[: max(1, len(levels) // 3)]
     verdicts = judge(pruner_of(), *lanes)
     assert verdicts == [GO_ON if level in best else PAUSE for level in levels]
 
@@ -83,7 +83,7 @@ def test_whoever_would_go_on_now_is_promotable_the_best_first(
 ) -> None:
     paused = [at(number, level, rung) for number, level in enumerate(levels)]
     pruner = pruner_of(paused)
-    best = sorted(range(len(levels)), key=levels.__getitem__)[: len(levels) // 3]
+    best = sorted(range(len(levels)), key=levels.__getitem__)[: max(1, len(levels) // 3)]
     assert pruner.find_promotable(dict.fromkeys(range(len(levels)), STEPS[rung])) == best
 
 
@@ -92,9 +92,10 @@ def test_between_rungs_nobody_pauses(points: int) -> None:
     assert judge(pruner_of(), *(at(n, float(n), points) for n in range(9))) == [GO_ON] * 9
 
 
-def test_the_first_trials_wait_for_others() -> None:
-    assert judge(pruner_of(), at(0, 1.0, FIRST)) == [PAUSE]
-    assert judge(pruner_of([at(0, 1.0, FIRST)]), at(1, 0.0, FIRST)) == [PAUSE]
+def test_the_best_so_far_goes_on_however_few_there_are() -> None:
+    assert judge(pruner_of(), at(0, 1.0, FIRST)) == [GO_ON]
+    assert judge(pruner_of([at(0, 1.0, FIRST)]), at(1, 0.0, FIRST)) == [GO_ON]
+    assert judge(pruner_of([at(0, 1.0, FIRST)]), at(1, 2.0, FIRST)) == [PAUSE]
     assert judge(pruner_of([at(0, 1.0, FIRST), at(1, 0.5, FIRST)]), at(2, 0.0, FIRST)) == [GO_ON]
 
 
@@ -125,10 +126,10 @@ def test_whoever_went_on_or_ended_still_takes_its_place(direction: str) -> None:
 
 def test_diverged_trials_are_the_worst_at_every_rung_and_failed_ones_do_not_count() -> None:
     paused = {0: STEPS[FIRST]}
-    pruner = pruner_of([at(0, 5.0, FIRST)])
-    pruner._history.add(at(n, 0.0, FIRST, Outcome.FAILED) for n in range(1, 9))
+    pruner = pruner_of([at(0, 5.0, FIRST), at(20, 1.0, FIRST + 1)])
+    pruner._history.add(at(n, 9.0, FIRST, Outcome.FAILED) for n in range(1, 9))
     assert pruner.find_promotable(paused) == []
-    pruner._history.add(record_of(n, Outcome.DIVERGED) for n in range(9, 11))
+    pruner._history.add(record_of(n, Outcome.DIVERGED) for n in range(9, 13))
     assert pruner.find_promotable(paused) == [0]
 
 
@@ -147,7 +148,7 @@ def test_nobody_pauses_while_its_learning_rate_warms_up() -> None:
 def test_a_trial_that_starts_over_stands_where_it_has_paused_again() -> None:
     # Its earlier attempt had come further, and the database still says so.
     others = [at(number, float(number), FIRST) for number in range(1, 6)]
-    pruner = pruner_of([at(0, 0.0, SECOND), *others])
+    pruner = pruner_of([at(0, 0.0, SECOND), at(6, -1.0, SECOND), *others])
     assert pruner.find_promotable({0: STEPS[FIRST]}) == [0]
     assert pruner.find_promotable({0: STEPS[SECOND]}) == []
 
@@ -222,7 +223,7 @@ class Halving:
         rung = self.points[number]
         came = [level for level, p in zip(self.levels, self.points, strict=True) if p >= rung]
         better = sum(level < self.levels[number] for level in came)
-        assert better < len(came) // 3
+        assert better < max(1, len(came) // 3)
 
 
 @given(LEVELS, st.integers(1, 5), st.randoms())
@@ -234,7 +235,7 @@ def test_however_trials_are_spread_over_workers_the_best_third_goes_on_and_each_
     assert sorted([*study.paused, *study.ended]) == list(range(len(levels)))
     for rung in RUNGS:
         came = [n for n, points in enumerate(study.points) if points >= rung]
-        best = sorted(came, key=levels.__getitem__)[: len(came) // 3]
+        best = sorted(came, key=levels.__getitem__)[: max(1, len(came) // 3)]
         assert all(study.points[number] > rung for number in best)
     assert all(points in (*RUNGS, FULL) for points in study.points)
 

@@ -18,7 +18,7 @@ class PromotionPruner(AshaPruner):
     Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, algorithm 2.
 
     A trial that comes to a rung pauses there, unless it is among the best n/eta of the n trials
-    that have come as far. Once others have come that are worse, it may be: then it is promoted, to
+    that have come as far, or the best of all: so a study soon has a complete trial. Once others have come that are worse, it may be: then it is promoted, to
     go on up to the next rung. So no trial is trained further that is not among the best third by
     what is known, and none is given up while it may yet be. A paused trial counts at every rung
     that it has reached, like one that runs, has ended, or has diverged.
@@ -30,8 +30,6 @@ class PromotionPruner(AshaPruner):
 
     def __init__(self, evaluations: int, eta: int = ETA) -> None:
         super().__init__(evaluations, eta, at=pausing_rungs(evaluations))
-
-    _least = 0  # The first trial at a rung waits for others, too.
 
     def find_promotable(self, past: Past, paused: Mapping[int, int]) -> list[int]:
         """Returns the paused trials that may go on now, the furthest first, then the best.

@@ -26,10 +26,13 @@ from tuner.domain.space import known_axes
 from tuner.search.portfolio import fit_portfolio
 
 STEPS = 180
-# The medians of plain Optuna's ends after some 260 evaluations, of which a trial has ten. Searches
-# took 30 to 32 evaluations to get there, 49 to 52 in cohorts of 8; half as much again is let by.
-TARGETS = {"digits_mlp": 0.0721, "teacher_norm": 0.824, "spirals": 0.0536}
-MOST = {1: 46, 8: 77}
+# The medians of plain Optuna's ends, which its searches reach after some 260 evaluations, of which a
+# trial has ten; and the evaluations that searches took to get there by the number of lanes.
+TARGETS = {
+    "digits_mlp": (0.0721, {1: 10, 8: 27}),
+    "teacher_norm": (0.824, {1: 30, 8: 27}),
+    "spirals": (0.0536, {1: 37, 8: 57}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +41,17 @@ def tables() -> dict[str, Table]:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("lanes", MOST)
+@pytest.mark.parametrize("lanes", [1, 8])
 def test_a_search_needs_no_more_training_than_it_did(
     tables: dict[str, Table], name: str, lanes: int
 ) -> None:
+    target, evaluations = TARGETS[name]
     knowledge = learn(tables_without(WORKLOADS[name].family, list(tables.values())))
     spec = with_length(present_space(), STEPS)
     searches = [search_by_tuner(spec, seed, knowledge, lanes=lanes) for seed in range(5)]
     found = run_side_by_side(searches, Surrogate(tables[name], STEPS).curves_of)
-    spent = float(np.median([search.spent_to(TARGETS[name]) for search in found]))
-    assert spent <= MOST[lanes]
+    spent = float(np.median([search.spent_to(target) for search in found]))
+    assert spent <= 1.5 * evaluations[lanes]
 
 
 def test_plain_searches_count_what_they_train(tables: dict[str, Table]) -> None:

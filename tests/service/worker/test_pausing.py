@@ -13,6 +13,7 @@ from tests.service.worker.contexts import Bureau, loop_of
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome
 from tuner.errors import StorageError
+from tuner.search.promotion import PromotionPruner
 from tuner.service.interruption import Interruption
 from tuner.service.worker.checkpoints import Checkpoints
 from tuner.store import Database, Patience
@@ -26,6 +27,11 @@ idle = loop_of(lambda run, step: None)
 
 class Killed(BaseException):
     """Leaves a loop as a death of its process would: nothing more is told or saved."""
+
+
+@pytest.fixture(autouse=True)
+def _even_the_best_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PromotionPruner, "_least", 0)
 
 
 @pytest.fixture

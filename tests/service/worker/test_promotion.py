@@ -17,7 +17,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import StorageError
-from tuner.search.promotion import pausing_rungs
+from tuner.search.promotion import PromotionPruner, pausing_rungs
 from tuner.service.folders import study_folder
 from tuner.service.interruption import Interruption
 from tuner.service.worker.checkpoints import Checkpoints
@@ -46,6 +46,12 @@ def loop(run):
         if run.taken < run.total_steps and run.evaluated:
             raise ValueError("the logger is closed")
 """
+
+
+@pytest.fixture
+def even_the_best_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a trial pause although it is the best of the few that have come to its rung."""
+    monkeypatch.setattr(PromotionPruner, "_least", 0)
 
 
 @pytest.fixture
@@ -105,7 +111,7 @@ def check_ends(database: Database, study: StudyHandle) -> list[TrialRecord]:
         values = {r.number: list(r.evaluations.values())[rung - 1] for r in came}
         on = [r.number for r in came if len(r.evaluations) > rung]
         left = [r.number for r in came if len(r.evaluations) == rung]
-        best = sorted(values, key=values.__getitem__)[: len(came) // 3]
+        best = sorted(values, key=values.__getitem__)[: max(1, len(came) // 3)]
         assert set(best) <= set(on)
         assert not set(best) & set(left)
     assert not list(study_folder(database.url, study).rglob("*.pt"))
@@ -116,6 +122,7 @@ def values_of(record: TrialRecord, points: int = 9) -> list[float]:
     return list(record.evaluations.values())[:points]
 
 
+@pytest.mark.usefixtures("even_the_best_waits")
 @pytest.mark.parametrize("fuse", ["off", "3"])
 def test_trials_pause_at_rungs_and_the_best_third_goes_on(
     database: Database, spec: StudySpec, fuse: str
@@ -224,6 +231,7 @@ def test_a_trial_that_cannot_be_saved_is_pruned_and_others_beside_it_pause(
     assert events_of(database, study, "promoted")
 
 
+@pytest.mark.usefixtures("even_the_best_waits")
 def test_a_loop_that_raises_as_it_pauses_leaves_its_trial_paused(
     database: Database, make_spec: MakeSpec, project: Path
 ) -> None:
@@ -238,6 +246,7 @@ def test_a_loop_that_raises_as_it_pauses_leaves_its_trial_paused(
     assert is_done(database, study)
 
 
+@pytest.mark.usefixtures("even_the_best_waits")
 def test_a_study_that_is_stopped_ends_its_paused_trials(
     database: Database, make_spec: MakeSpec, project: Path
 ) -> None:
