@@ -18,10 +18,11 @@ class PromotionPruner(AshaPruner):
     Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, algorithm 2.
 
     A trial that comes to a rung pauses there, unless it is among the best n/eta of the n trials
-    that have come as far, or the best of all: so a study soon has a complete trial. Once others have come that are worse, it may be: then it is promoted, to
-    go on up to the next rung. So no trial is trained further that is not among the best third by
-    what is known, and none is given up while it may yet be. A paused trial counts at every rung
-    that it has reached, like one that runs, has ended, or has diverged.
+    that have come as far, or the best of all: so a study soon has a complete trial. Once others
+    have come that are worse, it may be among them: then it is promoted, to go on up to the next
+    rung. So no trial is trained further that is not among the best third by what is known, and
+    none is given up while it may yet be. A paused trial counts at every rung that it has reached,
+    like one that runs, has ended, or has diverged.
 
     Args:
         evaluations: Evaluations of a full trial, at least 1.

@@ -26,8 +26,8 @@ from tuner.domain.space import known_axes
 from tuner.search.portfolio import fit_portfolio
 
 STEPS = 180
-# The medians of plain Optuna's ends, which its searches reach after some 260 evaluations, of which a
-# trial has ten; and the evaluations that searches took to get there by the number of lanes.
+# The medians of plain Optuna's ends, which it reaches after some 260 evaluations (a trial has ten),
+# and the evaluations that our searches took to get there, by the number of lanes.
 TARGETS = {
     "digits_mlp": (0.0721, {1: 10, 8: 27}),
     "teacher_norm": (0.824, {1: 30, 8: 27}),
