@@ -13,7 +13,6 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmarks.quality import record_of
 from benchmarks.search.replay import Search, Searching
 from benchmarks.search.spaces import (
     EVALUATIONS,
@@ -27,9 +26,10 @@ from benchmarks.search.training import Params
 from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, TrialRecord
+from tuner.domain.trials import Outcome, Proposal, TrialRecord
 from tuner.search import Proposer, Pruner, Verdict
 from tuner.search.batches import BatchSampler
+from tuner.search.history import SAMPLER_STATE
 from tuner.search.knowledge import Knowledge
 from tuner.search.portfolio import fit_portfolio
 
@@ -220,9 +220,16 @@ class _Play:
     def start(self, drawn: Sequence[FrozenTrial], curves: Sequence[Sequence[float]]) -> list[int]:
         """Starts trials; returns their numbers."""
         first = len(self._records)
-        self._records += [record_of(trial, first + place) for place, trial in enumerate(drawn)]
+        self._records += [self._record(trial, first + place) for place, trial in enumerate(drawn)]
         self._curves += curves
         return list(range(first, len(self._records)))
+
+    def _record(self, trial: FrozenTrial, number: int) -> TrialRecord:
+        """Returns a proposed trial as one that has started."""
+        attributes = trial.user_attrs
+        proposal = Proposal(trial.params, attributes.get("preset"))
+        notes = {SAMPLER_STATE: attributes.get(SAMPLER_STATE)}
+        return TrialRecord(number, Outcome.RUNNING, proposal, attributes=notes)
 
     def find_promoted(self, lanes: int) -> list[int]:
         """Returns paused trials that may go on, all from one rung."""
