@@ -32,7 +32,7 @@ def test_what_is_left_out_has_a_default() -> None:
     assert (spec.budget.trials, spec.budget.epochs, spec.budget.steps) == (60, 10, None)
     search = spec.search
     assert (search.sampler, search.pruner, search.seed) == ("mixture", "halving", 0)
-    assert (search.portfolio, search.spare) == (True, 0)
+    assert (search.portfolio, search.spare) == (True, 1)
     assert spec.space.optimizers == USUAL_OPTIMIZERS
     assert spec.space.schedules == USUAL_SCHEDULES
     assert spec.train.batch_size == Fixed(value=128)

@@ -11,6 +11,7 @@ from tests.store.single_trials import SingleTrials
 from tuner.errors import NotFoundError, SpecError
 from tuner.search import Proposer
 from tuner.store import Database, Studies, StudyHandle, open_database
+from tuner.store.identity import SPEC, set_attribute
 from tuner.store.leases.workers import WorkerIdentity
 
 
@@ -82,3 +83,16 @@ def test_deleted_study_leaves_no_row_in_any_table(database: Database, study: Stu
         }
         left = {name: connection.execute(count).scalar() for name, count in counts.items()}
     assert {name: count for name, count in left.items() if count} == {}
+
+
+def test_study_of_a_version_without_portfolios_goes_on_without_one(
+    database: Database, make_spec: MakeSpec
+) -> None:
+    study = Studies(database).create(make_spec())
+    stored = study.spec.to_json()
+    for key in ("portfolio", "spare"):
+        del stored["search"][key]
+    with database.write() as connection:
+        set_attribute(connection, study.study_id, SPEC, stored)
+    found = Studies(database).find("small")
+    assert (found.spec.search.portfolio, found.spec.search.spare) == (False, 2)

@@ -89,7 +89,7 @@ class MixtureSampler(optuna.samplers.BaseSampler):
     ) -> Any:
         """Returns a value of a parameter; all values of a trial are drawn in one way."""
         if self._drawing is None or self._drawing[0] != trial._trial_id:  # noqa: SLF001
-            best = _rank(study, without=trial)
+            best = _rank(study, without=trial.number)
             self._drawing = trial._trial_id, self._choose_way(best)  # noqa: SLF001
         return self._drawing[1](param_name, param_distribution)
 
@@ -185,8 +185,8 @@ def _on_axes(draw: Draw) -> Callable[[str, Dimension], Value]:
     return draw_on
 
 
-def _rank(study: Study, without: FrozenTrial | None = None) -> list[FrozenTrial]:
-    """Returns the trials that have been evaluated, the best first.
+def _rank(study: Study, without: int | None = None) -> list[FrozenTrial]:
+    """Returns the trials that have been evaluated, but for one by its number, the best first.
 
     A trial that got further comes first, and of those that got as far the better one. Diverged
     trials come last.
@@ -194,16 +194,17 @@ def _rank(study: Study, without: FrozenTrial | None = None) -> list[FrozenTrial]
     sign = 1.0 if study.direction is StudyDirection.MINIMIZE else -1.0
 
     def key(trial: FrozenTrial) -> tuple[bool, float, float]:
+        if trial.state is TrialState.COMPLETE and trial.value is not None:
+            return False, -math.inf, sign * trial.value
         last = max(trial.intermediate_values, default=0)
         value = trial.intermediate_values.get(last, trial.value)
         if value is None or math.isnan(value):
             return True, 0.0, 0.0
-        further = math.inf if trial.state is TrialState.COMPLETE else float(last)
-        return False, -further, sign * value
+        return False, -float(last), sign * value
 
     trials = study.get_trials(deepcopy=False, states=_STATES)
     seen = (t for t in trials if t.intermediate_values or t.value is not None)
-    return sorted((t for t in seen if t is not without), key=key)
+    return sorted((t for t in seen if t.number != without), key=key)
 
 
 def _ends(distribution: FloatDistribution | IntDistribution) -> tuple[float, float]:

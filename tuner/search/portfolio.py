@@ -1,7 +1,7 @@
 """The first trials of a study: configurations that did well on many other workloads.
 
 ``portfolio.toml`` beside this file lists them, in the order in which each adds most to those
-before it. ``python -m benchmarks.search portfolio`` writes it from the tables that it trains.
+before it. ``python -m benchmarks.search learn`` writes it from the tables that it trains.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ class PromotionPruner(AshaPruner):
     A trial that comes to a rung pauses there, unless it is among the best n/eta of the n trials
     that have come as far, or the best of all: so a study soon has a complete trial. Once others
     have come that are worse, it may be among them: then it is promoted, to go on up to the next
-    rung. So no trial is trained further that is not among the best third by what is known, and
-    none is given up while it may yet be. A paused trial counts at every rung that it has reached,
-    like one that runs, has ended, or has diverged.
+    rung. So until the end of a study (see :meth:`find_last`) no others are trained further, and
+    none is given up while it may yet be among them. A paused trial counts at every rung that it
+    has reached, like one that runs, has ended, or has diverged.
 
     Args:
         evaluations: Evaluations of a full trial, at least 1.
@@ -97,7 +97,7 @@ def _rank(past: Past, paused: Mapping[int, int]) -> list[tuple[int, float, int]]
 def pausing_rungs(evaluations: int) -> tuple[int, ...]:
     """Returns the rungs at which trials pause: after a fifth and a half of their evaluations.
 
-    On small workloads the best third there holds 70 to 100% and 86 to 100% of the true best
+    On small workloads the best third there holds 51 to 100% and 86 to 100% of the true best
     twentieth; after a tenth it is down to 31% (docs/search.md).
 
     >>> pausing_rungs(10), pausing_rungs(3), pausing_rungs(1)

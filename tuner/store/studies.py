@@ -239,7 +239,14 @@ class Studies:
 def _parse(stored: Any, origin: str) -> StudySpec:
     if not isinstance(stored, dict):
         raise damage_error(f"The spec of the {origin}", stored)
+    search = stored.get("search", {})
+    if isinstance(search, dict):
+        stored = stored | {"search": _BEFORE_PORTFOLIOS | search}
     return parse_spec(stored, origin=origin)
+
+
+_BEFORE_PORTFOLIOS = {"portfolio": False, "spare": 2}
+"""What a stored spec that does not say so was created with: older versions knew neither key."""
 
 
 def _overview_or_damage(

@@ -220,3 +220,16 @@ class TestWhileTheDatabaseIsAway:
         assert (record.outcome, record.evaluations) == (Outcome.RUNNING, {5: 4.0})
         assert bureau.history(0) == ["started", "paused: at step 5"]
         assert bureau.said == ["Trial 0 paused: val_loss 4"]
+
+
+def test_a_trial_that_cannot_go_on_from_its_checkpoint_pauses_once_only(bureau: Bureau) -> None:
+    for _ in range(3):
+        bureau.train(idle)
+    [waiting, _] = bureau.context.ledger.read_paused().trials
+    for path in bureau.checkpoints(waiting):
+        path.write_bytes(b"nothing that can be read")
+    bureau.train(idle)
+    others = [bureau.train(loop_of(lambda run, step: None)) for _ in range(2)]
+    assert bureau.history(waiting).count("paused: at step 5") == 1
+    assert any(event.startswith("started_over") for event in bureau.history(waiting))
+    assert {record.outcome for record in others} <= {Outcome.COMPLETE, Outcome.RUNNING}

@@ -106,7 +106,7 @@ def test_failed_write_leaves_nothing_behind(database: Database) -> None:
     def write_and_fail() -> None:
         with database.write() as connection:
             connection.exec_driver_sql(
-                "INSERT INTO tuner_leases VALUES ('u', 1, 't', NULL, 0, 0, 0, NULL)"
+                "INSERT INTO tuner_leases VALUES ('u', 1, 't', NULL, 0, 0, 0, NULL, 0)"
             )
             raise ZeroDivisionError
 

@@ -13,7 +13,7 @@ from tuner.errors import LeaseLostError, StorageError, UnavailableError
 from tuner.fused.twin import ApartError
 from tuner.search import Verdict
 from tuner.service.worker.context import LOOK_AT_REPORTS_S, LOOK_S, WorkerContext
-from tuner.service.worker.endings import error_attributes
+from tuner.service.worker.endings import NOTHING_SAVED, error_attributes
 from tuner.service.worker.held_trial import HeldTrial
 from tuner.service.worker.lanes import Lanes
 from tuner.service.worker.reports import Report
@@ -169,7 +169,10 @@ class Task:
         judged = self._context.pruner.judge(compared, total_steps)
         verdicts = dict(zip(stay, judged, strict=True))
         for lane in reported:
-            if verdicts[lane] is Verdict.STOP:
+            # Where a checkpoint could not be gone on from, another pause would be for nothing, and
+            # could go on for ever.
+            in_vain = self._trials[lane].restart not in (None, NOTHING_SAVED)
+            if verdicts[lane] is Verdict.STOP or (verdicts[lane] is Verdict.PAUSE and in_vain):
                 self._results.setdefault(lane, TrialResult(Ending.PRUNED))
             elif verdicts[lane] is Verdict.PAUSE:
                 self._pausing.add(lane)

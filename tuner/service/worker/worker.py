@@ -283,7 +283,8 @@ class Worker:
 
 def _stop_if_all_fail(context: WorkerContext, failures_before: int) -> None:
     failures = list(context.failed.values())
-    enough = max(ALIKE_FAILURES, len(context.over))
+    fine = sum(bool(record.evaluations) for record in context.running.values())
+    enough = max(ALIKE_FAILURES, len(context.over) + fine)
     if len(failures) < enough or len(failures) == failures_before:
         return
     if len({_failure_of(record) for record in failures}) > 1:
