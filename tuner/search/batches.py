@@ -55,7 +55,7 @@ class BatchSampler(TPESampler):
     def __init__(self, seed: int) -> None:
         super().__init__(seed=seed, multivariate=True, group=True)
         self._group_decomposed_search_space = _Groups()
-        self._spare = RandomSampler(seed=seed)
+        self._fallback = RandomSampler(seed=seed)
         self._lesson: tuple[int, _Lesson] | None = None
 
     def draw_many(self, study: Study) -> Iterator[Callable[[str, Dimension], Value]]:
@@ -69,7 +69,7 @@ class BatchSampler(TPESampler):
         """
         parts = self._fit(study)
         while True:
-            yield _Point(self._spare, study, parts)
+            yield _Point(self._fallback, study, parts)
 
     def _fit(self, study: Study) -> dict[str, _Part]:
         """Returns the part of the space that each parameter belongs to, by its name."""
@@ -253,8 +253,8 @@ def _sample(mixture: Any, rng: np.random.RandomState, count: int) -> Points:
 class _Point:
     """Draws one point, name by name."""
 
-    def __init__(self, spare: RandomSampler, study: Study, parts: Mapping[str, _Part]) -> None:
-        self._spare = spare
+    def __init__(self, fallback: RandomSampler, study: Study, parts: Mapping[str, _Part]) -> None:
+        self._fallback = fallback
         self._study = study
         self._parts = parts
         self._drawn: dict[str, Value] = {}
@@ -266,7 +266,7 @@ class _Point:
         if name not in self._drawn and name in self._parts:
             self._drawn |= self._parts[name].draw()
         if name not in self._drawn:
-            drawn: Value = self._spare.sample_independent(
+            drawn: Value = self._fallback.sample_independent(
                 self._study,
                 None,  # type: ignore[arg-type]
                 name,

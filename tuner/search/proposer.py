@@ -60,7 +60,7 @@ class Proposer:
         self._sampler = sampler_row(spec.search.sampler)
         self._decoder = Decoder(spec)
         self._open: list[optuna.Trial] = []
-        self._spare = optuna.samplers.RandomSampler(seed=seed % 2**32)
+        self._fallback = optuna.samplers.RandomSampler(seed=seed % 2**32)
         self._remainder = Remainder(spec, self.history.tried)
         self._exhausted_at: int | None = None
 
@@ -156,7 +156,7 @@ class Proposer:
                 return trial
         if own:
             return None
-        for draw in itertools.islice(draw_evenly(self._spare, study), _REDRAWS):
+        for draw in itertools.islice(draw_evenly(self._fallback, study), _REDRAWS):
             if is_new(point := walk(self.spec, draw)):
                 return self._template(Proposal(point))
         left = self._remainder.find(is_new)

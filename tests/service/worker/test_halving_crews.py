@@ -95,7 +95,7 @@ class Crew:
             for lease in found:
                 self._check_rank(lease.number, self._points(lease))
         found = (
-            found or context.start(1, cannot_fuse) or context.end_paused(1, lambda config: False)
+            found or context.start(1, cannot_fuse) or context.finish_paused(1, lambda config: False)
         )
         return found[0] if found else None
 

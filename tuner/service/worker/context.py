@@ -150,7 +150,7 @@ class WorkerContext:
             self._unpromoted = tuple(paused.trials.values())
         return []
 
-    def end_paused(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[Lease]:
+    def finish_paused(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[Lease]:
         """Ends the paused trials if the last look found that none of them will ever go on.
 
         Those that an optimizer is to be ranked by are taken first, and trained to their ends.

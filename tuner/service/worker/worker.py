@@ -193,7 +193,7 @@ class Worker:
             left_behind
             or context.promote(lanes, fusing.can_fuse)
             or context.start(lanes, fusing.can_fuse)
-            or context.end_paused(lanes, fusing.can_fuse)
+            or context.finish_paused(lanes, fusing.can_fuse)
         )
 
     def _train(

@@ -162,9 +162,13 @@ class Ledger:
             wanted = len(proposals) if at_most is None else at_most
             left = study_row.trials - started
             templates = [*openings[self._openings_started :], *proposals][: min(wanted, left)]
-            if len(templates) in (0, left) and closing is not None:
-                known = has_started(connection, study_row.study_id, closing)
-                templates = templates if known else templates[: left - 1] or [closing]
+            # The closing is due where these would use the budget up, or there are none.
+            if (
+                closing is not None
+                and len(templates) in (0, left)
+                and not has_started(connection, study_row.study_id, closing)
+            ):
+                templates = templates[: left - 1] or [closing]
             ids = ot.insert_trials(connection, study_row.study_id, templates, started)
             numbers = [number for _, number in ids]
             granted = grant(connection, study_uuid, numbers, worker_id, self._lease_s)
