@@ -26,6 +26,9 @@ from tuner.store.events import read_events
 EPOCHS = 4
 BUDGETS = {"steps": EPOCHS * EPOCH, "epochs": EPOCHS, "examples": EPOCHS * EPOCH * 32}
 
+CALM = {"low": 1e-3, "high": 1e-2, "log": True}
+"""Rates at which nothing diverges."""
+
 KINDS = {
     "own loop": ("tests.training.loops:over_loader", "off", 1),
     "class": ("tests.training.trials:Droopy", "off", 1),
@@ -86,7 +89,8 @@ def test_its_whole_curve_is_that_of_a_trial_that_was_never_stopped(
         spec: Any = make_spec(
             study={"name": name, "workload": workload},
             budget={"trials": trials, unit: BUDGETS[unit], "evaluations": 7},
-            search={"sampler": "random", "pruner": "none"},
+            search={"sampler": "random", "pruner": "none", "portfolio": False},
+            optimizer={"sgd": {"lr": CALM}, "adam": {"lr": CALM}},
             train={"batch_size": 32, "checkpoint_s": 0.1},
         )
         return Studies(database).create(spec)
