@@ -8,13 +8,14 @@ the best value of the study. ``benchmarks.studies`` and ``benchmarks.fused_studi
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import json
 import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import optuna
 import torch
@@ -130,12 +131,12 @@ def make_adam(steps: int) -> Make:
 
 def make_default(arguments: argparse.Namespace) -> Make:
     """Returns what builds an optimizer and a schedule of our default space."""
-    from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
     from tuner.domain.catalog.schedules import SCHEDULES
     from tuner.domain.space import walk
     from tuner.domain.spec import StudySpec
     from tuner.domain.trials import Proposal, decode
     from tuner.optim import build_optimizer
+    from tuner.search.distributions import suggest
 
     tree: dict[str, Any] = {
         "study": {"name": "plain", "workload": "a:B"},
@@ -145,18 +146,7 @@ def make_default(arguments: argparse.Namespace) -> Make:
     spec = StudySpec.model_validate(tree).resolve()
 
     def make(trial: optuna.Trial, model: torch.nn.Module) -> Made:
-        def draw(name: str, axis: Dimension) -> Value:
-            match axis:
-                case Float():
-                    return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
-                case Int():
-                    return trial.suggest_int(name, axis.low, axis.high, log=axis.log)
-                case Choice():
-                    return cast("Value", trial.suggest_categorical(name, axis.choices))
-                case _:
-                    return axis.value
-
-        config = decode(spec, Proposal(walk(spec, draw)))
+        config = decode(spec, Proposal(walk(spec, functools.partial(suggest, trial))))
         optimizer = build_optimizer(config.optimizer, config.optimizer_values, model)
         factor = SCHEDULES[config.schedule].factor(config.schedule_values, arguments.steps)
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

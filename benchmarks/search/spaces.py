@@ -11,24 +11,21 @@ from tuner.domain.spec import StudySpec
 EVALUATIONS = 10
 TRIALS = 60
 
-FORMER = {
-    "schedules": ("constant", "cosine", "step"),
-    "lr": {"adam": 0.1, "adamw": 0.1, "muon": 0.1},
-    "adamw_lr": 3e-3,
-}
-"""The space that plain Optuna searches: tuner's own, before good rates were seen to crowd at the
-upper ends of its ranges."""
-
 
 @functools.cache
 def former_space() -> StudySpec:
-    """Returns the space that plain Optuna searches."""
-    own: dict[str, Any] = {
-        name: {"lr": {"low": 5e-3 if name == "muon" else 1e-4, "high": high, "log": True}}
-        for name, high in FORMER["lr"].items()  # type: ignore[attr-defined]
-    }
-    own["muon"]["adamw_lr"] = {"low": 1e-4, "high": FORMER["adamw_lr"], "log": True}
-    return _spec({"schedules": FORMER["schedules"]}, own)
+    """Returns the space that plain Optuna searches.
+
+    It is tuner's own as it was before good rates were seen to crowd at the upper ends of ranges.
+    """
+    adam = {"lr": _log_range(1e-4, 0.1)}
+    muon = {"lr": _log_range(5e-3, 0.1), "adamw_lr": _log_range(1e-4, 3e-3)}
+    space = {"schedules": ("constant", "cosine", "step")}
+    return _spec(space, {"adam": adam, "adamw": adam, "muon": muon})
+
+
+def _log_range(low: float, high: float) -> dict[str, Any]:
+    return {"low": low, "high": high, "log": True}
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,14 +22,15 @@ from benchmarks.search.spaces import (
     present_space,
     with_length,
 )
-from benchmarks.search.tables import draw_evenly
+from benchmarks.search.tables import draw_on
 from benchmarks.search.training import Params
-from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
+from tuner.domain.catalog.dimensions import Value
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord
 from tuner.search import Proposer, Pruner, Verdict
 from tuner.search.batches import BatchSampler
+from tuner.search.distributions import suggest
 from tuner.search.history import SAMPLER_STATE
 from tuner.search.knowledge import Knowledge
 from tuner.search.portfolio import fit_portfolio
@@ -62,6 +64,7 @@ class PlainTPE(BatchSampler):
     ) -> Any:
         """Returns a value, drawn with the others of its group."""
         if param_name not in self._drawn:
+            # Optuna's, found when the trial was asked for.
             for group in self._search_space_group.search_spaces:  # type: ignore[union-attr]
                 if param_name in group:
                     self._drawn |= self._sample_relative(study, trial, dict(sorted(group.items())))
@@ -100,7 +103,7 @@ def search_plainly(
     search = Search()
     for _ in range(trials):
         trial = study.ask()
-        params = walk(spec, _suggest_with(trial))
+        params = walk(spec, functools.partial(suggest, trial))
         [curve] = yield [params]
         state, told = TrialState.COMPLETE, list[float]()
         for place, value in enumerate(curve, 1):
@@ -122,21 +125,6 @@ def search_plainly(
     return search
 
 
-def _suggest_with(trial: optuna.Trial) -> Callable[[str, Dimension], Value]:
-    def suggest(name: str, axis: Dimension) -> Value:
-        match axis:
-            case Float():
-                return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
-            case Int():
-                return trial.suggest_int(name, axis.low, axis.high, log=axis.log)
-            case Choice():
-                return cast("Value", trial.suggest_categorical(name, axis.choices))
-            case _:
-                return axis.value
-
-    return suggest
-
-
 def search_by_first_evaluation(
     spec: StudySpec, seed: int, *, group: int = 10, evaluations: int = 400
 ) -> Searching:
@@ -154,7 +142,7 @@ def search_by_first_evaluation(
     search, rng = Search(), np.random.default_rng(seed)
     while search.evaluations < evaluations:
         points: list[Params] = [
-            walk(spec, lambda _, axis: draw_evenly(axis, rng)) for _ in range(group)
+            walk(spec, lambda _, axis: draw_on(axis, rng)) for _ in range(group)
         ]
         curves = yield points
         search.evaluations += group

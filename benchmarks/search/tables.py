@@ -20,8 +20,10 @@ import numpy.typing as npt
 from benchmarks.search.spaces import whole_space
 from benchmarks.search.training import Curves, Params, Trainer
 from benchmarks.search.workloads import WORKLOADS
-from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.space import walk
+from tuner.search.distributions import to_distribution
+from tuner.search.mixture import ROOT, draw_evenly, vary
 
 LENGTHS = {20: 10, 60: 10, 180: 30, 540: 30}
 """Evaluations of a run of so many optimizer steps."""
@@ -85,7 +87,7 @@ def draw_points(count: int, seed: int) -> list[dict[str, Value]]:
 
     def draw(place: int) -> dict[str, Value]:
         def suggest(name: str, axis: Dimension) -> Value:
-            return turns[name][place] if name in turns else draw_evenly(axis, rng)
+            return turns[name][place] if name in turns else draw_on(axis, rng)
 
         return walk(spec, suggest)
 
@@ -98,39 +100,21 @@ def _shuffled(names: tuple[str, ...], count: int, rng: np.random.Generator) -> l
     return turns
 
 
-def draw_evenly(axis: Dimension, rng: np.random.Generator) -> Value:
+def draw_on(axis: Dimension, rng: np.random.Generator) -> Value:
     """Returns a value drawn evenly from an axis."""
-    match axis:
-        case Float(log=True):
-            return float(np.exp(rng.uniform(np.log(axis.low), np.log(axis.high))))
-        case Float():
-            return float(rng.uniform(axis.low, axis.high))
-        case Int():
-            return int(rng.integers(axis.low, axis.high, endpoint=True))
-        case Choice():
-            return axis.choices[int(rng.integers(len(axis.choices)))]
-        case Fixed():
-            return axis.value
+    value: Value = draw_evenly(to_distribution(axis), rng)
+    return value
 
 
-def vary(point: Params, rng: np.random.Generator, width: float = 0.1) -> dict[str, Value]:
-    """Returns a configuration near another: the same choices mostly, numbers moved a little.
-
-    Args:
-        point: The other configuration.
-        rng: The source of randomness.
-        width: The standard deviation of a move, as a fraction of the axis.
-    """
+def move(point: Params, rng: np.random.Generator) -> dict[str, Value]:
+    """Returns a configuration near another, as a search draws it."""
 
     def suggest(name: str, axis: Dimension) -> Value:
-        if name not in point or (isinstance(axis, Choice) and rng.random() < width):
-            return draw_evenly(axis, rng)
-        value = point[name]
-        if isinstance(axis, Float) and isinstance(value, (int, float)):
-            low, high = (np.log(axis.low), np.log(axis.high)) if axis.log else (axis.low, axis.high)
-            at = (np.log(value) if axis.log else value) + rng.normal(0, width * (high - low))
-            at = min(max(at, low), high)
-            return float(np.clip(np.exp(at) if axis.log else at, axis.low, axis.high))
+        if name not in point:
+            return draw_on(axis, rng)
+        value: Value = (
+            point[name] if name == ROOT else vary(point[name], to_distribution(axis), rng)
+        )
         return value
 
     return walk(whole_space(), suggest)
@@ -148,7 +132,7 @@ def build(
     for steps in STUDY_LENGTHS:
         last = np.nan_to_num(curves[steps][:, -1], nan=np.inf)
         best += np.argsort(last)[:64].tolist()
-    near = [vary(points[place], rng) for place in best for _ in range(4)]
+    near = [move(points[place], rng) for place in best for _ in range(4)]
     more = {n: trainer.train(near, n, evaluations) for n, evaluations in LENGTHS.items()}
     tell(f"{workload}: {time.perf_counter() - began:.0f} s")
     return Table(

@@ -37,12 +37,10 @@ class PrunerRow:
     Attributes:
         name: Its name in study files, or the import string of a pruner of the user's own.
         needs_running: Whether it looks at evaluations of trials that still run elsewhere.
-        pauses: Whether it pauses trials, of which it lets the best go on later, and stops none.
     """
 
     name: str
     needs_running: bool = True
-    pauses: bool = False
 
 
 SAMPLERS = {
@@ -63,7 +61,7 @@ PRUNERS = {
         PrunerRow("median", needs_running=False),  # it is the median of complete trials
         PrunerRow("asha"),
         PrunerRow("hyperband"),
-        PrunerRow("halving", pauses=True),
+        PrunerRow("halving"),
         PrunerRow("none", needs_running=False),
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from optuna.distributions import (
     BaseDistribution,
@@ -10,6 +11,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import Trial
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.space import known_axes, walk
@@ -27,6 +29,25 @@ def to_distribution(axis: Dimension) -> BaseDistribution:
             return CategoricalDistribution(axis.choices)
         case Fixed():
             return CategoricalDistribution((axis.value,))
+
+
+def suggest(trial: Trial, name: str, axis: Dimension) -> Value:
+    """Returns the value that a trial of Optuna's suggests for an axis.
+
+    Args:
+        trial: The trial, which asks its study's sampler.
+        name: The parameter's name.
+        axis: The axis; the value of a fixed one is not asked for.
+    """
+    match axis:
+        case Float():
+            return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
+        case Int():
+            return trial.suggest_int(name, axis.low, axis.high, log=axis.log)
+        case Choice():
+            return cast("Value", trial.suggest_categorical(name, axis.choices))
+        case Fixed():
+            return axis.value
 
 
 class Distributions:

@@ -1,4 +1,4 @@
-"""What a study knows before its first trial: configurations to start with, and likely values."""
+"""Configurations to start a study with, and priors: both learned on other workloads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tuner.search.portfolio import Entry
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What other workloads have taught.
+    """Holds a portfolio and priors, which a study has before its first trial.
 
     Attributes:
         portfolio: Configurations to start with, in order.

@@ -114,7 +114,7 @@ class MixtureSampler(optuna.samplers.BaseSampler):
         """
         luck = self._rng.random()
         if luck < self._evenly:
-            return lambda name, distribution: _draw_evenly(distribution, self._rng)
+            return lambda name, distribution: draw_evenly(distribution, self._rng)
         if luck < self._evenly + self._near and len(best) >= self._startup:
             return self._draw_near(best)
         return self._draw_from_priors(best)
@@ -128,10 +128,10 @@ class MixtureSampler(optuna.samplers.BaseSampler):
             if name not in near or not distribution._contains(  # noqa: SLF001
                 distribution.to_internal_repr(near[name])
             ):
-                return _draw_evenly(distribution, self._rng)
+                return draw_evenly(distribution, self._rng)
             if name == ROOT:
                 return near[name]
-            return _vary(near[name], distribution, self._rng)
+            return vary(near[name], distribution, self._rng)
 
         return draw
 
@@ -143,7 +143,7 @@ class MixtureSampler(optuna.samplers.BaseSampler):
                 return leader
             prior = self._priors.get(name)
             if prior is None:
-                return _draw_evenly(distribution, self._rng)
+                return draw_evenly(distribution, self._rng)
             return _draw_from(prior, distribution, self._rng)
 
         return draw
@@ -223,13 +223,18 @@ def _place(at: float, distribution: FloatDistribution | IntDistribution) -> floa
     return int(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
-def _draw_evenly(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+def draw_evenly(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+    """Returns a value of a distribution; all are as likely, on the scale that it is searched on.
+
+    Raises:
+        TypeError: If it is none of Optuna's distributions.
+    """
     match distribution:
         case CategoricalDistribution():
             return distribution.choices[int(rng.integers(len(distribution.choices)))]
         case FloatDistribution() | IntDistribution():
             return _place(float(rng.uniform(*_ends(distribution))), distribution)
-    raise NotImplementedError(f"{type(distribution).__name__} cannot be drawn from")
+    raise TypeError(f"{type(distribution).__name__} is none of Optuna's distributions")
 
 
 def _draw_from(
@@ -241,16 +246,16 @@ def _draw_from(
             value = 10 ** float(rng.normal(prior.mean, prior.std))
             if distribution.low <= value <= distribution.high:
                 return _place(math.log(value) if distribution.log else value, distribution)
-    return _draw_evenly(distribution, rng)
+    return draw_evenly(distribution, rng)
 
 
 _TRIES = 50
 
 
-def _vary(value: Any, distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+def vary(value: Any, distribution: BaseDistribution, rng: np.random.Generator) -> Any:
     """Returns a value near another: a number moved a little, a choice mostly kept."""
     if not isinstance(distribution, FloatDistribution | IntDistribution):
-        return _draw_evenly(distribution, rng) if rng.random() < _MUTATION else value
+        return draw_evenly(distribution, rng) if rng.random() < _MUTATION else value
     low, high = _ends(distribution)
     at = math.log(value) if distribution.log else float(value)
     at += float(rng.normal(0, _WIDTH)) * (high - low)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.samplers import SAMPLERS, sampler_row
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import CLOSED_FROM, PORTFOLIO, Decoder, Proposal, default_proposal
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search.batches import DrawsMany, draw_evenly
-from tuner.search.distributions import to_distribution
+from tuner.search.distributions import suggest, to_distribution
 from tuner.search.history import SAMPLER_STATE, History
 from tuner.search.knowledge import Knowledge
 from tuner.search.portfolio import fit_portfolio
@@ -227,7 +227,7 @@ class Proposer:
 
     def _suggest(self, name: str, axis: Dimension) -> Value:
         with self._explained():
-            return self._draw(self._open[-1], name, axis)
+            return suggest(self._open[-1], name, axis)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -262,15 +262,3 @@ class Proposer:
             distributions=self.history.distributions.of(proposal.params),
             user_attrs=attributes,
         )
-
-    @staticmethod
-    def _draw(trial: optuna.Trial, name: str, axis: Dimension) -> Value:
-        match axis:
-            case Float():
-                return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
-            case Int():
-                return trial.suggest_int(name, axis.low, axis.high, log=axis.log)
-            case Choice():
-                return cast("Value", trial.suggest_categorical(name, axis.choices))
-            case Fixed():
-                return axis.value

@@ -22,7 +22,7 @@ from tuner.search.promotion import PromotionPruner
 
 
 class Verdict(IntEnum):
-    """What becomes of a trial that has been judged; it is false where the trial goes on."""
+    """Tells a judged trial to go on, to stop or to pause; false where it goes on."""
 
     GO_ON = 0
     STOP = 1
@@ -55,7 +55,7 @@ class Pruner:
     @property
     def pauses(self) -> bool:
         """Whether it pauses trials, to let the best go on later."""
-        return pruner_row(self._spec.search.pruner).pauses
+        return isinstance(self._pruner, PromotionPruner)
 
     def should_prune(
         self, record: TrialRecord, evaluations: Mapping[int, float], total_steps: int | None = None

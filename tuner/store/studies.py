@@ -246,7 +246,7 @@ def _parse(stored: Any, origin: str) -> StudySpec:
 
 
 _BEFORE_PORTFOLIOS = {"portfolio": False, "spare": 2}
-"""What a stored spec that does not say so was created with: older versions knew neither key."""
+"""The values of keys that older versions did not know, for the specs that these stored."""
 
 
 def _overview_or_damage(
