@@ -160,7 +160,7 @@ def search_by_tuner(
     knowledge: Knowledge | None = None,
     *,
     lanes: int = 1,
-    evaluations: int = 400,
+    evaluations: int | None = 400,
 ) -> Searching:
     """Searches as tuner's workers do: paused trials that may go on first, then new ones.
 
@@ -169,14 +169,19 @@ def search_by_tuner(
         seed: The worker's seed.
         knowledge: The portfolio and priors; None for those that ship with tuner.
         lanes: Trials of a cohort.
-        evaluations: The training after which no further cohort starts, in evaluations.
+        evaluations: The training after which no further cohort starts, in evaluations; None for a
+            whole study, of as many trials as the spec's budget has but its closing.
     """
     play = _Play(spec, seed, knowledge)
-    while play.search.evaluations < evaluations:
+    while evaluations is None or play.search.evaluations < evaluations:
         cohort = play.find_promoted(lanes)
-        if not cohort:
-            drawn = play.propose(lanes)
+        left = lanes if evaluations is not None else spec.budget.trials - 1 - play.started
+        if not cohort and left:
+            drawn = play.propose(min(lanes, left))
             cohort = play.start(drawn, (yield [trial.params for trial in drawn]))
+        cohort = cohort or play.find_last(lanes)
+        if not cohort:
+            break
         play.train(cohort)
     return play.search
 
@@ -219,9 +224,20 @@ class _Play:
         notes = {SAMPLER_STATE: attributes.get(SAMPLER_STATE)}
         return TrialRecord(number, Outcome.RUNNING, proposal, attributes=notes)
 
+    @property
+    def started(self) -> int:
+        """The number of trials that have started."""
+        return len(self._records)
+
     def find_promoted(self, lanes: int) -> list[int]:
         """Returns paused trials that may go on, all from one rung."""
-        ready = self._pruner.find_promotable(self._paused) if self._paused else []
+        return self._take(self._pruner.find_promotable(self._paused), lanes)
+
+    def find_last(self, lanes: int) -> list[int]:
+        """Returns paused trials that go on once no others are to come, all from one rung."""
+        return self._take(self._pruner.find_last(self._paused), lanes)
+
+    def _take(self, ready: Sequence[int], lanes: int) -> list[int]:
         together = [n for n in ready if self._paused[n] == self._paused[ready[0]]][:lanes]
         for number in together:
             del self._paused[number]

@@ -142,10 +142,10 @@ def test_failed_trials_do_not_compete() -> None:
     assert not pruner.should_prune(running(3, 4.0), curve(4.0, 1))
 
 
-def test_defaults_compete_and_are_never_stopped() -> None:
+def test_defaults_are_no_rivals_and_are_never_stopped() -> None:
     pruner = pruner_of([])
     pruner._history.add([running(0, 1.0, preset="default")])
-    assert pruner.should_prune(running(1, 2.0), curve(2.0, 1))
+    assert not pruner.should_prune(running(1, 2.0), curve(2.0, 1))
     assert not pruner.should_prune(running(2, 9.0, preset="default"), curve(9.0, 1))
 
 

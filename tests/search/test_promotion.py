@@ -133,9 +133,10 @@ def test_diverged_trials_are_the_worst_at_every_rung_and_failed_ones_do_not_coun
     assert pruner.find_promotable(paused) == [0]
 
 
-def test_defaults_compete_and_never_pause() -> None:
+def test_defaults_are_no_rivals_and_never_pause() -> None:
     pruner = pruner_of([at(0, 0.0, FIRST, preset="default"), at(1, 9.0, FIRST)])
-    assert judge(pruner, at(2, 1.0, FIRST)) == [PAUSE]
+    assert judge(pruner, at(2, 1.0, FIRST)) == [GO_ON]
+    assert judge(pruner, at(2, 10.0, FIRST)) == [PAUSE]
     assert judge(pruner, at(2, 99.0, FIRST, preset="default")) == [GO_ON]
 
 
@@ -272,7 +273,7 @@ def of(optimizer: str, record: TrialRecord) -> TrialRecord:
 
 
 @pytest.mark.parametrize(
-    ("spare", "expected"), [(0, []), (1, [4, 2]), (2, [4, 1, 2, 3]), (9, [4, 1, 2, 3, 5])]
+    ("spare", "expected"), [(0, [1]), (1, [4, 1, 2]), (2, [4, 1, 2, 3]), (9, [4, 1, 2, 3, 5])]
 )
 def test_at_the_end_the_furthest_and_best_of_each_optimizer_go_on_until_it_has_enough(
     spare: int, expected: list[int]
@@ -290,4 +291,16 @@ def test_at_the_end_the_furthest_and_best_of_each_optimizer_go_on_until_it_has_e
 
 def test_at_the_end_of_a_study_of_few_trials_the_best_goes_on_whoever_is_spared() -> None:
     assert last_of([at(0, 2.0, FIRST), at(1, 1.0, FIRST)], 0) == [1]
-    assert last_of([at(0, 2.0, SECOND), at(1, 1.0, FIRST)], 0) == [0]
+    assert last_of([at(0, 2.0, SECOND), at(1, 3.0, FIRST)], 0) == [0]
+
+
+@pytest.mark.parametrize(("came", "on"), [(3, 1), (4, 2), (6, 2), (7, 3)])
+def test_at_the_end_the_best_third_is_rounded_up(came: int, on: int) -> None:
+    trials = [at(number, float(number), FIRST) for number in range(came)]
+    assert last_of(trials, 0) == list(range(on))
+
+
+def test_a_closing_lets_nobody_go_on_who_would_not_have() -> None:
+    trials = [at(number, float(number), FIRST) for number in range(6)]
+    closing = at(6, 9.0, FULL, Outcome.COMPLETE, preset="default")
+    assert last_of([*trials, closing], 0) == last_of(trials, 0)

@@ -100,7 +100,7 @@ class History:
             self.version += 1
         self.tried.add(record)
         self._started.add(record.number, trial)
-        self.past.take_in(trial)
+        self.past.take_in(trial, is_rival=not record.is_default)
         # A default has no parameters but its optimizer and schedule. A sampler of groups models
         # these as a group; others would from then on model these two alone.
         if not record.is_default or self._grouped:

@@ -13,7 +13,7 @@ _KEPT = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Past:
-    """The trials that run, and those that are complete or pruned.
+    """The trials that others are compared with: those that run, are complete or are pruned.
 
     Args:
         direction: Whether a smaller or a larger metric is better.
@@ -33,8 +33,18 @@ class Past:
         self.best: FrozenTrial | None = None
         self._ended_as: dict[int, list[FrozenTrial]] = defaultdict(list)
 
-    def take_in(self, trial: FrozenTrial) -> None:
-        """Takes in a trial as it is now."""
+    def take_in(self, trial: FrozenTrial, *, is_rival: bool = True) -> None:
+        """Takes in a trial as it is now.
+
+        Args:
+            trial: The trial.
+            is_rival: Whether others are compared with it; a trial of an optimizer's own defaults is
+                there to tell what the search has gained, whenever it comes.
+        """
+        if trial.state is TrialState.COMPLETE and self._is_better(trial, self.best):
+            self.best = trial
+        if not is_rival:
+            return
         number = number_of(trial)
         if not trial.state.is_finished():
             self.running[number] = trial
@@ -43,8 +53,6 @@ class Past:
         if trial.state in _KEPT:
             self.ended.append(trial)
             self._ended_as[number].append(trial)
-        if trial.state is TrialState.COMPLETE and self._is_better(trial, self.best):
-            self.best = trial
 
     def _is_better(self, trial: FrozenTrial, other: FrozenTrial | None) -> bool:
         if trial.value is None or other is None or other.value is None:

@@ -40,36 +40,45 @@ class PromotionPruner(AshaPruner):
             paused: The progress that each paused trial stands at, by number; those that the past
                 does not know yet have to wait.
         """
-        self._learn(past)
-        costs: dict[int, list[float]] = {}
-        found = []
-        for rung, cost, number in _rank(past, paused):
-            if rung not in costs:
-                costs[rung] = self._costs_at(past, rung)
-            if not self._is_behind(cost, costs[rung]):
-                found.append(number)
-        return found
+        return self._find_ahead(past, paused, others=0)
 
     def find_last(self, past: Past, paused: Mapping[int, int], spare: int) -> list[int]:
-        """Returns the paused trials to complete at the end of a study although they are behind.
+        """Returns the paused trials that go on at the end of a study, when no others are to come.
 
-        They are the best of each optimizer that has too few complete trials to be ranked by, and
-        the best of all where no trial would be complete. A study's last look takes one step of
-        each further: they may pause once more on their way.
+        The best third are rounded up then. Besides, the best of each optimizer go on that has too
+        few complete trials to be ranked by, and the best of all where no trial would be complete.
+        One that trains may yet be complete, so it counts until it pauses. Each is taken one rung
+        further: it may pause once more.
 
         Args:
             past: The past.
             paused: As for :meth:`find_promotable`.
             spare: Complete trials that each optimizer gets.
         """
-        through = Counter(
-            trial.params["optimizer"] for trial in past.ended if trial.state is TrialState.COMPLETE
-        )
+        ahead = self._find_ahead(past, paused, others=self._eta - 1)
+        trains = [trial for number, trial in past.running.items() if number not in paused]
+        complete = [trial for trial in past.ended if trial.state is TrialState.COMPLETE]
+        going = [*complete, *trains, *(past.running[number] for number in ahead)]
+        through = Counter(trial.params["optimizer"] for trial in going)
         found = []
         for _, _, number in _rank(past, paused):
             optimizer = past.running[number].params["optimizer"]
-            if through[optimizer] < spare or not through:
+            if number in ahead:
+                found.append(number)
+            elif through[optimizer] < spare or not through:
                 through[optimizer] += 1
+                found.append(number)
+        return found
+
+    def _find_ahead(self, past: Past, paused: Mapping[int, int], others: int) -> list[int]:
+        """Returns the paused trials that are not behind, though others should come and be worse."""
+        self._learn(past)
+        costs: dict[int, list[float]] = {}
+        found = []
+        for rung, cost, number in _rank(past, paused):
+            if rung not in costs:
+                costs[rung] = [*self._costs_at(past, rung), *[math.inf] * others]
+            if not self._is_behind(cost, costs[rung]):
                 found.append(number)
         return found
 

@@ -275,3 +275,25 @@ def test_a_study_whose_configurations_have_all_been_tried_ends_its_paused_trials
     assert said[-1].startswith("Nothing is left to try")
     assert is_done(database, study)
     assert all(record.outcome.is_over for record in read_records(database, study))
+
+
+@pytest.mark.parametrize("fuse", ["off", "3"])
+def test_a_study_closes_once_each_optimizer_has_been_completed(
+    database: Database, make_spec: MakeSpec, project: Path, fuse: str
+) -> None:
+    tables = halving(16)
+    tables["space"] = {"optimizers": ["sgd", "adam", "rmsprop"], "schedules": ["constant"]}
+    tables["search"] |= {"spare": 1}
+    study = Studies(database).create(make_spec(**tables))
+    work(database, study, fuse)
+    *others, closing = read_records(database, study)
+    assert [record.number for record in others if record.is_default] == []
+    assert closing.is_default
+    complete = [r for r in others if r.outcome is Outcome.COMPLETE and r.value is not None]
+    assert {record.optimizer for record in complete} == set(study.spec.space.optimizers)
+    assert closing.optimizer == min(complete, key=lambda record: record.value or 0.0).optimizer
+    events = read_events(database, study.uuid)
+    places = [place for place, event in enumerate(events) if event.number == closing.number]
+    promoted = [p for p, event in enumerate(events) if event.kind == "promoted"]
+    assert promoted
+    assert max(promoted) < places[0]

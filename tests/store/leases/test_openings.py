@@ -10,9 +10,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tests.conftest import MakeSpec
 from tests.store.leases.bench import Cohorts, complete, ledger_of, numbers
+from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord, default_proposal
 from tuner.search import Proposer
-from tuner.store import Database, Studies, open_database, read_records
+from tuner.store import Database, Ledger, Studies, open_database, read_records
+from tuner.store.control import set_state
 from tuner.store.leases.reruns import rerun
 
 WORKERS = 6
@@ -79,30 +81,46 @@ def test_opening_run_again_does_not_count_as_one_more(opened: Cohorts) -> None:
     assert presets(opened) == ["portfolio", "portfolio", "portfolio", "portfolio", None]
 
 
+def start_all(ledger: Ledger, cohorts: Cohorts, closing: FrozenTrial | None) -> list[int]:
+    """Starts and completes what a study has left but for its closing; returns the groups' sizes."""
+    sizes = []
+    openings = cohorts.proposer.openings()
+    while started := ledger.start(openings, cohorts.proposals(5), closing=closing):
+        sizes.append(len(started))
+        assert ledger.finish(complete(started)) == {}
+    return sizes
+
+
 def test_last_trial_is_the_closing(opened: Cohorts) -> None:
     ledger, closing = opened.ledger("a"), closing_of(opened)
-    sizes = []
-    while started := ledger.start(opened.proposer.openings(), opened.proposals(5), closing=closing):
-        sizes.append(len(started))
-    assert sizes == [5, 5, 1, 1]
+    assert start_all(ledger, opened, closing) == [5, 5, 1]
+    assert numbers(ledger.close(closing)) == [11]
     assert presets(opened) == ["portfolio"] * 3 + [None] * 8 + ["default"]
     last = records_of(opened)[-1]
     assert (last.optimizer, last.is_default) == ("adam", True)
+    assert ledger.close(closing_of(opened, "sgd")) == []
 
 
 def test_where_nothing_is_complete_the_last_trial_is_as_any_other(opened: Cohorts) -> None:
-    ledger = opened.ledger("a")
-    while ledger.start(opened.proposer.openings(), opened.proposals(5), closing=None):
-        pass
+    start_all(opened.ledger("a"), opened, None)
     assert presets(opened) == ["portfolio"] * 3 + [None] * 9
+
+
+def test_closing_waits_until_no_other_trial_trains(opened: Cohorts) -> None:
+    ledger, closing = opened.ledger("a"), closing_of(opened)
+    trained = ledger.start([], opened.proposals(2))
+    ledger.pause(complete(trained[:1]), step=10, progress=2)
+    assert opened.ledger("b").close(closing) == []
+    ledger.finish(complete(trained[1:]))
+    assert numbers(opened.ledger("b").close(closing)) == [2]
 
 
 def test_configuration_that_has_started_is_no_closing(opened: Cohorts) -> None:
     ledger, closing = opened.ledger("a"), closing_of(opened)
     # As any trial may happen to be, and as earlier versions of tuner began a study.
-    ledger.start([], [closing], closing=closing_of(opened, "sgd"))
-    while ledger.start(opened.proposer.openings(), opened.proposals(5), closing=closing):
-        pass
+    ledger.finish(complete(ledger.start([], [closing], closing=closing_of(opened, "sgd"))))
+    start_all(ledger, opened, closing)
+    assert ledger.close(closing) == []
     assert presets(opened) == ["default"] + ["portfolio"] * 3 + [None] * 8
 
 
@@ -110,8 +128,8 @@ def test_longer_study_closes_anew_only_if_another_optimizer_leads(opened: Cohort
     ledger = opened.ledger("a")
     for trials, leader in ((12, "adam"), (14, "adam"), (16, "sgd")):
         extend(opened, trials)
-        while ledger.start([], opened.proposals(4), closing=closing_of(opened, leader)):
-            pass
+        start_all(ledger, opened, closing_of(opened, leader))
+        ledger.finish(complete(ledger.close(closing_of(opened, leader))))
     defaults = [r for r in records_of(opened) if r.is_default]
     assert [(r.number, r.optimizer) for r in defaults] == [(11, "adam"), (15, "sgd")]
 
@@ -121,29 +139,32 @@ def test_study_with_nothing_left_to_try_closes_before_its_budget_is_used_up(
 ) -> None:
     ledger, closing = opened.ledger("a"), closing_of(opened)
     openings = opened.proposer.openings()
-    assert len(ledger.start(openings, [], 8, closing=closing)) == 3
-    assert len(ledger.start(openings, [], 8, closing=closing)) == 1
+    ledger.finish(complete(ledger.start(openings, [], 8, closing=closing)))
     assert ledger.start(openings, [], 8, closing=closing) == []
+    ledger.exhaust("all have been tried")
+    assert numbers(ledger.close(closing)) == [3]
     assert presets(opened) == ["portfolio"] * 3 + ["default"]
 
 
-@pytest.mark.parametrize("left", [0, 1], ids=["nothing left to try", "one trial left"])
-def test_closing_starts_once_however_many_workers_ask_at_once(opened: Cohorts, left: int) -> None:
-    if left:
-        opened.ledger("a").start([], opened.proposals(12 - left))
-    together, closing = Barrier(WORKERS), closing_of(opened)
-    proposals = opened.proposals(WORKERS)
+@pytest.mark.parametrize("state", [StudyState.PAUSED, StudyState.STOPPED])
+def test_study_that_does_not_run_does_not_close(opened: Cohorts, state: StudyState) -> None:
+    set_state(opened.database, opened.study, state)
+    assert opened.ledger("a").close(closing_of(opened)) == []
 
-    def start(index: int) -> int:
+
+def test_closing_starts_once_however_many_workers_ask_at_once(opened: Cohorts) -> None:
+    together, closing = Barrier(WORKERS), closing_of(opened)
+
+    def close(index: int) -> int:
         own = open_database(opened.database.url)
         ledger = ledger_of(own, opened.study, f"w{index}")
         together.wait()
-        started = ledger.start([], proposals[index:][:left], 4, closing=closing)
+        closed = ledger.close(closing)
         own.close()
-        return len(started)
+        return len(closed)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        assert sorted(pool.map(start, range(WORKERS))) == [0] * (WORKERS - 1) + [1]
+        assert sorted(pool.map(close, range(WORKERS))) == [0] * (WORKERS - 1) + [1]
     assert presets(opened).count("default") == 1
 
 
@@ -155,7 +176,7 @@ def test_budget_with_a_closing_is_exact_however_many_workers_start_groups(
     openings, proposals = proposer.openings(), [proposer.propose() for _ in range(7)]
     closing = proposer._template(default_proposal(study.spec, "sgd"))
 
-    def start_all(index: int) -> int:
+    def work(index: int) -> int:
         own = open_database(database.url)
         ledger = ledger_of(own, study, f"w{index}")
         count = 0
@@ -166,7 +187,9 @@ def test_budget_with_a_closing_is_exact_however_many_workers_start_groups(
         return count
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        assert sum(pool.map(start_all, range(WORKERS))) == 50
+        assert sum(pool.map(work, range(WORKERS))) == 49
+    last = ledger_of(database, study, "last")
+    assert last.finish(complete(last.close(closing))) == {}
     records = read_records(database, study)
     assert [record.number for record in records] == list(range(50))
     found = [record.proposal.preset for record in records]

@@ -18,7 +18,7 @@ from tuner.service.liveness import WorkerLock
 from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Lease, Ledger, RecordReader
 from tuner.store.connection.retries import Patience
-from tuner.store.leases.pausing import PausedTrial
+from tuner.store.leases.pausing import PausedTrial, PausedTrials
 
 LOOK_S = 5.0
 """Seconds between two looks at the signals for the worker, between reports."""
@@ -72,7 +72,7 @@ class WorkerContext:
         self.openings = self.proposer.openings()
         self.pruner = Pruner(self.proposer.spec, self.proposer.history)
         self.leaving = False
-        self._unpromoted: tuple[PausedTrial, ...] = ()
+        self._unpromoted: PausedTrials | None = None
         self.forget_requests()
 
     def forget_requests(self) -> None:
@@ -132,7 +132,7 @@ class WorkerContext:
         Returns:
             Their leases, of trials that stand at one step.
         """
-        self._unpromoted = ()
+        self._unpromoted = None
         if not self.pruner.pauses:
             return []
         # Read first: what the paused ones have reported is then among the news.
@@ -140,43 +140,57 @@ class WorkerContext:
         if not paused.trials:
             return []
         self.catch_up()
-        standing = {trial.number: trial.progress for trial in paused.trials.values()}
-        ready = [paused.trials[number] for number in self.pruner.find_promotable(standing)]
-        if ready:
-            promoted = self._take(ready, count, can_fuse)
-            if promoted or not self.ledger.signals().out_of_time:
-                return promoted
-        if paused.alone:
-            self._unpromoted = tuple(paused.trials.values())
-        return []
+        ready = self.pruner.find_promotable(paused.standing())
+        promoted = self._take(paused, ready, count, can_fuse)
+        if not promoted and (not ready or self.ledger.signals().out_of_time):
+            self._unpromoted = paused
+        return promoted
 
-    def finish_paused(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[Lease]:
-        """Ends the paused trials if the last look found that none of them will ever go on.
-
-        Those that an optimizer is to be ranked by are taken first, and trained to their ends.
+    def complete(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[Lease]:
+        """Takes paused trials by which optimizers are to be ranked, once nothing else may start.
 
         Args:
             count: As for :meth:`promote`.
             can_fuse: Likewise.
 
         Returns:
-            The leases of those.
+            Their leases, likewise; none unless the last look found that no paused trial may go on.
         """
-        if not self._unpromoted:
+        if self._unpromoted is None:
             return []
-        paused = {trial.number: trial for trial in self._unpromoted}
-        standing = {trial.number: trial.progress for trial in self._unpromoted}
-        last = [paused[number] for number in self.pruner.find_last(standing)]
-        taken = self._take(last, count, can_fuse) if last else []
-        if not taken:
-            self.ledger.end_paused(self._unpromoted)
-        return taken
+        last = self.pruner.find_last(self._unpromoted.standing())
+        return self._take(self._unpromoted, last, count, can_fuse)
+
+    def close(self) -> list[Lease]:
+        """Starts the trial that the study ends with, once no other is left to train.
+
+        Returns:
+            Its lease, or none.
+        """
+        self.catch_up()
+        closing = self.proposer.closing()
+        closed = [] if closing is None else self.ledger.close(closing)
+        if closed:
+            self.catch_up()
+        return closed
+
+    def end_paused(self) -> None:
+        """Ends the paused trials if the last look found that none of them will ever go on."""
+        if self._unpromoted is not None and self._unpromoted.alone:
+            self.ledger.end_paused(self._unpromoted.trials.values())
 
     def _take(
-        self, ready: Sequence[PausedTrial], count: int, can_fuse: Callable[[TrialConfig], bool]
+        self,
+        paused: PausedTrials,
+        chosen: Sequence[int],
+        count: int,
+        can_fuse: Callable[[TrialConfig], bool],
     ) -> list[Lease]:
-        """Promotes those of the trials that can train together, as many as may."""
-        numbers = [trial.number for trial in self._pick(ready, count, can_fuse)]
+        """Promotes those of the chosen trials that can train together, as many as may."""
+        if not chosen:
+            return []
+        waiting = [paused.trials[number] for number in chosen]
+        numbers = [trial.number for trial in self._pick(waiting, count, can_fuse)]
         return self.ledger.promote(numbers, count)
 
     def _pick(

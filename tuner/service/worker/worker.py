@@ -188,13 +188,16 @@ class Worker:
         renewing_s = _RENEWING_S * max(1.0, self.study.spec.train.stall_s / (3 * 60.0))
         expired = self.database.calm_s > renewing_s
         lanes = fusing.lanes
-        left_behind = context.ledger.take_over(is_dead, expired=expired, at_most=lanes)
-        return (
-            left_behind
+        found = (
+            context.ledger.take_over(is_dead, expired=expired, at_most=lanes)
             or context.promote(lanes, fusing.can_fuse)
             or context.start(lanes, fusing.can_fuse)
-            or context.finish_paused(lanes, fusing.can_fuse)
+            or context.complete(lanes, fusing.can_fuse)
+            or context.close()
         )
+        if not found:
+            context.end_paused()
+        return found
 
     def _train(
         self,

@@ -32,6 +32,24 @@ def is_used_up(
     )
 
 
+def count_left(
+    connection: sa.Connection, study_row: StudyRow, alive: Alive, *, exhausted: bool = False
+) -> int:
+    """Returns how many trials a study may still start.
+
+    Args:
+        connection: A transaction that has locked the study.
+        study_row: The study as this transaction sees it.
+        alive: The worker that asks.
+        exhausted: Whether trials may start although nothing was found to be left to try.
+    """
+    if study_row.state is not StudyState.RUNNING or is_out_of_time(connection, study_row, alive):
+        return 0
+    if not exhausted and find_exhausted(connection, study_row.uuid) is not None:
+        return 0
+    return max(0, study_row.trials - ot.count_trials(connection, study_row.study_id))
+
+
 def is_out_of_time(
     connection: sa.Connection, study_row: StudyRow, alive: Alive | None = None
 ) -> bool:

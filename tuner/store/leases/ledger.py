@@ -29,7 +29,7 @@ from tuner.store import events
 from tuner.store.connection.database import Database
 from tuner.store.connection.retries import Clock
 from tuner.store.identity import StudyHandle, StudyRow, lock, look_up, refuse_copy
-from tuner.store.leases.budget import is_used_up, record_exhausted
+from tuner.store.leases.budget import count_left, record_exhausted
 from tuner.store.leases.fencing import DELETION, Fenced, HeldLeases, pausing, renewal
 from tuner.store.leases.heartbeat import Heartbeat
 from tuner.store.leases.pausing import (
@@ -138,8 +138,8 @@ class Ledger:
             openings: The trials a study starts with, in order; those not run yet come first.
             proposals: The trials to start once all openings have started, in order.
             at_most: The most trials to start; None for as many as there are proposals.
-            closing: The trial to start when it is the last that the budget allows, or nothing else
-                is left to start; None to treat the last as any other.
+            closing: The trial that the study is to end with, by :meth:`close`: one trial of the
+                budget is left for it. None to leave none.
 
         Returns:
             The leases, in the order of the trials; none if the budget of trials or wall time is
@@ -148,36 +148,59 @@ class Ledger:
         Raises:
             NotFoundError: If the study has been deleted.
         """
-        worker_id, study_uuid = self._worker.worker_id, self._study.uuid
         with self._database.write() as connection:
             study_row = self._lock(connection)
-            started = ot.count_trials(connection, study_row.study_id)
-            if study_row.state is not StudyState.RUNNING or is_used_up(
-                connection, study_row, started, alive=self._heartbeat.alive
-            ):
+            left = count_left(connection, study_row, self._heartbeat.alive)
+            if not left:
                 return []
             # Openings only become more: all others wait for this lock, so nothing is asked twice.
             if self._openings_started < len(openings):
                 self._openings_started = count_openings(connection, study_row.study_id)
+            if closing is not None and not has_started(connection, study_row.study_id, closing):
+                left -= 1
             wanted = len(proposals) if at_most is None else at_most
-            left = study_row.trials - started
             templates = [*openings[self._openings_started :], *proposals][: min(wanted, left)]
-            # The closing is due where these would use the budget up, or there are none.
-            if (
-                closing is not None
-                and len(templates) in (0, left)
-                and not has_started(connection, study_row.study_id, closing)
-            ):
-                templates = templates[: left - 1] or [closing]
-            ids = ot.insert_trials(connection, study_row.study_id, templates, started)
-            numbers = [number for _, number in ids]
-            granted = grant(connection, study_uuid, numbers, worker_id, self._lease_s)
-            happened = [(number, "started", "") for number in numbers]
-            events.record_all(connection, study_uuid, happened, worker_id=worker_id)
-            self._heartbeat.beat_if_due(connection)
-        for lease, (trial_id, _) in zip(granted, ids, strict=True):
+            started = self._insert(connection, study_row, templates)
+        return self._hold(started)
+
+    def close(self, closing: FrozenTrial) -> list[Lease]:
+        """Starts the trial that a study ends with, once no other is left to train.
+
+        Args:
+            closing: The trial.
+
+        Returns:
+            Its lease; none if one of its configuration has started, another trial trains or is left
+            behind, or nothing may start. It may where nothing else is left to try.
+        """
+        with self._database.write() as connection:
+            study_row = self._lock(connection)
+            if not count_left(connection, study_row, self._heartbeat.alive, exhausted=True):
+                return []
+            others = count_leases(connection, self._study.uuid, paused=False)
+            if others or has_started(connection, study_row.study_id, closing):
+                return []
+            started = self._insert(connection, study_row, [closing])
+        return self._hold(started)
+
+    def _insert(
+        self, connection: sa.Connection, study_row: StudyRow, templates: Sequence[FrozenTrial]
+    ) -> list[tuple[Lease, int]]:
+        """Writes new trials and their leases; returns these, each with its trial's id."""
+        worker_id = self._worker.worker_id
+        ids = ot.insert_trials(connection, study_row.study_id, templates)
+        numbers = [number for _, number in ids]
+        granted = grant(connection, study_row.uuid, numbers, worker_id, self._lease_s)
+        happened = [(number, "started", "") for number in numbers]
+        events.record_all(connection, study_row.uuid, happened, worker_id=worker_id)
+        self._heartbeat.beat_if_due(connection)
+        return [(lease, trial_id) for lease, (trial_id, _) in zip(granted, ids, strict=True)]
+
+    def _hold(self, leases: Sequence[tuple[Lease, int]]) -> list[Lease]:
+        """Keeps leases that have been written, each with its trial's id in Optuna's tables."""
+        for lease, trial_id in leases:
             self._held.add(lease, trial_id)
-        return granted
+        return [lease for lease, _ in leases]
 
     def take_over(
         self, is_dead: Callable[[str], bool], *, expired: bool = True, at_most: int
@@ -246,9 +269,7 @@ class Ledger:
             record_taking(connection, study_row.uuid, taken, worker_id)
             if taken:
                 self._heartbeat.beat(connection)
-        for each in taken:
-            self._held.add(each.lease, each.row.trial_id)
-        return [each.lease for each in taken]
+        return self._hold([(each.lease, each.row.trial_id) for each in taken])
 
     # Paused trials wait to be promoted.
 
@@ -300,9 +321,7 @@ class Ledger:
             )
             if promoted:
                 self._heartbeat.beat(connection)
-        for lease, trial_id in promoted:
-            self._held.add(lease, trial_id)
-        return [lease for lease, _ in promoted]
+        return self._hold(promoted)
 
     def end_paused(self, paused: Collection[PausedTrial]) -> list[int]:
         """Ends the paused trials, once no new trial may start and none of them may go on.

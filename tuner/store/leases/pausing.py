@@ -48,6 +48,10 @@ class PausedTrials:
     trials: Mapping[int, PausedTrial]
     alone: bool
 
+    def standing(self) -> dict[int, int]:
+        """Returns the progress that each trial stands at, by number."""
+        return {trial.number: trial.progress for trial in self.trials.values()}
+
 
 def read_paused(connection: sa.Connection, study_uuid: str) -> PausedTrials:
     """Returns the paused trials of a study."""

@@ -172,10 +172,7 @@ def read_last_reports(
 
 
 def insert_trials(
-    connection: sa.Connection,
-    study_id: int,
-    templates: Sequence[FrozenTrial],
-    number: int | None = None,
+    connection: sa.Connection, study_id: int, templates: Sequence[FrozenTrial]
 ) -> list[tuple[int, int]]:
     """Inserts running trials with their parameters and attributes; the study must be locked.
 
@@ -183,14 +180,13 @@ def insert_trials(
         connection: In a transaction.
         study_id: The study.
         templates: Parameters, distributions and user attributes of each.
-        number: The number of trials the study has, None to count them.
 
     Returns:
         (trial id, number) of each.
     """
     if not templates:
         return []
-    first = count_trials(connection, study_id) if number is None else number
+    first = count_trials(connection, study_id)
     now = _utc_now()
     rows = [
         {"study_id": study_id, "number": n, "state": TrialState.RUNNING, "datetime_start": now}
