@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -95,8 +96,13 @@ class Crew:
             for lease in found:
                 self._check_rank(lease.number, self._points(lease))
         found = (
-            found or context.start(1, cannot_fuse) or context.finish_paused(1, lambda config: False)
+            found
+            or context.start(1, cannot_fuse)
+            or context.complete(1, cannot_fuse)
+            or context.close()
         )
+        if not found:
+            context.end_paused()
         return found[0] if found else None
 
     def _points(self, lease: Lease) -> int:
@@ -106,7 +112,11 @@ class Crew:
 
     def _check_rank(self, number: int, rung: int) -> None:
         records = read_records(self._bureau.database, self._bureau.study)
-        came = [record.number for record in records if len(record.evaluations) >= rung]
+        came = [
+            record.number
+            for record in records
+            if len(record.evaluations) >= rung and not record.is_default
+        ]
         better = sum(self._level[other] < self._level[number] for other in came)
         assert better < max(1, len(came) // 3)
 
@@ -134,8 +144,9 @@ def test_however_work_is_spread_and_whoever_dies_the_best_third_goes_on_and_each
         assert record.outcome in (Outcome.COMPLETE, Outcome.PRUNED)
         assert record.value == crew._level[record.number]
     for rung in RUNGS:
-        came = [record for record in records if len(record.evaluations) >= rung]
-        best = sorted(came, key=lambda record: record.value or 0.0)[: max(1, len(came) // 3)]
+        rivals = [record for record in records if not record.is_default]
+        came = [record for record in rivals if len(record.evaluations) >= rung]
+        best = sorted(came, key=lambda record: record.value or 0.0)[: math.ceil(len(came) / 3)]
         assert all(len(record.evaluations) > rung for record in best)
     kinds = Counter(event.kind for event in read_events(database, bureau.study.uuid))
     assert kinds["started"] == TRIALS
