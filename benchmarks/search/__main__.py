@@ -27,7 +27,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.search.learning import learn, tables_without, to_lines
-from benchmarks.search.replay import CurvesOf, Search, ratio_to, run_side_by_side
+from benchmarks.search.replay import (
+    CurvesOf,
+    Search,
+    rank_correlation,
+    ratio_to,
+    ratios_to,
+    run_side_by_side,
+)
 from benchmarks.search.spaces import EVALUATIONS, former_space, with_length
 from benchmarks.search.strategies import PLAIN, STRATEGIES
 from benchmarks.search.surrogate import Surrogate
@@ -130,13 +137,20 @@ def compare(task: tuple[str, int, Sequence[str], int, bool]) -> dict[str, Any]:
 
     plain = run(PLAIN)
     whole = float(np.median([search.evaluations for search in plain]))
+    truth = Table.load(name).best_by_optimizer(steps) if name in WORKLOADS else None
+    rng = np.random.default_rng(0)
     found: dict[str, Any] = {"workload": name, "steps": steps, "trials": spec.budget.trials}
     for strategy in strategies:
         searches = plain if strategy == PLAIN else run(strategy)
         found[strategy] = {
             "ratio": ratio_to(plain, searches),
+            "ratios": ratios_to(plain, searches, rng).tolist(),
             "end": float(np.median([search.best_by(whole) for search in searches])),
+            "last": float(np.median([search.best_by(math.inf) for search in searches])),
+            "spent": float(np.median([search.evaluations for search in searches])) / whole,
         }
+        if truth is not None:
+            found[strategy]["rank"] = rank_correlation(searches, truth)
     return found
 
 
@@ -147,20 +161,55 @@ def describe(rows: Sequence[dict[str, Any]], strategies: Sequence[str]) -> str:
     for row in rows:
         cells = "".join(f"{_cell(row[name]['ratio']):>19}" for name in strategies)
         lines.append(f"{row['workload']:>14} {row['steps']:>6} {cells}")
-    ratios = {name: [min(row[name]["ratio"], 3.0) for row in rows] for name in strategies}
-    means = (f"{math.exp(np.log(ratios[name]).mean()):>19.2f}" for name in strategies)
-    lines.append(f"{'geometric mean':>22}" + "".join(means))
-    lines.append(f"{'worst':>22}" + "".join(f"{_cell(max(ratios[n])):>19}" for n in strategies))
-    behind = (
-        f"{sum(r[n]['end'] > r[PLAIN]['end'] for r in rows):>12} of {len(rows):>3}"
-        for n in strategies
-    )
-    lines.append(f"{'worse for the same':>22}" + "".join(behind))
+    ratios = {name: [min(row[name]["ratio"], NEVER) for row in rows] for name in strategies}
+    columns = {
+        "geometric mean": {name: f"{_mean(ratios[name]):.2f}" for name in strategies},
+        "of 95% of seeds": {name: _interval(rows, name) for name in strategies},
+        "worst": {name: _cell(max(ratios[name])) for name in strategies},
+        "above .6": {name: f"{sum(r > 0.6 for r in ratios[name])}" for name in strategies},
+        "above 1": {name: f"{sum(r > 1 for r in ratios[name])}" for name in strategies},
+        "above 1 for certain": {name: f"{_count_certain(rows, name)}" for name in strategies},
+        "worse for the same": {name: _count_behind(rows, name, "end") for name in strategies},
+        "training, all": {name: _average(rows, name, "spent") for name in strategies},
+        "worse at its end": {name: _count_behind(rows, name, "last") for name in strategies},
+        "optimizers' ranks": {name: _average(rows, name, "rank") for name in strategies},
+    }
+    for title, cells in columns.items():
+        lines.append(f"{title:>22}" + "".join(f"{cells[strategy]:>19}" for strategy in strategies))
     return "\n".join(lines)
 
 
+NEVER = 3.0
+"""What a search that did not get there counts as in a mean."""
+
+
+def _mean(ratios: Sequence[float]) -> float:
+    return math.exp(float(np.log(ratios).mean()))
+
+
+def _interval(rows: Sequence[dict[str, Any]], strategy: str) -> str:
+    """Returns the middle 95% of the geometric means that other seeds might have given."""
+    drawn = np.minimum([row[strategy]["ratios"] for row in rows], NEVER)
+    low, high = np.quantile(np.exp(np.log(drawn).mean(0)), (0.025, 0.975))
+    return f"{low:.2f} to {high:.2f}"
+
+
+def _count_certain(rows: Sequence[dict[str, Any]], strategy: str) -> int:
+    """Returns in how many rows the ratio's 95% interval lies above 1."""
+    return sum(float(np.quantile(row[strategy]["ratios"], 0.025)) > 1 for row in rows)
+
+
+def _count_behind(rows: Sequence[dict[str, Any]], strategy: str, when: str) -> str:
+    return f"{sum(row[strategy][when] > row[PLAIN]['last'] for row in rows)} of {len(rows)}"
+
+
+def _average(rows: Sequence[dict[str, Any]], strategy: str, figure: str) -> str:
+    values = [row[strategy][figure] for row in rows if figure in row[strategy]]
+    return f"{np.mean(values):.2f}" if values else ""
+
+
 def _cell(ratio: float) -> str:
-    return "never" if ratio >= 3 else f"{ratio:.2f}"
+    return "never" if ratio >= NEVER else f"{ratio:.2f}"
 
 
 if __name__ == "__main__":

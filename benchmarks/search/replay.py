@@ -8,10 +8,13 @@ up, together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
 
 from benchmarks.search.training import Curves, Params
 
@@ -20,27 +23,47 @@ Searching = Generator[list[Params], list[Curve], "Search"]
 CurvesOf = Callable[[list[Params]], Curves]
 
 
+class End(NamedTuple):
+    """The end of a complete trial.
+
+    Attributes:
+        spent: The evaluations spent by all trials when it ended.
+        value: Its value.
+        optimizer: Its optimizer.
+    """
+
+    spent: int
+    value: float
+    optimizer: str
+
+
 @dataclass
 class Search:
     """How far a search has come.
 
     Attributes:
         evaluations: Evaluations taken by all trials: the training spent, in parts of a trial.
-        ends: For each complete trial, the evaluations spent by all when it ended, and its value.
-        trials: Each trial's configuration, its evaluations so far, and whether it is complete.
+        ends: The ends of complete trials, in their order.
     """
 
     evaluations: int = 0
-    ends: list[tuple[int, float]] = field(default_factory=list)
-    trials: list[tuple[Params, list[float], bool]] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+
+    def end(self, params: Params, value: float) -> None:
+        """Notes that a trial is complete."""
+        self.ends.append(End(self.evaluations, value, str(params["optimizer"])))
 
     def best_by(self, evaluations: float) -> float:
         """Returns the best value of the trials complete when so much was spent."""
-        return min((value for spent, value in self.ends if spent <= evaluations), default=math.inf)
+        return min((e.value for e in self.ends if e.spent <= evaluations), default=math.inf)
 
     def spent_to(self, target: float) -> float:
         """Returns the evaluations spent until a trial was complete that reaches a value."""
-        return min((spent for spent, value in self.ends if value <= target), default=math.inf)
+        return min((end.spent for end in self.ends if end.value <= target), default=math.inf)
+
+    def best_of(self, optimizer: str) -> float:
+        """Returns the best value of an optimizer's complete trials."""
+        return min((e.value for e in self.ends if e.optimizer == optimizer), default=math.inf)
 
 
 def run_side_by_side(searches: Sequence[Searching], curves_of: CurvesOf) -> list[Search]:
@@ -70,3 +93,31 @@ def ratio_to(plain: Sequence[Search], others: Sequence[Search]) -> float:
     target = float(np.median([search.best_by(math.inf) for search in plain]))
     whole = float(np.median([search.evaluations for search in plain]))
     return float(np.median([search.spent_to(target) for search in others])) / whole
+
+
+def ratios_to(
+    plain: Sequence[Search], others: Sequence[Search], rng: np.random.Generator, draws: int = 1000
+) -> npt.NDArray[np.float64]:
+    """Returns the ratios that other seeds might have given, by drawing from these with repetition.
+
+    They tell how far a ratio can be trusted (the bootstrap of Efron, 1979).
+    """
+    found = []
+    for _ in range(draws):
+        own = [plain[i] for i in rng.integers(len(plain), size=len(plain))]
+        theirs = [others[i] for i in rng.integers(len(others), size=len(others))]
+        found.append(ratio_to(own, theirs))
+    return np.array(found)
+
+
+def rank_correlation(searches: Sequence[Search], truth: Mapping[str, float]) -> float:
+    """Returns how well searches rank optimizers: Spearman's coefficient, their mean.
+
+    Args:
+        searches: The searches; optimizers without a complete trial are level, and last.
+        truth: The best value of each optimizer in a long search.
+    """
+    names = list(truth)
+    expected = rankdata([truth[name] for name in names])
+    found = [rankdata([search.best_of(name) for name in names]) for search in searches]
+    return float(np.mean([np.corrcoef(ranks, expected)[0, 1] for ranks in found]))

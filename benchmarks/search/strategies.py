@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -24,7 +24,8 @@ from benchmarks.search.spaces import (
 )
 from benchmarks.search.tables import draw_on
 from benchmarks.search.training import Params
-from tuner.domain.catalog.dimensions import Value
+from tuner.domain.catalog.dimensions import Float, Value
+from tuner.domain.catalog.hyperparameters import LogNormalPrior
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord
@@ -33,7 +34,8 @@ from tuner.search.batches import BatchSampler
 from tuner.search.distributions import suggest
 from tuner.search.history import SAMPLER_STATE
 from tuner.search.knowledge import Knowledge
-from tuner.search.portfolio import fit_portfolio
+from tuner.search.portfolio import Entry, fit_portfolio
+from tuner.search.promotion import pausing_rungs
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -118,10 +120,9 @@ def search_plainly(
                 break
         if state is TrialState.COMPLETE:
             study.tell(trial, told[-1])
-            search.ends.append((search.evaluations, told[-1]))
+            search.end(params, told[-1])
         else:
             study.tell(trial, state=state)
-        search.trials.append((params, told, state is TrialState.COMPLETE))
     return search
 
 
@@ -150,7 +151,7 @@ def search_by_first_evaluation(
         ends = [value for value in curves[best] if math.isfinite(value)]
         search.evaluations += max(0, len(ends) - 1)
         if len(ends) == EVALUATIONS:
-            search.ends.append((search.evaluations, ends[-1]))
+            search.end(points[best], ends[-1])
     return search
 
 
@@ -161,6 +162,7 @@ def search_by_tuner(
     *,
     lanes: int = 1,
     evaluations: int | None = 400,
+    foresees: bool = False,
 ) -> Searching:
     """Searches as tuner's workers do: paused trials that may go on first, then new ones.
 
@@ -171,8 +173,10 @@ def search_by_tuner(
         lanes: Trials of a cohort.
         evaluations: The training after which no further cohort starts, in evaluations; None for a
             whole study, of as many trials as the spec's budget has but its closing.
+        foresees: Whether an oracle says, at the first rung, which trials will be the best so far;
+            all others stop there.
     """
-    play = _Play(spec, seed, knowledge)
+    play = _Play(spec, seed, knowledge, foresees)
     while evaluations is None or play.search.evaluations < evaluations:
         cohort = play.find_promoted(lanes)
         left = lanes if evaluations is not None else spec.budget.trials - 1 - play.started
@@ -189,8 +193,11 @@ def search_by_tuner(
 class _Play:
     """A study of tuner's whose trials' curves are known beforehand."""
 
-    def __init__(self, spec: StudySpec, seed: int, knowledge: Knowledge | None) -> None:
+    def __init__(
+        self, spec: StudySpec, seed: int, knowledge: Knowledge | None, foresees: bool
+    ) -> None:
         self.search = Search()
+        self._foresees = foresees
         self._steps = cast("int", spec.budget.steps)
         self._proposer = Proposer(spec, seed, knowledge)
         self._pruner = Pruner(spec, self._proposer.history)
@@ -256,8 +263,8 @@ class _Play:
                 trains -= self._judge(cohort, trains, progress)
         for number in trains:
             value = cast("float", records[number].value)
-            self.search.ends.append((self.search.evaluations, value))
-            records[number] = dataclasses.replace(records[number], outcome=Outcome.COMPLETE)
+            self.search.end(records[number].proposal.params, value)
+            records[number] = replace(records[number], outcome=Outcome.COMPLETE)
         self._proposer.history.add(records[number] for number in cohort)
 
     def _step(self, number: int, place: int, progress: int) -> None:
@@ -265,13 +272,15 @@ class _Play:
         record, value = self._records[number], self._curves[number][place]
         if math.isfinite(value):
             known = {**record.evaluations, progress: value}
-            record = dataclasses.replace(record, evaluations=known, value=value)
+            record = replace(record, evaluations=known, value=value)
         else:
-            record = dataclasses.replace(record, outcome=Outcome.DIVERGED)
+            record = replace(record, outcome=Outcome.DIVERGED)
         self._records[number] = record
 
     def _judge(self, cohort: Sequence[int], trains: set[int], progress: int) -> set[int]:
         """Returns the trials that stop or pause here."""
+        if self._foresees:
+            return self._foresee(trains, progress)
         lanes = [(self._records[n], self._records[n].evaluations) for n in cohort]
         left = set()
         for number, verdict in zip(cohort, self._pruner.judge(lanes, self._steps), strict=True):
@@ -280,13 +289,28 @@ class _Play:
                 if verdict is Verdict.PAUSE:
                     self._paused[number] = progress
                 else:
-                    stopped = dataclasses.replace(self._records[number], outcome=Outcome.PRUNED)
-                    self._records[number] = stopped
+                    self._stop(number)
         return left
+
+    def _foresee(self, trains: set[int], progress: int) -> set[int]:
+        """Stops the trials that will not be the best so far, once they have come to a rung."""
+        rung = pausing_rungs(EVALUATIONS)[0]
+        if progress < -(-rung * self._steps // EVALUATIONS):
+            return set()
+        best = self.search.best_by(math.inf)
+        left = {n for n in trains if not self._curves[n][-1] < best}
+        for number in left:
+            self._stop(number)
+        return left
+
+    def _stop(self, number: int) -> None:
+        stopped = replace(self._records[number], outcome=Outcome.PRUNED)
+        self._records[number] = stopped
 
 
 Strategy = Callable[[int, int, Knowledge], Searching]
 PLAIN = "plain"
+TUNER = "tuner"
 
 
 def _plainly(**options: Any) -> Strategy:
@@ -307,17 +331,77 @@ def _plainly_here(*, portfolio: bool) -> Strategy:
 
 
 def _by_tuner(
-    *, lanes: int = 1, portfolio: bool = True, priors: bool = True, **own: Any
+    *,
+    lanes: int = 1,
+    evaluations: int | None = 400,
+    foresees: bool = False,
+    knowing: Callable[[Knowledge], Knowledge] = lambda knowledge: knowledge,
+    **own: Any,
 ) -> Strategy:
+    """Returns tuner's search, with what it knows beforehand or a choice of the study file changed.
+
+    Args:
+        lanes: As for :func:`search_by_tuner`.
+        evaluations: Likewise.
+        foresees: Likewise.
+        knowing: Returns what it takes for knowledge.
+        own: Values of the table ``[search]``.
+    """
+
     def search(steps: int, seed: int, knowledge: Knowledge) -> Searching:
         spec = with_length(present_space(), steps)
         spec = spec.model_copy(update={"search": spec.search.model_copy(update=own)})
-        known = Knowledge(
-            knowledge.portfolio if portfolio else (), knowledge.priors if priors else {}
+        return search_by_tuner(
+            spec,
+            seed,
+            knowing(knowledge),
+            lanes=lanes,
+            evaluations=evaluations,
+            foresees=foresees,
         )
-        return search_by_tuner(spec, seed, known, lanes=lanes)
 
     return search
+
+
+def _without_portfolio(knowledge: Knowledge) -> Knowledge:
+    return Knowledge((), knowledge.priors)
+
+
+def _without_priors(knowledge: Knowledge) -> Knowledge:
+    return Knowledge(knowledge.portfolio, {})
+
+
+def misled(knowledge: Knowledge) -> Knowledge:
+    """Returns knowledge of rates two decades too low."""
+    return Knowledge(
+        [_lowered(entry) for entry in knowledge.portfolio],
+        {name: replace(prior, mean=prior.mean - 2) for name, prior in knowledge.priors.items()},
+    )
+
+
+def _lowered(entry: Entry) -> Entry:
+    """Returns an entry of a portfolio with its learning rates two decades lower."""
+    rates = {name: value / 100 for name, value in entry[entry["optimizer"]].items() if "lr" in name}
+    return {**entry, entry["optimizer"]: {**entry[entry["optimizer"]], **rates}}
+
+
+def inverted(knowledge: Knowledge) -> Knowledge:
+    """Returns knowledge whose priors lie as far from the other end of each range."""
+    return Knowledge(
+        knowledge.portfolio,
+        {
+            name: replace(prior, mean=_mirror(name, prior))
+            for name, prior in knowledge.priors.items()
+        },
+    )
+
+
+def _mirror(name: str, prior: LogNormalPrior) -> float:
+    optimizer, key = name.split(".")
+    axis = present_space().optimizer[optimizer][key]
+    if not isinstance(axis, Float):
+        raise TypeError(f"{name} is no range")
+    return math.log10(axis.low) + math.log10(axis.high) - prior.mean
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -331,12 +415,20 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "plain, our space": _plainly_here(portfolio=False),
     "and our portfolio": _plainly_here(portfolio=True),
-    "random + ASHA": _by_tuner(portfolio=False, sampler="random", pruner="asha"),
-    "tuner": _by_tuner(),
+    "random + ASHA": _by_tuner(knowing=_without_portfolio, sampler="random", pruner="asha"),
+    TUNER: _by_tuner(),
     "tuner, 8 lanes": _by_tuner(lanes=8),
-    "without portfolio": _by_tuner(portfolio=False),
-    "without priors": _by_tuner(priors=False),
+    "whole study": _by_tuner(evaluations=None),
+    "whole, 8 lanes": _by_tuner(evaluations=None, lanes=8),
+    "without portfolio": _by_tuner(knowing=_without_portfolio),
+    "without priors": _by_tuner(knowing=_without_priors),
     "without pausing": _by_tuner(pruner="asha"),
     "with TPE": _by_tuner(sampler="tpe"),
+    "misled": _by_tuner(knowing=misled),
+    "inverted priors": _by_tuner(knowing=inverted),
+    "oracle judges": _by_tuner(foresees=True),
+    "oracle, evenly": _by_tuner(knowing=_without_portfolio, sampler="random", foresees=True),
 }
-"""The strategies by name; the last rows are tuner with one part taken out or exchanged."""
+"""The strategies by name. The lower rows are tuner with one part taken out or exchanged, or with
+false knowledge; an oracle tells what a search could do at best that draws as tuner does, or evenly.
+"""

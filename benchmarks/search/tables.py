@@ -71,6 +71,12 @@ class Table:
         last = self.curves[steps][:, -1]
         return np.where(np.isfinite(last), last, np.inf)
 
+    def best_by_optimizer(self, steps: int) -> dict[str, float]:
+        """Returns the least last loss of each optimizer's evenly drawn configurations."""
+        costs = self.costs(steps)[:DRAWN]
+        owners = np.array([point[ROOT] for point in self.points[:DRAWN]])
+        return {str(name): float(costs[owners == name].min()) for name in np.unique(owners)}
+
 
 def _coarsen(curves: Curves) -> npt.NDArray[np.float32]:
     """Returns losses to three digits and a half, which compress to half the size."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,14 @@ from scipy.stats import spearmanr
 
 from benchmarks.search.__main__ import describe
 from benchmarks.search.learning import choose_portfolio, learn, tables_without
-from benchmarks.search.replay import Search, ratio_to, run_side_by_side
+from benchmarks.search.replay import (
+    End,
+    Search,
+    rank_correlation,
+    ratio_to,
+    ratios_to,
+    run_side_by_side,
+)
 from benchmarks.search.spaces import (
     EVALUATIONS,
     former_space,
@@ -18,10 +26,17 @@ from benchmarks.search.spaces import (
     whole_space,
     with_length,
 )
-from benchmarks.search.strategies import STRATEGIES, search_by_tuner, search_plainly
+from benchmarks.search.strategies import (
+    STRATEGIES,
+    inverted,
+    misled,
+    search_by_tuner,
+    search_plainly,
+)
 from benchmarks.search.surrogate import Surrogate
 from benchmarks.search.tables import DRAWN, Table, draw_points
 from benchmarks.search.workloads import WORKLOADS
+from tuner.domain.catalog.dimensions import Float
 from tuner.domain.space import known_axes
 from tuner.search.portfolio import fit_portfolio
 
@@ -59,9 +74,10 @@ def test_plain_searches_count_what_they_train(tables: dict[str, Table]) -> None:
     [search] = run_side_by_side(
         [search_plainly(spec, 0, trials=15)], Surrogate(tables["parabola"], STEPS).curves_of
     )
-    assert len(search.trials) == 15
-    assert search.evaluations == sum(len(curve) for _, curve, _ in search.trials)
-    assert [value for _, value in search.ends] == [c[-1] for _, c, over in search.trials if over]
+    spent = [0, *(end.spent for end in search.ends)]
+    assert all(after - before >= EVALUATIONS for before, after in itertools.pairwise(spent))
+    left = 15 - len(search.ends)
+    assert 0 < len(search.ends) * EVALUATIONS + left <= search.evaluations <= 15 * EVALUATIONS
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -118,21 +134,80 @@ def test_a_portfolio_holds_every_optimizer_and_fits_the_space(tables: dict[str, 
     assert len(fit_portfolio(spec, learn(every).portfolio)) == len(chosen) + 1
 
 
+def ended(*ends: tuple[int, float], evaluations: int = 100, optimizer: str = "sgd") -> Search:
+    return Search(evaluations, [End(spent, value, optimizer) for spent, value in ends])
+
+
+PLAINS = [ended((50, 2.0), (100, 1.0)), ended((80, 1.0)), ended((9, 3.0))]
+
+
 def test_a_ratio_is_the_training_to_the_target_over_all_of_plains() -> None:
-    plain = [Search(100, [(50, 2.0), (100, 1.0)]), Search(100, [(80, 1.0)]), Search(100, [(9, 3)])]
-    others = [Search(400, [(20, 1.0)]), Search(400, [(40, 0.5)]), Search(400, [(60, 0.9)])]
-    assert ratio_to(plain, others) == 0.4
-    assert ratio_to(plain, [Search(400, [(20, 1.5)])]) == math.inf
+    others = [ended((20, 1.0)), ended((40, 0.5)), ended((60, 0.9))]
+    assert ratio_to(PLAINS, others) == 0.4
+    assert ratio_to(PLAINS, [ended((20, 1.5))]) == math.inf
+
+
+def test_an_interval_holds_the_ratio_and_shrinks_with_more_seeds() -> None:
+    rng = np.random.default_rng(0)
+    widths = []
+    for count in (5, 80):
+        plain = [ended((80, 1.0)) for _ in range(count)]
+        others = [ended((int(spent), 1.0)) for spent in rng.integers(20, 60, count)]
+        low, high = np.quantile(ratios_to(plain, others, rng), (0.025, 0.975))
+        assert low <= ratio_to(plain, others) <= high
+        widths.append(high - low)
+    assert widths[1] < widths[0]
+
+
+def test_optimizers_are_ranked_by_their_best_and_those_without_a_complete_trial_last() -> None:
+    truth = {"adam": 1.0, "muon": 2.0, "sgd": 3.0}
+
+    def search(**best: float) -> Search:
+        return Search(100, [End(10, value, name) for name, value in best.items()])
+
+    assert rank_correlation([search(adam=5.0, muon=6.0)], truth) == pytest.approx(1)
+    assert rank_correlation([search(sgd=5.0, muon=6.0, adam=7.0)], truth) == pytest.approx(-1)
+    assert rank_correlation([search(sgd=5.0), search(adam=5.0)], truth) == pytest.approx(0)
 
 
 def test_the_table_shows_rows_that_never_get_there() -> None:
+    figures = {"end": 1.0, "last": 1.0, "spent": 1.0, "rank": 0.5}
     row = {
         "workload": "parabola",
         "steps": 180,
-        "plain": {"ratio": 0.5, "end": 1.0},
-        "tuner": {"ratio": math.inf, "end": 2.0},
+        "plain": {**figures, "ratio": 0.5, "ratios": [0.4, 0.6]},
+        "tuner": {**figures, "ratio": math.inf, "ratios": [0.9, math.inf], "end": 2.0},
     }
-    shown = describe([row], ["plain", "tuner"])
-    assert "never" in shown
-    assert "1 of   1" in shown
-    assert EVALUATIONS == 10
+    shown = describe([row], ["plain", "tuner"]).splitlines()
+    assert "never" in shown[1]
+    [behind] = [line for line in shown if "worse for the same" in line]
+    assert behind.split()[-6:] == ["0", "of", "1", "1", "of", "1"]
+
+
+def test_false_knowledge_is_far_from_the_true(tables: dict[str, Table]) -> None:
+    known = learn([tables["wine"], tables["digits_mlp"]])
+    lower, mirrored = misled(known), inverted(known)
+    for name, prior in known.priors.items():
+        assert lower.priors[name].mean == prior.mean - 2
+        axis = present_space().optimizer[name.split(".")[0]][name.split(".")[1]]
+        assert isinstance(axis, Float)
+        middle = (math.log10(axis.low) + math.log10(axis.high)) / 2
+        assert mirrored.priors[name].mean + prior.mean == pytest.approx(2 * middle)
+    first, entry = known.portfolio[0], lower.portfolio[0]
+    assert entry["optimizer"] == first["optimizer"]
+    rates = (e[e["optimizer"]]["lr"] for e in (first, entry))
+    assert next(rates) == pytest.approx(100 * next(rates))
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+def test_a_whole_study_completes_every_optimizer_it_has_tried(
+    tables: dict[str, Table], lanes: int
+) -> None:
+    knowledge = learn([tables["wine"], tables["digits_mlp"]])
+    spec = with_length(present_space(), STEPS)
+    [search] = run_side_by_side(
+        [search_by_tuner(spec, 0, knowledge, lanes=lanes, evaluations=None)],
+        Surrogate(tables["parabola"], STEPS).curves_of,
+    )
+    assert {end.optimizer for end in search.ends} == {*spec.space.optimizers}
+    assert search.evaluations < 0.6 * EVALUATIONS * spec.budget.trials
