@@ -174,8 +174,8 @@ def describe(rows: Sequence[dict[str, Any]], strategies: Sequence[str]) -> str:
         "worse at its end": {name: _count_behind(rows, name, "last") for name in strategies},
         "optimizers' ranks": {name: _average(rows, name, "rank") for name in strategies},
     }
-    for title, cells in columns.items():
-        lines.append(f"{title:>22}" + "".join(f"{cells[strategy]:>19}" for strategy in strategies))
+    for title, own in columns.items():
+        lines.append(f"{title:>22}" + "".join(f"{own[strategy]:>19}" for strategy in strategies))
     return "\n".join(lines)
 
 
