@@ -102,12 +102,15 @@ def ratios_to(
 
     They tell how far a ratio can be trusted (the bootstrap of Efron, 1979).
     """
-    found = []
-    for _ in range(draws):
-        own = [plain[i] for i in rng.integers(len(plain), size=len(plain))]
-        theirs = [others[i] for i in rng.integers(len(others), size=len(others))]
-        found.append(ratio_to(own, theirs))
-    return np.array(found)
+    ends = np.array([search.best_by(math.inf) for search in plain])
+    wholes = np.array([search.evaluations for search in plain])
+    own = rng.integers(len(plain), size=(draws, len(plain)))
+    theirs = rng.integers(len(others), size=(draws, len(others)))
+    targets, which = np.unique(np.median(ends[own], axis=1), return_inverse=True)
+    spent = np.array([[search.spent_to(target) for search in others] for target in targets])
+    medians = np.median(np.take_along_axis(spent[which], theirs, axis=1), axis=1)
+    ratios: npt.NDArray[np.float64] = medians / np.median(wholes[own], axis=1)
+    return ratios
 
 
 def rank_correlation(searches: Sequence[Search], truth: Mapping[str, float]) -> float:
