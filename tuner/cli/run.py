@@ -23,7 +23,10 @@ from tuner.cli.options import (
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tuner.domain.spec import StudySpec
+    from tuner.service.pools.standby import Crew
     from tuner.service.study_run import RunEnd
     from tuner.store import Database, StudyHandle
 
@@ -62,52 +65,76 @@ def run(
     """
     refuse_ranks()
     parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
-    database, study = create_or_resume(parsed, storage, device, settings)
-    train(database, study, workers=workers, device=device, fuse=fuse)
+    from tuner.service.pools.pool import slots_on
+    from tuner.service.pools.standby import Crew
+
+    # The workers load torch while this process opens the database; one of them tries the workload.
+    with Crew(slots_on([device], workers), fuse) as crew:
+
+        def try_workload(resolved: StudySpec) -> bool:
+            crew.begin_check(resolved)
+            # What comes next, while the other process is busy.
+
+            import tuner.cli.progress
+            import tuner.service.study_run  # noqa: F401
+
+            return crew.end_check()
+
+        database, study = create_or_resume(parsed, storage, settings, try_workload)
+        train(database, study, workers=workers, device=device, fuse=fuse, crew=crew)
 
 
 def create_or_resume(
     spec: StudySpec,
     storage: str | None,
-    device: str,
-    settings: tuple[str, ...] = (),
-    *,
-    check: bool = True,
+    settings: tuple[str, ...],
+    check: Callable[[StudySpec], bool] | None,
 ) -> tuple[Database, StudyHandle]:
     """Creates a study once its workload has been seen to run, or finds it, and says so.
 
     Args:
         spec: The study file with the settings applied.
         storage: The database's URL, or None for the default one.
-        device: Where the workload is tried.
         settings: The ``key=value`` texts that were set beside the study file.
-        check: Whether to try the workload of a new study.
+        check: Tries the workload of a new study, as :func:`open_study` has it done.
     """
     from tuner.service.open_study import open_study
-
-    def try_workload(resolved: StudySpec) -> bool:
-        from tuner.service.workload_check import check_study
-
-        return check_study(resolved, device)
 
     opened = open_study(
         lambda create: open_storage(storage, create=create),
         spec,
         {text.partition("=")[0].strip() for text in settings},
-        try_workload if check else None,
+        check,
     )
     for line in opened.announcements():
         click.echo(line, err=True)
     return opened.database, opened.study
 
 
-def train(database: Database, study: StudyHandle, *, workers: int, device: str, fuse: str) -> None:
-    """Trains a study on workers of this machine, shows how it goes, and prints the report."""
+def train(
+    database: Database,
+    study: StudyHandle,
+    *,
+    workers: int,
+    device: str,
+    fuse: str,
+    crew: Crew | None = None,
+) -> None:
+    """Trains a study on workers of this machine, shows how it goes, and prints the report.
+
+    Args:
+        database: The database that holds the study.
+        study: The study.
+        workers: How many processes there are, at least 1.
+        device: Where they train, as ``--device`` takes it.
+        fuse: How many trials train as one, as ``--fuse`` takes it.
+        crew: As many processes that were started for them beforehand.
+    """
     from tuner.cli.progress import open_display
     from tuner.service.study_run import run_study
 
     display = open_display()
-    end = run_study(database, study, display, device=device, workers=workers, fuse=fuse)
+    end = run_study(database, study, display, device=device, workers=workers, fuse=fuse, crew=crew)
     if end is not None:
         tell_end(end)
     conclude(database, study)

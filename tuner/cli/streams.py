@@ -8,6 +8,7 @@ they draw with control characters of their own; they clean the text that they dr
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -95,6 +96,27 @@ def lose_rather_than_fail() -> None:
                 line_buffering=True,
             )
             setattr(sys, name, _clean(lossy))
+
+
+def keep_output_apart() -> int:
+    """Returns the number of the file that is standard output, which becomes standard error's.
+
+    What is printed from now on goes there, by a workload's code too, so that nothing but the bytes
+    that are written to the number returned reaches who reads standard output.
+    """
+    apart = os.dup(sys.stdout.fileno())
+    sys.stdout.flush()
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return apart
+
+
+def append_output(path: str) -> None:
+    """Has all that this process prints from now on appended to a file, which is made if missing."""
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(log, stream.fileno())
+    os.close(log)
 
 
 def below(stream: TextIO) -> TextIO:

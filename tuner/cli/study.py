@@ -36,6 +36,7 @@ from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.analysis.summary import StudySummary
+    from tuner.domain.spec import StudySpec
     from tuner.store import Database, StudyHandle
 
 
@@ -75,7 +76,15 @@ def create(
 ) -> None:
     """Create a study, or change the budget of one; nothing is trained yet."""
     parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
-    database, handle = create_or_resume(parsed, storage, device, settings, check=not no_check)
+
+    def try_workload(resolved: StudySpec) -> bool:
+        from tuner.service.workload_check import asks_nothing, check_study
+        from tuner.training.device import resolve_device
+
+        return asks_nothing(check_study(resolved, resolve_device(device)))
+
+    check = None if no_check else try_workload
+    database, handle = create_or_resume(parsed, storage, settings, check)
     if as_json:
         echo_json({"study": handle.name, "storage": database.name, "spec": handle.spec.to_json()})
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 import uuid
 from typing import TYPE_CHECKING
 
@@ -20,13 +22,14 @@ from tuner.cli.options import (
     storage_option,
 )
 from tuner.cli.run import INTERRUPTED
-from tuner.cli.streams import lose_rather_than_fail
+from tuner.cli.streams import append_output, keep_output_apart, lose_rather_than_fail
 from tuner.domain.fuse_plan import AUTO
 from tuner.errors import UnavailableError
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.service.interruption import Interruption
+    from tuner.training.loop import TrainingLoop
 
 
 @click.group(cls=Group, epilog=examples("tuner worker start digits --device cuda:1"))
@@ -59,13 +62,57 @@ def start(
     left to do. On a paused study a worker waits until it is resumed. It waits for a database that
     it cannot reach; when that takes too long, the exit code is 69.
     """
-    from tuner.service.interruption import Interruption
-
     lose_rather_than_fail()
     refuse_ranks()
+    _serve(name, storage, device, threads, fuse=fuse, follow_stdin=follow_stdin)
+
+
+@worker.command(hidden=True, epilog=examples("tuner worker standby --device cpu"))
+@device_option
+@fuse_option
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; else torch decides.")
+def standby(device: str, fuse: str, threads: int | None) -> None:
+    """Load what a worker needs, then do what standard input orders.
+
+    Each line of it is an order of tuner.service.orders: to check the workload of a study that may
+    be created then, which one line of standard output answers, and at last to work on a study.
+    """
+    from tuner.service.orders import Check, read_orders
+
+    answers = keep_output_apart()
+    _load(threads)
+    from tuner.service.workload_check import answer_check
+
+    checked = None
+    for order in read_orders(sys.stdin.buffer):
+        if isinstance(order, Check):
+            answer, checked = answer_check(order, device)
+            os.write(answers, answer.to_line())
+            continue
+        os.close(answers)
+        append_output(order.log)
+        lose_rather_than_fail()
+        os.environ["TUNER_STORAGE"] = order.url
+        _serve(order.study, None, device, threads, fuse=fuse, follow_stdin=True, checked=checked)
+        return
+
+
+def _serve(
+    name: str,
+    storage: str | None,
+    device: str,
+    threads: int | None,
+    *,
+    fuse: str,
+    follow_stdin: bool,
+    checked: TrainingLoop | None = None,
+) -> None:
+    """Works on a study until nothing is left to do or a stop is asked for, which the code tells."""
+    from tuner.service.interruption import Interruption
+
     with Interruption(follow_stdin=follow_stdin) as interruption:
         try:
-            work(name, storage, device, threads, interruption, fuse=fuse)
+            work(name, storage, device, threads, interruption, fuse=fuse, checked=checked)
         except (KeyboardInterrupt, UnavailableError) as error:
             if not interruption.requested:
                 raise
@@ -76,6 +123,21 @@ def start(
         click.get_current_context().exit(INTERRUPTED)
 
 
+def _load(threads: int | None) -> None:
+    """Imports what every worker needs, which takes seconds."""
+    # Imported modules stay; searching them for garbage again and again takes a second.
+    gc.disable()
+    import torch
+    import torch._dynamo  # by the first of torch's optimizers at the latest
+
+    import tuner.service.worker.worker  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def work(
     name: str,
     storage: str | None,
@@ -84,8 +146,18 @@ def work(
     interruption: Interruption,
     *,
     fuse: str = AUTO,
+    checked: TrainingLoop | None = None,
 ) -> None:
     """Opens the database, waiting for it if it is away, and works on a study.
+
+    Args:
+        name: The study's name.
+        storage: The database's URL, or None for the default one.
+        device: The device to train on, as ``--device`` takes it.
+        threads: CPU threads, or None to let torch decide.
+        interruption: Tells when to stop.
+        fuse: The number of trials that train as one, as ``--fuse`` takes it.
+        checked: The study's training loop if this process has checked the study's workload.
 
     Raises:
         KeyboardInterrupt: If a stop is asked for before any trial is in training.
@@ -101,18 +173,10 @@ def work(
         database = patience.run(lambda: open_storage(storage))
         study = patience.run(lambda: Studies(database).find(name))
 
-        # Imported modules stay; searching them for garbage again and again takes a second.
-        gc.disable()
-        import torch
-        import torch._dynamo  # by the first of torch's optimizers at the latest
-
+        _load(threads)
         from tuner.service.worker.worker import Worker
         from tuner.training.device import resolve_device
 
-        gc.freeze()
-        gc.enable()
-        if threads is not None:
-            torch.set_num_threads(threads)
         worker = Worker(
             database=database,
             study=study,
@@ -121,5 +185,6 @@ def work(
             started_at=STARTED_AT,
             log=click.echo,
             fuse=fuse,
+            loop=checked,
         )
     worker.run()

@@ -18,6 +18,7 @@ from tuner.service.interruption import Interruption
 from tuner.service.ownership import claim_folder
 from tuner.service.pools.local import LocalPool
 from tuner.service.pools.pool import Exit, Pool, Seat, slots_on, tend
+from tuner.service.pools.standby import Crew
 from tuner.service.pools.worker_process import Job
 from tuner.service.study_progress import StudyProgress
 from tuner.service.summaries import read_summary
@@ -79,6 +80,7 @@ def run_study(
     device: str,
     workers: int,
     fuse: str = AUTO,
+    crew: Crew | None = None,
 ) -> RunEnd | None:
     """Trains a study on worker processes of this machine, unless nothing is left to train.
 
@@ -89,6 +91,7 @@ def run_study(
         device: Where the workers train, as ``--device`` takes it.
         workers: How many processes there are, at least 1.
         fuse: How many trials train as one, as ``--fuse`` takes it.
+        crew: As many processes that were started for such workers beforehand.
 
     Returns:
         How the run ended, or None if nothing was left to train.
@@ -103,7 +106,8 @@ def run_study(
         return None
     _refuse_halted(database, study)
     job = make_job(database, study, fuse)
-    return run_pool(LocalPool(job, slots_on([device], workers)), database, study, display, fuse)
+    pool = LocalPool(job, slots_on([device], workers), crew=crew)
+    return run_pool(pool, database, study, display, fuse)
 
 
 def make_job(database: Database, study: StudyHandle, fuse: str = AUTO) -> Job:

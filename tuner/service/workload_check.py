@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import traceback
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,10 @@ from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import decode, default_proposals
 from tuner.errors import ExhaustedError, SpecError, TunerError, tell_error
 from tuner.search import Proposer, build_pruner
+from tuner.service.orders import Answer, Check
 from tuner.training.device import resolve_device
 from tuner.training.forks import ending_forks
-from tuner.training.loop import WorkloadLoop, run_trial, train_workload
+from tuner.training.loop import TrainingLoop, WorkloadLoop, run_trial, train_workload
 from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.rehearsal import Rehearsal, prepare, prepare_checked, rehearse
 from tuner.training.run import Run
@@ -122,15 +124,15 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
         return WorkloadCheck(import_string, error=tell_error(error))
 
 
-def check_study(spec: StudySpec, device: str) -> bool:
+def check_study(spec: StudySpec, device: torch.device) -> TrainingLoop:
     """Trains a study's workload for a few steps and evaluates it, before the study is created.
 
     Args:
         spec: The study, resolved.
-        device: Where to train, as ``--device`` takes it.
+        device: The device to train on.
 
     Returns:
-        Whether the workload is a class; a training loop may ask for hyperparameters of its own.
+        The workload as a training loop, which can go on to train.
 
     Raises:
         SpecError: If it does not run as the study says, or a sampler or pruner of the user's own
@@ -140,7 +142,32 @@ def check_study(spec: StudySpec, device: str) -> bool:
     with contextlib.suppress(ExhaustedError):  # there may be no more than the openings
         Proposer(spec, seed=0).propose()
     build_pruner(spec)
-    return isinstance(prepare_checked(spec, resolve_device(device)), WorkloadLoop)
+    return prepare_checked(spec, device)
+
+
+def asks_nothing(loop: TrainingLoop) -> bool:
+    """Tells whether a training loop is known to ask for no hyperparameters of its own."""
+    return isinstance(loop, WorkloadLoop)
+
+
+def answer_check(order: Check, device: str) -> tuple[Answer, TrainingLoop | None]:
+    """Checks a study's workload for another process.
+
+    Args:
+        order: The order of that process.
+        device: Where to train, as ``--device`` takes it here.
+
+    Returns:
+        The answer, and the workload as a training loop if it runs.
+    """
+    try:
+        place = resolve_device(device, typed=order.device)
+        loop = check_study(parse_spec(order.spec, origin="the study to check"), place)
+    except TunerError as error:
+        return Answer(kind=type(error).__name__, error=str(error)), None
+    except Exception:  # noqa: BLE001 (a fault of tuner, which the other process tells)
+        return Answer(kind="RuntimeError", error=traceback.format_exc()), None
+    return Answer(asks_nothing(loop)), loop
 
 
 def _check_class(import_string: str, workload: Any, device: torch.device) -> WorkloadCheck:

@@ -18,16 +18,19 @@ _NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLO
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, typed: str | None = None) -> torch.device:
     """Returns the device a user named.
 
     Args:
         name: ``auto`` (an accelerator if there is one, else the CPU), ``cpu``, ``cuda``,
             ``cuda:0``, ``mps``.
+        typed: The name that the user has typed, for messages, where this process sees the device
+            by another one.
 
     Raises:
         SpecError: If there is no such device on this machine.
     """
+    typed = typed or name
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -35,14 +38,14 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise SpecError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps.") from None
+        raise SpecError(f"--device {typed}: use auto, cpu, cuda, cuda:N or mps.") from None
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if not available.get(device.type, False):
-        raise SpecError(f"--device {name}: this machine has no such device; try --device auto.")
+        raise SpecError(f"--device {typed}: this machine has no such device; try --device auto.")
     return device
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
 
 from tuner.service.pools.pool import MAX_RESTARTS, Exit, Seat, SeatState, Slot
+from tuner.service.pools.processes import share_of_cores
+from tuner.service.pools.standby import Crew
 from tuner.service.pools.worker_process import Job, WorkerProcess
 
 
@@ -20,12 +21,18 @@ class LocalPool:
         job: The study they work on, with their settings.
         slots: The slots, each of which gets a process.
         max_restarts: How often a worker that died is started again, at least 0.
+        crew: Processes that were started beforehand for these slots.
     """
 
     def __init__(
-        self, job: Job, slots: Sequence[Slot], *, max_restarts: int = MAX_RESTARTS
+        self,
+        job: Job,
+        slots: Sequence[Slot],
+        *,
+        max_restarts: int = MAX_RESTARTS,
+        crew: Crew | None = None,
     ) -> None:
-        self._job = job
+        self._job, self._crew = job, crew
         self._max_restarts = max_restarts
         self._seats = {slot.index: Seat(slot, device=slot.device) for slot in slots}
         self._processes: dict[int, WorkerProcess] = {}
@@ -79,7 +86,9 @@ class LocalPool:
         return ended
 
     def _fill(self, seat: Seat) -> None:
-        share = max(1, (os.cpu_count() or 1) // len(self._seats))
-        process = WorkerProcess(self._job, seat.slot.index, seat.slot.device, share)
-        self._processes[seat.slot.index] = process
+        index = seat.slot.index
+        standby = None if self._crew is None else self._crew.take(index)
+        share = share_of_cores(len(self._seats))
+        process = WorkerProcess(self._job, index, seat.slot.device, share, standby)
+        self._processes[index] = process
         seat.state, seat.host, seat.pid = SeatState.RUNNING, platform.node(), process.pid

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +14,11 @@ from tuner.domain.fuse_plan import AUTO
 from tuner.domain.names import to_argument
 from tuner.domain.places import make_private, project_folder
 from tuner.service.pools.pool import Exit
+from tuner.service.pools.processes import TUNER, end_group, see_only, threads_option
+from tuner.service.pools.standby import Standby
 
 _REFUSED = 2
 _OWN_ERRORS = (1, _REFUSED)
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -51,25 +50,33 @@ class WorkerProcess:
     Args:
         job: The study it works on, with its settings.
         index: Its slot.
-        device: The device it trains on. Of the CUDA devices it sees only the one named, so that
-            nothing of it ends up on another, and none if it trains on the CPU.
+        device: The device it trains on; see :func:`see_only`.
         threads: The number of threads it computes on, unless ``OMP_NUM_THREADS`` says so.
+        standby: The process that is to do it, which was started beforehand for this slot.
     """
 
-    def __init__(self, job: Job, index: int, device: str, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        index: int,
+        device: str,
+        threads: int | None = None,
+        standby: Standby | None = None,
+    ) -> None:
         self._index = index
         make_private(job.logs)
         self._log_path = job.logs / f"worker-{index}.log"
-        device, environment = _see_only(device, os.environ)
-        share = [] if threads is None or "OMP_NUM_THREADS" in environment else [str(threads)]
         with self._log_path.open("ab") as log:
             self._log_start = log.tell()
+            if standby is not None:
+                self._process = standby.begin_work(job.study, job.url, self._log_path)
+                return
+            device, environment = see_only(device, os.environ)
             self._process = subprocess.Popen(
                 [
-                    # -P: a tuner.py in the working directory is not the program to run.
-                    *(sys.executable, "-P", "-m", "tuner", "worker", "start"),
+                    *(*TUNER, "worker", "start"),
                     *("--device", device, "--fuse", job.fuse, "--follow-stdin"),
-                    *(word for number in share for word in ("--threads", number)),
+                    *threads_option(threads, environment),
                     *("--", to_argument(job.study)),
                 ],
                 env={**environment, **job.environment, "TUNER_STORAGE": job.url},
@@ -92,7 +99,7 @@ class WorkerProcess:
     def wait(self) -> Exit:
         """Waits for the end of the process and returns it."""
         code = self._process.wait()
-        self._end_children()
+        end_group(self._process.pid)
         if self._process.stdin is not None:
             self._process.stdin.close()
         if code == 0:
@@ -110,12 +117,6 @@ class WorkerProcess:
         """Ends the process at once."""
         self._process.kill()
 
-    def _end_children(self) -> None:
-        """Ends the processes it has left behind, which may hold memory of the device."""
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGTERM)
-
     def _fate(self, code: int) -> str:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"died ({code})"
         return f"Worker {self._index} {how}; see {self._log_path}."
@@ -130,24 +131,3 @@ class WorkerProcess:
             return None
         _, *errors = re.split(r"^Error: ", text, flags=re.MULTILINE)
         return errors[-1].strip()[-5000:] if errors else None
-
-
-def _see_only(device: str, environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Returns a device as a process names it that sees no other, and its environment.
-
-    >>> _see_only("cuda:1", {"CUDA_VISIBLE_DEVICES": "4,6"})
-    ('cuda:0', {'CUDA_VISIBLE_DEVICES': '6'})
-    >>> _see_only("cpu", {})
-    ('cpu', {'CUDA_VISIBLE_DEVICES': ''})
-    """
-    kind, _, number = device.partition(":")
-    if kind == "cuda" and number.isdecimal():
-        if _VISIBLE not in environment:
-            return "cuda:0", {**environment, _VISIBLE: number}
-        names = [name.strip() for name in environment[_VISIBLE].split(",") if name.strip()]
-        # One beyond what is visible stays itself: the worker refuses it by the name it was given.
-        if int(number) < len(names):
-            return "cuda:0", {**environment, _VISIBLE: names[int(number)]}
-    if kind == "cpu":
-        return device, {**environment, _VISIBLE: ""}
-    return device, dict(environment)

@@ -64,6 +64,8 @@ class Worker:
         started_at: When this process started, by ``time.monotonic``.
         log: Takes one line a trial. If it cannot, for want of room or of a reader, work goes on.
         fuse: ``auto``, ``off``, or the number of trials that train as one.
+        loop: The study's training loop if this process has checked the workload beforehand, so
+            that its data is on the device.
     """
 
     database: Database
@@ -73,6 +75,7 @@ class Worker:
     started_at: float
     log: Log = lambda line: None
     fuse: str = AUTO
+    loop: TrainingLoop | None = None
 
     def run(self) -> None:
         """Works until nothing is left to do or a stop is asked for.
@@ -89,7 +92,7 @@ class Worker:
         stall_s = self.study.spec.train.stall_s
         with Watchdog(self.interruption, stall_s=stall_s, log=self._say) as watchdog:
             with self.interruption.raising():
-                loop = prepare(self.study.spec, self.device)
+                loop = self.loop or prepare(self.study.spec, self.device)
             self._serve(loop, watchdog)
 
     def _serve(self, loop: TrainingLoop, watchdog: Watchdog) -> None:

@@ -1,0 +1,86 @@
+"""The orders of a process that stands by to be a worker, and its answer: each is a line of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """The order to check a study's workload, before the study exists.
+
+    Attributes:
+        spec: The study, resolved, as plain values.
+        device: The device to train on, as the user has typed it.
+    """
+
+    spec: dict[str, Any]
+    device: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """The order to work on a study until nothing is left to do; it is the last one.
+
+    Attributes:
+        study: The study's name.
+        url: The database's URL.
+        log: The file that the process appends its output to from now on.
+    """
+
+    study: str
+    url: str
+    log: str
+
+
+Order = Check | Work
+
+_KINDS: dict[str, type[Order]] = {"check": Check, "work": Work}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to :class:`Check`.
+
+    Attributes:
+        asks_nothing: Whether the workload is known to ask for no hyperparameters of its own.
+        kind: The kind of the error, where there is one, such as ``SpecError``.
+        error: Its message; empty where there is none.
+    """
+
+    asks_nothing: bool = False
+    kind: str = ""
+    error: str = ""
+
+    def to_line(self) -> bytes:
+        """Returns the answer as a line."""
+        return _to_line(asdict(self))
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Answer:
+        """Returns the answer in a line."""
+        return cls(**json.loads(line))
+
+
+def order_to_line(order: Order) -> bytes:
+    r"""Returns an order as a line.
+
+    >>> order_to_line(Check({"study": {}}, "cpu"))
+    b'{"order": "check", "spec": {"study": {}}, "device": "cpu"}\n'
+    """
+    [kind] = [name for name, kind in _KINDS.items() if isinstance(order, kind)]
+    return _to_line({"order": kind, **asdict(order)})
+
+
+def read_orders(lines: Iterable[bytes]) -> Iterator[Order]:
+    """Yields the orders in lines, as they come, until there are no more."""
+    for line in lines:
+        values = json.loads(line)
+        yield _KINDS[values.pop("order")](**values)
+
+
+def _to_line(values: dict[str, Any]) -> bytes:
+    return json.dumps(values).encode() + b"\n"

@@ -1,0 +1,72 @@
+"""The command lines and environments of the processes that pools start, and how these end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+
+# -P: a tuner.py in the working directory is not the program to run.
+TUNER = (sys.executable, "-P", "-m", "tuner")
+"""The words that start tuner's command line in a process of its own."""
+
+_VISIBLE, _THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
+
+
+def see_only(device: str, environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Returns a device as a process names it that sees no other, and its environment.
+
+    Nothing of such a process ends up on another CUDA device, and nothing on any if it trains on
+    the CPU.
+
+    >>> see_only("cuda:1", {"CUDA_VISIBLE_DEVICES": "4,6"})
+    ('cuda:0', {'CUDA_VISIBLE_DEVICES': '6'})
+    >>> see_only("cpu", {})
+    ('cpu', {'CUDA_VISIBLE_DEVICES': ''})
+
+    Args:
+        device: The device, as ``--device`` takes it.
+        environment: The environment of this process.
+    """
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and number.isdecimal():
+        if _VISIBLE not in environment:
+            return "cuda:0", {**environment, _VISIBLE: number}
+        names = [name.strip() for name in environment[_VISIBLE].split(",") if name.strip()]
+        # One beyond what is visible stays itself: the worker refuses it by the name it was given.
+        if int(number) < len(names):
+            return "cuda:0", {**environment, _VISIBLE: names[int(number)]}
+    if kind == "cpu":
+        return device, {**environment, _VISIBLE: ""}
+    return device, dict(environment)
+
+
+def share_of_cores(processes: int) -> int:
+    """Returns the number of cores that each of some processes may use, at least 1."""
+    return max(1, (os.cpu_count() or 1) // processes)
+
+
+def threads_option(threads: int | None, environment: Mapping[str, str]) -> list[str]:
+    """Returns the option that tells a worker its number of threads, if it is to be told.
+
+    >>> threads_option(2, {}), threads_option(2, {"OMP_NUM_THREADS": "1"})
+    (['--threads', '2'], [])
+
+    Args:
+        threads: The number, or None to let torch decide.
+        environment: The environment of the worker.
+    """
+    return [] if threads is None or _THREADS in environment else ["--threads", str(threads)]
+
+
+def end_group(pid: int) -> None:
+    """Ends the processes that one has left behind, which may hold memory of its device.
+
+    Args:
+        pid: The process's number, which is its group's.
+    """
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGTERM)

@@ -1,0 +1,142 @@
+"""Processes that start before a study exists, check its workload, and become its workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tuner.domain.fuse_plan import AUTO
+from tuner.domain.places import project_folder
+from tuner.domain.spec import StudySpec
+from tuner.errors import SpecError, TunerError, WorkloadError
+from tuner.service.orders import Answer, Check, Order, Work, order_to_line
+from tuner.service.pools.pool import Slot
+from tuner.service.pools.processes import TUNER, end_group, see_only, share_of_cores, threads_option
+
+_TOLD: Mapping[str, type[TunerError]] = {kind.__name__: kind for kind in (SpecError, WorkloadError)}
+"""The errors of a check that its caller gets as they are, by name."""
+
+
+class Standby:
+    """A process that loads what every worker needs, takes orders, and works on a study at last.
+
+    It ends by itself when this process does: nobody gives it orders then.
+
+    Args:
+        slot: The place that the worker will have in a pool; see :func:`see_only` for its device.
+        threads: The number of threads it computes on, unless ``OMP_NUM_THREADS`` says so.
+        fuse: The number of trials that train as one, as ``--fuse`` takes it.
+    """
+
+    def __init__(self, slot: Slot, threads: int, fuse: str = AUTO) -> None:
+        device, environment = see_only(slot.device, os.environ)
+        self._device = slot.device
+        self._process = subprocess.Popen(
+            [
+                *(*TUNER, "worker", "standby", "--device", device, "--fuse", fuse),
+                *threads_option(threads, environment),
+            ],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=project_folder(),
+            start_new_session=True,
+        )
+
+    def begin_check(self, spec: StudySpec) -> None:
+        """Has the process check the workload of a study; does not wait for the answer.
+
+        Args:
+            spec: The study, resolved.
+        """
+        self._give(Check(spec.to_json(), self._device))
+
+    def end_check(self) -> bool:
+        """Waits until the workload is checked; returns whether it asks for no hyperparameters.
+
+        Raises:
+            SpecError: If the workload does not run as the study says.
+            WorkloadError: If its code raises, or has ended the process.
+        """
+        answers = self._process.stdout
+        line = answers.readline() if answers is not None else b""
+        if not line:
+            raise WorkloadError(
+                f"The process that checked the workload {_fate(self._process.wait())}: 'tuner "
+                "workloads check' runs the workload in this terminal, to see where."
+            )
+        answer = Answer.from_line(line)
+        if answer.error:
+            raise _TOLD.get(answer.kind, RuntimeError)(answer.error)
+        return answer.asks_nothing
+
+    def begin_work(self, study: str, url: str, log: Path) -> subprocess.Popen[bytes]:
+        """Has the process work on a study, and returns it.
+
+        Args:
+            study: The study's name.
+            url: The database's URL, which no list of processes shows.
+            log: The file that its output is appended to from now on.
+        """
+        self._give(Work(study, url, str(log)))
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return self._process
+
+    def end(self) -> None:
+        """Ends the process at once, and those that it has started: there is nothing to save."""
+        self._process.kill()
+        self._process.wait()
+        end_group(self._process.pid)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # an order that nobody has read
+                    pipe.close()
+
+    def _give(self, order: Order) -> None:
+        orders = self._process.stdin
+        if orders is not None:
+            with contextlib.suppress(BrokenPipeError):  # it has died, which its end tells
+                orders.write(order_to_line(order))
+                orders.flush()
+
+
+class Crew:
+    """Standbys for all places of a pool; those that nobody has taken end with the context.
+
+    Args:
+        slots: The places.
+        fuse: The number of trials that train as one, as ``--fuse`` takes it.
+    """
+
+    def __init__(self, slots: Sequence[Slot], fuse: str = AUTO) -> None:
+        share = share_of_cores(len(slots))
+        self._standbys = {slot.index: Standby(slot, share, fuse) for slot in slots}
+        self._first = self._standbys[slots[0].index]
+
+    def begin_check(self, spec: StudySpec) -> None:
+        """Has the first process check a study's workload; see :meth:`Standby.begin_check`."""
+        self._first.begin_check(spec)
+
+    def end_check(self) -> bool:
+        """Waits until the workload is checked; see :meth:`Standby.end_check`."""
+        return self._first.end_check()
+
+    def take(self, index: int) -> Standby | None:
+        """Returns the standby for a place, to be given work; None if it has been taken."""
+        return self._standbys.pop(index, None)
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._standbys:
+            self._standbys.popitem()[1].end()
+
+
+def _fate(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended ({code})"
