@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
+import threading
 import uuid
 from typing import TYPE_CHECKING
 
@@ -95,6 +97,30 @@ def standby(device: str, fuse: str, threads: int | None) -> None:
         os.environ["TUNER_STORAGE"] = order.url
         _serve(order.study, None, device, threads, fuse=fuse, follow_stdin=True, checked=checked)
         return
+
+
+@worker.command(hidden=True, epilog=examples("tuner worker compile"))
+def compile() -> None:  # noqa: A001 (a command)
+    """Compile the steps of a study's cohorts, as standard input orders; nothing is trained."""
+    from tuner.service.orders import read_orders
+
+    answers = keep_output_apart()
+    orders = sys.stdin.buffer
+    [order] = read_orders([orders.readline()])
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from tuner.service.compile_order import answer_compile
+
+    os.write(answers, answer_compile(order).to_line())
+
+
+def _end_with_parent() -> None:
+    """Ends this process and those of the compiler once the one that gives orders has ended."""
+    # Reading the descriptor itself takes no lock that a process at its end would wait for.
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGTERM)
+    os._exit(1)
 
 
 def _serve(

@@ -43,6 +43,9 @@ else a machine does makes steps slower, never quicker."""
 _WARMUP_STEPS = 3
 """Steps before that: something is traced, compiled or allocated in each of the first."""
 
+_ASIDE_S = 4.0
+"""Seconds that a process needs that only compiles: to import torch, to load data and to trace."""
+
 _PRUNED = 0.5
 """Share of the steps that trials take, on average, where some are pruned."""
 
@@ -58,11 +61,13 @@ class Work:
         trials: The study's budget of trials.
         left: Trials that this worker has to expect.
         asked: ``auto``, or the number of trials to train as one.
+        aside: Whether another process can compile while trials train by traces.
     """
 
     trials: int
     left: int
     asked: str = AUTO
+    aside: bool = False
 
 
 def calibrate(
@@ -83,7 +88,8 @@ def calibrate(
             is compiled.
 
     Returns:
-        The plan, and the model that it was measured with, unless it is one trial at a time.
+        The plan, and the model that it was measured with, unless it is one trial at a time. Where
+        another process is to compile, that is a model of traces.
     """
     calibration = _Calibration(prepared, spec, work, refusals, known)
     try:
@@ -95,17 +101,63 @@ def calibrate(
         reason = str(error).strip().splitlines() or [""]
         why = f"trying it has raised {type(error).__name__}: {reason[0]:.200}"
         plan = FusePlan(1, trials=work.trials, reason=why)
-    return plan, calibration.models.get((plan.lanes, plan.compiled))
+    return plan, calibration.find_model(plan)
 
 
 def warm_up(
-    prepared: PreparedWorkload, spec: StudySpec, plan: FusePlan, refusals: Refusals
+    prepared: PreparedWorkload,
+    spec: StudySpec,
+    plan: FusePlan,
+    refusals: Refusals,
+    *,
+    aside: bool = False,
 ) -> FusedModel:
-    """Returns the model for a plan that was made before, compiled where that is planned."""
+    """Returns the model for a plan that was made before, compiled where that is planned.
+
+    Args:
+        prepared: The workload on its device.
+        spec: The study, resolved.
+        plan: The plan.
+        refusals: Returns why a trial cannot train as a lane.
+        aside: Whether another process can compile: then the model is one of traces, unless its
+            code need only be loaded.
+    """
     calibration = _Calibration(prepared, spec, Work(plan.trials, 0, str(plan.lanes)), refusals)
     configs, _ = calibration.find_fusable()
-    calibration.time_lanes(configs, plan.lanes, compiled=plan.compiled)
-    return calibration.models[plan.lanes, plan.compiled]
+    traced = aside or not plan.compiled
+    if traced:
+        calibration.time_lanes(configs, plan.lanes, compiled=False)
+        costs = calibration.models[plan.lanes, False].compiler.costs
+    if plan.compiled and (not traced or costs.are_paid):
+        calibration.time_lanes(configs, plan.lanes, compiled=True)
+    return calibration.models.get((plan.lanes, True)) or calibration.models[plan.lanes, False]
+
+
+def compile_steps(
+    prepared: PreparedWorkload, spec: StudySpec, lanes: int, refusals: Refusals
+) -> str:
+    """Compiles the steps of a study's cohorts, so that other processes here need only load them.
+
+    Args:
+        prepared: The workload on its device.
+        spec: The study, resolved.
+        lanes: The number of trials that train as one.
+        refusals: Returns why a trial cannot train as a lane.
+
+    Returns:
+        Why they are not to be used; empty if they are.
+    """
+    calibration = _Calibration(prepared, spec, Work(0, 0, str(lanes)), refusals)
+    configs, _ = calibration.find_fusable()
+    traced_s = calibration.time_lanes(configs, lanes, compiled=False)
+    compiled_s = calibration.time_lanes(configs, lanes, compiled=True)
+    if not calibration.models[lanes, True].compiler.enabled:
+        return "nothing can be compiled here"
+    if compiled_s > _NO_GAIN * traced_s:
+        return "compiled they are no faster"
+    # Before anything is compiled, the others know its traces.
+    calibration.models[lanes, False].compiler.costs.note()
+    return ""
 
 
 class _Calibration:
@@ -123,6 +175,11 @@ class _Calibration:
         self._single_s = 0.0
         # As some are pruned, so large a share of the steps is taken, and of the lanes trains.
         self._share = 1.0 if spec.search.pruner == "none" else _PRUNED
+
+    def find_model(self, plan: FusePlan) -> FusedModel | None:
+        """Returns the model to begin a plan with, None if trials train one at a time."""
+        own, traced = (self.models.get((plan.lanes, made)) for made in (plan.compiled, False))
+        return own or traced
 
     def choose(self) -> FusePlan:
         """Returns the plan, after measuring where that pays."""
@@ -204,8 +261,14 @@ class _Calibration:
         """Returns the plan for a number of lanes, compiled where that pays for itself."""
         costs, alive = self.models[lanes, False].compiler.costs, self._count_alive(lanes)
         gain_s = min(self._single_s, lane_s) - costs.step_s(lane_s * alive) / alive
-        if self._steps * gain_s < costs.seconds:
+        faster = self._single_s >= _GAIN * lane_s
+        aside = self._work.aside and faster and not costs.are_paid
+        # What is trained meanwhile gains nothing, and other work may have to wait for its cores.
+        meanwhile = (costs.seconds + _ASIDE_S) / lane_s if aside else 0.0
+        if (self._steps - meanwhile) * gain_s < costs.seconds + aside * _ASIDE_S:
             return self._plan(lanes, lane_s, "traced: compiling would not pay for itself")
+        if aside:
+            return self._plan(lanes, lane_s, "traced until they are compiled", compiled=True)
         began = time.perf_counter()
         compiled_s = self.time_lanes(configs, lanes, compiled=True)
         if not self.models[lanes, True].compiler.enabled:

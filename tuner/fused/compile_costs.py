@@ -34,7 +34,7 @@ _LAUNCH_S, _CALL_S = 3.5e-6, 1e-4
 _QUICKER = 2.5
 """The speed at which compiled code computes, in that of a trace: 1.8 to 3.3 with 2 to 64 lanes."""
 
-_NOTES = "tuner"
+_NOTES, _LOCK = "tuner", "tuner.lock"
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 
@@ -47,6 +47,11 @@ class CompileCosts:
 
     def __init__(self) -> None:
         self._nodes: dict[str, int] = {}
+
+    @property
+    def are_paid(self) -> bool:
+        """Whether all traces have been compiled here, so that their code need only be loaded."""
+        return self._nodes.keys() <= _read_notes()
 
     @property
     def seconds(self) -> float:
@@ -79,7 +84,8 @@ class CompileCosts:
             (tensor.dtype, tensor.device.type, *_without(dim, tensor.shape))
             for tensor, dim in zip(tensors, dims, strict=True)
         ]
-        text = repr((torch.__version__, kinds, graph.code))
+        # Code is compiled for a number of threads.
+        text = repr((torch.__version__, torch.get_num_threads(), kinds, graph.code))
         self._nodes[hashlib.sha256(text.encode()).hexdigest()] = len(graph.graph.nodes)
 
     def note(self) -> None:
@@ -109,6 +115,16 @@ def check_cache() -> Path:
         if not is_private(usual):
             raise StorageError(f"others may write into {usual}: set {_FOLDER} to a folder of yours")
     return Path(cache_dir())
+
+
+def find_lock() -> Path:
+    """Returns the file to lock while compiling for others: one process of a machine is enough.
+
+    Raises:
+        StorageError: If the cache could be another user's.
+        ImportError: If the installed torch has none.
+    """
+    return check_cache() / _LOCK
 
 
 def _without(dim: int | None, shape: Sequence[int]) -> list[int | None]:

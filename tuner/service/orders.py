@@ -1,4 +1,4 @@
-"""The orders of a process that stands by to be a worker, and its answer: each is a line of JSON."""
+"""What one process of tuner's orders another to do, and its answers: each is a line of JSON."""
 
 from __future__ import annotations
 
@@ -36,14 +36,31 @@ class Work:
     log: str
 
 
-Order = Check | Work
+@dataclass(frozen=True)
+class Compile:
+    """The order to compile the steps of a study's cohorts.
 
-_KINDS: dict[str, type[Order]] = {"check": Check, "work": Work}
+    Attributes:
+        spec: The study, resolved, as plain values.
+        lanes: The number of trials that train as one.
+        device: The device they train on.
+        threads: The number of threads that the code is to compute on.
+    """
+
+    spec: dict[str, Any]
+    lanes: int
+    device: str
+    threads: int
+
+
+Order = Check | Work | Compile
+
+_KINDS: dict[str, type[Order]] = {"check": Check, "work": Work, "compile": Compile}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to :class:`Check`.
+    """The answer to :class:`Check` or :class:`Compile`.
 
     Attributes:
         asks_nothing: Whether the workload is known to ask for no hyperparameters of its own.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tuner.service.pools.pool import MAX_RESTARTS, Exit, Seat, SeatState, Slot
-from tuner.service.pools.processes import share_of_cores
 from tuner.service.pools.standby import Crew
 from tuner.service.pools.worker_process import Job, WorkerProcess
+from tuner.service.processes import share_of_cores
 
 
 class LocalPool:

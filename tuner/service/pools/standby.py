@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tuner.domain.fuse_plan import AUTO
-from tuner.domain.places import project_folder
 from tuner.domain.spec import StudySpec
 from tuner.errors import SpecError, TunerError, WorkloadError
-from tuner.service.orders import Answer, Check, Order, Work, order_to_line
+from tuner.service.ordered_process import OrderedProcess
+from tuner.service.orders import Check, Work
 from tuner.service.pools.pool import Slot
-from tuner.service.pools.processes import TUNER, end_group, see_only, share_of_cores, threads_option
+from tuner.service.processes import see_only, share_of_cores, threads_option
 
 _TOLD: Mapping[str, type[TunerError]] = {kind.__name__: kind for kind in (SpecError, WorkloadError)}
 """The errors of a check that its caller gets as they are, by name."""
@@ -24,8 +22,6 @@ _TOLD: Mapping[str, type[TunerError]] = {kind.__name__: kind for kind in (SpecEr
 class Standby:
     """A process that loads what every worker needs, takes orders, and works on a study at last.
 
-    It ends by itself when this process does: nobody gives it orders then.
-
     Args:
         slot: The place that the worker will have in a pool; see :func:`see_only` for its device.
         threads: The number of threads it computes on, unless ``OMP_NUM_THREADS`` says so.
@@ -33,19 +29,11 @@ class Standby:
     """
 
     def __init__(self, slot: Slot, threads: int, fuse: str = AUTO) -> None:
-        device, environment = see_only(slot.device, os.environ)
         self._device = slot.device
-        self._process = subprocess.Popen(
-            [
-                *(*TUNER, "worker", "standby", "--device", device, "--fuse", fuse),
-                *threads_option(threads, environment),
-            ],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=project_folder(),
-            start_new_session=True,
-        )
+        device, environment = see_only(slot.device, os.environ)
+        words = ("worker", "standby", "--device", device, "--fuse", fuse)
+        share = threads_option(threads, environment)
+        self._process = OrderedProcess([*words, *share], environment)
 
     def begin_check(self, spec: StudySpec) -> None:
         """Has the process check the workload of a study; does not wait for the answer.
@@ -53,7 +41,7 @@ class Standby:
         Args:
             spec: The study, resolved.
         """
-        self._give(Check(spec.to_json(), self._device))
+        self._process.give(Check(spec.to_json(), self._device))
 
     def end_check(self) -> bool:
         """Waits until the workload is checked; returns whether it asks for no hyperparameters.
@@ -62,14 +50,12 @@ class Standby:
             SpecError: If the workload does not run as the study says.
             WorkloadError: If its code raises, or has ended the process.
         """
-        answers = self._process.stdout
-        line = answers.readline() if answers is not None else b""
-        if not line:
+        answer = self._process.read_answer()
+        if answer is None:
             raise WorkloadError(
-                f"The process that checked the workload {_fate(self._process.wait())}: 'tuner "
-                "workloads check' runs the workload in this terminal, to see where."
+                f"The process that tried the workload {self._process.fate}, which code of the "
+                "workload must have done: have it return, or raise an exception."
             )
-        answer = Answer.from_line(line)
         if answer.error:
             raise _TOLD.get(answer.kind, RuntimeError)(answer.error)
         return answer.asks_nothing
@@ -82,27 +68,13 @@ class Standby:
             url: The database's URL, which no list of processes shows.
             log: The file that its output is appended to from now on.
         """
-        self._give(Work(study, url, str(log)))
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        return self._process
+        self._process.give(Work(study, url, str(log)))
+        self._process.stop_listening()
+        return self._process.process
 
     def end(self) -> None:
         """Ends the process at once, and those that it has started: there is nothing to save."""
-        self._process.kill()
-        self._process.wait()
-        end_group(self._process.pid)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):  # an order that nobody has read
-                    pipe.close()
-
-    def _give(self, order: Order) -> None:
-        orders = self._process.stdin
-        if orders is not None:
-            with contextlib.suppress(BrokenPipeError):  # it has died, which its end tells
-                orders.write(order_to_line(order))
-                orders.flush()
+        self._process.end()
 
 
 class Crew:
@@ -136,7 +108,3 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         while self._standbys:
             self._standbys.popitem()[1].end()
-
-
-def _fate(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended ({code})"

@@ -14,8 +14,8 @@ from tuner.domain.fuse_plan import AUTO
 from tuner.domain.names import to_argument
 from tuner.domain.places import make_private, project_folder
 from tuner.service.pools.pool import Exit
-from tuner.service.pools.processes import TUNER, end_group, see_only, threads_option
 from tuner.service.pools.standby import Standby
+from tuner.service.processes import TUNER, end_group, see_only, threads_option
 
 _REFUSED = 2
 _OWN_ERRORS = (1, _REFUSED)

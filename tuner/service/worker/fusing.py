@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import torch
 
-from tuner.domain.fuse_plan import OFF, FusePlan
+from tuner.domain.fuse_plan import AUTO, OFF, FusePlan
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
 from tuner.errors import StorageError
@@ -22,6 +22,7 @@ from tuner.fused.eligibility import Refusals
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
 from tuner.fused.twin import Twin
+from tuner.service.worker.compiling import Compiling, may_compile_aside
 from tuner.service.worker.endings import describe
 from tuner.service.worker.held_trial import HeldTrial
 from tuner.store import Database, StudyHandle
@@ -53,6 +54,7 @@ class Fusing:
         self._prepared = loop.prepared if isinstance(loop, WorkloadLoop) else None
         self._plan = FusePlan(1, reason="as asked for")
         self._model: FusedModel | None = None
+        self._compiling: Compiling | None = None
         self._broken = False
 
     @property
@@ -88,8 +90,10 @@ class Fusing:
             return None
 
         plan = read()
+        # Who asks for a number gets the same search again: no code comes in between.
+        aside = self._asked == AUTO and may_compile_aside(self._prepared)
         if plan is None:
-            work = Work(trials, left, self._asked)
+            work = Work(trials, left, self._asked, aside)
             found, self._model = calibrate(self._prepared, self._spec, work, self._refusals, look)
             plan = keep_plan(database, study, key, found)
             if plan != found:
@@ -99,8 +103,10 @@ class Fusing:
             plan = FusePlan(1, trials=trials, reason=fault)
         self._plan = plan
         if plan.lanes > 1 and self._model is None:
-            self._model = warm_up(self._prepared, self._spec, plan, self._refusals)
+            self._model = warm_up(self._prepared, self._spec, plan, self._refusals, aside=aside)
         self._log(str(plan))
+        if self._model is not None and plan.compiled and not self._model.compiler.enabled:
+            self._begin_compiling(self._prepared.device, self._model)
         for config in default_configs(self._spec) if plan.lanes > 1 else ():
             reason = self._refusals(config)
             if reason is not None:
@@ -124,6 +130,12 @@ class Fusing:
         seed = derive_seed(self._spec.search.seed, "twin's step")
         return Twin(1 + seed % math.floor(latest)) if latest >= 1 else None
 
+    def _begin_compiling(self, device: torch.device, traced: FusedModel) -> None:
+        """Has another process compile what is traced, if that has not failed here before."""
+        costs = traced.compiler.costs
+        self._compiling = Compiling(self._spec, self._plan.lanes, device, costs, self._log)
+        self._compiling.is_done()
+
     @property
     def model(self) -> FusedModel:
         """The study's model, fused."""
@@ -132,6 +144,19 @@ class Fusing:
                 raise RuntimeError("A training loop of one's own cannot be fused.")
             self._model = FusedModel(self._prepared, self._spec)
         return self._model
+
+    def use_compiled(self) -> None:
+        """Has the cohorts that begin from now on train by compiled code, once there is some."""
+        if self._compiling is None or self._prepared is None or not self._compiling.is_done():
+            return
+        self._compiling = None
+        self._model = FusedModel(self._prepared, self._spec, compiled=True)
+        self._log("Steps have been compiled: cohorts train faster from now on")
+
+    def close(self) -> None:
+        """Ends the process that compiles, if there is one."""
+        if self._compiling is not None:
+            self._compiling.end()
 
     def can_fuse(self, config: TrialConfig) -> bool:
         """Tells whether a trial can train as a lane here."""

@@ -146,6 +146,13 @@ class Worker:
         context.patience.run(context.catch_up)
         failures_before = len(context.failed)
         fusing = self._plan_fusing(loop, context)
+        with contextlib.closing(fusing):
+            return self._work_on(loop, context, fusing, failures_before)
+
+    def _work_on(
+        self, loop: TrainingLoop, context: WorkerContext, fusing: Fusing, failures_before: int
+    ) -> str:
+        """Works until nothing is left to do or a stop is asked for; returns which."""
         paused = False
         while not self.interruption.requested:
             signals = context.patience.run(context.ledger.signals)
@@ -260,6 +267,7 @@ class Worker:
         self, context: WorkerContext, fusing: Fusing, trials: Sequence[HeldTrial]
     ) -> None:
         """Trains trials as one; an error shows whose it is where they train alone."""
+        fusing.use_compiled()
         start = start_cohort(fusing.model, fusing.twin, context.watchdog.rest)
         task = Task(self.study.spec, context, trials, start, self._say)
         try:

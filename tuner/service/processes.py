@@ -1,4 +1,4 @@
-"""The command lines and environments of the processes that pools start, and how these end."""
+"""The command lines and environments of processes that run tuner, and how these end."""
 
 from __future__ import annotations
 
@@ -59,6 +59,18 @@ def threads_option(threads: int | None, environment: Mapping[str, str]) -> list[
         environment: The environment of the worker.
     """
     return [] if threads is None or _THREADS in environment else ["--threads", str(threads)]
+
+
+def fate_of(code: int) -> str:
+    """Returns how a process has ended, in words.
+
+    >>> fate_of(-9), fate_of(1)
+    ('was killed by SIGKILL', 'has ended (1)')
+
+    Args:
+        code: Its exit code; negative is the signal that killed it.
+    """
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended ({code})"
 
 
 def end_group(pid: int) -> None:
