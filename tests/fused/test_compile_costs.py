@@ -32,6 +32,19 @@ def trace(times: int) -> GraphModule:
     return make_fx(multiply)(torch.ones(3, 2))
 
 
+def test_code_is_paid_for_once_all_of_it_is_noted_for_as_many_threads() -> None:
+    assert not costs_of(trace(1)).are_paid
+    costs_of(trace(1)).note()
+    assert costs_of(trace(1)).are_paid
+    assert not costs_of(trace(1), trace(2)).are_paid
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        assert not costs_of(trace(1)).are_paid
+    finally:
+        torch.set_num_threads(threads)
+
+
 def costs_of(*graphs: GraphModule, like: Tensor | None = None) -> CompileCosts:
     costs = CompileCosts()
     for graph in graphs:

@@ -90,6 +90,8 @@ def standby(device: str, fuse: str, threads: int | None) -> None:
         if isinstance(order, Check):
             answer, checked = answer_check(order, device)
             os.write(answers, answer.to_line())
+            import alembic.command  # noqa: F401 (to open the database, which is made meanwhile)
+
             continue
         os.close(answers)
         append_output(order.log)

@@ -19,7 +19,6 @@ from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.search_space.group_decomposed import _GroupDecomposedSearchSpace
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from scipy.special import ndtr, ndtri
 
 from tuner.domain.catalog.dimensions import Dimension, Fixed, Value
 from tuner.search.distributions import to_distribution
@@ -232,6 +231,9 @@ class _Part:
 
 def _sample(mixture: Any, rng: np.random.RandomState, count: int) -> Points:
     """Returns points of a mixture, as Optuna's own method does in three times the time."""
+    # Not by every sampler, and slow to import.
+    from scipy.special import ndtr, ndtri  # noqa: PLC0415
+
     kernels = rng.choice(len(mixture.weights), p=mixture.weights, size=count)
     columns = []
     for axis in mixture.distributions:

@@ -89,20 +89,21 @@ class Compiling:
         self._given_up = True
 
     def _begin(self) -> None:
-        with contextlib.suppress(Timeout):
-            try:
-                lock = FileLock(find_lock())
-                lock.acquire(timeout=0)
-            except (OSError, StorageError, ImportError) as error:
-                self._give_up(str(error))
-                return
-            self._lock = lock
-            if self._costs.are_paid:  # by whoever has just released it
-                self._release()
-                return
-            self._process = OrderedProcess(("worker", "compile"), os.environ)
-            self._process.give(self._order)
-            threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+        try:
+            lock = FileLock(find_lock())
+            lock.acquire(timeout=0)
+        except Timeout:
+            return  # another one compiles
+        except (OSError, StorageError, ImportError) as error:
+            self._give_up(str(error))
+            return
+        self._lock = lock
+        if self._costs.are_paid:  # by whoever has just released it
+            self._release()
+            return
+        self._process = OrderedProcess(("worker", "compile"), os.environ)
+        self._process.give(self._order)
+        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
 
     def _listen(self, process: OrderedProcess) -> None:
         with contextlib.suppress(OSError, ValueError):  # it is ended meanwhile
