@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -89,7 +88,9 @@ def trying(project: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Proces
             while not place.exists() or not place.read_text():
                 assert running.poll() is None
                 time.sleep(0.02)
-            yield running, psutil.Process(int(place.read_text()))
+            child = psutil.Process(int(place.read_text()))
+            assert standing_by(project) == [child.pid]
+            yield running, child
         finally:
             (project / "go").touch()
             running.kill()
@@ -100,6 +101,7 @@ def test_ctrl_c_while_a_workload_is_tried_leaves_no_process_and_no_study(project
         running.send_signal(signal.SIGINT)
         assert running.wait() == 1
         assert not child.is_running()
+        assert standing_by(project) == []
     assert not (project / "tuner.db").exists()
 
 
@@ -117,22 +119,18 @@ def test_a_study_that_is_over_is_reported_and_leaves_no_process(
 ) -> None:
     settings = ("run", "--workload", "models.waiting:Counting", *SMALL)
     assert tuner(*settings).returncode == 0
-    again = subprocess.Popen(
-        (sys.executable, "-m", "tuner", *settings),
-        cwd=project,
-        env=os.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    said, _ = again.communicate()
-    assert again.returncode == 0, said
+    again = tuner(*settings)
+    assert again.returncode == 0, again.stderr
     # Its workload has not been tried again.
     assert len((project / "loaded").read_text().splitlines()) == 1
-    assert not [one for one in psutil.process_iter(["cmdline"]) if again.pid == _parent_of(one)]
+    assert standing_by(project) == []
 
 
-def _parent_of(process: psutil.Process) -> int | None:
-    try:
-        return process.ppid()
-    except psutil.NoSuchProcess:
-        return None
+def standing_by(project: Path) -> list[int]:
+    """Returns the processes that stand by in a project."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if "standby" in process.cmdline() and process.cwd() == str(project):
+                found.append(process.pid)
+    return found

@@ -118,6 +118,19 @@ def test_what_is_compiled_once_serves_any_number_of_lanes(
     assert (compiler.enabled, len(compiled)) == (True, 1)
 
 
+@COMPILES
+def test_code_in_the_cache_for_one_number_of_lanes_serves_no_other() -> None:
+    x = torch.randn(2, 3, 8, 8)
+
+    def make(lanes: int) -> Function:
+        return Compiler(enabled=True)(convolve, [weights(lanes, 2, 3, 3, 3), x], [0, None])
+
+    for made in (make(5), make(7), make(5)):
+        for lanes in (7, 5, 2):
+            weight = weights(lanes, 2, 3, 3, 3)
+            torch.testing.assert_close(made(weight, x), convolve(weight, x))
+
+
 # Another torch, whose private modules are missing or have changed.
 
 

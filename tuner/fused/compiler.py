@@ -275,7 +275,9 @@ def _compile(
     """Compiles a graph by Inductor.
 
     Returns:
-        The compiled function, and the one number of lanes it takes, None if it takes any.
+        The compiled function, and the one number of lanes it takes, None if it takes any. Where
+        there is code in the cache that takes one number, and these tensors have another, it is the
+        graph itself.
     """
     import torch._inductor
     from torch._guards import TracingContext, tracing
@@ -299,8 +301,12 @@ def _compile(
         compiled: Callable[..., Sequence[Tensor]] = torch._inductor.compile(
             graph, fakes, options={"size_asserts": True, **_hurry()}
         )
-    serves = _serves(compiled, _with_lanes(tensors, dims, _MORE if lanes == _FEW else _FEW))
-    return compiled, None if serves else lanes
+    if _serves(compiled, _with_lanes(tensors, dims, _MORE if lanes == _FEW else _FEW)):
+        return compiled, None
+    # The cache goes by the symbol: for another number, it gives the code of the first one.
+    return (
+        (compiled, lanes) if _serves(compiled, _with_lanes(tensors, dims, lanes)) else (graph, None)
+    )
 
 
 def _hurry() -> dict[str, Any]:
