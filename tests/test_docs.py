@@ -149,5 +149,5 @@ def command_paths(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from command_paths(command, *above, name)
-        else:
+        elif not command.hidden:  # which other processes of tuner's type, not people
             yield (*above, name)

@@ -69,7 +69,7 @@ def run(
     from tuner.service.pools.standby import Crew
 
     # The workers load torch while this process opens the database; one of them tries the workload.
-    with Crew(slots_on([device], workers), fuse) as crew:
+    with Crew(slots_on([device], workers), fuse, storage) as crew:
 
         def try_workload(resolved: StudySpec) -> bool:
             crew.begin_check(resolved)

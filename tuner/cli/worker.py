@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -26,7 +27,7 @@ from tuner.cli.options import (
 from tuner.cli.run import INTERRUPTED
 from tuner.cli.streams import append_output, keep_output_apart, lose_rather_than_fail
 from tuner.domain.fuse_plan import AUTO
-from tuner.errors import UnavailableError
+from tuner.errors import TunerError, UnavailableError
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
@@ -84,6 +85,10 @@ def standby(device: str, fuse: str, threads: int | None) -> None:
     answers = keep_output_apart()
     _load(threads)
     from tuner.service.workload_check import answer_check
+    from tuner.store.connection.urls import default_url, parse_url
+
+    with contextlib.suppress(TunerError):  # a URL that has been read is hidden in what is printed
+        parse_url(default_url())
 
     checked = None
     for order in read_orders(sys.stdin.buffer):

@@ -26,11 +26,14 @@ class Standby:
         slot: The place that the worker will have in a pool; see :func:`see_only` for its device.
         threads: The number of threads it computes on, unless ``OMP_NUM_THREADS`` says so.
         fuse: The number of trials that train as one, as ``--fuse`` takes it.
+        url: The database's URL if it is known, so that it is hidden in what a workload prints.
     """
 
-    def __init__(self, slot: Slot, threads: int, fuse: str = AUTO) -> None:
+    def __init__(self, slot: Slot, threads: int, fuse: str = AUTO, url: str | None = None) -> None:
         self._device = slot.device
         device, environment = see_only(slot.device, os.environ)
+        if url is not None:
+            environment["TUNER_STORAGE"] = url
         words = ("worker", "standby", "--device", device, "--fuse", fuse)
         share = threads_option(threads, environment)
         self._process = OrderedProcess([*words, *share], environment)
@@ -83,11 +86,12 @@ class Crew:
     Args:
         slots: The places.
         fuse: The number of trials that train as one, as ``--fuse`` takes it.
+        url: The database's URL if it is known.
     """
 
-    def __init__(self, slots: Sequence[Slot], fuse: str = AUTO) -> None:
+    def __init__(self, slots: Sequence[Slot], fuse: str = AUTO, url: str | None = None) -> None:
         share = share_of_cores(len(slots))
-        self._standbys = {slot.index: Standby(slot, share, fuse) for slot in slots}
+        self._standbys = {slot.index: Standby(slot, share, fuse, url) for slot in slots}
         self._first = self._standbys[slots[0].index]
 
     def begin_check(self, spec: StudySpec) -> None:
