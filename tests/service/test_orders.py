@@ -12,7 +12,7 @@ ORDERS = (
 
 
 def test_orders_are_read_as_they_were_given() -> None:
-    assert tuple(read_orders(map(order_to_line, ORDERS))) == ORDERS
+    assert tuple(read_orders(order_to_line(order) for order in ORDERS)) == ORDERS
 
 
 @pytest.mark.parametrize("order", ORDERS)

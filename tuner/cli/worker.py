@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -80,7 +81,7 @@ def standby(device: str, fuse: str, threads: int | None) -> None:
     Each line of it is an order of tuner.service.orders: to check the workload of a study that may
     be created then, which one line of standard output answers, and at last to work on a study.
     """
-    from tuner.service.orders import Check, read_orders
+    from tuner.service.orders import Check, Work, read_orders
 
     answers = keep_output_apart()
     _load(threads)
@@ -97,13 +98,14 @@ def standby(device: str, fuse: str, threads: int | None) -> None:
             os.write(answers, answer.to_line())
             import alembic.command  # noqa: F401 (to open the database, which is made meanwhile)
 
-            continue
-        os.close(answers)
-        append_output(order.log)
-        lose_rather_than_fail()
-        os.environ["TUNER_STORAGE"] = order.url
-        _serve(order.study, None, device, threads, fuse=fuse, follow_stdin=True, checked=checked)
-        return
+        elif isinstance(order, Work):
+            os.close(answers)
+            append_output(order.log)
+            lose_rather_than_fail()
+            os.environ["TUNER_STORAGE"] = order.url
+            serve = partial(_serve, fuse=fuse, follow_stdin=True, checked=checked)
+            serve(order.study, None, device, threads)
+            return
 
 
 @worker.command(hidden=True, epilog=examples("tuner worker compile"))
