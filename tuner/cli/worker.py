@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import uuid
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -103,8 +102,8 @@ def standby(device: str, fuse: str, threads: int | None) -> None:
             append_output(order.log)
             lose_rather_than_fail()
             os.environ["TUNER_STORAGE"] = order.url
-            serve = partial(_serve, fuse=fuse, follow_stdin=True, checked=checked)
-            serve(order.study, None, device, threads)
+            name, storage = order.study, None  # the URL is in the environment
+            _serve(name, storage, device, threads, fuse=fuse, follow_stdin=True, checked=checked)
             return
 
 
