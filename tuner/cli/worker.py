@@ -126,7 +126,7 @@ def _end_with_parent() -> None:
     # Reading the descriptor itself takes no lock that a process at its end would wait for.
     while os.read(sys.stdin.fileno(), 1024):
         pass
-    if hasattr(os, "killpg"):
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():  # a group of its own
         os.killpg(0, signal.SIGTERM)
     os._exit(1)
 
