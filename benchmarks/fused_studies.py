@@ -242,8 +242,8 @@ def describe(found: dict[str, Any]) -> str:
     lines = [
         "{workload}: {trials} trials of up to {steps} steps, {processes} processes, "
         "{space} space".format(**found),
-        f"{'':>6} {'seconds':>9} {'of CPU':>8} {'trials/h':>10} {'ratio':>7} {'steps':>11} {'steps/s':>9} "
-        f"{'best (lowest-highest)':>27}",
+        f"{'':>6} {'seconds':>9} {'of CPU':>8} {'trials/h':>10} {'ratio':>7} {'steps':>11} "
+        f"{'steps/s':>9} {'best (lowest-highest)':>27}",
     ]
     for way, runs in found["runs"].items():
         ratio = statistics.median(
