@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -16,13 +17,18 @@ import torch
 
 from tests.conftest import ROOT
 from tests.training.trials import CPU, Line, make_spec, prepare_workload
-from tuner.domain.fuse_plan import FusePlan
+from tuner.domain.fuse_plan import AUTO, FusePlan
 from tuner.domain.spec import StudySpec
 from tuner.fused.calibration import Work, calibrate, warm_up
+from tuner.fused.cohort import Cohort
 from tuner.fused.compile_costs import CompileCosts
 from tuner.fused.eligibility import Refusals
+from tuner.fused.lane import LaneStart
 from tuner.service.worker import compiling
 from tuner.service.worker.compiling import Compiling, may_compile_aside
+from tuner.service.worker.fusing import Fusing
+from tuner.store import Database, Studies
+from tuner.training.rehearsal import Rehearsal, default_configs, prepare
 from tuner.training.workload import Data
 
 LANES = 4
@@ -220,3 +226,32 @@ def test_a_study_begins_by_traces_where_another_process_can_compile(
     assert plan.reason.endswith("traced until they are compiled")
     assert model is not None
     assert not model.compiler.enabled
+
+
+@pytest.mark.slow
+def test_cohorts_that_begin_once_code_is_there_train_by_it(
+    database: Database, spec: StudySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CompileCosts, "seconds", 0.0)
+    budget = spec.budget.model_copy(update={"trials": 100_000})
+    study = Studies(database).create(spec.with_budget(budget))
+    said: list[str] = []
+    with closing(Fusing(study.spec, prepare(study.spec, CPU), AUTO, said.append)) as fusing:
+        fusing.plan(database, study, trials=100_000, left=100_000_000)
+        traced, lanes = fusing.model, fusing.lanes
+        assert not traced.compiler.enabled
+
+        def is_swapped() -> bool:
+            fusing.use_compiled()
+            return fusing.model is not traced
+
+        until(lambda: is_swapped() or len(said) > 1)
+        assert [line.partition(":")[0] for line in said] == [
+            f"Up to {lanes} trials as one",
+            "Steps have been compiled",
+        ]
+        assert fusing.lanes == lanes
+        [config] = default_configs(study.spec)
+        Cohort(fusing.model, [LaneStart(config)] * 3, Rehearsal(), at_most=4).train()
+        assert fusing.model.compiler.enabled
+    assert children() == []
