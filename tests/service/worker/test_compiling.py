@@ -233,11 +233,11 @@ def test_cohorts_that_begin_once_code_is_there_train_by_it(
     database: Database, spec: StudySpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CompileCosts, "seconds", 0.0)
-    budget = spec.budget.model_copy(update={"trials": 100_000})
+    budget = spec.budget.model_copy(update={"trials": 64})
     study = Studies(database).create(spec.with_budget(budget))
     said: list[str] = []
     with closing(Fusing(study.spec, prepare(study.spec, CPU), AUTO, said.append)) as fusing:
-        fusing.plan(database, study, trials=100_000, left=100_000_000)
+        fusing.plan(database, study, trials=64, left=100_000_000)
         traced, lanes = fusing.model, fusing.lanes
         assert not traced.compiler.enabled
 
