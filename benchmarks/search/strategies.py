@@ -208,6 +208,7 @@ class _Play:
 
     def propose(self, lanes: int) -> list[FrozenTrial]:
         """Returns trials to start: openings first."""
+        self._proposer.history.pause(self._paused)
         drawn, self._waiting = self._waiting[:lanes], self._waiting[lanes:]
         if len(drawn) < lanes:
             drawn += (
