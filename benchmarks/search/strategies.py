@@ -202,7 +202,7 @@ class _Play:
         self._proposer = Proposer(spec, seed, knowledge)
         self._pruner = Pruner(spec, self._proposer.history)
         self._waiting = self._proposer.openings()
-        self._records: list[TrialRecord] = []
+        self._records = self.search.records
         self._curves: list[Sequence[float]] = []
         self._paused: dict[int, int] = {}
 

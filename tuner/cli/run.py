@@ -24,6 +24,7 @@ from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.domain.spec import StudySpec
+    from tuner.service.open_study import StudyCheck
     from tuner.service.study_run import RunEnd
     from tuner.store import Database, StudyHandle
 
@@ -48,6 +49,7 @@ def run(
     name: str | None,
     workload: str | None,
     optimizers: str | None,
+    warm_start: str | None,
     settings: tuple[str, ...],
     storage: str | None,
     workers: int,
@@ -61,7 +63,14 @@ def run(
     study that exists; only --set budget.trials or budget.wall_time lowers it.
     """
     refuse_ranks()
-    parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
+    parsed = load_spec(
+        spec,
+        name=name,
+        workload=workload,
+        optimizers=optimizers,
+        warm_start=warm_start,
+        settings=settings,
+    )
     database, study = create_or_resume(parsed, storage, device, settings)
     train(database, study, workers=workers, device=device, fuse=fuse)
 
@@ -85,10 +94,10 @@ def create_or_resume(
     """
     from tuner.service.open_study import open_study
 
-    def try_workload(resolved: StudySpec) -> bool:
+    def try_workload(resolved: StudySpec, looks: bool) -> StudyCheck:
         from tuner.service.workload_check import check_study
 
-        return check_study(resolved, device)
+        return check_study(resolved, device, looks=looks)
 
     opened = open_study(
         lambda create: open_storage(storage, create=create),

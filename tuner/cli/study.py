@@ -19,6 +19,7 @@ from tuner.cli.options import (
     console,
     device_option,
     echo_json,
+    echo_toml,
     examples,
     find_study,
     fuse_option,
@@ -67,6 +68,7 @@ def create(
     name: str | None,
     workload: str | None,
     optimizers: str | None,
+    warm_start: str | None,
     settings: tuple[str, ...],
     storage: str | None,
     device: str,
@@ -74,7 +76,14 @@ def create(
     as_json: bool,
 ) -> None:
     """Create a study, or change the budget of one; nothing is trained yet."""
-    parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
+    parsed = load_spec(
+        spec,
+        name=name,
+        workload=workload,
+        optimizers=optimizers,
+        warm_start=warm_start,
+        settings=settings,
+    )
     database, handle = create_or_resume(parsed, storage, device, settings, check=not no_check)
     if as_json:
         echo_json({"study": handle.name, "storage": database.name, "spec": handle.spec.to_json()})
@@ -140,12 +149,10 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
         described = {"study": name, "state": state.value, "spec": handle.spec.to_json()}
         echo_json(described | {"trials": trials})
         return
-    import tomli_w
-
     from tuner.report.tables import TextTable, number
     from tuner.report.terminal import draw
 
-    click.echo(tomli_w.dumps(handle.spec.to_json()))
+    echo_toml(handle.spec.to_json())
     rows = tuple(
         (str(r.number), r.optimizer, r.schedule, r.outcome.value, number(r.value)) for r in records
     )

@@ -13,11 +13,14 @@ from typing import Any
 import torch
 
 from tuner.domain.imports import import_module
+from tuner.domain.regimes import Arrival
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import decode, default_proposals
 from tuner.errors import ExhaustedError, SpecError, TunerError, tell_error
 from tuner.search import Proposer, build_pruner
+from tuner.service.open_study import StudyCheck
+from tuner.training.arrival import detect_arrival
 from tuner.training.device import resolve_device
 from tuner.training.forks import ending_forks
 from tuner.training.loop import WorkloadLoop, run_trial, train_workload
@@ -122,15 +125,17 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
         return WorkloadCheck(import_string, error=tell_error(error))
 
 
-def check_study(spec: StudySpec, device: str) -> bool:
+def check_study(spec: StudySpec, device: str, *, looks: bool = True) -> StudyCheck:
     """Trains a study's workload for a few steps and evaluates it, before the study is created.
 
     Args:
         spec: The study, resolved.
         device: Where to train, as ``--device`` takes it.
+        looks: Whether to look if its model arrives with trained weights, by building it twice more.
 
     Returns:
-        Whether the workload is a class; a training loop may ask for hyperparameters of its own.
+        What was seen of it. A training loop may ask for hyperparameters of its own; a class does
+        not.
 
     Raises:
         SpecError: If it does not run as the study says, or a sampler or pruner of the user's own
@@ -140,7 +145,10 @@ def check_study(spec: StudySpec, device: str) -> bool:
     with contextlib.suppress(ExhaustedError):  # there may be no more than the openings
         Proposer(spec, seed=0).propose()
     build_pruner(spec)
-    return isinstance(prepare_checked(spec, resolve_device(device)), WorkloadLoop)
+    place = resolve_device(device)
+    loop = prepare_checked(spec, place)
+    arrival = detect_arrival(loop, spec, place) if looks else Arrival.FRESH
+    return StudyCheck(isinstance(loop, WorkloadLoop), arrival)
 
 
 def _check_class(import_string: str, workload: Any, device: torch.device) -> WorkloadCheck:
