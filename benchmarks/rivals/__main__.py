@@ -246,17 +246,17 @@ def describe(rows: Sequence[Row]) -> str:
 
     def mean(name: str, of: Sequence[Place]) -> str:
         ratios = [min(found[place, name], _WORST) for place in of if (place, name) in found]
-        return f"{math.exp(np.log(ratios).mean()):.2f}" if ratios else ""
+        return _number(math.exp(np.log(ratios).mean())) if ratios else ""
 
     own = {name: [place for place in places if (place, name) in found] for name in names}
-    seeds = {row.strategy: str(row.seeds) for row in rows}
+    seeds = {name: sorted({row.seeds for row in rows if row.strategy == name}) for name in names}
     means = [f"**{mean(name, own[name])}**" for name in names]
     lines.append(_line(["**geometric mean**", "", *means]))
     lines.append(_line(["tuner on these rows", "", *(mean("tuner", own[n]) for n in names)]))
     above = [str(sum(found[place, n] > 1 for place in own[n])) for n in names]
     lines.append(_line(["above 1", "", *above]))
     lines.append(_line(["rows", "", *(str(len(own[n])) for n in names)]))
-    lines.append(_line(["seeds", "", *(seeds[n] for n in names)]))
+    lines.append(_line(["seeds", "", *(" or ".join(map(str, seeds[n])) for n in names)]))
     return "\n".join(lines)
 
 
@@ -267,7 +267,11 @@ def _line(cells: Sequence[str]) -> str:
 def _cell(ratio: float | None) -> str:
     if ratio is None:
         return ""
-    return "–" if ratio >= _WORST else f"{ratio:.2f}"
+    return "–" if ratio >= _WORST else _number(ratio)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".removeprefix("0")
 
 
 if __name__ == "__main__":

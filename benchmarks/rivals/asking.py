@@ -108,7 +108,7 @@ def search_by(
         reached[key] = max(stood, min(goal, lasts + 1))
         search.evaluations += reached[key] - stood
         if stood < EVALUATIONS == reached[key] == lasts:
-            search.ends.append((search.evaluations, curves[key][-1]))
+            search.end(params, curves[key][-1])
         if goal <= lasts:
             loss = curves[key][goal - 1]
             worst = max(worst, loss)

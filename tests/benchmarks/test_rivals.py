@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from benchmarks.rivals.__main__ import RIVALS, Row, describe, find_median, keep, load_rows
 from benchmarks.rivals.asking import condition_of, search_by, searched_axes
-from benchmarks.search.replay import Search, Searching, run_side_by_side
+from benchmarks.search.replay import End, Search, Searching, run_side_by_side
 from benchmarks.search.spaces import EVALUATIONS, former_space, present_space
 from benchmarks.search.training import Curves, Params
 from tuner.domain.catalog.dimensions import Choice, Value
@@ -63,7 +63,7 @@ def play(rival: Script, evaluations: int, enough: float = -math.inf) -> Search:
 def test_a_trial_trains_on_from_where_it_stands() -> None:
     rival = Script((0.5, 1), (0.25, 1), (0.5, 3), (0.5, 10), (0.5, 10), (0.25, 10))
     search = play(rival, evaluations=20)
-    assert search.ends == [(11, 0.5), (20, 0.25)]
+    assert search.ends == [(11, 0.5, "sgd"), (20, 0.25, "sgd")]
     assert rival.told == pytest.approx([1.4, 1.15, 1.2, 0.5, 0.5, 0.25])
 
 
@@ -85,7 +85,7 @@ def test_a_trial_that_diverges_is_told_to_be_as_bad_as_the_worst() -> None:
 
 def test_a_search_ends_once_it_has_what_is_enough() -> None:
     search = play(Script((0.5, 10), (0.25, 10), (0.1, 10)), evaluations=400, enough=0.3)
-    assert search.ends == [(10, 0.5), (20, 0.25)]
+    assert search.ends == [(10, 0.5, "sgd"), (20, 0.25, "sgd")]
 
 
 def test_searches_draw_from_generators_of_their_own() -> None:
@@ -134,7 +134,7 @@ def test_the_median_is_that_of_searches_run_to_their_ends(spent: list[int | None
         most_asked.append(most)
         yield [{"sgd.lr": 0.5}]
         end = spent[seed]
-        return Search(most, [(end, 0.0)] if end is not None and end <= most else [])
+        return Search(most, [End(end, 0.0, "sgd")] if end is not None and end <= most else [])
 
     whole = [math.inf if one is None else one for one in spent]
     assert find_median(start, len(spent), 0.0, curves_of) == np.median(whole)
@@ -155,9 +155,9 @@ def test_results_are_kept_and_shown(tmp_path: Path) -> None:
     keep(rows, found, path)
     assert load_rows(path) == rows
     shown = describe([*rows.values()])
-    assert "| wine | 180 | 0.90 | 0.25 | – |" in shown
-    assert "| parabola | 180 | 0.80 | 0.50 |  |" in shown
-    assert "| tuner on these rows |  | 0.35 | 0.35 | 0.25 |" in shown
+    assert "| wine | 180 | .90 | .25 | – |" in shown
+    assert "| parabola | 180 | .80 | .50 |  |" in shown
+    assert "| tuner on these rows |  | .35 | .35 | .25 |" in shown
 
 
 @pytest.mark.slow

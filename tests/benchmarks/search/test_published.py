@@ -55,7 +55,7 @@ def test_pausing_is_replayed_as_tuner_pauses(seed: int) -> None:
         found = end.value
     assert len(found.ends) > 5
     best = math.inf
-    for spent, value in found.ends:
+    for spent, value, _ in found.ends:
         if value < best:
             best = value
             assert halving.spend_with_pausing(curves, value) == spent
