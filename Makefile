@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 SPREAD := --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10
 PYTEST := $(BIN)/python -m pytest $(SPREAD) $(COVERAGE)
 
-.PHONY: help demo test slow machines compat gpu lint types contracts wheel docs clean
+.PHONY: help demo test slow machines compat gpu rivals lint types contracts wheel docs clean
 
 # What computes in floating point, and is quick.
 ROUNDED := tests/optim tests/models tests/fused/test_lane_state.py tests/fused/test_lane_update.py \
@@ -36,6 +36,8 @@ machines: .venv/dev.stamp ## Run what computes as on a machine without vector in
 compat: .venv-compat/stamp ## Run the core's tests on the lowest versions that pyproject.toml allows
 	.venv-compat/bin/python -m pytest $(SPREAD) -m 'not slow' $(CORE)
 
+rivals: .venv-rivals/stamp ## Make the environment of the libraries that tuner is compared with
+
 gpu: ## Check and measure a CUDA device, where there is one; needs no environment but torch's
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/check-gpu
 
@@ -57,7 +59,7 @@ docs: .venv/dev.stamp ## Write the catalog's page and pictures
 	$(BIN)/python scripts/write-catalog
 
 clean: ## Remove the environment and what tools left behind
-	rm -rf .venv .venv-compat .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-compat .venv-rivals .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -75,4 +77,10 @@ clean: ## Remove the environment and what tools left behind
 	scripts/lowest-versions > .venv-compat/lowest.txt
 	.venv-compat/bin/pip install --quiet --disable-pip-version-check --editable . \
 		--requirement .venv-compat/lowest.txt
+	@touch $@
+
+.venv-rivals/stamp: pyproject.toml benchmarks/rivals/requirements.txt
+	$(PYTHON) -m venv .venv-rivals
+	.venv-rivals/bin/pip install --quiet --disable-pip-version-check --editable . \
+		--requirement benchmarks/rivals/requirements.txt
 	@touch $@

@@ -189,7 +189,7 @@ def away(server: str, url: str) -> Iterator[None]:
 def portfolio(monkeypatch: pytest.MonkeyPatch) -> tuple[search_portfolio.Entry, ...]:
     """Returns the entries that studies of this test's process start with, not those that ship."""
     entries = tuple(tomllib.loads(PORTFOLIO)["entry"])
-    monkeypatch.setattr(search_portfolio, "load_portfolio", lambda: entries)
+    monkeypatch.setattr(search_portfolio, "load_portfolio", lambda regime="scratch": entries)
     return entries
 
 

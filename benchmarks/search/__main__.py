@@ -5,6 +5,7 @@
     python -m benchmarks.search --live              trains, on workloads that nothing was learned on
     python -m benchmarks.search tables              trains the tables anew, some 20 minutes
     python -m benchmarks.search learn               writes tuner/search/portfolio.toml from them
+    python -m benchmarks.search published           what published curves say about pausing
 
 A cell is the training of the median search up to its first complete trial that is as good as what
 plain Optuna's median search ends with, over plain's whole training: 1 is level, .33 needs a third.
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.search.learning import learn, tables_without, to_lines
+from benchmarks.search.published.report import report
 from benchmarks.search.replay import (
     CurvesOf,
     Search,
@@ -58,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", nargs="?", choices=("replay", "tables", "learn"))
+    parser.add_argument("command", nargs="?", choices=("replay", "tables", "learn", "published"))
     parser.add_argument("--workloads", nargs="+", choices=sorted(WORKLOADS | UNUSED))
     parser.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES))
     parser.add_argument("--steps", nargs="+", type=int, choices=STUDY_LENGTHS)
@@ -73,6 +75,8 @@ def main() -> None:
             build(name, draw_points(DRAWN, seed=0)).save()
     elif arguments.command == "learn":
         write_knowledge()
+    elif arguments.command == "published":
+        report()
     else:
         replay(arguments)
 

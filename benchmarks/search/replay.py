@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from benchmarks.search.training import Curves, Params
+from tuner.domain.trials import TrialRecord
 
 Curve = Sequence[float]
 Searching = Generator[list[Params], list[Curve], "Search"]
@@ -44,10 +45,12 @@ class Search:
     Attributes:
         evaluations: Evaluations taken by all trials: the training spent, in parts of a trial.
         ends: The ends of complete trials, in their order.
+        records: The trials of tuner's own searches.
     """
 
     evaluations: int = 0
     ends: list[End] = field(default_factory=list)
+    records: list[TrialRecord] = field(default_factory=list)
 
     def end(self, params: Params, value: float) -> None:
         """Notes that a trial is complete."""

@@ -202,12 +202,13 @@ class _Play:
         self._proposer = Proposer(spec, seed, knowledge)
         self._pruner = Pruner(spec, self._proposer.history)
         self._waiting = self._proposer.openings()
-        self._records: list[TrialRecord] = []
+        self._records = self.search.records
         self._curves: list[Sequence[float]] = []
         self._paused: dict[int, int] = {}
 
     def propose(self, lanes: int) -> list[FrozenTrial]:
         """Returns trials to start: openings first."""
+        self._proposer.history.pause(self._paused)
         drawn, self._waiting = self._waiting[:lanes], self._waiting[lanes:]
         if len(drawn) < lanes:
             drawn += (

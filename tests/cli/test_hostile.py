@@ -101,6 +101,11 @@ COMMANDS = (
         ("optimizers", HOSTILE),
     ),
     ("study", "list", "--storage", f"sqlite:///{HOSTILE}/x.db"),
+    *(
+        ("study", "create", "--workload", "a:B", "--no-check", "--name", "b", "--warm-start", name)
+        for name in (f"{HOSTILE}!", HOSTILE)
+    ),
+    *(("study", "show", "b"), ("study", "report", "b"), ("trial", "show", "b", "0")),
     ("study", "report", HOSTILE, "--output", f"{HOSTILE}/x"),
     ("init", HOSTILE),
     ("workloads", HOSTILE),

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tuner.domain.catalog.dimensions import Float
-from tuner.domain.space import known_axes
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import (
@@ -143,7 +142,7 @@ def test_what_is_tried_in_place_of_a_default_lies_on_its_axis() -> None:
     [proposal] = default_proposals(spec)
     names = ["adam.lr", "adam.eps", "momentum_warmup"]
     assert set(names) <= proposal.params.keys()
-    assert set(names) <= known_axes(spec).keys()
+    assert set(names) <= spec.axes().keys()
 
 
 def test_a_stored_spec_knows_which_axes_were_written() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
-from tuner.domain.space import known_axes, walk
+from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import Proposal, decode, default_proposals
@@ -41,7 +41,7 @@ def draw(spec: StudySpec, optimizer: str) -> dict[str, Value]:
 
 def test_a_network_has_axes_of_its_own_for_the_optimizer_a_trial_trains_with() -> None:
     spec = spec_of({"generator": {"adam": {"lr": RANGE}}})
-    assert "network.generator.adam.lr" in known_axes(spec)
+    assert "network.generator.adam.lr" in spec.axes()
     assert draw(spec, "adam")["network.generator.adam.lr"] == 1e-5
     assert not any(name.startswith("network") for name in draw(spec, "sgd"))
 
@@ -60,7 +60,7 @@ def test_what_a_network_does_not_name_it_shares() -> None:
 def test_each_name_a_point_has_is_known() -> None:
     spec = spec_of({"generator": {"adam": {"lr": RANGE, "use_weight_decay": True}}})
     params = draw(spec, "adam")
-    assert params.keys() <= known_axes(spec).keys()
+    assert params.keys() <= spec.axes().keys()
     assert decode(spec, Proposal(params)).networks["generator"]["weight_decay"] == 1e-7
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tuner.domain.catalog.averages import AVERAGES, start_step
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
-from tuner.domain.space import known_axes, walk
+from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import Proposal, decode, default_proposals
@@ -54,7 +54,7 @@ def test_an_average_is_one_of_the_catalog_s(average: Any) -> None:
 
 
 def test_a_study_that_averages_nothing_has_no_such_axes() -> None:
-    axes = known_axes(spec_of())
+    axes = spec_of().axes()
     assert not [name for name in axes if name.partition(".")[0] in (*AVERAGES, "average")]
 
 

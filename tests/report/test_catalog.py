@@ -10,8 +10,10 @@ from tuner.domain.catalog.optimizer_row import OptimizerRow
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES, ScheduleRow
 from tuner.report.catalog import (
-    COLUMNS,
+    FINETUNING_COLUMNS,
+    FINETUNING_SOURCES,
     SOURCES,
+    describe_finetuning,
     describe_knob,
     sample_factor,
     sample_momentum,
@@ -54,9 +56,29 @@ def test_every_source_of_a_range_is_explained(row: OptimizerRow | ScheduleRow) -
 
 
 def test_every_line_of_a_table_has_its_columns() -> None:
+    before = ""
     for line in to_markdown().splitlines():
         if line.startswith("|"):
-            assert line.count("|") == len(COLUMNS) + 1
+            columns = before.count("|") if before.startswith("|") else line.count("|")
+            assert line.count("|") == columns >= len(FINETUNING_COLUMNS) + 1
+        before = line
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_range_for_fine_tuning_is_told_with_its_source_explained(
+    row: OptimizerRow | ScheduleRow,
+) -> None:
+    page = to_markdown().partition("## Fine-tuning")[2]
+    for knob in row.hyperparameters:
+        if knob.finetuning is None:
+            assert describe_finetuning(knob) == ""
+            continue
+        named = re.findall(r"\b[A-Z][A-Z\d]*\b", knob.finetuning.source)
+        assert named
+        assert set(named) <= FINETUNING_SOURCES.keys()
+        assert knob.finetuning.dimension.describe() in describe_finetuning(knob)
+        where = f"`{row.name}.{knob.name}`" if isinstance(row, OptimizerRow) else "`warmup` of"
+        assert where in page
 
 
 def test_the_picture_has_a_graph_of_every_schedule_within_its_frame() -> None:

@@ -421,6 +421,15 @@ def test_the_exported_study_fixes_every_choice_to_the_winner_s(
     assert spec.budget.steps == STEPS
 
 
+def test_the_exported_study_starts_from_no_other() -> None:
+    start = {"study": "quick", "trials": 9, "value": 0.7}
+    spec = make_spec(warm_start=start, search={"warm_start": "quick"})
+    exported = tomllib.loads(to_toml(summary_of(trial(0, "sgd", 0.5), spec=spec)))
+    assert "warm_start" not in exported
+    assert exported["search"]["warm_start"] == "off"
+    assert parse_spec(exported, origin="winner.toml").warm_start is None
+
+
 def test_the_exported_study_keeps_how_trials_are_trained() -> None:
     train = {"batch_size": {"choices": [64, 32]}, "grad_clip": 0.5, "precision": "float64"}
     summary = summary_of(

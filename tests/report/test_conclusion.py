@@ -47,6 +47,23 @@ def test_optimizers_that_no_trial_has_tried_are_named() -> None:
     assert "No trial has tried sgd, " in " ".join(conclude(summary_of(trial(0, "adam", 0.5))))
 
 
+@pytest.mark.parametrize(
+    ("preset", "came"),
+    [("warm_start", "came"), ("portfolio", "did not come"), (None, "did not come")],
+)
+def test_a_study_that_started_from_another_says_what_that_gave(
+    preset: str | None, came: str
+) -> None:
+    spec = make_spec(warm_start={"study": "quick", "trials": 9, "value": 0.7})
+    sentence = (
+        "It started from the best of the study quick (9 complete trials, best 0.7); "
+        f"the best of this study {came} from there."
+    )
+    others = trial(0, "sgd", 0.9, preset="warm_start")
+    assert sentence in conclude(summary_of(others, trial(1, "adam", 0.5, preset=preset), spec=spec))
+    assert "It started from" not in said(mixed_summary())
+
+
 def test_defaults_that_win_are_said_to_win() -> None:
     summary = summary_of(trial(0, "adam", 0.5, preset="default"), trial(1, "adam", 0.6))
     assert "Tuning has not beaten adam's own defaults." in conclude(summary)

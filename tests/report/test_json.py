@@ -28,6 +28,7 @@ KEYS = {
     "worker_s",
     "overhead",
     "fusing",
+    "warm_start",
     "trials_per_hour",
     "steps",
     "steps_per_s",
@@ -48,6 +49,16 @@ def test_averages_are_reported_with_their_lines() -> None:
     assert best["line"] == ((0.0, 0.6), (0.5, 0.5), (1.0, 0.4))
     json.dumps(report, allow_nan=False)
     assert to_json(mixed_summary())["averages"] == []
+
+
+def test_a_report_says_what_a_study_started_from() -> None:
+    assert to_json(mixed_summary())["warm_start"] is None
+    start = {"study": "quick", "trials": 9, "value": 0.7}
+    spec = make_spec(warm_start=start)
+    for preset, led in (("warm_start", True), ("portfolio", False), (None, False)):
+        report = to_json(summary_of(trial(0, "adam", 0.5, preset=preset), spec=spec))
+        assert report["warm_start"] == start | {"led": led}
+    assert to_json(summary_of(spec=spec))["warm_start"]["led"] is False
 
 
 def test_a_report_survives_json() -> None:

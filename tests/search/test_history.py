@@ -5,13 +5,15 @@ import math
 from datetime import datetime
 from typing import cast
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 
 from tests.search.studies import make_spec, record_of
 from tuner.domain.catalog.dimensions import Int
 from tuner.domain.trials import Outcome, TrialRecord
-from tuner.search import History
+from tuner.search import History, Proposer
+from tuner.search.samplers import build_sampler
 
 ENDINGS = [
     (Outcome.COMPLETE, 0.5, TrialState.COMPLETE),
@@ -153,3 +155,45 @@ def test_the_best_trial_of_the_past_is_the_complete_one_with_the_best_value() ->
         found = history.past.best
         assert found is not None
         assert found.user_attrs["number"] == best
+
+
+def test_samplers_learn_from_a_paused_trial_as_from_a_pruned_one_while_it_is_paused() -> None:
+    history = History(make_spec(), build_sampler(make_spec(), 0))
+    going = record_of(0, Outcome.RUNNING, None, {10: 2.0, 20: 1.0})
+    history.add([going, record_of(1, Outcome.RUNNING, None, {10: 3.0})])
+
+    def states() -> list[TrialState]:
+        return [trial.state for trial in history.asked.get_trials(deepcopy=False)]
+
+    history.pause([0, 7])
+    assert states() == [TrialState.PRUNED, TrialState.RUNNING]
+    [shown] = history.asked.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    assert shown.intermediate_values == {10: 2.0, 20: 1.0}
+    assert history.past.running.keys() == {0, 1}
+    history.pause([1])
+    assert states() == [TrialState.RUNNING, TrialState.PRUNED]
+    history.add([record_of(1, Outcome.COMPLETE, 0.5, {10: 3.0, 20: 0.5})])
+    assert states() == [TrialState.RUNNING, TrialState.COMPLETE]
+
+
+def test_tpe_draws_near_the_best_of_trials_that_are_all_paused() -> None:
+    spec = make_spec(budget={"trials": 60, "steps": 100, "evaluations": 10})
+
+    def draw(paused: bool) -> list[float]:
+        proposer = Proposer(spec, seed=0)
+        records = [
+            record_of(
+                number,
+                Outcome.RUNNING,
+                None,
+                {10: abs(math.log10(lr) + 2)},
+                {"optimizer": "sgd", "schedule": "constant", "sgd.lr": lr},
+            )
+            for number, lr in enumerate(np.geomspace(1e-4, 1, 24).tolist())
+        ]
+        proposer.history.add(records)
+        proposer.history.pause(range(24) if paused else ())
+        drawn = [proposer.propose().params for _ in range(24)]
+        return [abs(math.log10(point["sgd.lr"]) + 2) for point in drawn if "sgd.lr" in point]
+
+    assert np.median(draw(paused=True)) < 0.7 * np.median(draw(paused=False))

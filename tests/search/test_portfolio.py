@@ -12,7 +12,7 @@ from tests.domain.domain_strategies import is_within, spec_trees
 from tests.search.studies import make_spec
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
-from tuner.domain.space import known_axes, walk
+from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Proposal, decode
 from tuner.search.portfolio import Entry, fit_entry, fit_portfolio, load_portfolio
@@ -41,7 +41,7 @@ def entries(draw: st.DrawFn, optimizers: list[str]) -> Entry:
 def check_point(spec: StudySpec, point: dict[str, Any]) -> None:
     """Checks that a point has the axes that a drawn one has, and values that lie on them."""
     assert walk(spec, lambda name, axis: point[name]) == point
-    axes = known_axes(spec)
+    axes = spec.axes()
     assert all(is_within(value, axes[name]) for name, value in point.items())
     decode(spec, Proposal(point))
 

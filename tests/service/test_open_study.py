@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tuner.domain.budget import Budget
+from tuner.domain.regimes import Arrival
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
-from tuner.service.open_study import Opened, open_study
-from tuner.store import Database
+from tuner.errors import SpecError
+from tuner.service.open_study import Opened, StudyCheck, open_study
+from tuner.store import Database, Studies
 
 
 def spec_with(**budget: object) -> StudySpec:
@@ -94,3 +98,62 @@ def test_defaults_that_a_file_does_not_allow_are_announced_where_a_study_ends_wi
         "the trial of the defaults has 0.01."
     )
     assert (line in opened.announcements()) is announced
+
+
+def seeing(arrival: Arrival) -> Callable[[StudySpec, bool], StudyCheck]:
+    """Returns a check that sees what it is told to, where it looks."""
+    return lambda spec, looks: StudyCheck(arrival=arrival if looks else Arrival.FRESH)
+
+
+def trained_spec(**space: object) -> StudySpec:
+    tree = {
+        "study": {"name": "small", "workload": "models.parabola:Parabola"},
+        "budget": {"steps": 20},
+        "space": {"optimizers": ["sgd", "adam"], **space},
+    }
+    return parse_spec(tree, origin="test")
+
+
+@pytest.mark.parametrize(
+    ("arrival", "asked", "regime", "said"),
+    [
+        (Arrival.TRAINED, None, "finetune", "The model arrives with trained weights"),
+        (Arrival.TRAINED, "finetune", "finetune", None),
+        (Arrival.TRAINED, "scratch", "scratch", None),
+        (Arrival.FRESH, None, "scratch", None),
+        (Arrival.FRESH, "finetune", "finetune", None),
+        (Arrival.REPEATED, None, "scratch", "as if its code seeded itself"),
+        (Arrival.REPEATED, "finetune", "finetune", None),
+    ],
+)
+def test_the_regime_follows_from_the_model_unless_the_file_names_it_and_that_is_said(
+    database: Database, arrival: Arrival, asked: str | None, regime: str, said: str | None
+) -> None:
+    spec = trained_spec() if asked is None else trained_spec(regime=asked)
+    opened = open_study(lambda create: database, spec, check=seeing(arrival))
+    assert opened.study.spec.space.regime == regime
+    high = {"finetune": 1e-3, "scratch": 0.3}[regime]
+    assert opened.study.spec.to_json()["optimizer"]["adam"]["lr"]["high"] == high
+    lines = [line for line in opened.announcements() if line.startswith("The model")]
+    assert len(lines) == (said is not None)
+    assert said is None or said in lines[0]
+
+
+def test_a_study_keeps_its_regime_when_its_file_is_run_again(database: Database) -> None:
+    def connect(create: bool) -> Database:
+        return database
+
+    first = open_study(connect, trained_spec(), check=seeing(Arrival.TRAINED))
+    again = open_study(connect, trained_spec())
+    assert again.study.spec == first.study.spec
+    with pytest.raises(SpecError, match=r"space\.regime: finetune in the database, scratch now"):
+        open_study(connect, trained_spec(regime="scratch"))
+
+
+def test_a_study_of_an_older_version_counts_as_from_scratch(database: Database) -> None:
+    spec = trained_spec().resolve()
+    older = spec.model_copy(update={"space": spec.space.model_copy(update={"regime": None})})
+    Studies(database).create(older)
+    again = open_study(lambda create: database, trained_spec())
+    assert not again.created
+    assert again.study.spec.space.regime == "scratch"

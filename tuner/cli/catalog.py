@@ -16,6 +16,7 @@ from tuner.domain.names import suggest
 from tuner.errors import NotFoundError
 from tuner.report.catalog import (
     COLUMNS,
+    describe_finetuning,
     describe_knob,
     explain_knobs,
     sample_factor,
@@ -74,6 +75,12 @@ def _describe(row: Row) -> dict[str, Any]:
                 "prior": knob.prior and knob.prior.describe(),
                 "source": knob.source,
                 "breadth": knob.breadth,
+                "finetuning": knob.finetuning
+                and {
+                    "range": dump_dimension(knob.finetuning.dimension),
+                    "prior": knob.finetuning.prior and knob.finetuning.prior.describe(),
+                    "source": knob.finetuning.source,
+                },
             }
             for knob in row.hyperparameters
         ],
@@ -129,6 +136,9 @@ def _print_row(row: Row) -> None:
     for line in zip(*(cells for _, *cells in told), strict=True):
         table.add_row(*line)
     out.print(table)
+    tuned = list(filter(None, map(describe_finetuning, row.hyperparameters)))
+    if tuned:
+        out.print(f"Of trained weights (space.regime): {'; '.join(tuned)}")
     out.print(explain_knobs(row), style="dim")
 
 

@@ -193,6 +193,13 @@ def spec_options(command: F) -> F:
             click.option("--workload", metavar="MODULE:NAME", help="What to train."),
             click.option("--optimizers", metavar="A,B", help="Which optimizers compete."),
             click.option(
+                "--warm-start",
+                type=TEXT,
+                metavar="auto|NAME|off",
+                help="Start a new study with the best of an earlier one of the database: of NAME, "
+                "or of whichever fits. [default: search.warm_start, else off]",
+            ),
+            click.option(
                 "--set",
                 "settings",
                 type=TEXT,
@@ -213,6 +220,7 @@ def load_spec(
     name: str | None,
     workload: str | None,
     optimizers: str | None,
+    warm_start: str | None,
     settings: tuple[str, ...],
 ) -> StudySpec:
     """Returns the study that a file and options describe, and allows the code that it names.
@@ -230,6 +238,7 @@ def load_spec(
         "study.workload": workload,
         "study.name": name,
         "space.optimizers": optimizers and [o.strip() for o in optimizers.split(",")],
+        "search.warm_start": warm_start,
     }
     for key, value in given.items():
         if value is not None:
@@ -275,3 +284,18 @@ def console(*, stderr: bool = False) -> Console:
 def echo_json(value: Any) -> None:
     """Prints a value as JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def echo_toml(value: dict[str, Any]) -> None:
+    """Prints a table as TOML; a choice of None, which TOML does not know, as the text ``none``."""
+    import tomli_w
+
+    click.echo(tomli_w.dumps(_without_none(value)))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return ["none" if one is None else _without_none(one) for one in value]
+    return value

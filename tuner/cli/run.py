@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tuner.domain.spec import StudySpec
+    from tuner.service.open_study import StudyCheck
     from tuner.service.pools.standby import Crew
     from tuner.service.study_run import RunEnd
     from tuner.store import Database, StudyHandle
@@ -51,6 +53,7 @@ def run(
     name: str | None,
     workload: str | None,
     optimizers: str | None,
+    warm_start: str | None,
     settings: tuple[str, ...],
     storage: str | None,
     workers: int,
@@ -64,31 +67,42 @@ def run(
     study that exists; only --set budget.trials or budget.wall_time lowers it.
     """
     refuse_ranks()
-    parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
+    parsed = load_spec(
+        spec,
+        name=name,
+        workload=workload,
+        optimizers=optimizers,
+        warm_start=warm_start,
+        settings=settings,
+    )
     from tuner.service.pools.pool import slots_on
     from tuner.service.pools.standby import Crew
 
     # The workers load torch while this process opens the database; one of them tries the workload.
     with Crew(slots_on([device], workers), fuse, storage) as crew:
-
-        def try_workload(resolved: StudySpec) -> bool:
-            crew.begin_check(resolved)
-            # What comes next, while the other process is busy.
-
-            import tuner.cli.progress
-            import tuner.service.study_run  # noqa: F401
-
-            return crew.end_check()
-
+        try_workload = partial(_try_workload, crew)
         database, study = create_or_resume(parsed, storage, settings, try_workload)
         train(database, study, workers=workers, device=device, fuse=fuse, crew=crew)
+
+
+def _try_workload(crew: Crew, resolved: StudySpec, looks: bool) -> StudyCheck:
+    """Has a worker try a study's workload, and loads what comes next meanwhile."""
+    crew.begin_check(resolved, looks=looks)
+
+    import tuner.cli.progress
+    import tuner.service.study_run  # noqa: F401
+    from tuner.domain.regimes import Arrival
+    from tuner.service.open_study import StudyCheck
+
+    answer = crew.end_check()
+    return StudyCheck(answer.asks_nothing, Arrival(answer.arrival))
 
 
 def create_or_resume(
     spec: StudySpec,
     storage: str | None,
     settings: tuple[str, ...],
-    check: Callable[[StudySpec], bool] | None,
+    check: Callable[[StudySpec, bool], StudyCheck] | None,
 ) -> tuple[Database, StudyHandle]:
     """Creates a study once its workload has been seen to run, or finds it, and says so.
 

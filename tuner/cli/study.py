@@ -19,6 +19,7 @@ from tuner.cli.options import (
     console,
     device_option,
     echo_json,
+    echo_toml,
     examples,
     find_study,
     fuse_option,
@@ -37,6 +38,7 @@ from tuner.service.ranks import refuse_ranks
 if TYPE_CHECKING:
     from tuner.analysis.summary import StudySummary
     from tuner.domain.spec import StudySpec
+    from tuner.service.open_study import StudyCheck
     from tuner.store import Database, StudyHandle
 
 
@@ -68,6 +70,7 @@ def create(
     name: str | None,
     workload: str | None,
     optimizers: str | None,
+    warm_start: str | None,
     settings: tuple[str, ...],
     storage: str | None,
     device: str,
@@ -75,13 +78,20 @@ def create(
     as_json: bool,
 ) -> None:
     """Create a study, or change the budget of one; nothing is trained yet."""
-    parsed = load_spec(spec, name=name, workload=workload, optimizers=optimizers, settings=settings)
+    parsed = load_spec(
+        spec,
+        name=name,
+        workload=workload,
+        optimizers=optimizers,
+        warm_start=warm_start,
+        settings=settings,
+    )
 
-    def try_workload(resolved: StudySpec) -> bool:
-        from tuner.service.workload_check import asks_nothing, check_study
+    def try_workload(resolved: StudySpec, looks: bool) -> StudyCheck:
+        from tuner.service.workload_check import check_study
         from tuner.training.device import resolve_device
 
-        return asks_nothing(check_study(resolved, resolve_device(device)))
+        return check_study(resolved, resolve_device(device), looks=looks)[0]
 
     check = None if no_check else try_workload
     database, handle = create_or_resume(parsed, storage, settings, check)
@@ -149,12 +159,10 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
         described = {"study": name, "state": state.value, "spec": handle.spec.to_json()}
         echo_json(described | {"trials": trials})
         return
-    import tomli_w
-
     from tuner.report.tables import TextTable, number
     from tuner.report.terminal import draw
 
-    click.echo(tomli_w.dumps(handle.spec.to_json()))
+    echo_toml(handle.spec.to_json())
     rows = tuple(
         (str(r.number), r.optimizer, r.schedule, r.outcome.value, number(r.value)) for r in records
     )

@@ -20,7 +20,7 @@ from tuner.cli.options import (
 )
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.printable import printable
-from tuner.domain.trials import PORTFOLIO, TrialRecord, decode, ran_own_defaults
+from tuner.domain.trials import PORTFOLIO, WARM_START, TrialRecord, decode, ran_own_defaults
 from tuner.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -166,6 +166,8 @@ def _tell_preset(study: StudyHandle, record: TrialRecord) -> str:
     """Returns where a configuration comes from that no sampler has drawn, to follow its names."""
     if record.proposal.preset == PORTFOLIO:
         return ", one that did well on other workloads"
+    if record.proposal.preset == WARM_START and study.spec.warm_start is not None:
+        return f", one of the best of the study {printable(study.spec.warm_start.study)!r}"
     if not record.is_default:
         return ""
     own = ran_own_defaults(study.spec, record)

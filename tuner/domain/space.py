@@ -74,14 +74,6 @@ def branches_of(spec: StudySpec, params: Mapping[str, Value]) -> Iterator[Branch
         yield Branch("optimizer", optimizer, rows.get(optimizer, {}), network)
 
 
-def known_axes(spec: StudySpec) -> dict[str, Dimension]:
-    """Returns every axis of the search space, by the name of its parameter."""
-    axes = spec.root_axes()
-    for prefix, branch_axes in spec.branches().items():
-        axes |= {f"{prefix}.{key}": axis for key, axis in branch_axes.items()}
-    return axes
-
-
 def walk(spec: StudySpec, suggest: Callable[[str, Dimension], Value]) -> dict[str, Value]:
     """Draws one point of the search space, following its conditions.
 

@@ -17,8 +17,11 @@ from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES
 from tuner.domain.catalog.tables import TABLES, Row
 from tuner.domain.names import check_names, suggest
 from tuner.domain.networks import Networks, branch_of, resolve_networks
+from tuner.domain.regimes import SCRATCH, Regime
 from tuner.domain.samplers import PRUNERS, SAMPLERS, check_space
 from tuner.domain.train import Train
+from tuner.domain.warm_start import OFF, WarmStart
+from tuner.errors import SpecError
 
 Direction = Literal["minimize", "maximize"]
 
@@ -58,6 +61,9 @@ class Search(Frozen):
         spare: Complete trials that each optimizer gets, to be ranked by: ``halving`` completes the
             best that are paused once nothing else is left to train, and ``median`` stops no trial
             of an optimizer before. More ranks optimizers better, and costs training.
+        warm_start: An earlier study of the same database whose best configurations this one
+            starts with: its name, ``auto`` for whichever fits, or ``off``. It is looked at once,
+            as this study is created.
         seed: The seed from which every random draw of the study is derived.
     """
 
@@ -65,6 +71,7 @@ class Search(Frozen):
     pruner: str = "halving"
     portfolio: bool = True
     spare: int = Field(default=1, ge=0, le=1000)
+    warm_start: str = Field(default=OFF, min_length=1, max_length=200)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @field_validator("sampler", "pruner")
@@ -87,11 +94,14 @@ class Space(Frozen):
         schedules: Names from the catalog; left out, constant, cosine and step.
         breadth: 1 searches learning rates alone, 2 the usual few hyperparameters, 3 all;
             left out, it follows the number of trials an optimizer gets.
+        regime: ``scratch`` has the usual ranges, ``finetune`` those for a model that arrives with
+            trained weights; left out, it is found out where the workload is tried.
     """
 
     optimizers: tuple[str, ...] = Field(default=USUAL_OPTIMIZERS, min_length=1, strict=False)
     schedules: tuple[str, ...] = Field(default=USUAL_SCHEDULES, min_length=1, strict=False)
     breadth: Literal[1, 2, 3] | None = None
+    regime: Regime | None = None
 
     @field_validator("optimizers")
     @classmethod
@@ -131,6 +141,7 @@ class StudySpec(Frozen):
         network: Axes by network of a loop, optimizer and hyperparameter, of the hyperparameters
             that a network does not share with the others; a resolved spec holds no more.
         train: The settings that every trial trains with.
+        warm_start: What the study has taken over from an earlier one. None in a file.
         written: The axes that the study file itself sets, such as ``optimizer.adam.lr``: these
             bind the defaults too. None in a file, and in the specs that older versions stored.
     """
@@ -144,6 +155,7 @@ class StudySpec(Frozen):
     average: Overrides = Field(default_factory=dict)
     network: Networks = Field(default_factory=dict)
     train: Train = Train()
+    warm_start: WarmStart | None = None
     written: tuple[str, ...] | None = Field(default=None, strict=False)
 
     @field_validator("optimizer")
@@ -199,6 +211,24 @@ class StudySpec(Frozen):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _check_warm_start(self) -> StudySpec:
+        if self.search.warm_start == self.study.name:
+            raise ValueError(
+                f"search.warm_start = {self.study.name!r}: a study cannot start from itself; name "
+                "an earlier one, or give this one another --name"
+            )
+        if self.warm_start is not None and self.written is not None:  # it is resolved
+            self.warm_start.check(self.axes())
+        return self
+
+    def axes(self) -> dict[str, Dimension]:
+        """Returns every axis of the search space, by the name of its parameter."""
+        axes = self.root_axes()
+        for prefix, branch_axes in self.branches().items():
+            axes |= {f"{prefix}.{key}": axis for key, axis in branch_axes.items()}
+        return axes
+
     def tables(self) -> dict[str, Overrides]:
         """Returns the tables of axes, each by the name of the parameter that chooses its row."""
         return {"optimizer": self.optimizer, "schedule": self.schedule, "average": self.average}
@@ -237,27 +267,30 @@ class StudySpec(Frozen):
             fitted[name] = fit_axes(f"{where}.{name}", axes, rows[name].hyperparameters)
         return fitted
 
-    def resolve(self, breadth: int | None = None) -> StudySpec:
+    def resolve(self, breadth: int | None = None, regime: Regime | None = None) -> StudySpec:
         """Returns the spec with everything that was left out filled in from the catalog.
 
         A resolved spec needs no catalog to be searched, so a study outlives changes to it.
 
         Args:
             breadth: The breadth of search where the spec itself gives none.
+            regime: The regime where the spec itself gives none; left out, ``scratch``.
 
         Raises:
-            SpecError: If the sampler cannot model the search space.
+            SpecError: If the sampler cannot model the search space, or what was taken over from an
+                earlier study lies outside of it.
         """
         breadth = self.space.breadth or breadth or _choose_breadth(self.budget, self.space)
+        regime = self.space.regime or regime or SCRATCH
         given = {table: self._fitted(table, rows) for table, rows in self.tables().items()}
         tables = {
             table: {
-                name: _merge(rows[name], given[table].get(name, {}), breadth)
+                name: _merge(rows[name], given[table].get(name, {}), breadth, regime)
                 for name in self.competing(table)
             }
             for table, rows in TABLES.items()
         }
-        space = self.space.model_copy(update={"breadth": breadth})
+        space = self.space.model_copy(update={"breadth": breadth, "regime": regime})
         networks = resolve_networks(self.network)
         written = self.written
         if written is None:
@@ -269,6 +302,11 @@ class StudySpec(Frozen):
             )
         kept = {"space": space, "network": networks, "written": written}
         resolved = self.model_copy(update=kept | tables)
+        if self.warm_start is not None:
+            try:
+                self.warm_start.check(resolved.axes())
+            except ValueError as error:
+                raise SpecError(f"{error}.") from None
         own = {f"network.{network}": branches for network, branches in networks.items()}
         check_space(self.search.sampler, self.root_axes(), tables | own)
         return resolved
@@ -289,6 +327,9 @@ class StudySpec(Frozen):
             del dumped["network"]
         return dumped
 
+    def _compared(self) -> dict[str, Any]:
+        return {key: value for key, value in self.to_json().items() if key not in _NOT_COMPARED}
+
     def with_budget(self, budget: Budget) -> StudySpec:
         """Returns the spec with another budget."""
         return self.model_copy(update={"budget": budget})
@@ -296,14 +337,18 @@ class StudySpec(Frozen):
     def differences(self, other: StudySpec) -> dict[str, tuple[Any, Any]]:
         """Returns the differences from another spec, by dotted key: (here, there).
 
-        ``written`` is not compared: the study keeps the defaults it began with.
+        ``written`` and the table ``warm_start`` are not compared: the study keeps what it began
+        with.
         """
-        mine, theirs = _flatten(self.to_json()), _flatten(other.to_json())
+        mine, theirs = (_flatten(spec._compared()) for spec in (self, other))  # noqa: SLF001
         return {
             key: (mine.get(key), theirs.get(key))
-            for key in sorted((mine.keys() | theirs.keys()) - {"written"})
+            for key in sorted(mine.keys() | theirs.keys())
             if mine.get(key) != theirs.get(key)
         }
+
+
+_NOT_COMPARED = ("written", "warm_start")
 
 
 def _choose_breadth(budget: Budget, space: Space) -> int:
@@ -311,10 +356,13 @@ def _choose_breadth(budget: Budget, space: Space) -> int:
     return LR if trials < 5 else MAIN if trials < 25 else FINE
 
 
-def _merge(row: Row, overrides: dict[str, Dimension], breadth: int) -> dict[str, Dimension]:
+def _merge(
+    row: Row, overrides: dict[str, Dimension], breadth: int, regime: Regime
+) -> dict[str, Dimension]:
     axes: dict[str, Dimension] = {}
     for hyperparameter in row.hyperparameters:
-        axes |= own_axes(hyperparameter, overrides) or hyperparameter.axes(breadth)
+        usual = hyperparameter.searched_in(regime).axes(breadth)
+        axes |= own_axes(hyperparameter, overrides) or usual
     return axes
 
 

@@ -16,7 +16,7 @@ from tuner.domain.catalog.schedules import CONSTANT, SCHEDULES
 from tuner.domain.defaults import BentDefault, bend_defaults, bend_one
 from tuner.domain.groups import GroupValues, decode_group
 from tuner.domain.networks import decode_network
-from tuner.domain.space import Branch, branches_of, known_axes, warms_momentum
+from tuner.domain.space import Branch, branches_of, warms_momentum
 from tuner.domain.spec import StudySpec
 from tuner.domain.train import MOMENTUM_WARMUP, BatchSize, to_batch_size
 
@@ -28,6 +28,9 @@ CLOSED_FROM = 10
 
 PORTFOLIO = "portfolio"
 """The preset of a trial that a study starts with, from the list that ships with tuner."""
+
+WARM_START = "warm_start"
+"""The preset of a trial that a study starts with, from an earlier study."""
 
 CHOICES_OF_DEFAULTS = ("optimizer", "schedule", "batch_size", "average")
 """The parameters that a default trial may have by itself; any others the study file has bent."""
@@ -64,8 +67,8 @@ class Proposal:
 
     Attributes:
         params: Searched values by name: ``optimizer``, ``schedule``, ``adam.lr``, ...
-        preset: ``"default"`` for a trial of an optimizer's own defaults, ``"portfolio"`` for one
-            that the study started with, otherwise None.
+        preset: ``"default"`` for a trial of an optimizer's own defaults, ``"portfolio"`` or
+            ``"warm_start"`` for one that the study started with, otherwise None.
     """
 
     params: dict[str, Value]
@@ -261,7 +264,7 @@ class Decoder:
 
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
-        self._known = known_axes(spec)
+        self._known = spec.axes()
 
     def decode(self, proposal: Proposal) -> TrialConfig:
         """Returns the configuration of a trial at a point of the search space."""

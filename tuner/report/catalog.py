@@ -10,9 +10,12 @@ from tuner.domain.catalog.dimensions import Fixed, format_value
 from tuner.domain.catalog.hyperparameters import ASKED, Hyperparameter
 from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.catalog.pytorch_optimizer import PACKAGE, REFUSED
-from tuner.domain.catalog.schedules import SCHEDULES, ScheduleRow
+from tuner.domain.catalog.schedules import CONSTANT, SCHEDULES, ScheduleRow
+from tuner.domain.regimes import FINETUNE
 
 COLUMNS = ("hyperparameter", "default", "searched as", "range", "prior", "source", "breadth")
+
+FINETUNING_COLUMNS = ("hyperparameter", "range", "prior", "source", "breadth")
 
 SOURCES = {
     "AP": "the search spaces of MLCommons' algorithmic-efficiency baselines",
@@ -26,6 +29,18 @@ SOURCES = {
     "J": "our judgement",
 }
 """The meaning of each source of ranges."""
+
+FINETUNING_SOURCES = {
+    "DV": "Devlin et al., *BERT*, NAACL 2019: Adam, 2e-5 to 5e-5, a tenth of warmup",
+    "RB": "Liu et al., *RoBERTa*, 2019: 1e-5 to 3e-5, warmup of 0.06, decay of 0.1",
+    "KO": "Kornblith et al., *Do Better ImageNet Models Transfer Better?*, CVPR 2019: Nesterov "
+    "momentum, 1e-4 to 0.1",
+    "VT": "Dosovitskiy et al., *An Image is Worth 16x16 Words*, ICLR 2021: momentum, 1e-3 to 0.06",
+    "QL": "Dettmers et al., *QLoRA*, NeurIPS 2023: AdamW, 1e-4 to 2e-4",
+    "T5": "Raffel et al., *T5*, JMLR 2020: Adafactor, 1e-3",
+    "J": "our judgement",
+}
+"""The meaning of each source of ranges for trained weights."""
 
 _AVERAGING = {name: row for name, row in AVERAGES.items() if name != NO_AVERAGE}
 
@@ -156,6 +171,7 @@ def to_markdown() -> str:
     ]
     for average in _AVERAGING.values():
         lines += [*_section(average, [f"`{average.target}`."]), ""]
+    lines += _finetuning()
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -187,6 +203,48 @@ def to_svg() -> str:
             "",
         ]
     )
+
+
+def describe_finetuning(knob: Hyperparameter) -> str:
+    """Returns in words how a hyperparameter is searched on trained weights; empty for as usual."""
+    if knob.finetuning is None:
+        return ""
+    tuned = knob.searched_in(FINETUNE)
+    prior = f", {tuned.prior.describe()}" if tuned.prior else ""
+    return f"{tuned.name} {tuned.dimension.describe()}{prior} ({tuned.source})"
+
+
+def _finetuning() -> list[str]:
+    """Returns the lines of the section on the regime of trained weights."""
+    sources = "; ".join(f"**{key}** {meaning}" for key, meaning in FINETUNING_SOURCES.items())
+    rows: list[OptimizerRow | ScheduleRow] = [*OPTIMIZERS.values(), SCHEDULES[CONSTANT]]
+    cells = [
+        (
+            f"`{row.name}.{knob.name}`" if row.name != CONSTANT else f"`{knob.name}` of schedules",
+            tuned.dimension.describe(),
+            tuned.prior.describe() if tuned.prior else "–",
+            tuned.source,
+            str(tuned.breadth),
+        )
+        for row in rows
+        for knob in row.hyperparameters
+        if knob.finetuning is not None
+        for tuned in (knob.searched_in(FINETUNE),)
+    ]
+    rules = ["---" for _ in FINETUNING_COLUMNS]
+    table = [f"| {' | '.join(line)} |" for line in (FINETUNING_COLUMNS, rules, *cells)]
+    return [
+        "## Fine-tuning",
+        "",
+        'With `space.regime = "finetune"` these ranges and priors hold instead of those above; '
+        "all others stay. They come from publications, and none has been measured on tuner's own "
+        "bench, which trains from scratch. An optimizer that is taken from pytorch-optimizer by "
+        "name is searched from a thousandth to three times its default.",
+        "",
+        f"**Sources.** {sources}.",
+        "",
+        *table,
+    ]
 
 
 def _composed() -> list[str]:

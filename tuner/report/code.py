@@ -19,6 +19,7 @@ from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedule_functions import set_momentum, warm_momentum
 from tuner.domain.groups import assign_group
 from tuner.domain.printable import printable
+from tuner.domain.warm_start import OFF
 from tuner.errors import NotFoundError
 from tuner.report.winner_code import WinnerCode
 
@@ -81,7 +82,9 @@ def to_toml(summary: StudySummary) -> str:
     """
     best = _best(summary)
     config = best.config
-    tree = summary.spec.model_dump(mode="json", exclude_none=True, exclude={"written"})
+    left_out = {"written", "warm_start"}
+    tree = summary.spec.model_dump(mode="json", exclude_none=True, exclude=left_out)
+    tree["search"]["warm_start"] = OFF
     tree["study"]["name"] = f"{_to_name(summary.name)}-winner"
     tree["budget"]["trials"] = 1
     tree["space"] = {"optimizers": [config.optimizer], "schedules": [config.schedule]}

@@ -12,7 +12,7 @@ from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import FULL, length_of, tell_length
 from tuner.domain.printable import printable
-from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, bent_defaults
+from tuner.domain.trials import WARM_START, Outcome, TrialConfig, TrialRecord, bent_defaults
 
 _REASONS = 3
 _NAMED = 6
@@ -39,6 +39,7 @@ def _conclude(summary: StudySummary) -> list[str]:
         *_compare_to_default(leader),
         *_explain_default(summary, leader),
         *_compare_to_runner_up(summary.optimizers),
+        *_tell_warm_start(summary, best),
     ]
     sentences += [*_tell_untried(summary), *_tell_lengths(summary, best), *_doubt_schedule(best)]
     sentences += [
@@ -170,6 +171,18 @@ def _compare_to_runner_up(optimizers: tuple[OptimizerSummary, ...]) -> list[str]
     return [
         f"Next comes {ranked[1].optimizer} with {_number(ranked[1].best_value)}"
         f"{_compare(ranked[1].best_value, ranked[0].best_value)}."
+    ]
+
+
+def _tell_warm_start(summary: StudySummary, best: BestTrial) -> list[str]:
+    """Returns a sentence on the earlier study that this one started from, if there is one."""
+    taken = summary.spec.warm_start
+    if taken is None:
+        return []
+    came = "came" if best.record.proposal.preset == WARM_START else "did not come"
+    return [
+        f"It started from the best of the study {taken.study} ({taken.trials} complete trials, "
+        f"best {_number(taken.value)}); the best of this study {came} from there."
     ]
 
 

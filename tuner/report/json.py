@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from tuner.analysis.summary import StudySummary
-from tuner.domain.trials import TrialRecord
+from tuner.domain.trials import WARM_START, TrialRecord
 
 
 def to_json(summary: StudySummary) -> dict[str, Any]:
@@ -34,6 +34,13 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
             "at_edge": list(best.edges),
         },
         "optimizers": [dataclasses.asdict(optimizer) for optimizer in summary.optimizers],
+        "warm_start": spec.warm_start
+        and {
+            "study": spec.warm_start.study,
+            "trials": spec.warm_start.trials,
+            "value": spec.warm_start.value,
+            "led": best is not None and best.record.proposal.preset == WARM_START,
+        },
         "averages": [dataclasses.asdict(average) for average in summary.averages],
         "apart": [_describe_length(record) for record in summary.apart],
         "stopped_early": [

@@ -14,7 +14,7 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
-from tuner.domain.space import known_axes, walk
+from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
 
 
@@ -58,7 +58,7 @@ class Distributions:
     """
 
     def __init__(self, spec: StudySpec) -> None:
-        self._known = {name: to_distribution(axis) for name, axis in known_axes(spec).items()}
+        self._known = {name: to_distribution(axis) for name, axis in spec.axes().items()}
 
     def of(
         self, params: Mapping[str, Value], own_axes: Mapping[str, Dimension] | None = None

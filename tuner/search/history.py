@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -110,6 +110,15 @@ class History:
             if ended is not None and RERUN_OF not in record.attributes:
                 self.ended.append(ended)
 
+    def pause(self, numbers: Collection[int]) -> None:
+        """Has samplers learn from paused trials as they stand, as from pruned ones.
+
+        Args:
+            numbers: The trials that are paused now; others that run are in training.
+        """
+        known = self._asked.ids
+        self._asked.storage.paused = {known[number] for number in numbers if number in known}
+
     def forget_least(self) -> None:
         """Removes the least informative of very many trials from those that TPE learns from."""
         if not self._grouped:
@@ -189,11 +198,16 @@ class AskedStudy(optuna.Study):
 
 
 class _Memory(optuna.storages.InMemoryStorage):
-    """An in-memory storage of one study, which takes trials over uncopied and can forget them."""
+    """An in-memory storage of one study, which takes trials over uncopied and can forget them.
+
+    Attributes:
+        paused: The ids of running trials that are shown as pruned.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._kept: dict[int, None] = {}
+        self.paused: Collection[int] = ()
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Starts a trial; returns its id."""
@@ -225,9 +239,19 @@ class _Memory(optuna.storages.InMemoryStorage):
         """Returns the trials of the study that have not been forgotten."""
         every = super().get_all_trials(study_id, deepcopy=False)
         trials = [every[trial_id] for trial_id in self._kept]  # ids count a study's trials
+        if self.paused:
+            trials = [self._show(trial) for trial in trials]
         if states is not None:
             trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
+
+    def _show(self, trial: FrozenTrial) -> FrozenTrial:
+        """Returns a trial as samplers see it."""
+        if trial.state.is_finished() or trial._trial_id not in self.paused:  # noqa: SLF001
+            return trial
+        shown = copy.copy(trial)
+        shown.state = TrialState.PRUNED
+        return shown
 
 
 class _Mirror:

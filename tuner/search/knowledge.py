@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tuner.domain.catalog.dimensions import Fixed
 from tuner.domain.catalog.hyperparameters import LogNormalPrior
 from tuner.domain.catalog.tables import TABLES
+from tuner.domain.regimes import SCRATCH
 from tuner.domain.spec import StudySpec
 from tuner.search import portfolio
 from tuner.search.portfolio import Entry
@@ -32,7 +33,18 @@ class Knowledge:
         Args:
             spec: The resolved spec.
         """
-        return cls(portfolio.load_portfolio() if spec.search.portfolio else (), priors_of(spec))
+        regime = spec.space.regime or SCRATCH
+        entries = portfolio.load_portfolio(regime) if spec.search.portfolio else ()
+        return cls(entries, priors_of(spec))
+
+    def priors_for(self, spec: StudySpec) -> dict[str, LogNormalPrior]:
+        """Returns the priors of a study, with those of the earlier one that it starts from.
+
+        Args:
+            spec: The resolved spec.
+        """
+        moved = {} if spec.warm_start is None else spec.warm_start.priors
+        return {**self.priors, **{name: prior.build() for name, prior in moved.items()}}
 
 
 def priors_of(spec: StudySpec) -> dict[str, LogNormalPrior]:
@@ -41,10 +53,14 @@ def priors_of(spec: StudySpec) -> dict[str, LogNormalPrior]:
     Args:
         spec: The resolved spec.
     """
-    return {
-        f"{name}.{one.search_name}": one.prior
+    searched = (
+        (f"{name}.{one.search_name}", one.searched_in(spec.space.regime).prior, axes)
         for table, rows in spec.tables().items()
         for name, axes in rows.items()
         for one in TABLES[table][name].hyperparameters
-        if one.prior is not None and not isinstance(axes.get(one.search_name), Fixed | None)
+    )
+    return {
+        name: prior
+        for name, prior, axes in searched
+        if prior is not None and not isinstance(axes.get(name.rpartition(".")[2]), Fixed | None)
     }

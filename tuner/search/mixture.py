@@ -42,8 +42,9 @@ class MixtureSampler(optuna.samplers.BaseSampler):
         priors: Beliefs about numbers by the names of their parameters; a parameter without one is
             drawn evenly.
         evenly: The share of trials that are drawn evenly, in [0, 1].
-        near: The share that are drawn near one of the best, in [0, 1 - evenly]; the rest are drawn
-            from the priors.
+        near: The share that are drawn near one of the best, in [0, (1 - evenly) / 2]; the rest are
+            drawn from the priors. It doubles while a study grows from 20 to 60 trials, since what
+            the study has found by then tells more than what was believed beforehand.
         startup: Trials before there are best ones.
 
     Any study can be sampled. Where it has a parameter ``optimizer``, priors are drawn mostly for
@@ -115,7 +116,8 @@ class MixtureSampler(optuna.samplers.BaseSampler):
         luck = self._rng.random()
         if luck < self._evenly:
             return lambda name, distribution: draw_evenly(distribution, self._rng)
-        if luck < self._evenly + self._near and len(best) >= self._startup:
+        grown = min(max((len(best) - _YOUNG) / (_GROWN - _YOUNG), 0.0), 1.0)
+        if luck < self._evenly + self._near * (1 + grown) and len(best) >= self._startup:
             return self._draw_near(best)
         return self._draw_from_priors(best)
 
@@ -123,6 +125,7 @@ class MixtureSampler(optuna.samplers.BaseSampler):
         ranks = np.arange(min(_BEST, len(best)))
         weights = 0.5**ranks
         near = best[int(self._rng.choice(ranks, p=weights / weights.sum()))].params
+        width = _WIDTHS[int(self._rng.integers(len(_WIDTHS)))]
 
         def draw(name: str, distribution: BaseDistribution) -> Any:
             if name not in near or not distribution._contains(  # noqa: SLF001
@@ -131,7 +134,7 @@ class MixtureSampler(optuna.samplers.BaseSampler):
                 return draw_evenly(distribution, self._rng)
             if name == ROOT:
                 return near[name]
-            return vary(near[name], distribution, self._rng)
+            return vary(near[name], distribution, self._rng, width)
 
         return draw
 
@@ -168,8 +171,12 @@ _OPEN = 0.3
 _FALL = 0.6
 """How much less often each optimizer is drawn than the one whose best trial is just ahead."""
 
-_WIDTH = 0.1
-"""The standard deviation of a move, as a fraction of the range."""
+_YOUNG, _GROWN = 20, 60
+"""Trials between which the share of those drawn near the best doubles."""
+
+_WIDTHS = (0.1, 0.03)
+"""Standard deviations of a trial's moves, as fractions of ranges, each as often: the wider ones
+find better regions, the narrower ones the best point of a region."""
 
 _MUTATION = 0.2
 """The probability that a choice is drawn anew."""
@@ -252,13 +259,22 @@ def _draw_from(
 _TRIES = 50
 
 
-def vary(value: Any, distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-    """Returns a value near another: a number moved a little, a choice mostly kept."""
+def vary(
+    value: Any, distribution: BaseDistribution, rng: np.random.Generator, width: float = _WIDTHS[0]
+) -> Any:
+    """Returns a value near another: a number moved a little, a choice mostly kept.
+
+    Args:
+        value: The other.
+        distribution: The distribution of both.
+        rng: The source of the move.
+        width: The standard deviation of a number's moves, as a fraction of its range.
+    """
     if not isinstance(distribution, FloatDistribution | IntDistribution):
         return draw_evenly(distribution, rng) if rng.random() < _MUTATION else value
     low, high = _ends(distribution)
     at = math.log(value) if distribution.log else float(value)
-    at += float(rng.normal(0, _WIDTH)) * (high - low)
+    at += float(rng.normal(0, width)) * (high - low)
     # A move over an end of the range goes back from there.
     at = 2 * low - at if at < low else 2 * high - at if at > high else at
     return _place(min(max(at, low), high), distribution)

@@ -1,11 +1,11 @@
-"""Proposes trials: those of the portfolio first, then the points that a sampler draws."""
+"""Proposes trials: those that did well before first, then the points that a sampler draws."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -15,13 +15,14 @@ from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.samplers import SAMPLERS, sampler_row
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import CLOSED_FROM, PORTFOLIO, Decoder, Proposal, default_proposal
+from tuner.domain.trials import CLOSED_FROM, WARM_START, Decoder, Proposal, default_proposal
+from tuner.domain.warm_start import OwnValue
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search.batches import DrawsMany, draw_evenly
 from tuner.search.distributions import suggest, to_distribution
 from tuner.search.history import SAMPLER_STATE, History
 from tuner.search.knowledge import Knowledge
-from tuner.search.portfolio import fit_portfolio
+from tuner.search.portfolio import choose_openings
 from tuner.search.samplers import build_sampler
 from tuner.search.tried import Remainder, key_of
 
@@ -55,8 +56,9 @@ class Proposer:
     def __init__(self, spec: StudySpec, seed: int, knowledge: Knowledge | None = None) -> None:
         self.spec = spec
         knowledge = knowledge or Knowledge.shipped(spec)
-        self._openings = fit_portfolio(spec, knowledge.portfolio)
-        self.history = History(spec, build_sampler(spec, seed, knowledge.priors), self._openings)
+        self._openings = choose_openings(spec, knowledge.portfolio)
+        points = [opening.params for opening in self._openings]
+        self.history = History(spec, build_sampler(spec, seed, knowledge.priors_for(spec)), points)
         self._sampler = sampler_row(spec.search.sampler)
         self._decoder = Decoder(spec)
         self._open: list[optuna.Trial] = []
@@ -66,7 +68,7 @@ class Proposer:
 
     def openings(self) -> list[FrozenTrial]:
         """Returns the trials the study starts with."""
-        return [self._template(Proposal(point, PORTFOLIO)) for point in self._openings]
+        return [self._template(opening) for opening in self._openings]
 
     def closing(self) -> FrozenTrial | None:
         """Returns the trial the study ends with: the own defaults of the leading optimizer.
@@ -181,16 +183,34 @@ class Proposer:
     def _fuse_key(self, trial: FrozenTrial) -> tuple[Hashable, ...]:
         return self._decoder.decode(Proposal(trial.params)).fuse_key
 
-    def suggest(self, name: str, axis: Dimension) -> tuple[Value, BaseDistribution]:
+    def suggest(
+        self, name: str, axis: Dimension, proposal: Proposal | None = None
+    ) -> tuple[Value, BaseDistribution]:
         """Returns a hyperparameter that a training loop asks for, drawn with the last proposal.
+
+        A trial that comes from an earlier study has the value it had there, if its loop was asked
+        for it alike.
 
         Args:
             name: Its name.
             axis: The axis it is searched on.
+            proposal: The point of the trial that it is for; None for any.
         """
+        if proposal is not None and proposal.preset == WARM_START:
+            known = self._own_values(proposal).get(name)
+            if known is not None and known.axis == axis:
+                return cast("Value", known.value), to_distribution(axis)
         if not self._open:
             self._ask()
         return self._suggest(name, axis), to_distribution(axis)
+
+    def _own_values(self, proposal: Proposal) -> Mapping[str, OwnValue]:
+        """Returns what the training loop of an earlier study asked for in a trial taken over."""
+        taken = () if self.spec.warm_start is None else self.spec.warm_start.openings
+        for opening in taken:
+            if opening.params.items() <= proposal.params.items():
+                return opening.own
+        return {}
 
     def _draw_one_by_one(self) -> Iterator[FrozenTrial]:
         """Yields trials; those drawn before stay open, so that samplers take them for running."""

@@ -9,15 +9,31 @@ from dataclasses import dataclass, field, replace
 from tuner.domain.budget import Budget
 from tuner.domain.points import count_configurations
 from tuner.domain.printable import cut
+from tuner.domain.regimes import FINETUNE, Arrival
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import CLOSED_FROM, bent_defaults, default_proposals
+from tuner.domain.warm_start import AUTO
 from tuner.errors import NotFoundError, SpecError
 from tuner.report.tables import duration
+from tuner.service.warm_start import ENOUGH, add_warm_start
 from tuner.store import Database, Studies, StudyHandle
 from tuner.store.studies import Limit
 
 _LIMITS = ("trials", "wall_time")
 _EXTENDABLE = {f"budget.{name}" for name in _LIMITS}
+
+
+@dataclass(frozen=True)
+class StudyCheck:
+    """What was seen of a study's workload before the study is created.
+
+    Attributes:
+        asks_nothing: Whether it is known to ask for no hyperparameters of its own.
+        arrival: The weights that its model has as a trial begins.
+    """
+
+    asks_nothing: bool = False
+    arrival: Arrival = Arrival.FRESH
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,7 @@ class Opened:
         created: Whether it is new.
         changed: Budgets that have changed, by key.
         kept: Budgets that stay above the study file's, by key: the study's own and the file's.
-        asks_nothing: Whether its workload is known to ask for no hyperparameters of its own.
+        seen: What was seen of its workload, if that was tried.
     """
 
     database: Database
@@ -38,7 +54,7 @@ class Opened:
     created: bool = False
     changed: dict[str, Limit] = field(default_factory=dict)
     kept: dict[str, tuple[Limit, Limit]] = field(default_factory=dict)
-    asks_nothing: bool = False
+    seen: StudyCheck = StudyCheck()
 
     def announcements(self) -> Iterator[str]:
         """Yields lines that tell a person how the study and its budget have changed."""
@@ -48,8 +64,10 @@ class Opened:
         for key, limit in self.changed.items():
             yield f"Study {name!r} now has a budget of {_tell_limit(key, limit)}"
         if self.created or self.changed:
-            yield from _announce_small_space(spec, certain=self.asks_nothing)
+            yield from _announce_small_space(spec, certain=self.seen.asks_nothing)
         if self.created:
+            yield from self._announce_arrival()
+            yield from _announce_warm_start(spec)
             yield from _announce_bent_defaults(spec)
         for key, (limit, said) in self.kept.items():
             yield (
@@ -57,12 +75,27 @@ class Opened:
                 f"{_tell_limit(key, said)}; to lower it: --set budget.{key}={said})"
             )
 
+    def _announce_arrival(self) -> Iterator[str]:
+        """Yields a line if the model is the same under any seed, and what follows from that."""
+        if self.seen.arrival is Arrival.TRAINED:
+            yield (
+                "The model arrives with trained weights, which no seed changes: space.regime = "
+                '"finetune" searches lower learning rates, with a warmup. For those of training '
+                "from scratch: --set space.regime=scratch"
+            )
+        if self.seen.arrival is Arrival.REPEATED:
+            yield (
+                "The model has the same weights under any seed, and they look freshly drawn, as if "
+                "its code seeded itself: it is searched as from scratch. If they are trained: "
+                "--set space.regime=finetune"
+            )
+
 
 def open_study(
     connect: Callable[[bool], Database],
     spec: StudySpec,
     settings: Collection[str] = (),
-    check: Callable[[StudySpec], bool] | None = None,
+    check: Callable[[StudySpec, bool], StudyCheck] | None = None,
 ) -> Opened:
     """Creates the study that a spec describes, or finds it and changes its budget.
 
@@ -74,21 +107,27 @@ def open_study(
             raises a NotFoundError. Called once where there is one.
         spec: The study file with the settings applied, not resolved.
         settings: The keys that were set beside the file, such as ``budget.trials``.
-        check: Tries the workload of a new study, given resolved, before anything is created, and
-            returns whether it is known to ask for no hyperparameters of its own.
+        check: Tries the workload of a new study before anything is created, and returns what it has
+            seen; given the study, resolved, and whether to look if its model arrives with trained
+            weights. It does where the spec names no regime, which then follows from that.
 
     Returns:
         The study, in its database that was opened.
 
     Raises:
-        SpecError: If a study of this name differs in anything but its budget.
+        NotFoundError: If the earlier study that it is to start from does not exist.
+        SpecError: If a study of this name differs in anything but its budget, or cannot start from
+            the earlier one.
     """
     database = _connect_if_there(connect)
     study = None if database is None else Studies(database).get(spec.study.name)
     if database is not None and study is not None:
         return _change_budget(Opened(database, study), spec, settings)
-    resolved = spec.resolve()
-    asks_nothing = check is not None and check(resolved)
+    resolved = add_warm_start(spec.resolve(), database)
+    open_regime = spec.space.regime is None
+    seen = StudyCheck() if check is None else check(resolved, open_regime)
+    if seen.arrival is Arrival.TRAINED and open_regime:
+        resolved = add_warm_start(spec.resolve(regime=FINETUNE), database)
     database = database or connect(True)
     try:
         study = Studies(database).create(resolved)
@@ -97,9 +136,9 @@ def open_study(
         study = Studies(database).get(spec.study.name)
         if study is None:
             raise
-        opened = Opened(database, study, asks_nothing=asks_nothing)
+        opened = Opened(database, study, seen=seen)
         return _change_budget(opened, spec, settings)
-    return Opened(database, study, created=True, asks_nothing=asks_nothing)
+    return Opened(database, study, created=True, seen=seen)
 
 
 def _connect_if_there(connect: Callable[[bool], Database]) -> Database | None:
@@ -112,7 +151,10 @@ def _connect_if_there(connect: Callable[[bool], Database]) -> Database | None:
 def _change_budget(opened: Opened, spec: StudySpec, settings: Collection[str]) -> Opened:
     """Gives a study that exists the budget that a spec asks for; see :func:`open_study`."""
     database, study = opened.database, opened.study
-    wanted = spec.resolve(study.spec.space.breadth)
+    wanted = spec.resolve(study.spec.space.breadth, study.spec.space.regime)
+    if "warm_start" not in spec.search.model_fields_set:
+        stored = {"warm_start": study.spec.search.warm_start}
+        wanted = wanted.model_copy(update={"search": wanted.search.model_copy(update=stored)})
     differences = study.spec.differences(wanted)
     if any(key not in _EXTENDABLE for key in differences):
         raise SpecError(_describe(study.name, differences))
@@ -151,6 +193,29 @@ def _announce_bent_defaults(spec: StudySpec) -> Iterator[str]:
     bent = (b for p in default_proposals(spec) for b in bent_defaults(spec, p.params))
     for line in dict.fromkeys(map(str, bent)):
         yield f"{line[0].upper()}{line[1:]}."
+
+
+def _announce_warm_start(spec: StudySpec) -> Iterator[str]:
+    """Yields a line on the earlier study that a new one starts from, or that there is none."""
+    taken = spec.warm_start
+    if taken is None:
+        if spec.search.warm_start == AUTO:
+            yield (
+                "No earlier study in this database has the same workload, metric and direction, "
+                f"{ENOUGH} complete trials, and an optimizer of this one: it starts cold."
+            )
+        return
+    count = min(len(taken.openings), spec.budget.trials // 3)
+    many = "no configuration" if not count else f"{count} configuration{'s' * (count > 1)}"
+    rescaled = (
+        f", learning rates times {taken.rescaled:.2g} since trials have another length"
+        if taken.rescaled != 1
+        else ""
+    )
+    yield (
+        f"Starts from the best of {taken.study!r} ({taken.trials} complete, best {taken.value:.4g})"
+        f": {many}{rescaled}."
+    )
 
 
 def _announce_small_space(spec: StudySpec, *, certain: bool) -> Iterator[str]:

@@ -15,10 +15,12 @@ class Check:
     Attributes:
         spec: The study, resolved, as plain values.
         device: The device to train on, as the user has typed it.
+        looks: Whether to look if its model arrives with trained weights.
     """
 
     spec: dict[str, Any]
     device: str
+    looks: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,13 @@ class Answer:
 
     Attributes:
         asks_nothing: Whether the workload is known to ask for no hyperparameters of its own.
+        arrival: The weights that its model has as a trial begins, if that was looked at.
         kind: The kind of the error, where there is one, such as ``SpecError``.
         error: Its message; empty where there is none.
     """
 
     asks_nothing: bool = False
+    arrival: str = "fresh"
     kind: str = ""
     error: str = ""
 
@@ -86,7 +90,7 @@ def order_to_line(order: Order) -> bytes:
     r"""Returns an order as a line.
 
     >>> order_to_line(Check({"study": {}}, "cpu"))
-    b'{"order": "check", "spec": {"study": {}}, "device": "cpu"}\n'
+    b'{"order": "check", "spec": {"study": {}}, "device": "cpu", "looks": true}\n'
     """
     [kind] = [name for name, kind in _KINDS.items() if isinstance(order, kind)]
     return _to_line({"order": kind, **asdict(order)})

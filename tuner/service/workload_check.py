@@ -14,12 +14,15 @@ from typing import Any
 import torch
 
 from tuner.domain.imports import import_module
+from tuner.domain.regimes import Arrival
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import decode, default_proposals
 from tuner.errors import ExhaustedError, SpecError, TunerError, tell_error
 from tuner.search import Proposer, build_pruner
+from tuner.service.open_study import StudyCheck
 from tuner.service.orders import Answer, Check
+from tuner.training.arrival import detect_arrival
 from tuner.training.device import resolve_device
 from tuner.training.forks import ending_forks
 from tuner.training.loop import TrainingLoop, WorkloadLoop, run_trial, train_workload
@@ -124,15 +127,19 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
         return WorkloadCheck(import_string, error=tell_error(error))
 
 
-def check_study(spec: StudySpec, device: torch.device) -> TrainingLoop:
+def check_study(
+    spec: StudySpec, device: torch.device, *, looks: bool = True
+) -> tuple[StudyCheck, TrainingLoop]:
     """Trains a study's workload for a few steps and evaluates it, before the study is created.
 
     Args:
         spec: The study, resolved.
         device: The device to train on.
+        looks: Whether to look if its model arrives with trained weights, by building it twice more.
 
     Returns:
-        The workload as a training loop, which can go on to train.
+        What was seen of it, and the workload as a training loop, which can go on to train. A
+        training loop may ask for hyperparameters of its own; a class does not.
 
     Raises:
         SpecError: If it does not run as the study says, or a sampler or pruner of the user's own
@@ -142,12 +149,9 @@ def check_study(spec: StudySpec, device: torch.device) -> TrainingLoop:
     with contextlib.suppress(ExhaustedError):  # there may be no more than the openings
         Proposer(spec, seed=0).propose()
     build_pruner(spec)
-    return prepare_checked(spec, device)
-
-
-def asks_nothing(loop: TrainingLoop) -> bool:
-    """Tells whether a training loop is known to ask for no hyperparameters of its own."""
-    return isinstance(loop, WorkloadLoop)
+    loop = prepare_checked(spec, device)
+    arrival = detect_arrival(loop, spec, device) if looks else Arrival.FRESH
+    return StudyCheck(isinstance(loop, WorkloadLoop), arrival), loop
 
 
 def answer_check(order: Check, device: str) -> tuple[Answer, TrainingLoop | None]:
@@ -162,12 +166,13 @@ def answer_check(order: Check, device: str) -> tuple[Answer, TrainingLoop | None
     """
     try:
         place = resolve_device(device, typed=order.device)
-        loop = check_study(parse_spec(order.spec, origin="the study to check"), place)
+        spec = parse_spec(order.spec, origin="the study to check")
+        seen, loop = check_study(spec, place, looks=order.looks)
     except TunerError as error:
         return Answer(kind=type(error).__name__, error=str(error)), None
     except Exception:  # noqa: BLE001 (a fault of tuner, which the other process tells)
         return Answer(kind="RuntimeError", error=traceback.format_exc()), None
-    return Answer(asks_nothing(loop)), loop
+    return Answer(seen.asks_nothing, seen.arrival.value), loop
 
 
 def _check_class(import_string: str, workload: Any, device: torch.device) -> WorkloadCheck:

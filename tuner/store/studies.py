@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from tuner.domain.budget import Budget
 from tuner.domain.lengths import FULL, RECORDED, length_of, ranked_length
 from tuner.domain.names import suggest
+from tuner.domain.regimes import SCRATCH
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import Activity, StudyState
 from tuner.domain.study_file import parse_spec
@@ -239,13 +240,17 @@ class Studies:
 def _parse(stored: Any, origin: str) -> StudySpec:
     if not isinstance(stored, dict):
         raise damage_error(f"The spec of the {origin}", stored)
-    search = stored.get("search", {})
-    if isinstance(search, dict):
-        stored = stored | {"search": _BEFORE_PORTFOLIOS | search}
+    for table, values in _BEFORE.items():
+        own = stored.get(table, {})
+        if isinstance(own, dict):
+            stored = stored | {table: values | own}
     return parse_spec(stored, origin=origin)
 
 
-_BEFORE_PORTFOLIOS = {"portfolio": False, "spare": 2}
+_BEFORE: dict[str, dict[str, Any]] = {
+    "search": {"portfolio": False, "spare": 2},
+    "space": {"regime": SCRATCH},
+}
 """The values of keys that older versions did not know, for the specs that these stored."""
 
 

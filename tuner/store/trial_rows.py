@@ -20,7 +20,6 @@ from optuna.trial import TrialState
 from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int, Value
 from tuner.domain.garbage import uncollected
 from tuner.domain.names import is_keepable
-from tuner.domain.space import known_axes
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord
 from tuner.store.damage import UNREADABLE, Damaged, parse_value, warn_of_damage
@@ -58,7 +57,7 @@ def build_records(
         spec: The study's resolved spec.
         evaluations: Whether to read their evaluations too.
     """
-    known = known_axes(spec) if rows else {}
+    known = spec.axes() if rows else {}
     with uncollected():
         return [
             record

@@ -35,10 +35,11 @@ from benchmarks.search.strategies import (
 )
 from benchmarks.search.surrogate import Surrogate
 from benchmarks.search.tables import DRAWN, Table, draw_points
+from benchmarks.search.warm import misleading
 from benchmarks.search.workloads import WORKLOADS
 from tuner.domain.catalog.dimensions import Float
-from tuner.domain.space import known_axes
 from tuner.search.portfolio import fit_portfolio
+from tuner.search.warm_start import Earlier, take_over
 
 STEPS = 180
 # The medians of plain Optuna's ends, which it reaches after some 260 evaluations (a trial has ten),
@@ -69,6 +70,34 @@ def test_a_search_needs_no_more_training_than_it_did(
     assert spent <= 1.5 * evaluations[lanes]
 
 
+def test_a_search_that_starts_from_a_short_one_needs_less_and_a_wrong_one_costs_little(
+    tables: dict[str, Table],
+) -> None:
+    knowledge = learn(tables_without(WORKLOADS["wine"].family, list(tables.values())))
+    spec = with_length(present_space(), STEPS)
+    curves_of = Surrogate(tables["wine"], STEPS).curves_of
+
+    def spent(source: str | None) -> float:
+        searches = []
+        for seed in range(3):
+            own = spec
+            if source is not None:
+                short = with_length(present_space(), STEPS // 3)
+                told = Surrogate(tables[source], STEPS // 3).curves_of
+                [before] = run_side_by_side(
+                    [search_by_tuner(short, seed, knowledge, evaluations=None)], told
+                )
+                assert len(before.records) == short.budget.trials - 1
+                start = take_over(spec, Earlier(source, short, before.records))
+                own = spec.model_copy(update={"warm_start": start})
+            searches.append(search_by_tuner(own, seed, knowledge))
+        found = run_side_by_side(searches, curves_of)
+        return float(np.median([search.spent_to(0.04) for search in found]))
+
+    assert spent("wine") <= spent(None)
+    assert spent(misleading("wine")) <= spent(None) + 80
+
+
 def test_plain_searches_count_what_they_train(tables: dict[str, Table]) -> None:
     spec = with_length(former_space(), STEPS)
     [search] = run_side_by_side(
@@ -95,7 +124,7 @@ def test_tables_hold_the_same_drawn_configurations(tables: dict[str, Table]) -> 
     first = tables["parabola"]
     assert len(tables) >= 14
     assert len({WORKLOADS[name].family for name in tables}) >= 6
-    axes = known_axes(whole_space())
+    axes = whole_space().axes()
     for table in tables.values():
         assert table.points[:DRAWN] == first.points[:DRAWN]
         assert all(point.keys() <= axes.keys() for point in table.points)

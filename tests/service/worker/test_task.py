@@ -210,6 +210,34 @@ class TestOwnHyperparameters:
         ]
         assert len(set(drawn)) == 4
 
+    def test_a_trial_of_an_earlier_study_has_those_it_had_there_if_asked_alike(
+        self, make_bureau: MakeBureau
+    ) -> None:
+        def loop(run: Run) -> float:
+            stepped(run)
+            return run.suggest_float("width", 0.5, 2.0, log=True) + run.suggest_int("depth", 1, 3)
+
+        params = {"optimizer": "adam", "schedule": "constant", "adam.lr": 0.05}
+        own = {
+            "width": {"value": 1.75, "axis": {"low": 0.5, "high": 2.0, "log": True}},
+            "depth": {"value": 9, "axis": {"low": 1, "high": 9}},
+            "gone": {"value": 1, "axis": {"choices": [1, 2]}},
+        }
+        opening = {"params": params, "own": own}
+        start = {"study": "earlier", "trials": 9, "value": 0.5, "openings": [opening]}
+        bureau = make_bureau(warm_start=start, search={"portfolio": False})
+        record = bureau.train(loop)
+        assert record.proposal.preset == "warm_start"
+        point = record.proposal.params
+        assert {name: point[name] for name in params} == params
+        assert point["width"] == 1.75
+        assert 1 <= int(point["depth"]) <= 3
+        assert record.own_axes["depth"] == Int(low=1, high=3)
+        assert point.keys() == {*params, "width", "depth"}
+        later = bureau.train(loop)
+        assert later.proposal.preset is None
+        assert later.proposal.params["width"] != 1.75
+
     def test_a_rerun_trains_with_those_of_its_model(self, bureau: Bureau) -> None:
         def loop(run: Run) -> float:
             return stepped(run).suggest_float("width", 0.5, 2.0, log=True)

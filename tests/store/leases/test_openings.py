@@ -73,6 +73,19 @@ def test_openings_start_once_however_many_workers_ask_at_once(opened: Cohorts) -
     assert started == [trial.params for trial in opened.proposer.openings()]
 
 
+def test_openings_of_an_earlier_study_start_once_and_before_the_portfolio_s(
+    database: Database, make_spec: MakeSpec, portfolio: object
+) -> None:
+    budget = {"trials": 12, "steps": 20, "evaluations": 4}
+    params = {"optimizer": "adam", "schedule": "constant", "adam.lr": 0.05}
+    start = {"study": "earlier", "trials": 9, "value": 0.5, "openings": [{"params": params}]}
+    warm = Cohorts(database, Studies(database).create(make_spec(budget=budget, warm_start=start)))
+    for worker in "ab":
+        warm.start_some(warm.ledger(worker), 3)
+    assert presets(warm) == ["warm_start", "portfolio", "portfolio", "portfolio", None, None]
+    assert records_of(warm)[0].proposal.params.items() >= params.items()
+
+
 def test_opening_run_again_does_not_count_as_one_more(opened: Cohorts) -> None:
     ledger = opened.ledger("a")
     ledger.finish(complete(ledger.start(opened.proposer.openings(), opened.proposals(1))))

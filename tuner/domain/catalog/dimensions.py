@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 from pydantic import (
     AfterValidator,
@@ -206,7 +206,24 @@ def nearest(axis: Dimension, value: Value) -> Value:
             return axis.choices[distances.index(min(distances))]
 
 
-def _is_number(value: Value) -> bool:
+def holds(axis: Dimension, value: Value | None) -> bool:
+    """Tells whether a value lies on an axis, and is of the axis' type.
+
+    >>> holds(Float(low=0.1, high=0.5), 0.1), holds(Float(low=0.1, high=0.5), "0.1")
+    (True, False)
+    """
+    match axis:
+        case Fixed():
+            return bool(value == axis.value)
+        case Choice():
+            return value in axis.choices
+        case Float() | Int():
+            if not _is_number(value) or (isinstance(axis, Int) and not isinstance(value, int)):
+                return False
+            return axis.low <= value <= axis.high
+
+
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
+from tuner.domain.regimes import FINETUNE, Regime
 
 LR, MAIN, FINE = 1, 2, 3
 """Breadths of a search: the learning rate alone, the usual few, or all hyperparameters."""
@@ -78,6 +79,23 @@ POSITIVE_FRACTION = Bounds(0, 1, open_low=True)
 
 
 @dataclass(frozen=True)
+class Finetuning:
+    """How a hyperparameter is searched where a model arrives with trained weights.
+
+    Attributes:
+        dimension: The axis it is searched on, as that of a :class:`Hyperparameter`.
+        source: The publication that the range comes from, abbreviated, or J for our judgement.
+        prior: A belief about good values, for samplers that use one.
+        breadth: The smallest breadth of search that includes it; None for the usual one.
+    """
+
+    dimension: Dimension
+    source: str
+    prior: LogNormalPrior | None = None
+    breadth: int | None = None
+
+
+@dataclass(frozen=True)
 class Hyperparameter:
     """One hyperparameter of an optimizer, a schedule or an average.
 
@@ -98,6 +116,7 @@ class Hyperparameter:
             ``parameters`` that an optimizer takes, or the training ``loop`` goes by it.
         is_momentum: Whether it is the momentum, which schedules cycle and a warmup raises: the
             argument of that name, or Adam's first beta.
+        finetuning: How it is searched in that regime; None for as from scratch.
     """
 
     name: str
@@ -113,6 +132,17 @@ class Hyperparameter:
     place: int | None = None
     owner: Owner = "call"
     is_momentum: bool = False
+    finetuning: Finetuning | None = None
+
+    def searched_in(self, regime: Regime | None) -> Hyperparameter:
+        """Returns it with the range, source and prior that it has in a regime."""
+        own = self.finetuning
+        if own is None or regime != FINETUNE:
+            return self
+        breadth = self.breadth if own.breadth is None else own.breadth
+        return replace(
+            self, dimension=own.dimension, source=own.source, prior=own.prior, breadth=breadth
+        )
 
     @property
     def search_name(self) -> str:
@@ -263,10 +293,13 @@ def rate(
     high: float,
     source: str = "J",
     prior: LogNormalPrior | None = None,
+    *,
+    finetuning: Finetuning | None = None,
 ) -> Hyperparameter:
     """Returns a learning rate, which every search includes."""
+    axis = log_range(low, high)
     return Hyperparameter(
-        "lr", default, log_range(low, high), source, LR, bounds=POSITIVE, prior=prior
+        "lr", default, axis, source, LR, bounds=POSITIVE, prior=prior, finetuning=finetuning
     )
 
 

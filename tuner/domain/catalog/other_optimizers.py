@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tuner.domain.catalog import finetuning
 from tuner.domain.catalog.dimensions import Choice, Fixed, Float, Int
 from tuner.domain.catalog.hyperparameters import (
     BETWEEN,
@@ -143,7 +144,7 @@ COMPOSED_ROWS = (
         "y = βx + (1−β)z;  z ← z − lr·g(y);  x ← (1 − c_t)x + c_t·z",
         "Defazio et al., The Road Less Scheduled, NeurIPS 2024",
         (
-            rate(1.0, 1e-2, 50.0, "SF"),
+            rate(1.0, 1e-2, 50.0, "SF", finetuning=finetuning.FREE_SGD),
             _averaging_momentum("momentum"),
             weight_decay(0.0, 1e-7, 5e-5),
         ),
@@ -158,7 +159,7 @@ COMPOSED_ROWS = (
         "y = βx + (1−β)z;  z ← z − lr·g(y)/(√ŝ + ε);  x ← (1 − c_t)x + c_t·z",
         "Defazio et al., The Road Less Scheduled, NeurIPS 2024",
         (
-            rate(2.5e-3, 1e-4, 1.0, "SF"),
+            rate(2.5e-3, 1e-4, 1.0, "SF", finetuning=finetuning.FREE_ADAM),
             as_beta(_averaging_momentum("beta1"), 1),
             weight_decay(0.0, 0.005, 1.0, breadth=MAIN),
             beta(2, 0.999, 1e-4, 0.1),
@@ -174,7 +175,7 @@ COMPOSED_ROWS = (
         "p ← p − lr·(sign(β₁m + (1−β₁)g) + λp);  m ← β₂m + (1−β₂)g",
         "Chen et al., Symbolic Discovery of Optimization Algorithms, NeurIPS 2023",
         (
-            rate(1e-4, 1e-5, 1e-2),
+            rate(1e-4, 1e-5, 1e-2, finetuning=finetuning.LION),
             beta(1, 0.9, 0.02, 0.5, MAIN),
             weight_decay(0.0, 0.015, 10.0, breadth=MAIN),
             beta(2, 0.99, 1e-3, 0.1),
@@ -188,7 +189,7 @@ COMPOSED_ROWS = (
         "L ← βL + (1−β)gg';  R ← βR + (1−β)g'g;  Adam on Q_L'·g·Q_R, turned back",
         "Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, ICLR 2025",
         (
-            rate(3e-3, 1e-4, 0.1),
+            rate(3e-3, 1e-4, 0.1, finetuning=finetuning.ADAM_LIKE),
             beta(1, 0.95, 0.01, 0.5, MAIN),
             weight_decay(0.01, 1e-3, 1.0, breadth=MAIN),
             beta(2, 0.95, 1e-3, 0.3),
@@ -204,7 +205,7 @@ COMPOSED_ROWS = (
         "m ← β₁m + (1−β₁)g;  s ← β₂s + (1−β₂)(g − m)² + ε;  p ← p − lr·m̂/(√ŝ + ε)",
         "Zhuang et al., AdaBelief Optimizer, NeurIPS 2020",
         (
-            rate(1e-3, 1e-4, 0.1),
+            rate(1e-3, 1e-4, 0.1, finetuning=finetuning.ADAM_LIKE),
             beta(1, 0.9, 0.02, 0.5, MAIN),
             weight_decay(0.0, 0.005, 1.0, breadth=MAIN),
             beta(2, 0.999, 1e-4, 0.1),
@@ -219,7 +220,7 @@ COMPOSED_ROWS = (
         "p ← p − lr·(m̂ + β₂v̂)/(√ŝ + ε)",
         "Xie et al., Adan: Adaptive Nesterov Momentum Algorithm, TPAMI 2024",
         (
-            rate(1e-3, 1e-4, 0.1),
+            rate(1e-3, 1e-4, 0.1, finetuning=finetuning.ADAM_LIKE),
             beta(1, 0.98, 0.005, 0.3, MAIN),
             beta(2, 0.92, 0.01, 0.5),
             beta(3, 0.99, 1e-3, 0.3),
@@ -233,7 +234,7 @@ COMPOSED_ROWS = (
         "r as Adam's step, + λp;  p ← p − lr·(‖p‖/‖r‖)·r, layer by layer",
         "You et al., Large Batch Optimization for Deep Learning, ICLR 2020",
         (
-            rate(1e-3, 1e-4, 0.1),
+            rate(1e-3, 1e-4, 0.1, finetuning=finetuning.ADAM_LIKE),
             beta(1, 0.9, 0.02, 0.5, MAIN),
             weight_decay(0.0, 1e-3, 1.0, breadth=MAIN),
             beta(2, 0.999, 1e-4, 0.1),
@@ -247,7 +248,7 @@ COMPOSED_ROWS = (
         "AdamW with positive-negative momentum, clipped and centred gradients, Lookahead",
         "Wright and Demeure, Ranger21, 2021",
         (
-            rate(1e-3, 1e-4, 0.1),
+            rate(1e-3, 1e-4, 0.1, finetuning=finetuning.ADAM_LIKE),
             beta(1, 0.9, 0.02, 0.5, MAIN),
             weight_decay(1e-4, 1e-5, 0.1),
             beta(2, 0.999, 1e-4, 0.1),
@@ -271,7 +272,7 @@ COMPOSED_ROWS = (
         "m ← β₁m + (1−β₁)g;  n ← β₃n + (1−β₃)g;  p ← p − lr·(m̂ + α·n)/(√ŝ + ε)",
         "Pagliardini, Ablin and Grangier, The AdEMAMix Optimizer, ICLR 2025",
         (
-            rate(1e-3, 1e-4, 0.1),
+            rate(1e-3, 1e-4, 0.1, finetuning=finetuning.ADAM_LIKE),
             beta(1, 0.9, 0.02, 0.5, MAIN),
             beta(3, 0.9999, 1e-5, 1e-2, MAIN),
             Hyperparameter("alpha", 5.0, Float(low=1.0, high=10.0), "J", MAIN, bounds=NOT_NEGATIVE),

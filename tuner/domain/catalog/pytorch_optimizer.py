@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tuner.domain.catalog import finetuning
 from tuner.domain.catalog.hyperparameters import MAIN, beta, momentum, rate, weight_decay
 from tuner.domain.catalog.optimizer_row import OptimizerRow
 
@@ -214,7 +215,9 @@ def package_row(name: str) -> OptimizerRow:
     """
     own = PACKAGE[name]
     # Three decades around its authors' choice.
-    hyperparameters = [rate(own.lr, 0.03 * own.lr, 30 * own.lr)]
+    hyperparameters = [
+        rate(own.lr, 0.03 * own.lr, 30 * own.lr, finetuning=finetuning.around(own.lr))
+    ]
     if own.momentum:
         hyperparameters.append(momentum(own.momentum, 0.005, 0.3))
     if own.betas is not None:

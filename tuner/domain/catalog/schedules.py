@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tuner.domain.catalog import finetuning
 from tuner.domain.catalog import schedule_functions as fn
 from tuner.domain.catalog.dimensions import Choice, Fixed, Float, Value
 from tuner.domain.catalog.hyperparameters import (
@@ -133,7 +134,13 @@ def count_patience(values: dict[str, float], evaluations: int) -> int:
 
 
 _WARMUP = Hyperparameter(
-    "warmup", 0.0, Choice(choices=(0.0, 0.02, 0.05, 0.1)), "AP, PB", MAIN, bounds=FRACTION
+    "warmup",
+    0.0,
+    Choice(choices=(0.0, 0.02, 0.05, 0.1)),
+    "AP, PB",
+    MAIN,
+    bounds=FRACTION,
+    finetuning=finetuning.WARMUP,
 )
 
 

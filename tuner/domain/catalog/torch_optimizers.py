@@ -8,6 +8,9 @@ tuner's own bench (``python -m benchmarks.search learn``, half the way from SIV)
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from tuner.domain.catalog import finetuning
 from tuner.domain.catalog.dimensions import Choice, Float
 from tuner.domain.catalog.hyperparameters import (
     ASKED,
@@ -19,6 +22,7 @@ from tuner.domain.catalog.hyperparameters import (
     NOT_NEGATIVE,
     POSITIVE,
     Bounds,
+    Finetuning,
     Hyperparameter,
     LogNormalPrior,
     below_one,
@@ -36,13 +40,22 @@ def _helper_rate(
 ) -> Hyperparameter:
     """Returns the learning rate of the optimizer beside one that cannot train all parameters."""
     return Hyperparameter(
-        name, 1e-3, axis, source, MAIN, prior=prior, bounds=POSITIVE, argument="lr", owner="helper"
+        name,
+        1e-3,
+        axis,
+        source,
+        MAIN,
+        prior=prior,
+        bounds=POSITIVE,
+        argument="lr",
+        owner="helper",
+        finetuning=finetuning.HELPER,
     )
 
 
-def _sgd_hyperparameters(mean: float) -> tuple[Hyperparameter, ...]:
+def _sgd_hyperparameters(mean: float, tuned: Finetuning) -> tuple[Hyperparameter, ...]:
     return (
-        rate(1e-3, 1e-3, 1.0, "J; prior TB", LogNormalPrior(mean, 0.7)),
+        rate(1e-3, 1e-3, 1.0, "J; prior TB", LogNormalPrior(mean, 0.7), finetuning=tuned),
         weight_decay(0.0, 1e-7, 5e-5, "AP", FINE),
     )
 
@@ -53,7 +66,7 @@ _NESTEROV_MOMENTUM = momentum(0.9, 0.005, 0.3, "AP", bounds=BETWEEN)
 
 def _adam_hyperparameters(lr: float, *others: Hyperparameter) -> tuple[Hyperparameter, ...]:
     return (
-        rate(lr, 1e-4, 0.3, "J; prior TB", LogNormalPrior(-2.19, 0.7)),
+        rate(lr, 1e-4, 0.3, "J; prior TB", LogNormalPrior(-2.19, 0.7), finetuning=finetuning.ADAM),
         beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
         beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),
         Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
@@ -69,7 +82,7 @@ TORCH_ROWS = (
         "The baseline: one knob, no state, and the clearest sign of a badly scaled problem.",
         "p ← p − lr·g",
         "Robbins and Monro, A Stochastic Approximation Method, 1951",
-        _sgd_hyperparameters(-1.26),
+        _sgd_hyperparameters(-1.26, finetuning.SGD),
     ),
     OptimizerRow(
         "momentum",
@@ -77,7 +90,7 @@ TORCH_ROWS = (
         "Well-normalised networks, above all in vision, when lr and momentum are tuned.",
         "m ← μ·m + g;  p ← p − lr·m",
         "Polyak, Some methods of speeding up the convergence of iteration methods, 1964",
-        (*_sgd_hyperparameters(-1.77), _MOMENTUM),
+        (*_sgd_hyperparameters(-1.77, finetuning.MOMENTUM), _MOMENTUM),
     ),
     OptimizerRow(
         "nesterov",
@@ -85,7 +98,7 @@ TORCH_ROWS = (
         "As momentum, with a look ahead that allows a little more momentum.",
         "m ← μ·m + g;  p ← p − lr·(g + μ·m)",
         "Sutskever et al., On the importance of initialization and momentum, ICML 2013",
-        (*_sgd_hyperparameters(-1.77), _NESTEROV_MOMENTUM),
+        (*_sgd_hyperparameters(-1.77, finetuning.MOMENTUM), _NESTEROV_MOMENTUM),
         {"nesterov": True},
     ),
     OptimizerRow(
@@ -95,7 +108,14 @@ TORCH_ROWS = (
         "s ← s + g²;  p ← p − lr·g/(√s + ε)",
         "Duchi, Hazan and Singer, Adaptive Subgradient Methods, JMLR 2011",
         (
-            rate(1e-2, 1e-3, 1.0, "J; prior TB", LogNormalPrior(-1.42, 0.7)),
+            rate(
+                1e-2,
+                1e-3,
+                1.0,
+                "J; prior TB",
+                LogNormalPrior(-1.42, 0.7),
+                finetuning=finetuning.ADAGRAD,
+            ),
             Hyperparameter("eps", 1e-10, log_range(1e-10, 1e-3), "J", FINE, bounds=NOT_NEGATIVE),
         ),
     ),
@@ -106,7 +126,14 @@ TORCH_ROWS = (
         "s ← α·s + (1−α)·g²;  p ← p − lr·g/(√s + ε)",
         "Tieleman and Hinton, Neural Networks for Machine Learning, lecture 6.5, 2012",
         (
-            rate(1e-2, 1e-4, 0.1, "J; prior TB", LogNormalPrior(-2.25, 0.7)),
+            rate(
+                1e-2,
+                1e-4,
+                0.1,
+                "J; prior TB",
+                LogNormalPrior(-2.25, 0.7),
+                finetuning=finetuning.ADAM_LIKE,
+            ),
             below_one("alpha", 0.99, 1e-3, 0.3, "J", MAIN),
             Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "J", FINE, bounds=NOT_NEGATIVE),
         ),
@@ -132,9 +159,10 @@ TORCH_ROWS = (
                 0.3,
                 "AP, widened for small models; prior TB",
                 LogNormalPrior(-2.1, 0.7),
+                finetuning=finetuning.ADAM,
             ),
             beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
-            weight_decay(0.01, 0.005, 1.0, "AP", MAIN),
+            replace(weight_decay(0.01, 0.005, 1.0, "AP", MAIN), finetuning=finetuning.DECAY),
             beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),
             Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
         ),
@@ -152,6 +180,7 @@ TORCH_ROWS = (
                 0.5,
                 "MU, widened for small models; prior TB",
                 LogNormalPrior(-1.44, 0.7),
+                finetuning=finetuning.MUON,
             ),
             momentum(0.95, 0.01, 0.3, bounds=BELOW_ONE),
             _helper_rate(
@@ -209,7 +238,7 @@ TORCH_ROWS = (
         "s ≈ row(s)·col(s)/mean(s);  p ← p − lr·max(ε₂, rms(p))·clip(g/√s)",
         "Shazeer and Stern, Adafactor, ICML 2018",
         (
-            rate(1e-2, 1e-4, 1e-2, "AP"),
+            rate(1e-2, 1e-4, 1e-2, "AP", finetuning=finetuning.ADAFACTOR),
             weight_decay(0.0, 1e-3, 1.0, "AP", FINE),
         ),
     ),
@@ -232,7 +261,14 @@ TORCH_ROWS = (
         "p ← p·(1 − λη_t) − η_t·g;  η_t = lr/(1 + λ·lr·t)^α",
         "Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992",
         (
-            rate(1e-2, 1e-3, 1.0, "J; prior SIV", LogNormalPrior(-2.10, 1.31)),
+            rate(
+                1e-2,
+                1e-3,
+                1.0,
+                "J; prior SIV",
+                LogNormalPrior(-2.10, 1.31),
+                finetuning=finetuning.SGD,
+            ),
             Hyperparameter("lambd", 1e-4, log_range(1e-6, 1e-2), "J", MAIN, bounds=NOT_NEGATIVE),
             Hyperparameter("alpha", 0.75, Float(low=0.5, high=1.0), "J", FINE, bounds=NOT_NEGATIVE),
         ),
@@ -296,7 +332,14 @@ TORCH_ROWS = (
         "as Adam, on the rows that a batch touches",
         "Kingma and Ba, Adam, ICLR 2015",
         (
-            rate(1e-3, 1e-4, 0.1, "J; prior SIV", LogNormalPrior(-2.7, 1.42)),
+            rate(
+                1e-3,
+                1e-4,
+                0.1,
+                "J; prior SIV",
+                LogNormalPrior(-2.7, 1.42),
+                finetuning=finetuning.ADAM_LIKE,
+            ),
             beta(1, 0.9, 0.02, 0.5, MAIN, source="AP", bounds=BELOW_ONE),
             _helper_rate("adam_lr", log_range(1e-4, 0.1), "J"),
             beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),

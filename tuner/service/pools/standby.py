@@ -11,7 +11,7 @@ from tuner.domain.fuse_plan import AUTO
 from tuner.domain.spec import StudySpec
 from tuner.errors import SpecError, TunerError, WorkloadError
 from tuner.service.ordered_process import OrderedProcess
-from tuner.service.orders import Check, Work
+from tuner.service.orders import Answer, Check, Work
 from tuner.service.pools.pool import Slot
 from tuner.service.processes import see_only, share_of_cores, threads_option
 
@@ -38,16 +38,17 @@ class Standby:
         share = threads_option(threads, environment)
         self._process = OrderedProcess([*words, *share], environment)
 
-    def begin_check(self, spec: StudySpec) -> None:
+    def begin_check(self, spec: StudySpec, *, looks: bool) -> None:
         """Has the process check the workload of a study; does not wait for the answer.
 
         Args:
             spec: The study, resolved.
+            looks: Whether to look if its model arrives with trained weights.
         """
-        self._process.give(Check(spec.to_json(), self._device))
+        self._process.give(Check(spec.to_json(), self._device, looks))
 
-    def end_check(self) -> bool:
-        """Waits until the workload is checked; returns whether it asks for no hyperparameters.
+    def end_check(self) -> Answer:
+        """Waits until the workload is checked; returns what was seen of it.
 
         Raises:
             SpecError: If the workload does not run as the study says.
@@ -61,7 +62,7 @@ class Standby:
             )
         if answer.error:
             raise _TOLD.get(answer.kind, RuntimeError)(answer.error)
-        return answer.asks_nothing
+        return answer
 
     def begin_work(self, study: str, url: str, log: Path) -> subprocess.Popen[bytes]:
         """Has the process work on a study, and returns it.
@@ -94,11 +95,11 @@ class Crew:
         self._standbys = {slot.index: Standby(slot, share, fuse, url) for slot in slots}
         self._first = self._standbys[slots[0].index]
 
-    def begin_check(self, spec: StudySpec) -> None:
+    def begin_check(self, spec: StudySpec, *, looks: bool) -> None:
         """Has the first process check a study's workload; see :meth:`Standby.begin_check`."""
-        self._first.begin_check(spec)
+        self._first.begin_check(spec, looks=looks)
 
-    def end_check(self) -> bool:
+    def end_check(self) -> Answer:
         """Waits until the workload is checked; see :meth:`Standby.end_check`."""
         return self._first.end_check()
 

@@ -137,9 +137,11 @@ class WorkerContext:
             return []
         # Read first: what the paused ones have reported is then among the news.
         paused = self.ledger.read_paused()
+        if paused.trials:
+            self.catch_up()
+        self.proposer.history.pause(paused.trials)
         if not paused.trials:
             return []
-        self.catch_up()
         ready = self.pruner.find_promotable(paused.standing())
         promoted = self._take(paused, ready, count, can_fuse)
         if not promoted and (not ready or self.ledger.signals().out_of_time):

@@ -244,7 +244,7 @@ class Task:
         if trial.record.own_axes.get(name) == axis:
             # A rerun, or a trial that starts over, trains with what is on record.
             return trial.record.proposal.params[name]
-        value, distribution = self._context.proposer.suggest(name, axis)
+        value, distribution = self._context.proposer.suggest(name, axis, trial.record.proposal)
 
         def deliver() -> None:
             try:

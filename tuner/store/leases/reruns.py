@@ -12,7 +12,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.states import StudyState
-from tuner.domain.trials import PORTFOLIO, RERUN_OF
+from tuner.domain.trials import PORTFOLIO, RERUN_OF, WARM_START
 from tuner.errors import NotFoundError, SpecError
 from tuner.store import events
 from tuner.store.connection.database import Database
@@ -71,7 +71,7 @@ def count_openings(connection: sa.Connection, study_id: int) -> int:
     """Returns the number of openings that have started, reruns not counted."""
     again = ot.trial_attributes.alias()
     return connection.execute(
-        _with_attribute(study_id, "preset", PORTFOLIO)
+        _with_attribute(study_id, "preset", PORTFOLIO, WARM_START)
         .outerjoin(again, (again.c.trial_id == ot.trials.c.trial_id) & (again.c.key == RERUN_OF))
         .where(again.c.key.is_(None))
     ).scalar_one()
@@ -83,8 +83,8 @@ def has_started(connection: sa.Connection, study_id: int, trial: FrozenTrial) ->
     return bool(connection.execute(counted).scalar_one())
 
 
-def _with_attribute(study_id: int, key: str, value: object) -> sa.Select[int]:
-    """Returns the statement that counts the trials of a study with an attribute."""
+def _with_attribute(study_id: int, key: str, *values: object) -> sa.Select[int]:
+    """Returns the statement that counts the trials of a study with an attribute of some values."""
     return (
         sa.select(sa.func.count())
         .select_from(ot.trial_attributes)
@@ -92,7 +92,7 @@ def _with_attribute(study_id: int, key: str, value: object) -> sa.Select[int]:
         .where(
             ot.trials.c.study_id == study_id,
             ot.trial_attributes.c.key == key,
-            ot.trial_attributes.c.value_json == json.dumps(value),
+            ot.trial_attributes.c.value_json.in_([json.dumps(value) for value in values]),
         )
     )
 

@@ -1,0 +1,1 @@
+"""Searches of libraries outside Optuna, over the replay of `benchmarks.search`."""
