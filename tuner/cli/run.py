@@ -88,6 +88,7 @@ def run(
 def _try_workload(crew: Crew, resolved: StudySpec, looks: bool) -> StudyCheck:
     """Has a worker try a study's workload, and loads what comes next meanwhile."""
     crew.begin_check(resolved, looks=looks)
+    import alembic.command  # noqa: F401 (to make the database's tables)
 
     import tuner.cli.progress
     import tuner.service.study_run  # noqa: F401
