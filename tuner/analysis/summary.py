@@ -111,6 +111,8 @@ class StudySummary:
         state: Whether it runs, is paused or stopped.
         fusing: The results of training trials fused, or None where none was fused or planned.
         exhausted: The reason that nothing is left to try, or None where something is.
+        used: The full trials' worth of training used of a budget in full trials, counting what
+            trials in training may yet take; None without such a budget.
     """
 
     name: str
@@ -130,6 +132,7 @@ class StudySummary:
     state: StudyState = StudyState.RUNNING
     fusing: FusingSummary | None = None
     exhausted: str | None = None
+    used: float | None = None
 
     @property
     def finished(self) -> int:
@@ -180,6 +183,7 @@ def summarize(
     state: StudyState = StudyState.RUNNING,
     plans: Collection[FusePlan] = (),
     exhausted: str | None = None,
+    used: float | None = None,
 ) -> StudySummary:
     """Returns the results of a study so far.
 
@@ -193,6 +197,7 @@ def summarize(
         state: Whether it runs, is paused or stopped.
         plans: The decisions how many trials train as one, one for each kind of device.
         exhausted: The reason that nothing is left to try, or None.
+        used: The full trials' worth of training used of a budget in full trials, or None.
     """
     counts = Counter(record.outcome.value for record in records)
     ranked, apart = split_by_length(records)
@@ -222,6 +227,7 @@ def summarize(
         state=state,
         fusing=summarize_fusing(records, plans),
         exhausted=exhausted,
+        used=used,
     )
 
 

@@ -35,6 +35,23 @@ def length_of(attributes: Mapping[str, Any]) -> Fraction:
     return FULL if total <= steps < total + last else Fraction(steps, total)
 
 
+def share_trained(attributes: Mapping[str, Any]) -> float:
+    """Returns the steps that a trial has taken as a part of those of a full one.
+
+    It is 1 where its loop has not said how many a full trial has, and 0 before its first step.
+
+    Args:
+        attributes: The trial's recorded attributes, however it ended.
+
+    >>> share_trained({"steps": 90, "total_steps": 360}), share_trained({"steps": 360})
+    (0.25, 1.0)
+    """
+    steps, total = attributes.get("steps"), attributes.get("total_steps")
+    if not isinstance(steps, int) or steps < 1:
+        return 0.0
+    return steps / total if isinstance(total, int) and total > 0 else 1.0
+
+
 def ranked_length(lengths: Mapping[Fraction, int]) -> Fraction:
     """Returns the length whose trials are ranked: a full trial's, or else the most common one.
 

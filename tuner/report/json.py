@@ -21,6 +21,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         "state": summary.state.value,
         "exhausted": summary.exhausted,
         "budget": spec.budget.model_dump(mode="json", exclude_none=True),
+        "full_trials_used": summary.used,
         "counts": summary.counts,
         "best": best
         and {

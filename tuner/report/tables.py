@@ -172,6 +172,7 @@ def facts(summary: StudySummary) -> TextTable:
         ("fact", "value"),
         (
             ("trials", f"{started} of {summary.spec.budget.trials}{halted}: {counts}"),
+            *_training(summary),
             ("wall time", duration(summary.wall_s)),
             ("training", duration(summary.training_s)),
             ("evaluation", duration(summary.evaluation_s)),
@@ -182,6 +183,24 @@ def facts(summary: StudySummary) -> TextTable:
             ("database", summary.storage),
         ),
     )
+
+
+def _training(summary: StudySummary) -> list[tuple[str, str]]:
+    """Returns the row on a budget in full trials: what is used of it, and what is left."""
+    limit = summary.spec.budget.full_trials
+    if limit is None or summary.used is None:
+        return []
+    left = max(0.0, limit - summary.used)
+    return [("full trials", f"{tell_training(summary.used, limit)} used, {left:.3g} left")]
+
+
+def tell_training(used: float | None, limit: float | None) -> str:
+    """Returns what is used of a budget in full trials, and the budget.
+
+    >>> tell_training(7.25, 20.0)
+    '7.25 of 20'
+    """
+    return "–" if used is None or limit is None else f"{used:.4g} of {limit:g}"
 
 
 def _fused(fusing: FusingSummary | None) -> list[tuple[str, str]]:

@@ -86,6 +86,17 @@ class StudyRow:
         return int(self._budget["trials"])
 
     @property
+    def full_trials(self) -> float | None:
+        """The training it may do, in full trials, None without a limit."""
+        full_trials: float | None = self._budget.get("full_trials")
+        return full_trials
+
+    @property
+    def evaluations(self) -> int:
+        """The number of evaluations of a full trial."""
+        return int(self._budget["evaluations"])
+
+    @property
     def wall_time_s(self) -> float | None:
         """The seconds it may be worked on, None without a limit."""
         wall_time: float | None = self._budget.get("wall_time")

@@ -41,13 +41,14 @@ from tuner.store.identity import (
     set_attribute,
 )
 from tuner.store.leases.budget import is_used_up
+from tuner.store.leases.charges import read_charged
 from tuner.store.leases.rows import assume_alive, find_unfinished
 from tuner.store.optuna import tables as ot
-from tuner.store.tables import curves, events, leases, plans, workers
+from tuner.store.tables import charges, curves, events, leases, plans, workers
 
 CREATED = "tuner:created_at"
 Limit = float | None
-"""A limit of a budget, in trials or in seconds; None is no limit."""
+"""A limit of a budget, in trials, full trials or seconds; None is no limit."""
 
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
 
@@ -68,6 +69,9 @@ class StudyOverview:
         created_at: The time of its creation, as ISO 8601.
         state: Whether it was asked to run, pause or stop.
         activity: Whether it is trained at this moment, idle, paused, stopped, done or damaged.
+        full_trials: The training it may do, in full trials; None without such a limit.
+        used: The training that its trials have taken or may yet take, in full trials; None without
+            such a limit.
         damage: The part that cannot be read, as a sentence; None if all can. The other fields then
             hold nothing.
     """
@@ -83,6 +87,8 @@ class StudyOverview:
     created_at: str
     state: StudyState
     activity: Activity
+    full_trials: float | None = None
+    used: float | None = None
     damage: str | None = None
 
 
@@ -216,7 +222,7 @@ class Studies:
                 ot.delete_study(connection, study.study_id)
                 return False
             dissolve_copies(connection, study, home)
-            for table in (leases, workers, curves, events, plans):
+            for table in (leases, charges, workers, curves, events, plans):
                 connection.execute(sa.delete(table).where(table.c.study_uuid == study.uuid))
             ot.delete_study(connection, home)
         return True
@@ -315,6 +321,8 @@ def _overview(
         created_at=attributes.get(CREATED, ""),
         state=study_row.state,
         activity=_activity(study_row.state, used_up=used_up, held=held),
+        full_trials=study_row.full_trials,
+        used=None if study_row.full_trials is None else read_charged(connection, study_row),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +73,7 @@ class WorkerContext:
         self.pruner = Pruner(self.proposer.spec, self.proposer.history)
         self.leaving = False
         self._unpromoted: PausedTrials | None = None
+        self._given_up: Collection[int] = ()
         self.forget_requests()
 
     def forget_requests(self) -> None:
@@ -143,8 +144,10 @@ class WorkerContext:
         if not paused.trials:
             return []
         ready = self.pruner.find_promotable(paused.standing())
-        promoted = self._take(paused, ready, count, can_fuse)
-        if not promoted and (not ready or self.ledger.signals().out_of_time):
+        self._given_up = paused.trials.keys() - self.pruner.find_last(paused.standing())
+        promoted = self._take(paused, ready, count, can_fuse, given_up=self._given_up)
+        # Where all are paused and none may go on, time or training is used up.
+        if not promoted and (not ready or paused.alone or self.ledger.signals().out_of_time):
             self._unpromoted = paused
         return promoted
 
@@ -187,13 +190,15 @@ class WorkerContext:
         chosen: Sequence[int],
         count: int,
         can_fuse: Callable[[TrialConfig], bool],
+        given_up: Collection[int] | None = None,
     ) -> list[Lease]:
         """Promotes those of the chosen trials that can train together, as many as may."""
         if not chosen:
             return []
         waiting = [paused.trials[number] for number in chosen]
         numbers = [trial.number for trial in self._pick(waiting, count, can_fuse)]
-        return self.ledger.promote(numbers, count)
+        closing = self.proposer.closing() if given_up is not None else None
+        return self.ledger.promote(numbers, count, closing=closing, given_up=given_up)
 
     def _pick(
         self, ready: Sequence[PausedTrial], count: int, can_fuse: Callable[[TrialConfig], bool]
@@ -253,7 +258,9 @@ class WorkerContext:
 
     def _start(self, proposals: list[FrozenTrial], at_most: int) -> list[Lease]:
         closing = self.proposer.closing()
-        started = self.ledger.start(self.openings, proposals, at_most, closing=closing)
+        started = self.ledger.start(
+            self.openings, proposals, at_most, closing=closing, given_up=self._given_up
+        )
         if started:
             self.catch_up()
         return started

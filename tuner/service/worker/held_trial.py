@@ -47,6 +47,7 @@ class HeldTrial:
         restart: Why it starts over, or None if it goes on or is new.
         lost: Whether it belongs to another worker by now.
         announced: Whether the database knows of this worker's checkpoint.
+        charged: Whether the budget has been charged for what its former holders have lost.
         apart: Whether it trains alone, since it was saved alone or its checkpoint cannot be read.
     """
 
@@ -61,7 +62,7 @@ class HeldTrial:
         self.reports = Reports(spec, record)
         self.state: Mapping[str, Any] | None = None
         self.restart = NOTHING_SAVED if lease.begun and lease.checkpoint is None else None
-        self.lost = self.announced = self.apart = False
+        self.lost = self.announced = self.charged = self.apart = False
 
     @property
     def number(self) -> int:
@@ -83,7 +84,7 @@ class HeldTrial:
         Args:
             error: The error that the checkpoint is blamed for.
         """
-        self.state, self.restart = None, explain_restart(error)
+        self.state, self.restart, self.charged = None, explain_restart(error), False
         self.reports.forget()
 
     def resume(self, lanes: Lanes) -> list[Report]:
