@@ -108,7 +108,9 @@ def find_fitting(
     room = read_room(connection, study_row) - kept - math.fsum(keep.values())
     fitting = []
     for number in numbers:
-        cost = rest.get(number, 0.0)
+        if number not in rest:
+            continue
+        cost = rest[number]
         left = room + keep.get(number, 0.0) - cost
         if fits(0.0, left):
             fitting.append(number)

@@ -336,11 +336,11 @@ class Ledger:
                 connection, study_row.study_id, closing
             )
             kept = WHOLE if closes else 0.0
-            fitting = find_fitting(connection, study_row, numbers, given_up, kept=kept)
             promoted = promote(
                 connection,
                 study_row,
-                fitting[:at_most],
+                find_fitting(connection, study_row, numbers, given_up, kept=kept),
+                at_most,
                 worker=self._heartbeat.alive,
                 lease_s=self._lease_s,
             )

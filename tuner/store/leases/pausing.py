@@ -68,6 +68,7 @@ def promote(
     connection: sa.Connection,
     study_row: StudyRow,
     numbers: Sequence[int],
+    at_most: int,
     *,
     worker: Alive,
     lease_s: float,
@@ -78,6 +79,7 @@ def promote(
         connection: A transaction that has locked the study.
         study_row: The study.
         numbers: The numbers of the trials, the first to be promoted first.
+        at_most: The most trials to promote.
         worker: The worker.
         lease_s: Seconds that the new leases count.
 
@@ -90,7 +92,7 @@ def promote(
     rows = {row.number: row for row in lock_leases(connection, study_row, numbers)}
     waiting = [rows[number] for number in numbers if number in rows and rows[number].paused]
     end_left(connection, study_row, [_ended(row) for row in waiting if row.trial_id is None])
-    chosen = [row for row in waiting if row.trial_id is not None]
+    chosen = [row for row in waiting if row.trial_id is not None][:at_most]
     promoted = [
         Lease(row.number, new_token(), row.attempts, row.checkpoint, row.step) for row in chosen
     ]
