@@ -11,6 +11,7 @@ from typing import Any
 
 from tuner.analysis.averages import AverageSummary, summarize_average
 from tuner.analysis.fusing import FusingSummary, summarize_fusing
+from tuner.analysis.gain import ExpectedGain, expect_gain
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import Choice, Fixed
 from tuner.domain.fuse_plan import FusePlan
@@ -113,6 +114,7 @@ class StudySummary:
         exhausted: The reason that nothing is left to try, or None where something is.
         used: The full trials' worth of training used of a budget in full trials, counting what
             trials in training may yet take; None without such a budget.
+        gain: The gain that more trials are expected to bring, or None where little is known.
     """
 
     name: str
@@ -133,6 +135,7 @@ class StudySummary:
     fusing: FusingSummary | None = None
     exhausted: str | None = None
     used: float | None = None
+    gain: ExpectedGain | None = None
 
     @property
     def finished(self) -> int:
@@ -228,6 +231,7 @@ def summarize(
         fusing=summarize_fusing(records, plans),
         exhausted=exhausted,
         used=used,
+        gain=expect_gain(spec, records),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -59,6 +59,7 @@ class Budget(Frozen):
         examples: Training examples a full trial sees.
         evaluations: Points, spread evenly over a full trial, where it is evaluated.
         wall_time: Seconds of work, over all sessions, after which nothing new starts.
+        stop: Whether the study also ends once little is left to gain (``auto``), or ``never`` so.
     """
 
     full_trials: Finite | None = Field(default=None, ge=1, le=10**6)
@@ -68,6 +69,7 @@ class Budget(Frozen):
     examples: int | None = Field(default=None, ge=1, le=10**13)
     evaluations: int = Field(default=10, ge=1, le=200)
     wall_time: Annotated[Finite | None, BeforeValidator(parse_duration)] = Field(default=None, gt=0)
+    stop: Literal["never", "auto"] = "never"
 
     @model_validator(mode="before")
     @classmethod

@@ -49,7 +49,17 @@ def _conclude(summary: StudySummary) -> list[str]:
     if summary.counts[Outcome.DIVERGED] * 4 > summary.finished:
         share = summary.counts[Outcome.DIVERGED] / summary.finished
         sentences.append(f"{share:.0%} of the trials diverged: the learning rates go too high.")
-    return [*sentences, _doubt_differences(summary)]
+    return [*sentences, *_tell_gain(summary), _doubt_differences(summary)]
+
+
+def _tell_gain(summary: StudySummary) -> list[str]:
+    """Returns a sentence on the gain that more trials are expected to bring."""
+    gain = summary.gain
+    if gain is None:
+        return []
+    amount = f"{gain.value:.2g} of {summary.spec.study.metric}"
+    told = amount if gain.share is None else f"{gain.share:.1%} ({amount})"
+    return [f"Another {gain.trials} trials are expected to gain {told}."]
 
 
 def _tell_lengths(summary: StudySummary, best: BestTrial) -> list[str]:

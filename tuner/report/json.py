@@ -22,6 +22,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         "exhausted": summary.exhausted,
         "budget": spec.budget.model_dump(mode="json", exclude_none=True),
         "full_trials_used": summary.used,
+        "expected_gain": None if summary.gain is None else dataclasses.asdict(summary.gain),
         "counts": summary.counts,
         "best": best
         and {

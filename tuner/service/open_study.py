@@ -19,7 +19,7 @@ from tuner.service.warm_start import ENOUGH, add_warm_start
 from tuner.store import Database, Studies, StudyHandle
 from tuner.store.studies import Limit
 
-_LIMITS = ("trials", "full_trials", "wall_time")
+_LIMITS = ("trials", "full_trials", "wall_time", "stop")
 _EXTENDABLE = {f"budget.{name}" for name in _LIMITS}
 
 
@@ -62,7 +62,8 @@ class Opened:
         if self.created:
             yield f"Created study {name!r} in {self.database.name}"
         for key, limit in self.changed.items():
-            yield f"Study {name!r} now has a budget of {_tell_limit(key, limit)}"
+            has = "has" if key == "stop" else "has a budget of"
+            yield f"Study {name!r} now {has} {_tell_limit(key, limit)}"
         if self.created or self.changed:
             yield from _announce_small_space(spec, certain=self.seen.asks_nothing)
         if self.created:
@@ -238,6 +239,8 @@ def _announce_small_space(spec: StudySpec, *, certain: bool) -> Iterator[str]:
 
 
 def _tell_limit(key: str, limit: Limit) -> str:
+    if isinstance(limit, str):
+        return f"{key} = {limit}"
     if key == "trials":
         return f"{limit:.0f} trials"
     if key == "full_trials":
@@ -246,6 +249,8 @@ def _tell_limit(key: str, limit: Limit) -> str:
 
 
 def _is_more(limit: Limit, other: Limit) -> bool:
+    if isinstance(limit, str) or isinstance(other, str):
+        return limit == "never"
     return other is not None and (limit is None or limit > other)
 
 
@@ -268,8 +273,8 @@ def _describe(name: str, differences: dict[str, tuple[object, object]]) -> str:
             "a ranking of both would not be fair."
         )
     lines.append(
-        "Only budget.trials, budget.full_trials and budget.wall_time can change in an existing "
-        "study. Give the new one another --name, or delete the old one: "
+        "Only budget.trials, budget.full_trials, budget.wall_time and budget.stop can change in an "
+        "existing study. Give the new one another --name, or delete the old one: "
         f"tuner study delete {shlex.quote(name)}"
     )
     return "\n".join(lines)

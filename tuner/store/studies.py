@@ -47,8 +47,8 @@ from tuner.store.optuna import tables as ot
 from tuner.store.tables import charges, curves, events, leases, plans, workers
 
 CREATED = "tuner:created_at"
-Limit = float | None
-"""A limit of a budget, in trials, full trials or seconds; None is no limit."""
+Limit = float | str | None
+"""A limit of a budget: in trials, full trials or seconds, None without one; or when it stops."""
 
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
 

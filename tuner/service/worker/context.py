@@ -9,8 +9,9 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from tuner.analysis.gain import ENOUGH, expect_gain, is_enough
 from tuner.domain.states import StudyState
-from tuner.domain.trials import Outcome, Proposal, TrialConfig, TrialRecord, decode
+from tuner.domain.trials import Outcome, Proposal, TrialConfig, TrialRecord, decode, tell_waiting
 from tuner.errors import ExhaustedError
 from tuner.search import Proposer, Pruner
 from tuner.service.interruption import Interruption
@@ -73,7 +74,12 @@ class WorkerContext:
         self.pruner = Pruner(self.proposer.spec, self.proposer.history)
         self.leaving = False
         self._unpromoted: PausedTrials | None = None
+        # Of the paused trials at the last look: all, those given up, and whether any may go on.
+        self._paused_at_last_look: frozenset[int] = frozenset()
         self._given_up: Collection[int] = ()
+        self._promotable = False
+        self._ends_early = self.proposer.spec.budget.stop == "auto"
+        self._records: dict[int, TrialRecord] = {}
         self.forget_requests()
 
     def forget_requests(self) -> None:
@@ -112,6 +118,8 @@ class WorkerContext:
         """Reads the trials that have started or finished since the last call."""
         news = self.reader.sync()
         self.proposer.history.add(news)
+        if self._ends_early:
+            self._records |= {record.number: record for record in news}
         for record in news:
             self.running.pop(record.number, None)
             self.failed.pop(record.number, None)
@@ -133,7 +141,8 @@ class WorkerContext:
         Returns:
             Their leases, of trials that stand at one step.
         """
-        self._unpromoted = None
+        self._unpromoted, self._promotable = None, False
+        self._given_up, self._paused_at_last_look = (), frozenset[int]()
         if not self.pruner.pauses:
             return []
         # Read first: what the paused ones have reported is then among the news.
@@ -144,6 +153,8 @@ class WorkerContext:
         if not paused.trials:
             return []
         ready = self.pruner.find_promotable(paused.standing())
+        self._promotable = bool(ready)
+        self._paused_at_last_look = frozenset(paused.trials)
         self._given_up = paused.trials.keys() - self.pruner.find_last(paused.standing())
         promoted = self._take(paused, ready, count, can_fuse, given_up=self._given_up)
         # Where all are paused and none may go on, time or training is used up.
@@ -226,6 +237,8 @@ class WorkerContext:
         Returns:
             Their leases; none if the budget is used up or nothing is left to try.
         """
+        if self._ends_early and self._end_early():
+            return []
         try:
             proposals = self._propose(count, can_fuse)
         except ExhaustedError as error:
@@ -255,6 +268,25 @@ class WorkerContext:
             if self.proposer.is_exhausted:
                 self.ledger.exhaust(str(error))
         return []
+
+    def _end_early(self) -> bool:
+        """Ends the study if little is left to gain; tells whether it has.
+
+        It does not while the last look found a paused trial that may go on: it may become the best.
+        """
+        if self._promotable:
+            return False
+        spec, paused = self.proposer.spec, self._paused_at_last_look
+        trained = self.running.keys() - paused
+        records = tell_waiting(self._records.values(), trained, paused)
+        gain = expect_gain(spec, records)
+        if gain is None or gain.share is None or not is_enough(spec, records, gain):
+            return False
+        reason = (
+            f"another {gain.trials} trials are expected to gain {gain.share:.2%} of the best "
+            f"value, less than {ENOUGH:.1%}; 'tuner study resume' adds them"
+        )
+        return self.ledger.end_early(reason, after=gain.trials)
 
     def _start(self, proposals: list[FrozenTrial], at_most: int) -> list[Lease]:
         closing = self.proposer.closing()

@@ -96,8 +96,25 @@ def record_exhausted(
         record(connection, study_uuid, "exhausted", worker_id=worker_id, detail=reason)
 
 
+def count_started_since_resumed(connection: sa.Connection, study_uuid: str) -> int | None:
+    """Returns how many trials have started since a study was resumed; None if it never was."""
+    of_study = events.c.study_uuid == study_uuid
+    last = connection.execute(
+        sa.select(sa.func.max(events.c.event_id)).where(
+            of_study, events.c.number.is_(None), events.c.kind == "resumed"
+        )
+    ).scalar_one_or_none()
+    if last is None:
+        return None
+    return connection.execute(
+        sa.select(sa.func.count())
+        .select_from(events)
+        .where(of_study, events.c.kind == "started", events.c.event_id > last)
+    ).scalar_one()
+
+
 def find_exhausted(connection: sa.Connection, study_uuid: str) -> str | None:
-    """Returns why nothing is left to try in a study, or None.
+    """Returns why nothing is left to try in a study, or too little to gain; None if neither.
 
     Whoever resumes the study has its workers try again.
     """

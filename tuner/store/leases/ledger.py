@@ -30,7 +30,11 @@ from tuner.store import events
 from tuner.store.connection.database import Database
 from tuner.store.connection.retries import Clock
 from tuner.store.identity import StudyHandle, StudyRow, lock, look_up, refuse_copy
-from tuner.store.leases.budget import count_left, record_exhausted
+from tuner.store.leases.budget import (
+    count_left,
+    count_started_since_resumed,
+    record_exhausted,
+)
 from tuner.store.leases.charges import WHOLE, charge, find_fitting, settle
 from tuner.store.leases.fencing import DELETION, Fenced, HeldLeases, pausing, renewal
 from tuner.store.leases.heartbeat import Heartbeat
@@ -507,6 +511,24 @@ class Ledger:
         with self._database.write() as connection:
             self._lock(connection)
             record_exhausted(connection, self._study.uuid, self._worker.worker_id, reason)
+
+    def end_early(self, reason: str, *, after: int) -> bool:
+        """Records, once, that little is left to gain, so that no worker starts anything more.
+
+        Args:
+            reason: The reason, in a few words.
+            after: Trials that must have started since somebody resumed the study, if ever.
+
+        Returns:
+            Whether the study has ended.
+        """
+        with self._database.write() as connection:
+            self._lock(connection)
+            started = count_started_since_resumed(connection, self._study.uuid)
+            if started is not None and started < after:
+                return False
+            record_exhausted(connection, self._study.uuid, self._worker.worker_id, reason)
+        return True
 
     def touch(self) -> None:
         """Records that the worker lives."""
