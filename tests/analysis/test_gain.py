@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.analysis.gain import AHEAD, ENOUGH, TRIED, expect_gain, is_enough
+from tuner.domain.catalog.dimensions import Value
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trials import RERUN_OF, Outcome, Proposal, TrialRecord
@@ -28,7 +29,7 @@ def spec_of(direction: str = "minimize", optimizers: Sequence[str] = ("sgd", "ad
 
 
 def trial(number: int, value: float | None, outcome: Outcome = Outcome.COMPLETE) -> TrialRecord:
-    point = {"optimizer": ("sgd", "adam")[number % 2], "schedule": "constant"}
+    point: dict[str, Value] = {"optimizer": ("sgd", "adam")[number % 2], "schedule": "constant"}
     return TrialRecord(number, outcome, Proposal(point), value=value)
 
 

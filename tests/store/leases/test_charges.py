@@ -39,7 +39,7 @@ def make_cohorts(database: Database, make_spec: MakeSpec) -> MakeCohorts:
     """Returns workers on a study whose full trials take 20 steps, by its budget of full trials."""
 
     def make(full_trials: float | None) -> Cohorts:
-        budget = {"trials": 100, "steps": 20, "evaluations": 4}
+        budget: dict[str, float] = {"trials": 100, "steps": 20, "evaluations": 4}
         budget |= {} if full_trials is None else {"full_trials": full_trials}
         return Cohorts(database, Studies(database).create(make_spec(budget=budget)))
 
