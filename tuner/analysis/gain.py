@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from tuner.domain.lengths import split_by_length
+from tuner.domain.objective import is_reached
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import RERUN_OF, Outcome, TrialRecord
 
@@ -56,9 +57,11 @@ def expect_gain(spec: StudySpec, records: Collection[TrialRecord]) -> ExpectedGa
         records: Its trials.
     """
     tried = _tried(records)
-    sign = 1.0 if spec.study.direction == "minimize" else -1.0
-    ranked = split_by_length(tried)[0]
-    costs = sorted(sign * record.value for record in ranked if record.value is not None)
+    sign = 1.0 if spec.study.ranking == "minimize" else -1.0
+    values = [r.value for r in split_by_length(tried)[0] if r.value is not None]
+    if spec.study.target is not None:
+        values = [value for value in values if is_reached(spec.study, value)]
+    costs = sorted(sign * value for value in values)
     if len(costs) <= _SPACINGS:
         return None
     # The mean of i times the i-th distance.
@@ -96,5 +99,5 @@ def _tried(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 def _whole(spec: StudySpec, values: list[float]) -> float:
     """Returns what there is to gain at most, as far as a metric's values tell."""
     best = values[0]
-    is_share = spec.study.direction == "maximize" and all(0 <= value <= 1 for value in values)
+    is_share = spec.study.ranking == "maximize" and all(0 <= value <= 1 for value in values)
     return 1 - best if is_share else abs(best)

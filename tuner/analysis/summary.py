@@ -310,7 +310,7 @@ def _edges(spec: StudySpec, record: TrialRecord) -> list[str]:
 def _rank(spec: StudySpec, value: float | None) -> float:
     if value is None:
         return math.inf
-    return value if spec.study.direction == "minimize" else -value
+    return value if spec.study.ranking == "minimize" else -value
 
 
 def _total(records: Sequence[TrialRecord], attribute: str) -> float:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tuner.cli.options import console
 from tuner.domain.lengths import tell_length
+from tuner.domain.objective import tell_value
 from tuner.domain.printable import printable
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.tables import duration, tell_training
@@ -83,7 +84,8 @@ class Lines:
             self._tell(progress, record)
 
     def _tell(self, progress: StudyProgress, record: TrialRecord) -> None:
-        value = "" if record.value is None else f" {record.value:.4g}"
+        section = progress.study.spec.study
+        value = "" if record.value is None else f" {tell_value(section, record.value)}"
         ended = progress.counts
         counts = ", ".join(
             [

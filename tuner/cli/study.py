@@ -155,14 +155,17 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
         described |= {"full_trials_used": used, "spec": handle.spec.to_json()}
         echo_json(described | {"trials": trials})
         return
-    from tuner.report.tables import TextTable, number, tell_training
+    from tuner.domain.objective import tell_objective, tell_value
+    from tuner.report.tables import TextTable, tell_training
     from tuner.report.terminal import draw
 
+    section = handle.spec.study
     echo_toml(handle.spec.to_json())
     rows = tuple(
-        (str(r.number), r.optimizer, r.schedule, r.outcome.value, number(r.value)) for r in records
+        (str(r.number), r.optimizer, r.schedule, r.outcome.value, tell_value(section, r.value))
+        for r in records
     )
-    columns = ("trial", "optimizer", "schedule", "outcome", handle.spec.study.metric)
+    columns = ("trial", "optimizer", "schedule", "outcome", tell_objective(section))
     console().print(draw(TextTable("Trials", columns, rows)))
     if used is not None:
         click.echo(f"Full trials: {tell_training(used, handle.spec.budget.full_trials)}")

@@ -13,15 +13,15 @@ FULL = Fraction(1)
 """The length of a full trial; others are parts of it, or more than it."""
 
 
-RECORDED = ("steps", "total_steps", "stopped_early", "last_cost")
+RECORDED = ("steps", "total_steps", "stopped_early", "reached", "last_cost")
 """The attributes of a trial that tell its length; without ``total_steps`` it is full."""
 
 
 def length_of(attributes: Mapping[str, Any]) -> Fraction:
     """Returns the steps of a complete trial as a fraction of those of a full one.
 
-    A trial also counts as full if its loop called ``run.stop``, or if its last step cost more
-    steps than were left, as with L-BFGS.
+    A trial also counts as full if its loop called ``run.stop``, if it reached the study's target,
+    or if its last step cost more steps than were left, as with L-BFGS.
 
     Args:
         attributes: The trial's recorded attributes.
@@ -29,7 +29,7 @@ def length_of(attributes: Mapping[str, Any]) -> Fraction:
     steps, total = attributes.get("steps"), attributes.get("total_steps")
     if not isinstance(steps, int) or not isinstance(total, int) or total < 1:
         return FULL
-    if "stopped_early" in attributes:
+    if "stopped_early" in attributes or "reached" in attributes:
         return FULL
     last = int(attributes.get("last_cost", 1))
     return FULL if total <= steps < total + last else Fraction(steps, total)

@@ -10,6 +10,7 @@ from fractions import Fraction
 from tuner.analysis.summary import best_of
 from tuner.domain.fuse_plan import OFF
 from tuner.domain.lengths import length_of, ranked_length
+from tuner.domain.objective import tell_value
 from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.service.liveness import is_dead
@@ -162,7 +163,9 @@ class StudyProgress:
         best = self._best.get(ranked_length(self._lengths))
         if best is None:
             return "–"
-        return f"{best.value:.4g} ({best.optimizer}, {best.schedule})"
+        return (
+            f"{tell_value(self.study.spec.study, best.value)} ({best.optimizer}, {best.schedule})"
+        )
 
     @property
     def elapsed_s(self) -> float:

@@ -18,8 +18,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
+from pydantic import ValidationError
 
-from tuner.domain.spec import StudySpec
+from tuner.domain.spec import StudySection, StudySpec
 from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import events
@@ -79,6 +80,19 @@ class StudyRow:
     def uuid(self) -> str:
         """Its identity."""
         return str(self._read(UUID, str))
+
+    @property
+    def section(self) -> StudySection:
+        """The table of its study file that says what trials are ranked by.
+
+        Raises:
+            StorageError: If it is damaged.
+        """
+        section = self._read(SPEC, dict).get("study")
+        try:
+            return StudySection.model_validate(section)
+        except ValidationError:
+            raise damage_error("Its table [study]", section) from None
 
     @property
     def trials(self) -> int:

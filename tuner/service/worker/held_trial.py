@@ -9,6 +9,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from tuner.domain.lengths import tell_length
+from tuner.domain.objective import reaches, tell_target, to_unreached, to_value
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, decode
 from tuner.errors import StorageError, WorkloadError
@@ -54,7 +55,7 @@ class HeldTrial:
     def __init__(
         self, spec: StudySpec, lease: Lease, record: TrialRecord, checkpoints: Checkpoints
     ) -> None:
-        self._metric = spec.study.metric
+        self._study, self._metric = spec.study, spec.study.metric
         self.lease = lease
         self.record = record
         self.config = decode(spec, record.proposal)
@@ -159,9 +160,28 @@ class HeldTrial:
         attributes = ending_attributes(result, self.reports.metrics, stopped_by) | dict(trained)
         how = result.ending if stopped_by is None else f"stopped by {stopped_by}"
         line = tell_ending(self.number, how, self._metric, value)
+        if complete and value is not None and reaches(self._study, value):
+            attributes["reached"] = tell_target(self._study)
         length = tell_length(attributes) if complete else ""
-        ending = TrialEnding(self.lease, STATES[result.ending], value, attributes)
+        ranked = self._to_ranked(value, trained, complete=complete)
+        ending = TrialEnding(self.lease, STATES[result.ending], ranked, attributes)
         return ending, f"{line}; {length}" if length else line
+
+    def _to_ranked(
+        self, metric: float | None, trained: Mapping[str, Any], *, complete: bool
+    ) -> float | None:
+        """Returns the value that the trial is ranked by, of its last metric."""
+        if metric is None:
+            return None
+        if not complete:
+            return to_unreached(self._study, metric)
+        steps, seconds = (float(trained.get(name) or 0.0) for name in ("steps", "train_s"))
+        return to_value(self._study, metric, steps, seconds)
+
+    def has_reached(self) -> bool:
+        """Tells whether its last evaluation has reached the target of the study."""
+        metric = self.reports.value
+        return metric is not None and reaches(self._study, metric)
 
     def pause(self, trained: Mapping[str, Any]) -> tuple[TrialEnding, str]:
         """Returns how it ends if it is not promoted, and a line for the log that it is paused.
@@ -170,7 +190,7 @@ class HeldTrial:
             trained: The attributes to store of how it trained.
         """
         ending, _ = self.end(trained, TrialResult(Ending.PRUNED), None)
-        return ending, tell_ending(self.number, "paused", self._metric, ending.value)
+        return ending, tell_ending(self.number, "paused", self._metric, self.reports.value)
 
     def fail(self, trained: Mapping[str, Any], error: BaseException) -> tuple[TrialEnding, str]:
         """Returns its failure as the ledger takes it, and as a line for the log.

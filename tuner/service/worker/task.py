@@ -177,8 +177,12 @@ class Task:
         if not delivered:
             those = [self._trials[lane] for lane in reports]
             self._log(f"{_count(those)}: the database is away; training goes on")
-        elif step < lanes.total_steps:
-            self._judge(reports, lanes.total_steps)
+        if step < lanes.total_steps:
+            for lane in reports:
+                if self._trials[lane].has_reached():
+                    self._results.setdefault(lane, TrialResult(Ending.COMPLETE))
+            if delivered:
+                self._judge(reports, lanes.total_steps)
         training = self._training
         if training:  # else the loop has yet to return
             self._end_trials()

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from tuner.domain.objective import to_unreached
 from tuner.domain.states import StudyState
 from tuner.store import events
 from tuner.store.identity import StudyRow
@@ -237,7 +238,7 @@ def end_left(connection: sa.Connection, study_row: StudyRow, ended: Sequence[Tak
         connection,
         [
             *(
-                (row.trial_id, TrialState.PRUNED, values.get(row.trial_id))
+                (row.trial_id, TrialState.PRUNED, _ranked(study_row, values.get(row.trial_id)))
                 for row in (*stopped, *unpromoted)
             ),
             *((row.trial_id, TrialState.FAIL, None) for row in failed),
@@ -269,6 +270,11 @@ def end_left(connection: sa.Connection, study_row: StudyRow, ended: Sequence[Tak
         trained = {number: reported.get(trial_id, 0) for trial_id, number in left.items()}
         whole = study_row.evaluations
         settle(connection, study_uuid, {number: n / whole for number, n in trained.items()})
+
+
+def _ranked(study_row: StudyRow, metric: float | None) -> float | None:
+    """Returns the value that a trial ends with that has come no further than its last report."""
+    return None if metric is None else to_unreached(study_row.section, metric)
 
 
 def _describe_attempts(
