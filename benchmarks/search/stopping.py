@@ -50,7 +50,7 @@ def study(spec: StudySpec, seed: int, knowledge: Knowledge) -> Studying:
         seed: The worker's seed.
         knowledge: The portfolio and priors.
     """
-    play = Play(spec, seed, knowledge)
+    play = Play(spec, seed, knowledge, foresees=False)
     moments = []
     while True:
         cohort = play.find_promoted(1)
