@@ -407,7 +407,7 @@ def test_budget_in_full_trials_is_told_everywhere(
     assert "expected_gain" in parsed
     [overview] = json.loads(typed("study", "list", "--json").stdout)
     assert (overview["full_trials"], overview["used"]) == (2.5, used)
-    assert f"{used:.4g} of 2.5" in typed("study", "list").stdout
+    assert f"{used:.4g}/2.5" in typed("study", "list").stdout
     assert f"Full trials: {used:.4g} of 2.5" in typed("study", "show", "parabola").stdout
     assert f"{used:.4g} of 2.5 used" in ended.stdout
 

@@ -115,7 +115,7 @@ def list_(storage: str | None, as_json: bool) -> None:
         rows = tuple(
             (
                 *(o.name, o.workload, f"{o.started}/{o.trials}"),
-                *((tell_training(o.used, o.full_trials),) if bounded else ()),
+                *((tell_training(o.used, o.full_trials, by="/"),) if bounded else ()),
                 *(str(o.running), str(o.waiting), number(o.best_value), o.activity.value),
             )
             for o in overviews

@@ -196,13 +196,18 @@ def _training(summary: StudySummary) -> list[tuple[str, str]]:
     return [("full trials", f"{tell_training(summary.used, limit)} used, {left:.3g} left")]
 
 
-def tell_training(used: float | None, limit: float | None) -> str:
+def tell_training(used: float | None, limit: float | None, by: str = " of ") -> str:
     """Returns what is used of a budget in full trials, and the budget.
+
+    Args:
+        used: The full trials used, or None.
+        limit: The budget, or None.
+        by: What to put between them.
 
     >>> tell_training(7.25, 20.0)
     '7.25 of 20'
     """
-    return "–" if used is None or limit is None else f"{used:.4g} of {limit:g}"
+    return "–" if used is None or limit is None else f"{used:.4g}{by}{limit:g}"
 
 
 def _fused(fusing: FusingSummary | None) -> list[tuple[str, str]]:
