@@ -103,11 +103,13 @@ charges = Table(
     Column("number", Integer, primary_key=True),
     Column("reached", Float(53), nullable=False),
     Column("lost", Float(53), nullable=False, server_default="0"),
+    Column("loss", String(64)),
 )
 """What each trial takes of a study's budget in full trials, of studies that have such a budget.
 
 ``reached`` is how far the trial came, or may yet come while it trains; ``lost`` is training that
-was done and has to be done again.
+was done and has to be done again. ``loss`` names the last loss that was charged: by whom, and from
+where the trial went on.
 """
 
 

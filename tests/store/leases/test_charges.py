@@ -157,8 +157,9 @@ def test_lost_training_counts(make_cohorts: MakeCohorts) -> None:
     cohorts.ledger("a").report(10, evaluated([lease], 10))
     second = cohorts.ledger("b")
     [taken] = second.take_over(everybody_died, at_most=1)
-    assert second.charge_lost({taken: 1}) == []
-    assert used(cohorts) == 1.25
+    for _ in range(2):  # as where the first answer was lost
+        assert second.charge_lost({taken: 1}) == []
+        assert used(cohorts) == 1.25
     second.finish(ended([taken], 20, TrialState.COMPLETE))
     assert used(cohorts) == 1.25
 

@@ -150,12 +150,32 @@ def settle(connection: sa.Connection, study_uuid: str, trained: Mapping[int, flo
     )
 
 
-def add_lost(connection: sa.Connection, study_uuid: str, number: int, lost: float) -> None:
-    """Charges a trial for training that was lost and is to be done again."""
+def find_charged(connection: sa.Connection, study_uuid: str, losses: Mapping[int, str]) -> set[int]:
+    """Returns the numbers of the trials that were charged for these losses, the last of each."""
+    rows = connection.execute(
+        sa.select(charges.c.number, charges.c.loss).where(
+            charges.c.study_uuid == study_uuid, charges.c.number.in_(losses)
+        )
+    )
+    return {row.number for row in rows if row.loss == losses[row.number]}
+
+
+def add_lost(
+    connection: sa.Connection, study_uuid: str, number: int, lost: float, loss: str
+) -> None:
+    """Charges a trial for training that was lost and is to be done again.
+
+    Args:
+        connection: A transaction that has locked the study.
+        study_uuid: The study.
+        number: The number of the trial.
+        lost: The full trials' worth that was lost.
+        loss: A name of the loss, no other's.
+    """
     connection.execute(
         sa.update(charges)
         .where(charges.c.study_uuid == study_uuid, charges.c.number == number)
-        .values(lost=charges.c.lost + lost)
+        .values(lost=charges.c.lost + lost, loss=loss)
     )
 
 

@@ -15,6 +15,7 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer, primary_key=True),
         sa.Column("reached", sa.Float(53), nullable=False),
         sa.Column("lost", sa.Float(53), nullable=False, server_default="0"),
+        sa.Column("loss", sa.String(64)),
     )
 
 
