@@ -417,8 +417,8 @@ def test_target_is_reached_and_told(typed: Tuner, tuner: Tuner, project: Path) -
     refused = typed("run", "studies/parabola.toml", *aim)
     assert refused.returncode != 0
     assert "needs a target: add target = 0.1" in refused.stderr
-    aim = (*aim, "--set", "study.target=0.02", "--set", "budget.trials=3")
-    ended = tuner("run", "studies/parabola.toml", *aim, "--fuse", "off")
+    more = ("--set", "study.target=0.02", "--set", "budget.trials=3", "--fuse", "off")
+    ended = tuner("run", "studies/parabola.toml", *aim, *more)
     assert ended.returncode == 0, ended.stderr
     assert "Optimizers by steps to val_loss 0.02, best first" in ended.stdout
     assert re.search(r"it reaches\s+val_loss\s+0\.02\s+in\s+\d+\s+steps", ended.stdout)
