@@ -3,6 +3,7 @@
     python -m benchmarks.search --quick             a few workloads, in minutes
     python -m benchmarks.search                     all tables, every strategy
     python -m benchmarks.search --live              trains, on workloads that nothing was learned on
+    python -m benchmarks.search stopping            what studies lose that end by themselves
     python -m benchmarks.search tables              trains the tables anew, some 20 minutes
     python -m benchmarks.search learn               writes tuner/search/portfolio.toml from them
     python -m benchmarks.search published           what published curves say about pausing
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.search import stopping
 from benchmarks.search.learning import learn, tables_without, to_lines
 from benchmarks.search.published.report import report
 from benchmarks.search.replay import (
@@ -60,7 +62,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", nargs="?", choices=("replay", "tables", "learn", "published"))
+    commands = ("replay", "stopping", "tables", "learn", "published")
+    parser.add_argument("command", nargs="?", choices=commands)
     parser.add_argument("--workloads", nargs="+", choices=sorted(WORKLOADS | UNUSED))
     parser.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES))
     parser.add_argument("--steps", nargs="+", type=int, choices=STUDY_LENGTHS)
@@ -77,8 +80,20 @@ def main() -> None:
         write_knowledge()
     elif arguments.command == "published":
         report()
+    elif arguments.command == "stopping":
+        print(tell_stopping(arguments))
     else:
         replay(arguments)
+
+
+def tell_stopping(arguments: argparse.Namespace) -> str:
+    """Returns what studies save and lose that end once little is left to gain."""
+    rows = [
+        stopping.stop(name, steps, arguments.seeds or 11, learn_without(WORKLOADS[name].family))
+        for name in arguments.workloads or (QUICK if arguments.quick else WORKLOADS)
+        for steps in arguments.steps or STUDY_LENGTHS
+    ]
+    return stopping.describe(rows)
 
 
 def write_knowledge() -> None:

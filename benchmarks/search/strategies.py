@@ -28,7 +28,7 @@ from tuner.domain.catalog.dimensions import Float, Value
 from tuner.domain.catalog.hyperparameters import LogNormalPrior
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, Proposal, TrialRecord
+from tuner.domain.trials import Outcome, Proposal, TrialRecord, tell_waiting
 from tuner.search import Proposer, Pruner, Verdict
 from tuner.search.batches import BatchSampler
 from tuner.search.distributions import suggest
@@ -176,7 +176,7 @@ def search_by_tuner(
         foresees: Whether an oracle says, at the first rung, which trials will be the best so far;
             all others stop there.
     """
-    play = _Play(spec, seed, knowledge, foresees)
+    play = Play(spec, seed, knowledge, foresees)
     while evaluations is None or play.search.evaluations < evaluations:
         cohort = play.find_promoted(lanes)
         left = lanes if evaluations is not None else spec.budget.trials - 1 - play.started
@@ -190,7 +190,7 @@ def search_by_tuner(
     return play.search
 
 
-class _Play:
+class Play:
     """A study of tuner's whose trials' curves are known beforehand."""
 
     def __init__(
@@ -205,6 +205,10 @@ class _Play:
         self._records = self.search.records
         self._curves: list[Sequence[float]] = []
         self._paused: dict[int, int] = {}
+
+    def shown(self) -> list[TrialRecord]:
+        """Returns the trials, those marked as paused that are."""
+        return tell_waiting(self._records, (), self._paused)
 
     def propose(self, lanes: int) -> list[FrozenTrial]:
         """Returns trials to start: openings first."""

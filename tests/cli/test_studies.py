@@ -391,3 +391,39 @@ def test_an_opening_is_shown_as_what_did_well_elsewhere(typed: Tuner) -> None:
     shown = typed("trial", "show", "parabola", "0").stdout
     assert "schedule, one that did well on other workloads" in shown
     assert "workloads" not in typed("trial", "show", "parabola", "1").stdout
+
+
+def test_budget_in_full_trials_is_told_everywhere(
+    typed: Tuner, tuner: Tuner, project: Path
+) -> None:
+    bound = ("--set", "budget.full_trials=2.5", "--set", "budget.epochs=2", "--fuse", "off")
+    ended = tuner("run", "studies/parabola.toml", "--set", "search.spare=0", *bound)
+    assert ended.returncode == 0, ended.stderr
+    assert " of 2.5 full trials" in ended.stderr
+    parsed = report(typed, "parabola")
+    used = parsed["full_trials_used"]
+    assert isinstance(used, float)
+    assert 1.5 < used <= 2.5
+    assert "expected_gain" in parsed
+    [overview] = json.loads(typed("study", "list", "--json").stdout)
+    assert (overview["full_trials"], overview["used"]) == (2.5, used)
+    assert f"{used:.4g}/2.5" in typed("study", "list").stdout
+    assert f"Full trials: {used:.4g} of 2.5" in typed("study", "show", "parabola").stdout
+    assert f"{used:.4g} of 2.5 used" in ended.stdout
+
+
+def test_target_is_reached_and_told(typed: Tuner, tuner: Tuner, project: Path) -> None:
+    aim = ("--set", "study.objective=time_to_target")
+    refused = typed("run", "studies/parabola.toml", *aim)
+    assert refused.returncode != 0
+    assert "needs a target: add target = 0.1" in refused.stderr
+    more = ("--set", "study.target=0.02", "--set", "budget.trials=3", "--fuse", "off")
+    ended = tuner("run", "studies/parabola.toml", *aim, *more)
+    assert ended.returncode == 0, ended.stderr
+    assert "Optimizers by steps to val_loss 0.02, best first" in ended.stdout
+    assert re.search(r"it reaches\s+val_loss\s+0\.02\s+in\s+\d+\s+steps", ended.stdout)
+    assert "steps to val_loss 0.02" in typed("study", "show", "parabola").stdout
+    html = typed("study", "report", "parabola", "--format", "html").stdout
+    assert "reach val_loss 0.02 in few steps" in html
+    exported = typed("study", "export", "parabola").stdout
+    assert re.search(r"# Trial \d reached val_loss 0\.02 in \d+ steps", exported)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -80,3 +81,18 @@ def test_evaluations_are_spread_evenly(total: int, evaluations: int) -> None:
     steps = [0, *evaluation_steps(total, evaluations)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(steps)]
     assert max(gaps) - min(gaps) <= 1
+
+
+def test_full_trials_alone_leave_room_for_five_times_as_many_trials() -> None:
+    assert Budget().trials == 60
+    assert Budget(full_trials=20).trials == 100
+    assert Budget(full_trials=1.1).trials == 6
+    assert Budget(full_trials=20, trials=30).trials == 30
+    assert Budget(full_trials=10**6).trials == 10**6
+    assert "trials" not in Budget(full_trials=20).model_fields_set
+
+
+@pytest.mark.parametrize("value", [0, 0.99, -1, math.nan, math.inf, 10**7, "20", True])
+def test_full_trials_are_a_number_from_one_on(value: object) -> None:
+    with pytest.raises(ValidationError):
+        Budget(full_trials=value)  # type: ignore[arg-type]

@@ -33,6 +33,8 @@ KEYS = {
     "steps",
     "steps_per_s",
     "state",
+    "full_trials_used",
+    "expected_gain",
 }
 
 
@@ -71,7 +73,12 @@ def test_a_report_says_what_was_studied_and_what_it_may_cost() -> None:
     assert (report["study"], report["workload"]) == ("some_study", "models.digits:Digits")
     assert (report["metric"], report["direction"]) == ("val_loss", "minimize")
     assert report["storage"] == "sqlite:///tuner_study.db"
-    assert report["budget"] == {"trials": 20, "steps": 40, "evaluations": 4}
+    assert report["budget"] == {
+        "trials": 20,
+        "steps": 40,
+        "evaluations": 4,
+        "stop": "never",
+    }
 
 
 def test_a_report_describes_the_best_trial() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -206,3 +207,30 @@ def test_a_bracket_is_judged_from_its_rung_on_and_among_its_own() -> None:
     at_first, at_second = (kept(spec_levels, rung, pruner="hyperband") for rung in (1, 3))
     assert at_first == {*by_bracket[0][:3], *by_bracket[1], *by_bracket[2]}
     assert at_second == {*by_bracket[0][:3], *by_bracket[1][:1], *by_bracket[2]}
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_trial_that_has_reached_its_target_is_the_best_at_every_later_rung(direction: str) -> None:
+    sign = 1.0 if direction == "minimize" else -1.0
+    study = {"name": "s", "workload": "a:B", "direction": direction, "target": -5.0 * sign}
+    spec = make_spec(
+        study=study | {"objective": "time_to_target"},
+        budget={"trials": 60, "steps": 270, "evaluations": 9},
+        search={"pruner": "asha"},
+    )
+    history = History(spec)
+    slow = [curve(sign * level, 3) for level in (1.0, 2.0, 3.0)]
+    history.add(
+        record_of(number, Outcome.RUNNING, evaluations=points) for number, points in enumerate(slow)
+    )
+    pruner = Pruner(spec, history)
+    stops = [
+        pruner.should_prune(record_of(number, Outcome.RUNNING), points)
+        for number, points in enumerate(slow)
+    ]
+    assert stops == [False, True, True]
+    reached = record_of(3, Outcome.COMPLETE, value=20.0, evaluations=curve(sign * -6.0, 2))
+    history.add([replace(reached, attributes={"reached": "val_loss -5"})])
+    assert history.past.best is not None
+    assert history.past.best.value == 20.0
+    assert pruner.should_prune(record_of(0, Outcome.RUNNING), slow[0])

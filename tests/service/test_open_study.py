@@ -157,3 +157,46 @@ def test_a_study_of_an_older_version_counts_as_from_scratch(database: Database) 
     again = open_study(lambda create: database, trained_spec())
     assert not again.created
     assert again.study.spec.space.regime == "scratch"
+
+
+def test_trials_follow_full_trials_where_the_file_does_not_say(database: Database) -> None:
+    opened, budget = reopen(database, {"full_trials": 20}, {"full_trials": 30})
+    assert (opened.changed, opened.kept) == ({"full_trials": 30, "trials": 150}, {})
+    assert (budget.full_trials, budget.trials) == (30, 150)
+    lines = list(opened.announcements())
+    assert lines == [
+        "Study 'small' now has a budget of 30 full trials",
+        "Study 'small' now has a budget of 150 trials",
+    ]
+
+
+def test_full_trials_are_lowered_by_a_setting_alone(database: Database) -> None:
+    opened, budget = reopen(database, {"full_trials": 20}, {"full_trials": 10})
+    assert (opened.changed, opened.kept) == ({}, {"full_trials": (20, 10)})
+    opened, budget = reopen(
+        database, {"full_trials": 20}, {"full_trials": 10}, "budget.full_trials"
+    )
+    assert (opened.changed, opened.kept) == ({"full_trials": 10, "trials": 50}, {})
+    assert (budget.full_trials, budget.trials) == (10, 50)
+
+
+def test_written_trials_do_not_follow_full_trials(database: Database) -> None:
+    opened, budget = reopen(
+        database, {"full_trials": 20, "trials": 40}, {"full_trials": 30, "trials": 40}
+    )
+    assert opened.changed == {"full_trials": 30}
+    assert budget.trials == 40
+
+
+def test_stop_is_changed_by_a_setting_and_a_file_only_has_a_study_go_on(
+    database: Database,
+) -> None:
+    opened, budget = reopen(database, {}, {"stop": "auto"})
+    assert (opened.changed, opened.kept) == ({}, {"stop": ("never", "auto")})
+    opened, budget = reopen(database, {}, {"stop": "auto"}, "budget.stop")
+    assert (list(opened.announcements()), budget.stop) == (
+        ["Study 'small' now has stop = auto"],
+        "auto",
+    )
+    opened, budget = reopen(database, {}, {"stop": "never"})
+    assert (opened.changed, budget.stop) == ({"stop": "never"}, "never")

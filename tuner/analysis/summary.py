@@ -11,6 +11,7 @@ from typing import Any
 
 from tuner.analysis.averages import AverageSummary, summarize_average
 from tuner.analysis.fusing import FusingSummary, summarize_fusing
+from tuner.analysis.gain import ExpectedGain, expect_gain
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import Choice, Fixed
 from tuner.domain.fuse_plan import FusePlan
@@ -111,6 +112,9 @@ class StudySummary:
         state: Whether it runs, is paused or stopped.
         fusing: The results of training trials fused, or None where none was fused or planned.
         exhausted: The reason that nothing is left to try, or None where something is.
+        used: The full trials' worth of training used of a budget in full trials, counting what
+            trials in training may yet take; None without such a budget.
+        gain: The gain that more trials are expected to bring, or None where little is known.
     """
 
     name: str
@@ -130,6 +134,8 @@ class StudySummary:
     state: StudyState = StudyState.RUNNING
     fusing: FusingSummary | None = None
     exhausted: str | None = None
+    used: float | None = None
+    gain: ExpectedGain | None = None
 
     @property
     def finished(self) -> int:
@@ -180,6 +186,7 @@ def summarize(
     state: StudyState = StudyState.RUNNING,
     plans: Collection[FusePlan] = (),
     exhausted: str | None = None,
+    used: float | None = None,
 ) -> StudySummary:
     """Returns the results of a study so far.
 
@@ -193,6 +200,7 @@ def summarize(
         state: Whether it runs, is paused or stopped.
         plans: The decisions how many trials train as one, one for each kind of device.
         exhausted: The reason that nothing is left to try, or None.
+        used: The full trials' worth of training used of a budget in full trials, or None.
     """
     counts = Counter(record.outcome.value for record in records)
     ranked, apart = split_by_length(records)
@@ -222,6 +230,8 @@ def summarize(
         state=state,
         fusing=summarize_fusing(records, plans),
         exhausted=exhausted,
+        used=used,
+        gain=expect_gain(spec, records),
     )
 
 
@@ -300,7 +310,7 @@ def _edges(spec: StudySpec, record: TrialRecord) -> list[str]:
 def _rank(spec: StudySpec, value: float | None) -> float:
     if value is None:
         return math.inf
-    return value if spec.study.direction == "minimize" else -value
+    return value if spec.study.ranking == "minimize" else -value
 
 
 def _total(records: Sequence[TrialRecord], attribute: str) -> float:

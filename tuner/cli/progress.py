@@ -13,9 +13,10 @@ from rich.text import Text
 
 from tuner.cli.options import console
 from tuner.domain.lengths import tell_length
+from tuner.domain.objective import tell_value
 from tuner.domain.printable import printable
 from tuner.domain.trials import Outcome, TrialRecord
-from tuner.report.tables import duration
+from tuner.report.tables import duration, tell_training
 from tuner.service.pools.pool import Exit, Seat, SeatState
 from tuner.service.study_progress import StudyProgress
 from tuner.service.study_run import Display
@@ -83,11 +84,13 @@ class Lines:
             self._tell(progress, record)
 
     def _tell(self, progress: StudyProgress, record: TrialRecord) -> None:
-        value = "" if record.value is None else f" {record.value:.4g}"
+        section = progress.study.spec.study
+        value = "" if record.value is None else f" {tell_value(section, record.value)}"
         ended = progress.counts
         counts = ", ".join(
             [
                 f"{progress.finished}/{progress.study.spec.budget.trials} done",
+                *_tell_training(progress),
                 *(f"{ended[way]} {way.value}" for way in _ENDED_EARLY if ended[way]),
             ]
         )
@@ -157,8 +160,9 @@ def _draw(progress: StudyProgress) -> Group:
     line = Table.grid(padding=(0, 1))
     line.add_row(
         Text(progress.study.name, style="bold"),
-        ProgressBar(total=total, completed=progress.finished, width=40),
+        ProgressBar(total=1.0, completed=progress.share_done, width=40),
         f"{progress.finished}/{total}",
+        *_tell_training(progress),
         "starting …" if left is None else f"{duration(left)} left",
     )
     details = Text.assemble(
@@ -168,6 +172,12 @@ def _draw(progress: StudyProgress) -> Group:
         (f"best {progress.best()}", "green"),
     )
     return Group(line, details)
+
+
+def _tell_training(progress: StudyProgress) -> list[str]:
+    """Returns what is used of a budget in full trials; nothing without such a budget."""
+    limit = progress.study.spec.budget.full_trials
+    return [] if limit is None else [f"{tell_training(progress.used, limit)} full trials"]
 
 
 def _draw_seats(seats: Sequence[Seat], trials: Mapping[tuple[str, int], tuple[int, ...]]) -> Table:

@@ -64,7 +64,7 @@ def run(
 
     Ctrl-C saves the trials in training; the same command continues them. A study that was paused
     or stopped is left alone until 'tuner study resume'. A study file can raise the budget of a
-    study that exists; only --set budget.trials or budget.wall_time lowers it.
+    study that exists; only --set, such as --set budget.trials=20, lowers it.
     """
     refuse_ranks()
     parsed = load_spec(

@@ -118,17 +118,20 @@ def list_(storage: str | None, as_json: bool) -> None:
     elif not overviews:
         click.echo("No studies yet. Start one: tuner run studies/digits.toml")
     else:
-        from tuner.report.tables import TextTable, number
+        from tuner.report.tables import TextTable, number, tell_training
         from tuner.report.terminal import draw
 
+        bounded = any(o.full_trials is not None for o in overviews)
         rows = tuple(
             (
-                *(o.name, o.workload, f"{o.started}/{o.trials}", str(o.running), str(o.waiting)),
-                *(number(o.best_value), o.activity.value),
+                *(o.name, o.workload, f"{o.started}/{o.trials}"),
+                *((tell_training(o.used, o.full_trials, by="/"),) if bounded else ()),
+                *(str(o.running), str(o.waiting), number(o.best_value), o.activity.value),
             )
             for o in overviews
         )
-        columns = ("study", "workload", "trials", "running", "waiting", "best", "state")
+        full = ("full trials",) if bounded else ()
+        columns = ("study", "workload", "trials", *full, "running", "waiting", "best", "state")
         console().print(draw(TextTable("Studies", columns, rows)))
         for overview in overviews:
             if overview.damage is not None:
@@ -142,9 +145,11 @@ def list_(storage: str | None, as_json: bool) -> None:
 def show(name: str, storage: str | None, as_json: bool) -> None:
     """Show a study's settings, with every default filled in, and its trials."""
     from tuner.service.summaries import read_shown, read_shown_state
+    from tuner.store.leases.charges import read_used
 
     database, handle = find_study(name, storage)
     records, state = read_shown(database, handle), read_shown_state(database, handle)
+    used = read_used(database, handle)
     if as_json:
         trials = [
             {
@@ -156,18 +161,24 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
             }
             for record in records
         ]
-        described = {"study": name, "state": state.value, "spec": handle.spec.to_json()}
+        described: dict[str, object] = {"study": name, "state": state.value}
+        described |= {"full_trials_used": used, "spec": handle.spec.to_json()}
         echo_json(described | {"trials": trials})
         return
-    from tuner.report.tables import TextTable, number
+    from tuner.domain.objective import tell_objective, tell_value
+    from tuner.report.tables import TextTable, tell_training
     from tuner.report.terminal import draw
 
+    section = handle.spec.study
     echo_toml(handle.spec.to_json())
     rows = tuple(
-        (str(r.number), r.optimizer, r.schedule, r.outcome.value, number(r.value)) for r in records
+        (str(r.number), r.optimizer, r.schedule, r.outcome.value, tell_value(section, r.value))
+        for r in records
     )
-    columns = ("trial", "optimizer", "schedule", "outcome", handle.spec.study.metric)
+    columns = ("trial", "optimizer", "schedule", "outcome", tell_objective(section))
     console().print(draw(TextTable("Trials", columns, rows)))
+    if used is not None:
+        click.echo(f"Full trials: {tell_training(used, handle.spec.budget.full_trials)}")
     if state is not StudyState.RUNNING:
         click.echo(f"The study is {state}; it goes on with: tuner study resume {shlex.quote(name)}")
 

@@ -125,11 +125,15 @@ def _print(
     curves: dict[str, dict[int, float]],
     events: list[Event],
 ) -> None:
+    from tuner.domain.objective import tell_objective, tell_value
     from tuner.report.tables import groups
     from tuner.report.terminal import draw
 
     config, metric = decode(study.spec, record.proposal), study.spec.study.metric
+    section = study.spec.study
     value = "" if record.value is None else f", {metric} {record.value:.6g}"
+    if section.target is not None:
+        value = f", {tell_objective(section)}: {tell_value(section, record.value)}"
     head = f"Trial {record.number} of {printable(study.name)}: {record.outcome.value}{value}"
     console().print(head, style="bold", soft_wrap=True)
     click.echo(

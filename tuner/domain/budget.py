@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -35,24 +35,41 @@ def parse_duration(raw: Any) -> Any:
     )
 
 
+STARTS = 5
+"""Trials for each full trial where a study bounds its training alone: as many as could pause after
+a fifth, where a trial pauses first."""
+
+
+def _count_trials(given: dict[str, Any]) -> int:
+    """Returns the number of trials that may start where the study file does not say."""
+    full_trials = given.get("full_trials")
+    return 60 if full_trials is None else max(1, min(10**6, math.ceil(STARTS * full_trials)))
+
+
 class Budget(Frozen):
     """The ``[budget]`` table: the amount of training that a study may do.
 
     Attributes:
-        trials: Trials that may start; pruned and failed ones count.
+        full_trials: Training of all trials together, in full trials, at least 1: a trial counts by
+            its steps as a part of those of a full one. Left out, it is not bounded.
+        trials: Trials that may start; pruned and failed ones count. Left out, 60, or five times
+            ``full_trials``.
         steps: Optimizer steps of a full trial; exactly one of steps, epochs and examples.
         epochs: Passes over the training data of a full trial.
         examples: Training examples a full trial sees.
         evaluations: Points, spread evenly over a full trial, where it is evaluated.
         wall_time: Seconds of work, over all sessions, after which nothing new starts.
+        stop: Whether the study also ends once little is left to gain (``auto``), or ``never`` so.
     """
 
-    trials: int = Field(default=60, ge=1, le=10**6)
+    full_trials: Finite | None = Field(default=None, ge=1, le=10**6)
+    trials: int = Field(default_factory=_count_trials, ge=1, le=10**6)
     steps: int | None = Field(default=None, ge=1, le=10**10)
     epochs: Finite | None = Field(default=None, gt=0, le=10**6)
     examples: int | None = Field(default=None, ge=1, le=10**13)
     evaluations: int = Field(default=10, ge=1, le=200)
     wall_time: Annotated[Finite | None, BeforeValidator(parse_duration)] = Field(default=None, gt=0)
+    stop: Literal["never", "auto"] = "never"
 
     @model_validator(mode="before")
     @classmethod

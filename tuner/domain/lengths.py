@@ -13,15 +13,15 @@ FULL = Fraction(1)
 """The length of a full trial; others are parts of it, or more than it."""
 
 
-RECORDED = ("steps", "total_steps", "stopped_early", "last_cost")
+RECORDED = ("steps", "total_steps", "stopped_early", "reached", "last_cost")
 """The attributes of a trial that tell its length; without ``total_steps`` it is full."""
 
 
 def length_of(attributes: Mapping[str, Any]) -> Fraction:
     """Returns the steps of a complete trial as a fraction of those of a full one.
 
-    A trial also counts as full if its loop called ``run.stop``, or if its last step cost more
-    steps than were left, as with L-BFGS.
+    A trial also counts as full if its loop called ``run.stop``, if it reached the study's target,
+    or if its last step cost more steps than were left, as with L-BFGS.
 
     Args:
         attributes: The trial's recorded attributes.
@@ -29,10 +29,27 @@ def length_of(attributes: Mapping[str, Any]) -> Fraction:
     steps, total = attributes.get("steps"), attributes.get("total_steps")
     if not isinstance(steps, int) or not isinstance(total, int) or total < 1:
         return FULL
-    if "stopped_early" in attributes:
+    if "stopped_early" in attributes or "reached" in attributes:
         return FULL
     last = int(attributes.get("last_cost", 1))
     return FULL if total <= steps < total + last else Fraction(steps, total)
+
+
+def share_trained(attributes: Mapping[str, Any]) -> float:
+    """Returns the steps that a trial has taken as a part of those of a full one.
+
+    It is 1 where its loop has not said how many a full trial has, and 0 before its first step.
+
+    Args:
+        attributes: The trial's recorded attributes, however it ended.
+
+    >>> share_trained({"steps": 90, "total_steps": 360}), share_trained({"steps": 360})
+    (0.25, 1.0)
+    """
+    steps, total = attributes.get("steps"), attributes.get("total_steps")
+    if not isinstance(steps, int) or steps < 1:
+        return 0.0
+    return steps / total if isinstance(total, int) and total > 0 else 1.0
 
 
 def ranked_length(lengths: Mapping[Fraction, int]) -> Fraction:

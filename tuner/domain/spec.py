@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tuner.domain.axes import fit_axes, own_axes
 from tuner.domain.budget import Budget
-from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Frozen
+from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Finite, Frozen
 from tuner.domain.catalog.hyperparameters import FINE, LR, MAIN
 from tuner.domain.catalog.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES
@@ -38,12 +38,40 @@ class StudySection(Frozen):
         workload: Import string ``module:attribute`` of the workload.
         metric: The metric, among those the workload returns, that ranks trials.
         direction: Whether a smaller or a larger metric is better.
+        objective: What trials are ranked by: the ``metric``, or ``time_to_target``, the time until
+            it first reaches the target. A trial is complete there.
+        target: The metric to be reached, with ``time_to_target``.
+        unit: The unit of that time: optimizer ``steps``, or ``seconds`` of training.
     """
 
     name: str = Field(min_length=1, max_length=200, pattern=_NAME)
     workload: str = Field(pattern=_IMPORT_STRING)
     metric: str = Field(default="val_loss", pattern=r"^[A-Za-z_][\w./-]*$")
     direction: Direction = "minimize"
+    objective: Literal["metric", "time_to_target"] = "metric"
+    target: Finite | None = None
+    unit: Literal["steps", "seconds"] = "steps"
+
+    @model_validator(mode="after")
+    def _check_target(self) -> StudySection:
+        if self.objective == "metric":
+            for name in ("target", "unit"):
+                if name in self.model_fields_set and getattr(self, name) not in (None, "steps"):
+                    raise ValueError(
+                        f"{name} is set, but trials are ranked by the metric: add objective = "
+                        f'"time_to_target", or leave {name} out'
+                    )
+        elif self.target is None:
+            raise ValueError(
+                'objective = "time_to_target" needs a target: add target = 0.1, the '
+                f"{self.metric} that is to be reached"
+            )
+        return self
+
+    @property
+    def ranking(self) -> Direction:
+        """Whether a smaller or a larger value of a trial is better: of a time, the smaller."""
+        return self.direction if self.target is None else "minimize"
 
 
 class Search(Frozen):
@@ -174,6 +202,15 @@ class StudySpec(Frozen):
             self._fitted(table, self.tables()[table])
         for name, tables in self.network.items():
             self._fitted("optimizer", tables, f"network.{name}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_objective(self) -> StudySpec:
+        if self.study.target is not None and self.search.sampler == "gp":
+            raise ValueError(
+                'sampler = "gp" models times, and trials that do not reach the target have none: '
+                "choose another sampler, such as mixture"
+            )
         return self
 
     @model_validator(mode="after")

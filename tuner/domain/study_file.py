@@ -149,6 +149,8 @@ def _distinct(problems: Iterable[Any]) -> list[Any]:
     """Keeps one problem a value: a union reports every branch, a list its items and itself."""
     kept: dict[tuple[Any, ...], Any] = {}
     for problem in problems:
+        if problem["type"] == "default_factory_not_called":  # for another key's problem
+            continue
         location = problem["loc"][: 4 if problem["loc"][:1] == ("network",) else 3]
         if not any(location == known[: len(location)] for known in kept):
             kept[location] = problem

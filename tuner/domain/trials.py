@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from tuner.domain.budget import evaluation_step
+from tuner.domain.budget import Budget, evaluation_step
 from tuner.domain.catalog.averages import AVERAGES, NO_AVERAGE
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
@@ -24,7 +24,7 @@ DEFAULT = "default"
 """The preset of a trial of an optimizer's own defaults."""
 
 CLOSED_FROM = 10
-"""Trials from which on a study spends its last one on defaults: they are trained in full."""
+"""Trials, or full trials, from which on a study spends its last one on defaults, in full."""
 
 PORTFOLIO = "portfolio"
 """The preset of a trial that a study starts with, from the list that ships with tuner."""
@@ -208,6 +208,12 @@ def ran_own_defaults(spec: StudySpec, record: TrialRecord) -> bool:
     if not record.is_default:
         return False
     return decode(spec, record.proposal).optimizer_values == OPTIMIZERS[record.optimizer].decode({})
+
+
+def has_closing(budget: Budget) -> bool:
+    """Tells whether a study of a budget spends its last trial on defaults."""
+    size = budget.trials if budget.full_trials is None else budget.full_trials
+    return min(size, budget.trials) >= CLOSED_FROM
 
 
 def default_proposals(spec: StudySpec) -> tuple[Proposal, ...]:

@@ -11,7 +11,9 @@ from tuner.analysis.summary import BestTrial, OptimizerSummary, StudySummary
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import FULL, length_of, tell_length
+from tuner.domain.objective import is_reached, tell_target, tell_value
 from tuner.domain.printable import printable
+from tuner.domain.spec import StudySection
 from tuner.domain.trials import WARM_START, Outcome, TrialConfig, TrialRecord, bent_defaults
 
 _REASONS = 3
@@ -34,11 +36,11 @@ def _conclude(summary: StudySummary) -> list[str]:
     sentences = [
         f"Use {leader.optimizer} with the {best.config.schedule} schedule ({settings})"
         f"{_describe_average(best.config)}: "
-        f"{summary.spec.study.metric} {_number(leader.best_value)}, trial {leader.best_trial}.",
-        *_compare_to_last(best),
-        *_compare_to_default(leader),
+        f"{_tell_best(summary.spec.study, leader.best_value)}, trial {leader.best_trial}.",
+        *_compare_to_last(summary.spec.study, best),
+        *_compare_to_default(summary.spec.study, leader),
         *_explain_default(summary, leader),
-        *_compare_to_runner_up(summary.optimizers),
+        *_compare_to_runner_up(summary.spec.study, summary.optimizers),
         *_tell_warm_start(summary, best),
     ]
     sentences += [*_tell_untried(summary), *_tell_lengths(summary, best), *_doubt_schedule(best)]
@@ -49,7 +51,26 @@ def _conclude(summary: StudySummary) -> list[str]:
     if summary.counts[Outcome.DIVERGED] * 4 > summary.finished:
         share = summary.counts[Outcome.DIVERGED] / summary.finished
         sentences.append(f"{share:.0%} of the trials diverged: the learning rates go too high.")
-    return [*sentences, _doubt_differences(summary)]
+    return [*sentences, *_tell_gain(summary), _doubt_differences(summary)]
+
+
+def _tell_best(study: StudySection, value: float | None) -> str:
+    if study.target is None:
+        return f"{study.metric} {_number(value)}"
+    if value is None or not is_reached(study, value):
+        return f"no trial has reached {tell_target(study)}, and it came nearest"
+    return f"it reaches {tell_target(study)} in {tell_value(study, value)}"
+
+
+def _tell_gain(summary: StudySummary) -> list[str]:
+    """Returns a sentence on the gain that more trials are expected to bring."""
+    gain = summary.gain
+    if gain is None:
+        return []
+    study = summary.spec.study
+    amount = f"{gain.value:.2g} {study.unit if study.target is not None else 'of ' + study.metric}"
+    told = amount if gain.share is None else f"{gain.share:.1%} ({amount})"
+    return [f"Another {gain.trials} trials are expected to gain {told}."]
 
 
 def _tell_lengths(summary: StudySummary, best: BestTrial) -> list[str]:
@@ -134,23 +155,33 @@ def _describe_average(config: TrialConfig) -> str:
     return f", and its weights averaged by {config.average} ({settings})"
 
 
-def _compare_to_last(best: BestTrial) -> list[str]:
+def _compare_to_last(study: StudySection, best: BestTrial) -> list[str]:
     line = line_of(best.record)
-    if not line or line[0][1] is None:
+    if not line or line[0][1] is None or study.target is not None:
         return []
     last = line[0][1]
-    return [f"Its last weights alone reach {_number(last)}{_compare(last, best.record.value)}."]
+    return [
+        f"Its last weights alone reach {_number(last)}{_compare(study, last, best.record.value)}."
+    ]
 
 
-def _compare_to_default(leader: OptimizerSummary) -> list[str]:
+def _compare_to_default(study: StudySection, leader: OptimizerSummary) -> list[str]:
     if leader.default_value is None or leader.best_value is None:
         return []
     if leader.best_value == leader.default_value:
         return [f"Tuning has not beaten {leader.optimizer}'s own defaults."]
     return [
-        f"Its defaults reach {_number(leader.default_value)}"
-        f"{_compare(leader.default_value, leader.best_value)}."
+        f"{_tell_default(study, leader.default_value)}"
+        f"{_compare(study, leader.default_value, leader.best_value)}."
     ]
+
+
+def _tell_default(study: StudySection, value: float) -> str:
+    if study.target is None:
+        return f"Its defaults reach {_number(value)}"
+    if not is_reached(study, value):
+        return f"Its defaults do not reach {tell_target(study)}"
+    return f"Its defaults need {tell_value(study, value)}"
 
 
 def _explain_default(summary: StudySummary, leader: OptimizerSummary) -> list[str]:
@@ -164,13 +195,15 @@ def _explain_default(summary: StudySummary, leader: OptimizerSummary) -> list[st
     return []
 
 
-def _compare_to_runner_up(optimizers: tuple[OptimizerSummary, ...]) -> list[str]:
+def _compare_to_runner_up(
+    study: StudySection, optimizers: tuple[OptimizerSummary, ...]
+) -> list[str]:
     ranked = [optimizer for optimizer in optimizers if optimizer.best_value is not None]
     if len(ranked) < 2:
         return []
     return [
-        f"Next comes {ranked[1].optimizer} with {_number(ranked[1].best_value)}"
-        f"{_compare(ranked[1].best_value, ranked[0].best_value)}."
+        f"Next comes {ranked[1].optimizer} with {tell_value(study, ranked[1].best_value)}"
+        f"{_compare(study, ranked[1].best_value, ranked[0].best_value)}."
     ]
 
 
@@ -196,9 +229,11 @@ def _tell_untried(summary: StudySummary) -> list[str]:
     return [f"No trial has tried {', '.join(untried[:_NAMED])}{more}."]
 
 
-def _compare(other: float | None, leader: float | None) -> str:
+def _compare(study: StudySection, other: float | None, leader: float | None) -> str:
     """Returns in words the ratio of a value to the leader's; nothing unless both are positive."""
     if other is None or leader is None or min(other, leader) <= 0:
+        return ""
+    if study.target is not None and not is_reached(study, max(other, leader)):
         return ""
     if other == leader:
         return ", the same"

@@ -14,6 +14,7 @@ from plotly.graph_objects import Figure as Drawing
 from plotly.subplots import make_subplots
 
 from tuner.analysis.summary import StudySummary
+from tuner.domain.objective import is_reached, tell_objective
 from tuner.domain.printable import printable
 from tuner.domain.trials import Outcome, TrialRecord
 
@@ -107,8 +108,11 @@ def _draw_lines(summary: StudySummary) -> Figure:
 
 def _draw_history(summary: StudySummary, scale: str) -> Figure:
     """Draws the values of complete trials by number, and the best value so far."""
+    study = summary.spec.study
     complete = _complete(summary)
-    better = min if summary.spec.study.direction == "minimize" else max
+    if study.target is not None:
+        complete = [r for r in complete if r.value is not None and is_reached(study, r.value)]
+    better = min if summary.spec.study.ranking == "minimize" else max
     values = [record.value for record in complete if record.value is not None]
     bests = list(itertools.accumulate(values, better))
     turns = [place for place, best in enumerate(bests) if place == 0 or best != bests[place - 1]]
@@ -120,17 +124,20 @@ def _draw_history(summary: StudySummary, scale: str) -> Figure:
         x=[record.number for record in shown],
         y=[record.value for record in shown],
         mode="markers",
-        name=_metric(summary),
+        name=tell_objective(study),
     )
     drawn.add_scatter(
-        x=[*(complete[place].number for place in turns), summary.records[-1].number],
-        y=[*(bests[place] for place in turns), bests[-1]],
+        x=[
+            *(complete[place].number for place in turns),
+            *(record.number for record in summary.records[-1:] if bests),
+        ],
+        y=[*(bests[place] for place in turns), *bests[-1:]],
         mode="lines",
         line={"shape": "hv"},
         name="best so far",
     )
     drawn.update_xaxes(title="trial")
-    drawn.update_yaxes(title=_metric(summary), type=scale)
+    drawn.update_yaxes(title=tell_objective(study), type=scale)
     note = _tell(summary, shown, complete, "complete trials, evenly, and those that were best")
     return _finish("Best value over trials", drawn, note)
 
@@ -246,7 +253,7 @@ def _with_curves(summary: StudySummary) -> list[TrialRecord]:
 
 def _badness(summary: StudySummary) -> Callable[[TrialRecord], tuple[bool, float, int]]:
     """Returns a sort key from good to bad: complete trials by value, then all others."""
-    sign = 1.0 if summary.spec.study.direction == "minimize" else -1.0
+    sign = 1.0 if summary.spec.study.ranking == "minimize" else -1.0
 
     def key(record: TrialRecord) -> tuple[bool, float, int]:
         value = float("inf") if record.value is None else sign * record.value

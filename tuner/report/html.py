@@ -10,6 +10,7 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from tuner.analysis.summary import StudySummary
+from tuner.domain.objective import tell_aim
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.conclusion import conclude
 from tuner.report.figures import draw_figures
@@ -31,6 +32,7 @@ def to_html(summary: StudySummary, curves: Sequence[TrialRecord]) -> str:
     table = ranking(summary)
     figures = draw_figures(summary, curves) if summary.counts[Outcome.COMPLETE] else []
     return environment.get_template("report.html").render(
+        aim=tell_aim(summary.spec.study),
         summary=summary,
         verdict=verdict,
         doubts=doubts,

@@ -21,6 +21,8 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         "state": summary.state.value,
         "exhausted": summary.exhausted,
         "budget": spec.budget.model_dump(mode="json", exclude_none=True),
+        "full_trials_used": summary.used,
+        "expected_gain": None if summary.gain is None else dataclasses.asdict(summary.gain),
         "counts": summary.counts,
         "best": best
         and {

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from tuner.analysis.summary import StudySummary
+from tuner.domain.objective import tell_aim
 from tuner.domain.printable import printable
 from tuner.report.conclusion import conclude
 from tuner.report.tables import TextTable, best_tables, facts, ranking
@@ -22,7 +23,7 @@ def to_markdown(summary: StudySummary) -> str:
     return "\n\n".join(
         [
             f"# {_escape(summary.name)}",
-            f"`{spec.study.workload}`, {spec.study.direction} `{spec.study.metric}`",
+            f"`{spec.study.workload}`, {tell_aim(spec.study, mark='`')}",
             f"**{_escape(verdict)}**",
             *([" ".join(map(_escape, doubts))] if doubts else []),
             *(_draw(table) for table in tables),

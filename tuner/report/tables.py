@@ -10,6 +10,7 @@ from tuner.analysis.fusing import FusingSummary
 from tuner.analysis.summary import StudySummary
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import tell_length
+from tuner.domain.objective import tell_objective, tell_value
 from tuner.domain.printable import printable
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome
@@ -48,18 +49,19 @@ def ranking(summary: StudySummary) -> TextTable:
         for ending in (Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
         if summary.counts[ending]
     ]
+    study = summary.spec.study
     known = any(row.default_value is not None for row in summary.optimizers)
     defaults = ["defaults"] if known else []
     return TextTable(
-        f"Optimizers by {summary.spec.study.metric}, best first",
+        f"Optimizers by {tell_objective(study)}, best first",
         ("optimizer", "best", "trial", "schedule", *defaults, "trials", *endings),
         tuple(
             (
                 row.optimizer,
-                number(row.best_value),
+                tell_value(study, row.best_value),
                 "–" if row.best_trial is None else str(row.best_trial),
                 row.best_schedule or "–",
-                *(number(row.default_value) for _ in defaults),
+                *(tell_value(study, row.default_value) for _ in defaults),
                 str(row.trials),
                 *(str(getattr(row, ending.value)) for ending in endings),
             )
@@ -71,12 +73,12 @@ def ranking(summary: StudySummary) -> TextTable:
 def averages(summary: StudySummary) -> TextTable:
     """Returns the table of averages, best first, each beside its best trial's last weights."""
     return TextTable(
-        f"Averages of weights by {summary.spec.study.metric}, best first",
+        f"Averages of weights by {tell_objective(summary.spec.study)}, best first",
         ("average", "best", "trial", "its last weights", "better than them", "trials"),
         tuple(
             (
                 row.average,
-                number(row.best_value),
+                tell_value(summary.spec.study, row.best_value),
                 "–" if row.best_trial is None else str(row.best_trial),
                 number(row.last_value),
                 f"{row.gained} of {row.compared}" if row.compared else "–",
@@ -126,12 +128,12 @@ def apart(summary: StudySummary) -> TextTable:
     more = f", the first {len(shown)} of {len(summary.apart)}" if summary.apart != shown else ""
     return TextTable(
         f"Trials of another length, not ranked{more}",
-        ("trial", "optimizer", summary.spec.study.metric, "trained"),
+        ("trial", "optimizer", tell_objective(summary.spec.study), "trained"),
         tuple(
             (
                 str(record.number),
                 record.optimizer,
-                number(record.value),
+                tell_value(summary.spec.study, record.value),
                 tell_length(record.attributes).removeprefix("trained ") or "a full trial",
             )
             for record in shown
@@ -172,6 +174,7 @@ def facts(summary: StudySummary) -> TextTable:
         ("fact", "value"),
         (
             ("trials", f"{started} of {summary.spec.budget.trials}{halted}: {counts}"),
+            *_training(summary),
             ("wall time", duration(summary.wall_s)),
             ("training", duration(summary.training_s)),
             ("evaluation", duration(summary.evaluation_s)),
@@ -182,6 +185,29 @@ def facts(summary: StudySummary) -> TextTable:
             ("database", summary.storage),
         ),
     )
+
+
+def _training(summary: StudySummary) -> list[tuple[str, str]]:
+    """Returns the row on a budget in full trials: what is used of it, and what is left."""
+    limit = summary.spec.budget.full_trials
+    if limit is None or summary.used is None:
+        return []
+    left = max(0.0, limit - summary.used)
+    return [("full trials", f"{tell_training(summary.used, limit)} used, {left:.3g} left")]
+
+
+def tell_training(used: float | None, limit: float | None, by: str = " of ") -> str:
+    """Returns what is used of a budget in full trials, and the budget.
+
+    Args:
+        used: The full trials used, or None.
+        limit: The budget, or None.
+        by: What to put between them.
+
+    >>> tell_training(7.25, 20.0)
+    '7.25 of 20'
+    """
+    return "–" if used is None or limit is None else f"{used:.4g}{by}{limit:g}"
 
 
 def _fused(fusing: FusingSummary | None) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.summary import StudySummary
+from tuner.domain.objective import tell_aim
 from tuner.domain.printable import printable
 from tuner.report.conclusion import conclude
 from tuner.report.tables import TextTable, best_tables, facts, ranking
@@ -41,7 +42,7 @@ def render(summary: StudySummary) -> RenderableType:
     spec = summary.spec
     head = Text.assemble(
         (printable(summary.name), "bold"),
-        f"  {spec.study.workload}, {spec.study.direction} {spec.study.metric}\n",
+        f"  {spec.study.workload}, {tell_aim(spec.study)}\n",
     )
     verdict, *doubts = conclude(summary)
     words = Text.assemble("\n", (verdict, "bold green" if summary.best else "bold yellow"))

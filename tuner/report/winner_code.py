@@ -9,7 +9,8 @@ from tuner.analysis.summary import BestTrial, StudySummary
 from tuner.domain.catalog.averages import AVERAGES, start_step
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.lengths import tell_length
-from tuner.domain.spec import StudySpec
+from tuner.domain.objective import is_reached, tell_target, tell_value
+from tuner.domain.spec import StudySection, StudySpec
 from tuner.report.optimizer_code import OptimizerCode
 from tuner.report.schedule_code import ScheduleCode
 
@@ -80,6 +81,14 @@ class WinnerCode:
         )
 
 
+def _tell_result(study: StudySection, value: float | None) -> str:
+    if study.target is None:
+        return f"reached {study.metric} = {value!r}"
+    if value is None or not is_reached(study, value):
+        return f"came nearest to {tell_target(study)}"
+    return f"reached {tell_target(study)} in {tell_value(study, value)}"
+
+
 def _describe(best: BestTrial, summary: StudySummary) -> tuple[str, ...]:
     """Returns sentences on the trial: its study, its metric, and how it trained."""
     spec, attributes = summary.spec, best.record.attributes
@@ -87,7 +96,7 @@ def _describe(best: BestTrial, summary: StudySummary) -> tuple[str, ...]:
     lines = [
         f"The winner of the tuner study {summary.name!r}: {best.config.optimizer}, "
         f"{best.config.schedule} schedule.",
-        f"Trial {best.record.number} reached {spec.study.metric} = {best.record.value!r}",
+        f"Trial {best.record.number} {_tell_result(spec.study, best.record.value)}",
         f"on {spec.study.workload}{' with ' if claims else ''}{claims}.",
     ]
     if best.unread:

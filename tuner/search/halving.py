@@ -162,10 +162,15 @@ def _interleave(sizes: tuple[int, ...]) -> list[int]:
 
 
 def cost_at(trial: FrozenTrial, rung: int, sign: float) -> float | None:
-    """Returns the cost of a trial at a rung, or None if it did not get there."""
+    """Returns the cost of a trial at a rung, or None if it did not get there.
+
+    One that has reached the target of its study before is the best at every later rung.
+    """
     curve = [value for _, value in sorted(trial.intermediate_values.items())]
     if len(curve) < rung:
         diverged = trial.state.is_finished() and curve and math.isnan(curve[-1])
+        if trial.user_attrs.get("reached"):
+            return -math.inf
         return math.inf if diverged else None
     value = curve[rung - 1]
     return math.inf if math.isnan(value) else sign * value

@@ -70,7 +70,9 @@ class History:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._grouped = sampler_row(spec.search.sampler).grouped
         self.distributions = Distributions(spec)
-        self.past = Past(spec.study.direction)
+        self.past = Past(spec.study.ranking)
+        # Where times are compared, a metric that is to grow would point the other way.
+        self._turned = spec.study.ranking != spec.study.direction
         self._started = _Mirror(spec)
         self._asked = _Mirror(spec, sampler)
         self.study = self._started.study
@@ -146,6 +148,8 @@ class History:
         A diverged trial ends in a NaN, which Optuna's samplers rank behind every number.
         """
         evaluations = dict(record.evaluations)
+        if self._turned:
+            evaluations = {progress: -metric for progress, metric in evaluations.items()}
         if record.outcome is Outcome.DIVERGED:
             evaluations[max(evaluations, default=0) + 1] = math.nan
         state = _STATES[record.outcome]
@@ -158,7 +162,7 @@ class History:
             datetime_complete=record.finished_at,
             params={name: record.proposal.params[name] for name in distributions},
             distributions=distributions,
-            user_attrs={"number": record.number},
+            user_attrs={"number": record.number, "reached": "reached" in record.attributes},
             system_attrs=_sampler_state(record),
             intermediate_values=evaluations,
             trial_id=self._started.ids.get(record.number, -1),
@@ -260,7 +264,7 @@ class _Mirror:
     def __init__(self, spec: StudySpec, sampler: optuna.samplers.BaseSampler | None = None) -> None:
         self.ids: dict[int, int] = {}
         self.storage = _Memory()
-        created = optuna.create_study(direction=spec.study.direction, storage=self.storage)
+        created = optuna.create_study(direction=spec.study.ranking, storage=self.storage)
         self.study = AskedStudy(
             study_name=created.study_name,
             storage=self.storage,

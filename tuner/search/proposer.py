@@ -15,7 +15,7 @@ from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.samplers import SAMPLERS, sampler_row
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import CLOSED_FROM, WARM_START, Decoder, Proposal, default_proposal
+from tuner.domain.trials import WARM_START, Decoder, Proposal, default_proposal, has_closing
 from tuner.domain.warm_start import OwnValue
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search.batches import DrawsMany, draw_evenly
@@ -76,7 +76,7 @@ class Proposer:
         They tell how much the search has gained. A study of few trials spends none on them.
         """
         best = self.history.past.best
-        if best is None or self.spec.budget.trials < CLOSED_FROM:
+        if best is None or not has_closing(self.spec.budget):
             return None
         return self._template(default_proposal(self.spec, best.params["optimizer"]))
 

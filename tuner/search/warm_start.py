@@ -62,7 +62,7 @@ class Earlier:
     @property
     def ranked(self) -> list[TrialRecord]:
         """Its complete trials that are ranked with each other, the best first."""
-        sign = 1.0 if self.spec.study.direction == "minimize" else -1.0
+        sign = 1.0 if self.spec.study.ranking == "minimize" else -1.0
         complete, _ = split_by_length(self.records)
         return sorted(complete, key=lambda r: (sign * (r.value or 0.0), r.number))
 

@@ -11,7 +11,7 @@ from tuner.domain.points import count_configurations
 from tuner.domain.printable import cut
 from tuner.domain.regimes import FINETUNE, Arrival
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import CLOSED_FROM, bent_defaults, default_proposals
+from tuner.domain.trials import bent_defaults, default_proposals, has_closing
 from tuner.domain.warm_start import AUTO
 from tuner.errors import NotFoundError, SpecError
 from tuner.report.tables import duration
@@ -19,7 +19,7 @@ from tuner.service.warm_start import ENOUGH, add_warm_start
 from tuner.store import Database, Studies, StudyHandle
 from tuner.store.studies import Limit
 
-_LIMITS = ("trials", "wall_time")
+_LIMITS = ("trials", "full_trials", "wall_time", "stop")
 _EXTENDABLE = {f"budget.{name}" for name in _LIMITS}
 
 
@@ -62,7 +62,8 @@ class Opened:
         if self.created:
             yield f"Created study {name!r} in {self.database.name}"
         for key, limit in self.changed.items():
-            yield f"Study {name!r} now has a budget of {_tell_limit(key, limit)}"
+            has = "has" if key == "stop" else "has a budget of"
+            yield f"Study {name!r} now {has} {_tell_limit(key, limit)}"
         if self.created or self.changed:
             yield from _announce_small_space(spec, certain=self.seen.asks_nothing)
         if self.created:
@@ -99,8 +100,8 @@ def open_study(
 ) -> Opened:
     """Creates the study that a spec describes, or finds it and changes its budget.
 
-    A setting such as ``budget.trials`` replaces the budget of trials or wall time. A study file
-    only raises it, since the file may be older than the study's budget.
+    A setting such as ``budget.trials`` replaces the budget of trials, full trials or wall time. A
+    study file only raises it, since the file may be older than the study's budget.
 
     Args:
         connect: Opens the database; where there is none, it makes one if given True, and else
@@ -159,10 +160,12 @@ def _change_budget(opened: Opened, spec: StudySpec, settings: Collection[str]) -
     if any(key not in _EXTENDABLE for key in differences):
         raise SpecError(_describe(study.name, differences))
     # A default of a file that says nothing asks for nothing.
-    asked = {
-        name: getattr(spec.budget, name) for name in _LIMITS if name in spec.budget.model_fields_set
-    }
+    written = spec.budget.model_fields_set
+    asked = {name: getattr(spec.budget, name) for name in _LIMITS if name in written}
     forced = {name for name in asked if {"budget", f"budget.{name}"} & set(settings)}
+    if "full_trials" in asked and "trials" not in asked:
+        asked["trials"] = spec.budget.trials  # it follows from the other
+        forced |= {"trials"} if "full_trials" in forced else set()
     before = study.spec.budget
 
     def change(budget: Budget) -> dict[str, Limit]:
@@ -181,14 +184,14 @@ def _change_budget(opened: Opened, spec: StudySpec, settings: Collection[str]) -
     kept = {
         name: (getattr(before, name), limit)
         for name, limit in asked.items()
-        if name not in changed and limit != getattr(before, name)
+        if name in written and name not in changed and limit != getattr(before, name)
     }
     return replace(opened, study=study, changed=changed, kept=kept)
 
 
 def _announce_bent_defaults(spec: StudySpec) -> Iterator[str]:
     """Yields a line for each default that the study file does not allow the study's last trial."""
-    if spec.budget.trials < CLOSED_FROM:
+    if not has_closing(spec.budget):
         return
     bent = (b for p in default_proposals(spec) for b in bent_defaults(spec, p.params))
     for line in dict.fromkeys(map(str, bent)):
@@ -236,12 +239,18 @@ def _announce_small_space(spec: StudySpec, *, certain: bool) -> Iterator[str]:
 
 
 def _tell_limit(key: str, limit: Limit) -> str:
+    if isinstance(limit, str):
+        return f"{key} = {limit}"
     if key == "trials":
         return f"{limit:.0f} trials"
+    if key == "full_trials":
+        return "no limit of full trials" if limit is None else f"{limit:g} full trials"
     return "no limit of wall time" if limit is None else f"{duration(limit)} of wall time"
 
 
 def _is_more(limit: Limit, other: Limit) -> bool:
+    if isinstance(limit, str) or isinstance(other, str):
+        return limit == "never"
     return other is not None and (limit is None or limit > other)
 
 
@@ -264,8 +273,9 @@ def _describe(name: str, differences: dict[str, tuple[object, object]]) -> str:
             "a ranking of both would not be fair."
         )
     lines.append(
-        "Only budget.trials and budget.wall_time can change in an existing study. Give the new "
-        f"one another --name, or delete the old one: tuner study delete {shlex.quote(name)}"
+        "Only budget.trials, budget.full_trials, budget.wall_time and budget.stop can change in an "
+        "existing study. Give the new one another --name, or delete the old one: "
+        f"tuner study delete {shlex.quote(name)}"
     )
     return "\n".join(lines)
 

@@ -10,11 +10,13 @@ from fractions import Fraction
 from tuner.analysis.summary import best_of
 from tuner.domain.fuse_plan import OFF
 from tuner.domain.lengths import length_of, ranked_length
+from tuner.domain.objective import tell_value
 from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.service.liveness import is_dead
 from tuner.store import Database, RecordReader, Studies, StudyHandle
 from tuner.store.control import read_state
+from tuner.store.leases.charges import read_used
 from tuner.store.leases.rows import Unfinished, read_unfinished
 from tuner.store.leases.workers import read_workers
 from tuner.store.plans import find_plan
@@ -31,6 +33,8 @@ class StudyProgress:
 
     Attributes:
         study: The study, with the budget it has by now.
+        used: The full trials' worth of training used of a budget in full trials, counting what
+            trials in training may yet take; None without such a budget.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class StudyProgress:
         self._clock = clock
         self._began = clock()
         self._finished_before: int | None = None
+        self._used_before: float | None = None
+        self.used: float | None = None
 
     def update(self) -> Iterator[TrialRecord]:
         """Reads the news of the study.
@@ -67,6 +73,10 @@ class StudyProgress:
         """
         news = self._reader.sync()
         self._unfinished = read_unfinished(self._database, self.study, is_dead)
+        if self.study.spec.budget.full_trials is not None:
+            self.used = read_used(self._database, self.study)
+            if self._used_before is None:
+                self._used_before = self.used
         return self._take(news)
 
     def _take(self, news: Iterable[TrialRecord]) -> Iterator[TrialRecord]:
@@ -153,7 +163,9 @@ class StudyProgress:
         best = self._best.get(ranked_length(self._lengths))
         if best is None:
             return "–"
-        return f"{best.value:.4g} ({best.optimizer}, {best.schedule})"
+        return (
+            f"{tell_value(self.study.spec.study, best.value)} ({best.optimizer}, {best.schedule})"
+        )
 
     @property
     def elapsed_s(self) -> float:
@@ -166,4 +178,17 @@ class StudyProgress:
         if done <= 0:
             return None
         rest = self.study.spec.budget.trials - self.finished
-        return self.elapsed_s / done * rest
+        left_s = self.elapsed_s / done * rest
+        limit, used, before = self.study.spec.budget.full_trials, self.used, self._used_before
+        if limit is not None and used is not None and before is not None and used > before:
+            left_s = min(left_s, self.elapsed_s / (used - before) * max(0.0, limit - used))
+        return left_s
+
+    @property
+    def share_done(self) -> float:
+        """The share of the study's budget that is used up, of trials or of training, in [0, 1]."""
+        budget = self.study.spec.budget
+        shares = [self.finished / budget.trials]
+        if budget.full_trials is not None and self.used is not None:
+            shares.append(self.used / budget.full_trials)
+        return min(1.0, max(shares))

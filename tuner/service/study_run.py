@@ -101,8 +101,9 @@ def run_study(
         WorkloadError: If the workers have ended and the study is not done.
     """
     summary = read_summary(database, study)
-    exhausted = summary.exhausted is not None and is_done(database, study)
-    if summary.finished >= study.spec.budget.trials or exhausted:
+    bounded = summary.used is not None and summary.state is StudyState.RUNNING
+    used_up = (summary.exhausted is not None or bounded) and is_done(database, study)
+    if summary.finished >= study.spec.budget.trials or used_up:
         return None
     _refuse_halted(database, study)
     job = make_job(database, study, fuse)

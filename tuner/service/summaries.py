@@ -13,6 +13,7 @@ from tuner.store import Database, StudyHandle, read_records
 from tuner.store.control import read_state
 from tuner.store.damage import warn_of_damage
 from tuner.store.leases.budget import read_elapsed_s, read_exhausted
+from tuner.store.leases.charges import read_used
 from tuner.store.leases.rows import read_unfinished
 from tuner.store.plans import read_plans
 
@@ -33,6 +34,7 @@ def read_summary(database: Database, study: StudyHandle) -> StudySummary:
         state=read_shown_state(database, study),
         plans=read_plans(database, study).values(),
         exhausted=read_exhausted(database, study),
+        used=read_used(database, study),
     )
 
 

@@ -187,8 +187,8 @@ def _describe(taken: TakeOver) -> Repair:
             return Repair(row.number, "failed", f"{row.attempts} attempts at step {row.step}")
         case TakeOverResult.STOPPED:
             return Repair(row.number, "ended", "the study was stopped")
-        case TakeOverResult.UNPROMOTED:
-            return Repair(row.number, "ended", "no trial is promoted any more")
+        case TakeOverResult.UNPROMOTED | TakeOverResult.UNAFFORDABLE:
+            return Repair(row.number, "ended", "the budget has no room for it any more")
         case TakeOverResult.OVER:
             return Repair(row.number, "forgotten", "it is over, or not there any more")
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
+from pydantic import ValidationError
 
-from tuner.domain.spec import StudySpec
+from tuner.domain.spec import StudySection, StudySpec
 from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import events
@@ -81,9 +82,33 @@ class StudyRow:
         return str(self._read(UUID, str))
 
     @property
+    def section(self) -> StudySection:
+        """The table of its study file that says what trials are ranked by.
+
+        Raises:
+            StorageError: If it is damaged.
+        """
+        section = self._read(SPEC, dict).get("study")
+        try:
+            return StudySection.model_validate(section)
+        except ValidationError:
+            raise damage_error("Its table [study]", section) from None
+
+    @property
     def trials(self) -> int:
         """The number of trials it may start."""
         return int(self._budget["trials"])
+
+    @property
+    def full_trials(self) -> float | None:
+        """The training it may do, in full trials, None without a limit."""
+        full_trials: float | None = self._budget.get("full_trials")
+        return full_trials
+
+    @property
+    def evaluations(self) -> int:
+        """The number of evaluations of a full trial."""
+        return int(self._budget["evaluations"])
 
     @property
     def wall_time_s(self) -> float | None:

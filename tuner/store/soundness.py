@@ -77,6 +77,7 @@ _KINDS: dict[str, _Check] = {
     **dict.fromkeys(("steps", "total_steps", "epoch_steps", "diverged_step", "seed"), is_count),
     **dict.fromkeys(("train_s", "eval_s", "optimizer_steps"), is_number),
     **dict.fromkeys(("error", "error_at", "traceback", "stopped_by", "stopped_early"), _is_text),
+    "reached": _is_text,
     "metrics": _are_metrics,
     "average_line": _list_of(_is_point),
     "groups": _list_of(_GROUP),

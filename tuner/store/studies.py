@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from tuner.domain.budget import Budget
 from tuner.domain.lengths import FULL, RECORDED, length_of, ranked_length
 from tuner.domain.names import suggest
+from tuner.domain.objective import UNREACHED
 from tuner.domain.regimes import SCRATCH
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import Activity, StudyState
@@ -41,13 +42,14 @@ from tuner.store.identity import (
     set_attribute,
 )
 from tuner.store.leases.budget import is_used_up
+from tuner.store.leases.charges import read_charged
 from tuner.store.leases.rows import assume_alive, find_unfinished
 from tuner.store.optuna import tables as ot
-from tuner.store.tables import curves, events, leases, plans, workers
+from tuner.store.tables import charges, curves, events, leases, plans, workers
 
 CREATED = "tuner:created_at"
-Limit = float | None
-"""A limit of a budget, in trials or in seconds; None is no limit."""
+Limit = float | str | None
+"""A limit of a budget: in trials, full trials or seconds, None without one; or when it stops."""
 
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
 
@@ -64,10 +66,14 @@ class StudyOverview:
         running: The number of trials that some worker trains.
         waiting: The number of trials that are not over, and that no worker trains.
         paused: The number of trials that wait to be promoted.
-        best_value: The best value of a complete trial, None if there is none.
+        best_value: The best value of a complete trial, None if there is none; the time of one that
+            has reached the target where the study has one.
         created_at: The time of its creation, as ISO 8601.
         state: Whether it was asked to run, pause or stop.
         activity: Whether it is trained at this moment, idle, paused, stopped, done or damaged.
+        full_trials: The training it may do, in full trials; None without such a limit.
+        used: The training that its trials have taken or may yet take, in full trials; None without
+            such a limit.
         damage: The part that cannot be read, as a sentence; None if all can. The other fields then
             hold nothing.
     """
@@ -83,6 +89,8 @@ class StudyOverview:
     created_at: str
     state: StudyState
     activity: Activity
+    full_trials: float | None = None
+    used: float | None = None
     damage: str | None = None
 
 
@@ -111,7 +119,7 @@ class Studies:
             SPEC: spec.to_json(),
             CREATED: datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        name, direction = spec.study.name, _DIRECTIONS[spec.study.direction]
+        name, direction = spec.study.name, _DIRECTIONS[spec.study.ranking]
         try:
             with self._database.write() as connection:
                 study_id = ot.insert_study(connection, name, direction, attributes)
@@ -216,7 +224,7 @@ class Studies:
                 ot.delete_study(connection, study.study_id)
                 return False
             dissolve_copies(connection, study, home)
-            for table in (leases, workers, curves, events, plans):
+            for table in (leases, charges, workers, curves, events, plans):
                 connection.execute(sa.delete(table).where(table.c.study_uuid == study.uuid))
             ot.delete_study(connection, home)
         return True
@@ -302,6 +310,9 @@ def _overview(
     found = find_unfinished(connection, study_row.uuid, is_dead)
     paused = min(unfinished, len(found.paused))
     held = min(unfinished - paused, len(found.held))
+    best = _best_value(connection, study_id, _ranking(spec["study"]))
+    if spec["study"].get("target") is not None and best is not None and best >= UNREACHED:
+        best = None
     used_up = not unfinished and is_used_up(connection, study_row, started)
     return StudyOverview(
         name=name,
@@ -311,11 +322,18 @@ def _overview(
         running=held,
         waiting=unfinished - held - paused,
         paused=paused,
-        best_value=_best_value(connection, study_id, spec["study"]["direction"]),
+        best_value=best,
         created_at=attributes.get(CREATED, ""),
         state=study_row.state,
         activity=_activity(study_row.state, used_up=used_up, held=held),
+        full_trials=study_row.full_trials,
+        used=None if study_row.full_trials is None else read_charged(connection, study_row),
     )
+
+
+def _ranking(section: Mapping[str, Any]) -> str:
+    """Returns the direction of trials' values, from a stored spec's table."""
+    return section["direction"] if section.get("target") is None else "minimize"
 
 
 def _best_value(connection: sa.Connection, study_id: int, direction: str) -> float | None:

@@ -96,6 +96,23 @@ plans = Table(
 """How a study's trials train at a place: what was asked for, on which kind of device."""
 
 
+charges = Table(
+    "tuner_charges",
+    metadata,
+    Column("study_uuid", String(32), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("reached", Float(53), nullable=False),
+    Column("lost", Float(53), nullable=False, server_default="0"),
+    Column("loss", String(64)),
+)
+"""What each trial takes of a study's budget in full trials, of studies that have such a budget.
+
+``reached`` is how far the trial came, or may yet come while it trains; ``lost`` is training that
+was done and has to be done again. ``loss`` names the last loss that was charged: by whom, and from
+where the trial went on.
+"""
+
+
 class DatabaseClock(FunctionElement[float]):
     """Seconds since 1970 by the database's own clock, so that hosts need not agree on time."""
 

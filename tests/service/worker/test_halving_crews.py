@@ -20,6 +20,7 @@ from tuner.service.worker.context import WorkerContext
 from tuner.store import Database, Lease, TrialEnding, TrialReport, read_records
 from tuner.store.events import read_events
 from tuner.store.leases.budget import is_done
+from tuner.store.leases.charges import read_used
 from tuner.store.records import read_record
 
 TRIALS, RUNGS, FULL = 30, pausing_rungs(9), 9
@@ -72,7 +73,9 @@ class Crew:
         step = 2 * points
         lost = context.ledger.report(step, [TrialReport(lease, step, value)])
         assert not lost
-        ending = TrialEnding(lease, TrialState.COMPLETE, value, {"steps": step})
+        ending = TrialEnding(
+            lease, TrialState.COMPLETE, value, {"steps": step, "total_steps": 2 * FULL}
+        )
         if points == FULL:
             assert not context.ledger.finish([ending])
             return
@@ -152,3 +155,37 @@ def test_however_work_is_spread_and_whoever_dies_the_best_third_goes_on_and_each
     assert kinds["started"] == TRIALS
     assert kinds["promoted"] >= 1
     assert kinds["ended"] == sum(record.outcome is Outcome.PRUNED for record in records)
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_however_work_is_spread_training_stays_within_its_bound_and_the_last_trials_fit_in(
+    database: Database, make_spec: MakeSpec, tmp_path: Path, seed: int, spare: int
+) -> None:
+    bound = 10.7
+    tables: dict[str, Any] = {
+        "budget": {
+            "trials": TRIALS,
+            "full_trials": bound,
+            "steps": 2 * FULL,
+            "evaluations": FULL,
+        },
+        "space": {"optimizers": ["sgd", "adam"], "schedules": ["constant"], "breadth": 1},
+        "search": {"pruner": "halving", "sampler": "random", "portfolio": False, "spare": spare},
+        "schedule": {"constant": {"warmup": 0.0}},
+    }
+    bureau = Bureau(database, make_spec, tmp_path, **tables)
+
+    Crew(bureau, Random(seed)).run()  # noqa: S311
+
+    records = read_records(database, bureau.study)
+    used = read_used(database, bureau.study)
+    assert used == pytest.approx(sum(len(record.evaluations) for record in records) / FULL)
+    assert used is not None
+    assert used <= bound + 1e-9
+    assert used > bound - 1 or len(records) == TRIALS
+    assert all(record.outcome in (Outcome.COMPLETE, Outcome.PRUNED) for record in records)
+    assert sum(record.is_default for record in records) == 1
+    if spare:
+        complete = {r.optimizer for r in records if r.outcome is Outcome.COMPLETE}
+        assert complete == {record.optimizer for record in records}

@@ -272,7 +272,7 @@ def test_a_study_whose_configurations_have_all_been_tried_ends_its_paused_trials
     tables["schedule"] = {"constant": {"warmup": 0.0}}
     study = Studies(database).create(make_spec(**tables))
     said = work(database, study)
-    assert said[-1].startswith("Nothing is left to try")
+    assert said[-1].startswith("The study has ended")
     assert is_done(database, study)
     assert all(record.outcome.is_over for record in read_records(database, study))
 

@@ -30,6 +30,7 @@ from tuner.store import (
     read_records,
 )
 from tuner.store.control import set_state
+from tuner.store.leases.budget import read_exhausted
 
 # Workloads that misbehave, written into the project as a user would.
 _WORKLOADS = '''
@@ -553,8 +554,36 @@ def test_a_study_ends_where_its_space_does(
         ).run()
     records = read_records(database, study)
     assert [record.outcome for record in records] == [Outcome.COMPLETE] * 4
-    end = "Nothing is left to try: all 4 configurations of the space have been tried"
+    end = "The study has ended: all 4 configurations of the space have been tried"
     assert said.count(end) == 2
+
+
+@pytest.mark.parametrize("pruner", ["none", "halving"])
+def test_a_study_ends_by_itself_once_little_is_left_to_gain(
+    project: Path, database: Database, make_spec: MakeSpec, pruner: str
+) -> None:
+    spec = make_spec(
+        budget={"trials": 60, "steps": 5, "evaluations": 5, "stop": "auto"},
+        space={"optimizers": ["sgd"], "schedules": ["constant"], "breadth": 1},
+        optimizer={"sgd": {"lr": {"low": 1e-9, "high": 1e-8, "log": True}}},
+        schedule={"constant": {"warmup": 0.0}},
+        search={"sampler": "random", "pruner": pruner, "portfolio": False, "spare": 1},
+    )
+    study = Studies(database).create(spec)
+
+    def run() -> list[TrialRecord]:
+        return work(database, study)
+
+    records = run()
+    assert 20 <= len(records) < 30
+    assert all(record.outcome.is_over for record in records)
+    assert sum(record.is_default for record in records) == 1
+    reason = read_exhausted(database, study)
+    assert reason is not None
+    assert reason.startswith("another 10 trials are expected to gain 0.00% of the best value")
+    assert len(run()) == len(records)
+    set_state(database, study, StudyState.RUNNING)
+    assert len(records) + 10 <= len(run()) < 45
 
 
 @pytest.mark.usefixtures("misbehaving")

@@ -20,7 +20,8 @@ from tuner.domain.trials import Outcome
 from tuner.search import Proposer
 from tuner.store import Database, Studies, open_database, read_records
 from tuner.store.control import set_state
-from tuner.store.leases.budget import is_done
+from tuner.store.events import read_events
+from tuner.store.leases.budget import is_done, read_exhausted
 from tuner.store.leases.workers import WorkerIdentity
 
 
@@ -168,3 +169,20 @@ def test_nothing_starts_in_a_paused_or_stopped_study(cohorts: Cohorts) -> None:
         assert cohorts.start_some(ledger, 3) == []
     set_state(cohorts.database, cohorts.study, StudyState.RUNNING)
     assert len(cohorts.start_some(ledger, 3)) == 3
+
+
+def test_study_that_was_resumed_ends_early_only_after_more_trials(bench: Bench) -> None:
+    ledger = bench.ledger("a")
+    assert ledger.end_early("little is left", after=2)
+    ledger.end_early("little is left", after=2)
+    assert is_done(bench.database, bench.study)
+    assert ledger.start_one([], bench.proposer.propose()) is None
+    assert set_state(bench.database, bench.study, StudyState.RUNNING) is StudyState.STOPPED
+    assert not ledger.end_early("little is left", after=2)
+    for _ in range(2):
+        assert not is_done(bench.database, bench.study)
+        ledger.finish_one(bench.start(ledger), TrialState.COMPLETE, 0.5, {})
+    assert ledger.end_early("little is left", after=2)
+    assert read_exhausted(bench.database, bench.study) == "little is left"
+    kinds = [event.kind for event in read_events(bench.database, bench.study.uuid)]
+    assert kinds.count("exhausted") == 2

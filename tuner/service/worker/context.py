@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from tuner.analysis.gain import ENOUGH, expect_gain, is_enough
 from tuner.domain.states import StudyState
-from tuner.domain.trials import Outcome, Proposal, TrialConfig, TrialRecord, decode
+from tuner.domain.trials import Outcome, Proposal, TrialConfig, TrialRecord, decode, tell_waiting
 from tuner.errors import ExhaustedError
 from tuner.search import Proposer, Pruner
 from tuner.service.interruption import Interruption
@@ -73,6 +74,12 @@ class WorkerContext:
         self.pruner = Pruner(self.proposer.spec, self.proposer.history)
         self.leaving = False
         self._unpromoted: PausedTrials | None = None
+        # Of the paused trials at the last look: all, those given up, and whether any may go on.
+        self._paused_at_last_look: frozenset[int] = frozenset()
+        self._given_up: Collection[int] = ()
+        self._promotable = False
+        self._ends_early = self.proposer.spec.budget.stop == "auto"
+        self._records: dict[int, TrialRecord] = {}
         self.forget_requests()
 
     def forget_requests(self) -> None:
@@ -111,6 +118,8 @@ class WorkerContext:
         """Reads the trials that have started or finished since the last call."""
         news = self.reader.sync()
         self.proposer.history.add(news)
+        if self._ends_early:
+            self._records |= {record.number: record for record in news}
         for record in news:
             self.running.pop(record.number, None)
             self.failed.pop(record.number, None)
@@ -132,7 +141,8 @@ class WorkerContext:
         Returns:
             Their leases, of trials that stand at one step.
         """
-        self._unpromoted = None
+        self._unpromoted, self._promotable = None, False
+        self._given_up, self._paused_at_last_look = (), frozenset[int]()
         if not self.pruner.pauses:
             return []
         # Read first: what the paused ones have reported is then among the news.
@@ -143,8 +153,12 @@ class WorkerContext:
         if not paused.trials:
             return []
         ready = self.pruner.find_promotable(paused.standing())
-        promoted = self._take(paused, ready, count, can_fuse)
-        if not promoted and (not ready or self.ledger.signals().out_of_time):
+        self._promotable = bool(ready)
+        self._paused_at_last_look = frozenset(paused.trials)
+        self._given_up = paused.trials.keys() - self.pruner.find_last(paused.standing())
+        promoted = self._take(paused, ready, count, can_fuse, given_up=self._given_up)
+        # Where all are paused and none may go on, time or training is used up.
+        if not promoted and (not ready or paused.alone or self.ledger.signals().out_of_time):
             self._unpromoted = paused
         return promoted
 
@@ -187,13 +201,15 @@ class WorkerContext:
         chosen: Sequence[int],
         count: int,
         can_fuse: Callable[[TrialConfig], bool],
+        given_up: Collection[int] | None = None,
     ) -> list[Lease]:
         """Promotes those of the chosen trials that can train together, as many as may."""
         if not chosen:
             return []
         waiting = [paused.trials[number] for number in chosen]
         numbers = [trial.number for trial in self._pick(waiting, count, can_fuse)]
-        return self.ledger.promote(numbers, count)
+        closing = self.proposer.closing() if given_up is not None else None
+        return self.ledger.promote(numbers, count, closing=closing, given_up=given_up)
 
     def _pick(
         self, ready: Sequence[PausedTrial], count: int, can_fuse: Callable[[TrialConfig], bool]
@@ -221,6 +237,8 @@ class WorkerContext:
         Returns:
             Their leases; none if the budget is used up or nothing is left to try.
         """
+        if self._ends_early and self._end_early():
+            return []
         try:
             proposals = self._propose(count, can_fuse)
         except ExhaustedError as error:
@@ -251,9 +269,30 @@ class WorkerContext:
                 self.ledger.exhaust(str(error))
         return []
 
+    def _end_early(self) -> bool:
+        """Ends the study if little is left to gain; tells whether it has.
+
+        It does not while the last look found a paused trial that may go on: it may become the best.
+        """
+        if self._promotable:
+            return False
+        spec, paused = self.proposer.spec, self._paused_at_last_look
+        trained = self.running.keys() - paused
+        records = tell_waiting(self._records.values(), trained, paused)
+        gain = expect_gain(spec, records)
+        if gain is None or gain.share is None or not is_enough(spec, records, gain):
+            return False
+        reason = (
+            f"another {gain.trials} trials are expected to gain {gain.share:.2%} of the best "
+            f"value, less than {ENOUGH:.1%}; 'tuner study resume' adds them"
+        )
+        return self.ledger.end_early(reason, after=gain.trials)
+
     def _start(self, proposals: list[FrozenTrial], at_most: int) -> list[Lease]:
         closing = self.proposer.closing()
-        started = self.ledger.start(self.openings, proposals, at_most, closing=closing)
+        started = self.ledger.start(
+            self.openings, proposals, at_most, closing=closing, given_up=self._given_up
+        )
         if started:
             self.catch_up()
         return started

@@ -9,6 +9,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from tuner.domain.lengths import tell_length
+from tuner.domain.objective import reaches, tell_target, to_unreached, to_value
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, decode
 from tuner.errors import StorageError, WorkloadError
@@ -47,13 +48,14 @@ class HeldTrial:
         restart: Why it starts over, or None if it goes on or is new.
         lost: Whether it belongs to another worker by now.
         announced: Whether the database knows of this worker's checkpoint.
+        charged: Whether the budget has been charged for what its former holders have lost.
         apart: Whether it trains alone, since it was saved alone or its checkpoint cannot be read.
     """
 
     def __init__(
         self, spec: StudySpec, lease: Lease, record: TrialRecord, checkpoints: Checkpoints
     ) -> None:
-        self._metric = spec.study.metric
+        self._study, self._metric = spec.study, spec.study.metric
         self.lease = lease
         self.record = record
         self.config = decode(spec, record.proposal)
@@ -61,7 +63,7 @@ class HeldTrial:
         self.reports = Reports(spec, record)
         self.state: Mapping[str, Any] | None = None
         self.restart = NOTHING_SAVED if lease.begun and lease.checkpoint is None else None
-        self.lost = self.announced = self.apart = False
+        self.lost = self.announced = self.charged = self.apart = False
 
     @property
     def number(self) -> int:
@@ -83,7 +85,7 @@ class HeldTrial:
         Args:
             error: The error that the checkpoint is blamed for.
         """
-        self.state, self.restart = None, explain_restart(error)
+        self.state, self.restart, self.charged = None, explain_restart(error), False
         self.reports.forget()
 
     def resume(self, lanes: Lanes) -> list[Report]:
@@ -158,9 +160,28 @@ class HeldTrial:
         attributes = ending_attributes(result, self.reports.metrics, stopped_by) | dict(trained)
         how = result.ending if stopped_by is None else f"stopped by {stopped_by}"
         line = tell_ending(self.number, how, self._metric, value)
+        if complete and value is not None and reaches(self._study, value):
+            attributes["reached"] = tell_target(self._study)
         length = tell_length(attributes) if complete else ""
-        ending = TrialEnding(self.lease, STATES[result.ending], value, attributes)
+        ranked = self._to_ranked(value, trained, complete=complete)
+        ending = TrialEnding(self.lease, STATES[result.ending], ranked, attributes)
         return ending, f"{line}; {length}" if length else line
+
+    def _to_ranked(
+        self, metric: float | None, trained: Mapping[str, Any], *, complete: bool
+    ) -> float | None:
+        """Returns the value that the trial is ranked by, of its last metric."""
+        if metric is None:
+            return None
+        if not complete:
+            return to_unreached(self._study, metric)
+        steps, seconds = (float(trained.get(name) or 0.0) for name in ("steps", "train_s"))
+        return to_value(self._study, metric, steps, seconds)
+
+    def has_reached(self) -> bool:
+        """Tells whether its last evaluation has reached the target of the study."""
+        metric = self.reports.value
+        return metric is not None and reaches(self._study, metric)
 
     def pause(self, trained: Mapping[str, Any]) -> tuple[TrialEnding, str]:
         """Returns how it ends if it is not promoted, and a line for the log that it is paused.
@@ -169,7 +190,7 @@ class HeldTrial:
             trained: The attributes to store of how it trained.
         """
         ending, _ = self.end(trained, TrialResult(Ending.PRUNED), None)
-        return ending, tell_ending(self.number, "paused", self._metric, ending.value)
+        return ending, tell_ending(self.number, "paused", self._metric, self.reports.value)
 
     def fail(self, trained: Mapping[str, Any], error: BaseException) -> tuple[TrialEnding, str]:
         """Returns its failure as the ledger takes it, and as a line for the log.

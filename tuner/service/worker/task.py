@@ -102,6 +102,8 @@ class Task:
 
     def _train_from_checkpoints(self) -> list[TrialResult]:
         lanes = self._lanes = self._start(self._trials, self)
+        if self._end_unaffordable(lanes):
+            return self._train_from_checkpoints()
         self._continued_at = lanes.taken
         unsent = [trial.resume(lanes) for trial in self._trials]
         for reason in sorted({trial.restart for trial in self._trials if trial.restart}):
@@ -112,6 +114,35 @@ class Task:
             for report in reports:
                 self._send({lane: report}, report.step)
         return lanes.train()
+
+    def _end_unaffordable(self, lanes: Lanes) -> bool:
+        """Charges trials for what they have lost; tells whether the budget had no room for some.
+
+        Raises:
+            LeaseLostError: If none of them is left.
+        """
+        kept = {
+            trial.lease: 0 if trial.state is None else lanes.evaluated
+            for trial in self._trials
+            if trial.lease.begun and not trial.charged
+        }
+        for trial in self._trials:
+            trial.charged = True
+        if not kept:
+            return False
+        self._context.watchdog.rest()
+        ended = self._context.patience.run(lambda: self._context.ledger.charge_lost(kept))
+        self._context.watchdog.feed()
+        if ended:
+            those = [trial for trial in self._trials if trial.number in ended]
+            self._log(
+                f"{_name(those, 'ends', 'end')}: the budget has no room for what was lost and "
+                "would have to be trained again"
+            )
+        self._trials = [trial for trial in self._trials if trial.number not in ended]
+        if not self._trials:
+            raise LeaseLostError(f"Trial {ended[0]} has ended.")
+        return bool(ended)
 
     def _tell_continued(self) -> None:
         """Logs, once a step has been trained, that the trials go on from their checkpoints."""
@@ -146,8 +177,12 @@ class Task:
         if not delivered:
             those = [self._trials[lane] for lane in reports]
             self._log(f"{_count(those)}: the database is away; training goes on")
-        elif step < lanes.total_steps:
-            self._judge(reports, lanes.total_steps)
+        if step < lanes.total_steps:
+            for lane in reports:
+                if self._trials[lane].has_reached():
+                    self._results.setdefault(lane, TrialResult(Ending.COMPLETE))
+            if delivered:
+                self._judge(reports, lanes.total_steps)
         training = self._training
         if training:  # else the loop has yet to return
             self._end_trials()

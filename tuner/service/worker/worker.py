@@ -172,7 +172,7 @@ class Worker:
             elif context.patience.run(lambda: is_done(self.database, self.study)):
                 exhausted = context.patience.run(lambda: read_exhausted(self.database, self.study))
                 if exhausted is not None:
-                    self._say(f"Nothing is left to try: {exhausted}")
+                    self._say(f"The study has ended: {exhausted}")
                 return "nothing left to do"
             else:
                 # Others still train, or the study is paused: stay, for what may be left behind.

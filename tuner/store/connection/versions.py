@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from tuner.errors import NotFoundError, StorageError
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every version of our tables, oldest first; the files of ``store/migrations/versions``."""
 
 HEAD = REVISIONS[-1]

@@ -1,6 +1,8 @@
-"""The budget of a study: whether its trials, its wall time or its search space are used up."""
+"""The budget of a study: whether its trials, training, wall time or search space are used up."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import sqlalchemy as sa
 
@@ -8,6 +10,7 @@ from tuner.domain.states import StudyState
 from tuner.store.connection.database import Database
 from tuner.store.events import record
 from tuner.store.identity import StudyHandle, StudyRow, look_up
+from tuner.store.leases.charges import WHOLE, count_fitting, fits, read_room
 from tuner.store.leases.heartbeat import Alive, elapsed_s
 from tuner.store.leases.rows import count_leases
 from tuner.store.optuna import tables as ot
@@ -29,11 +32,17 @@ def is_used_up(
         started >= study_row.trials
         or find_exhausted(connection, study_row.uuid) is not None
         or is_out_of_time(connection, study_row, alive)
+        or not fits(WHOLE, read_room(connection, study_row))
     )
 
 
 def count_left(
-    connection: sa.Connection, study_row: StudyRow, alive: Alive, *, exhausted: bool = False
+    connection: sa.Connection,
+    study_row: StudyRow,
+    alive: Alive,
+    *,
+    given_up: Collection[int] | None = None,
+    exhausted: bool = False,
 ) -> int:
     """Returns how many trials a study may still start.
 
@@ -41,13 +50,17 @@ def count_left(
         connection: A transaction that has locked the study.
         study_row: The study as this transaction sees it.
         alive: The worker that asks.
+        given_up: The numbers of the paused trials that no training is kept for; see
+            :func:`tuner.store.leases.charges.read_room`.
         exhausted: Whether trials may start although nothing was found to be left to try.
     """
     if study_row.state is not StudyState.RUNNING or is_out_of_time(connection, study_row, alive):
         return 0
     if not exhausted and find_exhausted(connection, study_row.uuid) is not None:
         return 0
-    return max(0, study_row.trials - ot.count_trials(connection, study_row.study_id))
+    left = max(0, study_row.trials - ot.count_trials(connection, study_row.study_id))
+    room = read_room(connection, study_row, given_up)
+    return left if room >= left else count_fitting(room)
 
 
 def is_out_of_time(
@@ -83,8 +96,25 @@ def record_exhausted(
         record(connection, study_uuid, "exhausted", worker_id=worker_id, detail=reason)
 
 
+def count_started_since_resumed(connection: sa.Connection, study_uuid: str) -> int | None:
+    """Returns how many trials have started since a study was resumed; None if it never was."""
+    of_study = events.c.study_uuid == study_uuid
+    last = connection.execute(
+        sa.select(sa.func.max(events.c.event_id)).where(
+            of_study, events.c.number.is_(None), events.c.kind == "resumed"
+        )
+    ).scalar_one_or_none()
+    if last is None:
+        return None
+    return connection.execute(
+        sa.select(sa.func.count())
+        .select_from(events)
+        .where(of_study, events.c.kind == "started", events.c.event_id > last)
+    ).scalar_one()
+
+
 def find_exhausted(connection: sa.Connection, study_uuid: str) -> str | None:
-    """Returns why nothing is left to try in a study, or None.
+    """Returns why nothing is left to try in a study, or too little to gain; None if neither.
 
     Whoever resumes the study has its workers try again.
     """

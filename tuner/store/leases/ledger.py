@@ -23,13 +23,19 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from tuner.domain.catalog.dimensions import Value
+from tuner.domain.lengths import share_trained
 from tuner.domain.states import StudyState
 from tuner.errors import LeaseLostError
 from tuner.store import events
 from tuner.store.connection.database import Database
 from tuner.store.connection.retries import Clock
 from tuner.store.identity import StudyHandle, StudyRow, lock, look_up, refuse_copy
-from tuner.store.leases.budget import count_left, record_exhausted
+from tuner.store.leases.budget import (
+    count_left,
+    count_started_since_resumed,
+    record_exhausted,
+)
+from tuner.store.leases.charges import WHOLE, charge, find_fitting, settle
 from tuner.store.leases.fencing import DELETION, Fenced, HeldLeases, pausing, renewal
 from tuner.store.leases.heartbeat import Heartbeat
 from tuner.store.leases.pausing import (
@@ -52,7 +58,7 @@ from tuner.store.leases.rows import (
     release,
 )
 from tuner.store.leases.signals import ControlSignals, read_signals
-from tuner.store.leases.takeover import TakeOverResult, record_taking, take_over
+from tuner.store.leases.takeover import TakeOverResult, charge_lost, record_taking, take_over
 from tuner.store.leases.trial_reports import (
     TrialEnding,
     TrialReport,
@@ -99,6 +105,7 @@ class Ledger:
         self._held = HeldLeases()
         self._heartbeat = Heartbeat(database, worker.worker_id, clock)
         self._openings_started = 0
+        self._charges = study.spec.budget.full_trials is not None
 
     def register(self, age_s: float, derive: Callable[[int], int]) -> int:
         """Enters the worker in the database.
@@ -131,6 +138,7 @@ class Ledger:
         at_most: int | None = None,
         *,
         closing: FrozenTrial | None = None,
+        given_up: Collection[int] = (),
     ) -> list[Lease]:
         """Starts trials if the study goes on, as many as its budget allows.
 
@@ -140,17 +148,20 @@ class Ledger:
             at_most: The most trials to start; None for as many as there are proposals.
             closing: The trial that the study is to end with, by :meth:`close`: one trial of the
                 budget is left for it. None to leave none.
+            given_up: The numbers of the paused trials that need not be completed; of a budget in
+                full trials, enough is left for all others.
 
         Returns:
-            The leases, in the order of the trials; none if the budget of trials or wall time is
-            used up, or the study is paused or stopped.
+            The leases, in the order of the trials; none if the budget of trials, training or wall
+            time is used up, or the study is paused or stopped.
 
         Raises:
             NotFoundError: If the study has been deleted.
         """
         with self._database.write() as connection:
             study_row = self._lock(connection)
-            left = count_left(connection, study_row, self._heartbeat.alive)
+            alive = self._heartbeat.alive
+            left = count_left(connection, study_row, alive, given_up=given_up)
             if not left:
                 return []
             # Openings only become more: all others wait for this lock, so nothing is asked twice.
@@ -191,6 +202,7 @@ class Ledger:
         ids = ot.insert_trials(connection, study_row.study_id, templates)
         numbers = [number for _, number in ids]
         granted = grant(connection, study_row.uuid, numbers, worker_id, self._lease_s)
+        charge(connection, study_row, numbers)
         happened = [(number, "started", "") for number in numbers]
         events.record_all(connection, study_row.uuid, happened, worker_id=worker_id)
         self._heartbeat.beat_if_due(connection)
@@ -288,6 +300,7 @@ class Ledger:
         update = pausing(step, progress, self._lease_s)
         with self._held.fence(self._database, self._study, held, update) as fenced:
             write_attributes(fenced, endings)
+            self._settle(fenced, endings)
             happened = [(number, "paused", f"at step {step}") for number in fenced.ids]
             worker_id, study_uuid = self._worker.worker_id, self._study.uuid
             events.record_all(fenced.connection, study_uuid, happened, worker_id=worker_id)
@@ -300,21 +313,37 @@ class Ledger:
         with self._database.read() as connection:
             return read_paused(connection, self._study.uuid)
 
-    def promote(self, numbers: Sequence[int], at_most: int) -> list[Lease]:
+    def promote(
+        self,
+        numbers: Sequence[int],
+        at_most: int,
+        *,
+        closing: FrozenTrial | None = None,
+        given_up: Collection[int] | None = None,
+    ) -> list[Lease]:
         """Takes trials that are still paused, to go on with them.
 
         Args:
             numbers: The numbers of the trials, the first to be promoted first.
             at_most: The most trials to take.
+            closing: As for :meth:`start`.
+            given_up: Likewise; None where these are the trials that a study completes at its end,
+                so that they may take what is left.
 
         Returns:
-            The leases; none if the study does not run, or its wall time is used up.
+            The leases; none if the study does not run, or its wall time is used up. Of a budget in
+            full trials, only those are taken that it has room for.
         """
         with self._database.write() as connection:
+            study_row = self._lock(connection)
+            closes = closing is not None and not has_started(
+                connection, study_row.study_id, closing
+            )
+            kept = WHOLE if closes else 0.0
             promoted = promote(
                 connection,
-                self._lock(connection),
-                numbers,
+                study_row,
+                find_fitting(connection, study_row, numbers, given_up, kept=kept),
                 at_most,
                 worker=self._heartbeat.alive,
                 lease_s=self._lease_s,
@@ -336,6 +365,25 @@ class Ledger:
             ended = end_paused(connection, self._lock(connection), paused, self._heartbeat.alive)
             if ended:
                 self._heartbeat.beat(connection)
+        return ended
+
+    def charge_lost(self, kept: Mapping[Lease, int]) -> list[int]:
+        """Charges trials for training that was lost and has to be done again.
+
+        A trial that the budget has no room for any more is ended as it stands. A study without a
+        budget in full trials charges nothing.
+
+        Args:
+            kept: The number of evaluations that each trial goes on from, by its lease: those it
+                has reported beyond are lost.
+
+        Returns:
+            The numbers of the trials that were ended, ascending.
+        """
+        with self._database.write() as connection:
+            study_row = self._lock(connection)
+            ended = charge_lost(connection, study_row, kept) if self._charges else []
+        self._held.remove([lease for lease in kept if lease.number in ended])
         return ended
 
     # Trials in training write under their leases.
@@ -436,6 +484,7 @@ class Ledger:
         held = [ending.lease for ending in endings]
         with self._held.fence(self._database, self._study, held, DELETION) as fenced:
             write_endings(fenced, endings)
+            self._settle(fenced, endings)
             self._heartbeat.beat(fenced.connection)
         self._held.remove(held)
         return fenced.lost
@@ -463,6 +512,24 @@ class Ledger:
             self._lock(connection)
             record_exhausted(connection, self._study.uuid, self._worker.worker_id, reason)
 
+    def end_early(self, reason: str, *, after: int) -> bool:
+        """Records, once, that little is left to gain, so that no worker starts anything more.
+
+        Args:
+            reason: The reason, in a few words.
+            after: Trials that must have started since somebody resumed the study, if ever.
+
+        Returns:
+            Whether the study has ended.
+        """
+        with self._database.write() as connection:
+            self._lock(connection)
+            started = count_started_since_resumed(connection, self._study.uuid)
+            if started is not None and started < after:
+                return False
+            record_exhausted(connection, self._study.uuid, self._worker.worker_id, reason)
+        return True
+
     def touch(self) -> None:
         """Records that the worker lives."""
         with self._database.write() as connection:
@@ -488,8 +555,19 @@ class Ledger:
         with self._database.read() as connection:
             return read_signals(connection, self._study, self._heartbeat.alive)
 
+    def _settle(self, fenced: Fenced, endings: Sequence[TrialEnding]) -> None:
+        """Charges trials that have paused or ended for what they have trained."""
+        trained = {
+            ending.lease.number: share_trained(ending.attributes)
+            for ending in endings
+            if ending.lease.number in fenced.ids
+        }
+        if self._charges:
+            settle(fenced.connection, self._study.uuid, trained)
+
     def _lock(self, connection: sa.Connection) -> StudyRow:
         study_row = lock(connection, self._study)
+        self._charges = study_row.full_trials is not None
         if study_row.study_id != self._study.study_id:
             # A copy of it is refused where a worker enters, so this one was renamed.
             self._study = replace(self._study, study_id=study_row.study_id)

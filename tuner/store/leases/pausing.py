@@ -12,6 +12,7 @@ from tuner.domain.states import StudyState
 from tuner.store import events
 from tuner.store.identity import StudyRow
 from tuner.store.leases.budget import is_out_of_time, is_used_up
+from tuner.store.leases.charges import charge
 from tuner.store.leases.heartbeat import Alive
 from tuner.store.leases.rows import Lease, lock_leases, new_token, read_leases
 from tuner.store.leases.takeover import TakeOver, TakeOverResult, end_left, hand_over
@@ -90,12 +91,13 @@ def promote(
         return []
     rows = {row.number: row for row in lock_leases(connection, study_row, numbers)}
     waiting = [rows[number] for number in numbers if number in rows and rows[number].paused]
-    end_left(connection, study_row.uuid, [_ended(row) for row in waiting if row.trial_id is None])
+    end_left(connection, study_row, [_ended(row) for row in waiting if row.trial_id is None])
     chosen = [row for row in waiting if row.trial_id is not None][:at_most]
     promoted = [
         Lease(row.number, new_token(), row.attempts, row.checkpoint, row.step) for row in chosen
     ]
     hand_over(connection, study_row.uuid, promoted, worker.worker_id, lease_s)
+    charge(connection, study_row, [lease.number for lease in promoted])
     happened = [(lease.number, "promoted", f"at step {lease.step}") for lease in promoted]
     events.record_all(connection, study_row.uuid, happened, worker_id=worker.worker_id)
     return [(lease, row.trial_id) for lease, row in zip(promoted, chosen, strict=True)]
@@ -128,7 +130,7 @@ def end_paused(
     seen = {(trial.number, trial.token) for trial in paused}
     if {(row.number, row.token) for row in rows if row.paused} != seen or len(rows) != len(seen):
         return []
-    end_left(connection, study_row.uuid, [_ended(row) for row in rows])
+    end_left(connection, study_row, [_ended(row) for row in rows])
     return [row.number for row in rows]
 
 

@@ -19,6 +19,7 @@ from tuner.store.connection.database import Database
 from tuner.store.damage import Damaged, damage_error
 from tuner.store.identity import SPEC, StudyHandle, StudyRow, lock, set_attribute
 from tuner.store.leases.budget import is_out_of_time
+from tuner.store.leases.charges import WHOLE, charge, fits, read_room
 from tuner.store.leases.rows import grant
 from tuner.store.optuna import tables as ot
 
@@ -33,7 +34,8 @@ def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool =
         database: The study's database.
         study: The study.
         number: The number of the trial to run again.
-        extend: Whether a budget of trials that is used up grows by this one.
+        extend: Whether a budget of trials, or of full trials, that has no room for this one grows
+            by what it lacks.
 
     Returns:
         The new trial's number.
@@ -55,12 +57,13 @@ def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool =
             raise damage_error(f"The state of trial {number}", row.state)
         if not row.state.is_finished():
             raise SpecError(f"Trial {number} is not over yet: wait until it is.")
-        if extend and ot.count_trials(connection, study_row.study_id) >= study_row.trials:
+        if extend:
             study_row = _extend(connection, study_row)
         _check_budget(connection, study, study_row, number)
         template = _read_template(connection, row.trial_id, number)
         [(_, started)] = ot.insert_trials(connection, study_row.study_id, [template])
         grant(connection, study.uuid, [started], None, 0.0)
+        charge(connection, study_row, [started])
         events.record(
             connection, study.uuid, "rerun", number=started, detail=f"trial {number} again"
         )
@@ -98,10 +101,21 @@ def _with_attribute(study_id: int, key: str, *values: object) -> sa.Select[int]:
 
 
 def _extend(connection: sa.Connection, study_row: StudyRow) -> StudyRow:
-    """Raises a study's budget to one trial more than have started, and returns the study."""
+    """Raises a study's budget to hold one trial more, where it has no room, and returns the study.
+
+    Of full trials, it raises it by what the trial lacks.
+    """
     spec = study_row.attributes[SPEC]
+    budget: dict[str, float] = {}
     trials = ot.count_trials(connection, study_row.study_id) + 1
-    larger = spec | {"budget": spec["budget"] | {"trials": trials}}
+    if trials > study_row.trials:
+        budget["trials"] = trials
+    room = read_room(connection, study_row)
+    if study_row.full_trials is not None and not fits(WHOLE, room):
+        budget["full_trials"] = study_row.full_trials + WHOLE - room
+    if not budget:
+        return study_row
+    larger = spec | {"budget": spec["budget"] | budget}
     set_attribute(connection, study_row.study_id, SPEC, larger)
     return replace(study_row, attributes={**study_row.attributes, SPEC: larger})
 
@@ -118,6 +132,13 @@ def _check_budget(
         raise SpecError(
             f"All {study_row.trials} trials of the study {study.name!r} have started: give it one "
             f"more for this: tuner trial rerun {name} {number} --extend"
+        )
+    room = read_room(connection, study_row)
+    if not fits(WHOLE, room):
+        raise SpecError(
+            f"The study {study.name!r} has {max(0.0, room):.3g} of {study_row.full_trials:g} full "
+            f"trials left, and this needs one: give it what it lacks: "
+            f"tuner trial rerun {name} {number} --extend"
         )
     limit_s = study_row.wall_time_s
     if limit_s is not None and is_out_of_time(connection, study_row):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from tuner.domain.objective import to_unreached
 from tuner.domain.states import StudyState
 from tuner.store import events
 from tuner.store.identity import StudyRow
-from tuner.store.leases.rows import LASTING_S, UNTIL, Lease, new_token
+from tuner.store.leases.charges import add_lost, find_charged, fits, read_room, settle
+from tuner.store.leases.rows import LASTING_S, UNTIL, Lease, lock_leases, new_token
 from tuner.store.optuna import tables as ot
 from tuner.store.tables import leases
 
@@ -45,8 +47,19 @@ class TakeOverResult(StrEnum):
     UNPROMOTED = "unpromoted"
     """It was paused, and no trial is promoted any more, so it was ended likewise."""
 
+    UNAFFORDABLE = "unaffordable"
+    """It had lost training that the budget has no room to do again, so it was ended likewise."""
+
     OVER = "over"
     """It had ended already, or been deleted; its lease was deleted."""
+
+
+_UNPAID = TakeOverResult.UNAFFORDABLE
+_ENDED_AS_THEY_ARE = {
+    TakeOverResult.UNPROMOTED: "paused",
+    _UNPAID: "what it had lost does not fit in the budget any more,",
+}
+"""The results after which a trial ends with its last evaluation, and what its event says."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +109,46 @@ def take_over(
     taken = [each.lease for each in takeovers if each.result is TakeOverResult.TAKEN]
     hand_over(connection, study_row.uuid, taken, worker_id, lease_s)
     ended = [each for each in takeovers if each.result is not TakeOverResult.TAKEN]
-    end_left(connection, study_row.uuid, ended)
+    end_left(connection, study_row, ended)
     return takeovers
+
+
+def charge_lost(
+    connection: sa.Connection, study_row: StudyRow, kept: Mapping[Lease, int]
+) -> list[int]:
+    """Charges trials for training that was lost, or ends them where it does not fit any more.
+
+    Args:
+        connection: A transaction that has locked the study.
+        study_row: The study, with a budget in full trials.
+        kept: The number of evaluations that each trial goes on from, by its lease: those it has
+            reported beyond are lost.
+
+    Returns:
+        The numbers of the trials that were ended, ascending; leases that do not count any more are
+        left alone.
+    """
+    room = read_room(connection, study_row)
+    known = {lease.token: count for lease, count in kept.items()}
+    rows = lock_leases(connection, study_row, [lease.number for lease in kept])
+    held = [row for row in rows if row.token in known and row.trial_id is not None]
+    reported = ot.count_reports(connection, [row.trial_id for row in held])
+    losses = {row.number: f"{row.token} from {known[row.token]}" for row in held}
+    # The answer may have been lost on its way, and whoever asked asks again.
+    charged = find_charged(connection, study_row.uuid, losses)
+    ended = []
+    for row in held:
+        if row.number in charged:
+            continue
+        lost = max(0, reported.get(row.trial_id, 0) - known[row.token])
+        share = lost / study_row.evaluations
+        if fits(share, room):
+            room -= share
+            add_lost(connection, study_row.uuid, row.number, share, losses[row.number])
+        else:
+            ended.append(TakeOver(row, Lease(row.number, row.token, row.attempts), _UNPAID))
+    end_left(connection, study_row, ended)
+    return [each.row.number for each in ended]
 
 
 def record_taking(
@@ -168,14 +219,16 @@ def hand_over(
     )
 
 
-def end_left(connection: sa.Connection, study_uuid: str, ended: Sequence[TakeOver]) -> None:
+def end_left(connection: sa.Connection, study_row: StudyRow, ended: Sequence[TakeOver]) -> None:
     """Ends trials by their results, and deletes their leases.
 
-    One that was stopped, or that is not promoted any more, ends with its last evaluation.
+    One that was stopped, is not promoted any more or cannot be afforded ends with its last
+    evaluation.
     """
     if not ended:
         return
-    unpromoted = [each.row for each in ended if each.result is TakeOverResult.UNPROMOTED]
+    study_uuid = study_row.uuid
+    unpromoted = [each.row for each in ended if each.result in _ENDED_AS_THEY_ARE]
     stopped = [each.row for each in ended if each.result is TakeOverResult.STOPPED]
     failed = [each.row for each in ended if each.result is TakeOverResult.FAILED]
     values = ot.read_last_reports(connection, [row.trial_id for row in (*stopped, *unpromoted)])
@@ -190,7 +243,7 @@ def end_left(connection: sa.Connection, study_uuid: str, ended: Sequence[TakeOve
         connection,
         [
             *(
-                (row.trial_id, TrialState.PRUNED, values.get(row.trial_id))
+                (row.trial_id, TrialState.PRUNED, _ranked(study_row, values.get(row.trial_id)))
                 for row in (*stopped, *unpromoted)
             ),
             *((row.trial_id, TrialState.FAIL, None) for row in failed),
@@ -208,8 +261,25 @@ def end_left(connection: sa.Connection, study_uuid: str, ended: Sequence[TakeOve
         )
         for row in failed
     ]
-    happened += [(row.number, "ended", f"paused at step {row.step}") for row in unpromoted]
+    happened += [
+        (each.row.number, "ended", f"{_ENDED_AS_THEY_ARE[each.result]} at step {each.row.step}")
+        for each in ended
+        if each.result in _ENDED_AS_THEY_ARE
+    ]
     events.record_all(connection, study_uuid, happened)
+    if study_row.full_trials is not None:
+        # Their workers, who knew the steps, are gone; those that were paused have been settled.
+        left = {row.trial_id: row.number for row in (*stopped, *failed) if not row.paused}
+        left |= {each.row.trial_id: each.row.number for each in ended if each.result is _UNPAID}
+        reported = ot.count_reports(connection, left)
+        trained = {number: reported.get(trial_id, 0) for trial_id, number in left.items()}
+        whole = study_row.evaluations
+        settle(connection, study_uuid, {number: n / whole for number, n in trained.items()})
+
+
+def _ranked(study_row: StudyRow, metric: float | None) -> float | None:
+    """Returns the value that a trial ends with that has come no further than its last report."""
+    return None if metric is None else to_unreached(study_row.section, metric)
 
 
 def _describe_attempts(

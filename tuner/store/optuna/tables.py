@@ -150,6 +150,18 @@ def read_distribution(
     return None if found is None else json_to_distribution(found)
 
 
+def count_reports(connection: sa.Connection, trial_ids: Collection[int]) -> dict[int, int]:
+    """Returns the number of reports of each trial that has any, by its id."""
+    if not trial_ids:
+        return {}
+    rows = connection.execute(
+        sa.select(trial_reports.c.trial_id, sa.func.count().label("count"))
+        .where(trial_reports.c.trial_id.in_(trial_ids))
+        .group_by(trial_reports.c.trial_id)
+    )
+    return {row.trial_id: int(row.count) for row in rows}  # type: ignore[call-overload]
+
+
 def read_last_reports(
     connection: sa.Connection, trial_ids: Collection[int]
 ) -> dict[int, float | None]:

@@ -1,0 +1,98 @@
+"""What trials are ranked by: the metric, or the time until it first reaches a target.
+
+The value of a trial under a target is its steps, or its seconds of training, up to the evaluation
+that first reached the target. One that has not reached it has a value beyond all of these, from
+:data:`UNREACHED` on, that follows its last metric. So the smaller value is the better in any case,
+and whoever ranks trials compares one number.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tuner.domain.spec import StudySection
+
+UNREACHED = 1e10
+"""The least value of a trial that has not reached the target: more than any steps or seconds."""
+
+
+def reaches(study: StudySection, metric: float) -> bool:
+    """Tells whether a metric reaches the target; never where trials are ranked by the metric."""
+    if study.target is None:
+        return False
+    return metric <= study.target if study.direction == "minimize" else metric >= study.target
+
+
+def to_value(study: StudySection, metric: float, steps: float, seconds: float) -> float:
+    """Returns the value that a trial is ranked by.
+
+    Args:
+        study: The study.
+        metric: The trial's last metric.
+        steps: Optimizer steps that it has taken.
+        seconds: Seconds of training that these took.
+
+    Returns:
+        The metric itself where trials are ranked by it.
+    """
+    if study.target is None:
+        return metric
+    if reaches(study, metric):
+        return steps if study.unit == "steps" else seconds
+    return to_unreached(study, metric)
+
+
+def to_unreached(study: StudySection, metric: float) -> float:
+    """Returns the value of a trial that has not reached the target; the metric without a target.
+
+    It grows from :data:`UNREACHED` to twice that as the metric gets worse.
+    """
+    if study.target is None:
+        return metric
+    cost = metric if study.direction == "minimize" else -metric
+    return UNREACHED * (1.5 + math.atan(cost) / math.pi)
+
+
+def is_reached(study: StudySection, value: float) -> bool:
+    """Tells whether the value of a trial says that it has reached the target."""
+    return study.target is not None and value < UNREACHED
+
+
+def tell_value(study: StudySection, value: float | None) -> str:
+    """Returns the value of a trial in words: its metric, its steps or its seconds; – for None."""
+    if value is None:
+        return "–"
+    if study.target is None:
+        return f"{value:.4g}"
+    if not is_reached(study, value):
+        return "not reached"
+    return f"{value:,.0f} steps" if study.unit == "steps" else f"{value:.3g} s"
+
+
+def tell_objective(study: StudySection) -> str:
+    """Returns what trials are ranked by, in words.
+
+    >>> tell_objective(StudySection(name="a", workload="b:C"))
+    'val_loss'
+    """
+    return study.metric if study.target is None else f"{study.unit} to {tell_target(study)}"
+
+
+def tell_aim(study: StudySection, mark: str = "") -> str:
+    """Returns what a study looks for, in words.
+
+    Args:
+        study: The study.
+        mark: What to put around the metric.
+
+    >>> tell_aim(StudySection(name="a", workload="b:C"))
+    'minimize val_loss'
+    """
+    if study.target is None:
+        return f"{study.direction} {mark}{study.metric}{mark}"
+    return f"reach {mark}{tell_target(study)}{mark} in few {study.unit}"
+
+
+def tell_target(study: StudySection) -> str:
+    """Returns the target in words, such as ``val_loss 0.1``; the metric alone without one."""
+    return study.metric if study.target is None else f"{study.metric} {study.target:g}"
