@@ -176,8 +176,8 @@ def test_another_workload_can_be_named(database: Database, earlier: StudyHandle)
 def test_an_unknown_study_is_an_error_with_the_nearest_name(
     database: Database, earlier: StudyHandle
 ) -> None:
-    with pytest.raises(NotFoundError, match=r"'earlyer': .* did you mean 'earlier'\?"):
-        create(database, written("earlyer"))
+    with pytest.raises(NotFoundError, match=r"'earlir': .* did you mean 'earlier'\?"):
+        create(database, written("earlir"))
     assert Studies(database).get("later") is None
 
 

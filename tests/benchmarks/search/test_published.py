@@ -173,7 +173,7 @@ def test_a_cut_cooldown_is_its_constant_trunk(tmp_path: Path) -> None:
     }
 
 
-def test_the_benchs_own_tables_are_cut_where_the_short_ones_end() -> None:
+def test_tables_of_the_bench_are_cut_where_the_short_ones_end() -> None:
     table = Table.load("parabola")
     found = schedules.compare_lengths([table], None, 180, 60)
     [*_, half] = schedules.compare_rungs([table], None, 180)
