@@ -25,6 +25,7 @@ from tuner.cli.main import cli
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.search import portfolio as search_portfolio
+from tuner.search import pruner
 from tuner.store import Database, Studies, StudyHandle, open_database
 
 ROOT = Path(__file__).parents[1]
@@ -278,3 +279,9 @@ def run_tuner(*arguments: str, cwd: Path, timeout: float = 120) -> subprocess.Co
         timeout=timeout,
         check=False,
     )
+
+
+@pytest.fixture
+def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has trials judged in their first steps, too, so that those of few steps come to rungs."""
+    monkeypatch.setattr(pruner, "LEAST_STEPS", 0)

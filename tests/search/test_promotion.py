@@ -13,6 +13,7 @@ from tuner.domain.catalog.dimensions import Value
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.search import History, Pruner, Verdict, needs_running
 from tuner.search.promotion import pausing_rungs
+from tuner.search.pruner import LEAST_STEPS
 
 RUNGS = pausing_rungs(10)
 FIRST, SECOND = RUNGS
@@ -144,6 +145,23 @@ def test_nobody_pauses_while_its_learning_rate_warms_up() -> None:
     warming: dict[str, Value] = {"schedule": "cosine", "cosine.warmup": 0.2}
     record = record_of(0, Outcome.RUNNING, None, curve(1.0, FIRST), warming)
     assert judge(pruner_of(), record) == [GO_ON]
+
+
+def test_nobody_pauses_in_the_first_steps() -> None:
+    spec = make_spec(
+        budget={"trials": 60, "steps": 2 * FULL, "evaluations": FULL}, search={"pruner": "halving"}
+    )
+
+    def came(number: int, level: float, points: int) -> TrialRecord:
+        evaluations = {2 * index: level for index in range(1, points + 1)}
+        return record_of(number, Outcome.RUNNING, level, evaluations)
+
+    history = History(spec)
+    history.add([came(0, 0.0, SECOND)])
+    pruner = Pruner(spec, history)
+    assert 2 * FIRST < LEAST_STEPS <= 2 * SECOND
+    assert judge(pruner, came(1, 9.0, FIRST)) == [GO_ON]
+    assert judge(pruner, came(1, 9.0, SECOND)) == [PAUSE]
 
 
 def test_a_trial_that_starts_over_stands_where_it_has_paused_again() -> None:

@@ -189,12 +189,12 @@ def test_a_pruner_of_optuna_s_that_notes_its_rungs_judges() -> None:
     spec = make_spec(search={"pruner": "optuna.pruners:SuccessiveHalvingPruner"})
     history = History(spec)
     history.add(
-        [record_of(9, value=5.0, evaluations=curve(5.0, 5))]
+        [record_of(9, value=5.0, evaluations=curve(5.0, 50))]
     )  # tells it how long trials are
     history.add(record_of(n, Outcome.RUNNING) for n in range(4))
     pruner = Pruner(spec, history)
     stopped = [
-        pruner.should_prune(record_of(n, Outcome.RUNNING), {1: float(n), 5: float(n)})
+        pruner.should_prune(record_of(n, Outcome.RUNNING), {10: float(n), 50: float(n)})
         for n in range(4)
     ]
     assert stopped[0] is False

@@ -23,6 +23,8 @@ from tuner.store.leases.budget import is_done
 from tuner.store.leases.charges import read_used
 from tuner.store.records import read_record
 
+pytestmark = pytest.mark.usefixtures("short_trials")
+
 TRIALS, RUNGS, FULL = 30, pausing_rungs(9), 9
 
 

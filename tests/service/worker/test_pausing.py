@@ -20,6 +20,8 @@ from tuner.store import Database, Patience
 from tuner.store.control import set_state
 from tuner.training.run import Run
 
+pytestmark = pytest.mark.usefixtures("short_trials")
+
 FULL = {5: 4.0, 10: 9.0}
 
 idle = loop_of(lambda run, step: None)

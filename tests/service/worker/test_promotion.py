@@ -27,6 +27,8 @@ from tuner.store.control import set_state
 from tuner.store.events import Event, read_events
 from tuner.store.leases.budget import is_done
 
+pytestmark = pytest.mark.usefixtures("short_trials")
+
 CPU = torch.device("cpu")
 PLAIN = {"name": "plain", "workload": "models.parabola:Parabola"}
 RUNGS = pausing_rungs(9)
