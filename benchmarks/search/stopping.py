@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.search.play import Play
 from benchmarks.search.replay import CurvesOf
 from benchmarks.search.spaces import present_space, with_length
-from benchmarks.search.strategies import Play
 from benchmarks.search.surrogate import Surrogate
 from benchmarks.search.tables import Table
 from benchmarks.search.training import Params

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.search.__main__ import learn_without
+from benchmarks.search.plain import search_plainly
+from benchmarks.search.play import search_by_tuner
 from benchmarks.search.replay import Search, ratio_to, run_side_by_side
 from benchmarks.search.spaces import former_space, present_space, with_length
-from benchmarks.search.strategies import search_by_tuner, search_plainly
 from benchmarks.search.surrogate import Surrogate
 from benchmarks.search.tables import STUDY_LENGTHS, Table
 from benchmarks.search.workloads import WORKLOADS

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.search.play import search_by_tuner
 from benchmarks.search.published import halving, ranks, schedules, sets, transfer
 from benchmarks.search.published.report import report
 from benchmarks.search.replay import Search
 from benchmarks.search.spaces import present_space, with_length
-from benchmarks.search.strategies import search_by_tuner
 from benchmarks.search.tables import Table
 from tuner.search.knowledge import Knowledge
 

@@ -11,6 +11,8 @@ from scipy.stats import spearmanr
 
 from benchmarks.search.__main__ import describe
 from benchmarks.search.learning import choose_portfolio, learn, tables_without
+from benchmarks.search.plain import search_plainly
+from benchmarks.search.play import search_by_tuner
 from benchmarks.search.replay import (
     End,
     Search,
@@ -26,13 +28,7 @@ from benchmarks.search.spaces import (
     whole_space,
     with_length,
 )
-from benchmarks.search.strategies import (
-    STRATEGIES,
-    inverted,
-    misled,
-    search_by_tuner,
-    search_plainly,
-)
+from benchmarks.search.strategies import STRATEGIES, inverted, misled
 from benchmarks.search.surrogate import Surrogate
 from benchmarks.search.tables import DRAWN, Table, draw_points
 from benchmarks.search.warm import misleading
