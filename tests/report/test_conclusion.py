@@ -54,9 +54,9 @@ def test_optimizers_that_no_trial_has_tried_are_named() -> None:
 def test_a_study_that_started_from_another_says_what_that_gave(
     preset: str | None, came: str
 ) -> None:
-    spec = make_spec(warm_start={"study": "quick", "trials": 9, "value": 0.7})
+    spec = make_spec(warm_start={"study": "quick", "trials": 9, "value": 12.0, "best": "12 steps"})
     sentence = (
-        "It started from the best of the study quick (9 complete trials, best 0.7); "
+        "It started from the best of the study quick (9 complete trials, best 12 steps); "
         f"the best of this study {came} from there."
     )
     others = trial(0, "sgd", 0.9, preset="warm_start")

@@ -215,7 +215,7 @@ def _tell_warm_start(summary: StudySummary, best: BestTrial) -> list[str]:
     came = "came" if best.record.proposal.preset == WARM_START else "did not come"
     return [
         f"It started from the best of the study {taken.study} ({taken.trials} complete trials, "
-        f"best {_number(taken.value)}); the best of this study {came} from there."
+        f"best {taken.best}); the best of this study {came} from there."
     ]
 
 
