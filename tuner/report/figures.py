@@ -241,7 +241,7 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def _complete(summary: StudySummary) -> list[TrialRecord]:
-    """Returns the complete trials whose values may be drawn: those that reached a target, if any."""
+    """Returns the complete trials whose values are drawn: with a target, those that reached it."""
     study = summary.spec.study
     return [
         record
