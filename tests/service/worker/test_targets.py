@@ -154,23 +154,25 @@ def test_trial_ended_without_a_worker_has_not_reached_the_target(
 def test_lane_that_has_reached_the_target_counts_at_the_later_rungs_of_its_cohort(
     project: Path, database: Database, make_spec: MakeSpec
 ) -> None:
-    spec = parabola(make_spec, target=0.054)
-    rates = (0.0005, 0.0006, 0.0007, 0.0008, 0.0009, 0.001, 0.008, 0.009, 0.02)
+    spec = parabola(make_spec, target=0.05)
+    rates = (0.0005, 0.0006, 0.0007, 0.0008, 0.0009, 0.001, 0.002, 0.003, 0.02)
     study = Studies(database).create(
         spec.model_copy(
             update={
-                "budget": spec.budget.model_copy(update={"trials": 9, "evaluations": 10}),
+                "budget": spec.budget.model_copy(
+                    update={"trials": 9, "steps": 60, "evaluations": 10}
+                ),
                 "search": spec.search.model_copy(update={"pruner": "halving"}),
                 "optimizer": {"adam": {**spec.optimizer["adam"], "lr": Choice(choices=rates)}},
             }
         )
     )
     [fast] = [r for r in work(database, study, fuse="9") if "reached" in r.attributes]
-    assert fast.value == 12
+    assert fast.value == 18
     events = read_events(database, study.uuid)
-    # One of three may go on from step 20, and that is the one that was there before.
+    # One of three may go on from step 30, and that is the one that was there before.
     paused = [event.detail for event in events if event.kind == "paused"]
-    assert (paused.count("at step 8"), paused.count("at step 20")) == (6, 2)
+    assert (paused.count("at step 12"), paused.count("at step 30")) == (6, 2)
 
 
 def test_trial_whose_optimizer_never_stepped_has_failed_though_it_reaches_the_target(
