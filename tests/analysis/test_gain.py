@@ -89,6 +89,13 @@ def test_share_that_is_to_grow_has_its_distance_from_one_to_gain() -> None:
     assert share == pytest.approx(value / 95.0)
 
 
+def test_no_time_to_a_target_is_expected_to_fall_below_none() -> None:
+    spec = spec_of()
+    timed = {"objective": "time_to_target", "target": 0.5}
+    spec = spec.model_copy(update={"study": spec.study.model_copy(update=timed)})
+    assert gain_of(spec, trials([1.0, 90.0, 95.0, 99.0])) == (1.0, 1.0)
+
+
 def test_nothing_is_said_of_few_trials_nor_a_share_of_nothing() -> None:
     assert expect_gain(spec_of(), trials([3.0, 2.0, 1.0], worse=50)) is None
     found = expect_gain(spec_of(), trials([3.0, 2.0, 1.0, 0.0], worse=50))

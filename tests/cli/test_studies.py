@@ -423,6 +423,8 @@ def test_target_is_reached_and_told(typed: Tuner, tuner: Tuner, project: Path) -
     assert "Optimizers by steps to val_loss 0.02, best first" in ended.stdout
     assert re.search(r"it reaches\s+val_loss\s+0\.02\s+in\s+\d+\s+steps", ended.stdout)
     assert "steps to val_loss 0.02" in typed("study", "show", "parabola").stdout
+    assert re.search(r"\d+ steps", typed("study", "list").stdout)
+    assert json.loads(typed("study", "list", "--json").stdout)[0]["unit"] == "steps"
     html = typed("study", "report", "parabola", "--format", "html").stdout
     assert "reach val_loss 0.02 in few steps" in html
     exported = typed("study", "export", "parabola").stdout

@@ -38,6 +38,12 @@ def make_spec(
     return StudySpec.model_validate(tree | tables).resolve()
 
 
+def make_timed_spec() -> StudySpec:
+    """Returns the spec of a study that ranks trials by the steps to a loss of 0.5."""
+    aim = {"objective": "time_to_target", "target": 0.5}
+    return make_spec(study={"name": "some_study", "workload": "models.digits:Digits", **aim})
+
+
 def trial(
     number: int,
     optimizer: str = "adam",

@@ -14,7 +14,14 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tests.optim.networks import EVERY_OPTIMIZER
-from tests.report.summaries import STEPS, make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import (
+    STEPS,
+    make_spec,
+    make_timed_spec,
+    mixed_summary,
+    summary_of,
+    trial,
+)
 from tuner.analysis.summary import StudySummary
 from tuner.domain.catalog.dimensions import Choice, Dimension, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
@@ -464,6 +471,14 @@ def test_the_winner_as_values_can_be_built_from() -> None:
     }
     assert values["schedule_values"] == {"warmup": 0.1, "gamma": 0.3, "period": 0.2}
     assert (values["steps"], values["batch_size"], values["precision"]) == (STEPS, 128, "float32")
+
+
+def test_an_exported_time_to_a_target_says_that_it_is_one() -> None:
+    summary = summary_of(trial(0, "adam", 12.0), spec=make_timed_spec())
+    assert to_toml(summary).startswith("# The winner of some_study: trial 0, 12 steps.\n")
+    values = to_winner(summary)
+    told = (values["value"], values["objective"], values["target"], values["unit"])
+    assert told == (12.0, "time_to_target", 0.5, "steps")
 
 
 @pytest.mark.parametrize("export", [to_python, to_toml, to_winner])

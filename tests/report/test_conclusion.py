@@ -2,8 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.report.summaries import averaging_summary, make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import (
+    averaging_summary,
+    make_spec,
+    make_timed_spec,
+    mixed_summary,
+    summary_of,
+    trial,
+)
 from tuner.analysis.summary import StudySummary
+from tuner.domain.objective import UNREACHED
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.conclusion import conclude
 
@@ -54,14 +62,20 @@ def test_optimizers_that_no_trial_has_tried_are_named() -> None:
 def test_a_study_that_started_from_another_says_what_that_gave(
     preset: str | None, came: str
 ) -> None:
-    spec = make_spec(warm_start={"study": "quick", "trials": 9, "value": 0.7})
+    spec = make_spec(warm_start={"study": "quick", "trials": 9, "value": 12.0, "best": "12 steps"})
     sentence = (
-        "It started from the best of the study quick (9 complete trials, best 0.7); "
+        "It started from the best of the study quick (9 complete trials, best 12 steps); "
         f"the best of this study {came} from there."
     )
     others = trial(0, "sgd", 0.9, preset="warm_start")
     assert sentence in conclude(summary_of(others, trial(1, "adam", 0.5, preset=preset), spec=spec))
     assert "It started from" not in said(mixed_summary())
+
+
+def test_a_runner_up_that_has_not_reached_the_target_is_said_not_to_have() -> None:
+    trials = trial(0, "adam", 12.0), trial(1, "sgd", UNREACHED)
+    said = conclude(summary_of(*trials, spec=make_timed_spec()))
+    assert "Next comes sgd, which has not reached it." in said
 
 
 def test_defaults_that_win_are_said_to_win() -> None:

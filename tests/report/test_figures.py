@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from plotly.offline import get_plotlyjs
 
-from tests.report.summaries import make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import make_spec, make_timed_spec, mixed_summary, summary_of, trial
 from tuner.analysis.summary import StudySummary
+from tuner.domain.objective import UNREACHED
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.figures import CURVES, POINTS, choose_curves, draw_figures
 from tuner.report.html import to_html
@@ -103,6 +104,16 @@ def test_the_best_value_over_trials_is_that_of_all(direction: str) -> None:
     else:
         assert best["y"] == sorted(best["y"])
         assert best["y"][-1] == values["y"][-1] == complete[-1].value
+
+
+def test_times_to_a_target_are_drawn_as_such_and_only_of_trials_that_reached_it() -> None:
+    records = trial(0, "adam", 12.0), trial(1, "sgd", UNREACHED)
+    found = drawn(summary_of(*records, spec=make_timed_spec()))
+    traces, layout, _ = found["Values by optimizer and schedule"]
+    assert [trace["y"] for trace in traces] == [[12.0], [12.0]]
+    assert layout["yaxis"]["title"]["text"] == "steps to val_loss 0.5"
+    bars, _, _ = found["Trials over time"]
+    assert [text.rpartition(", ")[2] for text in bars[0]["text"]] == ["12 steps", "not reached"]
 
 
 def test_curves_are_drawn_on_a_log_scale_unless_one_is_not_positive() -> None:

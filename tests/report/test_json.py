@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from tests.report.summaries import averaging_summary, make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import (
+    averaging_summary,
+    make_spec,
+    make_timed_spec,
+    mixed_summary,
+    summary_of,
+    trial,
+)
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.json import to_json
 
@@ -14,6 +21,9 @@ KEYS = {
     "workload",
     "metric",
     "direction",
+    "objective",
+    "target",
+    "unit",
     "storage",
     "budget",
     "counts",
@@ -56,11 +66,17 @@ def test_averages_are_reported_with_their_lines() -> None:
 def test_a_report_says_what_a_study_started_from() -> None:
     assert to_json(mixed_summary())["warm_start"] is None
     start = {"study": "quick", "trials": 9, "value": 0.7}
-    spec = make_spec(warm_start=start)
+    spec = make_spec(warm_start={**start, "best": "0.7"})
     for preset, led in (("warm_start", True), ("portfolio", False), (None, False)):
         report = to_json(summary_of(trial(0, "adam", 0.5, preset=preset), spec=spec))
         assert report["warm_start"] == start | {"led": led}
     assert to_json(summary_of(spec=spec))["warm_start"]["led"] is False
+
+
+def test_a_report_says_which_unit_its_values_have() -> None:
+    report = to_json(summary_of(trial(0, "adam", 12.0), spec=make_timed_spec()))
+    told = (report["best"]["value"], report["objective"], report["target"], report["unit"])
+    assert told == (12.0, "time_to_target", 0.5, "steps")
 
 
 def test_a_report_survives_json() -> None:
@@ -72,6 +88,7 @@ def test_a_report_says_what_was_studied_and_what_it_may_cost() -> None:
     report = to_json(mixed_summary())
     assert (report["study"], report["workload"]) == ("some_study", "models.digits:Digits")
     assert (report["metric"], report["direction"]) == ("val_loss", "minimize")
+    assert (report["objective"], report["target"], report["unit"]) == ("metric", None, None)
     assert report["storage"] == "sqlite:///tuner_study.db"
     assert report["budget"] == {
         "trials": 20,

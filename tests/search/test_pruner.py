@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,20 @@ def test_where_more_is_better_the_lower_is_stopped() -> None:
     pruner = pruner_after(STARTUP_TRIALS, **MAXIMIZE)
     assert pruner.should_prune(RUNNING, curve(-1.0, 2))
     assert not pruner.should_prune(RUNNING, curve(100.0, 2))
+
+
+def test_trials_that_have_reached_the_target_move_the_bar_at_later_points_too() -> None:
+    spec = make_spec()
+    history = History(spec)
+    pruner = Pruner(spec, history)
+    reached = {"reached": "val_loss 1"}
+    history.add(
+        replace(record_of(number, value=40.0, evaluations=curve(1.0, 2)), attributes=reached)
+        for number in range(STARTUP_TRIALS)
+    )
+    running = record_of(9, Outcome.RUNNING)
+    assert not pruner.should_prune(running, curve(0.9, 2))
+    assert pruner.should_prune(running, curve(0.9, 3))
 
 
 @pytest.mark.parametrize("points", range(1, 6))

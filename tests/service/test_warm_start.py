@@ -76,6 +76,16 @@ def test_a_study_starts_from_the_best_of_an_earlier_one_and_says_so(
     assert any("learning rates times 0.72" in line for line in said)
 
 
+def test_the_best_time_of_an_earlier_study_is_told_as_a_time(
+    database: Database, make_spec: MakeSpec
+) -> None:
+    study = {"workload": "models.parabola:Parabola", "name": "earlier"}
+    aim = {"objective": "time_to_target", "target": 0.5}
+    train(database, make_spec(study=study | aim), "earlier", 12.0, 20.0, 15.0)
+    said = "\n".join(create(database, written("earlier")).announcements())
+    assert "Starts from the best of 'earlier' (3 complete, best 12 steps)" in said
+
+
 def test_what_a_study_starts_with_outlives_the_earlier_one(
     database: Database, earlier: StudyHandle
 ) -> None:

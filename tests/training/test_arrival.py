@@ -127,12 +127,31 @@ def seeded_with_own_draws() -> nn.Module:
     return model
 
 
+def gaussian(model: nn.Module, biases: bool = True) -> nn.Module:
+    """Returns a model of weights drawn by a generator of its own, as no layer draws them."""
+    generator = torch.Generator().manual_seed(0)
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.02, generator=generator)
+            if biases:
+                nn.init.zeros_(layer.bias)
+    return model
+
+
+def gaussian_apart() -> nn.Module:
+    return gaussian(fresh())
+
+
 @both
-@pytest.mark.parametrize("make", [seeded, seeded_apart, seeded_with_own_draws])
+@pytest.mark.parametrize("make", [seeded, seeded_apart, seeded_with_own_draws, gaussian_apart])
 def test_a_model_that_seeds_itself_is_not_taken_for_trained(
     through: Callable[[MakeModel], TrainingLoop], make: MakeModel
 ) -> None:
     assert arrival(through(make)) is Arrival.REPEATED
+
+
+def test_layers_of_which_a_part_hangs_on_the_seed_are_fresh() -> None:
+    assert arrival(of_class(lambda: gaussian(fresh(), biases=False))) is Arrival.FRESH
 
 
 def unseeded() -> nn.Module:

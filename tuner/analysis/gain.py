@@ -68,6 +68,8 @@ def expect_gain(spec: StudySpec, records: Collection[TrialRecord]) -> ExpectedGa
     spread = sum(costs[_SPACINGS] - cost for cost in costs[:_SPACINGS]) / _SPACINGS
     value = spread * sum(1 / (len(tried) + more) for more in range(1, AHEAD + 1))
     whole = _whole(spec, [sign * cost for cost in costs])
+    if spec.study.target is not None:  # no time is less than none
+        value = min(value, whole)
     return ExpectedGain(AHEAD, value, value / whole if whole else None)
 
 

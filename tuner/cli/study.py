@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tuner.domain.spec import StudySpec
     from tuner.service.open_study import StudyCheck
     from tuner.store import Database, StudyHandle
+    from tuner.store.studies import StudyOverview
 
 
 @click.group(
@@ -118,7 +119,7 @@ def list_(storage: str | None, as_json: bool) -> None:
     elif not overviews:
         click.echo("No studies yet. Start one: tuner run studies/digits.toml")
     else:
-        from tuner.report.tables import TextTable, number, tell_training
+        from tuner.report.tables import TextTable, tell_training
         from tuner.report.terminal import draw
 
         bounded = any(o.full_trials is not None for o in overviews)
@@ -126,7 +127,7 @@ def list_(storage: str | None, as_json: bool) -> None:
             (
                 *(o.name, o.workload, f"{o.started}/{o.trials}"),
                 *((tell_training(o.used, o.full_trials, by="/"),) if bounded else ()),
-                *(str(o.running), str(o.waiting), number(o.best_value), o.activity.value),
+                *(str(o.running), str(o.waiting), _tell_best(o), o.activity.value),
             )
             for o in overviews
         )
@@ -136,6 +137,16 @@ def list_(storage: str | None, as_json: bool) -> None:
         for overview in overviews:
             if overview.damage is not None:
                 click.echo(f"Warning: {overview.name}: {overview.damage}", err=True)
+
+
+def _tell_best(overview: StudyOverview) -> str:
+    """Returns the best value of a study, with its unit if it is a time to a target."""
+    from tuner.report.tables import number
+
+    best = number(overview.best_value)
+    return (
+        best if overview.unit is None or overview.best_value is None else f"{best} {overview.unit}"
+    )
 
 
 @study.command(epilog=examples("tuner study show digits", "tuner study show digits --json"))

@@ -9,6 +9,7 @@ and whoever ranks trials compares one number.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from tuner.domain.spec import StudySection
 
@@ -67,6 +68,12 @@ def tell_value(study: StudySection, value: float | None) -> str:
     if not is_reached(study, value):
         return "not reached"
     return f"{value:,.0f} steps" if study.unit == "steps" else f"{value:.3g} s"
+
+
+def describe_objective(study: StudySection) -> dict[str, Any]:
+    """Returns what trials are ranked by, for programs; without a target, no unit."""
+    unit = None if study.target is None else study.unit
+    return {"objective": study.objective, "target": study.target, "unit": unit}
 
 
 def tell_objective(study: StudySection) -> str:

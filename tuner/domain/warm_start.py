@@ -72,6 +72,7 @@ class WarmStart(Frozen):
         study: The name of the earlier study.
         trials: The number of its complete trials.
         value: The best of their values.
+        best: The same in words, since the earlier study may rank by another objective.
         rescaled: The factor by which learning rates were taken over, 1 for as they were.
         openings: Its best configurations, fitted to the space of this study, in order.
         priors: Beliefs about good learning rates, by parameter, in place of the catalog's.
@@ -80,6 +81,7 @@ class WarmStart(Frozen):
     study: str = Field(max_length=512)
     trials: int = Field(ge=1)
     value: Finite
+    best: str = Field(default="", max_length=100)
     rescaled: Finite = Field(default=1.0, gt=0)
     openings: tuple[Opening, ...] = Field(default=(), max_length=_MOST, strict=False)
     priors: dict[str, Prior] = Field(default_factory=dict)

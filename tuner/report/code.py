@@ -18,6 +18,7 @@ from tuner.domain.catalog.calls import Call
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedule_functions import set_momentum, warm_momentum
 from tuner.domain.groups import assign_group
+from tuner.domain.objective import describe_objective, tell_value
 from tuner.domain.printable import printable
 from tuner.domain.warm_start import OFF
 from tuner.errors import NotFoundError
@@ -101,11 +102,17 @@ def to_toml(summary: StudySummary) -> str:
         table |= {key: value for key, value in fixed if value is not None}
     if not config.networks:
         del tree["network"]
-    head = [f"The winner of {summary.name}: trial {best.record.number}, {best.record.value!r}."]
+    head = [f"The winner of {summary.name}: trial {best.record.number}, {_tell_best(summary)}."]
     if config.own:
         head.append("The workload's own hyperparameters are searched again; they were:")
         head += [f"{name} = {value!r}" for name, value in config.own.items()]
     return "".join(f"# {printable(line)}\n" for line in head) + tomli_w.dumps(tree)
+
+
+def _tell_best(summary: StudySummary) -> str:
+    """Returns the value of the winner: a metric with all its digits, a time in words."""
+    study, value = summary.spec.study, _best(summary).record.value
+    return repr(value) if study.target is None else tell_value(study, value)
 
 
 def to_winner(summary: StudySummary) -> dict[str, Any]:
@@ -119,6 +126,7 @@ def to_winner(summary: StudySummary) -> dict[str, Any]:
         "study": summary.name,
         "trial": best.record.number,
         "metric": summary.spec.study.metric,
+        **describe_objective(summary.spec.study),
         "value": best.record.value,
         "optimizer": best.config.optimizer,
         "optimizer_values": best.config.optimizer_values,

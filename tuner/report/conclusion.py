@@ -201,10 +201,11 @@ def _compare_to_runner_up(
     ranked = [optimizer for optimizer in optimizers if optimizer.best_value is not None]
     if len(ranked) < 2:
         return []
-    return [
-        f"Next comes {ranked[1].optimizer} with {tell_value(study, ranked[1].best_value)}"
-        f"{_compare(study, ranked[1].best_value, ranked[0].best_value)}."
-    ]
+    name, value = ranked[1].optimizer, ranked[1].best_value
+    if study.target is not None and value is not None and not is_reached(study, value):
+        return [f"Next comes {name}, which has not reached it."]
+    compared = _compare(study, value, ranked[0].best_value)
+    return [f"Next comes {name} with {tell_value(study, value)}{compared}."]
 
 
 def _tell_warm_start(summary: StudySummary, best: BestTrial) -> list[str]:
@@ -215,7 +216,7 @@ def _tell_warm_start(summary: StudySummary, best: BestTrial) -> list[str]:
     came = "came" if best.record.proposal.preset == WARM_START else "did not come"
     return [
         f"It started from the best of the study {taken.study} ({taken.trials} complete trials, "
-        f"best {_number(taken.value)}); the best of this study {came} from there."
+        f"best {taken.best}); the best of this study {came} from there."
     ]
 
 

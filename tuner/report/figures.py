@@ -14,7 +14,7 @@ from plotly.graph_objects import Figure as Drawing
 from plotly.subplots import make_subplots
 
 from tuner.analysis.summary import StudySummary
-from tuner.domain.objective import is_reached, tell_objective
+from tuner.domain.objective import is_reached, tell_objective, tell_value
 from tuner.domain.printable import printable
 from tuner.domain.trials import Outcome, TrialRecord
 
@@ -110,8 +110,6 @@ def _draw_history(summary: StudySummary, scale: str) -> Figure:
     """Draws the values of complete trials by number, and the best value so far."""
     study = summary.spec.study
     complete = _complete(summary)
-    if study.target is not None:
-        complete = [r for r in complete if r.value is not None and is_reached(study, r.value)]
     better = min if summary.spec.study.ranking == "minimize" else max
     values = [record.value for record in complete if record.value is not None]
     bests = list(itertools.accumulate(values, better))
@@ -186,7 +184,7 @@ def _draw_choices(summary: StudySummary) -> Figure:
         )
         order = {"categoryorder": "array", "categoryarray": list(known)}
         drawn.update_xaxes(title=name, type="category", row=1, col=column, **order)
-    drawn.update_yaxes(title=_metric(summary), row=1, col=1)
+    drawn.update_yaxes(title=tell_objective(summary.spec.study), row=1, col=1)
     note = _tell(summary, shown, complete, "complete trials, evenly from good to bad")
     return _finish("Values by optimizer and schedule", drawn, note)
 
@@ -204,7 +202,7 @@ def _draw_timeline(summary: StudySummary) -> Figure:
                 base=[_iso(record.started_at) for record in own],
                 x=[_lasted_ms(record, max(ends)) for record in own],
                 y=[record.number for record in own],
-                text=[_describe(record) for record in own],
+                text=[_describe(summary, record) for record in own],
                 textposition="none",
                 hovertemplate="%{text}",
                 orientation="h",
@@ -243,7 +241,15 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def _complete(summary: StudySummary) -> list[TrialRecord]:
-    return [r for r in summary.records if r.outcome is Outcome.COMPLETE and r.value is not None]
+    """Returns the complete trials whose values are drawn: with a target, those that reached it."""
+    study = summary.spec.study
+    return [
+        record
+        for record in summary.records
+        if record.outcome is Outcome.COMPLETE
+        and record.value is not None
+        and (study.target is None or is_reached(study, record.value))
+    ]
 
 
 def _with_curves(summary: StudySummary) -> list[TrialRecord]:
@@ -276,7 +282,8 @@ def _lasted_ms(record: TrialRecord, last: datetime) -> float:
     return 1e3 * ((record.finished_at or last) - record.started_at).total_seconds()
 
 
-def _describe(record: TrialRecord) -> str:
-    value = "" if record.value is None else f", {record.value:.4g}"
+def _describe(summary: StudySummary, record: TrialRecord) -> str:
+    told = tell_value(summary.spec.study, record.value)
+    value = "" if record.value is None else f", {told}"
     text = f"trial {record.number}: {record.optimizer}, {record.schedule}{value}"
     return printable(text)

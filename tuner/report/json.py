@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from tuner.analysis.summary import StudySummary
+from tuner.domain.objective import describe_objective
 from tuner.domain.trials import WARM_START, TrialRecord
 
 
@@ -17,6 +18,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         "workload": spec.study.workload,
         "metric": spec.study.metric,
         "direction": spec.study.direction,
+        **describe_objective(spec.study),
         "storage": summary.storage,
         "state": summary.state.value,
         "exhausted": summary.exhausted,

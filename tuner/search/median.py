@@ -24,7 +24,8 @@ class MedianPruner(LanePruner):
     """Stops a lane whose best evaluation is behind the median of all others at the same point.
 
     The others are complete trials, and the lanes of the cohort that have come as far: so half of
-    those that are left of a cohort go at each evaluation, unless the past is harder to please.
+    those that are left of a cohort go at each evaluation, unless the past is harder to please. A
+    trial that has reached the target of its study before is better than all that have not.
 
     Args:
         spare: Complete trials that an optimizer must have before others of it are stopped.
@@ -36,6 +37,8 @@ class MedianPruner(LanePruner):
         # Of complete trials: how many each optimizer has, and their costs by progress.
         self._through: Counter[str] = Counter()
         self._costs: dict[int, array[float]] = defaultdict(lambda: array("d"))
+        # The progress at which trials have reached the target.
+        self._reached = array("d")
 
     def prune_lanes(self, past: Past, lanes: Sequence[FrozenTrial]) -> list[bool]:
         """Returns whether each lane should stop."""
@@ -50,6 +53,8 @@ class MedianPruner(LanePruner):
             complete = np.array(self._costs.get(progress, ()))
             for cost in _costs(own, progress, past.sign):
                 complete = np.delete(complete, np.flatnonzero(complete == cost)[:1])
+            before = np.count_nonzero(np.array(self._reached) < progress)
+            complete = np.concatenate([complete, np.full(before, -math.inf)])
             best = np.array([_least_cost(lane, past.sign) for lane in lanes])[trains]
             bars = _medians_of_others(complete, costs[trains])
             optimizers = np.array([lane.params["optimizer"] for lane in lanes])[trains]
@@ -61,6 +66,8 @@ class MedianPruner(LanePruner):
         for trial in past.ended[self._seen :]:
             if trial.state is TrialState.COMPLETE:
                 self._through[trial.params["optimizer"]] += 1
+                if trial.user_attrs.get("reached"):
+                    self._reached.append(trial.last_step or 0)
                 for progress, value in trial.intermediate_values.items():
                     if not math.isnan(value):
                         self._costs[progress].append(past.sign * value)

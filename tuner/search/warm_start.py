@@ -16,6 +16,7 @@ from tuner.domain.catalog.dimensions import Float, Value, holds
 from tuner.domain.catalog.hyperparameters import Hyperparameter, LogNormalPrior
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.lengths import split_by_length
+from tuner.domain.objective import tell_value
 from tuner.domain.spec import StudySpec
 from tuner.domain.train import MOMENTUM_WARMUP
 from tuner.domain.trials import Decoder, TrialConfig, TrialRecord
@@ -99,6 +100,7 @@ def take_over(spec: StudySpec, earlier: Earlier) -> WarmStart | None:
         study=earlier.name[:_NAME],
         trials=len(ranked),
         value=float(ranked[0].value or 0.0),
+        best=tell_value(earlier.spec.study, ranked[0].value),
         rescaled=factor,
         openings=tuple(openings),
         priors=_move_priors(spec, [config for _, config in known], factor),

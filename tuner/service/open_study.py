@@ -216,8 +216,8 @@ def _announce_warm_start(spec: StudySpec) -> Iterator[str]:
         else ""
     )
     yield (
-        f"Starts from the best of {taken.study!r} ({taken.trials} complete, best {taken.value:.4g})"
-        f": {many}{rescaled}."
+        f"Starts from the best of {taken.study!r} ({taken.trials} complete, best {taken.best}): "
+        f"{many}{rescaled}."
     )
 
 

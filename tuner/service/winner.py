@@ -29,7 +29,7 @@ class Winner:
     Attributes:
         study: The study's name.
         trial: The trial's number.
-        value: Its metric.
+        value: What it is ranked by: its metric, or its steps or seconds to the study's target.
         config: Its optimizer, schedule and average with all hyperparameters.
         steps: Steps of a full trial.
         spare_vectors: Whether it spared biases and norms from weight decay.

@@ -74,6 +74,7 @@ class StudyOverview:
         full_trials: The training it may do, in full trials; None without such a limit.
         used: The training that its trials have taken or may yet take, in full trials; None without
             such a limit.
+        unit: The unit of the best value where it is a time to a target: ``steps`` or ``seconds``.
         damage: The part that cannot be read, as a sentence; None if all can. The other fields then
             hold nothing.
     """
@@ -91,6 +92,7 @@ class StudyOverview:
     activity: Activity
     full_trials: float | None = None
     used: float | None = None
+    unit: str | None = None
     damage: str | None = None
 
 
@@ -311,7 +313,8 @@ def _overview(
     paused = min(unfinished, len(found.paused))
     held = min(unfinished - paused, len(found.held))
     best = _best_value(connection, study_id, _ranking(spec["study"]))
-    if spec["study"].get("target") is not None and best is not None and best >= UNREACHED:
+    is_timed = spec["study"].get("target") is not None
+    if is_timed and best is not None and best >= UNREACHED:
         best = None
     used_up = not unfinished and is_used_up(connection, study_row, started)
     return StudyOverview(
@@ -328,6 +331,7 @@ def _overview(
         activity=_activity(study_row.state, used_up=used_up, held=held),
         full_trials=study_row.full_trials,
         used=None if study_row.full_trials is None else read_charged(connection, study_row),
+        unit=spec["study"].get("unit") if is_timed else None,
     )
 
 

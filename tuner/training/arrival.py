@@ -1,8 +1,8 @@
 """Tells whether a model arrives with trained weights: those do not hang on a trial's seed.
 
-A training loop is begun under two seeds, up to where it takes its first optimizer. Weights that
+A training loop is begun under two seeds, up to where it takes its first optimizer. Layers that
 are equal both times are trained, unless they look as if they had just been drawn: a model's code
-may seed itself.
+may seed itself. Training moves biases too, so a layer whose bias is constant has just been drawn.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def detect_arrival(loop: TrainingLoop, spec: StudySpec, device: torch.device) ->
         return Arrival.FRESH
     total = sum(size for _, size in first.values.values())
     shared = first.values.items() & second.values.items()
-    if total < _FEW or sum(size for _, (_, size) in shared) <= _MOST * total:
+    hang_on_seed = {_layer_of(name) for name in first.values.keys() - dict(shared).keys()}
+    kept = sum(size for name, (_, size) in shared if _layer_of(name) not in hang_on_seed)
+    if total < _FEW or kept <= _MOST * total:
         return Arrival.FRESH
     seeds_itself = first.random == second.random
     return Arrival.REPEATED if seeds_itself or first.drawn > _MOST else Arrival.TRAINED
@@ -115,6 +117,11 @@ def _look_at(loop: TrainingLoop, spec: StudySpec, seed: int, device: torch.devic
         with contextlib.suppress(_SeenError, SystemExit, Exception), ending_forks():
             loop(run)
     return run.look
+
+
+def _layer_of(name: str) -> str:
+    """Returns the name of the layer that a parameter belongs to."""
+    return name.rpartition(".")[0]
 
 
 def _read_values(model: nn.Module) -> Iterator[tuple[str, tuple[bytes, int]]]:
@@ -141,18 +148,21 @@ def _sample(tensor: Tensor | None) -> Tensor | None:
 def _share_drawn(model: nn.Module) -> float:
     """Returns the share of a model's values that look as its layers draw them at first.
 
-    Each layer is copied and drawn anew, and the values of both are compared as samples.
+    Each layer is copied and drawn anew, and the values of both are compared as samples. One of
+    which a vector is constant, as biases often are at first, has been drawn in any case.
     """
     drawn = total = 0
     for module in model.modules():
-        own = module.named_parameters(recurse=False)
-        samples = {name: (_sample(tensor), tensor.numel()) for name, tensor in own}
+        own = dict(module.named_parameters(recurse=False))
+        samples = {name: _sample(tensor) for name, tensor in own.items()}
+        has_constant = any(samples[n] is None and own[n].ndim == 1 < len(own[n]) for n in own)
         anew = _draw_anew(module) if samples else {}
-        for name, (sample, size) in samples.items():
+        for name, sample in samples.items():
             if sample is not None:
                 other = _sample(anew.get(name))
-                total += size
-                drawn += size * (other is not None and _are_alike(sample, other))
+                is_drawn = has_constant or (other is not None and _are_alike(sample, other))
+                total += own[name].numel()
+                drawn += own[name].numel() * is_drawn
     return drawn / total if total else 0.0
 
 

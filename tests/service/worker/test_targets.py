@@ -11,6 +11,7 @@ import torch
 
 from tests.conftest import MakeSpec, forgotten
 from tests.store.leases.bench import evaluated, ledger_of
+from tuner.domain.catalog.dimensions import Choice
 from tuner.domain.objective import UNREACHED, is_reached
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
@@ -20,6 +21,7 @@ from tuner.service.summaries import read_summary
 from tuner.service.worker.worker import Worker
 from tuner.store import Database, Studies, StudyHandle, read_records
 from tuner.store.control import set_state
+from tuner.store.events import read_events
 from tuner.store.leases.reruns import rerun
 
 LOOP = """
@@ -36,6 +38,15 @@ def train(run):
         optimizer.step()
         if run.due():
             run.report(score=run.taken * speed)
+
+
+def train_itself(run):
+    model = torch.nn.Linear(1, 1)
+    run.optimizer(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in run.steps():
+        optimizer.step()
+        run.report(score=1.0)
 """
 
 
@@ -138,3 +149,45 @@ def test_trial_ended_without_a_worker_has_not_reached_the_target(
     assert record.outcome is Outcome.PRUNED
     assert record.value is not None
     assert record.value >= UNREACHED
+
+
+def test_lane_that_has_reached_the_target_counts_at_the_later_rungs_of_its_cohort(
+    project: Path, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = parabola(make_spec, target=0.05)
+    rates = (0.0005, 0.0006, 0.0007, 0.0008, 0.0009, 0.001, 0.002, 0.003, 0.02)
+    study = Studies(database).create(
+        spec.model_copy(
+            update={
+                "budget": spec.budget.model_copy(
+                    update={"trials": 9, "steps": 60, "evaluations": 10}
+                ),
+                "search": spec.search.model_copy(update={"pruner": "halving"}),
+                "optimizer": {"adam": {**spec.optimizer["adam"], "lr": Choice(choices=rates)}},
+            }
+        )
+    )
+    [fast] = [r for r in work(database, study, fuse="9") if "reached" in r.attributes]
+    assert fast.value == 18
+    events = read_events(database, study.uuid)
+    # One of three may go on from step 30, and that is the one that was there before.
+    paused = [event.detail for event in events if event.kind == "paused"]
+    assert (paused.count("at step 12"), paused.count("at step 30")) == (6, 2)
+
+
+def test_trial_whose_optimizer_never_stepped_has_failed_though_it_reaches_the_target(
+    loop: None, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(
+        study={
+            "name": "small",
+            "workload": "scored:train_itself",
+            "metric": "score",
+            "objective": "time_to_target",
+            "target": 24,
+        },
+        budget={"trials": 2, "steps": 20, "evaluations": 10},
+    )
+    for record in work(database, Studies(database).create(spec)):
+        assert record.outcome is Outcome.FAILED
+        assert "never stepped" in record.attributes["error"]

@@ -164,6 +164,35 @@ def test_lost_training_counts(make_cohorts: MakeCohorts) -> None:
     assert used(cohorts) == 1.25
 
 
+def test_training_lost_behind_a_checkpoint_counts_once_though_that_cannot_be_gone_on_from(
+    make_cohorts: MakeCohorts,
+) -> None:
+    cohorts = make_cohorts(2.5)
+    [lease] = cohorts.start_some(cohorts.ledger("a"), 1)
+    for progress in (5, 10, 15):
+        cohorts.ledger("a").report(progress, evaluated([lease], progress))
+    second = cohorts.ledger("b")
+    [taken] = second.take_over(everybody_died, at_most=1)
+    for kept, lost in ((2, 0.25), (0, 0.75), (0, 0.75)):
+        assert second.charge_lost({taken: kept}) == []
+        assert used(cohorts) == 1 + lost
+
+
+def test_trial_that_has_lost_nothing_goes_on_though_the_budget_was_lowered(
+    make_cohorts: MakeCohorts,
+) -> None:
+    cohorts = make_cohorts(2.0)
+    [lease] = cohorts.start_some(cohorts.ledger("a"), 1)
+    cohorts.ledger("a").report(5, evaluated([lease], 5))
+    paused = pause(cohorts, cohorts.ledger("a"), 1)
+    extend(cohorts, 1.0)
+    second = cohorts.ledger("b")
+    [taken] = second.take_over(everybody_died, at_most=1)
+    assert (used(cohorts), len(paused)) == (1.25, 1)
+    assert second.charge_lost({taken: 1}) == []
+    assert cohorts.read(taken.number).outcome is Outcome.RUNNING
+
+
 def test_trial_that_lost_more_than_is_left_ends_as_it_stands(make_cohorts: MakeCohorts) -> None:
     cohorts = make_cohorts(2.25)
     ledger = cohorts.ledger("a")

@@ -138,6 +138,9 @@ class HeldTrial:
         record = self.record
         if result is not None and result.ending is Ending.DIVERGED:
             record = dataclasses.replace(record, outcome=Outcome.DIVERGED)
+        elif result is not None and result.ending is Ending.COMPLETE and self.has_reached():
+            attributes = {**record.attributes, "reached": tell_target(self._study)}
+            record = dataclasses.replace(record, attributes=attributes)
         return record, self.reports.evaluations
 
     def end(

@@ -48,6 +48,9 @@ class Lanes(Protocol):
     def describe(self, lane: int) -> dict[str, Any]:
         """Returns the attributes to store of how a lane trained: its steps and costs, by name."""
 
+    def complete(self, lane: int) -> TrialResult:
+        """Returns the result of a lane that needs no further training, as it stands."""
+
 
 class OnlyLane:
     """A run as the only lane of its group.
@@ -86,9 +89,15 @@ class OnlyLane:
         run = self._run
         result = run_trial(self._loop, run)
         refuse_ranks()  # a loop may have made itself one
-        if result.ending is Ending.COMPLETE and not run.stepped:
-            result = dataclasses.replace(result, fault=explain_no_step(run.has_optimizer))
+        if result.ending is Ending.COMPLETE:
+            result = dataclasses.replace(self.complete(0), value=result.value)
         return [result]
+
+    def complete(self, lane: int) -> TrialResult:
+        """Returns the result of the trial as it stands; it has failed if nothing was trained."""
+        run = self._run
+        fault = None if run.stepped else explain_no_step(run.has_optimizer)
+        return TrialResult(Ending.COMPLETE, fault=fault)
 
     def take_logged(self, lane: int) -> list[tuple[int, str, float]]:
         """Returns the numbers logged since the last call, as (step, name, value)."""

@@ -180,7 +180,7 @@ class Task:
         if step < lanes.total_steps:
             for lane in reports:
                 if self._trials[lane].has_reached():
-                    self._results.setdefault(lane, TrialResult(Ending.COMPLETE))
+                    self._results.setdefault(lane, lanes.complete(lane))
             if delivered:
                 self._judge(reports, lanes.total_steps)
         training = self._training

@@ -150,18 +150,36 @@ def settle(connection: sa.Connection, study_uuid: str, trained: Mapping[int, flo
     )
 
 
-def find_charged(connection: sa.Connection, study_uuid: str, losses: Mapping[int, str]) -> set[int]:
-    """Returns the numbers of the trials that were charged for these losses, the last of each."""
+def read_losses(
+    connection: sa.Connection, study_uuid: str, tokens: Mapping[int, str]
+) -> dict[int, int]:
+    """Returns the evaluations that trials were last charged to go on from under these tokens.
+
+    Args:
+        connection: A transaction that has locked the study.
+        study_uuid: The study.
+        tokens: The token that each trial is held under, by its number.
+
+    Returns:
+        The number of evaluations by trial; trials that have lost nothing so far are left out.
+    """
     rows = connection.execute(
         sa.select(charges.c.number, charges.c.loss).where(
-            charges.c.study_uuid == study_uuid, charges.c.number.in_(losses)
+            charges.c.study_uuid == study_uuid,
+            charges.c.number.in_(tokens),
+            charges.c.loss.is_not(None),
         )
     )
-    return {row.number for row in rows if row.loss == losses[row.number]}
+    losses = [(row.number, *row.loss.partition(_FROM)) for row in rows]
+    return {number: int(kept) for number, by, _, kept in losses if by == tokens[number]}
+
+
+_FROM = " from "
+"""What stands between the token and the evaluations in the name of a loss."""
 
 
 def add_lost(
-    connection: sa.Connection, study_uuid: str, number: int, lost: float, loss: str
+    connection: sa.Connection, study_uuid: str, number: int, lost: float, *, token: str, kept: int
 ) -> None:
     """Charges a trial for training that was lost and is to be done again.
 
@@ -170,12 +188,13 @@ def add_lost(
         study_uuid: The study.
         number: The number of the trial.
         lost: The full trials' worth that was lost.
-        loss: A name of the loss, no other's.
+        token: The token of who goes on with it.
+        kept: The number of evaluations that it goes on from.
     """
     connection.execute(
         sa.update(charges)
         .where(charges.c.study_uuid == study_uuid, charges.c.number == number)
-        .values(lost=charges.c.lost + lost, loss=loss)
+        .values(lost=charges.c.lost + lost, loss=f"{token}{_FROM}{kept}")
     )
 
 

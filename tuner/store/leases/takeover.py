@@ -15,7 +15,7 @@ from tuner.domain.objective import to_unreached
 from tuner.domain.states import StudyState
 from tuner.store import events
 from tuner.store.identity import StudyRow
-from tuner.store.leases.charges import add_lost, find_charged, fits, read_room, settle
+from tuner.store.leases.charges import add_lost, fits, read_losses, read_room, settle
 from tuner.store.leases.rows import LASTING_S, UNTIL, Lease, lock_leases, new_token
 from tuner.store.optuna import tables as ot
 from tuner.store.tables import leases
@@ -133,18 +133,18 @@ def charge_lost(
     rows = lock_leases(connection, study_row, [lease.number for lease in kept])
     held = [row for row in rows if row.token in known and row.trial_id is not None]
     reported = ot.count_reports(connection, [row.trial_id for row in held])
-    losses = {row.number: f"{row.token} from {known[row.token]}" for row in held}
-    # The answer may have been lost on its way, and whoever asked asks again.
-    charged = find_charged(connection, study_row.uuid, losses)
+    # Who goes on from one checkpoint may have to go on from before it, or ask again, since the
+    # answer was lost on its way: what lies beyond has been charged.
+    before = read_losses(connection, study_row.uuid, {row.number: row.token for row in held})
     ended = []
     for row in held:
-        if row.number in charged:
+        since, count = known[row.token], reported.get(row.trial_id, 0)
+        share = max(0, min(count, before.get(row.number, count)) - since) / study_row.evaluations
+        if not share:
             continue
-        lost = max(0, reported.get(row.trial_id, 0) - known[row.token])
-        share = lost / study_row.evaluations
         if fits(share, room):
             room -= share
-            add_lost(connection, study_row.uuid, row.number, share, losses[row.number])
+            add_lost(connection, study_row.uuid, row.number, share, token=row.token, kept=since)
         else:
             ended.append(TakeOver(row, Lease(row.number, row.token, row.attempts), _UNPAID))
     end_left(connection, study_row, ended)
