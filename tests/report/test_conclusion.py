@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.report.summaries import (
@@ -76,6 +78,15 @@ def test_a_runner_up_that_has_not_reached_the_target_is_said_not_to_have() -> No
     trials = trial(0, "adam", 12.0), trial(1, "sgd", UNREACHED)
     said = conclude(summary_of(*trials, spec=make_timed_spec()))
     assert "Next comes sgd, which has not reached it." in said
+
+
+def test_a_target_that_is_reached_at_once_is_said_to_tell_nothing_apart() -> None:
+    doubt = "set a harder study.target, or more budget.evaluations."
+    for evaluations, doubts in (({10: 0.1}, True), ({10: 0.9, 20: 0.1}, False)):
+        record = replace(trial(0, "adam", 10.0), evaluations=evaluations)
+        told = " ".join(conclude(summary_of(record, spec=make_timed_spec())))
+        assert (doubt in told) is doubts
+    assert doubt not in said(mixed_summary())
 
 
 def test_defaults_that_win_are_said_to_win() -> None:

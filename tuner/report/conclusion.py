@@ -37,6 +37,7 @@ def _conclude(summary: StudySummary) -> list[str]:
         f"Use {leader.optimizer} with the {best.config.schedule} schedule ({settings})"
         f"{_describe_average(best.config)}: "
         f"{_tell_best(summary.spec.study, leader.best_value)}, trial {leader.best_trial}.",
+        *_doubt_target(summary.spec.study, best),
         *_compare_to_last(summary.spec.study, best),
         *_compare_to_default(summary.spec.study, leader),
         *_explain_default(summary, leader),
@@ -60,6 +61,17 @@ def _tell_best(study: StudySection, value: float | None) -> str:
     if value is None or not is_reached(study, value):
         return f"no trial has reached {tell_target(study)}, and it came nearest"
     return f"it reaches {tell_target(study)} in {tell_value(study, value)}"
+
+
+def _doubt_target(study: StudySection, best: BestTrial) -> list[str]:
+    """Returns a sentence where the target is reached too early to tell trials apart."""
+    value = best.record.value
+    if value is None or not is_reached(study, value) or len(best.record.evaluations) != 1:
+        return []
+    return [
+        "That is its first evaluation, so trials that reach it sooner are not told apart: set a "
+        "harder study.target, or more budget.evaluations."
+    ]
 
 
 def _tell_gain(summary: StudySummary) -> list[str]:
