@@ -106,6 +106,11 @@ class StudyRow:
         return full_trials
 
     @property
+    def ends_early(self) -> bool:
+        """Whether it ends by itself once little is left to gain."""
+        return self._budget.get("stop") == "auto"
+
+    @property
     def evaluations(self) -> int:
         """The number of evaluations of a full trial."""
         return int(self._budget["evaluations"])

@@ -171,7 +171,18 @@ def test_nothing_starts_in_a_paused_or_stopped_study(cohorts: Cohorts) -> None:
     assert len(cohorts.start_some(ledger, 3)) == 3
 
 
+def test_worker_that_started_before_a_study_was_told_to_go_on_does_not_end_it(
+    bench: Bench,
+) -> None:
+    studies, ledger = Studies(bench.database), bench.ledger("a")
+    studies.extend(bench.study, lambda budget: {"stop": "auto"})
+    studies.extend(bench.study, lambda budget: {"stop": "never"})
+    assert not ledger.end_early("little is left", after=2)
+    assert read_exhausted(bench.database, bench.study) is None
+
+
 def test_study_that_was_resumed_ends_early_only_after_more_trials(bench: Bench) -> None:
+    Studies(bench.database).extend(bench.study, lambda budget: {"stop": "auto"})
     ledger = bench.ledger("a")
     assert ledger.end_early("little is left", after=2)
     ledger.end_early("little is left", after=2)

@@ -297,7 +297,8 @@ class Ledger(Holder):
             Whether the study has ended.
         """
         with self._database.write() as connection:
-            self._lock(connection)
+            if not self._lock(connection).ends_early:
+                return False  # its budget has been changed meanwhile
             started = count_started_since_resumed(connection, self._study.uuid)
             if started is not None and started < after:
                 return False
