@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.search import stopping
 from benchmarks.search.learning import learn, tables_without, to_lines
@@ -208,14 +209,20 @@ def _mean(ratios: Sequence[float]) -> float:
 
 def _interval(rows: Sequence[dict[str, Any]], strategy: str) -> str:
     """Returns the middle 95% of the geometric means that other seeds might have given."""
-    drawn = np.minimum([row[strategy]["ratios"] for row in rows], NEVER)
-    low, high = np.quantile(np.exp(np.log(drawn).mean(0)), (0.025, 0.975))
+    means = np.exp(np.mean([np.log(_drawn(row, strategy)) for row in rows], axis=0))
+    low, high = np.quantile(means, (0.025, 0.975))
     return f"{low:.2f} to {high:.2f}"
+
+
+def _drawn(row: dict[str, Any], strategy: str) -> npt.NDArray[np.float64]:
+    """Returns the ratios that other seeds might have given, bounded by :data:`NEVER`."""
+    drawn: npt.NDArray[np.float64] = np.minimum(row[strategy]["ratios"], NEVER)
+    return drawn
 
 
 def _count_certain(rows: Sequence[dict[str, Any]], strategy: str) -> int:
     """Returns in how many rows the ratio's 95% interval lies above 1."""
-    return sum(float(np.quantile(row[strategy]["ratios"], 0.025)) > 1 for row in rows)
+    return sum(float(np.quantile(_drawn(row, strategy), 0.025)) > 1 for row in rows)
 
 
 def _count_behind(rows: Sequence[dict[str, Any]], strategy: str, when: str) -> str:
