@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from tuner.cli.main import cli
+from tuner.domain.imports import ALLOW
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.search import portfolio as search_portfolio
@@ -220,6 +221,12 @@ def own_models() -> Iterator[None]:
     """
     with forgotten("models"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a package that a test allows to be imported be allowed in that test alone."""
+    monkeypatch.setenv(ALLOW, os.environ.get(ALLOW, ""))
 
 
 @contextlib.contextmanager

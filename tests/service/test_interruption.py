@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 
 from tests.conftest import FORKS
 from tuner.errors import WorkloadError
-from tuner.service.interruption import Interruption
+from tuner.service.interruption import Interruption, holding_signals
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_signal_ends_at_once_what_has_nothing_to_save() -> None:
 
 _FORKING = """
 import multiprocessing, os, signal, time
-from tuner.service.interruption import Interruption
+from tuner.service.interruption import Interruption, holding_signals
 
 def nap(woken):
     while not woken.is_set():
@@ -85,3 +86,14 @@ with Interruption() as interruption:
 @FORKS
 def test_a_process_forked_meanwhile_ends_when_its_parent_says_so() -> None:
     subprocess.run([sys.executable, "-c", _FORKING], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_while_they_are_held_is_raised_at_the_end(number: int) -> None:
+    came = []
+    with pytest.raises(KeyboardInterrupt), holding_signals():
+        os.kill(os.getpid(), number)
+        came.append("after")
+    assert came == ["after"]
+    with holding_signals():
+        pass

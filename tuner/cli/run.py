@@ -87,13 +87,16 @@ def run(
 
 def _try_workload(crew: Crew, resolved: StudySpec, looks: bool) -> StudyCheck:
     """Has a worker try a study's workload, and loads what comes next meanwhile."""
-    crew.begin_check(resolved, looks=looks)
-    import alembic.command  # noqa: F401 (to make the database's tables)
+    from tuner.service.interruption import holding_signals
 
-    import tuner.cli.progress
-    import tuner.service.study_run  # noqa: F401
-    from tuner.domain.regimes import Arrival
-    from tuner.service.open_study import StudyCheck
+    crew.begin_check(resolved, looks=looks)
+    with holding_signals():
+        import alembic.command  # noqa: F401 (to make the database's tables)
+
+        import tuner.cli.progress
+        import tuner.service.study_run  # noqa: F401
+        from tuner.domain.regimes import Arrival
+        from tuner.service.open_study import StudyCheck
 
     answer = crew.end_check()
     return StudyCheck(answer.asks_nothing, Arrival(answer.arrival))

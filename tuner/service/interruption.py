@@ -117,6 +117,21 @@ class Interruption:
         self.request()
 
 
+@contextlib.contextmanager
+def holding_signals() -> Iterator[None]:
+    """Holds signals back until the end of a block that imports modules.
+
+    Python runs code of its own in imports, in which it prints a KeyboardInterrupt and forgets it.
+
+    Raises:
+        KeyboardInterrupt: At the end of the block, if a signal came within.
+    """
+    with Interruption() as interruption:
+        yield
+    if interruption.requested:
+        raise KeyboardInterrupt
+
+
 # A process that a workload forks, such as a loader's worker, would do nothing about SIGTERM but set
 # a flag that it never looks at, and its parent could not end it. Ctrl-C reaches it too, and is its
 # parent's matter, which still needs it to finish the step.

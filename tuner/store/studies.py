@@ -312,6 +312,7 @@ def _overview(
     found = find_unfinished(connection, study_row.uuid, is_dead)
     paused = min(unfinished, len(found.paused))
     held = min(unfinished - paused, len(found.held))
+    trials = study_row.trials  # where the spec is damaged, this tells how
     best = _best_value(connection, study_id, _ranking(spec["study"]))
     is_timed = spec["study"].get("target") is not None
     if is_timed and best is not None and best >= UNREACHED:
@@ -320,7 +321,7 @@ def _overview(
     return StudyOverview(
         name=name,
         workload=spec["study"]["workload"],
-        trials=study_row.trials,
+        trials=trials,
         started=started,
         running=held,
         waiting=unfinished - held - paused,
