@@ -55,6 +55,14 @@ def workload(project: Path) -> None:
     (project / "models" / "waiting.py").write_text(_WORKLOAD)
 
 
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Has commands heed Ctrl-C, which a shell that starts tests in the background has ignored."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 def test_the_worker_that_tries_a_workload_trains_with_the_data_it_has_loaded(
     tuner: Tuner, project: Path
 ) -> None:
