@@ -13,9 +13,12 @@ import torch
 
 from benchmarks.search.replay import Search, Searching
 from benchmarks.search.spaces import EVALUATIONS
-from tuner.domain.catalog.dimensions import Dimension, Fixed, Value
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Value
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
+
+Searched = Choice | Float
+"""The axes that the bench searches."""
 
 _UNKNOWN = 1e3
 """The loss of a trial that diverges before any other was told."""
@@ -39,13 +42,22 @@ class Rival(Protocol):
         ...
 
 
-def searched_axes(spec: StudySpec) -> dict[str, Dimension]:
+def searched_axes(spec: StudySpec) -> dict[str, Searched]:
     """Returns the axes of a space that a library may choose on, by name.
 
     Args:
         spec: A resolved spec.
+
+    Raises:
+        TypeError: If an axis is of whole numbers, which no adapter knows.
     """
-    return {name: axis for name, axis in spec.axes().items() if not isinstance(axis, Fixed)}
+    found: dict[str, Searched] = {}
+    for name, axis in spec.axes().items():
+        if isinstance(axis, Choice | Float):
+            found[name] = axis
+        elif not isinstance(axis, Fixed):
+            raise TypeError(f"{name} is of whole numbers, which the rivals are not asked for")
+    return found
 
 
 def condition_of(name: str, axes: Mapping[str, Dimension]) -> tuple[str, Value] | None:

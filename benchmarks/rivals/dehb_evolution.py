@@ -10,9 +10,9 @@ from typing import Any
 from dehb import DEHB
 from loguru import logger
 
-from benchmarks.rivals.asking import searched_axes
+from benchmarks.rivals.asking import Searched, searched_axes
 from benchmarks.search.spaces import EVALUATIONS
-from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Value
+from tuner.domain.catalog.dimensions import Choice, Value
 from tuner.domain.spec import StudySpec
 from tuner.search.knowledge import Knowledge
 
@@ -54,17 +54,16 @@ def start(spec: StudySpec, seed: int, knowledge: Knowledge) -> Dehb:
     return Dehb(spec, seed)
 
 
-def place(point: Sequence[float], axes: Mapping[str, Dimension]) -> dict[str, Value]:
+def place(point: Sequence[float], axes: Mapping[str, Searched]) -> dict[str, Value]:
     """Returns the values of axes at a point of the unit cube."""
     return {
         name: _place(share, axis) for share, (name, axis) in zip(point, axes.items(), strict=True)
     }
 
 
-def _place(share: float, axis: Dimension) -> Value:
+def _place(share: float, axis: Searched) -> Value:
     if isinstance(axis, Choice):
         return axis.choices[min(int(share * len(axis.choices)), len(axis.choices) - 1)]
-    assert isinstance(axis, Float)  # noqa: S101 - no other is searched here
     if axis.log:
         low, high = math.log(axis.low), math.log(axis.high)
         return min(max(math.exp(low + share * (high - low)), axis.low), axis.high)

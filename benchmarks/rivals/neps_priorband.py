@@ -9,9 +9,9 @@ from typing import Literal
 
 import neps
 
-from benchmarks.rivals.asking import searched_axes
+from benchmarks.rivals.asking import Searched, searched_axes
 from benchmarks.search.spaces import EVALUATIONS
-from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Value
+from tuner.domain.catalog.dimensions import Choice, Float, Value
 from tuner.domain.spec import StudySpec
 from tuner.search.knowledge import Knowledge
 from tuner.search.portfolio import fit_portfolio
@@ -88,11 +88,10 @@ def to_prior(spec: StudySpec, knowledge: Knowledge) -> dict[str, Value]:
 
 
 def _to_parameter(
-    axis: Dimension, prior: Value | None, confidence: Confidence
+    axis: Searched, prior: Value | None, confidence: Confidence
 ) -> neps.HPOFloat | neps.HPOCategorical:
     if isinstance(axis, Choice):
         return neps.HPOCategorical([*axis.choices], prior=prior, prior_confidence=confidence)
-    assert isinstance(axis, Float)  # noqa: S101 - no other is searched here
     return neps.HPOFloat(
         axis.low, axis.high, log=axis.log, prior=prior, prior_confidence=confidence
     )

@@ -17,9 +17,9 @@ from smac import MultiFidelityFacade, Scenario
 from smac.intensifier.hyperband_utils import get_n_trials_for_hyperband_multifidelity
 from smac.runhistory import TrialInfo, TrialValue
 
-from benchmarks.rivals.asking import condition_of, searched_axes
+from benchmarks.rivals.asking import Searched, condition_of, searched_axes
 from benchmarks.search.spaces import EVALUATIONS
-from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Value
+from tuner.domain.catalog.dimensions import Choice, Value
 from tuner.domain.spec import StudySpec
 from tuner.search.knowledge import Knowledge
 
@@ -90,9 +90,8 @@ def to_space(spec: StudySpec, seed: int) -> ConfigurationSpace:
 
 
 def _to_hyperparameter(
-    name: str, axis: Dimension
+    name: str, axis: Searched
 ) -> CategoricalHyperparameter | UniformFloatHyperparameter:
     if isinstance(axis, Choice):
         return CategoricalHyperparameter(name, [*axis.choices])
-    assert isinstance(axis, Float)  # noqa: S101 - no other is searched here
     return UniformFloatHyperparameter(name, axis.low, axis.high, log=axis.log)

@@ -11,9 +11,9 @@ from syne_tune.backend.trial_status import Trial
 from syne_tune.optimizer.baselines import ASHA, ASHACQR
 from syne_tune.optimizer.scheduler import SchedulerDecision
 
-from benchmarks.rivals.asking import searched_axes
+from benchmarks.rivals.asking import Searched, searched_axes
 from benchmarks.search.spaces import EVALUATIONS
-from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Value
+from tuner.domain.catalog.dimensions import Choice, Value
 from tuner.domain.spec import StudySpec
 from tuner.search.knowledge import Knowledge
 
@@ -77,9 +77,8 @@ def start_cqr(spec: StudySpec, seed: int, knowledge: Knowledge) -> SyneTune:
     return search
 
 
-def _to_domain(axis: Dimension) -> config_space.Domain:
+def _to_domain(axis: Searched) -> config_space.Domain:
     if isinstance(axis, Choice):
         return config_space.choice([*axis.choices])
-    assert isinstance(axis, Float)  # noqa: S101 - no other is searched here
     draw = config_space.loguniform if axis.log else config_space.uniform
     return draw(axis.low, axis.high)

@@ -25,7 +25,7 @@ from tuner.domain.space import walk
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-rivals" / "bin" / "python"
 VALUES: dict[str, Value] = {
-    name: axis.choices[0] if isinstance(axis, Choice) else axis.low  # type: ignore[union-attr]
+    name: axis.choices[0] if isinstance(axis, Choice) else axis.low
     for name, axis in searched_axes(former_space()).items()
 }
 
@@ -114,7 +114,7 @@ def test_conditions_tell_what_a_configuration_has(space: object) -> None:
         values = {
             name: axis.choices[rng.integers(len(axis.choices))]
             if isinstance(axis, Choice)
-            else axis.low  # type: ignore[union-attr]
+            else axis.low
             for name, axis in axes.items()
         }
         has = set()

@@ -86,7 +86,7 @@ def run(
 
 
 def _try_workload(crew: Crew, resolved: StudySpec, looks: bool) -> StudyCheck:
-    """Has a worker try a study's workload, and loads what comes next meanwhile."""
+    """Orders a worker to try a study's workload, and imports the next modules meanwhile."""
     from tuner.service.interruption import holding_signals
 
     crew.begin_check(resolved, looks=looks)

@@ -111,7 +111,7 @@ def keep_output_apart() -> int:
 
 
 def append_output(path: str) -> None:
-    """Has all that this process prints from now on appended to a file, which is made if missing."""
+    """Appends all output of this process to a file from now on; a missing file is made."""
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -1,4 +1,4 @@
-"""What trials are ranked by: the metric, or the time until it first reaches a target.
+"""The number that ranks trials: the metric, or the time until it first reaches a target.
 
 The value of a trial under a target is its steps, or its seconds of training, up to the evaluation
 that first reached the target. One that has not reached it has a value beyond all of these, from

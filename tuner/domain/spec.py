@@ -364,9 +364,6 @@ class StudySpec(Frozen):
             del dumped["network"]
         return dumped
 
-    def _compared(self) -> dict[str, Any]:
-        return {key: value for key, value in self.to_json().items() if key not in _NOT_COMPARED}
-
     def with_budget(self, budget: Budget) -> StudySpec:
         """Returns the spec with another budget."""
         return self.model_copy(update={"budget": budget})
@@ -377,7 +374,7 @@ class StudySpec(Frozen):
         ``written`` and the table ``warm_start`` are not compared: the study keeps what it began
         with.
         """
-        mine, theirs = (_flatten(spec._compared()) for spec in (self, other))  # noqa: SLF001
+        mine, theirs = _flatten(_compared(self)), _flatten(_compared(other))
         return {
             key: (mine.get(key), theirs.get(key))
             for key in sorted(mine.keys() | theirs.keys())
@@ -386,6 +383,10 @@ class StudySpec(Frozen):
 
 
 _NOT_COMPARED = ("written", "warm_start")
+
+
+def _compared(spec: StudySpec) -> dict[str, Any]:
+    return {key: value for key, value in spec.to_json().items() if key not in _NOT_COMPARED}
 
 
 def _choose_breadth(budget: Budget, space: Space) -> int:

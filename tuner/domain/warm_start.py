@@ -1,4 +1,4 @@
-"""What a study takes over from an earlier one, as its spec keeps it from its creation on."""
+"""A warm start: a study keeps in its spec the best of an earlier one, from its creation on."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Prior(Frozen):
 
 
 class WarmStart(Frozen):
-    """What a study takes over from an earlier one; it needs that one no longer.
+    """Keeps the best of an earlier study, so that a study needs that one no longer.
 
     Attributes:
         study: The name of the earlier study.

@@ -113,7 +113,7 @@ class History:
                 self.ended.append(ended)
 
     def pause(self, numbers: Collection[int]) -> None:
-        """Has samplers learn from paused trials as they stand, as from pruned ones.
+        """Shows paused trials to samplers as pruned ones, with the evaluations that they have.
 
         Args:
             numbers: The trials that are paused now; others that run are in training.

@@ -1,4 +1,4 @@
-"""What an earlier study teaches a new one: openings, and where its good learning rates lie.
+"""Takes openings and good learning rates for a new study from an earlier one.
 
 It is worked out once, as the new study is created, and kept in its spec: so all workers start with
 the same, whatever becomes of the earlier study.
@@ -108,7 +108,7 @@ def take_over(spec: StudySpec, earlier: Earlier) -> WarmStart | None:
 
 
 _MISFITS = (KeyError, TypeError, ValueError)
-"""What values of another database raise that no study of tuner's could have recorded."""
+"""The errors that values of another database raise if no study of tuner's recorded them."""
 
 _NAME = 500
 """Letters that are kept of a study's name."""

@@ -25,7 +25,7 @@ _EXTENDABLE = {f"budget.{name}" for name in _LIMITS}
 
 @dataclass(frozen=True)
 class StudyCheck:
-    """What was seen of a study's workload before the study is created.
+    """The findings of the check of a study's workload, before the study is created.
 
     Attributes:
         asks_nothing: Whether it is known to ask for no hyperparameters of its own.

@@ -1,4 +1,4 @@
-"""What one process of tuner's orders another to do, and its answers: each is a line of JSON."""
+"""Orders of one process of tuner's to another, and the answers: each is a line of JSON."""
 
 from __future__ import annotations
 
