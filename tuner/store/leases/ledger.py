@@ -106,8 +106,7 @@ class Ledger(Holder):
             # Openings only become more: all others wait for this lock, so nothing is asked twice.
             if self._openings_started < len(openings):
                 self._openings_started = count_openings(connection, study_row.study_id)
-            if closing is not None and not has_started(connection, study_row.study_id, closing):
-                left -= 1
+            left -= _is_due(connection, study_row, closing)
             wanted = len(proposals) if at_most is None else at_most
             templates = [*openings[self._openings_started :], *proposals][: min(wanted, left)]
             started = self._insert(connection, study_row, templates)
@@ -128,7 +127,7 @@ class Ledger(Holder):
             if not count_left(connection, study_row, self._heartbeat.alive, exhausted=True):
                 return []
             others = count_leases(connection, self._study.uuid, paused=False)
-            if others or has_started(connection, study_row.study_id, closing):
+            if others or not _is_due(connection, study_row, closing):
                 return []
             started = self._insert(connection, study_row, [closing])
         return self._hold(started)
@@ -244,10 +243,7 @@ class Ledger(Holder):
         """
         with self._database.write() as connection:
             study_row = self._lock(connection)
-            closes = closing is not None and not has_started(
-                connection, study_row.study_id, closing
-            )
-            kept = WHOLE if closes else 0.0
+            kept = WHOLE if _is_due(connection, study_row, closing) else 0.0
             promoted = promote(
                 connection,
                 study_row,
@@ -304,3 +300,8 @@ class Ledger(Holder):
                 return False
             record_exhausted(connection, self._study.uuid, self._worker.worker_id, reason)
         return True
+
+
+def _is_due(connection: sa.Connection, study_row: StudyRow, closing: FrozenTrial | None) -> bool:
+    """Tells whether a study is yet to end with a trial, which no other of it has been like."""
+    return closing is not None and not has_started(connection, study_row.study_id, closing)
