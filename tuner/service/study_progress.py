@@ -25,6 +25,9 @@ from tuner.store.plans import find_plan
 class StudyProgress:
     """Counts a study's trials by outcome, knows the best one, and estimates the time left.
 
+    The watch begins as the object is made: do so before the workers start, or what they finish
+    first is taken for what was over before.
+
     Args:
         database: The database that holds the study.
         study: The study.
@@ -35,6 +38,9 @@ class StudyProgress:
         study: The study, with the budget it has by now.
         used: The full trials' worth of training used of a budget in full trials, counting what
             trials in training may yet take; None without such a budget.
+
+    Raises:
+        UnavailableError: If the database is away.
     """
 
     def __init__(
@@ -57,34 +63,32 @@ class StudyProgress:
         self._fuse, self._plan, self._paused = fuse, "", False
         self._clock = clock
         self._began = clock()
-        self._finished_before: int | None = None
-        self._used_before: float | None = None
-        self.used: float | None = None
+        for record in self._reader.sync():
+            self._count(record)
+        self._finished_before = self.finished
+        self.used = self._used_before = self._read_used()
 
     def update(self) -> Iterator[TrialRecord]:
         """Reads the news of the study.
 
         Returns:
-            The trials that have finished since the last call; each is counted as the iterator
-            yields it. The first call yields none: they were over before the watch began.
+            The trials that have finished since the last call, or since the watch began; each is
+            counted as the iterator yields it.
 
         Raises:
             UnavailableError: If the database is away.
         """
         news = self._reader.sync()
         self._unfinished = read_unfinished(self._database, self.study, is_dead)
-        if self.study.spec.budget.full_trials is not None:
-            self.used = read_used(self._database, self.study)
-            if self._used_before is None:
-                self._used_before = self.used
+        self.used = self._read_used()
         return self._take(news)
 
+    def _read_used(self) -> float | None:
+        if self.study.spec.budget.full_trials is None:
+            return None
+        return read_used(self._database, self.study)
+
     def _take(self, news: Iterable[TrialRecord]) -> Iterator[TrialRecord]:
-        if self._finished_before is None:
-            for record in news:
-                self._count(record)
-            self._finished_before = self.finished
-            return
         if len(self._outcomes.keys() | {r.number for r in news}) > self.study.spec.budget.trials:
             self.study = Studies(self._database).refresh(self.study)
         for record in news:
@@ -174,7 +178,7 @@ class StudyProgress:
 
     def time_left_s(self) -> float | None:
         """Returns the seconds the rest should take at the speed so far, or None at the start."""
-        done = self.finished - (self._finished_before or 0)
+        done = self.finished - self._finished_before
         if done <= 0:
             return None
         rest = self.study.spec.budget.trials - self.finished
