@@ -24,6 +24,7 @@ from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.space import walk
 from tuner.search.distributions import to_distribution
 from tuner.search.mixture import ROOT, draw_evenly, vary
+from tuner.search.unit_cube import from_unit
 
 LENGTHS = {20: 10, 60: 10, 180: 30, 540: 30}
 """Evaluations of a run of so many optimizer steps."""
@@ -32,6 +33,9 @@ STUDY_LENGTHS = (180, 540)
 """The lengths of trials that studies are replayed at; the others are a third and a ninth."""
 
 DRAWN = 1_024
+
+_MOVE = np.array([0.1])
+"""The width of a move from one of the best, as a fraction of each range."""
 
 FOLDER = Path(__file__).parent / "trained"
 
@@ -118,10 +122,12 @@ def move(point: Params, rng: np.random.Generator) -> dict[str, Value]:
     def suggest(name: str, axis: Dimension) -> Value:
         if name not in point:
             return draw_on(axis, rng)
-        value: Value = (
-            point[name] if name == ROOT else vary(point[name], to_distribution(axis), rng)
-        )
-        return value
+        if name == ROOT:
+            return point[name]
+        distribution = to_distribution(axis)
+        [place] = vary(point[name], distribution, rng, _MOVE)
+        moved: Value = from_unit(distribution, place)
+        return moved
 
     return walk(whole_space(), suggest)
 

@@ -3,6 +3,7 @@
 Each trial is drawn in one of three ways: evenly from the whole space, so that nothing is ruled out;
 from the priors of the optimizers that lead; or near one of the best trials so far. It is the
 mixture of Mallik et al., "PriorBand" (NeurIPS 2023), with weights that `benchmarks.search` chose.
+Of many points near a trial, a model of its optimizer's trials chooses the most promising one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.domain.catalog.dimensions import Dimension, Fixed, Value
 from tuner.domain.catalog.hyperparameters import LogNormalPrior
 from tuner.search.distributions import to_distribution
+from tuner.search.trial_model import TrialModel, normal_scores
+from tuner.search.unit_cube import Vector, from_unit, nearest, to_unit
 
 ROOT = "optimizer"
 """The parameter that decides which others a trial has; trials near another one share it."""
@@ -90,8 +93,8 @@ class MixtureSampler(optuna.samplers.BaseSampler):
     ) -> Any:
         """Returns a value of a parameter; all values of a trial are drawn in one way."""
         if self._drawing is None or self._drawing[0] != trial._trial_id:  # noqa: SLF001
-            best = _rank(study, without=trial.number)
-            self._drawing = trial._trial_id, self._choose_way(best)  # noqa: SLF001
+            past = _Past(study, without=trial.number)
+            self._drawing = trial._trial_id, self._choose_way(past)  # noqa: SLF001
         return self._drawing[1](param_name, param_distribution)
 
     def draw_many(self, study: Study) -> Iterator[Callable[[str, Dimension], Value]]:
@@ -103,40 +106,47 @@ class MixtureSampler(optuna.samplers.BaseSampler):
         Yields:
             A function that returns the point's value for a name and its axis.
         """
-        best = _rank(study)
+        past = _Past(study)
         while True:
-            yield _on_axes(self._choose_way(best))
+            yield _on_axes(self._choose_way(past))
 
-    def _choose_way(self, best: Sequence[FrozenTrial]) -> Draw:
-        """Returns the way in which one trial is drawn.
-
-        Args:
-            best: The trials so far, the best first.
-        """
+    def _choose_way(self, past: _Past) -> Draw:
+        """Returns the way in which one trial is drawn."""
         luck = self._rng.random()
         if luck < self._evenly:
             return lambda name, distribution: draw_evenly(distribution, self._rng)
-        grown = min(max((len(best) - _YOUNG) / (_GROWN - _YOUNG), 0.0), 1.0)
-        if luck < self._evenly + self._near * (1 + grown) and len(best) >= self._startup:
-            return self._draw_near(best)
-        return self._draw_from_priors(best)
+        grown = min(max((len(past.best) - _YOUNG) / (_GROWN - _YOUNG), 0.0), 1.0)
+        if luck < self._evenly + self._near * (1 + grown) and len(past.best) >= self._startup:
+            return self._draw_near(past)
+        return self._draw_from_priors(past.best)
 
-    def _draw_near(self, best: Sequence[FrozenTrial]) -> Draw:
-        ranks = np.arange(min(_BEST, len(best)))
+    def _draw_near(self, past: _Past) -> Draw:
+        ranks = np.arange(min(_BEST, len(past.best)))
         weights = 0.5**ranks
-        near = best[int(self._rng.choice(ranks, p=weights / weights.sum()))].params
-        width = _WIDTHS[int(self._rng.integers(len(_WIDTHS)))]
+        centre = past.best[int(self._rng.choice(ranks, p=weights / weights.sum()))]
+        near = self._choose_near(centre, past)
 
         def draw(name: str, distribution: BaseDistribution) -> Any:
-            if name not in near or not distribution._contains(  # noqa: SLF001
-                distribution.to_internal_repr(near[name])
-            ):
-                return draw_evenly(distribution, self._rng)
-            if name == ROOT:
+            if name in near and contains(distribution, near[name]):
                 return near[name]
-            return vary(near[name], distribution, self._rng, width)
+            return draw_evenly(distribution, self._rng)
 
         return draw
+
+    def _choose_near(self, centre: FrozenTrial, past: _Past) -> dict[str, Any]:
+        """Returns the most promising of many points around a trial, all of its optimizer."""
+        axes = {name: axis for name, axis in centre.distributions.items() if name != ROOT}
+        widths = self._rng.choice(_WIDTHS, size=_CANDIDATES)
+        columns = {
+            name: vary(centre.params[name], axis, self._rng, widths) for name, axis in axes.items()
+        }
+        near = {ROOT: centre.params[ROOT]} if ROOT in centre.params else {}
+        if columns:
+            model = past.model_of(centre)
+            chosen = int(np.argmax(model.expect(columns, past.costs[0])))
+            near |= {name: from_unit(axis, columns[name][chosen]) for name, axis in axes.items()}
+            model.believe(near)
+        return near
 
     def _draw_from_priors(self, best: Sequence[FrozenTrial]) -> Draw:
         leader = self._choose_leader(best) if len(best) >= self._startup else None
@@ -175,11 +185,63 @@ _YOUNG, _GROWN = 20, 60
 """Trials between which the share of those drawn near the best doubles."""
 
 _WIDTHS = (0.1, 0.03)
-"""Standard deviations of a trial's moves, as fractions of ranges, each as often: the wider ones
+"""Standard deviations of a point's moves, as fractions of ranges, each as often: the wider ones
 find better regions, the narrower ones the best point of a region."""
 
 _MUTATION = 0.2
 """The probability that a choice is drawn anew."""
+
+_CANDIDATES = 128
+"""Points around a trial, of which the most promising is taken."""
+
+_MODELLED = 100
+"""The best trials of an optimizer that its model learns from."""
+
+
+class _Past:
+    """The trials that draws learn from, the best first, and models of them.
+
+    Args:
+        study: The study.
+        without: The number of a trial to leave out.
+    """
+
+    def __init__(self, study: Study, without: int | None = None) -> None:
+        trials = study.get_trials(deepcopy=False, states=_STATES)
+        others = [trial for trial in trials if trial.number != without]
+        sign = 1.0 if study.direction is StudyDirection.MINIMIZE else -1.0
+        self.best = _rank([trial for trial in others if _is_evaluated(trial)], sign)
+        self.costs = normal_scores(len(self.best))
+        self._begun = [trial for trial in others if not _is_evaluated(trial)]
+        self._models: dict[Any, TrialModel] = {}
+
+    def model_of(self, centre: FrozenTrial) -> TrialModel:
+        """Returns the model of a trial's optimizer, which knows of the points drawn before, too."""
+        root = centre.params.get(ROOT)
+        if root not in self._models:
+            self._models[root] = self._fit(root)
+        return self._models[root]
+
+    def _fit(self, root: Any) -> TrialModel:
+        places = [i for i, t in enumerate(self.best) if t.params.get(ROOT) == root][:_MODELLED]
+        own = [self.best[place] for place in places]
+        axes = {name: axis for trial in own for name, axis in trial.distributions.items()}
+        axes.pop(ROOT, None)
+        points = [_within(axes, trial.params) for trial in own]
+        model = TrialModel(axes, points, self.costs[places])
+        for trial in self._begun:
+            if trial.params.get(ROOT) == root and trial.params:
+                model.believe(_within(axes, trial.params))
+        return model
+
+
+def _is_evaluated(trial: FrozenTrial) -> bool:
+    return bool(trial.intermediate_values) or trial.value is not None
+
+
+def _within(axes: Mapping[str, BaseDistribution], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters that lie on the axes as they are now."""
+    return {n: params[n] for n, axis in axes.items() if n in params and contains(axis, params[n])}
 
 
 def _on_axes(draw: Draw) -> Callable[[str, Dimension], Value]:
@@ -192,13 +254,12 @@ def _on_axes(draw: Draw) -> Callable[[str, Dimension], Value]:
     return draw_on
 
 
-def _rank(study: Study, without: int | None = None) -> list[FrozenTrial]:
-    """Returns the trials that have been evaluated, but for one by its number, the best first.
+def _rank(trials: Sequence[FrozenTrial], sign: float) -> list[FrozenTrial]:
+    """Returns trials that have been evaluated, the best first.
 
     A trial that got further comes first, and of those that got as far the better one. Diverged
     trials come last.
     """
-    sign = 1.0 if study.direction is StudyDirection.MINIMIZE else -1.0
 
     def key(trial: FrozenTrial) -> tuple[bool, float, float]:
         if trial.state is TrialState.COMPLETE and trial.value is not None:
@@ -209,25 +270,15 @@ def _rank(study: Study, without: int | None = None) -> list[FrozenTrial]:
             return True, 0.0, 0.0
         return False, -float(last), sign * value
 
-    trials = study.get_trials(deepcopy=False, states=_STATES)
-    seen = (t for t in trials if t.intermediate_values or t.value is not None)
-    return sorted((t for t in seen if t.number != without), key=key)
+    return sorted(trials, key=key)
 
 
-def _ends(distribution: FloatDistribution | IntDistribution) -> tuple[float, float]:
-    """Returns the ends of a range, as logarithms where it is logarithmic."""
-    low, high = float(distribution.low), float(distribution.high)
-    return (math.log(low), math.log(high)) if distribution.log else (low, high)
-
-
-def _place(at: float, distribution: FloatDistribution | IntDistribution) -> float | int:
-    """Returns the value of a range at a place between its :func:`_ends`."""
-    value = math.exp(at) if distribution.log else at
-    if distribution.step:
-        steps = round((value - distribution.low) / distribution.step)
-        value = distribution.low + steps * distribution.step
-    value = min(max(value, distribution.low), distribution.high)
-    return int(value) if isinstance(distribution, IntDistribution) else float(value)
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Returns whether a value is one of a distribution's."""
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))  # noqa: SLF001
+    except ValueError:  # no choice of a category
+        return False
 
 
 def draw_evenly(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
@@ -236,12 +287,7 @@ def draw_evenly(distribution: BaseDistribution, rng: np.random.Generator) -> Any
     Raises:
         TypeError: If it is none of Optuna's distributions.
     """
-    match distribution:
-        case CategoricalDistribution():
-            return distribution.choices[int(rng.integers(len(distribution.choices)))]
-        case FloatDistribution() | IntDistribution():
-            return _place(float(rng.uniform(*_ends(distribution))), distribution)
-    raise TypeError(f"{type(distribution).__name__} is none of Optuna's distributions")
+    return from_unit(distribution, float(rng.random()))
 
 
 def _draw_from(
@@ -252,7 +298,7 @@ def _draw_from(
         for _ in range(_TRIES):
             value = 10 ** float(rng.normal(prior.mean, prior.std))
             if distribution.low <= value <= distribution.high:
-                return _place(math.log(value) if distribution.log else value, distribution)
+                return nearest(distribution, value)
     return draw_evenly(distribution, rng)
 
 
@@ -260,21 +306,22 @@ _TRIES = 50
 
 
 def vary(
-    value: Any, distribution: BaseDistribution, rng: np.random.Generator, width: float = _WIDTHS[0]
-) -> Any:
-    """Returns a value near another: a number moved a little, a choice mostly kept.
+    value: Any, distribution: BaseDistribution, rng: np.random.Generator, widths: Vector
+) -> Vector:
+    """Returns places near a value's on its axis: numbers moved a little, choices mostly kept.
 
     Args:
-        value: The other.
-        distribution: The distribution of both.
-        rng: The source of the move.
-        width: The standard deviation of a number's moves, as a fraction of its range.
+        value: The value.
+        distribution: Its distribution.
+        rng: The source of the moves.
+        widths: The standard deviation of each move, as a fraction of the range. A move over an end
+            of the range stops there.
+
+    Returns:
+        As many places as there are widths, each in [0, 1], for :func:`from_unit`.
     """
-    if not isinstance(distribution, FloatDistribution | IntDistribution):
-        return draw_evenly(distribution, rng) if rng.random() < _MUTATION else value
-    low, high = _ends(distribution)
-    at = math.log(value) if distribution.log else float(value)
-    at += float(rng.normal(0, width)) * (high - low)
-    # A move over an end of the range goes back from there.
-    at = 2 * low - at if at < low else 2 * high - at if at > high else at
-    return _place(min(max(at, low), high), distribution)
+    at = np.full(len(widths), to_unit(distribution, value))
+    if isinstance(distribution, CategoricalDistribution):
+        anew = rng.random(len(widths)) < _MUTATION
+        return np.where(anew, rng.random(len(widths)), at)
+    return np.clip(at + widths * rng.standard_normal(len(widths)), 0.0, 1.0)
