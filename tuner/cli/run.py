@@ -26,6 +26,7 @@ from tuner.service.ranks import refuse_ranks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tuner.domain.confirmation import Confirm
     from tuner.domain.spec import StudySpec
     from tuner.service.open_study import StudyCheck
     from tuner.service.pools.standby import Crew
@@ -156,6 +157,38 @@ def train(
     if end is not None:
         tell_end(end)
     conclude(database, study)
+
+
+def train_confirmation(
+    database: Database,
+    study: StudyHandle,
+    confirm: Confirm,
+    *,
+    workers: int,
+    device: str,
+    fuse: str,
+) -> None:
+    """Runs the finalists of a study again on workers of this machine, and shows how it goes.
+
+    Args:
+        database: The database that holds the study.
+        study: The study.
+        confirm: How it is to be confirmed, if it has not been yet.
+        workers: As for :func:`train`.
+        device: Likewise.
+        fuse: Likewise.
+    """
+    from tuner.cli.progress import open_display
+    from tuner.service.confirmation import announce, open_confirmation
+    from tuner.service.study_run import run_study
+
+    companion, created = open_confirmation(database, study, confirm)
+    if created:
+        click.echo(announce(companion.spec, study.name), err=True)
+    display = open_display()
+    end = run_study(database, companion, display, device=device, workers=workers, fuse=fuse)
+    if end is not None:
+        tell_end(end)
 
 
 def tell_end(end: RunEnd) -> None:

@@ -30,7 +30,7 @@ from tuner.cli.options import (
     storage_option,
     workers_option,
 )
-from tuner.cli.run import create_or_resume, train
+from tuner.cli.run import conclude, create_or_resume, train, train_confirmation
 from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError
 from tuner.service.ranks import refuse_ranks
@@ -209,6 +209,47 @@ def run(name: str, storage: str | None, workers: int, device: str, fuse: str) ->
     refuse_ranks()
     database, handle = find_study(name, storage)
     train(database, handle, workers=workers, device=device, fuse=fuse)
+
+
+@study.command(
+    epilog=examples("tuner study confirm digits", "tuner study confirm digits --seeds 20 --top 5")
+)
+@click.argument("name", type=TEXT)
+@storage_option
+@workers_option
+@device_option
+@fuse_option
+@allow_option
+@click.option("--top", type=click.IntRange(1, 8), help="Best configurations that run again. [3]")
+@click.option("--seeds", type=click.IntRange(5, 100), help="Fresh seeds for each, at most. [10]")
+@click.option(
+    "--cost",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="Share of the search's training that it may take. [0.5]",
+)
+def confirm(
+    name: str,
+    storage: str | None,
+    workers: int,
+    device: str,
+    fuse: str,
+    top: int | None,
+    seeds: int | None,
+    cost: float | None,
+) -> None:
+    """Run the best configurations of a study again on fresh seeds, and say which one wins.
+
+    The winner, the best of another optimizer and the defaults of AdamW get five seeds at least.
+    What is clearly beaten is dropped. The runs are trials of a study NAME.confirm; the same command
+    continues them.
+    """
+    refuse_ranks()
+    database, handle = find_study(name, storage)
+    asked = {"top": top, "seeds": seeds, "cost": cost}
+    given = {key: value for key, value in asked.items() if value is not None}
+    settings = handle.spec.confirm.model_copy(update=given)
+    train_confirmation(database, handle, settings, workers=workers, device=device, fuse=fuse)
+    conclude(database, handle)
 
 
 @study.command(epilog=examples("tuner study pause digits", "tuner study resume digits"))

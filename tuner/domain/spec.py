@@ -15,6 +15,7 @@ from tuner.domain.catalog.hyperparameters import FINE, LR, MAIN
 from tuner.domain.catalog.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES
 from tuner.domain.catalog.tables import TABLES, Row
+from tuner.domain.confirmation import Confirm, Confirmation
 from tuner.domain.names import check_names, suggest
 from tuner.domain.networks import Networks, branch_of, resolve_networks
 from tuner.domain.regimes import SCRATCH, Regime
@@ -169,7 +170,9 @@ class StudySpec(Frozen):
         network: Axes by network of a loop, optimizer and hyperparameter, of the hyperparameters
             that a network does not share with the others; a resolved spec holds no more.
         train: The settings that every trial trains with.
+        confirm: How its best configurations are run again.
         warm_start: What the study has taken over from an earlier one. None in a file.
+        confirmation: The finalists of another study, if this one confirms that. None in a file.
         written: The axes that the study file itself sets, such as ``optimizer.adam.lr``: these
             bind the defaults too. None in a file, and in the specs that older versions stored.
     """
@@ -183,7 +186,9 @@ class StudySpec(Frozen):
     average: Overrides = Field(default_factory=dict)
     network: Networks = Field(default_factory=dict)
     train: Train = Train()
+    confirm: Confirm = Confirm()
     warm_start: WarmStart | None = None
+    confirmation: Confirmation | None = None
     written: tuple[str, ...] | None = Field(default=None, strict=False)
 
     @field_validator("optimizer")
@@ -364,6 +369,10 @@ class StudySpec(Frozen):
             del dumped["network"]
         return dumped
 
+    def with_seed(self, seed: int) -> StudySpec:
+        """Returns the spec with another seed."""
+        return self.model_copy(update={"search": self.search.model_copy(update={"seed": seed})})
+
     def with_budget(self, budget: Budget) -> StudySpec:
         """Returns the spec with another budget."""
         return self.model_copy(update={"budget": budget})
@@ -371,8 +380,8 @@ class StudySpec(Frozen):
     def differences(self, other: StudySpec) -> dict[str, tuple[Any, Any]]:
         """Returns the differences from another spec, by dotted key: (here, there).
 
-        ``written`` and the table ``warm_start`` are not compared: the study keeps what it began
-        with.
+        ``written`` and the tables ``warm_start``, ``confirm`` and ``confirmation`` are not
+        compared: the study keeps what it began with.
         """
         mine, theirs = _flatten(_compared(self)), _flatten(_compared(other))
         return {
@@ -382,7 +391,7 @@ class StudySpec(Frozen):
         }
 
 
-_NOT_COMPARED = ("written", "warm_start")
+_NOT_COMPARED = ("written", "warm_start", "confirm", "confirmation")
 
 
 def _compared(spec: StudySpec) -> dict[str, Any]:

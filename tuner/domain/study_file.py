@@ -215,7 +215,7 @@ def _keys_at(location: list[str]) -> list[str]:
         return _AXIS_KEYS
     if location[:2] == ["train", "groups"]:
         return _AXIS_KEYS if len(location) > 3 else list(Group.model_fields)
-    if location[:1] == ["warm_start"]:  # written by tuner alone
+    if location[:1] in (["warm_start"], ["confirmation"]):  # written by tuner alone
         return []
     model: Any = StudySpec
     for part in location:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -135,6 +136,18 @@ class FusedModel:
         self._metrics = FusedMetrics(
             prepared.workload, self._build(), Compiler(enabled=False), precision=prepared.precision
         )
+
+    def with_seed(self, seed: int) -> FusedModel:
+        """Returns the same model with the weights, data order and dropout of another seed.
+
+        Both share what has been compiled.
+        """
+        if seed == self.seed:
+            return self
+        other = copy.copy(self)
+        other.seed, other.spec = seed, self.spec.with_seed(seed)
+        other._model = other._build()  # noqa: SLF001 (of its own class)
+        return other
 
     def _build(self) -> nn.Module:
         """Returns a new model, as trials begin with; a copy might refer to its original."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import optuna
@@ -15,7 +15,14 @@ from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.samplers import SAMPLERS, sampler_row
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import WARM_START, Decoder, Proposal, default_proposal, has_closing
+from tuner.domain.trials import (
+    WARM_START,
+    Decoder,
+    Proposal,
+    TrialRecord,
+    default_proposal,
+    has_closing,
+)
 from tuner.domain.warm_start import OwnValue
 from tuner.errors import ExhaustedError, SpecError
 from tuner.search.batches import DrawsMany, draw_evenly
@@ -56,19 +63,24 @@ class Proposer:
     def __init__(self, spec: StudySpec, seed: int, knowledge: Knowledge | None = None) -> None:
         self.spec = spec
         knowledge = knowledge or Knowledge.shipped(spec)
-        self._openings = choose_openings(spec, knowledge.portfolio)
-        points = [opening.params for opening in self._openings]
+        openings = choose_openings(spec, knowledge.portfolio)
+        points = [opening.params for opening in openings]
         self.history = History(spec, build_sampler(spec, seed, knowledge.priors_for(spec)), points)
         self._sampler = sampler_row(spec.search.sampler)
         self._decoder = Decoder(spec)
         self._open: list[optuna.Trial] = []
+        self._opening_trials = [self.template(opening) for opening in openings]
         self._fallback = optuna.samplers.RandomSampler(seed=seed % 2**32)
         self._remainder = Remainder(spec, self.history.tried)
         self._exhausted_at: int | None = None
 
+    def learn(self, news: Iterable[TrialRecord]) -> None:
+        """Takes in trials that started, were evaluated or finished."""
+        self.history.add(news)
+
     def openings(self) -> list[FrozenTrial]:
         """Returns the trials the study starts with."""
-        return [self._template(opening) for opening in self._openings]
+        return self._opening_trials
 
     def closing(self) -> FrozenTrial | None:
         """Returns the trial the study ends with: the own defaults of the leading optimizer.
@@ -78,7 +90,7 @@ class Proposer:
         best = self.history.past.best
         if best is None or not has_closing(self.spec.budget):
             return None
-        return self._template(default_proposal(self.spec, best.params["optimizer"]))
+        return self.template(default_proposal(self.spec, best.params["optimizer"]))
 
     def propose(self) -> FrozenTrial:
         """Returns a trial for the store to start, with parameters and attributes.
@@ -160,9 +172,9 @@ class Proposer:
             return None
         for draw in itertools.islice(draw_evenly(self._fallback, study), _REDRAWS):
             if is_new(point := walk(self.spec, draw)):
-                return self._template(Proposal(point))
+                return self.template(Proposal(point))
         left = self._remainder.find(is_new)
-        return None if left is None else self._template(Proposal(left))
+        return None if left is None else self.template(Proposal(left))
 
     @property
     def _is_used_up(self) -> bool:
@@ -219,11 +231,11 @@ class Proposer:
             proposal = Proposal(walk(self.spec, self._suggest))
             # TPE notes its draw there, which is the trial's parameters anyway.
             state = {} if self._sampler.grouped else self.history.notes_on(question)
-            yield self._template(proposal, state)
+            yield self.template(proposal, state)
 
     def _draw_at_once(self, sampler: DrawsMany) -> Iterator[FrozenTrial]:
         for point in sampler.draw_many(self.history.asked):
-            yield self._template(Proposal(walk(self.spec, point)))
+            yield self.template(Proposal(walk(self.spec, point)))
 
     def _ask(self) -> optuna.Trial:
         with self._explained():
@@ -262,16 +274,21 @@ class Proposer:
                 "Mend it, or take one of " + ", ".join(SAMPLERS) + "."
             ) from error
 
-    def _template(
-        self, proposal: Proposal, sampler_state: Mapping[str, Any] | None = None
+    def template(
+        self,
+        proposal: Proposal,
+        sampler_state: Mapping[str, Any] | None = None,
+        notes: Mapping[str, object] | None = None,
     ) -> FrozenTrial:
         """Returns a proposal as a trial to start; its torch-form values go along as an attribute.
 
         Args:
             proposal: The trial's point in the search space.
             sampler_state: The notes that the sampler reads with the trial later, plain as in JSON.
+            notes: Other attributes of the trial.
         """
-        attributes: dict[str, object] = {"config": self._decoder.decode(proposal).to_json()}
+        config = self._decoder.decode(proposal).to_json()
+        attributes: dict[str, object] = {"config": config, **(notes or {})}
         if proposal.preset is not None:
             attributes["preset"] = proposal.preset
         if sampler_state:

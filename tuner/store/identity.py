@@ -30,6 +30,8 @@ from tuner.store.optuna import tables as ot
 from tuner.store.tables import leases
 
 UUID, SPEC, HOME, STATE = "tuner:uuid", "tuner:spec", "tuner:home", "tuner:state"
+CONFIRMS = "tuner:confirms"
+"""The attribute of a study that confirms another one: that one's UUID."""
 
 
 @dataclass(frozen=True)

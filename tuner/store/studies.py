@@ -29,6 +29,7 @@ from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store.connection.database import Database
 from tuner.store.damage import UNREADABLE, Damaged, damage_error
 from tuner.store.identity import (
+    CONFIRMS,
     HOME,
     SPEC,
     UUID,
@@ -116,11 +117,13 @@ class Studies:
             SpecError: If the name is taken.
         """
         identity = uuid.uuid4().hex
-        attributes = {
+        attributes: dict[str, Any] = {
             UUID: identity,
             SPEC: spec.to_json(),
             CREATED: datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        if spec.confirmation is not None:
+            attributes[CONFIRMS] = spec.confirmation.study
         name, direction = spec.study.name, _DIRECTIONS[spec.study.ranking]
         try:
             with self._database.write() as connection:

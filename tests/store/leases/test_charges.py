@@ -135,7 +135,7 @@ def test_enough_is_kept_to_complete_paused_trials_that_are_not_given_up(
 def test_a_full_trial_is_kept_for_the_closing(make_cohorts: MakeCohorts) -> None:
     cohorts = make_cohorts(2.75)
     ledger = cohorts.ledger("a")
-    closing = cohorts.proposer._template(default_proposal(cohorts.study.spec, "adam"))
+    closing = cohorts.proposer.template(default_proposal(cohorts.study.spec, "adam"))
     [lease] = pause(cohorts, ledger, 1)
     [one] = ledger.start([], cohorts.proposals(3), closing=closing, given_up={0})
     # 1.5 are left, and one of them is the closing's.

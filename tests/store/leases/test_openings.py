@@ -31,7 +31,7 @@ def opened(database: Database, make_spec: MakeSpec, portfolio: object) -> Cohort
 
 
 def closing_of(cohorts: Cohorts, optimizer: str = "adam") -> FrozenTrial:
-    return cohorts.proposer._template(default_proposal(cohorts.study.spec, optimizer))
+    return cohorts.proposer.template(default_proposal(cohorts.study.spec, optimizer))
 
 
 def presets(cohorts: Cohorts) -> list[str | None]:
@@ -187,7 +187,7 @@ def test_budget_with_a_closing_is_exact_however_many_workers_start_groups(
     study = Studies(database).create(make_spec(budget={"trials": 50, "steps": 20}))
     proposer = Proposer(study.spec, seed=0)
     openings, proposals = proposer.openings(), [proposer.propose() for _ in range(7)]
-    closing = proposer._template(default_proposal(study.spec, "sgd"))
+    closing = proposer.template(default_proposal(study.spec, "sgd"))
 
     def work(index: int) -> int:
         own = open_database(database.url)

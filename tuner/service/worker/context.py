@@ -48,7 +48,6 @@ class WorkerContext:
         warned: The sentences about the training loop that have been logged.
 
     Attributes:
-        openings: The trials that the study starts with.
         pruner: The pruner, one for all trials, so that it looks at the past once.
         leaving: Whether the worker was asked to leave while it trained.
         stopped_by: ``stop`` or ``wall_time`` if that has ended the study, or None.
@@ -70,7 +69,6 @@ class WorkerContext:
 
     def __post_init__(self) -> None:
         self._apart: list[FrozenTrial] = []
-        self.openings = self.proposer.openings()
         self.pruner = Pruner(self.proposer.spec, self.proposer.history)
         self.leaving = False
         self._unpromoted: PausedTrials | None = None
@@ -117,7 +115,7 @@ class WorkerContext:
     def catch_up(self) -> None:
         """Reads the trials that have started or finished since the last call."""
         news = self.reader.sync()
-        self.proposer.history.add(news)
+        self.proposer.learn(news)
         if self._ends_early:
             self._records |= {record.number: record for record in news}
         for record in news:
@@ -262,7 +260,7 @@ class WorkerContext:
 
         One leaves something if its loop asks for hyperparameters of its own.
         """
-        self.proposer.history.add(self.reader.look_again())
+        self.proposer.learn(self.reader.look_again())
         if self.ledger.is_alone():
             self.catch_up()
             if self.proposer.is_exhausted:
@@ -291,7 +289,11 @@ class WorkerContext:
     def _start(self, proposals: list[FrozenTrial], at_most: int) -> list[Lease]:
         closing = self.proposer.closing()
         started = self.ledger.start(
-            self.openings, proposals, at_most, closing=closing, given_up=self._given_up
+            self.proposer.openings(),
+            proposals,
+            at_most,
+            closing=closing,
+            given_up=self._given_up,
         )
         if started:
             self.catch_up()

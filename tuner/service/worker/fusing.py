@@ -193,7 +193,7 @@ class Fusing:
         if trial.apart or not self.can_fuse(trial.config):
             return (False, trial.number)
         step = 0 if trial.state is None else trial.state["steps"]["done"]
-        return (True, step, *trial.config.fuse_key)
+        return (True, step, trial.spec.search.seed, *trial.config.fuse_key)
 
     def _load(self, trial: HeldTrial) -> None:
         """Reads the checkpoint of a trial that was saved as a lane, and sees that it fits."""
@@ -208,7 +208,8 @@ class Fusing:
             if not self.can_fuse(trial.config):
                 return
             trial.state = state
-            trial.resume(Cohort(self.model, [LaneStart(trial.config, state)], Rehearsal()))
+            model = self.model.with_seed(trial.spec.search.seed)
+            trial.resume(Cohort(model, [LaneStart(trial.config, state)], Rehearsal()))
         except StorageError:
             trial.apart = True  # whoever trains it alone says what is wrong
         except Exception as error:  # noqa: BLE001 (a file may hold anything)

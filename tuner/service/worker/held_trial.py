@@ -8,6 +8,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from tuner.domain.confirmation import CONFIRM, REPEAT
 from tuner.domain.lengths import tell_length
 from tuner.domain.objective import reaches, tell_target, to_unreached, to_value
 from tuner.domain.spec import StudySpec
@@ -27,6 +28,7 @@ from tuner.service.worker.reports import Report, Reports
 from tuner.store import Lease, TrialEnding, TrialReport
 from tuner.training.loop import Ending, TrialResult
 from tuner.training.reporting import Evaluation, StaleCheckpointError
+from tuner.training.seeds import derive_seed
 
 
 class HeldTrial:
@@ -39,6 +41,7 @@ class HeldTrial:
         checkpoints: The checkpoints of all who have held it.
 
     Attributes:
+        spec: The study as it trains: with a seed of its own if it confirms another study's trial.
         lease: The lease it is held under.
         record: The trial as the database knew it when it was taken.
         config: The configuration it trains with.
@@ -55,6 +58,7 @@ class HeldTrial:
     def __init__(
         self, spec: StudySpec, lease: Lease, record: TrialRecord, checkpoints: Checkpoints
     ) -> None:
+        self.spec = _with_own_seed(spec, record)
         self._study, self._metric = spec.study, spec.study.metric
         self.lease = lease
         self.record = record
@@ -205,3 +209,15 @@ class HeldTrial:
         attributes = error_attributes(error)
         line = f"Trial {self.number} failed: {attributes['error'].splitlines()[0]}"
         return TrialEnding(self.lease, TrialState.FAIL, None, attributes | dict(trained)), line
+
+
+def _with_own_seed(spec: StudySpec, record: TrialRecord) -> StudySpec:
+    """Returns the study that a trial trains in.
+
+    All trials of a search share one seed, so that they differ in what is searched alone. Those that
+    confirm have fresh ones, the same for all finalists.
+    """
+    repeat = record.attributes.get(REPEAT)
+    if record.proposal.preset != CONFIRM or not isinstance(repeat, int):
+        return spec
+    return spec.with_seed(derive_seed(spec.search.seed, CONFIRM, repeat))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from tuner.domain.spec import StudySpec
 from tuner.fused.cohort import Cohort
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
@@ -21,11 +20,10 @@ Start = Callable[[Sequence[HeldTrial], Reporter], Lanes]
 """Puts trials where their checkpoints left them; the reporter hears from them as they train."""
 
 
-def start_alone(spec: StudySpec, loop: TrainingLoop, device: torch.device) -> Start:
+def start_alone(loop: TrainingLoop, device: torch.device) -> Start:
     """Returns the start of a trial that a training loop trains alone.
 
     Args:
-        spec: The study, resolved.
         loop: The training loop.
         device: The device to train on.
     """
@@ -33,9 +31,8 @@ def start_alone(spec: StudySpec, loop: TrainingLoop, device: torch.device) -> St
     def start(trials: Sequence[HeldTrial], reporter: Reporter) -> OnlyLane:
         [trial] = trials
         trial.load()
-        # All trials of a search share one seed, so that they differ in what is searched alone.
-        run = Run(spec, trial.config, device=device, reporter=reporter, state=trial.state)
-        return OnlyLane(spec, run, loop)
+        run = Run(trial.spec, trial.config, device=device, reporter=reporter, state=trial.state)
+        return OnlyLane(trial.spec, run, loop)
 
     return start
 
@@ -52,6 +49,7 @@ def start_cohort(model: FusedModel, twin: Twin | None, rest: Callable[[], object
     def start(trials: Sequence[HeldTrial], reporter: Reporter) -> Cohort:
         model.compiler.before = rest
         starts = [LaneStart(trial.config, trial.state) for trial in trials]
-        return Cohort(model, starts, reporter, twin=twin)
+        seeded = model.with_seed(trials[0].spec.search.seed)
+        return Cohort(seeded, starts, reporter, twin=twin)
 
     return start

@@ -16,17 +16,19 @@ import optuna
 import torch
 
 import tuner
-from tuner.domain.fuse_plan import AUTO
+from tuner.domain.confirmation import Confirmation
+from tuner.domain.fuse_plan import AUTO, COHORTS
 from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import TrialRecord
 from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
 from tuner.fused.twin import ApartError
-from tuner.search import Proposer, needs_running
+from tuner.search import needs_running
 from tuner.service.interruption import Interruption
 from tuner.service.liveness import WorkerLock, is_dead
 from tuner.service.ownership import claim_folder
 from tuner.service.ranks import refuse_ranks
 from tuner.service.worker.checkpoints import Checkpoints, sweep
+from tuner.service.worker.confirmer import propose_for
 from tuner.service.worker.context import WorkerContext
 from tuner.service.worker.fusing import Fusing
 from tuner.service.worker.held_trial import HeldTrial
@@ -127,7 +129,7 @@ class Worker:
             context = WorkerContext(
                 ledger=ledger,
                 reader=RecordReader(self.database, self.study, follow_running=needs_running(spec)),
-                proposer=Proposer(spec, seed),
+                proposer=propose_for(spec, seed),
                 patience=patience,
                 folder=folder,
                 seed=seed,
@@ -184,11 +186,14 @@ class Worker:
         """Decides how many trials train as one here."""
         fusing = Fusing(self.study.spec, loop, self.fuse, self._say)
         trials = self.study.spec.budget.trials
+        confirmation = self.study.spec.confirmation
+        # Nothing is learned from one run for the next, so all finalists may train as one.
+        size = trials if confirmation is None else COHORTS * _lanes_for(confirmation)
         workers = context.patience.run(lambda: read_workers(self.database, self.study, is_dead))
         alive = sum(row.state.is_alive for row in workers)
         left = math.ceil(max(0, trials - len(context.over)) / max(1, alive))
         with self.interruption.raising():
-            context.patience.run(lambda: fusing.plan(self.database, self.study, trials, left))
+            context.patience.run(lambda: fusing.plan(self.database, self.study, size, left))
         return fusing
 
     def _find_work(self, context: WorkerContext, fusing: Fusing) -> list[Lease]:
@@ -251,8 +256,8 @@ class Worker:
         self, loop: TrainingLoop, context: WorkerContext, trials: Sequence[HeldTrial]
     ) -> None:
         """Trains a trial; any error of its loop ends the trial, and the worker goes on."""
-        spec = self.study.spec
-        task = Task(spec, context, trials, start_alone(spec, loop, self.device), self._say)
+        start = start_alone(loop, self.device)
+        task = Task(trials[0].spec, context, trials, start, self._say)
         try:
             task.train()
         except StorageError:
@@ -269,7 +274,7 @@ class Worker:
         """Trains trials as one; an error shows whose it is where they train alone."""
         fusing.use_compiled()
         start = start_cohort(fusing.model, fusing.twin, context.watchdog.rest)
-        task = Task(self.study.spec, context, trials, start, self._say)
+        task = Task(trials[0].spec, context, trials, start, self._say)
         try:
             task.train()
         except StorageError:
@@ -293,6 +298,11 @@ class Worker:
     def _say(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             self.log(line)
+
+
+def _lanes_for(confirmation: Confirmation) -> int:
+    """Returns the lanes in which all finalists train as one: a power of two."""
+    return 1 << (len(confirmation.finalists) - 1).bit_length()
 
 
 def _stop_if_all_fail(context: WorkerContext, failures_before: int) -> None:

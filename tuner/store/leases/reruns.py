@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tuner.domain.confirmation import CONFIRM, CONFIRMS, REPEAT
 from tuner.domain.states import StudyState
 from tuner.domain.trials import PORTFOLIO, RERUN_OF, WARM_START
 from tuner.errors import NotFoundError, SpecError
@@ -23,7 +24,7 @@ from tuner.store.leases.charges import WHOLE, charge, fits, read_room
 from tuner.store.leases.rows import grant
 from tuner.store.optuna import tables as ot
 
-_KEPT = ("config", "preset")
+_KEPT = ("config", "preset", CONFIRMS, REPEAT)
 """Attributes that are part of a configuration; all others describe how the trial went."""
 
 
@@ -74,7 +75,7 @@ def count_openings(connection: sa.Connection, study_id: int) -> int:
     """Returns the number of openings that have started, reruns not counted."""
     again = ot.trial_attributes.alias()
     return connection.execute(
-        _with_attribute(study_id, "preset", PORTFOLIO, WARM_START)
+        _with_attribute(study_id, "preset", PORTFOLIO, WARM_START, CONFIRM)
         .outerjoin(again, (again.c.trial_id == ot.trials.c.trial_id) & (again.c.key == RERUN_OF))
         .where(again.c.key.is_(None))
     ).scalar_one()

@@ -1,0 +1,106 @@
+"""The finalists of a study: the configurations that are run again to see which is best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tuner.analysis.summary import StudySummary
+from tuner.domain.confirmation import LEAST_SEEDS, Confirm, Confirmation, Finalist
+from tuner.domain.lengths import share_trained, split_by_length
+from tuner.domain.objective import UNREACHED
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import TrialRecord, default_proposal
+from tuner.domain.warm_start import OwnValue
+
+USUAL = "adamw"
+"""The optimizer whose own defaults are the usual choice, which a winner has to beat."""
+
+_LEAST_FINALISTS = 3
+"""The winner, the runner-up and the usual choice."""
+
+
+def plan_confirmation(summary: StudySummary, uuid: str, confirm: Confirm) -> Confirmation | None:
+    """Returns the finalists of a study and how often they may run; None without a complete trial.
+
+    The winner comes first, then the best of the next optimizer (of a study of one optimizer, its
+    next configuration), then the usual choice's defaults, and then the best of the others: as many
+    as can have five seeds each for the training that the confirmation may take.
+
+    Args:
+        summary: The study.
+        uuid: Its UUID.
+        confirm: How it is to be confirmed.
+    """
+    ranked = _rank(summary.spec, summary.records)
+    if not ranked or not confirm.top:
+        return None
+    searched = sum(share_trained(record.attributes) for record in summary.records)
+    runs = max(_LEAST_FINALISTS * LEAST_SEEDS, math.floor(confirm.cost * searched))
+    finalists = _choose(summary.spec, summary.records, ranked, confirm.top)
+    finalists = finalists[: max(_LEAST_FINALISTS, runs // LEAST_SEEDS)]
+    return Confirmation(
+        study=uuid,
+        finalists=tuple(finalists),
+        seeds=confirm.seeds,
+        runs=min(runs, len(finalists) * confirm.seeds),
+    )
+
+
+def _rank(spec: StudySpec, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Returns the complete trials of full length, the best first; not those short of a target."""
+    complete, _ = split_by_length(records)
+    sign = 1.0 if spec.study.ranking == "minimize" else -1.0
+    short = UNREACHED if spec.study.target is not None else math.inf
+    valued = [(sign * record.value, record) for record in complete if record.value is not None]
+    ranked = sorted(valued, key=lambda pair: (pair[0], pair[1].number))
+    return [record for cost, record in ranked if cost < short]
+
+
+def _choose(
+    spec: StudySpec, records: Sequence[TrialRecord], ranked: Sequence[TrialRecord], top: int
+) -> list[Finalist]:
+    """Returns the finalists in the order in which they are taken; no configuration is twice."""
+    bests: dict[str, TrialRecord] = {}
+    for record in ranked:
+        bests.setdefault(record.optimizer, record)
+    leader, *others = ranked
+    runner_up = next((r for r in bests.values() if r is not leader), next(iter(others), None))
+    usual = _find_usual(spec, records)
+    first = [leader, *([runner_up] if runner_up else []), *([usual] if usual else [])]
+    beside = [*ranked[:top], *list(bests.values())[:top]]
+    beside.sort(key=ranked.index)
+    found: list[Finalist] = []
+    for record in [*first, *beside]:
+        finalist = _to_finalist(spec, record, leader, protected=record in first)
+        if all(finalist.params != other.params for other in found):
+            found.append(finalist)
+    return found
+
+
+def _find_usual(spec: StudySpec, records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """Returns the usual choice's own defaults as a trial; None if the study has no such choice."""
+    if USUAL not in spec.space.optimizers:
+        return None
+    for record in records:
+        if record.is_default and record.optimizer == USUAL and record.outcome.is_over:
+            return record
+    return TrialRecord(_UNTRIED, records[0].outcome, default_proposal(spec, USUAL))
+
+
+_UNTRIED = -1
+"""The number of the usual choice's defaults, if no trial had them."""
+
+
+def _to_finalist(
+    spec: StudySpec, record: TrialRecord, leader: TrialRecord, *, protected: bool
+) -> Finalist:
+    known = spec.axes()
+    params = {name: value for name, value in record.proposal.params.items() if name in known}
+    # Defaults have no values of the training loop's own hyperparameters: they have the winner's.
+    giver = record if record.own_axes else leader
+    own = {
+        name: OwnValue(value=giver.proposal.params.get(name), axis=axis)
+        for name, axis in giver.own_axes.items()
+    }
+    return Finalist(trial=record.number, params=params, own=own, protected=protected)

@@ -1,0 +1,78 @@
+"""The confirmation of a study: its finalists run again, each on the same fresh seeds.
+
+It is a study of its own, named after the other and linked to it by its UUID, whose trials are the
+runs of a race: so it has the same leases, workers and budget as any study.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from tuner.domain.catalog.dimensions import Finite, Frozen, Value
+from tuner.domain.warm_start import OwnValue
+
+CONFIRM = "confirm"
+"""The preset of a trial that confirms another one."""
+
+CONFIRMS, REPEAT = "confirms", "repeat"
+"""The attributes of such a trial: the number of the trial that it confirms, and which of the fresh
+seeds it trains with, from 0."""
+
+LEAST_SEEDS = 5
+"""Seeds that the winner, the runner-up and the usual choice are given at least."""
+
+
+class Confirm(Frozen):
+    """The ``[confirm]`` table: how a study's best configurations are run again, on fresh seeds.
+
+    Attributes:
+        top: The best configurations that run again, besides the best of other optimizers and the
+            usual choice's own defaults; 0 for no confirmation.
+        seeds: Fresh seeds that a finalist is given at most.
+        cost: Training that the confirmation may take, as a share of what the search has taken. The
+            least is five seeds of three finalists.
+    """
+
+    top: int = Field(default=3, ge=0, le=8)
+    seeds: int = Field(default=10, ge=LEAST_SEEDS, le=100)
+    cost: Finite = Field(default=0.5, gt=0, le=100)
+
+
+class Finalist(Frozen):
+    """A configuration that runs again.
+
+    Attributes:
+        trial: The number of the trial that it was found by; of the usual choice's defaults, if no
+            trial had them, -1.
+        params: Its values by the name of the parameter.
+        own: The values of the training loop's own hyperparameters, by name.
+        protected: Whether it is given five seeds at least.
+    """
+
+    trial: int = Field(ge=-1)
+    params: dict[str, Value]
+    own: dict[str, OwnValue] = Field(default_factory=dict)
+    protected: bool = False
+
+
+class Confirmation(Frozen):
+    """The finalists of a study, in the spec of the study that confirms it.
+
+    Attributes:
+        study: The UUID of the study whose finalists they are.
+        finalists: Them, the best first.
+        seeds: Fresh seeds that each is given at most.
+        runs: Runs that may start in all.
+    """
+
+    study: str = Field(pattern=r"^[0-9a-f]{32}$")
+    finalists: tuple[Finalist, ...] = Field(min_length=1, max_length=16, strict=False)
+    seeds: int = Field(ge=LEAST_SEEDS, le=100)
+    runs: int = Field(ge=1, le=1600)
+
+    @model_validator(mode="after")
+    def _check_finalists(self) -> Confirmation:
+        numbers = [finalist.trial for finalist in self.finalists]
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("confirmation: a trial is twice among the finalists")
+        return self

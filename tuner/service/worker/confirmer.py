@@ -1,0 +1,110 @@
+"""Proposes the runs that confirm a study: its finalists, again and again, on fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
+
+from tuner.analysis.runs import find_runs, is_settled
+from tuner.domain.catalog.dimensions import Dimension, Value
+from tuner.domain.confirmation import CONFIRM, CONFIRMS, REPEAT, Confirmation
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import Proposal, TrialRecord
+from tuner.errors import ExhaustedError
+from tuner.search import Proposer
+from tuner.search.distributions import to_distribution
+
+
+class Confirmer(Proposer):
+    """Proposes the runs of a race between finalists, each as an opening of its study.
+
+    The runs follow from the trials that are over, so all workers propose the same; the ledger
+    starts each once.
+
+    Args:
+        spec: The resolved spec of the study that confirms another one.
+        confirmation: Its finalists.
+        seed: The worker's seed.
+    """
+
+    def __init__(self, spec: StudySpec, confirmation: Confirmation, seed: int) -> None:
+        super().__init__(spec, seed)
+        self._confirmation = confirmation
+        self._records: dict[int, TrialRecord] = {}
+
+    def learn(self, news: Iterable[TrialRecord]) -> None:
+        """Takes in runs that started or finished."""
+        news = list(news)
+        super().learn(news)
+        self._records |= {record.number: record for record in news}
+
+    def openings(self) -> list[FrozenTrial]:
+        """Returns all runs that may start by now, those that have started too, in their order."""
+        finalists = {finalist.trial: finalist for finalist in self._confirmation.finalists}
+        return [
+            self.template(
+                Proposal(dict(finalists[run.trial].params), CONFIRM),
+                notes={CONFIRMS: run.trial, REPEAT: run.repeat},
+            )
+            for run in find_runs(self._confirmation, self.spec, self._records.values())
+        ]
+
+    def closing(self) -> None:
+        """Returns nothing: what the study ends with are its finalists."""
+
+    def propose(self) -> FrozenTrial:
+        """Raises an error: all runs are openings.
+
+        Raises:
+            ExhaustedError: Always.
+        """
+        raise ExhaustedError("the finalists have run on as many seeds as it takes")
+
+    def propose_many(self, count: int) -> list[FrozenTrial]:
+        """Raises an error, likewise.
+
+        Raises:
+            ExhaustedError: Always.
+        """
+        return [self.propose()]
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no further run is needed."""
+        return is_settled(self._confirmation, self.spec, self._records.values())
+
+    def suggest(
+        self, name: str, axis: Dimension, proposal: Proposal | None = None
+    ) -> tuple[Value, BaseDistribution]:
+        """Returns the value that a finalist has of a hyperparameter its training loop asks for.
+
+        Args:
+            name: Its name.
+            axis: The axis it is searched on.
+            proposal: The point of the trial that it is for.
+        """
+        for finalist in self._confirmation.finalists:
+            known = finalist.own.get(name)
+            if (
+                known is not None
+                and known.axis == axis
+                and known.value is not None
+                and proposal is not None
+                and finalist.params.items() <= proposal.params.items()
+            ):
+                return known.value, to_distribution(axis)
+        return super().suggest(name, axis, proposal)
+
+
+def propose_for(spec: StudySpec, seed: int) -> Proposer:
+    """Returns what proposes the trials of a study.
+
+    Args:
+        spec: The resolved spec.
+        seed: The worker's seed.
+    """
+    if spec.confirmation is not None:
+        return Confirmer(spec, spec.confirmation, seed)
+    return Proposer(spec, seed)
