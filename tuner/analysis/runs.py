@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from tuner.domain.confirmation import CONFIRMS, LEAST_SEEDS, REPEAT, Confirmation
+from tuner.analysis.arms import Arm
+from tuner.analysis.race import Race, run_race
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirmation, Finalist
 from tuner.domain.objective import UNREACHED
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
-
-FIRST_SEEDS = 3
-"""Seeds that every finalist is given before any is dropped."""
 
 
 class Run(NamedTuple):
@@ -26,64 +27,96 @@ class Run(NamedTuple):
     repeat: int
 
 
-Values = Mapping[Run, float | None]
-"""The values of the runs that are over, None where one has diverged or failed."""
-
-
-def read_values(spec: StudySpec, records: Iterable[TrialRecord]) -> dict[Run, float | None]:
-    """Returns the values of the runs that are over; of a run that ran again, the first.
-
-    Args:
-        spec: The spec of the study that confirms.
-        records: Its trials.
-    """
-    short = UNREACHED if spec.study.target is not None else float("inf")
-    found: dict[Run, float | None] = {}
-    for record in sorted(records, key=lambda record: record.number):
-        trial, repeat = (record.attributes.get(name) for name in (CONFIRMS, REPEAT))
-        if not record.outcome.is_over or type(trial) is not int or type(repeat) is not int:
-            continue
-        value = record.value if record.outcome is Outcome.COMPLETE else None
-        found.setdefault(Run(trial, repeat), None if value is None or value >= short else value)
-    return found
-
-
-def find_runs(
+def read_arms(
     confirmation: Confirmation, spec: StudySpec, records: Iterable[TrialRecord]
-) -> list[Run]:
-    """Returns the runs that may start by now, those that have started too, in their order.
+) -> list[Arm]:
+    """Returns the finalists with the values of their runs, up to the first that is not over.
 
-    They come in rounds: a round follows from the values of those before it, once all of these are
-    known. So whoever knows more lists the same runs first.
+    A run that diverged, failed or did not reach the target has no value. Each costs one.
 
     Args:
         confirmation: The finalists.
         spec: The spec of the study that confirms.
         records: Its trials.
     """
-    return _list_rounds(confirmation, read_values(spec, records))[0]
+    values = _read_values(spec, records)
+    return [
+        Arm(
+            finalist.trial,
+            tuple(_follow(values, finalist.trial)),
+            cost=1.0,
+            complexity=_count_hyperparameters(finalist),
+        )
+        for finalist in confirmation.finalists
+    ]
 
 
-def is_settled(confirmation: Confirmation, spec: StudySpec, records: Iterable[TrialRecord]) -> bool:
-    """Tells whether all runs that are needed are over."""
-    return _list_rounds(confirmation, read_values(spec, records))[1]
+def run_confirmation(confirmation: Confirmation, spec: StudySpec, arms: list[Arm]) -> Race:
+    """Returns how the race of the finalists stands.
+
+    Args:
+        confirmation: The finalists.
+        spec: The spec of the study that confirms.
+        arms: The finalists with their values.
+    """
+    return run_race(
+        arms,
+        spec.study.ranking,
+        planned=confirmation.seeds,
+        protected=find_protected(confirmation),
+        budget=confirmation.runs,
+    )
 
 
-def _list_rounds(confirmation: Confirmation, values: Values) -> tuple[list[Run], bool]:
-    """Returns the runs of all rounds that may start, and whether no further one is needed."""
-    going = [finalist.trial for finalist in confirmation.finalists]
-    runs = [Run(trial, repeat) for repeat in range(FIRST_SEEDS) for trial in going]
-    for repeat in range(FIRST_SEEDS, confirmation.seeds):
-        if any(run not in values for run in runs):
-            return runs, False
-        going = _keep(confirmation, values, repeat)
-        going = going[: confirmation.runs - len(runs)]
-        if not going:
-            break
-        runs += [Run(trial, repeat) for trial in going]
-    return runs, all(run in values for run in runs)
+def find_protected(confirmation: Confirmation) -> tuple[int, ...]:
+    """Returns the finalists that are given five seeds at least, by the numbers of their trials."""
+    return tuple(finalist.trial for finalist in confirmation.finalists if finalist.protected)
 
 
-def _keep(confirmation: Confirmation, values: Values, repeat: int) -> list[int]:
-    """Returns the finalists that are given one more seed."""
-    return [f.trial for f in confirmation.finalists if repeat < LEAST_SEEDS]
+def list_runs(confirmation: Confirmation, race: Race) -> list[Run]:
+    """Returns the runs that may start by now, those that have started too, in their order.
+
+    They come seed by seed, so whoever knows more of the race lists the same runs first.
+
+    Args:
+        confirmation: The finalists.
+        race: How their race stands.
+    """
+    had = {drop.trial: drop.seeds for drop in race.dropped}
+    return [
+        Run(finalist.trial, repeat)
+        for repeat in range(race.until)
+        for finalist in confirmation.finalists
+        if repeat < had.get(finalist.trial, race.until)
+    ]
+
+
+def _read_values(spec: StudySpec, records: Iterable[TrialRecord]) -> dict[Run, float | None]:
+    """Returns the values of the runs that are over; of a run that ran again, the first."""
+    found: dict[Run, float | None] = {}
+    for record in sorted(records, key=lambda record: record.number):
+        trial, repeat = (record.attributes.get(name) for name in (CONFIRMS, REPEAT))
+        if record.outcome.is_over and type(trial) is int and type(repeat) is int:
+            found.setdefault(Run(trial, repeat), _value_of(spec, record))
+    return found
+
+
+def _value_of(spec: StudySpec, record: TrialRecord) -> float | None:
+    if record.outcome is not Outcome.COMPLETE or record.value is None:
+        return None
+    is_short = spec.study.target is not None and record.value >= UNREACHED
+    return None if is_short else record.value
+
+
+def _follow(values: Mapping[Run, float | None], trial: int) -> Iterable[float | None]:
+    repeat = 0
+    while Run(trial, repeat) in values:
+        yield values[Run(trial, repeat)]
+        repeat += 1
+
+
+def _count_hyperparameters(finalist: Finalist) -> int:
+    """Returns how many hyperparameters there are to set for a finalist."""
+    optimizer = OPTIMIZERS[str(finalist.params["optimizer"])]
+    schedule = SCHEDULES[str(finalist.params["schedule"])]
+    return len(optimizer.hyperparameters) + len(schedule.hyperparameters)

@@ -323,21 +323,32 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
 @storage_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(name: str, storage: str | None, yes: bool) -> None:
-    """Delete a study with its trials, checkpoints and logs."""
+    """Delete a study with its trials, checkpoints and logs, and the study that confirms it."""
+    from tuner.store import Studies
+    from tuner.store.companions import find_companion
+
+    database, handle = find_study(name, storage)
+    companion = find_companion(database, handle)
+    handles = [handle] if companion is None else [companion, handle]
+    counts = {each.name: Studies(database).count_trials(each) for each in handles}
+    if not yes:
+        told = " and ".join(f"{each!r} and its {count} trials" for each, count in counts.items())
+        click.confirm(f"Delete {told} from {database.name}?", abort=True)
+    for each in handles:
+        _delete(database, each)
+        click.echo(f"Deleted {each.name!r} and its {counts[each.name]} trials.")
+
+
+def _delete(database: Database, handle: StudyHandle) -> None:
     from tuner.service.folders import remove_folder
     from tuner.service.ownership import find_folder
     from tuner.store import Studies
 
-    database, handle = find_study(name, storage)
-    count = Studies(database).count_trials(handle)
-    if not yes:
-        click.confirm(f"Delete {name!r} and its {count} trials from {database.name}?", abort=True)
     folder, ours = find_folder(database, handle)
     if Studies(database).delete(handle) and ours:
         remove_folder(folder)
     if not ours and folder.is_dir():
         click.echo(f"{folder} stays: this database has not used it. Remove it if nobody does.")
-    click.echo(f"Deleted {name!r} and its {count} trials.")
 
 
 def _output_options(command: F) -> F:
@@ -428,9 +439,14 @@ _ORDERED = {
 
 
 def _set_state(name: str, storage: str | None, state: StudyState) -> None:
+    from tuner.store.companions import find_companion
     from tuner.store.control import set_state
 
-    before = set_state(*find_study(name, storage), state)
+    database, handle = find_study(name, storage)
+    companion = find_companion(database, handle)
+    if companion is not None:
+        set_state(database, companion, state)
+    before = set_state(database, handle, state)
     if before is state:
         click.echo(f"{name!r} was {state} already.")
     else:

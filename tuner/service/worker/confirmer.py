@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from tuner.analysis.runs import find_runs, is_settled
+from tuner.analysis.race import Race
+from tuner.analysis.runs import list_runs, read_arms, run_confirmation
 from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.confirmation import CONFIRM, CONFIRMS, REPEAT, Confirmation
 from tuner.domain.spec import StudySpec
@@ -48,7 +49,7 @@ class Confirmer(Proposer):
                 Proposal(dict(finalists[run.trial].params), CONFIRM),
                 notes={CONFIRMS: run.trial, REPEAT: run.repeat},
             )
-            for run in find_runs(self._confirmation, self.spec, self._records.values())
+            for run in list_runs(self._confirmation, self._race)
         ]
 
     def closing(self) -> None:
@@ -72,8 +73,13 @@ class Confirmer(Proposer):
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether no further run is needed."""
-        return is_settled(self._confirmation, self.spec, self._records.values())
+        """Whether the race is over."""
+        return self._race.settled
+
+    @property
+    def _race(self) -> Race:
+        arms = read_arms(self._confirmation, self.spec, self._records.values())
+        return run_confirmation(self._confirmation, self.spec, arms)
 
     def suggest(
         self, name: str, axis: Dimension, proposal: Proposal | None = None
