@@ -39,11 +39,13 @@ def plan_confirmation(summary: StudySummary, uuid: str, confirm: Confirm) -> Con
     runs = max(_LEAST_FINALISTS * LEAST_SEEDS, math.floor(confirm.cost * searched))
     finalists = _choose(summary.spec, summary.records, ranked, confirm.top)
     finalists = finalists[: max(_LEAST_FINALISTS, runs // LEAST_SEEDS)]
+    # Error is kept for the last seed, so no more are planned than there is training for.
+    seeds = min(confirm.seeds, max(LEAST_SEEDS, runs // len(finalists)))
     return Confirmation(
         study=uuid,
         finalists=tuple(finalists),
-        seeds=confirm.seeds,
-        runs=min(runs, len(finalists) * confirm.seeds),
+        seeds=seeds,
+        runs=min(runs, len(finalists) * seeds),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuner.analysis.averages import AverageSummary, summarize_average
+from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.fusing import FusingSummary, summarize_fusing
 from tuner.analysis.gain import ExpectedGain, expect_gain
 from tuner.domain.catalog.averages import NO_AVERAGE
@@ -115,6 +116,7 @@ class StudySummary:
         used: The full trials' worth of training used of a budget in full trials, counting what
             trials in training may yet take; None without such a budget.
         gain: The gain that more trials are expected to bring, or None where little is known.
+        confirmed: Its finalists on fresh seeds, or None where they have not run again.
     """
 
     name: str
@@ -136,6 +138,7 @@ class StudySummary:
     exhausted: str | None = None
     used: float | None = None
     gain: ExpectedGain | None = None
+    confirmed: Confirmed | None = None
 
     @property
     def finished(self) -> int:
@@ -187,6 +190,7 @@ def summarize(
     plans: Collection[FusePlan] = (),
     exhausted: str | None = None,
     used: float | None = None,
+    confirmed: Confirmed | None = None,
 ) -> StudySummary:
     """Returns the results of a study so far.
 
@@ -201,10 +205,12 @@ def summarize(
         plans: The decisions how many trials train as one, one for each kind of device.
         exhausted: The reason that nothing is left to try, or None.
         used: The full trials' worth of training used of a budget in full trials, or None.
+        confirmed: Its finalists on fresh seeds, or None. Once their race is over, its winner is the
+            best trial.
     """
     counts = Counter(record.outcome.value for record in records)
     ranked, apart = split_by_length(records)
-    best = _first(spec, ranked)
+    best = _find_winner(records, confirmed) or _first(spec, ranked)
     own, rivals = _by_optimizer(records), _by_optimizer(ranked)
     summaries = [
         _summarize_optimizer(spec, optimizer, own[optimizer], rivals[optimizer])
@@ -232,7 +238,16 @@ def summarize(
         exhausted=exhausted,
         used=used,
         gain=expect_gain(spec, records),
+        confirmed=confirmed,
     )
+
+
+def _find_winner(records: Sequence[TrialRecord], confirmed: Confirmed | None) -> TrialRecord | None:
+    """Returns the trial whose configuration won on fresh seeds, if one has."""
+    if confirmed is None or confirmed.winner is None:
+        return None
+    own = (record for record in records if record.number == confirmed.winner)
+    return next(own, confirmed.examples.get(confirmed.winner))
 
 
 def best_of(spec: StudySpec, records: Sequence[TrialRecord]) -> TrialRecord | None:

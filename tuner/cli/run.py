@@ -156,6 +156,11 @@ def train(
     end = run_study(database, study, display, device=device, workers=workers, fuse=fuse, crew=crew)
     if end is not None:
         tell_end(end)
+    from tuner.service.confirmation import is_due
+
+    if is_due(database, study):
+        confirm = study.spec.confirm
+        train_confirmation(database, study, confirm, workers=workers, device=device, fuse=fuse)
     conclude(database, study)
 
 

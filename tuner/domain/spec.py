@@ -21,7 +21,7 @@ from tuner.domain.networks import Networks, branch_of, resolve_networks
 from tuner.domain.regimes import SCRATCH, Regime
 from tuner.domain.samplers import PRUNERS, SAMPLERS, check_space
 from tuner.domain.train import Train
-from tuner.domain.warm_start import OFF, WarmStart
+from tuner.domain.warm_start import AUTO, OFF, WarmStart
 from tuner.errors import SpecError
 
 Direction = Literal["minimize", "maximize"]
@@ -255,7 +255,8 @@ class StudySpec(Frozen):
 
     @model_validator(mode="after")
     def _check_warm_start(self) -> StudySpec:
-        if self.search.warm_start == self.study.name:
+        names_one = self.search.warm_start not in (OFF, AUTO)
+        if names_one and self.search.warm_start == self.study.name:
             raise ValueError(
                 f"search.warm_start = {self.study.name!r}: a study cannot start from itself; name "
                 "an earlier one, or give this one another --name"

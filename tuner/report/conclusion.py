@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tuner.analysis.averages import line_of
+from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.summary import BestTrial, OptimizerSummary, StudySummary
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import format_value
@@ -15,6 +16,7 @@ from tuner.domain.objective import is_reached, tell_target, tell_value
 from tuner.domain.printable import printable
 from tuner.domain.spec import StudySection
 from tuner.domain.trials import WARM_START, Outcome, TrialConfig, TrialRecord, bent_defaults
+from tuner.report.verdict import tell_verdict
 
 _REASONS = 3
 _NAMED = 6
@@ -29,19 +31,21 @@ def _conclude(summary: StudySummary) -> list[str]:
     best = summary.best
     if best is None:
         return [_explain_nothing(summary)]
-    leader = summary.optimizers[0]
+    leader = next(o for o in summary.optimizers if o.optimizer == best.config.optimizer)
     settings = ", ".join(
         f"{key}={format_value(value)}" for key, value in best.config.optimizer_values.items()
     )
+    study, number = summary.spec.study, best.record.number
     sentences = [
-        f"Use {leader.optimizer} with the {best.config.schedule} schedule ({settings})"
-        f"{_describe_average(best.config)}: "
-        f"{_tell_best(summary.spec.study, leader.best_value)}, trial {leader.best_trial}.",
-        *_doubt_target(summary.spec.study, best),
-        *_compare_to_last(summary.spec.study, best),
-        *_compare_to_default(summary.spec.study, leader),
+        f"Use {best.config.optimizer} with the {best.config.schedule} schedule ({settings})"
+        f"{_describe_average(best.config)}: {_tell_best(study, best.record.value)}"
+        f"{f', trial {number}' if number >= 0 else ' on the first of the fresh seeds'}.",
+        *_tell_confirmation(summary.confirmed),
+        *_doubt_target(study, best),
+        *_compare_to_last(study, best),
+        *_compare_to_default(study, leader),
         *_explain_default(summary, leader),
-        *_compare_to_runner_up(summary.spec.study, summary.optimizers),
+        *_compare_to_runner_up(summary),
         *_tell_warm_start(summary, best),
     ]
     sentences += [*_tell_untried(summary), *_tell_lengths(summary, best), *_doubt_schedule(best)]
@@ -52,7 +56,25 @@ def _conclude(summary: StudySummary) -> list[str]:
     if summary.counts[Outcome.DIVERGED] * 4 > summary.finished:
         share = summary.counts[Outcome.DIVERGED] / summary.finished
         sentences.append(f"{share:.0%} of the trials diverged: the learning rates go too high.")
-    return [*sentences, *_tell_gain(summary), _doubt_differences(summary)]
+    sentences += _tell_gain(summary)
+    return sentences if _is_confirmed(summary) else [*sentences, _doubt_differences(summary)]
+
+
+def _is_confirmed(summary: StudySummary) -> bool:
+    """Tells whether the best trial was found best on fresh seeds."""
+    return summary.confirmed is not None and summary.confirmed.winner is not None
+
+
+def _tell_confirmation(confirmed: Confirmed | None) -> list[str]:
+    """Returns the verdict on a study's finalists, or how far their race has come."""
+    if confirmed is None:
+        return []
+    if confirmed.race.settled:
+        return tell_verdict(confirmed)
+    return [
+        f"Its finalists run again: {confirmed.runs} of {confirmed.confirmation.runs} runs at most "
+        "are over, and nothing is settled yet."
+    ]
 
 
 def _tell_best(study: StudySection, value: float | None) -> str:
@@ -207,11 +229,11 @@ def _explain_default(summary: StudySummary, leader: OptimizerSummary) -> list[st
     return []
 
 
-def _compare_to_runner_up(
-    study: StudySection, optimizers: tuple[OptimizerSummary, ...]
-) -> list[str]:
-    ranked = [optimizer for optimizer in optimizers if optimizer.best_value is not None]
-    if len(ranked) < 2:
+def _compare_to_runner_up(summary: StudySummary) -> list[str]:
+    """Returns a sentence on the next optimizer, as far as one seed tells."""
+    study = summary.spec.study
+    ranked = [row for row in summary.optimizers if row.best_value is not None]
+    if len(ranked) < 2 or _is_confirmed(summary):
         return []
     name, value = ranked[1].optimizer, ranked[1].best_value
     if study.target is not None and value is not None and not is_reached(study, value):

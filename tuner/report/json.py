@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import describe_objective
 from tuner.domain.trials import WARM_START, TrialRecord
+from tuner.report.verdict import tell_verdict
 
 
 def to_json(summary: StudySummary) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
             "groups": best.record.attributes.get("groups", []),
             "at_edge": list(best.edges),
         },
+        **_describe_confirmation(summary.confirmed),
         "optimizers": [dataclasses.asdict(optimizer) for optimizer in summary.optimizers],
         "warm_start": spec.warm_start
         and {
@@ -61,6 +64,43 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         "trials_per_hour": summary.trials_per_hour,
         "steps": summary.steps,
         "steps_per_s": summary.steps_per_s,
+    }
+
+
+def _describe_confirmation(confirmed: Confirmed | None) -> dict[str, Any]:
+    """Returns the finalists with their values on fresh seeds, and the verdict on them."""
+    if confirmed is None:
+        return {"confirmation": None, "verdict": None}
+    verdict, race = confirmed.verdict, confirmed.race
+    values = {arm.trial: arm.values for arm in confirmed.arms}
+    return {
+        "confirmation": {
+            "study": confirmed.name,
+            "seeds": race.seeds,
+            "settled": race.settled,
+            "runs": confirmed.runs,
+            "finalists": [
+                {
+                    "trial": arm.trial if arm.trial >= 0 else None,
+                    "name": confirmed.tell(arm.trial),
+                    "optimizer": confirmed.configs[arm.trial].optimizer,
+                    "schedule": confirmed.configs[arm.trial].schedule,
+                    "mean": arm.mean,
+                    "sd": arm.deviation,
+                    "interval": arm.interval,
+                    "diverged": arm.diverged,
+                    "standing": arm.standing,
+                    "values": values[arm.trial],
+                }
+                for arm in verdict.arms
+            ],
+        },
+        "verdict": {
+            "winner": confirmed.winner,
+            "tied": list(verdict.tied),
+            "sentence": tell_verdict(confirmed)[0],
+            "comparisons": [dataclasses.asdict(pair) for pair in verdict.comparisons],
+        },
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.fusing import FusingSummary
 from tuner.analysis.summary import StudySummary
 from tuner.domain.catalog.dimensions import format_value
@@ -89,6 +90,28 @@ def averages(summary: StudySummary) -> TextTable:
     )
 
 
+def finalists(confirmed: Confirmed) -> TextTable:
+    """Returns the table of a study's finalists on fresh seeds, the best first."""
+    arms = confirmed.verdict.arms
+    lost = ["diverged"] if any(arm.diverged for arm in arms) else []
+    return TextTable(
+        f"Finalists on fresh seeds, by mean {tell_objective(confirmed.spec.study)}",
+        ("finalist", "trial", "mean", "95% interval", "seeds", *lost, "standing"),
+        tuple(
+            (
+                confirmed.tell(arm.trial),
+                "–" if arm.trial < 0 else str(arm.trial),
+                number(arm.mean),
+                "–" if arm.interval is None else "–".join(f"{end:.3g}" for end in arm.interval),
+                str(arm.seeds),
+                *(str(arm.diverged) for _ in lost),
+                arm.standing,
+            )
+            for arm in arms
+        ),
+    )
+
+
 def settings(summary: StudySummary) -> TextTable:
     """Returns the table of the best trial's hyperparameters, spelled as torch spells them."""
     unread = summary.best.unread if summary.best else ()
@@ -144,13 +167,14 @@ def apart(summary: StudySummary) -> TextTable:
 def best_tables(summary: StudySummary) -> list[TextTable]:
     """Returns the tables about the best trial, which reports show between ranking and costs.
 
-    They hold the trials that cannot be ranked with the others, the averages, and the settings and
-    groups of the best trial; none before a trial is complete.
+    They hold the finalists on fresh seeds, the trials that cannot be ranked with the others, the
+    averages, and the settings and groups of the best trial; none before a trial is complete.
     """
     if summary.best is None:
         return []
     described = summary.best.record.attributes.get("groups")
     return [
+        *([finalists(summary.confirmed)] if summary.confirmed else []),
         *([apart(summary)] if summary.apart else []),
         *([averages(summary)] if summary.averages else []),
         settings(summary),

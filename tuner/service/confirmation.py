@@ -5,6 +5,7 @@ from __future__ import annotations
 from tuner.analysis.finalists import plan_confirmation
 from tuner.domain.confirmation import Confirm
 from tuner.domain.spec import Search, StudySpec
+from tuner.domain.states import StudyState
 from tuner.domain.warm_start import OFF
 from tuner.errors import NotFoundError, SpecError
 from tuner.service.summaries import read_summary
@@ -13,6 +14,28 @@ from tuner.store.companions import find_companion
 
 _ENDING = ".confirm"
 _LONGEST = 200
+
+
+LEAST_TRIALS = 30
+"""The trials of a study that is confirmed by itself: the least confirmation is half as long."""
+
+
+def is_due(database: Database, study: StudyHandle) -> bool:
+    """Tells whether a study that has ended is to be confirmed without being asked for it.
+
+    So are studies of thirty trials and more that have a complete one, unless somebody has stopped
+    them, or their file says ``confirm.top = 0``.
+
+    Args:
+        database: The database that holds the study.
+        study: The study.
+    """
+    spec = study.spec
+    if spec.confirmation is not None or not spec.confirm.top or spec.budget.trials < LEAST_TRIALS:
+        return False
+    summary = read_summary(database, study)
+    unfinished = len(summary.records) - summary.finished
+    return summary.state is StudyState.RUNNING and not unfinished and summary.best is not None
 
 
 def open_confirmation(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tuner.analysis.confirmed import Confirmed, summarize_confirmation
 from tuner.analysis.summary import StudySummary, summarize
 from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord, tell_waiting
 from tuner.errors import StorageError, UnavailableError
 from tuner.service.liveness import is_dead
 from tuner.store import Database, StudyHandle, read_records
+from tuner.store.companions import find_companion
 from tuner.store.control import read_state
 from tuner.store.damage import warn_of_damage
 from tuner.store.leases.budget import read_elapsed_s, read_exhausted
@@ -35,7 +37,17 @@ def read_summary(database: Database, study: StudyHandle) -> StudySummary:
         plans=read_plans(database, study).values(),
         exhausted=read_exhausted(database, study),
         used=read_used(database, study),
+        confirmed=read_confirmed(database, study),
     )
+
+
+def read_confirmed(database: Database, study: StudyHandle) -> Confirmed | None:
+    """Returns how a study's finalists did on fresh seeds; None if they have not run again."""
+    companion = find_companion(database, study)
+    if companion is None:
+        return None
+    records = read_shown(database, companion)
+    return summarize_confirmation(companion.name, companion.spec, records)
 
 
 def read_shown_state(database: Database, study: StudyHandle) -> StudyState:

@@ -1,0 +1,220 @@
+"""Workers that run a study's finalists again on fresh seeds, on real databases."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+
+from tests.conftest import MakeSpec
+from tests.service.worker.contexts import Counted
+from tests.service.worker.test_promotion import work
+from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirm
+from tuner.domain.trials import Outcome, TrialRecord
+from tuner.errors import NotFoundError, SpecError
+from tuner.service.confirmation import announce, is_due, open_confirmation
+from tuner.service.interruption import Interruption
+from tuner.service.summaries import read_summary
+from tuner.store import Database, Studies, StudyHandle, read_records
+from tuner.store.companions import find_companion
+from tuner.store.leases.budget import is_done
+from tuner.training.seeds import derive_seed
+
+CPU = torch.device("cpu")
+
+_ASKS = """
+import torch
+
+
+def loop(run):
+    width = run.suggest_int("width", 1, 64)
+    model = torch.nn.Linear(width, 1)
+    optimizer = run.optimizer(model)
+    for step in run.steps():
+        optimizer.zero_grad()
+        loss = (model(torch.ones(1, width)) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        if run.due():
+            run.report(val_loss=loss)
+"""
+
+
+def study_of(make_spec: MakeSpec, database: Database, **tables: Any) -> StudyHandle:
+    """Returns a small study that has been searched to its end."""
+    spec = make_spec(
+        **{
+            "budget": {"trials": 6, "steps": 12, "evaluations": 3},
+            "space": {"optimizers": ["adamw", "sgd"], "schedules": ["constant"], "breadth": 1},
+            "search": {"sampler": "random", "pruner": "none", "portfolio": False, "seed": 3},
+            "train": {"batch_size": 32, "precision": "float64"},
+        }
+        | tables
+    )
+    study = Studies(database).create(spec)
+    work(database, study)
+    return study
+
+
+@pytest.fixture
+def searched(make_spec: MakeSpec, database: Database, project: Path) -> StudyHandle:
+    return study_of(make_spec, database)
+
+
+def confirmed(database: Database, study: StudyHandle, **confirm: Any) -> StudyHandle:
+    return open_confirmation(database, study, Confirm(**confirm))[0]
+
+
+def runs_of(records: list[TrialRecord]) -> Counter[tuple[int, int]]:
+    return Counter((r.attributes[CONFIRMS], r.attributes[REPEAT]) for r in records)
+
+
+def test_every_finalist_trains_once_on_each_of_the_same_fresh_seeds(
+    database: Database, searched: StudyHandle
+) -> None:
+    companion = confirmed(database, searched)
+    work(database, companion)
+    records = read_records(database, companion)
+    finalists = [finalist.trial for finalist in companion.spec.confirmation.finalists]  # type: ignore[union-attr]
+    assert len(finalists) == 3
+    assert runs_of(records) == Counter((f, k) for f in finalists for k in range(5))
+    assert is_done(database, companion)
+    seeds = {r.attributes[REPEAT]: set[int]() for r in records}
+    for record in records:
+        assert record.outcome is Outcome.COMPLETE
+        seeds[record.attributes[REPEAT]].add(record.attributes["seed"])
+    assert seeds == {k: {derive_seed(3, "confirm", k)} for k in range(5)}
+    summary = read_summary(database, searched)
+    assert summary.confirmed is not None
+    assert summary.confirmed.race.settled
+    assert summary.best is not None
+    assert summary.best.record.number == summary.confirmed.verdict.winner
+
+
+def test_as_one_or_alone_finalists_reach_the_same_values(
+    make_spec: MakeSpec, database: Database, searched: StudyHandle
+) -> None:
+    companion = confirmed(database, searched)
+    work(database, companion, fuse="4")
+    fused = read_summary(database, searched).confirmed
+    assert fused is not None
+    assert any("fused" in r.attributes or "lanes" in r.attributes or "cohort" in r.attributes
+               for r in read_records(database, companion))  # fmt: skip
+    Studies(database).delete(companion)
+    work(database, confirmed(database, searched))
+    alone = read_summary(database, searched).confirmed
+    assert alone is not None
+    for one, other in zip(fused.arms, alone.arms, strict=True):
+        assert one.trial == other.trial
+        assert one.values == pytest.approx(other.values, rel=1e-9)
+        assert len(set(one.values)) == 5
+
+
+@pytest.mark.parametrize("fuse", ["off", "2"])
+def test_workers_that_leave_at_any_time_lose_no_run_and_train_none_twice(
+    database: Database, searched: StudyHandle, fuse: str
+) -> None:
+    companion = confirmed(database, searched)
+    for stop_after in range(1, 40, 3):
+        work(database, companion, fuse, Counted(stop_after))
+    work(database, companion, fuse)
+    records = read_records(database, companion)
+    assert set(runs_of(records).values()) == {1}
+    assert len(records) == 15
+    assert {r.outcome for r in records} == {Outcome.COMPLETE}
+
+
+def test_workers_side_by_side_start_each_run_once(
+    database: Database, searched: StudyHandle
+) -> None:
+    companion = confirmed(database, searched)
+    both = [
+        threading.Thread(target=work, args=(database, companion, "off", Interruption()))
+        for _ in range(2)
+    ]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    records = read_records(database, companion)
+    assert set(runs_of(records).values()) == {1}
+    assert len(records) == 15
+
+
+def test_hyperparameters_that_a_loop_asks_for_are_those_of_the_finalists(
+    make_spec: MakeSpec, database: Database, project: Path
+) -> None:
+    (project / "asks.py").write_text(_ASKS)
+    study = study_of(make_spec, database, study={"name": "asks", "workload": "asks:loop"})
+    own = {r.number: r.proposal.params["width"] for r in read_records(database, study)}
+    companion = confirmed(database, study)
+    work(database, companion)
+    for record in read_records(database, companion):
+        trial = record.attributes[CONFIRMS]
+        if trial >= 0:
+            assert record.proposal.params["width"] == own[trial]
+    defaults = {
+        r.proposal.params["width"]
+        for r in read_records(database, companion)
+        if r.attributes[CONFIRMS] < 0
+    }
+    leader = companion.spec.confirmation.finalists[0].trial  # type: ignore[union-attr]
+    assert defaults == {own[leader]}
+
+
+def test_a_study_is_confirmed_once_also_under_another_name(
+    database: Database, searched: StudyHandle
+) -> None:
+    first, created = open_confirmation(database, searched, Confirm())
+    again, created_again = open_confirmation(database, searched, Confirm(seeds=20))
+    assert (created, created_again) == (True, False)
+    assert again.uuid == first.uuid
+    assert first.name == "small.confirm"
+    assert announce(first.spec, "small") == (
+        "Confirming 'small': 3 finalists on up to 5 fresh seeds each, at most 15 full trials."
+    )
+    optuna.study.create_study(study_name="other", storage=database.storage)
+    found = find_companion(database, searched)
+    assert found is not None
+    assert found.uuid == first.uuid
+
+
+def test_what_is_not_over_or_confirms_itself_is_not_confirmed(
+    make_spec: MakeSpec, database: Database, project: Path
+) -> None:
+    study = Studies(database).create(make_spec())
+    with pytest.raises(NotFoundError, match="nothing to confirm"):
+        open_confirmation(database, study, Confirm())
+    work(database, study, interruption=Counted(1))
+    with pytest.raises(SpecError, match="not over yet"):
+        open_confirmation(database, study, Confirm())
+    work(database, study)
+    companion = confirmed(database, study)
+    with pytest.raises(SpecError, match="confirms another one"):
+        open_confirmation(database, companion, Confirm())
+
+
+def test_only_a_study_of_thirty_trials_is_confirmed_without_being_asked_for(
+    make_spec: MakeSpec, database: Database, searched: StudyHandle
+) -> None:
+    assert not is_due(database, searched)
+    larger = study_of(
+        make_spec,
+        database,
+        study={"name": "larger", "workload": "models.parabola:Parabola"},
+        budget={"trials": 30, "steps": 2, "evaluations": 1},
+    )
+    assert is_due(database, larger)
+    off = study_of(
+        make_spec,
+        database,
+        study={"name": "off", "workload": "models.parabola:Parabola"},
+        budget={"trials": 30, "steps": 2, "evaluations": 1},
+        confirm={"top": 0},
+    )
+    assert not is_due(database, off)

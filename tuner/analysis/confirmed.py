@@ -1,0 +1,112 @@
+"""The confirmation of a study as reports show it: its finalists, their race and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tuner.analysis.arms import Arm
+from tuner.analysis.race import Race
+from tuner.analysis.runs import find_protected, read_arms, run_confirmation
+from tuner.analysis.verdict import Verdict, judge
+from tuner.domain.confirmation import CONFIRMS, Confirmation, Finalist
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import (
+    DEFAULT,
+    Outcome,
+    Proposal,
+    TrialConfig,
+    TrialRecord,
+    decode,
+    default_proposal,
+)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The confirmation of a study so far.
+
+    Attributes:
+        name: The name of the study that confirms.
+        spec: Its resolved spec.
+        confirmation: The finalists.
+        configs: Their configurations, by the number of the trial.
+        arms: The finalists with the values of their runs.
+        race: How their race stands.
+        verdict: The verdict on what is known.
+        runs: The runs that are over.
+        examples: A complete run of each finalist that has one, as a trial of the study that is
+            confirmed.
+    """
+
+    name: str
+    spec: StudySpec
+    confirmation: Confirmation
+    configs: Mapping[int, TrialConfig]
+    arms: tuple[Arm, ...]
+    race: Race
+    verdict: Verdict
+    runs: int
+    examples: Mapping[int, TrialRecord]
+
+    @property
+    def winner(self) -> int | None:
+        """The trial to use; None until the race is over, or if no finalist is fit to be used."""
+        return self.verdict.winner if self.race.settled else None
+
+    def tell(self, trial: int) -> str:
+        """Returns the name of a finalist: its optimizer and schedule, or that these are defaults.
+
+        Where several have both alike, the number of the trial is named too.
+        """
+        names = {number: self._name(number) for number in self.configs}
+        alike = [number for number, name in names.items() if name == names[trial]]
+        return names[trial] if len(alike) == 1 else f"{names[trial]} (trial {trial})"
+
+    def _name(self, trial: int) -> str:
+        config, params = self.configs[trial], self._finalist(trial).params
+        if params == default_proposal(self.spec, config.optimizer).params:
+            return f"{config.optimizer}'s defaults"
+        return f"{config.optimizer} with {config.schedule}"
+
+    def _finalist(self, trial: int) -> Finalist:
+        return next(f for f in self.confirmation.finalists if f.trial == trial)
+
+
+def summarize_confirmation(
+    name: str, spec: StudySpec, records: Sequence[TrialRecord]
+) -> Confirmed | None:
+    """Returns the confirmation that a study holds; None if it confirms nothing.
+
+    Args:
+        name: The name of the study that confirms.
+        spec: Its resolved spec.
+        records: Its trials.
+    """
+    confirmation = spec.confirmation
+    if confirmation is None:
+        return None
+    arms = read_arms(confirmation, spec, records)
+    protected = find_protected(confirmation)
+    return Confirmed(
+        name=name,
+        spec=spec,
+        confirmation=confirmation,
+        configs={f.trial: decode(spec, Proposal(dict(f.params))) for f in confirmation.finalists},
+        arms=tuple(arms),
+        race=run_confirmation(confirmation, spec, arms),
+        verdict=judge(arms, spec.study.ranking, planned=confirmation.seeds, protected=protected),
+        runs=sum(record.outcome.is_over for record in records),
+        examples=_find_examples(records),
+    )
+
+
+def _find_examples(records: Sequence[TrialRecord]) -> dict[int, TrialRecord]:
+    found: dict[int, TrialRecord] = {}
+    for record in records:
+        trial = record.attributes.get(CONFIRMS)
+        if record.outcome is Outcome.COMPLETE and isinstance(trial, int):
+            preset = DEFAULT if trial < 0 else None
+            proposal = replace(record.proposal, preset=preset)
+            found.setdefault(trial, replace(record, number=trial, proposal=proposal))
+    return found
