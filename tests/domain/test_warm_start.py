@@ -110,6 +110,12 @@ def test_a_study_cannot_start_from_itself() -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["off", "auto"])
+def test_a_study_may_be_named_as_a_choice_of_warm_starts(name: str) -> None:
+    tree = {"study": {"name": name, "workload": "a:b"}, "search": {"warm_start": name}}
+    assert parse_spec(tree, origin="study.toml").study.name == name
+
+
 def test_what_was_taken_over_is_no_difference_between_a_study_and_its_file() -> None:
     spec = with_start({"params": POINT})
     assert spec.differences(resolved()) == {}

@@ -223,6 +223,8 @@ def conclude(database: Database, study: StudyHandle) -> None:
     if summary.best is None:
         click.get_current_context().exit(1)
     name = shlex.quote(study.name)
+    if summary.confirmed is None and study.spec.confirmation is None:
+        click.echo(f"\nTo see whether it wins on fresh seeds: tuner study confirm {name}", err=True)
     click.echo(
         f"\nMore: tuner study report {name} --format html --output report.html, "
         f"tuner study export {name}, tuner dashboard",

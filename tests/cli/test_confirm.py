@@ -1,0 +1,152 @@
+"""A study's finalists run again on fresh seeds: by the command, by itself, and after kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import copy_project, run_tuner
+
+Tuner = Callable[..., subprocess.CompletedProcess[str]]
+
+_SEARCH = ("run", "studies/parabola.toml", "--set", "budget.epochs=2", "--fuse", "off")
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a project with a study of twelve trials, which is not confirmed by itself."""
+    folder = copy_project(tmp_path_factory.mktemp("searched") / "project")
+    ended = run_tuner(*_SEARCH, "--set", "budget.trials=12", cwd=folder)
+    assert ended.returncode == 0, ended.stderr
+    assert "Confirming" not in ended.stderr
+    assert "tuner study confirm parabola" in ended.stderr
+    return folder
+
+
+@pytest.fixture
+def parabola(project: Path, searched: Path) -> Path:
+    shutil.copytree(searched, project, dirs_exist_ok=True)
+    return project
+
+
+def report(typed: Tuner) -> dict[str, object]:
+    ended = typed("study", "report", "parabola", "--format", "json")
+    assert ended.returncode == 0, ended.stderr
+    parsed: dict[str, object] = json.loads(ended.stdout)
+    return parsed
+
+
+def runs_in(project: Path) -> list[tuple[str, int, int]]:
+    """Returns the runs of the confirmation: their state, their finalist and their seed's number."""
+    with closing(sqlite3.connect(project / "tuner.db")) as connection:
+        return connection.execute(
+            "SELECT t.state, c.value_json, r.value_json FROM trials t"
+            " JOIN studies s ON s.study_id = t.study_id AND s.study_name = 'parabola.confirm'"
+            " JOIN trial_user_attributes c ON c.trial_id = t.trial_id AND c.key = 'confirms'"
+            " JOIN trial_user_attributes r ON r.trial_id = t.trial_id AND r.key = 'repeat'"
+        ).fetchall()
+
+
+def test_finalists_run_again_and_the_report_ends_in_a_verdict(
+    typed: Tuner, tuner: Tuner, parabola: Path
+) -> None:
+    assert report(typed)["verdict"] is None
+    ended = tuner("study", "confirm", "parabola", "--fuse", "off")
+    assert ended.returncode == 0, ended.stderr
+    assert "at most 15 full trials" in ended.stderr
+    assert "Finalists on fresh seeds" in ended.stdout
+    assert "Every configuration ran once" not in ended.stdout
+    parsed = report(typed)
+    confirmation, verdict = parsed["confirmation"], parsed["verdict"]
+    assert isinstance(confirmation, dict)
+    assert isinstance(verdict, dict)
+    assert (confirmation["seeds"], confirmation["runs"], confirmation["settled"]) == (5, 15, True)
+    assert all(len(finalist["values"]) == 5 for finalist in confirmation["finalists"])
+    best = parsed["best"]
+    assert isinstance(best, dict)
+    assert best["trial"] == verdict["winner"]
+    assert verdict["sentence"] in " ".join(ended.stdout.split())
+    exported = typed("study", "export", "parabola", "--format", "json")
+    assert json.loads(exported.stdout)["trial"] == verdict["winner"]
+    again = tuner("study", "confirm", "parabola")
+    assert (again.returncode, again.stdout) == (0, ended.stdout)
+    assert len(runs_in(parabola)) == 15
+
+
+def test_both_are_listed_stop_together_and_are_deleted_together(
+    typed: Tuner, tuner: Tuner, parabola: Path
+) -> None:
+    assert tuner("study", "confirm", "parabola", "--fuse", "off").returncode == 0
+    names = [study["name"] for study in json.loads(typed("study", "list", "--json").stdout)]
+    assert names == ["parabola", "parabola.confirm"]
+    assert typed("study", "stop", "parabola").returncode == 0
+    states = {s["name"]: s["state"] for s in json.loads(typed("study", "list", "--json").stdout)}
+    assert states == {"parabola": "stopped", "parabola.confirm": "stopped"}
+    assert typed("study", "resume", "parabola").returncode == 0
+    deleted = typed("study", "delete", "parabola", "--yes")
+    assert deleted.stdout.splitlines() == [
+        "Deleted 'parabola.confirm' and its 15 trials.",
+        "Deleted 'parabola' and its 12 trials.",
+    ]
+    assert json.loads(typed("study", "list", "--json").stdout) == []
+
+
+def test_a_study_that_is_no_finished_search_is_refused(typed: Tuner, parabola: Path) -> None:
+    missing = typed("study", "confirm", "parabol")
+    assert missing.returncode == 3
+    assert "did you mean 'parabola'" in missing.stderr
+    created = typed("study", "create", "studies/parabola.toml", "--name", "new", "--no-check")
+    assert created.returncode == 0, created.stderr
+    early = typed("study", "confirm", "new")
+    assert early.returncode == 3
+    assert "there is nothing to confirm" in early.stderr
+
+
+@pytest.mark.slow
+def test_a_search_of_thirty_trials_is_confirmed_by_itself(tuner: Tuner, project: Path) -> None:
+    ended = tuner(*_SEARCH, "--set", "budget.trials=30")
+    assert ended.returncode == 0, ended.stderr
+    assert "Confirming 'parabola': 3 finalists" in ended.stderr
+    assert len(runs_in(project)) == 15
+    off = tuner(*_SEARCH, "--set", "budget.trials=30", "--set", "confirm.top=0", "--name", "off")
+    assert "Confirming" not in off.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "parent"])
+def test_after_kill_9_every_run_has_trained_once(
+    tuner: Tuner, parabola: Path, victim: str
+) -> None:
+    command = ("study", "confirm", "parabola", "--fuse", "off", "--workers", "2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuner", *command],
+        cwd=parabola,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    while len(runs_in(parabola)) < 4:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    with closing(sqlite3.connect(parabola / "tuner.db")) as connection:
+        rows = connection.execute("SELECT pid FROM tuner_workers ORDER BY last_seen DESC LIMIT 2")
+        pids = [pid for (pid,) in rows]
+    os.kill(process.pid if victim == "parent" else pids[0], signal.SIGKILL)
+    process.communicate(timeout=120)
+    again = tuner(*command)
+    assert again.returncode == 0, again.stdout + again.stderr
+    runs = runs_in(parabola)
+    assert len(runs) == len(set(runs)) == 15
+    assert {state for state, _, _ in runs} == {"COMPLETE"}
