@@ -56,7 +56,9 @@ def choose(arms: Sequence[Arm], costs: Floats, tied: Sequence[int]) -> tuple[int
 
 
 def interval_of(costs: Floats, upper: float = _TAIL) -> Interval | None:
-    """Returns Student's interval of a mean, or None where it diverged or has fewer than two values.
+    """Returns Student's interval of a mean, or None where its values do not tell one.
+
+    They do not where one diverged, where there are fewer than two, or where all are the same.
 
     Args:
         costs: The values.
@@ -64,7 +66,7 @@ def interval_of(costs: Floats, upper: float = _TAIL) -> Interval | None:
     """
     from scipy.special import stdtrit  # noqa: PLC0415 (see paired_tests)
 
-    if len(costs) < 2 or not np.isfinite(costs).all():
+    if len(costs) < 2 or not np.isfinite(costs).all() or np.ptp(costs) == 0:
         return None
     mean, error = float(costs.mean()), float(costs.std(ddof=1)) / len(costs) ** 0.5
     below, above = (error * float(stdtrit(len(costs) - 1, 1 - tail)) for tail in (_TAIL, upper))

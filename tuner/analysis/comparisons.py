@@ -10,10 +10,11 @@ from typing import Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.analysis.arms import Arm, Floats
+from tuner.analysis.arms import Arm, Floats, costs_of
 from tuner.analysis.families import adjust, beats_of, find, follow, intervals_of, levels_of
 from tuner.analysis.looks import FIRST_LOOK, compare_up_to
 from tuner.analysis.paired_tests import flip_signs
+from tuner.domain.spec import Direction
 
 Interval = tuple[float, float]
 
@@ -67,17 +68,23 @@ class Compared:
 
 
 def compare_arms(
-    arms: Sequence[Arm], costs: Floats, seeds: Sequence[int], planned: int, level: float
+    arms: Sequence[Arm],
+    direction: Direction,
+    seeds: Sequence[int],
+    planned: int,
+    level: float,
 ) -> Compared:
     """Returns the comparisons of all pairs of arms.
 
     Args:
         arms: The arms.
-        costs: Their costs, a row each.
+        direction: Which values are better.
         seeds: How many seeds of each count.
         planned: The seeds that were planned.
         level: The probability, at most, that a claim is wrong.
     """
+    costs = costs_of(arms, direction)
+    sign = 1.0 if direction == "minimize" else -1.0
     looks = compare_up_to(costs, seeds, planned)
     count = len(arms)
     adjusted, order = adjust(looks.p, count)
@@ -88,7 +95,7 @@ def compare_arms(
     shown = np.where(found, adjusted, np.where(adjusted <= level, 1.0, adjusted))
     beats, pairs = follow(own), []
     for at, (one, two) in enumerate(zip(looks.first.tolist(), looks.second.tolist(), strict=True)):
-        pair = _Pair(costs[[one, two], : min(seeds[one], seeds[two])])
+        pair = _Pair(costs[[one, two], : min(seeds[one], seeds[two])], sign)
         better, worse = (one, two) if pair.side <= 0 else (two, one)
         # What follows from other claims is not claimed against what the two did themselves.
         beats[worse, better] = False
@@ -116,10 +123,10 @@ class _Measured(TypedDict):
 
 
 class _Pair:
-    """The costs of two arms on their common seeds."""
+    """The costs of two arms on their common seeds; times ``sign`` they are values."""
 
-    def __init__(self, costs: Floats) -> None:
-        self._costs, self.seeds = costs, costs.shape[1]
+    def __init__(self, costs: Floats, sign: float) -> None:
+        self._costs, self._sign, self.seeds = costs, sign, costs.shape[1]
         self._whole = bool(np.isfinite(costs).all()) and self.seeds > 0
         self.side = self._lean()
 
@@ -144,10 +151,8 @@ class _Pair:
         interval = None
         if known:
             interval = (low, high) if self.side > 0 else (-high, -low)
-        # Costs are values, or their negatives; a share of them is told where all have one sign.
-        worse = self._costs[0 if self.side > 0 else 1]
-        base = abs(float(worse.mean()))
-        share = bool((self._costs > 0).all() or (self._costs < 0).all())
+        base = abs(float(self._costs[0 if self.side > 0 else 1].mean()))
+        share = bool((self._sign * self._costs > 0).all())
         return _Measured(
             gain=gain,
             interval=interval,

@@ -21,7 +21,7 @@ from tuner.analysis.paired_tests import PairedTests, measure_pairs
 FIRST_LOOK = 3
 """Seeds of every arm before the first look."""
 
-LAST_SHARE = 0.9
+LAST_SHARE = 0.95
 """The share of the error that is kept for the last look (docs/statistics.md has the others)."""
 
 
@@ -30,7 +30,7 @@ def shares_of(planned: int) -> dict[int, float]:
     """Returns the share of the error of every look, by the number of seeds.
 
     >>> {look: round(share, 3) for look, share in shares_of(6).items()}
-    {3: 0.017, 4: 0.033, 5: 0.05, 6: 0.9}
+    {3: 0.008, 4: 0.017, 5: 0.025, 6: 0.95}
 
     Args:
         planned: The seeds that were planned.

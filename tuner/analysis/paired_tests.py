@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuner.analysis.arms import Floats
 
@@ -46,7 +45,7 @@ def measure_pairs(differences: Floats) -> PairedTests:
     from scipy.special import stdtr  # noqa: PLC0415
 
     count = differences.shape[1]
-    usable: NDArray[np.bool_] = np.isfinite(differences).all(axis=1)
+    usable = np.asarray(np.isfinite(differences).all(axis=1))
     finite = np.where(usable[:, None], differences, 0.0)
     mean = finite.mean(axis=1)
     deviation = finite.std(axis=1, ddof=1)

@@ -27,7 +27,7 @@ class ArmResult:
         mean: Its mean over those on which it did not diverge, or None.
         deviation: The standard deviation of those, or None of fewer than two.
         interval: Where its mean over all seeds lies, in 95% of such intervals; None where it
-            diverged. That of the winner allows for its having been chosen.
+            diverged, or all its values are the same. That of the winner allows for its having been chosen.
         diverged: On how many seeds it diverged.
         standing: Whether it wins, is tied with the winner, is beaten, diverged too
             often, or has no seed that counts yet.
@@ -92,7 +92,7 @@ def judge(
     counted |= {drop.trial: drop.seeds for drop in race.dropped}
     seeds = [counted[arm.trial] for arm in arms]
     costs = costs_of(arms, direction)
-    compared = compare_arms(arms, costs, seeds, planned, level)
+    compared = compare_arms(arms, direction, seeds, planned, level)
     field = _Field(arms, costs, seeds)
     fit = field.fit()
     tied = [row for row in fit if not compared.beats[fit, row].any()] or fit

@@ -1,0 +1,182 @@
+"""The verdict on finalists in words: who beats whom, by how much, and what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tuner.analysis.choice import Interval
+from tuner.analysis.comparisons import Comparison
+from tuner.analysis.verdict import ArmResult, Verdict
+from tuner.domain.printable import printable
+from tuner.report.tables import number
+
+_WHY = {
+    "simpler": "it has fewer hyperparameters of its own",
+    "cheaper": "it is cheaper",
+    "better": "it has the best mean",
+    "diverged": "it diverged least often",
+    "first": "it came first",
+}
+
+
+def tell_verdict(
+    verdict: Verdict, names: Mapping[int, str], metric: str, *, redrawn: bool = False
+) -> list[str]:
+    """Returns the verdict as sentences, the most important first.
+
+    Args:
+        verdict: The verdict.
+        names: What to call each trial's arm, such as ``adamw with cosine (lr 0.0031)``.
+        metric: The name of the metric.
+        redrawn: Whether each seed also split the data anew.
+    """
+    return [printable(sentence) for sentence in _Words(verdict, names, metric).say(redrawn)]
+
+
+class _Words:
+    """A verdict with the names that it is told in."""
+
+    def __init__(self, verdict: Verdict, names: Mapping[int, str], metric: str) -> None:
+        self._verdict, self._metric = verdict, metric
+        self._names = {
+            arm.trial: names.get(arm.trial, f"trial {arm.trial}") for arm in verdict.arms
+        }
+
+    def say(self, redrawn: bool) -> list[str]:
+        verdict = self._verdict
+        if verdict.winner is None:
+            return [*self._explain_nothing(), *self._tell_divergences()]
+        sentences = self._tell_tied() if verdict.tied else self._tell_beaten()
+        sentences += [*self._tell_mean(verdict.arms[0]), *self._tell_divergences()]
+        return [*sentences, *self._tell_end(), *self._tell_meaning(redrawn)]
+
+    def _tell_beaten(self) -> list[str]:
+        """Returns sentences on a winner that nothing is tied with."""
+        winner = self._names[self._verdict.winner or 0]
+        beaten = [pair for pair in self._own() if pair.beats]
+        out = [self._names[a.trial] for a in self._verdict.arms if a.standing == "diverged"]
+        if not beaten:
+            others = f"; {_join(out)} diverged too often" if out else ""
+            alone = f"{winner} is the only arm{' left' if out else ''}{others}"
+            return [f"{alone}: there is nothing to compare it with."]
+        # The closest rival matters most.
+        ranks = {arm.trial: place for place, arm in enumerate(self._verdict.arms)}
+        beaten.sort(key=lambda pair: ranks[pair.worse])
+        sentences = [f"{winner} {self._tell_gain(beaten[0])}."]
+        if len(beaten) > 1:
+            told = [self._tell_gain(pair).removeprefix("beats ") for pair in beaten[1:]]
+            sentences.append(f"It also beats {'; '.join(told)}.")
+        return sentences
+
+    def _tell_tied(self) -> list[str]:
+        """Returns sentences on a winner that others are tied with."""
+        verdict = self._verdict
+        winner = self._names[verdict.winner or 0]
+        others = [trial for trial in verdict.tied if trial != verdict.winner]
+        among = _join([winner, *(self._names[trial] for trial in others)])
+        between = "between" if len(others) == 1 else "among"
+        sentences = [
+            f"No difference {between} {among} can be shown over {_seeds(verdict.seeds)}; {winner} "
+            f"is chosen, since {_WHY.get(verdict.reason, 'it came first')}."
+        ]
+        for pair in self._own():
+            if len(others) == 1 and not pair.beats and pair.gain:
+                sentences.append(
+                    f"In the mean {self._names[pair.better]} is better{self._tell_amount(pair)}."
+                )
+        beaten = [self._tell_gain(pair) for pair in self._own() if pair.beats]
+        if beaten:
+            sentences.append(f"{winner} {'; '.join(beaten)}.")
+        claimed = {pair.worse for pair in self._own() if pair.beats}
+        rest = [
+            self._names[arm.trial]
+            for arm in verdict.arms
+            if arm.standing == "beaten" and arm.trial not in claimed
+        ]
+        if rest:
+            verb = "is" if len(rest) == 1 else "are"
+            sentences.append(f"{_join(rest)} {verb} beaten by another of them.")
+        return sentences
+
+    def _tell_gain(self, pair: Comparison) -> str:
+        told = f"beats {self._names[pair.worse]}{self._tell_amount(pair)}"
+        told = f"{told} over {_seeds(pair.seeds)}"
+        if pair.implied:
+            return f"{told} (this follows from other comparisons)"
+        return f"{told}, by ranks" if pair.test == "ranks" else told
+
+    def _tell_amount(self, pair: Comparison) -> str:
+        """Returns by how much, in per cent where all values are above 0, with its interval."""
+        if pair.gain is None:
+            return ""
+        if pair.relative is not None:
+            share = _interval(pair.relative_interval, 100)
+            return f" by {_short(100 * pair.relative)}%{share} in {self._metric}"
+        return f" by {_short(pair.gain)}{_interval(pair.interval)} in {self._metric}"
+
+    def _own(self) -> list[Comparison]:
+        """Returns the comparisons of the winner."""
+        winner = self._verdict.winner
+        return [p for p in self._verdict.comparisons if winner in (p.better, p.worse)]
+
+    def _tell_mean(self, arm: ArmResult) -> list[str]:
+        if arm.mean is None:
+            return []
+        mean = f"{number(arm.mean)}{_interval(arm.interval)}"
+        name = self._names[arm.trial]
+        return [f"The mean {self._metric} of {name} over {_seeds(arm.seeds)} is {mean}."]
+
+    def _tell_divergences(self) -> list[str]:
+        return [
+            f"{self._names[arm.trial]} diverged on {arm.diverged} of {_seeds(arm.seeds)}."
+            for arm in self._verdict.arms
+            if arm.diverged
+        ]
+
+    def _explain_nothing(self) -> list[str]:
+        if not any(arm.seeds for arm in self._verdict.arms):
+            return ["No seed that all arms trained on has ended yet: nothing can be said."]
+        return [
+            "No arm can be used: each of them diverged on at least half of its seeds. "
+            "Search again with lower learning rates."
+        ]
+
+    def _tell_end(self) -> list[str]:
+        verdict = self._verdict
+        if not verdict.tied or verdict.seeds >= verdict.planned:
+            return []
+        return [
+            f"Only {verdict.seeds} of {_seeds(verdict.planned)} were trained: more may tell them "
+            "apart."
+        ]
+
+    def _tell_meaning(self, redrawn: bool) -> list[str]:
+        """Returns sentences on what the intervals cover."""
+        splits = "and splits of the data" if redrawn else "on the same split of the data"
+        told = f"Intervals cover other seeds {splits}, nothing else."
+        if not self._verdict.comparisons:
+            return [told]
+        return [
+            told,
+            f"At most {self._verdict.level:.0%} of such verdicts claim a difference that is not "
+            "there.",
+        ]
+
+
+def _interval(interval: Interval | None, factor: float = 1.0) -> str:
+    if interval is None:
+        return ""
+    return f" [{_short(factor * interval[0])}, {_short(factor * interval[1])}]"
+
+
+def _short(value: float) -> str:
+    """Returns a number in three digits: seeds are few, and tell no more."""
+    return number(float(f"{value:.3g}"))
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def _join(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
