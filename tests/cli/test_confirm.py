@@ -17,6 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import copy_project, run_tuner
+from tuner.domain.confirmation import Confirm
+from tuner.service.confirmation import open_confirmation
+from tuner.store import Studies, open_database
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -45,6 +48,11 @@ def report(typed: Tuner) -> dict[str, object]:
     assert ended.returncode == 0, ended.stderr
     parsed: dict[str, object] = json.loads(ended.stdout)
     return parsed
+
+
+def states_of(typed: Tuner) -> dict[str, str]:
+    listed = json.loads(typed("study", "list", "--json").stdout)
+    return {study["name"]: study["state"] for study in listed}
 
 
 def runs_in(project: Path) -> list[tuple[str, int, int]]:
@@ -84,32 +92,33 @@ def test_finalists_run_again_and_the_report_ends_in_a_verdict(
     assert len(runs_in(parabola)) == 15
 
 
-def test_both_are_listed_stop_together_and_are_deleted_together(
-    typed: Tuner, tuner: Tuner, parabola: Path
+@pytest.mark.parametrize(("command", "state"), [("pause", "paused"), ("stop", "stopped")])
+def test_both_are_listed_halt_together_and_are_deleted_together(
+    typed: Tuner, parabola: Path, command: str, state: str
 ) -> None:
-    assert tuner("study", "confirm", "parabola", "--fuse", "off").returncode == 0
-    names = [study["name"] for study in json.loads(typed("study", "list", "--json").stdout)]
-    assert names == ["parabola", "parabola.confirm"]
-    assert typed("study", "stop", "parabola").returncode == 0
-    states = {s["name"]: s["state"] for s in json.loads(typed("study", "list", "--json").stdout)}
-    assert states == {"parabola": "stopped", "parabola.confirm": "stopped"}
+    database = open_database(f"sqlite:///{parabola / 'tuner.db'}")
+    open_confirmation(database, Studies(database).find("parabola"), Confirm())
+    database.close()
+    assert typed("study", command, "parabola").returncode == 0
+    assert states_of(typed) == {"parabola": state, "parabola.confirm": state}
     assert typed("study", "resume", "parabola").returncode == 0
+    assert states_of(typed) == {"parabola": "running", "parabola.confirm": "running"}
     deleted = typed("study", "delete", "parabola", "--yes")
     assert deleted.stdout.splitlines() == [
-        "Deleted 'parabola.confirm' and its 15 trials.",
+        "Deleted 'parabola.confirm' and its 0 trials.",
         "Deleted 'parabola' and its 12 trials.",
     ]
-    assert json.loads(typed("study", "list", "--json").stdout) == []
+    assert states_of(typed) == {}
 
 
 def test_a_study_that_is_no_finished_search_is_refused(typed: Tuner, parabola: Path) -> None:
     missing = typed("study", "confirm", "parabol")
-    assert missing.returncode == 3
+    assert missing.returncode == 2
     assert "did you mean 'parabola'" in missing.stderr
     created = typed("study", "create", "studies/parabola.toml", "--name", "new", "--no-check")
     assert created.returncode == 0, created.stderr
     early = typed("study", "confirm", "new")
-    assert early.returncode == 3
+    assert early.returncode == 2
     assert "there is nothing to confirm" in early.stderr
 
 
@@ -125,9 +134,7 @@ def test_a_search_of_thirty_trials_is_confirmed_by_itself(tuner: Tuner, project:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["worker", "parent"])
-def test_after_kill_9_every_run_has_trained_once(
-    tuner: Tuner, parabola: Path, victim: str
-) -> None:
+def test_after_kill_9_every_run_has_trained_once(tuner: Tuner, parabola: Path, victim: str) -> None:
     command = ("study", "confirm", "parabola", "--fuse", "off", "--workers", "2")
     process = subprocess.Popen(
         [sys.executable, "-m", "tuner", *command],

@@ -45,6 +45,8 @@ KEYS = {
     "state",
     "full_trials_used",
     "expected_gain",
+    "confirmation",
+    "verdict",
 }
 
 

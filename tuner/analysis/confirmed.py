@@ -9,6 +9,7 @@ from tuner.analysis.arms import Arm
 from tuner.analysis.race import Race
 from tuner.analysis.runs import find_protected, read_arms, run_confirmation
 from tuner.analysis.verdict import Verdict, judge
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.confirmation import CONFIRMS, Confirmation, Finalist
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import (
@@ -68,6 +69,12 @@ class Confirmed:
         if params == default_proposal(self.spec, config.optimizer).params:
             return f"{config.optimizer}'s defaults"
         return f"{config.optimizer} with {config.schedule}"
+
+    def rate(self, trial: int) -> float | None:
+        """Returns a finalist's learning rate; None where its optimizer has none."""
+        config = self.configs[trial]
+        value = config.optimizer_values.get(OPTIMIZERS[config.optimizer].rate)
+        return float(value) if isinstance(value, int | float) else None
 
     def _finalist(self, trial: int) -> Finalist:
         return next(f for f in self.confirmation.finalists if f.trial == trial)

@@ -16,7 +16,7 @@ from tuner.domain.objective import is_reached, tell_target, tell_value
 from tuner.domain.printable import printable
 from tuner.domain.spec import StudySection
 from tuner.domain.trials import WARM_START, Outcome, TrialConfig, TrialRecord, bent_defaults
-from tuner.report.verdict import tell_verdict
+from tuner.report.verdict_words import tell_confirmed
 
 _REASONS = 3
 _NAMED = 6
@@ -38,8 +38,8 @@ def _conclude(summary: StudySummary) -> list[str]:
     study, number = summary.spec.study, best.record.number
     sentences = [
         f"Use {best.config.optimizer} with the {best.config.schedule} schedule ({settings})"
-        f"{_describe_average(best.config)}: {_tell_best(study, best.record.value)}"
-        f"{f', trial {number}' if number >= 0 else ' on the first of the fresh seeds'}.",
+        f"{_describe_average(best.config)}: {_tell_value_of_best(summary, best)}"
+        f"{f', trial {number}' if number >= 0 else ''}.",
         *_tell_confirmation(summary.confirmed),
         *_doubt_target(study, best),
         *_compare_to_last(study, best),
@@ -70,11 +70,20 @@ def _tell_confirmation(confirmed: Confirmed | None) -> list[str]:
     if confirmed is None:
         return []
     if confirmed.race.settled:
-        return tell_verdict(confirmed)
+        return tell_confirmed(confirmed)
     return [
         f"Its finalists run again: {confirmed.runs} of {confirmed.confirmation.runs} runs at most "
         "are over, and nothing is settled yet."
     ]
+
+
+def _tell_value_of_best(summary: StudySummary, best: BestTrial) -> str:
+    """Returns the value of the best trial: its mean on fresh seeds, which luck did not choose."""
+    study, confirmed = summary.spec.study, summary.confirmed
+    if confirmed is None or confirmed.winner is None:
+        return _tell_best(study, best.record.value)
+    [arm] = [arm for arm in confirmed.verdict.arms if arm.trial == confirmed.winner]
+    return f"{_tell_best(study, arm.mean)} in the mean over {arm.seeds} fresh seeds"
 
 
 def _tell_best(study: StudySection, value: float | None) -> str:

@@ -9,7 +9,7 @@ from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import describe_objective
 from tuner.domain.trials import WARM_START, TrialRecord
-from tuner.report.verdict import tell_verdict
+from tuner.report.verdict_words import tell_confirmed
 
 
 def to_json(summary: StudySummary) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _describe_confirmation(confirmed: Confirmed | None) -> dict[str, Any]:
         "verdict": {
             "winner": confirmed.winner,
             "tied": list(verdict.tied),
-            "sentence": tell_verdict(confirmed)[0],
+            "sentence": tell_confirmed(confirmed)[0],
             "comparisons": [dataclasses.asdict(pair) for pair in verdict.comparisons],
         },
     }

@@ -96,11 +96,12 @@ def finalists(confirmed: Confirmed) -> TextTable:
     lost = ["diverged"] if any(arm.diverged for arm in arms) else []
     return TextTable(
         f"Finalists on fresh seeds, by mean {tell_objective(confirmed.spec.study)}",
-        ("finalist", "trial", "mean", "95% interval", "seeds", *lost, "standing"),
+        ("finalist", "trial", "lr", "mean", "95% interval", "seeds", *lost, "standing"),
         tuple(
             (
                 confirmed.tell(arm.trial),
                 "–" if arm.trial < 0 else str(arm.trial),
+                number(confirmed.rate(arm.trial)),
                 number(arm.mean),
                 "–" if arm.interval is None else "–".join(f"{end:.3g}" for end in arm.interval),
                 str(arm.seeds),

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from tuner.analysis.choice import Interval
 from tuner.analysis.comparisons import Comparison
+from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.verdict import ArmResult, Verdict
+from tuner.domain.objective import tell_objective
 from tuner.domain.printable import printable
 from tuner.report.tables import number
 
@@ -31,6 +33,18 @@ def tell_verdict(
         redrawn: Whether each seed also split the data anew.
     """
     return [printable(sentence) for sentence in _Words(verdict, names, metric).say(redrawn)]
+
+
+def tell_confirmed(confirmed: Confirmed) -> list[str]:
+    """Returns the verdict on a study's finalists as sentences, the most important first."""
+    names = {trial: _describe(confirmed, trial) for trial in confirmed.configs}
+    metric = tell_objective(confirmed.spec.study)
+    return tell_verdict(confirmed.verdict, names, metric)
+
+
+def _describe(confirmed: Confirmed, trial: int) -> str:
+    rate = confirmed.rate(trial)
+    return confirmed.tell(trial) + ("" if rate is None else f" (lr {rate:.2g})")
 
 
 class _Words:

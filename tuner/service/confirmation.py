@@ -17,21 +17,23 @@ _LONGEST = 200
 
 
 LEAST_TRIALS = 30
-"""The trials of a study that is confirmed by itself: the least confirmation is half as long."""
+"""Trials, and full trials where these are bounded, of a study that is confirmed by itself: the least
+confirmation is half as long."""
 
 
 def is_due(database: Database, study: StudyHandle) -> bool:
     """Tells whether a study that has ended is to be confirmed without being asked for it.
 
-    So are studies of thirty trials and more that have a complete one, unless somebody has stopped
-    them, or their file says ``confirm.top = 0``.
+    So are studies with a budget of thirty trials, or full trials, and more that have a complete one,
+    unless somebody has stopped them, or their file says ``confirm.top = 0``.
 
     Args:
         database: The database that holds the study.
         study: The study.
     """
     spec = study.spec
-    if spec.confirmation is not None or not spec.confirm.top or spec.budget.trials < LEAST_TRIALS:
+    size = min(spec.budget.trials, spec.budget.full_trials or spec.budget.trials)
+    if spec.confirmation is not None or not spec.confirm.top or size < LEAST_TRIALS:
         return False
     summary = read_summary(database, study)
     unfinished = len(summary.records) - summary.finished
