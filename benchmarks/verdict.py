@@ -32,6 +32,9 @@ TRUTHS: dict[str, Callable[[int], Floats]] = {
     "equal": np.zeros,
     "one better by 1.5": lambda count: np.where(np.arange(count) == 0, -1.5, 0.0),
     "steps of 0.75": lambda count: 0.75 * np.minimum(np.arange(count), count // CANDIDATES),
+    "half better by 1.5": lambda count: np.where(
+        np.arange(count) < count // (2 * CANDIDATES), -1.5, 0.0
+    ),
     "one better by 6": lambda count: np.where(np.arange(count) == 0, -6.0, 0.0),
 }
 """The true means of a search's candidates by name, in paired standard deviations."""
@@ -45,7 +48,9 @@ class Case:
         finalists: The number of arms.
         truth: How their true means differ.
         paired: Whether a seed moves all arms alike, beside each on its own.
-        tail: ``normal``, or ``t3`` for Student's t with 3 degrees of freedom.
+        tail: ``normal``; ``t3`` for Student's t with 3 degrees of freedom; ``uneven`` where a
+            quarter of the arms, or one, is thrice as noisy; ``diverging`` where one run in ten
+            diverges.
     """
 
     finalists: int
@@ -60,7 +65,7 @@ class Study:
 
     Attributes:
         truth: The true means of its finalists.
-        values: Their values on all planned seeds.
+        values: Their values on all planned seeds; nan where they diverged.
     """
 
     truth: Floats
@@ -115,7 +120,12 @@ def draw(case: Case, generator: np.random.Generator) -> Study:
         if len(best) > 1 or best[0] in chosen:
             break
     means = truth[chosen]
-    values = means[:, None] + noise(case, generator, (case.finalists, PLANNED))
+    own = noise(case, generator, (case.finalists, PLANNED))
+    if case.tail == "uneven":
+        own[: max(1, case.finalists // 4)] *= 3
+    if case.tail == "diverging":
+        own[generator.random(own.shape) < 0.1] = np.nan
+    values = means[:, None] + own
     if case.paired:
         values += SHARED * generator.standard_normal(PLANNED)
     return Study(means, values)
@@ -147,7 +157,7 @@ def score(study: Study) -> Score:
     best = int(np.argmin(study.truth))
     single = int((study.truth == study.truth[best]).sum()) == 1
     true = {(best, arm) for arm, mean in enumerate(study.truth) if mean > study.truth[best]}
-    winner = verdict.arms[0]  # nothing diverges here, so there is one
+    winner = verdict.arms[0]
     told = study.values[winner.trial, : winner.seeds]
     mean = float(study.truth[winner.trial])
     leaders = verdict.tied or (winner.trial,)
@@ -159,9 +169,9 @@ def score(study: Study) -> Score:
         over_all=float(true <= ours) if single else np.nan,
         plain_over_all=float(true <= plain) if single else np.nan,
         kept=any(study.truth[arm] == study.truth[best] for arm in leaders),
-        covered=holds(winner.interval, mean),
-        plain_covered=holds(interval_of(told), mean),
-        together=are_right(verdict, study.truth),
+        covered=holds(winner.interval, mean) if winner.interval else np.nan,
+        plain_covered=holds(interval_of(told), mean) if winner.interval else np.nan,
+        together=float(are_right(verdict, study.truth)),
         seeds=float(np.mean([arm.seeds for arm in verdict.arms])),
     )
 
@@ -174,7 +184,7 @@ def plain_holm(values: Floats) -> set[tuple[int, int]]:
     """
     pairs = list(itertools.combinations(range(len(values)), 2))
     first, second = (values[[pair[end] for pair in pairs]] for end in (0, 1))
-    p = ttest_rel(first, second, axis=1).pvalue
+    p = np.nan_to_num(ttest_rel(first, second, axis=1).pvalue, nan=1.0)  # it knows no divergence
     found = set()
     for step, at in enumerate(np.argsort(p)):
         if p[at] > LEVEL / (len(pairs) - step):
@@ -214,6 +224,7 @@ def are_right(verdict: Verdict, truth: Floats) -> bool:
     return all(
         holds(pair.interval, float(truth[pair.worse] - truth[pair.better]))
         for pair in verdict.comparisons
+        if pair.interval is not None
     )
 
 
@@ -288,8 +299,9 @@ def main() -> None:
         Case(finalists, truth, paired, tail)
         for finalists in (2, 8)
         for truth in TRUTHS
-        for tail in ("normal", "t3")
+        for tail in ("normal", "t3", *(("uneven", "diverging") if truth == "equal" else ()))
         for paired in (True, False)
+        if finalists == 8 or not truth.startswith("half")
     ]
     studies = arguments.studies // 10 if arguments.quick else arguments.studies
     print(f"{studies} studies a line\n")

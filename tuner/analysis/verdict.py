@@ -27,7 +27,8 @@ class ArmResult:
         mean: Its mean over those on which it did not diverge, or None.
         deviation: The standard deviation of those, or None of fewer than two.
         interval: Where its mean over all seeds lies, in 95% of such intervals; None where it
-            diverged, or all its values are the same. That of the winner allows for its having been chosen.
+            diverged, or all its values are the same. That of the winner allows for its having
+            been chosen.
         diverged: On how many seeds it diverged.
         standing: Whether it wins, is tied with the winner, is beaten, diverged too
             often, or has no seed that counts yet.
