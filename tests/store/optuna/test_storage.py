@@ -54,8 +54,8 @@ def count_statements(engine: sa.Engine) -> Iterator[list[str]]:
 
 class TestEveryStorageOfOptuna(StorageTestCase):
     @pytest.fixture
-    def storage(self, database_url: str) -> Iterator[Storage]:
-        made = Storage(database_url)
+    def storage(self, made_url: str) -> Iterator[Storage]:
+        made = Storage(made_url)
         yield made
         made.remove_session()
         made.engine.dispose()
