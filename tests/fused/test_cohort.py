@@ -56,7 +56,7 @@ def cases(optimizers: list[str]) -> list[TrialConfig]:
 def test_lanes_of_every_schedule_train_as_single_trials_do(
     blobs: PreparedWorkload, optimizer: str
 ) -> None:
-    spec = make_spec(steps=200, evaluations=5)
+    spec = make_spec(steps=100, evaluations=5)
     configs = cases([optimizer])
 
     fused = train_lanes(blobs, configs, spec)
@@ -371,7 +371,7 @@ def test_lanes_that_go_on_are_not_disturbed_by_those_that_end(blobs: PreparedWor
 @pytest.mark.parametrize("workload", [Normed(), Droopy(), Blobs()])
 def test_a_lane_does_not_depend_on_its_neighbours(workload: Blobs) -> None:
     prepared = prepare_workload(workload, "float64")
-    spec = make_spec(steps=30, evaluations=3)
+    spec = make_spec(steps=15, evaluations=3)
     configs = [make_config(name, lr=0.05) for name in ("adam", "momentum", "adagrad", "radam")]
 
     together = train_lanes(prepared, configs, spec)
@@ -387,12 +387,28 @@ def test_a_lane_does_not_depend_on_its_neighbours(workload: Blobs) -> None:
 # Checkpoints.
 
 
+class Whole:
+    """A cohort of dropout that has trained without a stop, for those that stop to be compared."""
+
+    names = ("adam", "nadam", "asgd", "ranger", "rprop", "yellowfin", "muon")
+
+    def __init__(self) -> None:
+        self.prepared, self.spec = prepare_workload(Droopy()), make_spec(steps=40, evaluations=4)
+        self.configs = [make_config(name, schedule="plateau") for name in self.names]
+        trained, lanes = train_lanes(self.prepared, self.configs, self.spec), range(7)
+        self.outcomes = trained.outcomes
+        self.values = [trained.values(lane) for lane in lanes]
+        self.logged = [trained.logged(lane) for lane in lanes]
+
+
+@pytest.fixture(scope="module")
+def whole() -> Whole:
+    return Whole()
+
+
 @pytest.mark.parametrize("step", [1, 9, 10, 11, 23])
-def test_lanes_continue_as_if_they_had_never_stopped(step: int) -> None:
-    prepared, spec = prepare_workload(Droopy()), make_spec(steps=40, evaluations=4)
-    names = ["adam", "nadam", "asgd", "ranger", "rprop", "yellowfin", "muon"]
-    configs = [make_config(name, schedule="plateau") for name in names]
-    whole = train_lanes(prepared, configs, spec)
+def test_lanes_continue_as_if_they_had_never_stopped(whole: Whole, step: int) -> None:
+    prepared, spec, configs, names = whole.prepared, whole.spec, whole.configs, whole.names
 
     stopped = train_lanes(prepared, configs, spec, CohortRecorder(interrupt_at=step))
     assert {outcome.ending for outcome in stopped.outcomes} == {"interrupted"}
@@ -403,16 +419,13 @@ def test_lanes_continue_as_if_they_had_never_stopped(step: int) -> None:
     continued = train_lanes(prepared, [configs[lane] for lane in lanes], spec, states=states)
 
     for place, lane in enumerate(lanes):
-        assert stopped.values(lane) + continued.values(place) == whole.values(lane), names[lane]
+        assert stopped.values(lane) + continued.values(place) == whole.values[lane], names[lane]
         assert continued.outcomes[place] == whole.outcomes[lane]
-        assert stopped.logged(lane) + continued.logged(place) == whole.logged(lane)
+        assert stopped.logged(lane) + continued.logged(place) == whole.logged[lane]
 
 
-def test_lanes_that_leave_go_on_later_as_if_they_had_stayed() -> None:
-    prepared, spec = prepare_workload(Droopy()), make_spec(steps=40, evaluations=4)
-    names = ["adam", "nadam", "asgd", "ranger", "rprop", "yellowfin", "muon"]
-    configs = [make_config(name, schedule="plateau") for name in names]
-    whole = train_lanes(prepared, configs, spec)
+def test_lanes_that_leave_go_on_later_as_if_they_had_stayed(whole: Whole) -> None:
+    prepared, spec, configs, names = whole.prepared, whole.spec, whole.configs, whole.names
     lanes, left = [6, 0, 3], list[dict[str, Any]]()
 
     def save(step: int) -> None:
@@ -428,12 +441,12 @@ def test_lanes_that_leave_go_on_later_as_if_they_had_stayed() -> None:
 
     for place, lane in enumerate(lanes):
         assert outcomes[lane].ending == "interrupted"
-        assert stayed.values(lane) + continued.values(place) == whole.values(lane), names[lane]
+        assert stayed.values(lane) + continued.values(place) == whole.values[lane], names[lane]
         assert continued.outcomes[place] == whole.outcomes[lane]
         with pytest.raises(WorkloadError, match="over"):
             cohort.state_dict(lane)
     for lane in set(range(7)).difference(lanes):
-        assert stayed.values(lane) == whole.values(lane), names[lane]
+        assert stayed.values(lane) == whole.values[lane], names[lane]
         assert outcomes[lane] == whole.outcomes[lane]
     # A lane that has left costs nothing more.
     costs = [cohort.describe(lane)["places"] for lane in range(7)]

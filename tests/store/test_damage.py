@@ -37,6 +37,17 @@ from tuner.store.tables import plans
 DAMAGED = ["", "{", "null", "7", '"paused?"', "[]", "{}", "\x1b]0;x", "[" * 100_000]
 
 
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""PostgreSQL's columns take what is of their kind alone."""
+
+SQLITE_FIRST = pytest.mark.parametrize(
+    "database_url",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)],
+    indirect=True,
+)
+"""One text is judged by one function wherever it was read; PostgreSQL takes its turn as well."""
+
+
 @pytest.fixture
 def trained(portfolio: object, database: Database, study: StudyHandle) -> StudyHandle:
     """Returns a study with three complete trials."""
@@ -49,11 +60,6 @@ def trained(portfolio: object, database: Database, study: StudyHandle) -> StudyH
             lease, TrialState.COMPLETE, 0.5 + lease.number, {"steps": 20, "metrics": {}}
         )
     return study
-
-
-def need_sqlite(database: Database) -> None:
-    if database.engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL's columns take what is of their kind alone")
 
 
 def damage(database: Database, key: str, text: str) -> None:
@@ -216,12 +222,12 @@ def test_report_is_written_without_what_is_damaged(
     assert "sgd" in written.stdout
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("column", ["state", "datetime_start", "datetime_complete"])
 @pytest.mark.parametrize("text", ["", "?", "complete", "\x1b]0;x", "9999-99-99"])
 def test_trial_whose_state_or_times_are_damaged_is_left_out(
     database: Database, trained: StudyHandle, column: str, text: str
 ) -> None:
-    need_sqlite(database)
     with database.write() as connection:
         connection.exec_driver_sql(
             f"UPDATE trials SET {column} = ? WHERE number = 1",
@@ -249,6 +255,7 @@ _OF_TRIAL_1 = "WHERE trial_id = (SELECT trial_id FROM trials WHERE number = 1)"
 _OPTIMIZER = f"{_OF_TRIAL_1} AND param_name = 'optimizer'"
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     "statement",
     [
@@ -278,7 +285,6 @@ _OPTIMIZER = f"{_OF_TRIAL_1} AND param_name = 'optimizer'"
 def test_trial_that_holds_what_it_cannot_costs_nobody_else(
     database: Database, trained: StudyHandle, tmp_path: Path, statement: str
 ) -> None:
-    need_sqlite(database)
     with database.write() as connection:
         assert connection.exec_driver_sql(statement).rowcount > 0
     with pytest.warns(DamageWarning, match="is left out: its "):
@@ -294,6 +300,7 @@ def test_trial_that_holds_what_it_cannot_costs_nobody_else(
     history.propose()
 
 
+@SQLITE_FIRST
 @pytest.mark.parametrize(
     "key",
     ["train_s", "metrics", "groups", "unread", "schedule_calls", "networks", "last_cost", "error"],
@@ -323,13 +330,13 @@ def _trial_ids(connection: sa.Connection) -> list[int]:
     return list(connection.execute(sa.select(ot.trials.c.trial_id)).scalars())
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     "change", ["intermediate_value = 'abc'", "intermediate_value = 9e999", "step = 'zz'"]
 )
 def test_point_of_a_curve_that_is_none_is_left_out(
     database: Database, trained: StudyHandle, change: str
 ) -> None:
-    need_sqlite(database)
     with database.write() as connection:
         connection.exec_driver_sql(f"UPDATE trial_intermediate_values SET {change} {_OF_TRIAL_1}")
     with pytest.warns(DamageWarning, match="A point of a trial's curve is left out"):
@@ -339,6 +346,7 @@ def test_point_of_a_curve_that_is_none_is_left_out(
         assert typed(database, "report", "small", "--format", "html").exit_code == 0
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("value", ["'abc'", "9e999", "-9e999", "x'ff'"])
 @pytest.mark.parametrize(
     ("table", "column"),
@@ -353,7 +361,6 @@ def test_point_of_a_curve_that_is_none_is_left_out(
 def test_what_is_planted_in_a_table_of_ours_is_left_out(
     database: Database, trained: StudyHandle, table: str, column: str, value: str
 ) -> None:
-    need_sqlite(database)
     with database.write() as connection:
         insert_points(connection, trained.uuid, [(0, [(1, "loss", 0.5)])])
         connection.exec_driver_sql(f"UPDATE {table} SET {column} = {value}")
