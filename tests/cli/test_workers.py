@@ -249,9 +249,9 @@ def test_workers_on_ray_save_when_the_launch_is_killed(tuner: Tuner, workloads: 
     ids=lambda value: " ".join(value)[:40],
 )
 def test_mistake_is_explained(
-    tuner: Tuner, study_in_project: None, arguments: tuple[str, ...], parts: tuple[str, ...]
+    typed: Tuner, study_in_project: None, arguments: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
-    ended = tuner("workers", *arguments)
+    ended = typed("workers", *arguments)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     for part in parts:
@@ -259,8 +259,8 @@ def test_mistake_is_explained(
 
 
 @pytest.fixture
-def study_in_project(tuner: Tuner) -> None:
-    ended = tuner(
+def study_in_project(typed: Tuner) -> None:
+    ended = typed(
         *("study", "create", "--workload", "models.parabola:Parabola", "--name", "small"),
         "--no-check",
     )

@@ -106,10 +106,15 @@ def test_only_complete_lanes_are_compared_with_their_last_weights() -> None:
     check_line(fused, 1, prepared, SPEC)
 
 
+@pytest.fixture(scope="module")
+def whole() -> Trained:
+    """Returns a cohort that has trained without a stop."""
+    return train_lanes(prepare_workload(Normed(), "float64"), CONFIGS, SPEC)
+
+
 @pytest.mark.parametrize("step", [5, 20, 37])
-def test_averages_continue_as_if_they_had_never_stopped(step: int) -> None:
+def test_averages_continue_as_if_they_had_never_stopped(whole: Trained, step: int) -> None:
     prepared = prepare_workload(Normed(), "float64")
-    whole = train_lanes(prepared, CONFIGS, SPEC)
     stopped = train_lanes(prepared, CONFIGS, SPEC, CohortRecorder(interrupt_at=step))
 
     lanes = [3, 0, 4, 2, 1]

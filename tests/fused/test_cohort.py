@@ -371,7 +371,7 @@ def test_lanes_that_go_on_are_not_disturbed_by_those_that_end(blobs: PreparedWor
 @pytest.mark.parametrize("workload", [Normed(), Droopy(), Blobs()])
 def test_a_lane_does_not_depend_on_its_neighbours(workload: Blobs) -> None:
     prepared = prepare_workload(workload, "float64")
-    spec = make_spec(steps=15, evaluations=3)
+    spec = make_spec(steps=30, evaluations=3)
     configs = [make_config(name, lr=0.05) for name in ("adam", "momentum", "adagrad", "radam")]
 
     together = train_lanes(prepared, configs, spec)

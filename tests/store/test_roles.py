@@ -43,12 +43,16 @@ DENIED = "42501"
 
 
 @pytest.fixture
-def acting(postgres_url: str) -> As:
+def database_url(postgres_url: str) -> str:
+    return postgres_url
+
+
+@pytest.fixture
+def acting(made_url: str) -> As:
     """Returns what gives the URL of a database with tables for a role."""
-    upgrade_database(postgres_url)
     for _ in range(2):  # as after an upgrade
-        apply_roles(postgres_url)
-    owner = sa.make_url(postgres_url)
+        apply_roles(made_url)
+    owner = sa.make_url(made_url)
     return lambda role: owner.set(username=role).render_as_string(hide_password=False)
 
 

@@ -11,7 +11,6 @@ from tuner.training.forks import ending_forks
 _AROUND = """
 import os
 import sys
-from tests.conftest import FORKS, ROOT
 from tuner.training.forks import ending_forks
 
 print("before", flush=True)
@@ -64,7 +63,6 @@ import os
 import torch
 from models.parabola import Parabola
 from tuner.training.prepared_workload import PreparedWorkload
-from tests.conftest import FORKS, ROOT
 from tuner.training.forks import ending_forks
 
 class Forking(Parabola):
