@@ -56,20 +56,20 @@ def test_tie_of_some_names_those_that_are_beaten_too() -> None:
 
 def test_single_arm_has_nothing_to_be_compared_with() -> None:
     first, second, third = say(noisy_arms([100])[:1])
-    assert first.endswith("is the only arm: there is nothing to compare it with.")
+    assert first.endswith("is the only finalist: there is nothing to compare it with.")
     assert re.search(r"over 5 seeds is [\d.]+ \[[\d.]+, [\d.]+\]", second)
     assert third.startswith("Intervals cover other seeds")
 
 
 def test_arms_that_all_diverged_leave_no_winner() -> None:
     told = say(arms_of([None] * SEEDS, [None] * SEEDS))
-    assert told[0].startswith("No arm can be used: each of them diverged")
+    assert told[0].startswith("No finalist can be used: each of them diverged")
     assert "momentum diverged on 10 of 10 seeds." in told
 
 
 def test_nothing_is_said_before_a_seed_has_ended() -> None:
     assert say([Arm(0), Arm(1)]) == [
-        "No seed that all arms trained on has ended yet: nothing can be said."
+        "No seed that all finalists train on is over yet: nothing can be said."
     ]
 
 
@@ -92,7 +92,8 @@ def test_divergences_are_told_and_compared_by_ranks() -> None:
     assert "momentum diverged on 2 of 10 seeds." in told
     often = Arm(1, (None,) * SEEDS)
     assert say([fine, often])[0].endswith(
-        "is the only arm left; momentum diverged too often: there is nothing to compare it with."
+        "is the only finalist left; momentum diverged too often: "
+        "there is nothing to compare it with."
     )
 
 

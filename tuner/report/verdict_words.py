@@ -71,7 +71,7 @@ class _Words:
         out = [self._names[a.trial] for a in self._verdict.arms if a.standing == "diverged"]
         if not beaten:
             others = f"; {_join(out)} diverged too often" if out else ""
-            alone = f"{winner} is the only arm{' left' if out else ''}{others}"
+            alone = f"{winner} is the only finalist{' left' if out else ''}{others}"
             return [f"{alone}: there is nothing to compare it with."]
         # The closest rival matters most.
         ranks = {arm.trial: place for place, arm in enumerate(self._verdict.arms)}
@@ -149,9 +149,9 @@ class _Words:
 
     def _explain_nothing(self) -> list[str]:
         if not any(arm.seeds for arm in self._verdict.arms):
-            return ["No seed that all arms trained on has ended yet: nothing can be said."]
+            return ["No seed that all finalists train on is over yet: nothing can be said."]
         return [
-            "No arm can be used: each of them diverged on at least half of its seeds. "
+            "No finalist can be used: each of them diverged on at least half of its seeds. "
             "Search again with lower learning rates."
         ]
 

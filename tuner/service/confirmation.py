@@ -17,15 +17,16 @@ _LONGEST = 200
 
 
 LEAST_TRIALS = 30
-"""Trials, and full trials where these are bounded, of a study that is confirmed by itself: the least
-confirmation is half as long."""
+"""Trials, and full trials where these are bounded, of a study that is confirmed by itself: the
+least confirmation takes half as many."""
 
 
 def is_due(database: Database, study: StudyHandle) -> bool:
     """Tells whether a study that has ended is to be confirmed without being asked for it.
 
-    So are studies with a budget of thirty trials, or full trials, and more that have a complete one,
-    unless somebody has stopped them, or their file says ``confirm.top = 0``.
+    So are studies with a budget of thirty trials and more, or full trials where these are bounded,
+    that have a complete one, unless somebody has stopped them, or their file says
+    ``confirm.top = 0``.
 
     Args:
         database: The database that holds the study.
