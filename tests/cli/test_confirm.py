@@ -87,6 +87,12 @@ def test_finalists_run_again_and_the_report_ends_in_a_verdict(
     assert verdict["sentence"] in " ".join(ended.stdout.split())
     exported = typed("study", "export", "parabola", "--format", "json")
     assert json.loads(exported.stdout)["trial"] == verdict["winner"]
+    other = next(
+        f["trial"] for f in confirmation["finalists"] if f["trial"] not in (None, verdict["winner"])
+    )
+    code = typed("study", "export", "parabola", "--trial", str(other)).stdout
+    assert code.startswith("# A trial of the tuner study 'parabola'")
+    assert f"# Trial {other} reached" in code
     again = tuner("study", "confirm", "parabola")
     assert (again.returncode, again.stdout) == (0, ended.stdout)
     assert len(runs_in(parabola)) == 15

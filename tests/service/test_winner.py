@@ -11,6 +11,7 @@ from torch import nn
 import tuner
 from tests.conftest import MakeSpec
 from tuner.domain.catalog.averages import start_step
+from tuner.domain.trials import Outcome
 from tuner.errors import NotFoundError, WorkloadError
 from tuner.service.interruption import Interruption
 from tuner.service.worker.worker import Worker
@@ -207,3 +208,14 @@ def train(run):
             optimizer.step()
         run.report(step, val_loss=1.0 / (1 + step))
 """
+
+
+def test_another_complete_trial_is_given_by_its_number(finish: Any, database: Database) -> None:
+    finish()
+    study = Studies(database).find("small")
+    complete = [r for r in read_records(database, study) if r.outcome is Outcome.COMPLETE]
+    for record in complete:
+        chosen = tuner.best("small", database.url, trial=record.number)
+        assert (chosen.trial, chosen.value) == (record.number, record.value)
+    with pytest.raises(NotFoundError, match="no complete trial 99: there is none of that number"):
+        tuner.best("small", database.url, trial=99)

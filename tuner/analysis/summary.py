@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tuner.analysis.averages import AverageSummary, summarize_average
@@ -21,6 +22,7 @@ from tuner.domain.space import branches_of
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Decoder, Outcome, TrialConfig, TrialRecord, decode, ran_own_defaults
+from tuner.errors import NotFoundError
 
 _EDGE = 0.05
 
@@ -62,11 +64,18 @@ class BestTrial:
         record: The trial.
         config: Its hyperparameters.
         edges: Searched hyperparameters whose value lies at an end of its range.
+        is_winner: Whether it is the best; not so if a person has chosen it.
     """
 
     record: TrialRecord
     config: TrialConfig
     edges: tuple[str, ...]
+    is_winner: bool = True
+
+    @property
+    def title(self) -> str:
+        """The words by which exported code calls it."""
+        return "The winner" if self.is_winner else "A trial"
 
     @property
     def full_steps(self) -> int:
@@ -248,6 +257,28 @@ def _find_winner(records: Sequence[TrialRecord], confirmed: Confirmed | None) ->
         return None
     own = (record for record in records if record.number == confirmed.winner)
     return next(own, confirmed.examples.get(confirmed.winner))
+
+
+def choose_trial(summary: StudySummary, number: int) -> StudySummary:
+    """Returns a summary in which a trial takes the place of the best one.
+
+    Args:
+        summary: The study.
+        number: The number of the trial.
+
+    Raises:
+        NotFoundError: If there is no such trial, or it is not complete.
+    """
+    for record in summary.records:
+        if record.number == number and record.outcome is Outcome.COMPLETE:
+            chosen = replace(_describe_best(summary.spec, record), is_winner=False)
+            return replace(summary, best=chosen)
+    found = next((r.outcome.value for r in summary.records if r.number == number), None)
+    raise NotFoundError(
+        f"The study {summary.name!r} has no complete trial {number}"
+        + (": there is none of that number." if found is None else f": that one is {found}.")
+        + f" See them with: tuner study show {shlex.quote(summary.name)}"
+    )
 
 
 def best_of(spec: StudySpec, records: Sequence[TrialRecord]) -> TrialRecord | None:

@@ -398,10 +398,12 @@ def report(name: str, storage: str | None, style: str, output: Path | None, forc
     epilog=examples(
         "tuner study export digits > winner.py",
         "tuner study export digits --format toml --output studies/winner.toml",
+        "tuner study export digits --trial 17",
     )
 )
 @click.argument("name", type=TEXT)
 @storage_option
+@click.option("--trial", type=click.IntRange(0), help="Another complete trial than the winner.")
 @click.option(
     "--format",
     "style",
@@ -410,15 +412,25 @@ def report(name: str, storage: str | None, style: str, output: Path | None, forc
     show_default=True,
 )
 @_output_options
-def export(name: str, storage: str | None, style: str, output: Path | None, force: bool) -> None:
+def export(
+    name: str,
+    storage: str | None,
+    trial: int | None,
+    style: str,
+    output: Path | None,
+    force: bool,
+) -> None:
     """Export the winner: as Python code that builds it, as a study file, or as JSON."""
     import json
 
+    from tuner.analysis.summary import choose_trial
     from tuner.report.code import to_python, to_toml, to_winner
     from tuner.service.summaries import read_summary
 
     database, handle = find_study(name, storage)
     summary = read_summary(database, handle)
+    if trial is not None:
+        summary = choose_trial(summary, trial)
     if style == "json":
         text = json.dumps(to_winner(summary), indent=2)
     else:

@@ -102,7 +102,8 @@ def to_toml(summary: StudySummary) -> str:
         table |= {key: value for key, value in fixed if value is not None}
     if not config.networks:
         del tree["network"]
-    head = [f"The winner of {summary.name}: trial {best.record.number}, {_tell_best(summary)}."]
+    title = f"{best.title} of {summary.name}"
+    head = [f"{title}: trial {best.record.number}, {_tell_best(summary)}."]
     if config.own:
         head.append("The workload's own hyperparameters are searched again; they were:")
         head += [f"{name} = {value!r}" for name, value in config.own.items()]

@@ -94,7 +94,7 @@ def _describe(best: BestTrial, summary: StudySummary) -> tuple[str, ...]:
     spec, attributes = summary.spec, best.record.attributes
     claims = ", ".join(_claims(best, spec))
     lines = [
-        f"The winner of the tuner study {summary.name!r}: {best.config.optimizer}, "
+        f"{best.title} of the tuner study {summary.name!r}: {best.config.optimizer}, "
         f"{best.config.schedule} schedule.",
         f"Trial {best.record.number} {_tell_result(spec.study, best.record.value)}",
         f"on {spec.study.workload}{' with ' if claims else ''}{claims}.",

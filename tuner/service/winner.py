@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from tuner.analysis.summary import choose_trial
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import Direction
 from tuner.domain.trials import TrialConfig
@@ -189,16 +190,17 @@ def _count_losses(optimizer: torch.optim.Optimizer) -> Callable[[], int]:
     return lambda: int(optimizer.state[first].get("func_evals", 0))
 
 
-def best(name: str, storage: str | None = None) -> Winner:
-    """Returns a study's winner.
+def best(name: str, storage: str | None = None, *, trial: int | None = None) -> Winner:
+    """Returns a study's winner: the verdict's, if its finalists ran again on fresh seeds.
 
     Args:
         name: The study's name.
         storage: The database's URL; left out, ``TUNER_STORAGE``, else the URL in the file
             ``TUNER_STORAGE_FILE``, else ``sqlite:///tuner.db``.
+        trial: The number of another complete trial to return.
 
     Raises:
-        NotFoundError: If there is no such study, or no trial of it is complete.
+        NotFoundError: If there is no such study or trial, or no trial of it is complete.
         StorageError: If the database cannot be read.
     """
     database = open_database(storage or default_url())
@@ -206,6 +208,8 @@ def best(name: str, storage: str | None = None) -> Winner:
         summary = read_summary(database, Studies(database).find(name))
     finally:
         database.close()
+    if trial is not None:
+        summary = choose_trial(summary, trial)
     best_trial = summary.best
     value = best_trial.record.value if best_trial else None
     if best_trial is None or value is None:
