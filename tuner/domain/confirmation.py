@@ -6,10 +6,12 @@ runs of a race: so it has the same leases, workers and budget as any study.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field, model_validator
 
-from tuner.domain.catalog.dimensions import Finite, Frozen, Value
-from tuner.domain.warm_start import OwnValue
+from tuner.domain.catalog.dimensions import Dimension, Finite, Frozen, Value
+from tuner.domain.warm_start import OwnValue, check_point
 
 CONFIRM = "confirm"
 """The preset of a trial that confirms another one."""
@@ -76,3 +78,15 @@ class Confirmation(Frozen):
         if len(set(numbers)) < len(numbers):
             raise ValueError("confirmation: a trial is twice among the finalists")
         return self
+
+    def check(self, axes: Mapping[str, Dimension]) -> None:
+        """Checks that every finalist lies in a search space.
+
+        Args:
+            axes: The axes of the space, by name.
+
+        Raises:
+            ValueError: With the first value that does not.
+        """
+        for finalist in self.finalists:
+            check_point(finalist.params, axes, f"finalist {finalist.trial}")

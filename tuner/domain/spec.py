@@ -261,8 +261,9 @@ class StudySpec(Frozen):
                 f"search.warm_start = {self.study.name!r}: a study cannot start from itself; name "
                 "an earlier one, or give this one another --name"
             )
-        if self.warm_start is not None and self.written is not None:  # it is resolved
-            self.warm_start.check(self.axes())
+        for taken in (self.warm_start, self.confirmation):
+            if taken is not None and self.written is not None:  # it is resolved
+                taken.check(self.axes())
         return self
 
     def axes(self) -> dict[str, Dimension]:

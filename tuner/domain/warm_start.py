@@ -96,11 +96,25 @@ class WarmStart(Frozen):
             ValueError: With the first value that does not.
         """
         for opening in self.openings:
-            for name in ("optimizer", "schedule"):
-                if name not in opening.params:
-                    raise ValueError(f"an opening of warm_start names no {name}")
-            for name, value in opening.params.items():
-                axis = axes.get(name)
-                if axis is None or not holds(axis, value):
-                    shown = "not searched" if axis is None else f"searched in {axis.describe()}"
-                    raise ValueError(f"an opening of warm_start has {name} = {value!r}: {shown}")
+            check_point(opening.params, axes, "an opening of warm_start")
+
+
+def check_point(params: Mapping[str, Value], axes: Mapping[str, Dimension], what: str) -> None:
+    """Checks that a point lies in a search space, and says its optimizer and schedule.
+
+    Args:
+        params: Its values by the name of the parameter.
+        axes: The axes of the space, by name.
+        what: What the point is, for the error.
+
+    Raises:
+        ValueError: With the first value that does not.
+    """
+    for name in ("optimizer", "schedule"):
+        if name not in params:
+            raise ValueError(f"{what} names no {name}")
+    for name, value in params.items():
+        axis = axes.get(name)
+        if axis is None or not holds(axis, value):
+            shown = "not searched" if axis is None else f"searched in {axis.describe()}"
+            raise ValueError(f"{what} has {name} = {value!r}: {shown}")

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.report.summaries import make_spec, trial
+from tuner.analysis.runs import Run, list_runs, read_arms, run_confirmation
+from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirmation, Finalist
+from tuner.domain.trials import Outcome, TrialRecord
+
+SPEC = make_spec()
+
+
+def confirmation(finalists: int, runs: int, seeds: int = 10) -> Confirmation:
+    """Returns finalists 0, 1, ..., the first two protected."""
+    return Confirmation(
+        study="0" * 32,
+        finalists=tuple(
+            Finalist(
+                trial=number,
+                params={"optimizer": "adam", "schedule": "constant", "adam.lr": 0.01 + number},
+                protected=number < 2,
+            )
+            for number in range(finalists)
+        ),
+        seeds=seeds,
+        runs=runs,
+    )
+
+
+def run_of(number: int, run: Run, value: float | None, **changes: object) -> TrialRecord:
+    outcome = Outcome.DIVERGED if value is None else Outcome.COMPLETE
+    record = trial(number, "adam", value, outcome)
+    noted = {**record.attributes, CONFIRMS: run.trial, REPEAT: run.repeat}
+    return dataclasses.replace(record, attributes=noted, **changes)  # type: ignore[arg-type]
+
+
+def play(
+    plan: Confirmation, value_of: dict[Run, float | None], order: np.random.Generator
+) -> list[TrialRecord]:
+    """Trains all runs that the race asks for, those that may start at once in any order."""
+    records: list[TrialRecord] = []
+    started: list[Run] = []
+    for _ in range(plan.seeds * len(plan.finalists) + 1):
+        race = run_confirmation(plan, SPEC, read_arms(plan, SPEC, records))
+        runs = list_runs(plan, race)
+        assert runs[: len(started)] == started  # whoever knows more lists the same first
+        fresh = runs[len(started) :]
+        if not fresh:
+            assert race.settled
+            return records
+        started = runs
+        order.shuffle(fresh)
+        records += [
+            run_of(len(records) + place, run, value_of[run]) for place, run in enumerate(fresh)
+        ]
+    raise AssertionError("the race does not end")
+
+
+@given(
+    st.integers(1, 5),
+    st.integers(5, 12),
+    st.integers(0, 2**32),
+    st.sampled_from([0.0, 0.1, 0.6]),
+    st.sampled_from([0.0, 1.0, 20.0]),
+)
+def test_a_race_ends_within_its_runs_and_starts_each_once(
+    finalists: int, seeds: int, seed: int, diverging: float, apart: float
+) -> None:
+    chance = np.random.default_rng(seed)
+    plan = confirmation(finalists, runs=max(15, finalists * 5), seeds=seeds)
+    value_of = {
+        Run(number, repeat): None
+        if chance.random() < diverging
+        else number * apart + chance.normal()
+        for number, repeat in itertools.product(range(finalists), range(seeds))
+    }
+    records = play(plan, value_of, chance)
+    runs = [Run(r.attributes[CONFIRMS], r.attributes[REPEAT]) for r in records]
+    assert len(runs) == len(set(runs)) <= plan.runs
+    each = {number: sum(run.trial == number for run in runs) for number in range(finalists)}
+    assert min(each[0], each.get(1, 5)) >= 5
+    assert all(count >= 3 for count in each.values())
+
+
+def test_who_is_clearly_beaten_is_given_no_further_seed() -> None:
+    plan = confirmation(4, runs=40)
+    value_of: dict[Run, float | None] = {
+        Run(number, repeat): 100.0 * number + 0.1 * ((repeat * 7 + number) % 5)
+        for number, repeat in itertools.product(range(4), range(10))
+    }
+    records = play(plan, value_of, np.random.default_rng(0))
+    counts = [sum(r.attributes[CONFIRMS] == number for r in records) for number in range(4)]
+    assert counts[0] == counts[1] == 5  # settled as soon as both have the least
+    assert counts[2] == counts[3] == 3
+
+
+@pytest.mark.parametrize("seeds", [5, 7])
+def test_runs_are_listed_seed_by_seed(seeds: int) -> None:
+    plan = confirmation(3, runs=30, seeds=seeds)
+    race = run_confirmation(plan, SPEC, read_arms(plan, SPEC, []))
+    assert list_runs(plan, race) == [Run(n, k) for k in range(3) for n in range(3)]
+
+
+def test_of_a_run_that_ran_again_the_first_counts_and_what_is_not_over_does_not() -> None:
+    plan = confirmation(2, runs=15)
+    records = [
+        run_of(1, Run(0, 0), 9.0),
+        run_of(0, Run(0, 0), 1.0),
+        run_of(2, Run(0, 1), None),
+        run_of(3, Run(0, 2), 3.0, outcome=Outcome.RUNNING),
+        run_of(4, Run(1, 1), 5.0),  # its first seed is not over
+    ]
+    one, other = read_arms(plan, SPEC, records)
+    assert (one.values, other.values) == ((1.0, None), ())
+
+
+def test_damaged_attributes_count_for_no_run() -> None:
+    plan = confirmation(2, runs=15)
+    damaged = run_of(0, Run(0, 0), 1.0)
+    for key, value in itertools.product((CONFIRMS, REPEAT), ("0", None, 1.5, True, [0])):
+        record = dataclasses.replace(damaged, attributes={**damaged.attributes, key: value})
+        assert [arm.values for arm in read_arms(plan, SPEC, [record])] == [(), ()]
