@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.analysis.families import adjust, counts_of, follow
+from tuner.analysis.families import adjust, counts_of, follow, levels_of
 from tuner.analysis.looks import shares_of
 from tuner.analysis.paired_tests import flip_signs, measure_pairs
 
@@ -66,5 +66,13 @@ def test_signed_ranks_count_all_signs(differences: list[float]) -> None:
 
 
 def test_pair_without_all_seeds_has_no_test() -> None:
-    tests = measure_pairs(np.array([[1.0, 2.0, np.nan], [1.0, 2.0, 4.0]]))
+    tests = measure_pairs(np.array([[1.0, 2.0, np.nan], [1.0, 2.0, 4.0]]), np.zeros(2, bool))
     assert np.isnan(tests.p).tolist() == [True, False]
+
+
+def test_pairs_that_were_not_found_share_the_level_of_the_step_that_ended_it() -> None:
+    p = np.array([0.024, 0.02, 0.021, 0.001, 0.023, 0.022])
+    adjusted, order = adjust(p, 4)
+    # Six pairs for the first step, and three at most once one is found.
+    levels = levels_of(adjusted, order, 4, 0.05)
+    assert levels == pytest.approx([0.05 / 3] * 3 + [0.05 / 6] + [0.05 / 3] * 2)

@@ -145,3 +145,16 @@ def test_arguments_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         run_race(arms, direction, planned=planned, protected=protected)
+
+
+def test_values_of_an_arm_that_dropped_out_do_not_help_others() -> None:
+    # The last two differ clearly, but only after they have gone. If that counted, fewer pairs
+    # would be left, and the first two would be told apart.
+    lead = [0.823 + (1 if seed % 2 == 0 else -1) for seed in range(SEEDS)]
+    far = [5000.0, 5000.01, 4999.99, *([5000.0] * 7)]
+    apart = [0.001, -0.001, 0.0005, *([0.05, 0.051] * 3), 0.05]
+    farther = [value + more for value, more in zip(far, apart, strict=True)]
+    arms = arms_of([0.0] * SEEDS, lead, far, farther)
+    race = run_race(arms, "minimize")
+    assert {drop.trial for drop in race.dropped} == {2, 3}
+    assert (race.going, race.end) == ((0, 1), "seeds")

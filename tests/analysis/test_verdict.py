@@ -15,6 +15,7 @@ from scipy.stats import t
 
 from tests.analysis.confirmations import SEEDS, VALUES, arms_of, cut, fields, noisy_arms
 from tuner.analysis.arms import Arm
+from tuner.analysis.comparisons import compare_arms
 from tuner.analysis.looks import LAST_SHARE
 from tuner.analysis.race import run_race
 from tuner.analysis.verdict import Verdict, judge
@@ -261,6 +262,8 @@ def test_claims_intervals_and_standings_agree(arms: list[Arm]) -> None:
     standings = {arm.trial: arm for arm in verdict.arms}
     for pair in verdict.comparisons:
         assert pair.gain is None or pair.gain >= 0
+        lost = standings[pair.better].diverged or standings[pair.worse].diverged
+        assert lost or pair.gain is not None
         assert (pair.p <= verdict.level) == (pair.beats and not pair.implied)
         assert pair.confidence >= 1 - verdict.level
         if pair.interval is not None:
@@ -281,3 +284,38 @@ def test_claims_follow_from_each_other(arms: list[Arm]) -> None:
     for (a, b), (c, d) in itertools.product(found, found):
         if b == c and seeds[a] == seeds[d] == SEEDS and means[a] < means[d]:
             assert (a, d) in found
+
+
+def test_what_was_found_early_is_not_lost_later() -> None:
+    base = [0.0] * 5
+    clear = [1000.0, 1000.001, 1000.002, 1.0, 3000.0]
+    verdict = judge(arms_of(base, clear), "minimize")
+    assert (claims(verdict), verdict.seeds) == ({(0, 1)}, 5)
+
+
+def test_what_an_early_look_found_and_the_last_contradicts_is_not_claimed() -> None:
+    turned = [1000.0, 1000.001, 1000.002, *([-10000.0, -10001.0] * 3), -10000.0]
+    verdict = judge(arms_of([0.0] * SEEDS, turned), "minimize")
+    pair = verdict.comparisons[0]
+    assert (pair.beats, pair.p, pair.better) == (False, 1.0, 1)
+    assert pair.interval is not None
+    assert pair.interval[0] <= 0 <= pair.interval[1]
+
+
+def test_seed_on_which_both_diverged_tells_nothing() -> None:
+    fine = replace(noisy_arms([0])[0], values=(None, *([0.5] * (SEEDS - 1))))
+    worse = Arm(1, (None, *(0.6 + seed for seed in range(SEEDS - 1))))
+    pair = judge([fine, worse], "minimize").comparisons[0]
+    assert pair.p == pytest.approx(2 / 2 ** (SEEDS - 1) / LAST_SHARE)
+
+
+def test_nothing_is_implied_against_what_two_arms_did_themselves() -> None:
+    # The first got much better after the last had gone, to which it had lost.
+    first = [101.0, 140.0, 99.0, 200.0, 110.0, *([-10000.0, -10001.0] * 2), -10000.0]
+    second = [50.0, 50.1] * 5
+    last = [100.0, 100.0, 100.1, 100.0, 100.1]
+    arms = arms_of(first, second, last)
+    compared = compare_arms(arms, "minimize", [10, 10, 5], SEEDS, 0.05)
+    found = {(pair.better, pair.worse) for pair in compared.pairs if pair.beats}
+    assert found == {(0, 1), (1, 2)}
+    assert not compared.beats[0, 2]

@@ -87,10 +87,11 @@ def look_again(looks: Looks, costs: Floats, seeds: int) -> Looks:
         costs: All arms' costs; nan from where an arm was dropped.
         seeds: The number of seeds of this look.
     """
+    first, second = costs[looks.first, :seeds], costs[looks.second, :seeds]
+    lost, lost_too = np.isinf(first), np.isinf(second)
     with np.errstate(invalid="ignore"):  # inf - inf
-        differences = costs[looks.first, :seeds] - costs[looks.second, :seeds]
-    both = np.isinf(costs[looks.first, :seeds]) & np.isinf(costs[looks.second, :seeds])
-    tests = measure_pairs(np.where(both, 0.0, differences))
+        differences = np.where(lost & lost_too, 0.0, first - second)
+    tests = measure_pairs(differences, (lost | lost_too).any(axis=1))
     found = tests.p / shares_of(looks.planned)[seeds]
     smaller = found < looks.p
     return replace(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner.analysis.arms import Floats
 
@@ -30,7 +31,7 @@ class PairedTests:
     error: Floats
 
 
-def measure_pairs(differences: Floats) -> PairedTests:
+def measure_pairs(differences: Floats, diverged: NDArray[np.bool_]) -> PairedTests:
     """Returns the tests of pairs, a row of differences each.
 
     A pair is tested by Student's t (1908). Where an arm diverged, or all differences are the same,
@@ -39,13 +40,14 @@ def measure_pairs(differences: Floats) -> PairedTests:
 
     Args:
         differences: Costs of the first arm less those of the second, by seed; infinite where one
-            of them diverged, and 0 where both did.
+            of them diverged, 0 where both did, and nan where one has no value yet.
+        diverged: Whether an arm of the pair diverged on any seed.
     """
     # Loaded late: it takes a quarter of a second, and most commands judge nothing.
     from scipy.special import stdtr  # noqa: PLC0415
 
     count = differences.shape[1]
-    usable = np.asarray(np.isfinite(differences).all(axis=1))
+    usable = ~diverged & np.isfinite(differences).all(axis=1)
     finite = np.where(usable[:, None], differences, 0.0)
     mean = finite.mean(axis=1)
     deviation = finite.std(axis=1, ddof=1)
