@@ -91,7 +91,7 @@ def look_again(looks: Looks, costs: Floats, seeds: int) -> Looks:
     lost, lost_too = np.isinf(first), np.isinf(second)
     with np.errstate(invalid="ignore"):  # inf - inf
         differences = np.where(lost & lost_too, 0.0, first - second)
-    tests = measure_pairs(differences, (lost | lost_too).any(axis=1))
+    tests = measure_pairs(differences, np.asarray((lost | lost_too).any(axis=1)))
     found = tests.p / shares_of(looks.planned)[seeds]
     smaller = found < looks.p
     return replace(
