@@ -186,3 +186,26 @@ def test_a_study_of_failures_says_how_to_see_one() -> None:
 def test_a_study_of_diverged_trials_mentions_no_failure_to_look_at() -> None:
     (sentence,) = conclude(summary_of(trial(0, outcome=Outcome.DIVERGED)))
     assert sentence == "No trial was trained to its end (0 failed)."
+
+
+def test_a_ranking_on_few_trials_is_doubted() -> None:
+    spec = make_spec(space={"optimizers": ["adam", "sgd", "muon"]})
+    adam, sgd = (
+        [trial(10 * k + n, name, 0.5) for n in range(5)] for k, name in enumerate(("adam", "sgd"))
+    )
+    assert "No comparison yet: every trial was of adam." in conclude(
+        summary_of(*adam[:1], spec=spec)
+    )
+    none = "No comparison of optimizers is settled: each has fewer than 5 finished trials."
+    assert none in conclude(summary_of(adam[0], sgd[0], spec=spec))
+    # A failed trial compares nothing.
+    some = conclude(
+        summary_of(*adam, *sgd[:4], trial(30, "sgd", outcome=Outcome.FAILED), spec=spec)
+    )
+    assert (
+        "Not settled, with fewer than 5 finished trials: sgd. A search of these alone: "
+        "tuner run --workload models.digits:Digits --optimizers sgd"
+    ) in some
+    assert "ettled" not in " ".join(conclude(summary_of(*adam, *sgd, spec=spec)))
+    only = make_spec(space={"optimizers": ["adam"]})
+    assert "omparison" not in " ".join(conclude(summary_of(adam[0], spec=only)))

@@ -26,6 +26,9 @@ from tuner.errors import NotFoundError
 
 _EDGE = 0.05
 
+SETTLED_FROM = 5
+"""Finished trials, complete, pruned or diverged, from which on an optimizer has been compared."""
+
 
 @dataclass(frozen=True)
 class OptimizerSummary:
@@ -42,6 +45,7 @@ class OptimizerSummary:
         pruned: Trials stopped because they were behind.
         diverged: Trials whose loss became infinite or NaN.
         failed: Trials that raised.
+        settled: Whether as many trials of it have finished as a comparison takes.
     """
 
     optimizer: str
@@ -54,6 +58,7 @@ class OptimizerSummary:
     pruned: int
     diverged: int
     failed: int
+    settled: bool
 
 
 @dataclass(frozen=True)
@@ -314,7 +319,12 @@ def _summarize_optimizer(
         pruned=outcomes[Outcome.PRUNED],
         diverged=outcomes[Outcome.DIVERGED],
         failed=outcomes[Outcome.FAILED],
+        settled=sum(outcomes[o] for o in _COMPARED) >= SETTLED_FROM,
     )
+
+
+_COMPARED = (Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED)
+"""How the trials end by which optimizers are compared."""
 
 
 def _summarize_averages(

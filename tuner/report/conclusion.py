@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tuner.analysis.averages import line_of
 from tuner.analysis.confirmed import Confirmed
-from tuner.analysis.summary import BestTrial, OptimizerSummary, StudySummary
+from tuner.analysis.summary import SETTLED_FROM, BestTrial, OptimizerSummary, StudySummary
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import FULL, length_of, tell_length
@@ -48,7 +48,8 @@ def _conclude(summary: StudySummary) -> list[str]:
         *_compare_to_runner_up(summary),
         *_tell_warm_start(summary, best),
     ]
-    sentences += [*_tell_untried(summary), *_tell_lengths(summary, best), *_doubt_schedule(best)]
+    sentences += [*_tell_untried(summary), *_doubt_ranking(summary)]
+    sentences += [*_tell_lengths(summary, best), *_doubt_schedule(best)]
     sentences += [
         f"{edge} lies at the end of its range: widen it in the study file and search again."
         for edge in best.edges
@@ -269,8 +270,31 @@ def _tell_untried(summary: StudySummary) -> list[str]:
     untried = [name for name in summary.spec.space.optimizers if name not in tried]
     if not untried:
         return []
-    more = f" and {len(untried) - _NAMED} more" if len(untried) > _NAMED else ""
-    return [f"No trial has tried {', '.join(untried[:_NAMED])}{more}."]
+    return [f"No trial has tried {_list(untried)}."]
+
+
+def _doubt_ranking(summary: StudySummary) -> list[str]:
+    """Returns a sentence on the optimizers that too few trials have tried to rank them."""
+    rows = [row for row in summary.optimizers if row.trials]
+    unsettled = [row.optimizer for row in rows if not row.settled]
+    if len(summary.optimizers) < 2 or not unsettled:
+        return []
+    if len(rows) == 1:
+        return [f"No comparison yet: every trial was of {rows[0].optimizer}."]
+    few = f"fewer than {SETTLED_FROM} finished trials"
+    if len(unsettled) == len(rows):
+        return [f"No comparison of optimizers is settled: each has {few}."]
+    spec = summary.spec.study
+    more = shlex.join(
+        ("tuner", "run", "--workload", spec.workload, "--optimizers", ",".join(unsettled))
+    )
+    return [f"Not settled, with {few}: {_list(unsettled)}. A search of these alone: {more}"]
+
+
+def _list(names: Sequence[str]) -> str:
+    """Returns names, the first of very many."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def _compare(study: StudySection, other: float | None, leader: float | None) -> str:
