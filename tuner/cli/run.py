@@ -83,7 +83,16 @@ def run(
     with Crew(slots_on([device], workers), fuse, storage) as crew:
         try_workload = partial(_try_workload, crew)
         database, study = create_or_resume(parsed, storage, settings, try_workload)
-        train(database, study, workers=workers, device=device, fuse=fuse, crew=crew)
+        confirm = parsed.confirm if "confirm" in parsed.model_fields_set else study.spec.confirm
+        train(
+            database,
+            study,
+            workers=workers,
+            device=device,
+            fuse=fuse,
+            crew=crew,
+            confirm=confirm,
+        )
 
 
 def _try_workload(crew: Crew, resolved: StudySpec, looks: bool) -> StudyCheck:
@@ -138,6 +147,7 @@ def train(
     device: str,
     fuse: str,
     crew: Crew | None = None,
+    confirm: Confirm | None = None,
 ) -> None:
     """Trains a study on workers of this machine, shows how it goes, and prints the report.
 
@@ -148,6 +158,7 @@ def train(
         device: Where they train, as ``--device`` takes it.
         fuse: How many trials train as one, as ``--fuse`` takes it.
         crew: As many processes that were started for them beforehand.
+        confirm: How it is confirmed once it has ended; None for as it says itself.
     """
     from tuner.cli.progress import open_display
     from tuner.service.study_run import run_study
@@ -158,8 +169,8 @@ def train(
         tell_end(end)
     from tuner.service.confirmation import is_due
 
-    if is_due(database, study):
-        confirm = study.spec.confirm
+    confirm = confirm or study.spec.confirm
+    if is_due(database, study, confirm):
         train_confirmation(database, study, confirm, workers=workers, device=device, fuse=fuse)
     conclude(database, study)
 

@@ -82,6 +82,10 @@ class Proposer:
         """Returns the trials the study starts with."""
         return self._opening_trials
 
+    def together(self, count: int) -> int:
+        """Returns how many trials to start together, of as many as can train as one."""
+        return count
+
     def closing(self) -> FrozenTrial | None:
         """Returns the trial the study ends with: the own defaults of the leading optimizer.
 

@@ -21,20 +21,20 @@ LEAST_TRIALS = 30
 least confirmation takes half as many."""
 
 
-def is_due(database: Database, study: StudyHandle) -> bool:
+def is_due(database: Database, study: StudyHandle, confirm: Confirm) -> bool:
     """Tells whether a study that has ended is to be confirmed without being asked for it.
 
     So are studies with a budget of thirty trials and more, or full trials where these are bounded,
-    that have a complete one, unless somebody has stopped them, or their file says
-    ``confirm.top = 0``.
+    that have a complete one, unless somebody has stopped them, or ``confirm.top`` is 0.
 
     Args:
         database: The database that holds the study.
         study: The study.
+        confirm: How it would be confirmed.
     """
     spec = study.spec
     size = min(spec.budget.trials, spec.budget.full_trials or spec.budget.trials)
-    if spec.confirmation is not None or not spec.confirm.top or size < LEAST_TRIALS:
+    if spec.confirmation is not None or not confirm.top or size < LEAST_TRIALS:
         return False
     summary = read_summary(database, study)
     unfinished = len(summary.records) - summary.finished

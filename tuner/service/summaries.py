@@ -8,7 +8,7 @@ from tuner.analysis.confirmed import Confirmed, summarize_confirmation
 from tuner.analysis.summary import StudySummary, summarize
 from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord, tell_waiting
-from tuner.errors import StorageError, UnavailableError
+from tuner.errors import StorageError, TunerError, UnavailableError
 from tuner.service.liveness import is_dead
 from tuner.store import Database, StudyHandle, read_records
 from tuner.store.companions import find_companion
@@ -42,8 +42,17 @@ def read_summary(database: Database, study: StudyHandle) -> StudySummary:
 
 
 def read_confirmed(database: Database, study: StudyHandle) -> Confirmed | None:
-    """Returns how a study's finalists did on fresh seeds; None if they have not run again."""
-    companion = find_companion(database, study)
+    """Returns how a study's finalists did on fresh seeds; None if they have not run again.
+
+    A confirmation that cannot be read is left out, with a warning.
+    """
+    try:
+        companion = find_companion(database, study)
+    except UnavailableError:
+        raise
+    except TunerError as error:
+        warn_of_damage(f"The confirmation of {study.name!r} is left out", str(error))
+        return None
     if companion is None:
         return None
     records = read_shown(database, companion)

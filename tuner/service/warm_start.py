@@ -93,6 +93,7 @@ def _find_alike(spec: StudySpec, database: Database) -> list[StudyHandle]:
             continue
         if (
             study is not None
+            and study.spec.confirmation is None
             and study.spec.space.regime == spec.space.regime
             and all(getattr(study.spec.study, part) == getattr(spec.study, part) for part in _SAME)
         ):

@@ -16,12 +16,14 @@ from tests.service.worker.contexts import Counted
 from tests.service.worker.test_promotion import work
 from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirm
 from tuner.domain.trials import Outcome, TrialRecord
-from tuner.errors import NotFoundError, SpecError
+from tuner.errors import DamageWarning, NotFoundError, SpecError
 from tuner.service.confirmation import announce, is_due, open_confirmation
 from tuner.service.interruption import Interruption
 from tuner.service.summaries import read_summary
+from tuner.service.warm_start import add_warm_start
 from tuner.store import Database, Studies, StudyHandle, read_records
 from tuner.store.companions import find_companion
+from tuner.store.identity import SPEC, set_attribute
 from tuner.store.leases.budget import is_done
 from tuner.training.seeds import derive_seed
 
@@ -103,8 +105,7 @@ def test_as_one_or_alone_finalists_reach_the_same_values(
     work(database, companion, fuse="4")
     fused = read_summary(database, searched).confirmed
     assert fused is not None
-    assert any("fused" in r.attributes or "lanes" in r.attributes or "cohort" in r.attributes
-               for r in read_records(database, companion))  # fmt: skip
+    assert {r.attributes["lanes"] for r in read_records(database, companion)} == {3}
     Studies(database).delete(companion)
     work(database, confirmed(database, searched))
     alone = read_summary(database, searched).confirmed
@@ -202,19 +203,34 @@ def test_what_is_not_over_or_confirms_itself_is_not_confirmed(
 def test_only_a_study_of_thirty_trials_is_confirmed_without_being_asked_for(
     make_spec: MakeSpec, database: Database, searched: StudyHandle
 ) -> None:
-    assert not is_due(database, searched)
+    assert not is_due(database, searched, Confirm())
     larger = study_of(
         make_spec,
         database,
         study={"name": "larger", "workload": "models.parabola:Parabola"},
         budget={"trials": 30, "steps": 2, "evaluations": 1},
     )
-    assert is_due(database, larger)
-    off = study_of(
-        make_spec,
-        database,
-        study={"name": "off", "workload": "models.parabola:Parabola"},
-        budget={"trials": 30, "steps": 2, "evaluations": 1},
-        confirm={"top": 0},
-    )
-    assert not is_due(database, off)
+    assert is_due(database, larger, Confirm())
+    assert not is_due(database, larger, Confirm(top=0))
+
+
+def test_a_confirmation_that_cannot_be_read_is_left_out_with_a_warning(
+    database: Database, searched: StudyHandle
+) -> None:
+    companion = confirmed(database, searched)
+    with database.write() as connection:
+        set_attribute(connection, companion.study_id, SPEC, {"confirmation": 7})
+    with pytest.warns(DamageWarning, match="The confirmation of 'small' is left out"):
+        summary = read_summary(database, searched)
+    assert summary.confirmed is None
+
+
+def test_no_study_starts_from_one_that_confirms(
+    make_spec: MakeSpec, database: Database, searched: StudyHandle
+) -> None:
+    work(database, confirmed(database, searched))
+    Studies(database).delete(searched)
+    later = make_spec(study={"name": "later", "workload": "models.parabola:Parabola"})
+    search = later.search.model_copy(update={"warm_start": "auto"})
+    taken = add_warm_start(later.model_copy(update={"search": search}), database)
+    assert taken.warm_start is None

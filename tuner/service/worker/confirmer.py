@@ -52,6 +52,10 @@ class Confirmer(Proposer):
             for run in list_runs(self._confirmation, self._race)
         ]
 
+    def together(self, count: int) -> int:
+        """Returns how many runs to start together: those that share a seed, as lanes have to."""
+        return min(count, max(1, len(self._race.going)))
+
     def closing(self) -> None:
         """Returns nothing: what the study ends with are its finalists."""
 

@@ -237,6 +237,7 @@ class WorkerContext:
         """
         if self._ends_early and self._end_early():
             return []
+        count = self.proposer.together(count)
         try:
             proposals = self._propose(count, can_fuse)
         except ExhaustedError as error:
