@@ -319,3 +319,12 @@ def test_nothing_is_implied_against_what_two_arms_did_themselves() -> None:
     found = {(pair.better, pair.worse) for pair in compared.pairs if pair.beats}
     assert found == {(0, 1), (1, 2)}
     assert not compared.beats[0, 2]
+
+
+def test_interval_of_looks_that_exclude_each_other_lies_between_them() -> None:
+    sunk = [1000.0, 1000.001, 1000.002, *([600.0, 590.0] * 3), 600.0]
+    pair = compare_arms(arms_of([0.0] * SEEDS, sunk), "minimize", [10, 10], SEEDS, 0.05).pairs[0]
+    assert pair.interval is not None
+    low, high = pair.interval
+    assert 700 < low < high < 1000
+    assert pair.beats

@@ -116,3 +116,10 @@ def test_names_of_others_are_cleaned() -> None:
     told = " ".join(tell_verdict(verdict, {0: "evil\x1b[31m"}, "loss"))
     assert "\x1b" not in told
     assert "trial 1" in told
+
+
+def test_claim_that_only_follows_from_others_says_so() -> None:
+    verdict = judge(noisy_arms([100, 110]), "minimize")
+    implied = replace(verdict.comparisons[0], implied=True)
+    told = tell_verdict(replace(verdict, comparisons=(implied,)), NAMES, "val_loss")
+    assert told[0].endswith("seeds (this follows from other comparisons).")
