@@ -149,7 +149,7 @@ def run_ours(
         run([*tuner, "study", "create", "--no-check", *study], own)
         began, cpu_s = time.perf_counter(), spent_s()
         how = ["--workers", str(arguments.processes), "--fuse", arguments.fuse]
-        run([*tuner, "run", *study, *how], own)
+        run([*tuner, "run", *study, *how, "--set", "confirm.top=0"], own)
         seconds = time.perf_counter() - began
         cpu_s = spent_s() - cpu_s
         return {"seconds": seconds, "cpu_s": cpu_s, **read(url, name, seconds, start_s)}
