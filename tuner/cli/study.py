@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import shlex
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli.options import (
     TEXT,
-    F,
     Group,
     allow_option,
     console,
@@ -30,13 +27,13 @@ from tuner.cli.options import (
     storage_option,
     workers_option,
 )
+from tuner.cli.results import export, report
 from tuner.cli.run import conclude, create_or_resume, train, train_confirmation
 from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
-    from tuner.analysis.summary import StudySummary
     from tuner.domain.spec import StudySpec
     from tuner.service.open_study import StudyCheck
     from tuner.store import Database, StudyHandle
@@ -351,93 +348,6 @@ def _delete(database: Database, handle: StudyHandle) -> None:
         click.echo(f"{folder} stays: this database has not used it. Remove it if nobody does.")
 
 
-def _output_options(command: F) -> F:
-    """Adds ``--output`` and ``--force``."""
-    command = click.option(
-        "--force",
-        is_flag=True,
-        help="Overwrite a file even if it is not a report or export of tuner.",
-    )(command)
-    return click.option("--output", type=click.Path(path_type=Path), help="Write to a file.")(
-        command
-    )
-
-
-@study.command(
-    epilog=examples(
-        "tuner study report digits",
-        "tuner study report digits --format html --output report.html",
-        "tuner study report digits --format json | jq .best",
-    )
-)
-@click.argument("name", type=TEXT)
-@storage_option
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["terminal", "json", "markdown", "html"]),
-    default="terminal",
-    show_default=True,
-)
-@click.option("--json", "style", flag_value="json", help="The same as --format json.")
-@_output_options
-def report(name: str, storage: str | None, style: str, output: Path | None, force: bool) -> None:
-    """Report what a study has found: which optimizer to use, and what it cost."""
-    from tuner.report.terminal import print_report
-    from tuner.service.summaries import read_summary
-
-    database, handle = find_study(name, storage)
-    summary = read_summary(database, handle)
-    if style == "terminal" and output is None:
-        print_report(summary, console())
-    else:
-        _write(_render(style, summary, database, handle), output, force=force)
-
-
-@study.command(
-    epilog=examples(
-        "tuner study export digits > winner.py",
-        "tuner study export digits --format toml --output studies/winner.toml",
-        "tuner study export digits --trial 17",
-    )
-)
-@click.argument("name", type=TEXT)
-@storage_option
-@click.option("--trial", type=click.IntRange(0), help="Another complete trial than the winner.")
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["python", "toml", "json"]),
-    default="python",
-    show_default=True,
-)
-@_output_options
-def export(
-    name: str,
-    storage: str | None,
-    trial: int | None,
-    style: str,
-    output: Path | None,
-    force: bool,
-) -> None:
-    """Export the winner: as Python code that builds it, as a study file, or as JSON."""
-    import json
-
-    from tuner.analysis.summary import choose_trial
-    from tuner.report.code import to_python, to_toml, to_winner
-    from tuner.service.summaries import read_summary
-
-    database, handle = find_study(name, storage)
-    summary = read_summary(database, handle)
-    if trial is not None:
-        summary = choose_trial(summary, trial)
-    if style == "json":
-        text = json.dumps(to_winner(summary), indent=2)
-    else:
-        text = to_toml(summary) if style == "toml" else to_python(summary)
-    _write(text, output, force=force)
-
-
 _ORDERED = {
     StudyState.RUNNING: "goes on. Workers that wait see it by themselves; "
     "start some with: tuner study run {name}",
@@ -465,35 +375,5 @@ def _set_state(name: str, storage: str | None, state: StudyState) -> None:
         click.echo(f"{name!r} {_ORDERED[state].format(name=shlex.quote(name))}")
 
 
-def _render(style: str, summary: StudySummary, database: Database, handle: StudyHandle) -> str:
-    import json
-
-    if style == "json":
-        from tuner.report.json import to_json
-
-        return json.dumps(to_json(summary), indent=2, ensure_ascii=False)
-    if style == "markdown":
-        from tuner.report.markdown import to_markdown
-
-        return to_markdown(summary)
-    if style == "html":
-        from tuner.report.figures import choose_curves
-        from tuner.report.html import to_html
-        from tuner.store.records import read_some
-
-        return to_html(summary, read_some(database, handle, choose_curves(summary)))
-    from tuner.report.terminal import TextConsole, print_report
-
-    text = io.StringIO()
-    print_report(summary, TextConsole(text))
-    return text.getvalue()
-
-
-def _write(text: str, output: Path | None, *, force: bool) -> None:
-    from tuner.report.files import write_file
-
-    if output is None:
-        click.echo(text.rstrip("\n"))
-        return
-    write_file(output, text, force=force)
-    click.echo(f"Wrote {output}", err=True)
+study.add_command(report)
+study.add_command(export)
