@@ -8,10 +8,9 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner.analysis.averages import AverageSummary, summarize_average
-from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.fusing import FusingSummary, summarize_fusing
 from tuner.analysis.gain import ExpectedGain, expect_gain
 from tuner.domain.catalog.averages import NO_AVERAGE
@@ -23,6 +22,9 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Decoder, Outcome, TrialConfig, TrialRecord, decode, ran_own_defaults
 from tuner.errors import NotFoundError
+
+if TYPE_CHECKING:  # it imports numpy, which tables of other things need not
+    from tuner.analysis.confirmed import Confirmed
 
 _EDGE = 0.05
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tuner.analysis.averages import line_of
-from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.summary import SETTLED_FROM, BestTrial, OptimizerSummary, StudySummary
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import format_value
@@ -17,6 +17,9 @@ from tuner.domain.printable import printable
 from tuner.domain.spec import StudySection
 from tuner.domain.trials import WARM_START, Outcome, TrialConfig, TrialRecord, bent_defaults
 from tuner.report.verdict_words import tell_confirmed
+
+if TYPE_CHECKING:
+    from tuner.analysis.confirmed import Confirmed
 
 _REASONS = 3
 _NAMED = 6

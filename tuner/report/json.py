@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import describe_objective
 from tuner.domain.trials import WARM_START, TrialRecord
 from tuner.report.verdict_words import tell_confirmed
+
+if TYPE_CHECKING:
+    from tuner.analysis.confirmed import Confirmed
 
 
 def to_json(summary: StudySummary) -> dict[str, Any]:

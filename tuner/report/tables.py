@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.fusing import FusingSummary
 from tuner.analysis.summary import StudySummary
 from tuner.domain.catalog.dimensions import format_value
@@ -15,6 +14,9 @@ from tuner.domain.objective import tell_objective, tell_value
 from tuner.domain.printable import printable
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome
+
+if TYPE_CHECKING:
+    from tuner.analysis.confirmed import Confirmed
 
 _SHOWN_APART = 20
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from tuner.analysis.choice import Interval
-from tuner.analysis.comparisons import Comparison
-from tuner.analysis.confirmed import Confirmed
-from tuner.analysis.verdict import ArmResult, Verdict
 from tuner.domain.objective import tell_objective
 from tuner.domain.printable import printable
 from tuner.report.tables import number
+
+if TYPE_CHECKING:  # numpy comes with these
+    from tuner.analysis.choice import Interval
+    from tuner.analysis.comparisons import Comparison
+    from tuner.analysis.confirmed import Confirmed
+    from tuner.analysis.verdict import ArmResult, Verdict
 
 _WHY = {
     "simpler": "it has fewer hyperparameters of its own",
