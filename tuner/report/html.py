@@ -36,7 +36,6 @@ def to_html(summary: StudySummary, curves: Sequence[TrialRecord]) -> str:
         summary=summary,
         verdict=verdict,
         doubts=doubts,
-        ranked=table.title,
         tables=[table, *best_tables(summary), facts(summary)],
         plotly=_packed(get_plotlyjs()) if figures else "",
         figures=figures,

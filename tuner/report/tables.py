@@ -29,11 +29,13 @@ class TextTable:
         title: The heading above it.
         columns: The heads of its columns.
         rows: Its cells, row by row.
+        lit: The number of a row to be lit up, or None.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    lit: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "title", printable(self.title))
@@ -70,7 +72,16 @@ def ranking(summary: StudySummary) -> TextTable:
             )
             for row in summary.optimizers
         ),
+        lit=_find_winner(summary),
     )
+
+
+def _find_winner(summary: StudySummary) -> int | None:
+    """Returns the row of the best trial's optimizer, which fresh seeds may have chosen."""
+    if summary.best is None:
+        return None
+    names = [row.optimizer for row in summary.optimizers]
+    return names.index(summary.best.config.optimizer)
 
 
 def averages(summary: StudySummary) -> TextTable:

@@ -48,13 +48,12 @@ def render(summary: StudySummary) -> RenderableType:
     words = Text.assemble("\n", (verdict, "bold green" if summary.best else "bold yellow"))
     for sentence in doubts:
         words.append(f"\n{sentence}", "default")
-    tables = [draw(ranking(summary), highlight_first=summary.best is not None)]
-    tables += [draw(table) for table in best_tables(summary)]
+    tables = [draw(table) for table in (ranking(summary), *best_tables(summary))]
     return Group(head, *tables, draw(facts(summary)), words)
 
 
-def draw(table: TextTable, *, highlight_first: bool = False) -> Table:
-    """Returns a table for a console, its first row green if asked for."""
+def draw(table: TextTable) -> Table:
+    """Returns a table for a console, the row that is lit up in green."""
     drawn = Table(
         title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold"
     )
@@ -63,7 +62,7 @@ def draw(table: TextTable, *, highlight_first: bool = False) -> Table:
         left = index == 0 or pairs
         drawn.add_column(column, justify="left" if left else "right", no_wrap=index == 0)
     for index, row in enumerate(table.rows):
-        drawn.add_row(*map(Text, row), style="green" if highlight_first and index == 0 else "")
+        drawn.add_row(*map(Text, row), style="green" if index == table.lit else "")
     return drawn
 
 
