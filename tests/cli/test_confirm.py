@@ -106,7 +106,11 @@ def test_both_are_listed_halt_together_and_are_deleted_together(
     open_confirmation(database, Studies(database).find("parabola"), Confirm())
     database.close()
     assert typed("study", command, "parabola").returncode == 0
-    assert states_of(typed) == {"parabola": state, "parabola.confirm": state}
+    # Its runs would count as lost if they ended early: they are saved.
+    assert states_of(typed) == {"parabola": state, "parabola.confirm": "paused"}
+    refused = typed("study", "stop", "parabola.confirm")
+    assert refused.returncode == 2
+    assert "a run that is stopped in the middle tells nothing" in refused.stderr
     assert typed("study", "resume", "parabola").returncode == 0
     assert states_of(typed) == {"parabola": "running", "parabola.confirm": "running"}
     deleted = typed("study", "delete", "parabola", "--yes")

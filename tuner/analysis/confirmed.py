@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from tuner.analysis.arms import Arm
 from tuner.analysis.race import Race
-from tuner.analysis.runs import find_protected, read_arms, run_confirmation
+from tuner.analysis.runs import find_failed, find_protected, read_arms, run_confirmation
 from tuner.analysis.verdict import Verdict, judge
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.confirmation import CONFIRMS, Confirmation, Finalist
@@ -36,6 +37,8 @@ class Confirmed:
         race: How their race stands.
         verdict: The verdict on what is known.
         runs: The runs that are over.
+        failed: The numbers of the runs that failed and have not run again, by finalist.
+        began_at: When the first run started, naive UTC; None before.
         examples: A complete run of each finalist that has one, as a trial of the study that is
             confirmed.
     """
@@ -48,12 +51,18 @@ class Confirmed:
     race: Race
     verdict: Verdict
     runs: int
+    failed: Mapping[int, tuple[int, ...]]
+    began_at: datetime | None
     examples: Mapping[int, TrialRecord]
 
     @property
     def winner(self) -> int | None:
         """The trial to use; None until the race is over, or if no finalist is fit to be used."""
         return self.verdict.winner if self.race.settled else None
+
+    def mean_of(self, trial: int) -> float | None:
+        """Returns a finalist's mean over the fresh seeds on which it has a value."""
+        return next(arm.mean for arm in self.verdict.arms if arm.trial == trial)
 
     def tell(self, trial: int) -> str:
         """Returns the name of a finalist: its optimizer and schedule, or that these are defaults.
@@ -104,6 +113,8 @@ def summarize_confirmation(
         race=run_confirmation(confirmation, spec, arms),
         verdict=judge(arms, spec.study.ranking, planned=confirmation.seeds, protected=protected),
         runs=sum(record.outcome.is_over for record in records),
+        failed=find_failed(records),
+        began_at=min((r.started_at for r in records if r.started_at), default=None),
         examples=_find_examples(records),
     )
 

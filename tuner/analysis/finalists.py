@@ -10,7 +10,7 @@ from tuner.domain.confirmation import LEAST_SEEDS, Confirm, Confirmation, Finali
 from tuner.domain.lengths import share_trained, split_by_length
 from tuner.domain.objective import UNREACHED
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import TrialRecord, default_proposal
+from tuner.domain.trials import Outcome, TrialRecord, default_proposal
 from tuner.domain.warm_start import OwnValue
 
 USUAL = "adamw"
@@ -85,13 +85,14 @@ def _find_usual(spec: StudySpec, records: Sequence[TrialRecord]) -> TrialRecord 
     if USUAL not in spec.space.optimizers:
         return None
     for record in records:
-        if record.is_default and record.optimizer == USUAL and record.outcome.is_over:
+        is_usual = record.is_default and record.optimizer == USUAL
+        if is_usual and record.outcome is Outcome.COMPLETE:
             return record
     return TrialRecord(_UNTRIED, records[0].outcome, default_proposal(spec, USUAL))
 
 
 _UNTRIED = -1
-"""The number of the usual choice's defaults, if no trial had them."""
+"""The number of the usual choice's defaults, if no complete trial had them."""
 
 
 def _to_finalist(

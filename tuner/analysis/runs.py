@@ -92,12 +92,37 @@ def list_runs(confirmation: Confirmation, race: Race) -> list[Run]:
 
 
 def _read_values(spec: StudySpec, records: Iterable[TrialRecord]) -> dict[Run, float | None]:
-    """Returns the values of the runs that are over; of a run that ran again, the first."""
-    found: dict[Run, float | None] = {}
+    """Returns the values of the runs that are over."""
+    return {run: _value_of(spec, record) for run, record in _find_counted(records).items()}
+
+
+def find_failed(records: Iterable[TrialRecord]) -> dict[int, tuple[int, ...]]:
+    """Returns the numbers of the runs that failed and have not run again, by finalist.
+
+    Args:
+        records: The trials of the study that confirms.
+    """
+    found: dict[int, tuple[int, ...]] = {}
+    for run, record in _find_counted(records).items():
+        if record.outcome is Outcome.FAILED:
+            found[run.trial] = (*found.get(run.trial, ()), record.number)
+    return found
+
+
+def _find_counted(records: Iterable[TrialRecord]) -> dict[Run, TrialRecord]:
+    """Returns the trials that count as runs that are over.
+
+    Of a run that ran again it is the first, or the first that did not fail: what failed has told
+    nothing of the finalist.
+    """
+    found: dict[Run, TrialRecord] = {}
     for record in sorted(records, key=lambda record: record.number):
         trial, repeat = (record.attributes.get(name) for name in (CONFIRMS, REPEAT))
-        if record.outcome.is_over and type(trial) is int and type(repeat) is int:
-            found.setdefault(Run(trial, repeat), _value_of(spec, record))
+        if not record.outcome.is_over or type(trial) is not int or type(repeat) is not int:
+            continue
+        before = found.get(Run(trial, repeat))
+        if before is None or before.outcome is Outcome.FAILED:
+            found[Run(trial, repeat)] = record
     return found
 
 

@@ -80,6 +80,11 @@ class BestTrial:
     is_winner: bool = True
 
     @property
+    def label(self) -> str:
+        """The words that tell which trial it is."""
+        return f"Trial {self.record.number}" if self.record.number >= 0 else "The usual defaults"
+
+    @property
     def title(self) -> str:
         """The words by which exported code calls it."""
         return "The winner" if self.is_winner else "A trial"
@@ -259,11 +264,15 @@ def summarize(
 
 
 def _find_winner(records: Sequence[TrialRecord], confirmed: Confirmed | None) -> TrialRecord | None:
-    """Returns the trial whose configuration won on fresh seeds, if one has."""
+    """Returns the trial whose configuration won on fresh seeds, with their mean as its value.
+
+    The value of the search would be the lucky one that it was chosen for.
+    """
     if confirmed is None or confirmed.winner is None:
         return None
-    own = (record for record in records if record.number == confirmed.winner)
-    return next(own, confirmed.examples.get(confirmed.winner))
+    own = (r for r in records if r.number == confirmed.winner and r.outcome is Outcome.COMPLETE)
+    found = next(own, confirmed.examples.get(confirmed.winner))
+    return None if found is None else replace(found, value=confirmed.mean_of(confirmed.winner))
 
 
 def choose_trial(summary: StudySummary, number: int) -> StudySummary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from tuner.cli.options import (
 from tuner.cli.results import export, report
 from tuner.cli.run import conclude, create_or_resume, train, train_confirmation
 from tuner.domain.states import StudyState
-from tuner.errors import NotFoundError
+from tuner.errors import NotFoundError, SpecError
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
@@ -240,10 +241,20 @@ def confirm(
     What is clearly beaten is dropped. The runs are trials of a study NAME.confirm; the same command
     continues them.
     """
+    from tuner.store.companions import find_companion
+
     refuse_ranks()
     database, handle = find_study(name, storage)
     asked = {"top": top, "seeds": seeds, "cost": cost}
     given = {key: value for key, value in asked.items() if value is not None}
+    if cost is not None and not math.isfinite(cost):
+        raise SpecError(f"--cost {cost}: give a share of the search's training, such as 0.5.")
+    if given and find_companion(database, handle) is not None:
+        click.echo(
+            f"{', '.join(f'--{key}' for key in given)}: of no effect, since {name!r} has been "
+            "confirmed already. To begin anew, delete the study that confirms it.",
+            err=True,
+        )
     settings = handle.spec.confirm.model_copy(update=given)
     train_confirmation(database, handle, settings, workers=workers, device=device, fuse=fuse)
     conclude(database, handle)
@@ -321,11 +332,11 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(name: str, storage: str | None, yes: bool) -> None:
     """Delete a study with its trials, checkpoints and logs, and the study that confirms it."""
+    from tuner.service.summaries import find_readable_companion
     from tuner.store import Studies
-    from tuner.store.companions import find_companion
 
     database, handle = find_study(name, storage)
-    companion = find_companion(database, handle)
+    companion = find_readable_companion(database, handle)
     handles = [handle] if companion is None else [companion, handle]
     counts = {each.name: Studies(database).count_trials(each) for each in handles}
     if not yes:
@@ -361,13 +372,22 @@ _ORDERED = {
 
 
 def _set_state(name: str, storage: str | None, state: StudyState) -> None:
-    from tuner.store.companions import find_companion
-    from tuner.store.control import set_state
+    from tuner.service.summaries import find_readable_companion
+    from tuner.store.control import ask_to_leave, set_state
 
     database, handle = find_study(name, storage)
-    companion = find_companion(database, handle)
+    stops = state is StudyState.STOPPED
+    if stops and handle.spec.confirmation is not None:
+        raise SpecError(
+            f"{name!r} confirms another study: a run that is stopped in the middle tells nothing. "
+            f"Pause it, with 'tuner study pause {shlex.quote(name)}', or delete it."
+        )
+    companion = find_readable_companion(database, handle)
     if companion is not None:
-        set_state(database, companion, state)
+        # Its runs are saved, and its workers end: a run that ended early would count as lost.
+        set_state(database, companion, StudyState.PAUSED if stops else state)
+        if stops:
+            ask_to_leave(database, companion)
     before = set_state(database, handle, state)
     if before is state:
         click.echo(f"{name!r} was {state} already.")

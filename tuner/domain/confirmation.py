@@ -45,7 +45,7 @@ class Finalist(Frozen):
 
     Attributes:
         trial: The number of the trial that it was found by; of the usual choice's defaults, if no
-            trial had them, -1.
+            complete trial had them, -1.
         params: Its values by the name of the parameter.
         own: The values of the training loop's own hyperparameters, by name.
         protected: Whether it is given five seeds at least.

@@ -103,7 +103,7 @@ def to_toml(summary: StudySummary) -> str:
     if not config.networks:
         del tree["network"]
     title = f"{best.title} of {summary.name}"
-    head = [f"{title}: trial {best.record.number}, {_tell_best(summary)}."]
+    head = [f"{title}: {best.label.lower()}, {_tell_best(summary)}."]
     if config.own:
         head.append("The workload's own hyperparameters are searched again; they were:")
         head += [f"{name} = {value!r}" for name, value in config.own.items()]

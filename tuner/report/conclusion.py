@@ -43,10 +43,10 @@ def _conclude(summary: StudySummary) -> list[str]:
         f"Use {best.config.optimizer} with the {best.config.schedule} schedule ({settings})"
         f"{_describe_average(best.config)}: {_tell_value_of_best(summary, best)}"
         f"{f', trial {number}' if number >= 0 else ''}.",
-        *_tell_confirmation(summary.confirmed),
+        *_tell_confirmation(summary),
         *_doubt_target(study, best),
         *_compare_to_last(study, best),
-        *_compare_to_default(study, leader),
+        *_compare_to_default(study, best, leader),
         *_explain_default(summary, leader),
         *_compare_to_runner_up(summary),
         *_tell_warm_start(summary, best),
@@ -61,7 +61,14 @@ def _conclude(summary: StudySummary) -> list[str]:
         share = summary.counts[Outcome.DIVERGED] / summary.finished
         sentences.append(f"{share:.0%} of the trials diverged: the learning rates go too high.")
     sentences += _tell_gain(summary)
-    return sentences if _is_confirmed(summary) else [*sentences, _doubt_differences(summary)]
+    if summary.confirmed is not None and summary.confirmed.race.settled:
+        # Where none is fit, that comes first.
+        return (
+            sentences
+            if _is_confirmed(summary)
+            else [*tell_confirmed(summary.confirmed), *sentences]
+        )
+    return [*sentences, _doubt_differences(summary)]
 
 
 def _is_confirmed(summary: StudySummary) -> bool:
@@ -69,25 +76,41 @@ def _is_confirmed(summary: StudySummary) -> bool:
     return summary.confirmed is not None and summary.confirmed.winner is not None
 
 
-def _tell_confirmation(confirmed: Confirmed | None) -> list[str]:
+def _tell_confirmation(summary: StudySummary) -> list[str]:
     """Returns the verdict on a study's finalists, or how far their race has come."""
+    confirmed = summary.confirmed
     if confirmed is None:
         return []
+    if _is_confirmed(summary):
+        return [*tell_confirmed(confirmed), *_doubt_age(summary, confirmed)]
     if confirmed.race.settled:
-        return tell_confirmed(confirmed)
+        return ["That was the best of the search, on one seed."]
     return [
         f"Its finalists run again: {confirmed.runs} of {confirmed.confirmation.runs} runs at most "
         "are over, and nothing is settled yet."
     ]
 
 
+def _doubt_age(summary: StudySummary, confirmed: Confirmed) -> list[str]:
+    """Returns a sentence on the trials of the search that came after the verdict's finalists."""
+    began = confirmed.began_at
+    later = [r for r in summary.records if began and r.started_at and r.started_at > began]
+    if not later:
+        return []
+    delete = shlex.join(("tuner", "study", "delete", confirmed.name))
+    confirm = shlex.join(("tuner", "study", "confirm", summary.name))
+    many = "One trial is" if len(later) == 1 else f"{len(later)} trials are"
+    return [f"{many} newer than this verdict. For one on all of them: {delete}, then {confirm}"]
+
+
 def _tell_value_of_best(summary: StudySummary, best: BestTrial) -> str:
-    """Returns the value of the best trial: its mean on fresh seeds, which luck did not choose."""
-    study, confirmed = summary.spec.study, summary.confirmed
+    """Returns the value of the best trial, and that it is a mean if it is one."""
+    told = _tell_best(summary.spec.study, best.record.value)
+    confirmed = summary.confirmed
     if confirmed is None or confirmed.winner is None:
-        return _tell_best(study, best.record.value)
+        return told
     [arm] = [arm for arm in confirmed.verdict.arms if arm.trial == confirmed.winner]
-    return f"{_tell_best(study, arm.mean)} in the mean over {arm.seeds} fresh seeds"
+    return f"{told} in the mean over {arm.seeds} fresh seeds"
 
 
 def _tell_best(study: StudySection, value: float | None) -> str:
@@ -212,7 +235,11 @@ def _compare_to_last(study: StudySection, best: BestTrial) -> list[str]:
     ]
 
 
-def _compare_to_default(study: StudySection, leader: OptimizerSummary) -> list[str]:
+def _compare_to_default(
+    study: StudySection, best: BestTrial, leader: OptimizerSummary
+) -> list[str]:
+    if best.record.is_default:
+        return [f"Tuning has not beaten {leader.optimizer}'s own defaults."]
     if leader.default_value is None or leader.best_value is None:
         return []
     if leader.best_value == leader.default_value:
@@ -270,6 +297,8 @@ def _tell_warm_start(summary: StudySummary, best: BestTrial) -> list[str]:
 def _tell_untried(summary: StudySummary) -> list[str]:
     """Returns a sentence on the optimizers of the study that no trial was started of."""
     tried = {record.optimizer for record in summary.records}
+    if summary.confirmed is not None:
+        tried |= {config.optimizer for config in summary.confirmed.configs.values()}
     untried = [name for name in summary.spec.space.optimizers if name not in tried]
     if not untried:
         return []

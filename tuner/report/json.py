@@ -83,7 +83,7 @@ def _describe_confirmation(confirmed: Confirmed | None) -> dict[str, Any]:
             "runs": confirmed.runs,
             "finalists": [
                 {
-                    "trial": arm.trial if arm.trial >= 0 else None,
+                    "trial": arm.trial,
                     "name": confirmed.tell(arm.trial),
                     "optimizer": confirmed.configs[arm.trial].optimizer,
                     "schedule": confirmed.configs[arm.trial].schedule,

@@ -132,10 +132,17 @@ def settings(summary: StudySummary) -> TextTable:
     values = summary.best.config.to_json() if summary.best else {}
     values = {key: value for key, value in values.items() if key not in unread}
     return TextTable(
-        f"Best trial: {summary.best.record.number}" if summary.best else "Best trial: none yet",
+        _title_of_best(summary),
         ("setting", "value"),
         tuple((key, format_value(value)) for key, value in values.items()),
     )
+
+
+def _title_of_best(summary: StudySummary) -> str:
+    if summary.best is None:
+        return "Best trial: none yet"
+    number = summary.best.record.number
+    return f"Best trial: {number}" if number >= 0 else "Best: the usual defaults"
 
 
 def groups(described: Sequence[Mapping[str, Any]]) -> TextTable:

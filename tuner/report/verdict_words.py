@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,12 @@ _WHY = {
 
 
 def tell_verdict(
-    verdict: Verdict, names: Mapping[int, str], metric: str, *, redrawn: bool = False
+    verdict: Verdict,
+    names: Mapping[int, str],
+    metric: str,
+    *,
+    redrawn: bool = False,
+    lost: str = "diverged",
 ) -> list[str]:
     """Returns the verdict as sentences, the most important first.
 
@@ -34,15 +40,26 @@ def tell_verdict(
         names: What to call each trial's arm, such as ``adamw with cosine (lr 0.0031)``.
         metric: The name of the metric.
         redrawn: Whether each seed also split the data anew.
+        lost: What happened where an arm has no value.
     """
-    return [printable(sentence) for sentence in _Words(verdict, names, metric).say(redrawn)]
+    words = _Words(verdict, names, metric, lost)
+    return [printable(sentence) for sentence in words.say(redrawn)]
 
 
 def tell_confirmed(confirmed: Confirmed) -> list[str]:
     """Returns the verdict on a study's finalists as sentences, the most important first."""
     names = {trial: _describe(confirmed, trial) for trial in confirmed.configs}
     metric = tell_objective(confirmed.spec.study)
-    return tell_verdict(confirmed.verdict, names, metric)
+    lost = "diverged" if confirmed.spec.study.target is None else "missed the target"
+    sentences = tell_verdict(confirmed.verdict, names, metric, lost=lost)
+    for trial, numbers in confirmed.failed.items():
+        example = shlex.join(("tuner", "trial", "show", confirmed.name, str(numbers[0])))
+        rerun = shlex.join(("tuner", "trial", "rerun", confirmed.name, str(numbers[0]), "--extend"))
+        sentences.append(
+            f"{names[trial]} has {len(numbers)} failed runs, which count as if they had {lost}: "
+            f"see one with '{example}', and have it run again with '{rerun}'."
+        )
+    return sentences
 
 
 def _describe(confirmed: Confirmed, trial: int) -> str:
@@ -53,8 +70,9 @@ def _describe(confirmed: Confirmed, trial: int) -> str:
 class _Words:
     """A verdict with the names that it is told in."""
 
-    def __init__(self, verdict: Verdict, names: Mapping[int, str], metric: str) -> None:
-        self._verdict, self._metric = verdict, metric
+    def __init__(self, verdict: Verdict, names: Mapping[int, str], metric: str, lost: str) -> None:
+        self._verdict, self._metric, self._lost = verdict, metric, lost
+        self._why = _WHY | {"diverged": f"it {lost} least often"}
         self._names = {
             arm.trial: names.get(arm.trial, f"trial {arm.trial}") for arm in verdict.arms
         }
@@ -73,7 +91,7 @@ class _Words:
         beaten = [pair for pair in self._own() if pair.beats]
         out = [self._names[a.trial] for a in self._verdict.arms if a.standing == "diverged"]
         if not beaten:
-            others = f"; {_join(out)} diverged too often" if out else ""
+            others = f"; {_join(out)} {self._lost} too often" if out else ""
             alone = f"{winner} is the only finalist{' left' if out else ''}{others}"
             return [f"{alone}: there is nothing to compare it with."]
         # The closest rival matters most.
@@ -94,7 +112,7 @@ class _Words:
         between = "between" if len(others) == 1 else "among"
         sentences = [
             f"No difference {between} {among} can be shown over {_seeds(verdict.seeds)}; {winner} "
-            f"is chosen, since {_WHY.get(verdict.reason, 'it came first')}."
+            f"is chosen, since {self._why.get(verdict.reason, 'it came first')}."
         ]
         for pair in self._own():
             if len(others) == 1 and not pair.beats and pair.gain:
@@ -145,7 +163,7 @@ class _Words:
 
     def _tell_divergences(self) -> list[str]:
         return [
-            f"{self._names[arm.trial]} diverged on {arm.diverged} of {_seeds(arm.seeds)}."
+            f"{self._names[arm.trial]} {self._lost} on {arm.diverged} of {_seeds(arm.seeds)}."
             for arm in self._verdict.arms
             if arm.diverged
         ]
@@ -153,9 +171,10 @@ class _Words:
     def _explain_nothing(self) -> list[str]:
         if not any(arm.seeds for arm in self._verdict.arms):
             return ["No seed that all finalists train on is over yet: nothing can be said."]
+        advice = "Search again with lower learning rates." if self._lost == "diverged" else ""
         return [
-            "No finalist can be used: each of them diverged on at least half of its seeds. "
-            "Search again with lower learning rates."
+            f"No finalist can be used: each of them {self._lost} on at least half of its seeds. "
+            f"{advice}".strip()
         ]
 
     def _tell_end(self) -> list[str]:

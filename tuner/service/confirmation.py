@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+
 from tuner.analysis.finalists import plan_confirmation
-from tuner.domain.confirmation import Confirm
+from tuner.domain.confirmation import Confirm, Confirmation
 from tuner.domain.spec import Search, StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.warm_start import OFF
@@ -11,6 +14,7 @@ from tuner.errors import NotFoundError, SpecError
 from tuner.service.summaries import read_summary
 from tuner.store import Database, Studies, StudyHandle
 from tuner.store.companions import find_companion
+from tuner.store.leases.budget import is_done
 
 _ENDING = ".confirm"
 _LONGEST = 200
@@ -37,8 +41,8 @@ def is_due(database: Database, study: StudyHandle, confirm: Confirm) -> bool:
     if spec.confirmation is not None or not confirm.top or size < LEAST_TRIALS:
         return False
     summary = read_summary(database, study)
-    unfinished = len(summary.records) - summary.finished
-    return summary.state is StudyState.RUNNING and not unfinished and summary.best is not None
+    over = len(summary.records) == summary.finished and is_done(database, study)
+    return summary.state is StudyState.RUNNING and over and summary.best is not None
 
 
 def open_confirmation(
@@ -53,28 +57,42 @@ def open_confirmation(
 
     Raises:
         NotFoundError: If no trial of it is complete.
-        SpecError: If it confirms another one itself, or its trials still train.
+        SpecError: If it confirms another one itself, its search is not over, or none is to run
+            again.
     """
     if study.spec.confirmation is not None:
         raise SpecError(f"The study {study.name!r} confirms another one: name that one instead.")
     found = find_companion(database, study)
     if found is not None:
         return found, False
+    if not confirm.top:
+        raise SpecError("confirm.top = 0: no configuration is to run again. Say how many: --top 3")
     summary = read_summary(database, study)
-    unfinished = len(summary.records) - summary.finished
-    if unfinished:
-        raise SpecError(
-            f"{unfinished} trials of the study {study.name!r} are not over yet, and one of them "
-            f"may be the best: finish the search first, with 'tuner study run {study.name}'."
-        )
     confirmation = plan_confirmation(summary, study.uuid, confirm)
     if confirmation is None:
         raise NotFoundError(
             f"No trial of the study {study.name!r} is complete, so there is nothing to confirm."
         )
-    spec = _confirming(study.spec, study.name, confirmation.runs)
-    spec = spec.model_copy(update={"confirmation": confirmation})
-    return Studies(database).create(spec), True
+    if not is_done(database, study) or len(summary.records) > summary.finished:
+        name = shlex.quote(study.name)
+        raise SpecError(
+            f"The search of {study.name!r} is not over yet, and what is to come may be better: "
+            f"finish it first, with 'tuner study run {name}', or end it as it is, with "
+            f"'tuner study stop {name}'."
+        )
+    return _create(database, study, confirmation), True
+
+
+def _create(database: Database, study: StudyHandle, confirmation: Confirmation) -> StudyHandle:
+    """Creates the study that confirms another one; if its usual name is taken, by another."""
+    names = (study.name[: _LONGEST - len(_ENDING)] + _ENDING, f"{_ENDING[1:]}-{study.uuid}")
+    for name in names:
+        if (found := find_companion(database, study)) is not None:
+            return found  # another process was first
+        spec = _confirming(study.spec, name, confirmation.runs)
+        with contextlib.suppress(SpecError):
+            return Studies(database).create(spec.model_copy(update={"confirmation": confirmation}))
+    raise SpecError(f"There are studies {names[0]!r} and {names[1]!r} already: delete one.")
 
 
 def announce(spec: StudySpec, name: str) -> str:
@@ -103,9 +121,7 @@ def _confirming(spec: StudySpec, name: str, runs: int) -> StudySpec:
     )  # fmt: skip
     return spec.model_copy(
         update={
-            "study": spec.study.model_copy(
-                update={"name": name[: _LONGEST - len(_ENDING)] + _ENDING}
-            ),
+            "study": spec.study.model_copy(update={"name": name}),
             "budget": spec.budget.model_copy(update=limits),
             "search": search,
             "warm_start": None,

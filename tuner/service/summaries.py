@@ -41,18 +41,24 @@ def read_summary(database: Database, study: StudyHandle) -> StudySummary:
     )
 
 
-def read_confirmed(database: Database, study: StudyHandle) -> Confirmed | None:
-    """Returns how a study's finalists did on fresh seeds; None if they have not run again.
+def find_readable_companion(database: Database, study: StudyHandle) -> StudyHandle | None:
+    """Returns the study that confirms another one; one that cannot be read is none, with a warning.
 
-    A confirmation that cannot be read is left out, with a warning.
+    Raises:
+        UnavailableError: If the database is away.
     """
     try:
-        companion = find_companion(database, study)
+        return find_companion(database, study)
     except UnavailableError:
         raise
     except TunerError as error:
         warn_of_damage(f"The confirmation of {study.name!r} is left out", str(error))
         return None
+
+
+def read_confirmed(database: Database, study: StudyHandle) -> Confirmed | None:
+    """Returns how a study's finalists did on fresh seeds; None if they have not run again."""
+    companion = find_readable_companion(database, study)
     if companion is None:
         return None
     records = read_shown(database, companion)

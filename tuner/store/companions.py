@@ -18,6 +18,8 @@ from tuner.store.studies import Studies
 def find_companion(database: Database, study: StudyHandle) -> StudyHandle | None:
     """Returns the study that confirms another one, the latest if there are several, or None.
 
+    What only says that it does, and has no finalists of that study, is none.
+
     Args:
         database: The database that holds both.
         study: The study that is confirmed.
@@ -31,4 +33,7 @@ def find_companion(database: Database, study: StudyHandle) -> StudyHandle | None
             .order_by(ot.studies.c.study_id.desc())
         ).scalars()
         found = list(names)
-    return Studies(database).get(found[0]) if found else None
+    companion = Studies(database).get(found[0]) if found else None
+    if companion is None or companion.spec.confirmation is None:
+        return None
+    return companion if companion.spec.confirmation.study == study.uuid else None

@@ -17,14 +17,18 @@ from tests.service.worker.test_promotion import work
 from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirm
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import DamageWarning, NotFoundError, SpecError
+from tuner.report.conclusion import conclude
+from tuner.report.verdict_words import tell_confirmed
 from tuner.service.confirmation import announce, is_due, open_confirmation
 from tuner.service.interruption import Interruption
 from tuner.service.summaries import read_summary
 from tuner.service.warm_start import add_warm_start
 from tuner.store import Database, Studies, StudyHandle, read_records
 from tuner.store.companions import find_companion
+from tuner.store.identity import CONFIRMS as CONFIRMED
 from tuner.store.identity import SPEC, set_attribute
 from tuner.store.leases.budget import is_done
+from tuner.store.leases.reruns import rerun
 from tuner.training.seeds import derive_seed
 
 CPU = torch.device("cpu")
@@ -191,10 +195,14 @@ def test_what_is_not_over_or_confirms_itself_is_not_confirmed(
     study = Studies(database).create(make_spec())
     with pytest.raises(NotFoundError, match="nothing to confirm"):
         open_confirmation(database, study, Confirm())
-    work(database, study, interruption=Counted(1))
-    with pytest.raises(SpecError, match="not over yet"):
+    while not any(r.outcome is Outcome.COMPLETE for r in read_records(database, study)):
+        work(database, study, interruption=Counted(1))
+    # Also where no trial is in training now.
+    with pytest.raises(SpecError, match=r"not over yet.*tuner study stop small"):
         open_confirmation(database, study, Confirm())
     work(database, study)
+    with pytest.raises(SpecError, match="--top 3"):
+        open_confirmation(database, study, Confirm(top=0))
     companion = confirmed(database, study)
     with pytest.raises(SpecError, match="confirms another one"):
         open_confirmation(database, companion, Confirm())
@@ -234,3 +242,81 @@ def test_no_study_starts_from_one_that_confirms(
     search = later.search.model_copy(update={"warm_start": "auto"})
     taken = add_warm_start(later.model_copy(update={"search": search}), database)
     assert taken.warm_start is None
+
+
+def test_where_its_usual_name_is_taken_it_has_another(
+    make_spec: MakeSpec, database: Database, searched: StudyHandle
+) -> None:
+    taken = make_spec(study={"name": "small.confirm", "workload": "models.parabola:Parabola"})
+    Studies(database).create(taken)
+    companion = confirmed(database, searched)
+    assert companion.name == f"confirm-{searched.uuid}"
+    found = find_companion(database, searched)
+    assert found is not None
+    assert found.uuid == companion.uuid
+
+
+def test_a_study_that_only_says_that_it_confirms_is_none(
+    make_spec: MakeSpec, database: Database, searched: StudyHandle
+) -> None:
+    other = Studies(database).create(
+        make_spec(study={"name": "other", "workload": "models.parabola:Parabola"})
+    )
+    with database.write() as connection:
+        set_attribute(connection, other.study_id, CONFIRMED, searched.uuid)
+    assert find_companion(database, searched) is None
+
+
+_CRASHES = """
+import torch
+from pathlib import Path
+
+
+def loop(run):
+    model = torch.nn.Linear(4, 1)
+    optimizer = run.optimizer(model)
+    if Path("crash").exists() and run.seed % 2:
+        raise OSError("disk full")
+    for step in run.steps():
+        optimizer.zero_grad()
+        loss = (model(torch.ones(1, 4)) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        if run.due():
+            run.report(val_loss=loss)
+"""
+
+
+def test_a_run_that_failed_is_told_and_its_rerun_takes_its_place(
+    make_spec: MakeSpec, database: Database, project: Path
+) -> None:
+    (project / "crashes.py").write_text(_CRASHES)
+    study = study_of(make_spec, database, study={"name": "c", "workload": "crashes:loop"})
+    companion = confirmed(database, study)
+    (project / "crash").touch()
+    work(database, companion)
+    (project / "crash").unlink()
+    before = read_summary(database, study).confirmed
+    assert before is not None
+    failed = [n for numbers in before.failed.values() for n in numbers]
+    assert failed
+    assert any("failed runs, which count as if" in sentence for sentence in tell_confirmed(before))
+    for number in failed:
+        rerun(database, companion, number, extend=True)
+    work(database, Studies(database).refresh(companion))
+    after = read_summary(database, study).confirmed
+    assert after is not None
+    assert not after.failed
+    assert all(None not in arm.values for arm in after.arms)
+
+
+def test_trials_that_come_after_the_verdict_are_told_of(
+    database: Database, searched: StudyHandle
+) -> None:
+    work(database, confirmed(database, searched))
+    assert "newer than this verdict" not in " ".join(conclude(read_summary(database, searched)))
+    longer = Studies(database).extend(searched, lambda budget: {"trials": budget.trials + 2})
+    work(database, longer)
+    told = " ".join(conclude(read_summary(database, longer)))
+    assert "2 trials are newer than this verdict" in told
+    assert "tuner study delete small.confirm" in told
