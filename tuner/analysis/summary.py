@@ -72,12 +72,19 @@ class BestTrial:
         config: Its hyperparameters.
         edges: Searched hyperparameters whose value lies at an end of its range.
         is_winner: Whether it is the best; not so if a person has chosen it.
+        seeds: The fresh seeds that its value is the mean over; 0 where it is that of the trial.
     """
 
     record: TrialRecord
     config: TrialConfig
     edges: tuple[str, ...]
     is_winner: bool = True
+    seeds: int = 0
+
+    @property
+    def basis(self) -> str:
+        """The words that tell what its value is the mean of; none if it is of one run."""
+        return f" in the mean over {self.seeds} fresh seeds" if self.seeds else ""
 
     @property
     def label(self) -> str:
@@ -242,7 +249,7 @@ def summarize(
         spec=spec,
         storage=storage,
         counts={outcome.value: counts.get(outcome.value, 0) for outcome in Outcome},
-        best=_describe_best(spec, best) if best else None,
+        best=_describe_best(spec, best, confirmed) if best else None,
         optimizers=tuple(
             sorted(summaries, key=lambda s: (_rank(spec, s.best_value), s.best_trial or 0))
         ),
@@ -354,8 +361,13 @@ def _summarize_averages(
     return tuple(sorted(summaries, key=lambda s: (_rank(spec, s.best_value), s.best_trial or 0)))
 
 
-def _describe_best(spec: StudySpec, record: TrialRecord) -> BestTrial:
-    return BestTrial(record, decode(spec, record.proposal), tuple(_edges(spec, record)))
+def _describe_best(
+    spec: StudySpec, record: TrialRecord, confirmed: Confirmed | None = None
+) -> BestTrial:
+    won = confirmed is not None and confirmed.winner is not None
+    seeds = confirmed.race.seeds if confirmed is not None and won else 0
+    edges = tuple(_edges(spec, record))
+    return BestTrial(record, decode(spec, record.proposal), edges, seeds=seeds)
 
 
 def _edges(spec: StudySpec, record: TrialRecord) -> list[str]:

@@ -41,7 +41,7 @@ def _conclude(summary: StudySummary) -> list[str]:
     study, number = summary.spec.study, best.record.number
     sentences = [
         f"Use {best.config.optimizer} with the {best.config.schedule} schedule ({settings})"
-        f"{_describe_average(best.config)}: {_tell_value_of_best(summary, best)}"
+        f"{_describe_average(best.config)}: {_tell_best(study, best.record.value)}{best.basis}"
         f"{f', trial {number}' if number >= 0 else ''}.",
         *_tell_confirmation(summary),
         *_doubt_target(study, best),
@@ -101,16 +101,6 @@ def _doubt_age(summary: StudySummary, confirmed: Confirmed) -> list[str]:
     confirm = shlex.join(("tuner", "study", "confirm", summary.name))
     many = "One trial is" if len(later) == 1 else f"{len(later)} trials are"
     return [f"{many} newer than this verdict. For one on all of them: {delete}, then {confirm}"]
-
-
-def _tell_value_of_best(summary: StudySummary, best: BestTrial) -> str:
-    """Returns the value of the best trial, and that it is a mean if it is one."""
-    told = _tell_best(summary.spec.study, best.record.value)
-    confirmed = summary.confirmed
-    if confirmed is None or confirmed.winner is None:
-        return told
-    [arm] = [arm for arm in confirmed.verdict.arms if arm.trial == confirmed.winner]
-    return f"{told} in the mean over {arm.seeds} fresh seeds"
 
 
 def _tell_best(study: StudySection, value: float | None) -> str:

@@ -34,6 +34,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         and {
             "trial": best.record.number,
             "value": best.record.value,
+            "seeds": best.seeds,
             "optimizer": best.config.optimizer,
             "schedule": best.config.schedule,
             "params": best.config.to_json(),

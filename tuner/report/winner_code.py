@@ -96,7 +96,7 @@ def _describe(best: BestTrial, summary: StudySummary) -> tuple[str, ...]:
     lines = [
         f"{best.title} of the tuner study {summary.name!r}: {best.config.optimizer}, "
         f"{best.config.schedule} schedule.",
-        f"{best.label} {_tell_result(spec.study, best.record.value)}",
+        f"{best.label} {_tell_result(spec.study, best.record.value)}{best.basis}",
         f"on {spec.study.workload}{' with ' if claims else ''}{claims}.",
     ]
     if best.unread:
