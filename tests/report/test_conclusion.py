@@ -204,7 +204,7 @@ def test_a_ranking_on_few_trials_is_doubted() -> None:
     )
     assert (
         "Not settled, with fewer than 5 finished trials: sgd. A search of these alone: "
-        "tuner run --workload models.digits:Digits --optimizers sgd"
+        "'tuner run --workload models.digits:Digits --optimizers sgd'."
     ) in some
     assert "ettled" not in " ".join(conclude(summary_of(*adam, *sgd, spec=spec)))
     only = make_spec(space={"optimizers": ["adam"]})

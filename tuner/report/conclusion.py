@@ -100,7 +100,9 @@ def _doubt_age(summary: StudySummary, confirmed: Confirmed) -> list[str]:
     delete = shlex.join(("tuner", "study", "delete", confirmed.name))
     confirm = shlex.join(("tuner", "study", "confirm", summary.name))
     many = "One trial is" if len(later) == 1 else f"{len(later)} trials are"
-    return [f"{many} newer than this verdict. For one on all of them: {delete}, then {confirm}"]
+    return [
+        f"{many} newer than this verdict. For one on all of them: '{delete}', then '{confirm}'."
+    ]
 
 
 def _tell_best(study: StudySection, value: float | None) -> str:
@@ -310,7 +312,7 @@ def _doubt_ranking(summary: StudySummary) -> list[str]:
     more = shlex.join(
         ("tuner", "run", "--workload", spec.workload, "--optimizers", ",".join(unsettled))
     )
-    return [f"Not settled, with {few}: {_list(unsettled)}. A search of these alone: {more}"]
+    return [f"Not settled, with {few}: {_list(unsettled)}. A search of these alone: '{more}'."]
 
 
 def _list(names: Sequence[str]) -> str:
