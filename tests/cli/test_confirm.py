@@ -93,6 +93,9 @@ def test_finalists_run_again_and_the_report_ends_in_a_verdict(
     code = typed("study", "export", "parabola", "--trial", str(other)).stdout
     assert code.startswith("# A trial of the tuner study 'parabola'")
     assert f"# Trial {other} reached" in code
+    lucky = typed("study", "export", "parabola.confirm")
+    assert (lucky.returncode, lucky.stdout) == (2, "")
+    assert "Name the other study, which has the verdict" in lucky.stderr
     again = tuner("study", "confirm", "parabola")
     assert (again.returncode, again.stdout) == (0, ended.stdout)
     assert len(runs_in(parabola)) == 15

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from tuner.analysis.arms import Arm
 from tuner.analysis.race import Race
-from tuner.analysis.runs import find_failed, find_protected, read_arms, run_confirmation
+from tuner.analysis.runs import count_over, find_failed, find_protected, read_arms, run_confirmation
 from tuner.analysis.verdict import Verdict, judge
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.confirmation import CONFIRMS, Confirmation, Finalist
@@ -112,7 +112,7 @@ def summarize_confirmation(
         arms=tuple(arms),
         race=run_confirmation(confirmation, spec, arms),
         verdict=judge(arms, spec.study.ranking, planned=confirmation.seeds, protected=protected),
-        runs=sum(record.outcome.is_over for record in records),
+        runs=count_over(records),
         failed=find_failed(records),
         began_at=min((r.started_at for r in records if r.started_at), default=None),
         examples=_find_examples(records),

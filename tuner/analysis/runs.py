@@ -109,6 +109,15 @@ def find_failed(records: Iterable[TrialRecord]) -> dict[int, tuple[int, ...]]:
     return found
 
 
+def count_over(records: Iterable[TrialRecord]) -> int:
+    """Returns how many runs are over; one that ran again counts once.
+
+    Args:
+        records: The trials of the study that confirms.
+    """
+    return len(_find_counted(records))
+
+
 def _find_counted(records: Iterable[TrialRecord]) -> dict[Run, TrialRecord]:
     """Returns the trials that count as runs that are over.
 

@@ -21,7 +21,7 @@ from tuner.domain.space import branches_of
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Decoder, Outcome, TrialConfig, TrialRecord, decode, ran_own_defaults
-from tuner.errors import NotFoundError
+from tuner.errors import NotFoundError, SpecError
 
 if TYPE_CHECKING:  # it imports numpy, which tables of other things need not
     from tuner.analysis.confirmed import Confirmed
@@ -280,6 +280,19 @@ def _find_winner(records: Sequence[TrialRecord], confirmed: Confirmed | None) ->
     own = (r for r in records if r.number == confirmed.winner and r.outcome is Outcome.COMPLETE)
     found = next(own, confirmed.examples.get(confirmed.winner))
     return None if found is None else replace(found, value=confirmed.mean_of(confirmed.winner))
+
+
+def refuse_companion(summary: StudySummary) -> None:
+    """Refuses to name the winner of a study that confirms another one: that one has the verdict.
+
+    Raises:
+        SpecError: If it does.
+    """
+    if summary.spec.confirmation is not None:
+        raise SpecError(
+            f"The study {summary.name!r} confirms another one, and has no winner of its own: its "
+            "best run was lucky. Name the other study, which has the verdict."
+        )
 
 
 def choose_trial(summary: StudySummary, number: int) -> StudySummary:

@@ -13,7 +13,7 @@ import jinja2
 import tomli_w
 from markupsafe import Markup
 
-from tuner.analysis.summary import BestTrial, StudySummary
+from tuner.analysis.summary import BestTrial, StudySummary, refuse_companion
 from tuner.domain.catalog.calls import Call
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedule_functions import set_momentum, warm_momentum
@@ -171,6 +171,7 @@ def _describe(wrapper: Call) -> dict[str, Any]:
 
 
 def _best(summary: StudySummary) -> BestTrial:
+    refuse_companion(summary)
     if summary.best is None:
         raise NotFoundError(
             f"The study {summary.name!r} has no complete trial yet, so there is no winner: "

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from tuner.analysis.summary import choose_trial
+from tuner.analysis.summary import choose_trial, refuse_companion
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import Direction
 from tuner.domain.trials import TrialConfig
@@ -201,6 +201,7 @@ def best(name: str, storage: str | None = None, *, trial: int | None = None) -> 
 
     Raises:
         NotFoundError: If there is no such study or trial, or no trial of it is complete.
+        SpecError: If the study confirms another one, whose winner it helps to find.
         StorageError: If the database cannot be read.
     """
     database = open_database(storage or default_url())
@@ -208,6 +209,7 @@ def best(name: str, storage: str | None = None, *, trial: int | None = None) -> 
         summary = read_summary(database, Studies(database).find(name))
     finally:
         database.close()
+    refuse_companion(summary)
     if trial is not None:
         summary = choose_trial(summary, trial)
     best_trial = summary.best

@@ -307,6 +307,7 @@ def test_a_run_that_failed_is_told_and_its_rerun_takes_its_place(
     after = read_summary(database, study).confirmed
     assert after is not None
     assert not after.failed
+    assert after.runs == sum(len(arm.values) for arm in after.arms)
     assert all(None not in arm.values for arm in after.arms)
 
 
