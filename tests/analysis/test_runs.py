@@ -33,11 +33,13 @@ def confirmation(finalists: int, runs: int, seeds: int = 10) -> Confirmation:
     )
 
 
-def run_of(number: int, run: Run, value: float | None, **changes: object) -> TrialRecord:
-    outcome = Outcome.DIVERGED if value is None else Outcome.COMPLETE
+def run_of(
+    number: int, run: Run, value: float | None, outcome: Outcome | None = None
+) -> TrialRecord:
+    outcome = outcome or (Outcome.DIVERGED if value is None else Outcome.COMPLETE)
     record = trial(number, "adam", value, outcome)
     noted = {**record.attributes, CONFIRMS: run.trial, REPEAT: run.repeat}
-    return dataclasses.replace(record, attributes=noted, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(record, attributes=noted)
 
 
 def play(

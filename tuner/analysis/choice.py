@@ -12,9 +12,9 @@ from tuner.analysis.arms import Arm, Floats, rank_arms
 Interval = tuple[float, float]
 
 Reason = Literal["only", "beats", "diverged", "simpler", "cheaper", "better", "first", "none"]
-"""What decides: there is no other arm (``only``), it beats all others that stayed fit (``beats``),
-it diverged less often, it is simpler, cheaper or has the better mean, or it came first; or nothing
-did (``none``)."""
+"""The reason for a choice: there is no other arm (``only``), it beats all others that stayed fit
+(``beats``), it diverged less often, it is simpler, cheaper or has the better mean, or it came
+first; or nothing did (``none``)."""
 
 _WITHIN = 1.0
 """Standard errors of the difference to the leader within which an arm counts as equally good."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tuner.analysis.summary import StudySummary
 from tuner.domain.confirmation import LEAST_SEEDS, Confirm, Confirmation, Finalist
 from tuner.domain.lengths import share_trained, split_by_length
-from tuner.domain.objective import UNREACHED
+from tuner.domain.objective import is_missed
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, default_proposal
 from tuner.domain.warm_start import OwnValue
@@ -53,10 +53,12 @@ def _rank(spec: StudySpec, records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Returns the complete trials of full length, the best first; not those short of a target."""
     complete, _ = split_by_length(records)
     sign = 1.0 if spec.study.ranking == "minimize" else -1.0
-    short = UNREACHED if spec.study.target is not None else math.inf
-    valued = [(sign * record.value, record) for record in complete if record.value is not None]
-    ranked = sorted(valued, key=lambda pair: (pair[0], pair[1].number))
-    return [record for cost, record in ranked if cost < short]
+    valued = [
+        (sign * record.value, record.number, record)
+        for record in complete
+        if record.value is not None and not is_missed(spec.study, record.value)
+    ]
+    return [record for *_, record in sorted(valued, key=lambda item: item[:2])]
 
 
 def _choose(
@@ -88,7 +90,7 @@ def _find_usual(spec: StudySpec, records: Sequence[TrialRecord]) -> TrialRecord 
         is_usual = record.is_default and record.optimizer == USUAL
         if is_usual and record.outcome is Outcome.COMPLETE:
             return record
-    return TrialRecord(_UNTRIED, records[0].outcome, default_proposal(spec, USUAL))
+    return TrialRecord(_UNTRIED, Outcome.WAITING, default_proposal(spec, USUAL))
 
 
 _UNTRIED = -1

@@ -45,7 +45,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Race:
-    """What is to be trained next, or that nothing is.
+    """The state of a race: the seeds that arms train on next, or that it is over.
 
     Attributes:
         going: The trials of the arms that are still in the race, the best first.

@@ -10,7 +10,7 @@ from tuner.analysis.race import Race, run_race
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirmation, Finalist
-from tuner.domain.objective import UNREACHED
+from tuner.domain.objective import is_missed
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
 
@@ -138,8 +138,7 @@ def _find_counted(records: Iterable[TrialRecord]) -> dict[Run, TrialRecord]:
 def _value_of(spec: StudySpec, record: TrialRecord) -> float | None:
     if record.outcome is not Outcome.COMPLETE or record.value is None:
         return None
-    is_short = spec.study.target is not None and record.value >= UNREACHED
-    return None if is_short else record.value
+    return None if is_missed(spec.study, record.value) else record.value
 
 
 def _follow(values: Mapping[Run, float | None], trial: int) -> Iterable[float | None]:

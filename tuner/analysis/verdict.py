@@ -19,7 +19,7 @@ Standing = Literal["winner", "tied", "beaten", "diverged", "untried"]
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What an arm reached.
+    """The results of one arm, and how it stands to the others.
 
     Attributes:
         trial: Its trial.
@@ -45,7 +45,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who wins, and how sure that is.
+    """The winner of a confirmation, and the comparisons that tell how sure it is.
 
     Attributes:
         winner: The trial to use, or None where every arm diverged too often, or none has a value.

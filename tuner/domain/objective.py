@@ -59,6 +59,15 @@ def is_reached(study: StudySection, value: float) -> bool:
     return study.target is not None and value < UNREACHED
 
 
+def is_missed(study: StudySection, value: float) -> bool:
+    """Tells whether the value of a trial says that it has not reached the target, if there is one.
+
+    >>> is_missed(StudySection(name="a", workload="b:C"), 2e10)
+    False
+    """
+    return study.target is not None and not is_reached(study, value)
+
+
 def tell_value(study: StudySection, value: float | None) -> str:
     """Returns the value of a trial in words: its metric, its steps or its seconds; – for None."""
     if value is None:

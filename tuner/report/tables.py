@@ -106,7 +106,8 @@ def averages(summary: StudySummary) -> TextTable:
 def finalists(confirmed: Confirmed) -> TextTable:
     """Returns the table of a study's finalists on fresh seeds, the best first."""
     arms = confirmed.verdict.arms
-    lost = ["diverged"] if any(arm.diverged for arm in arms) else []
+    why = "diverged" if confirmed.spec.study.target is None else "missed"
+    lost = [why] if any(arm.diverged for arm in arms) else []
     return TextTable(
         f"Finalists on fresh seeds, by mean {tell_objective(confirmed.spec.study)}",
         ("finalist", "trial", "lr", "mean", "95% interval", "seeds", *lost, "standing"),

@@ -76,6 +76,11 @@ def confirmed(database: Database, study: StudyHandle, **confirm: Any) -> StudyHa
     return open_confirmation(database, study, Confirm(**confirm))[0]
 
 
+def finalists_of(companion: StudyHandle) -> list[int]:
+    assert companion.spec.confirmation is not None
+    return [finalist.trial for finalist in companion.spec.confirmation.finalists]
+
+
 def runs_of(records: list[TrialRecord]) -> Counter[tuple[int, int]]:
     return Counter((r.attributes[CONFIRMS], r.attributes[REPEAT]) for r in records)
 
@@ -86,7 +91,7 @@ def test_every_finalist_trains_once_on_each_of_the_same_fresh_seeds(
     companion = confirmed(database, searched)
     work(database, companion)
     records = read_records(database, companion)
-    finalists = [finalist.trial for finalist in companion.spec.confirmation.finalists]  # type: ignore[union-attr]
+    finalists = finalists_of(companion)
     assert len(finalists) == 3
     assert runs_of(records) == Counter((f, k) for f in finalists for k in range(5))
     assert is_done(database, companion)
@@ -168,8 +173,29 @@ def test_hyperparameters_that_a_loop_asks_for_are_those_of_the_finalists(
         for r in read_records(database, companion)
         if r.attributes[CONFIRMS] < 0
     }
-    leader = companion.spec.confirmation.finalists[0].trial  # type: ignore[union-attr]
-    assert defaults == {own[leader]}
+    assert defaults == {own[finalists_of(companion)[0]]}
+
+
+def test_another_trial_of_the_usual_choice_keeps_its_own_values_beside_the_defaults(
+    make_spec: MakeSpec, database: Database, project: Path
+) -> None:
+    (project / "asks_again.py").write_text(_ASKS)
+    study = study_of(
+        make_spec,
+        database,
+        study={"name": "asks", "workload": "asks_again:loop"},
+        space={"optimizers": ["adamw"], "schedules": ["constant"], "breadth": 1},
+    )
+    own = {r.number: r.proposal.params["width"] for r in read_records(database, study)}
+    companion = confirmed(database, study, cost=10, top=6)
+    assert len(finalists_of(companion)) > 4
+    work(database, companion)
+    widths = {
+        (r.attributes[CONFIRMS], r.proposal.params["width"])
+        for r in read_records(database, companion)
+        if r.attributes[CONFIRMS] >= 0
+    }
+    assert widths == {(trial, own[trial]) for trial in finalists_of(companion) if trial >= 0}
 
 
 def test_a_study_is_confirmed_once_also_under_another_name(

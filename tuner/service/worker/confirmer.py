@@ -33,6 +33,7 @@ class Confirmer(Proposer):
     def __init__(self, spec: StudySpec, confirmation: Confirmation, seed: int) -> None:
         super().__init__(spec, seed)
         self._confirmation = confirmation
+        self._axes = spec.axes()
         self._records: dict[int, TrialRecord] = {}
 
     def learn(self, news: Iterable[TrialRecord]) -> None:
@@ -95,15 +96,12 @@ class Confirmer(Proposer):
             axis: The axis it is searched on.
             proposal: The point of the trial that it is for.
         """
-        for finalist in self._confirmation.finalists:
-            known = finalist.own.get(name)
-            if (
-                known is not None
-                and known.axis == axis
-                and known.value is not None
-                and proposal is not None
-                and finalist.params.items() <= proposal.params.items()
-            ):
+        params = {} if proposal is None else proposal.params
+        # Defaults have a part of another finalist's parameters, so all have to be the same.
+        point = {key: value for key, value in params.items() if key in self._axes}
+        own = {f.trial: f.own for f in self._confirmation.finalists if f.params == point}
+        for known in (values[name] for values in own.values() if name in values):
+            if known.axis == axis and known.value is not None:
                 return known.value, to_distribution(axis)
         return super().suggest(name, axis, proposal)
 
