@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 from tuner.analysis.summary import StudySummary
-from tuner.domain.confirmation import LEAST_SEEDS, Confirm, Confirmation, Finalist
+from tuner.domain.confirmation import LEAST_SEEDS, MOST_FINALISTS, Confirm, Confirmation, Finalist
 from tuner.domain.lengths import share_trained, split_by_length
 from tuner.domain.objective import is_missed
+from tuner.domain.search import COMPARE
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, default_proposal
 from tuner.domain.warm_start import OwnValue
@@ -25,7 +26,8 @@ def plan_confirmation(summary: StudySummary, uuid: str, confirm: Confirm) -> Con
 
     The winner comes first, then the best of the next optimizer (of a study of one optimizer, its
     next configuration), then the usual choice's defaults, and then the best of the others: as many
-    as can have five seeds each for the training that the confirmation may take.
+    as can have five seeds each for the training that the confirmation may take. Those of a
+    comparison are the best of each optimizer.
 
     Args:
         summary: The study.
@@ -35,10 +37,16 @@ def plan_confirmation(summary: StudySummary, uuid: str, confirm: Confirm) -> Con
     ranked = _rank(summary.spec, summary.records)
     if not ranked or not confirm.top:
         return None
+    compares = summary.spec.search.mode == COMPARE
     searched = sum(share_trained(record.attributes) for record in summary.records)
-    runs = max(_LEAST_FINALISTS * LEAST_SEEDS, math.floor(confirm.cost * searched))
-    finalists = _choose(summary.spec, summary.records, ranked, confirm.top)
-    finalists = finalists[: max(_LEAST_FINALISTS, runs // LEAST_SEEDS)]
+    if compares:
+        finalists = _choose_to_compare(summary.spec, ranked)
+        least = len(finalists)
+    else:
+        finalists = _choose(summary.spec, summary.records, ranked, confirm.top)
+        least = _LEAST_FINALISTS
+    runs = max(least * LEAST_SEEDS, math.floor(confirm.cost * searched))
+    finalists = finalists[: max(least, runs // LEAST_SEEDS)]
     # Error is kept for the last seed, so no more are planned than there is training for.
     seeds = min(confirm.seeds, max(LEAST_SEEDS, runs // len(finalists)))
     return Confirmation(
@@ -46,6 +54,7 @@ def plan_confirmation(summary: StudySummary, uuid: str, confirm: Confirm) -> Con
         finalists=tuple(finalists),
         seeds=seeds,
         runs=min(runs, len(finalists) * seeds),
+        compares=compares,
     )
 
 
@@ -59,6 +68,15 @@ def _rank(spec: StudySpec, records: Sequence[TrialRecord]) -> list[TrialRecord]:
         if record.value is not None and not is_missed(spec.study, record.value)
     ]
     return [record for *_, record in sorted(valued, key=lambda item: item[:2])]
+
+
+def _choose_to_compare(spec: StudySpec, ranked: Sequence[TrialRecord]) -> list[Finalist]:
+    """Returns the best trial of every optimizer, the best first."""
+    bests: dict[str, TrialRecord] = {}
+    for record in ranked:
+        bests.setdefault(record.optimizer, record)
+    chosen = list(bests.values())[:MOST_FINALISTS]
+    return [_to_finalist(spec, record, ranked[0], protected=True) for record in chosen]
 
 
 def _choose(

@@ -75,6 +75,7 @@ def run_race(
     planned: int = PLANNED,
     protected: Collection[int] = (),
     budget: float | None = None,
+    compares: bool = False,
     level: float = LEVEL,
 ) -> Race:
     """Returns which arms train on which seeds next, from the values that they have so far.
@@ -88,6 +89,8 @@ def run_race(
         planned: The most seeds; the error is shared out for them beforehand.
         protected: Trials that get five seeds in any case, such as the usual choice.
         budget: What all seeds of all arms may cost together.
+        compares: Whether an arm stays until it is told apart from all that go on, and not from the
+            leader alone.
         level: The probability, at most, that a claim is wrong.
     """
     check_arms(arms, direction, planned, level)
@@ -95,7 +98,8 @@ def run_race(
     if strangers:
         raise ValueError(f"trial {strangers[0]} is protected but no arm: pass it as an arm too")
     arms = sorted(arms, key=lambda arm: arm.trial)
-    replay = _Replay(arms, costs_of(arms, direction), planned, frozenset(protected), level)
+    costs = costs_of(arms, direction)
+    replay = _Replay(arms, costs, planned, frozenset(protected), compares, level)
     for look in shares_of(planned):
         if not arms or not replay.has(look):
             break
@@ -120,10 +124,12 @@ class _Replay:
         costs: Floats,
         planned: int,
         protected: frozenset[int],
+        compares: bool,
         level: float,
     ) -> None:
         self._arms, self._costs, self._level = arms, costs.copy(), level
         self._protected, self._enough = protected, min(ENOUGH, planned)
+        self._compares = compares
         self._looks = no_looks(len(arms), planned)
         self._dropped: list[Drop] = []
         self.going = list(range(len(arms)))
@@ -147,14 +153,18 @@ class _Replay:
             trial = self._arms[row].trial
             if row in spared or (seeds < self._enough and trial in self._protected):
                 continue
-            if beats[leader, row] or (row in unfit and leader not in unfit):
-                reason: Literal["beaten", "diverged"] = (
-                    "beaten" if beats[leader, row] else "diverged"
-                )
+            beaten = bool(beats[leader, row]) and self._is_told_apart(row, beats)
+            if beaten or (row in unfit and leader not in unfit):
+                reason: Literal["beaten", "diverged"] = "beaten" if beaten else "diverged"
                 self._dropped.append(Drop(trial, seeds, reason))
                 self.going.remove(row)
                 self._costs[row, seeds:] = np.nan
         self._seeds, self.next = seeds, seeds + 1
+
+    def _is_told_apart(self, row: int, beats: NDArray[np.bool_]) -> bool:
+        """Tells whether an arm may go: in a comparison, once it is told apart from all others."""
+        others = [other for other in self.going if other != row]
+        return not self._compares or all(beats[o, row] or beats[row, o] for o in others)
 
     def cost_until(self, seeds: int) -> float:
         """Returns what the race has cost once all that go on have so many seeds."""

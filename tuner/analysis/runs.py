@@ -65,6 +65,7 @@ def run_confirmation(confirmation: Confirmation, spec: StudySpec, arms: list[Arm
         planned=confirmation.seeds,
         protected=find_protected(confirmation),
         budget=confirmation.runs,
+        compares=confirmation.compares,
     )
 
 

@@ -75,6 +75,7 @@ def judge(
     *,
     planned: int = PLANNED,
     protected: Collection[int] = (),
+    compares: bool = False,
     level: float = LEVEL,
 ) -> Verdict:
     """Returns the verdict on arms that :func:`run_race` let train; it may be asked for at any time.
@@ -84,11 +85,14 @@ def judge(
         direction: Which values are better.
         planned: As it was passed to the race.
         protected: As it was passed to the race.
+        compares: As it was passed to the race.
         level: As it was passed to the race.
     """
     check_arms(arms, direction, planned, level)
     arms = sorted(arms, key=lambda arm: arm.trial)
-    race = run_race(arms, direction, planned=planned, protected=protected, level=level)
+    race = run_race(
+        arms, direction, planned=planned, protected=protected, compares=compares, level=level
+    )
     counted = dict.fromkeys(race.going, race.seeds)
     counted |= {drop.trial: drop.seeds for drop in race.dropped}
     seeds = [counted[arm.trial] for arm in arms]

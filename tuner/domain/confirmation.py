@@ -20,6 +20,9 @@ CONFIRMS, REPEAT = "confirms", "repeat"
 """The attributes of such a trial: the number of the trial that it confirms, and which of the fresh
 seeds it trains with, from 0."""
 
+MOST_FINALISTS = 16
+"""Finalists that a confirmation has at most."""
+
 LEAST_SEEDS = 5
 """Seeds that the winner, the runner-up and the usual choice are given at least."""
 
@@ -65,12 +68,14 @@ class Confirmation(Frozen):
         finalists: Them, the best first.
         seeds: Fresh seeds that each is given at most.
         runs: Runs that may start in all.
+        compares: Whether every pair is to be told apart, and not only the best from all others.
     """
 
     study: str = Field(pattern=r"^[0-9a-f]{32}$")
-    finalists: tuple[Finalist, ...] = Field(min_length=1, max_length=16, strict=False)
+    finalists: tuple[Finalist, ...] = Field(min_length=1, max_length=MOST_FINALISTS, strict=False)
     seeds: int = Field(ge=LEAST_SEEDS, le=100)
     runs: int = Field(ge=1, le=1600)
+    compares: bool = False
 
     @model_validator(mode="after")
     def _check_finalists(self) -> Confirmation:

@@ -19,6 +19,9 @@ class Adviser(Protocol):
         """Returns the advice to a user who typed an unknown name."""
 
 
+IMPORT_STRING = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+"""The pattern of a name to import, ``module:attribute``."""
+
 LONGEST_NAME = 255
 """Characters that the name of a number may have, logged, measured or suggested."""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuner.domain.axes import fit_axes, own_axes
 from tuner.domain.budget import Budget
@@ -16,10 +15,11 @@ from tuner.domain.catalog.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES
 from tuner.domain.catalog.tables import TABLES, Row
 from tuner.domain.confirmation import Confirm, Confirmation
-from tuner.domain.names import check_names, suggest
+from tuner.domain.names import IMPORT_STRING, check_names
 from tuner.domain.networks import Networks, branch_of, resolve_networks
 from tuner.domain.regimes import SCRATCH, Regime
-from tuner.domain.samplers import PRUNERS, SAMPLERS, check_space
+from tuner.domain.samplers import check_space
+from tuner.domain.search import COMPARE, Search, check_comparison
 from tuner.domain.train import Train
 from tuner.domain.warm_start import AUTO, OFF, WarmStart
 from tuner.errors import SpecError
@@ -28,7 +28,6 @@ Direction = Literal["minimize", "maximize"]
 
 # No path separators, control characters, or a start that reads as an option.
 _NAME = r"^[^\s/\\\x00-\x1f\x7f-\x9f-][^/\\\x00-\x1f\x7f-\x9f]*$"
-_IMPORT_STRING = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
 class StudySection(Frozen):
@@ -46,7 +45,7 @@ class StudySection(Frozen):
     """
 
     name: str = Field(min_length=1, max_length=200, pattern=_NAME)
-    workload: str = Field(pattern=_IMPORT_STRING)
+    workload: str = Field(pattern=IMPORT_STRING)
     metric: str = Field(default="val_loss", pattern=r"^[A-Za-z_][\w./-]*$")
     direction: Direction = "minimize"
     objective: Literal["metric", "time_to_target"] = "metric"
@@ -73,46 +72,6 @@ class StudySection(Frozen):
     def ranking(self) -> Direction:
         """Whether a smaller or a larger value of a trial is better: of a time, the smaller."""
         return self.direction if self.target is None else "minimize"
-
-
-class Search(Frozen):
-    """The ``[search]`` table: the sampler that proposes trials, and the pruner that stops them.
-
-    Attributes:
-        sampler: ``mixture`` draws evenly, from priors, and near the best trials; ``tpe``, ``gp``
-            and ``cmaes`` learn from finished trials, ``random`` and ``qmc`` do not; or the import
-            string of a callable that takes ``seed`` and returns an Optuna sampler.
-        pruner: ``median`` stops a trial worse than the median at the same point, ``asha`` and
-            ``hyperband`` all but the best third at a few points, ``halving`` pauses those and
-            lets each go on once it is among the best third, ``none`` stops no trial; or the
-            import string of a callable that returns an Optuna pruner.
-        portfolio: Whether the study starts with configurations that did well on other workloads.
-        spare: Complete trials that each optimizer gets, to be ranked by: ``halving`` completes the
-            best that are paused once nothing else is left to train, and ``median`` stops no trial
-            of an optimizer before. More ranks optimizers better, and costs training.
-        warm_start: An earlier study of the same database whose best configurations this one
-            starts with: its name, ``auto`` for whichever fits, or ``off``. It is looked at once,
-            as this study is created.
-        seed: The seed from which every random draw of the study is derived.
-    """
-
-    sampler: str = "mixture"
-    pruner: str = "halving"
-    portfolio: bool = True
-    spare: int = Field(default=1, ge=0, le=1000)
-    warm_start: str = Field(default=OFF, min_length=1, max_length=200)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-
-    @field_validator("sampler", "pruner")
-    @classmethod
-    def _check_name(cls, name: str, field: ValidationInfo) -> str:
-        known = SAMPLERS if field.field_name == "sampler" else PRUNERS
-        if name not in known and not re.fullmatch(_IMPORT_STRING, name):
-            raise ValueError(
-                f"neither an import string such as mysearch:build nor one of "
-                f"{', '.join(known)}: {suggest(name, known)}"
-            )
-        return name
 
 
 class Space(Frozen):
@@ -216,6 +175,12 @@ class StudySpec(Frozen):
                 'sampler = "gp" models times, and trials that do not reach the target have none: '
                 "choose another sampler, such as mixture"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_comparison(self) -> StudySpec:
+        if self.search.mode == COMPARE:
+            check_comparison(self.budget, self.space.optimizers)
         return self
 
     @model_validator(mode="after")

@@ -32,6 +32,9 @@ PORTFOLIO = "portfolio"
 WARM_START = "warm_start"
 """The preset of a trial that a study starts with, from an earlier study."""
 
+RANDOM = "random"
+"""The preset of a trial of a comparison that is drawn evenly from its optimizer's whole range."""
+
 CHOICES_OF_DEFAULTS = ("optimizer", "schedule", "batch_size", "average")
 """The parameters that a default trial may have by itself; any others the study file has bent."""
 
@@ -68,7 +71,8 @@ class Proposal:
     Attributes:
         params: Searched values by name: ``optimizer``, ``schedule``, ``adam.lr``, ...
         preset: ``"default"`` for a trial of an optimizer's own defaults, ``"portfolio"`` or
-            ``"warm_start"`` for one that the study started with, otherwise None.
+            ``"warm_start"`` for one that the study started with, ``"random"`` for one of a
+            comparison that is drawn evenly, otherwise None.
     """
 
     params: dict[str, Value]

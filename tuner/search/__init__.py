@@ -1,11 +1,13 @@
 """Proposes and prunes trials: Optuna's samplers and pruners over records of the past."""
 
+from tuner.search.comparer import Comparer
 from tuner.search.history import History
 from tuner.search.proposer import Proposer
 from tuner.search.pruner import Pruner, Verdict, build_pruner, needs_running
 from tuner.search.samplers import build_sampler
 
 __all__ = [
+    "Comparer",
     "History",
     "Proposer",
     "Pruner",

@@ -30,7 +30,9 @@ class Tried:
     """
 
     def __init__(self, openings: Iterable[Mapping[str, Value]]) -> None:
-        self._points = {key_of(point) for point in openings}
+        self._points: set[Hashable] = set()
+        for point in openings:
+            self.plan(point)
         self.open_ended = False
 
     def add(self, record: TrialRecord) -> None:
@@ -38,6 +40,10 @@ class Tried:
         self.open_ended = self.open_ended or bool(record.own_axes)
         if not record.is_default:
             self._points.add(key_of(record.proposal.params))
+
+    def plan(self, point: Mapping[str, Value]) -> None:
+        """Takes in a point that the study will try."""
+        self._points.add(key_of(point))
 
     def __contains__(self, params: Mapping[str, Value]) -> bool:
         """Tells whether a point need not be tried again."""

@@ -7,7 +7,8 @@ import shlex
 
 from tuner.analysis.finalists import plan_confirmation
 from tuner.domain.confirmation import Confirm, Confirmation
-from tuner.domain.spec import Search, StudySpec
+from tuner.domain.search import Search
+from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.warm_start import OFF
 from tuner.errors import NotFoundError, SpecError

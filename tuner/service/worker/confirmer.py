@@ -11,10 +11,11 @@ from tuner.analysis.race import Race
 from tuner.analysis.runs import list_runs, read_arms, run_confirmation
 from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.confirmation import CONFIRM, CONFIRMS, REPEAT, Confirmation
+from tuner.domain.search import COMPARE
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Proposal, TrialRecord
 from tuner.errors import ExhaustedError
-from tuner.search import Proposer
+from tuner.search import Comparer, Proposer
 from tuner.search.distributions import to_distribution
 
 
@@ -115,4 +116,4 @@ def propose_for(spec: StudySpec, seed: int) -> Proposer:
     """
     if spec.confirmation is not None:
         return Confirmer(spec, spec.confirmation, seed)
-    return Proposer(spec, seed)
+    return Comparer(spec, seed) if spec.search.mode == COMPARE else Proposer(spec, seed)

@@ -105,7 +105,7 @@ class Ledger(Holder):
                 return []
             # Openings only become more: all others wait for this lock, so nothing is asked twice.
             if self._openings_started < len(openings):
-                self._openings_started = count_openings(connection, study_row.study_id)
+                self._openings_started = count_openings(connection, study_row)
             left -= _is_due(connection, study_row, closing)
             wanted = len(proposals) if at_most is None else at_most
             templates = [*openings[self._openings_started :], *proposals][: min(wanted, left)]

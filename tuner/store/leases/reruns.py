@@ -12,8 +12,9 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.confirmation import CONFIRM, CONFIRMS, REPEAT
+from tuner.domain.search import COMPARE
 from tuner.domain.states import StudyState
-from tuner.domain.trials import PORTFOLIO, RERUN_OF, WARM_START
+from tuner.domain.trials import DEFAULT, PORTFOLIO, RANDOM, RERUN_OF, WARM_START
 from tuner.errors import NotFoundError, SpecError
 from tuner.store import events
 from tuner.store.connection.database import Database
@@ -71,11 +72,14 @@ def rerun(database: Database, study: StudyHandle, number: int, *, extend: bool =
     return started
 
 
-def count_openings(connection: sa.Connection, study_id: int) -> int:
+def count_openings(connection: sa.Connection, study_row: StudyRow) -> int:
     """Returns the number of openings that have started, reruns not counted."""
     again = ot.trial_attributes.alias()
+    # Defaults open a comparison; other studies end with theirs.
+    compares = study_row.attributes[SPEC]["search"].get("mode") == COMPARE
+    presets = (DEFAULT, RANDOM) if compares else (PORTFOLIO, WARM_START, CONFIRM)
     return connection.execute(
-        _with_attribute(study_id, "preset", PORTFOLIO, WARM_START, CONFIRM)
+        _with_attribute(study_row.study_id, "preset", *presets)
         .outerjoin(again, (again.c.trial_id == ot.trials.c.trial_id) & (again.c.key == RERUN_OF))
         .where(again.c.key.is_(None))
     ).scalar_one()
