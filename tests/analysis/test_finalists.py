@@ -89,3 +89,20 @@ def test_without_a_complete_trial_there_is_nothing_to_confirm(records: list[Tria
 
 def test_nothing_is_confirmed_where_the_file_says_so() -> None:
     assert plan(*SEARCH, top=0) is None
+
+
+def test_finalists_of_a_comparison_are_the_best_of_every_optimizer_with_five_seeds_each() -> None:
+    optimizers = ["adam", "sgd", "muon", "adamw"]
+    spec = make_spec(
+        space={"optimizers": optimizers},
+        budget={"trials": 16, "steps": 100},
+        search={"mode": "compare"},
+    )
+    usual = trial(9, "adamw", 0.9, preset=DEFAULT)
+    found = plan(*SEARCH, usual, spec=spec, top=1)
+    assert numbers(found) == [1, 4, 3, 9]
+    assert found is not None
+    assert found.compares
+    assert all(finalist.protected for finalist in found.finalists)
+    assert (found.seeds, found.runs) == (5, 20)
+    assert not plan(*SEARCH).compares  # type: ignore[union-attr]

@@ -158,3 +158,20 @@ def test_values_of_an_arm_that_dropped_out_do_not_help_others() -> None:
     race = run_race(arms, "minimize")
     assert {drop.trial for drop in race.dropped} == {2, 3}
     assert (race.going, race.end) == ((0, 1), "seeds")
+
+
+def test_in_a_comparison_arms_stay_until_they_are_told_apart_from_all_that_go_on() -> None:
+    arms = noisy_arms([0, 9000, 9000, 20000], spread=0.1)
+    beaten = run_race(arms, "minimize")
+    assert beaten.going == (0,)
+    race = run_race(arms, "minimize", compares=True)
+    assert race.dropped[0] == Drop(3, 3, "beaten")
+    assert set(race.going) == {0, 1, 2}
+    assert race.end == "seeds"
+
+
+@given(fields())
+def test_a_comparison_drops_no_arm_that_a_race_for_the_winner_keeps(arms: list[Arm]) -> None:
+    winner, pairs = (run_race(arms, "minimize", compares=compares) for compares in (False, True))
+    assert {drop.trial for drop in pairs.dropped[:1]} <= {drop.trial for drop in winner.dropped}
+    assert pairs.seeds >= winner.seeds

@@ -12,7 +12,7 @@ from tests.conftest import MakeSpec
 from tests.store.leases.bench import Cohorts, complete, ledger_of, numbers
 from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord, default_proposal
-from tuner.search import Proposer
+from tuner.search import Comparer, Proposer
 from tuner.store import Database, Ledger, Studies, open_database, read_records
 from tuner.store.control import set_state
 from tuner.store.leases.reruns import rerun
@@ -208,3 +208,23 @@ def test_budget_with_a_closing_is_exact_however_many_workers_start_groups(
     found = [record.proposal.preset for record in records]
     assert found == ["portfolio"] * len(openings) + [None] * (49 - len(openings)) + ["default"]
     assert {record.outcome.value for record in records} == {TrialState.COMPLETE.name.lower()}
+
+
+def test_defaults_and_even_draws_open_a_comparison_once(
+    database: Database, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(
+        budget={"trials": 8, "steps": 20, "evaluations": 4},
+        space={"optimizers": ["sgd", "adam"]},
+        search={"mode": "compare", "pruner": "none"},
+    )
+    found = Cohorts(database, Studies(database).create(spec))
+    comparer = Comparer(found.study.spec, 0)
+    started = []
+    for worker in "abc":
+        ledger = found.ledger(worker)
+        started += ledger.start(comparer.openings(), found.proposals(3))
+    assert presets(found) == ["default"] * 2 + ["random"] * 4 + [None] * 2
+    params = [record.proposal.params for record in records_of(found)[:6]]
+    assert params == [trial.params for trial in comparer.openings()]
+    assert len(started) == 8

@@ -1,0 +1,135 @@
+"""Comparisons of optimizers against a reference: which pairs does each tell apart, and how?
+
+The reference compares the same optimizers under 30 seeds of the search, each a study of its own
+whose winners run again on fresh seeds. It separates a pair if the best of one beats that of the
+other over those 30 studies (paired, all pairs corrected, 95%). Three further studies, under other
+seeds, are then read as a user reads them: by the verdict of one study alone.
+
+The studies are kept in a folder, so that a run that was stopped goes on.
+
+    python -m benchmarks.comparison --trials 128 --folder comparison
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tuner.analysis.arms import Arm
+from tuner.analysis.confirmed import Confirmed
+from tuner.analysis.verdict import judge
+from tuner.service.summaries import read_summary
+from tuner.store import Database, Studies, open_database
+
+ROOT = Path(__file__).parents[1]
+
+FIRST_REFERENCE = 1000
+"""The search seed of the first study of the reference; those that are judged have 0, 1, 2."""
+
+
+class Tuned(NamedTuple):
+    """One study: what each optimizer's best reached on fresh seeds, and whom it beat.
+
+    Attributes:
+        means: The mean on fresh seeds, by optimizer; None where it diverged on all.
+        beats: The pairs of optimizers told apart, the better one first.
+    """
+
+    means: dict[str, float | None]
+    beats: set[tuple[str, str]]
+
+
+def main() -> None:
+    """Runs the studies that are missing, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--file", default="studies/digits.toml", help="a study file")
+    parser.add_argument("--trials", type=int, default=128)
+    parser.add_argument("--reference", type=int, default=30, help="seeds of the reference")
+    parser.add_argument("--seeds", type=int, default=3, help="studies that are judged by it")
+    parser.add_argument("--folder", type=Path, required=True, help="where the studies are kept")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    url = f"sqlite:///{given.folder.resolve() / 'tuner.db'}"
+    seeds = [*range(given.seeds), *range(FIRST_REFERENCE, FIRST_REFERENCE + given.reference)]
+    for seed in seeds:
+        train(given.file, given.trials, seed, url)
+    with contextlib.closing(open_database(url)) as database:
+        found = {seed: read(database, seed) for seed in seeds}
+    reference = [found[seed] for seed in seeds[given.seeds :]]
+    print("\n".join(describe([found[seed] for seed in seeds[: given.seeds]], reference)))
+
+
+def train(file: str, trials: int, seed: int, url: str) -> None:
+    """Trains one study to its verdict; one that has it already is left as it is."""
+    command = [
+        *(sys.executable, "-m", "tuner", "run", str(ROOT / file), "--name", name_of(seed)),
+        *("--storage", url, "--set", "search.mode=compare", "--set", f"budget.trials={trials}"),
+        *("--set", f"search.seed={seed}"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr.decode())
+    print(f"seed {seed}: done", file=sys.stderr)
+
+
+def name_of(seed: int) -> str:
+    """Returns the name of the study of a seed."""
+    return f"seed-{seed}"
+
+
+def read(database: Database, seed: int) -> Tuned:
+    """Returns what a study found."""
+    study = Studies(database).get(name_of(seed))
+    confirmed = None if study is None else read_summary(database, study).confirmed
+    if confirmed is None:
+        raise SystemExit(f"the study of seed {seed} has no verdict: was it stopped?")
+    name = {trial: config.optimizer for trial, config in confirmed.configs.items()}
+    return Tuned(
+        {name[arm.trial]: arm.mean for arm in confirmed.verdict.arms},
+        set(_told_apart(confirmed, name)),
+    )
+
+
+def _told_apart(confirmed: Confirmed, name: dict[int, str]) -> Iterator[tuple[str, str]]:
+    for pair in confirmed.verdict.comparisons:
+        if pair.beats:
+            yield name[pair.better], name[pair.worse]
+
+
+def describe(judged: Sequence[Tuned], reference: Sequence[Tuned]) -> Iterator[str]:
+    """Yields the lines of the table."""
+    names = sorted({name for tuned in reference for name in tuned.means})
+    arms = [
+        Arm(at, tuple(tuned.means.get(name) for tuned in reference), cost=1.0, complexity=1)
+        for at, name in enumerate(names)
+    ]
+    verdict = judge(arms, "minimize", planned=len(reference), compares=True)
+    true = {(names[c.better], names[c.worse]) for c in verdict.comparisons if c.beats}
+    yield f"| optimizer | mean over {len(reference)} searches | sd | beats |"
+    yield "| --- | --- | --- | --- |"
+    for arm in verdict.arms:
+        name = names[arm.trial]
+        beaten = ", ".join(sorted(worse for better, worse in true if better == name)) or "none"
+        yield f"| {name} | {arm.mean:.4g} | {arm.deviation:.2g} | {beaten} |"
+    yield ""
+    yield f"The reference separates {len(true)} of {len(verdict.comparisons)} pairs."
+    yield ""
+    yield "| study | of these pairs separated | ordered wrongly | other pairs separated |"
+    yield "| --- | --- | --- | --- |"
+    for seed, tuned in enumerate(judged):
+        right = tuned.beats & true
+        wrong = {(a, b) for a, b in tuned.beats if (b, a) in true}
+        other = tuned.beats - right - wrong
+        told = "; ".join(f"{a} over {b}" for a, b in sorted(wrong)) or "none"
+        yield f"| seed {seed} | {len(right)} of {len(true)} | {told} | {len(other)} |"
+
+
+if __name__ == "__main__":
+    main()
