@@ -21,6 +21,8 @@ from tuner.search.comparer import list_openings
 
 OPTIMIZERS = ("sgd", "adam", "muon")
 
+SHARES = st.lists(st.sampled_from([0.0, 0.05, 0.3, 1.0]), min_size=24, max_size=24)
+
 
 def compare_spec(trials: int = 24, sampler: str = "mixture", **tables: Any) -> StudySpec:
     search = {"mode": "compare", "sampler": sampler, "pruner": "none"}
