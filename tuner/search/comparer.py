@@ -178,7 +178,6 @@ def _restrict(spec: StudySpec, optimizer: str) -> StudySpec:
     }
     return spec.model_copy(
         update={
-            "search": spec.search.model_copy(update={"mode": "search"}),
             "space": spec.space.model_copy(update={"optimizers": (optimizer,)}),
             "optimizer": {optimizer: spec.optimizer[optimizer]},
             "network": networks,

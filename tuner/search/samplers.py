@@ -22,6 +22,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.domain.catalog.hyperparameters import LogNormalPrior
+from tuner.domain.search import COMPARE
 from tuner.domain.spec import StudySpec
 from tuner.errors import SpecError
 from tuner.search.batches import BatchSampler
@@ -53,7 +54,9 @@ def build_sampler(
     """
     seed %= 2**32
     if spec.search.sampler == "mixture":
-        return MixtureSampler(seed, priors_of(spec) if priors is None else priors)
+        # A comparison opens with even draws of its own, so its sampler need draw none.
+        ways = {"evenly": 0.0, "near": 0.5} if spec.search.mode == COMPARE else {}
+        return MixtureSampler(seed, priors_of(spec) if priors is None else priors, **ways)
     if spec.search.sampler in _BUILDERS:
         return _BUILDERS[spec.search.sampler](spec, seed)
     own = spec.search.sampler
