@@ -7,7 +7,7 @@ seeds, are then read as a user reads them: by the verdict of one study alone.
 
 The studies are kept in a folder, so that a run that was stopped goes on.
 
-    python -m benchmarks.comparison --trials 128 --folder comparison
+    python -m benchmarks.comparison --folder comparison
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Tuned(NamedTuple):
 def main() -> None:
     """Runs the studies that are missing, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--file", default="studies/digits.toml", help="a study file")
-    parser.add_argument("--trials", type=int, default=128)
+    parser.add_argument("--file", default="studies/comparison.toml", help="a study file")
+    parser.add_argument("--trials", type=int, default=256)
     parser.add_argument("--reference", type=int, default=30, help="seeds of the reference")
     parser.add_argument("--seeds", type=int, default=3, help="studies that are judged by it")
     parser.add_argument("--folder", type=Path, required=True, help="where the studies are kept")
@@ -69,7 +69,7 @@ def train(file: str, trials: int, seed: int, url: str) -> None:
     """Trains one study to its verdict; one that has it already is left as it is."""
     command = [
         *(sys.executable, "-m", "tuner", "run", str(ROOT / file), "--name", name_of(seed)),
-        *("--storage", url, "--set", "search.mode=compare", "--set", f"budget.trials={trials}"),
+        *("--storage", url, "--set", f"budget.trials={trials}"),
         *("--set", f"search.seed={seed}"),
     ]
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}

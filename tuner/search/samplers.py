@@ -55,8 +55,9 @@ def build_sampler(
     seed %= 2**32
     if spec.search.sampler == "mixture":
         # A comparison opens with even draws of its own, so its sampler need draw none.
-        ways = {"evenly": 0.0, "near": 0.5} if spec.search.mode == COMPARE else {}
-        return MixtureSampler(seed, priors_of(spec) if priors is None else priors, **ways)
+        evenly, near = (0.0, 0.5) if spec.search.mode == COMPARE else (0.25, 0.25)
+        beliefs = priors_of(spec) if priors is None else priors
+        return MixtureSampler(seed, beliefs, evenly=evenly, near=near)
     if spec.search.sampler in _BUILDERS:
         return _BUILDERS[spec.search.sampler](spec, seed)
     own = spec.search.sampler
