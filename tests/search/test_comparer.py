@@ -86,10 +86,9 @@ def test_even_draws_cover_the_whole_range_of_a_rate() -> None:
     st.lists(st.sampled_from([0.0, 0.05, 0.3, 1.0]), min_size=24, max_size=24), st.integers(1, 4)
 )
 def test_no_optimizer_is_ahead_by_more_than_a_trial(shares: list[float], at_once: int) -> None:
-    comparer, trained = Comparer(compare_spec(12), seed=0), Counter[str]()
-    waiting, number = comparer.openings(), 0
-    trained.update(dict.fromkeys(OPTIMIZERS, 0))
-    for trial in waiting:
+    comparer, number = Comparer(compare_spec(12), seed=0), 0
+    trained = dict.fromkeys(OPTIMIZERS, 0.0)
+    for trial in comparer.openings():
         comparer.learn([ended(number, trial, 1.0)])
         trained[trial.params["optimizer"]] += 1
         number += 1
