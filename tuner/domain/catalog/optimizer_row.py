@@ -36,6 +36,8 @@ class OptimizerRow:
         length_argument: The argument that takes the steps of a full trial, if there is one.
         averages: Whether it averages its iterates by itself.
         switches: Whether it trains other weights than it evaluates, by ``train()`` and ``eval()``.
+        generalises: The listed optimizers of which it is a generalisation: somewhere in its usual
+            ranges it trains as each of them, or nearly so. Tuned well enough, it is no worse.
         slow_start: Returns, from its hyperparameters, the steps in which it learns how fast it may
             go, and in which no trial is pruned.
     """
@@ -57,6 +59,7 @@ class OptimizerRow:
     length_argument: str | None = None
     averages: bool = False
     switches: bool = False
+    generalises: tuple[str, ...] = ()
     slow_start: Callable[[dict[str, Value]], int] = field(default=lambda values: 0, compare=False)
 
     @property

@@ -70,6 +70,7 @@ def lookahead(row: OptimizerRow) -> OptimizerRow:
         reference=f"{_ZHANG}; {row.reference}",
         hyperparameters=(*row.hyperparameters, *_lookahead_hyperparameters(5)),
         wrapper=LOOKAHEAD,
+        generalises=(row.name,),  # at k = 1 it is that one, at alpha times the learning rate
     )
 
 

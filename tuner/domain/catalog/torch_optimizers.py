@@ -91,6 +91,7 @@ TORCH_ROWS = (
         "m ← μ·m + g;  p ← p − lr·m",
         "Polyak, Some methods of speeding up the convergence of iteration methods, 1964",
         (*_sgd_hyperparameters(-1.77, finetuning.MOMENTUM), _MOMENTUM),
+        generalises=("sgd",),  # at momentum 0; a small one averages over few steps
     ),
     OptimizerRow(
         "nesterov",
@@ -100,6 +101,7 @@ TORCH_ROWS = (
         "Sutskever et al., On the importance of initialization and momentum, ICML 2013",
         (*_sgd_hyperparameters(-1.77, finetuning.MOMENTUM), _NESTEROV_MOMENTUM),
         {"nesterov": True},
+        generalises=("sgd",),  # as momentum does
     ),
     OptimizerRow(
         "adagrad",
@@ -166,6 +168,7 @@ TORCH_ROWS = (
             beta(2, 0.999, 1e-5, 0.1, FINE, source="SIV", bounds=BELOW_ONE),
             Hyperparameter("eps", 1e-8, log_range(1e-8, 1.0), "SIV", FINE, bounds=NOT_NEGATIVE),
         ),
+        generalises=("adam",),  # both at weight decay 0; theirs are small
     ),
     OptimizerRow(
         "muon",
@@ -272,6 +275,7 @@ TORCH_ROWS = (
             Hyperparameter("lambd", 1e-4, log_range(1e-6, 1e-2), "J", MAIN, bounds=NOT_NEGATIVE),
             Hyperparameter("alpha", 0.75, Float(low=0.5, high=1.0), "J", FINE, bounds=NOT_NEGATIVE),
         ),
+        generalises=("sgd",),  # as lambd goes to 0, the rate stays and nothing decays
     ),
     OptimizerRow(
         "rprop",
