@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tests.optim.networks import EVERY_OPTIMIZER
+from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.summary import StudySummary, summarize
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.catalog.schedules import SCHEDULES
@@ -71,7 +72,9 @@ def trial(
     )
 
 
-def summary_of(*records: TrialRecord, spec: StudySpec | None = None) -> StudySummary:
+def summary_of(
+    *records: TrialRecord, spec: StudySpec | None = None, confirmed: Confirmed | None = None
+) -> StudySummary:
     spec = spec or make_spec()
     return summarize(
         spec.study.name,
@@ -80,6 +83,7 @@ def summary_of(*records: TrialRecord, spec: StudySpec | None = None) -> StudySum
         storage="sqlite:///tuner_study.db",
         wall_s=100.0,
         worker_s=150.0,
+        confirmed=confirmed,
     )
 
 

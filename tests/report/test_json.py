@@ -47,6 +47,7 @@ KEYS = {
     "expected_gain",
     "confirmation",
     "verdict",
+    "comparison",
 }
 
 

@@ -94,7 +94,7 @@ def list_runs(confirmation: Confirmation, race: Race) -> list[Run]:
 
 def _read_values(spec: StudySpec, records: Iterable[TrialRecord]) -> dict[Run, float | None]:
     """Returns the values of the runs that are over."""
-    return {run: _value_of(spec, record) for run, record in _find_counted(records).items()}
+    return {run: _value_of(spec, record) for run, record in find_counted(records).items()}
 
 
 def find_failed(records: Iterable[TrialRecord]) -> dict[int, tuple[int, ...]]:
@@ -104,7 +104,7 @@ def find_failed(records: Iterable[TrialRecord]) -> dict[int, tuple[int, ...]]:
         records: The trials of the study that confirms.
     """
     found: dict[int, tuple[int, ...]] = {}
-    for run, record in _find_counted(records).items():
+    for run, record in find_counted(records).items():
         if record.outcome is Outcome.FAILED:
             found[run.trial] = (*found.get(run.trial, ()), record.number)
     return found
@@ -116,10 +116,10 @@ def count_over(records: Iterable[TrialRecord]) -> int:
     Args:
         records: The trials of the study that confirms.
     """
-    return len(_find_counted(records))
+    return len(find_counted(records))
 
 
-def _find_counted(records: Iterable[TrialRecord]) -> dict[Run, TrialRecord]:
+def find_counted(records: Iterable[TrialRecord]) -> dict[Run, TrialRecord]:
     """Returns the trials that count as runs that are over.
 
     Of a run that ran again it is the first, or the first that did not fail: what failed has told

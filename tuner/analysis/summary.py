@@ -23,7 +23,8 @@ from tuner.domain.states import StudyState
 from tuner.domain.trials import Decoder, Outcome, TrialConfig, TrialRecord, decode, ran_own_defaults
 from tuner.errors import NotFoundError, SpecError
 
-if TYPE_CHECKING:  # it imports numpy, which tables of other things need not
+if TYPE_CHECKING:  # these import numpy, which tables of other things need not
+    from tuner.analysis.compared import Compared
     from tuner.analysis.confirmed import Confirmed
 
 _EDGE = 0.05
@@ -145,6 +146,7 @@ class StudySummary:
             trials in training may yet take; None without such a budget.
         gain: The gain that more trials are expected to bring, or None where little is known.
         confirmed: Its finalists on fresh seeds, or None where they have not run again.
+        compared: The comparison of its optimizers, or None where it compares none.
     """
 
     name: str
@@ -167,6 +169,7 @@ class StudySummary:
     used: float | None = None
     gain: ExpectedGain | None = None
     confirmed: Confirmed | None = None
+    compared: Compared | None = None
 
     @property
     def finished(self) -> int:

@@ -14,8 +14,10 @@ from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import FULL, length_of, tell_length
 from tuner.domain.objective import is_reached, tell_target, tell_value
 from tuner.domain.printable import printable
+from tuner.domain.search import COMPARE
 from tuner.domain.spec import StudySection
 from tuner.domain.trials import WARM_START, Outcome, TrialConfig, TrialRecord, bent_defaults
+from tuner.report.comparison import tell_comparison
 from tuner.report.verdict_words import tell_confirmed
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ def _conclude(summary: StudySummary) -> list[str]:
     best = summary.best
     if best is None:
         return [_explain_nothing(summary)]
+    if summary.spec.search.mode == COMPARE and not _is_confirmed(summary):
+        return [*_conclude_comparison(summary), *_tell_lengths(summary, best)]
     leader = next(o for o in summary.optimizers if o.optimizer == best.config.optimizer)
     settings = ", ".join(
         f"{key}={format_value(value)}" for key, value in best.config.optimizer_values.items()
@@ -44,6 +48,7 @@ def _conclude(summary: StudySummary) -> list[str]:
         f"{_describe_average(best.config)}: {_tell_best(study, best.record.value)}{best.basis}"
         f"{f', trial {number}' if number >= 0 else ''}.",
         *_tell_confirmation(summary),
+        *tell_comparison(summary),
         *_doubt_target(study, best),
         *_compare_to_last(study, best),
         *_compare_to_default(study, best, leader),
@@ -69,6 +74,24 @@ def _conclude(summary: StudySummary) -> list[str]:
             else [*tell_confirmed(summary.confirmed), *sentences]
         )
     return [*sentences, _doubt_differences(summary)]
+
+
+def _conclude_comparison(summary: StudySummary) -> list[str]:
+    """Returns the conclusion of a comparison without a verdict: one seed shows nobody better."""
+    confirmed = summary.confirmed
+    if confirmed is not None and confirmed.race.settled:
+        return [*tell_confirmed(confirmed), *tell_comparison(summary)]
+    if confirmed is not None:
+        told = _tell_confirmation(summary)
+    else:
+        confirm = shlex.join(("tuner", "study", "confirm", summary.name))
+        told = [f"Compare them on fresh seeds: '{confirm}'."]
+    return [
+        "No optimizer is shown to be better yet: each best value is the luckiest of its trials, on "
+        "one seed.",
+        *told,
+        *tell_comparison(summary),
+    ]
 
 
 def _is_confirmed(summary: StudySummary) -> bool:

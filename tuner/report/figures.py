@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from plotly.graph_objects import Figure as Drawing
 from plotly.subplots import make_subplots
@@ -17,6 +17,10 @@ from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import is_reached, tell_objective, tell_value
 from tuner.domain.printable import printable
 from tuner.domain.trials import Outcome, TrialRecord
+
+if TYPE_CHECKING:
+    from tuner.analysis.compared import Compared
+    from tuner.analysis.random_search import RandomCurve
 
 CURVES = 200
 """The most curves that a page draws."""
@@ -44,7 +48,7 @@ class Figure:
     Attributes:
         title: The heading above it.
         data: Its traces and layout for plotly, as JSON in which nothing ends a script element.
-        note: A sentence on the trials it leaves out; empty where it draws all.
+        note: How to read it, or which trials it leaves out; empty where nothing needs be said.
     """
 
     title: str
@@ -83,12 +87,78 @@ def draw_figures(summary: StudySummary, curves: Sequence[TrialRecord]) -> list[F
     values += [record.value for record in summary.records if record.value is not None]
     scale = "log" if min(values) > 0 else "linear"
     return [
+        *([_draw_tuning(summary, summary.compared, scale)] if summary.compared else []),
         *([_draw_lines(summary)] if any(a.line for a in summary.averages) else []),
         _draw_history(summary, scale),
         _draw_curves(summary, curves, scale),
         _draw_choices(summary),
         _draw_timeline(summary),
     ]
+
+
+def _draw_tuning(summary: StudySummary, compared: Compared, scale: str) -> Figure:
+    """Draws each optimizer's best after n trials, beside random search over its range."""
+    drawn = Drawing()
+    for place, tuning in enumerate(compared.tunings):
+        colour = _HUES[place % len(_HUES)]
+        drawn.add_scatter(
+            x=list(range(1, len(tuning.curve) + 1)),
+            y=tuning.curve,
+            mode="lines",
+            line={"shape": "hv", "color": colour},
+            name=printable(tuning.optimizer),
+        )
+        random = tuning.draws.curve
+        if random is not None:
+            shown = True if place < _SHOWN_BANDS else "legendonly"
+            own: dict[str, Any] = {
+                "legendgroup": f"random {place}",
+                "mode": "lines",
+                "visible": shown,
+            }
+            own |= {"x": list(range(1, len(random.median) + 1))}
+            edges = _close_band(summary, compared, random)
+            for edge, filled in zip(edges, (None, "tonexty"), strict=True):
+                band = {"line": {"width": 0, "color": colour}, "fill": filled}
+                drawn.add_scatter(y=edge, hoverinfo="skip", showlegend=False, **band, **own)
+            dots = {"line": {"dash": "dot", "color": colour}}
+            name = f"{printable(tuning.optimizer)}, random search"
+            drawn.add_scatter(y=random.median, name=name, **dots, **own)
+    drawn.update_xaxes(title="trials of the optimizer")
+    drawn.update_yaxes(title=tell_objective(summary.spec.study), type=scale)
+    drawn.update_layout(showlegend=True)
+    return _finish("Tuning curves: the best after n trials", drawn, _TUNING_NOTE)
+
+
+_HUES = ("#1f6feb", "#d1242f", "#1a7f37", "#a371f7", "#e8912d", "#0e7490", "#8c6d46", "#57606a")
+
+_SHOWN_BANDS = 2
+
+_TUNING_NOTE = (
+    "Lines are the trials of this study in their order, defaults first. Bands are not theirs: they "
+    "hold, with 95% confidence for all n at once, the median of random search, dotted, as far as "
+    "there are points drawn evenly from the range (library opda; Lourie, Cho and He 2023). Where "
+    "the draws set no bound, a band ends at the best or worst value of the study. The bands of the "
+    "first two are shown; a click on a name shows or hides another."
+)
+
+
+def _close_band(
+    summary: StudySummary, compared: Compared, random: RandomCurve
+) -> tuple[list[float], list[float]]:
+    """Returns a band's worse and better edge, at the edge of the plot where it is open."""
+    curves = [tuning.curve for tuning in compared.tunings]
+    drawn = [tuning.draws.curve for tuning in compared.tunings]
+    curves += [curve.worst for curve in drawn if curve is not None]
+    known = [value for curve in curves for value in curve if value is not None]
+    ends = (min(known), max(known))
+    best, worst = ends if summary.spec.study.ranking == "minimize" else ends[::-1]
+    opens = random.open_from or len(random.best) + 1
+    better = [
+        (best if n >= opens else worst) if value is None else value
+        for n, value in enumerate(random.best, start=1)
+    ]
+    return [worst if value is None else value for value in random.worst], better
 
 
 def _draw_lines(summary: StudySummary) -> Figure:

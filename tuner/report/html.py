@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import tell_aim
 from tuner.domain.trials import Outcome, TrialRecord
+from tuner.report.comparison import comparison_tables
 from tuner.report.conclusion import conclude
 from tuner.report.figures import draw_figures
 from tuner.report.tables import best_tables, facts, ranking
@@ -36,7 +37,7 @@ def to_html(summary: StudySummary, curves: Sequence[TrialRecord]) -> str:
         summary=summary,
         verdict=verdict,
         doubts=doubts,
-        tables=[table, *best_tables(summary), facts(summary)],
+        tables=[table, *comparison_tables(summary), *best_tables(summary), facts(summary)],
         plotly=_packed(get_plotlyjs()) if figures else "",
         figures=figures,
     )

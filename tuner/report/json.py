@@ -11,6 +11,7 @@ from tuner.domain.trials import WARM_START, TrialRecord
 from tuner.report.verdict_words import tell_confirmed
 
 if TYPE_CHECKING:
+    from tuner.analysis.compared import Compared
     from tuner.analysis.confirmed import Confirmed
 
 
@@ -43,6 +44,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
             "at_edge": list(best.edges),
         },
         **_describe_confirmation(summary.confirmed),
+        "comparison": None if summary.compared is None else _describe_comparison(summary.compared),
         "optimizers": [dataclasses.asdict(optimizer) for optimizer in summary.optimizers],
         "warm_start": spec.warm_start
         and {
@@ -104,6 +106,28 @@ def _describe_confirmation(confirmed: Confirmed | None) -> dict[str, Any]:
             "sentence": tell_confirmed(confirmed)[0],
             "comparisons": [dataclasses.asdict(pair) for pair in verdict.comparisons],
         },
+    }
+
+
+def _describe_comparison(compared: Compared) -> dict[str, Any]:
+    """Returns the tuning of each optimizer, its curves included, and who beats whom."""
+    beats = compared.beats or {}
+    speeds = {speed.optimizer: dataclasses.asdict(speed) for speed in compared.speeds}
+    return {
+        "target": None if compared.target is None else dataclasses.asdict(compared.target),
+        "optimizers": [
+            {
+                **dataclasses.asdict(tuning),
+                "draws": tuning.draws.values,
+                "random": None if random is None else dataclasses.asdict(random),
+                "gain": tuning.gain,
+                "relative_gain": tuning.relative_gain,
+                "speed": speeds.get(tuning.optimizer),
+                "beats": beats.get(tuning.optimizer),
+            }
+            for tuning, random in ((one, one.draws.curve) for one in compared.tunings)
+        ],
+        "undertuned": [dataclasses.asdict(one) for one in compared.undertuned],
     }
 
 

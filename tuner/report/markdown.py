@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import tell_aim
 from tuner.domain.printable import printable
+from tuner.report.comparison import comparison_tables
 from tuner.report.conclusion import conclude
 from tuner.report.tables import TextTable, best_tables, facts, ranking
 
@@ -19,7 +20,7 @@ def to_markdown(summary: StudySummary) -> str:
     """Returns a study's report as Markdown."""
     spec = summary.spec
     verdict, *doubts = conclude(summary)
-    tables = [ranking(summary), *best_tables(summary), facts(summary)]
+    tables = [ranking(summary), *comparison_tables(summary), *best_tables(summary), facts(summary)]
     return "\n\n".join(
         [
             f"# {_escape(summary.name)}",

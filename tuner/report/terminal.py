@@ -14,6 +14,7 @@ from rich.text import Text
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import tell_aim
 from tuner.domain.printable import printable
+from tuner.report.comparison import comparison_tables
 from tuner.report.conclusion import conclude
 from tuner.report.tables import TextTable, best_tables, facts, ranking
 
@@ -48,7 +49,8 @@ def render(summary: StudySummary) -> RenderableType:
     words = Text.assemble("\n", (verdict, "bold green" if summary.best else "bold yellow"))
     for sentence in doubts:
         words.append(f"\n{sentence}", "default")
-    tables = [draw(table) for table in (ranking(summary), *best_tables(summary))]
+    shown = (ranking(summary), *comparison_tables(summary), *best_tables(summary))
+    tables = [draw(table) for table in shown]
     return Group(head, *tables, draw(facts(summary)), words)
 
 

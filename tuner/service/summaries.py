@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from tuner.analysis.compared import Compared, compare_optimizers
 from tuner.analysis.confirmed import Confirmed, summarize_confirmation
 from tuner.analysis.summary import StudySummary, summarize
+from tuner.domain.search import COMPARE
 from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord, tell_waiting
 from tuner.errors import StorageError, TunerError, UnavailableError
@@ -18,6 +21,7 @@ from tuner.store.leases.budget import read_elapsed_s, read_exhausted
 from tuner.store.leases.charges import read_used
 from tuner.store.leases.rows import read_unfinished
 from tuner.store.plans import read_plans
+from tuner.store.records import read_some
 
 
 def read_summary(database: Database, study: StudyHandle) -> StudySummary:
@@ -26,7 +30,7 @@ def read_summary(database: Database, study: StudyHandle) -> StudySummary:
     Its trials come without their evaluations, which it does not need.
     """
     wall_s, worker_s = read_elapsed_s(database, study)
-    return summarize(
+    summary = summarize(
         study.name,
         study.spec,
         read_shown(database, study),
@@ -38,6 +42,22 @@ def read_summary(database: Database, study: StudyHandle) -> StudySummary:
         exhausted=read_exhausted(database, study),
         used=read_used(database, study),
         confirmed=read_confirmed(database, study),
+    )
+    return replace(summary, compared=_read_compared(database, study, summary))
+
+
+def _read_compared(
+    database: Database, study: StudyHandle, summary: StudySummary
+) -> Compared | None:
+    """Returns the comparison of a study's optimizers; None of a study that compares none."""
+    if summary.spec.search.mode != COMPARE:
+        return None
+    bests = [row.best_trial for row in summary.optimizers if row.best_trial is not None]
+    companion = find_readable_companion(database, study)
+    return compare_optimizers(
+        summary,
+        curves=read_some(database, study, bests),
+        runs=[] if companion is None else read_records(database, companion),
     )
 
 
