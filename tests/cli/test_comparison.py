@@ -1,13 +1,18 @@
-"""A study that compares optimizers, from its file to its report."""
+"""A study that compares optimizers, as it is typed, from its file to its report."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from tuner.domain.lengths import share_trained
+from tuner.store import Studies, open_database, read_records
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -53,3 +58,37 @@ def test_optimizers_are_compared_before_and_after_their_confirmation(
     assert all(own["speed"]["runs"] >= 5 for own in after["optimizers"])
     page = typed("study", "report", "fair", "--format", "html").stdout
     assert "Tuning curves: the best after n trials" in page
+
+
+_COMPARE = (
+    *("run", "studies/parabola.toml", "--optimizers", "sgd,adam,muon", "--name", "fair"),
+    *("--set", "search.mode=compare", "--set", "budget.epochs=2", "--set", "budget.trials=30"),
+)
+
+
+def test_every_optimizer_trains_as_much_and_all_are_compared_on_fresh_seeds(
+    typed: Tuner, project: Path
+) -> None:
+    ended = typed(*_COMPARE)
+    assert ended.returncode == 0, ended.stderr
+    assert "3 finalists on up to 5 fresh seeds each" in ended.stderr
+    with closing(open_database(f"sqlite:///{project / 'tuner.db'}")) as database:
+        study = Studies(database).get("fair")
+        assert study is not None
+        records = read_records(database, study)
+    trained = dict.fromkeys(("sgd", "adam", "muon"), 0.0)
+    for record in records:
+        trained[record.optimizer] += share_trained(record.attributes)
+    assert max(trained.values()) - min(trained.values()) <= 1
+    presets = Counter(record.proposal.preset for record in records)
+    assert presets == {"default": 3, "random": 15, None: 12}
+    assert all(record.outcome in ("complete", "diverged") for record in records)
+
+
+def test_trials_that_cannot_be_shared_out_are_refused_before_anything_is_made(
+    typed: Tuner, project: Path
+) -> None:
+    ended = typed(*_COMPARE, "--set", "budget.trials=31")
+    assert ended.returncode == 2
+    assert "budget.trials = 31 cannot be shared out equally among 3 optimizers" in ended.stderr
+    assert not (project / "tuner.db").exists()
