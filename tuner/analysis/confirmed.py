@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tuner.analysis.arms import Arm
 from tuner.analysis.race import Race
-from tuner.analysis.runs import count_over, find_failed, find_protected, read_arms, run_confirmation
+from tuner.analysis.runs import (
+    Run,
+    count_over,
+    find_failed,
+    find_protected,
+    read_arms,
+    read_tests,
+    redraws_splits,
+    run_confirmation,
+)
 from tuner.analysis.verdict import Verdict, judge
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.confirmation import CONFIRMS, Confirmation, Finalist
@@ -22,6 +32,32 @@ from tuner.domain.trials import (
     decode,
     default_proposal,
 )
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The values of a finalist over test data, by one metric.
+
+    Attributes:
+        values: A value for each of its seeds; None where there is none, or it is not finite.
+    """
+
+    values: tuple[float | None, ...]
+
+    @property
+    def known(self) -> list[float]:
+        """The values that there are."""
+        return [value for value in self.values if value is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Their mean, or None of none."""
+        return statistics.fmean(self.known) if self.known else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Their standard deviation, or None of fewer than two."""
+        return statistics.stdev(self.known) if len(self.known) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -41,6 +77,8 @@ class Confirmed:
         began_at: When the first run started, naive UTC; None before.
         examples: A complete run of each finalist that has one, as a trial of the study that is
             confirmed.
+        tests: The metrics over test data of runs, by name; they choose nothing.
+        redrawn: Whether each seed has split the data anew.
     """
 
     name: str
@@ -54,6 +92,8 @@ class Confirmed:
     failed: Mapping[int, tuple[int, ...]]
     began_at: datetime | None
     examples: Mapping[int, TrialRecord]
+    tests: Mapping[Run, Mapping[str, float | None]] = field(default_factory=dict)
+    redrawn: bool = False
 
     @property
     def winner(self) -> int | None:
@@ -63,6 +103,23 @@ class Confirmed:
     def mean_of(self, trial: int) -> float | None:
         """Returns a finalist's mean over the fresh seeds on which it has a value."""
         return next(arm.mean for arm in self.verdict.arms if arm.trial == trial)
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """The names of the metrics over test data, that of the study first."""
+        names = dict.fromkeys(name for values in self.tests.values() for name in values)
+        return tuple(sorted(names, key=lambda name: name != self.spec.study.metric))
+
+    def test_of(self, trial: int, name: str) -> Tested:
+        """Returns a finalist's values over test data on the seeds that count.
+
+        Args:
+            trial: The number of the trial that it was found by.
+            name: The name of the metric.
+        """
+        seeds = next(arm.seeds for arm in self.verdict.arms if arm.trial == trial)
+        runs = (self.tests.get(Run(trial, repeat), {}) for repeat in range(seeds))
+        return Tested(tuple(values.get(name) for values in runs))
 
     def tell(self, trial: int) -> str:
         """Returns the name of a finalist: its optimizer and schedule, or that these are defaults.
@@ -122,6 +179,8 @@ def summarize_confirmation(
         failed=find_failed(records),
         began_at=min((r.started_at for r in records if r.started_at), default=None),
         examples=_find_examples(records),
+        tests=read_tests(records),
+        redrawn=redraws_splits(records),
     )
 
 

@@ -9,7 +9,14 @@ from tuner.analysis.arms import Arm
 from tuner.analysis.race import Race, run_race
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
-from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirmation, Finalist
+from tuner.domain.confirmation import (
+    CONFIRMS,
+    REPEAT,
+    SPLIT_SEED,
+    TEST,
+    Confirmation,
+    Finalist,
+)
 from tuner.domain.objective import is_missed
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
@@ -49,6 +56,30 @@ def read_arms(
         )
         for finalist in confirmation.finalists
     ]
+
+
+def read_tests(records: Iterable[TrialRecord]) -> dict[Run, Mapping[str, float | None]]:
+    """Returns the metrics over test data of the runs that are complete and have some, by name.
+
+    Args:
+        records: The trials of the study that confirms.
+    """
+    return {
+        run: record.attributes[TEST]
+        for run, record in _find_counted(records).items()
+        if record.outcome is Outcome.COMPLETE and record.attributes.get(TEST)
+    }
+
+
+def redraws_splits(records: Iterable[TrialRecord]) -> bool:
+    """Tells whether every complete run split the data by its seed.
+
+    Args:
+        records: The trials of the study that confirms.
+    """
+    over = _find_counted(records).values()
+    complete = [record for record in over if record.outcome is Outcome.COMPLETE]
+    return bool(complete) and all(SPLIT_SEED in record.attributes for record in complete)
 
 
 def run_confirmation(confirmation: Confirmation, spec: StudySpec, arms: list[Arm]) -> Race:

@@ -23,6 +23,10 @@ seeds it trains with, from 0."""
 MOST_FINALISTS = 16
 """Finalists that a confirmation has at most."""
 
+TEST, SPLIT_SEED = "test", "split_seed"
+"""The attributes of a trial that its metrics over test data are kept in, and the seed that its data
+was split by, if it was by one."""
+
 LEAST_SEEDS = 5
 """Seeds that the winner, the runner-up and the usual choice are given at least."""
 

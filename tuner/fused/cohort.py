@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuner.domain.confirmation import SPLIT_SEED
 from tuner.errors import WorkloadError
 from tuner.fused.averaging import LaneAveraging
 from tuner.fused.lane import Lane, LaneStart, check_together
@@ -19,6 +20,7 @@ from tuner.training.attributes import training_attributes
 from tuner.training.checkpoint_state import fitting
 from tuner.training.evaluations import PLACES
 from tuner.training.loop import Ending, TrialResult
+from tuner.training.prepared_workload import Evaluated
 from tuner.training.reporting import Evaluation, Reporter, StaleCheckpointError
 from tuner.training.seeds import (
     BatchOrder,
@@ -26,6 +28,7 @@ from tuner.training.seeds import (
     random_state,
     restore_random_state,
     seed_all,
+    undisturbed,
 )
 from tuner.training.steps import Steps
 from tuner.training.timing import Timing
@@ -135,13 +138,17 @@ class Cohort:
             total_steps=self.total_steps,
             epoch_steps=self._steps.epoch_steps,
             line=own.average_line,
+            test=own.test,
             describe_groups=lambda: self._model.describe_groups(own.config),
         )
         attributes["lanes"] = len(self._lanes)
+        if self._model.prepared.split_seed is not None:
+            attributes[SPLIT_SEED] = self._model.prepared.split_seed
         return attributes | {name: round(cost, 6) for name, cost in own.costs.items()}
 
     def complete(self, lane: int) -> TrialResult:
-        """Returns the result of a lane that needs no further training, as it stands."""
+        """Returns the result of a lane that needs no further training, tested as it stands."""
+        self._test([lane])
         return TrialResult(Ending.COMPLETE)
 
     def rows(self) -> Tensor:
@@ -224,6 +231,7 @@ class Cohort:
                     self._end(TrialResult(Ending.INTERRUPTED))
                 self._drop(self._reporter.left())
             self._compare_averages()
+            self._test(self.alive)
         self._end(TrialResult(Ending.COMPLETE))
         return [lane.outcome for lane in self._lanes if lane.outcome is not None]
 
@@ -304,7 +312,9 @@ class Cohort:
                     evaluations[index] = Evaluation(self._evaluated, taken, found)
         self._judge(evaluations, metric)
 
-    def _measure(self, weight: float = 1.0) -> tuple[tuple[str, ...], Tensor]:
+    def _measure(
+        self, weight: float = 1.0, of: Evaluated = "val"
+    ) -> tuple[tuple[str, ...], Tensor]:
         """Returns the metrics of all rows: of their averages, or on the line to these."""
         taken = self.taken
 
@@ -312,7 +322,20 @@ class Cohort:
             self._reporter.advance(taken)
 
         held = self._averaging.held(self._state, self._averaged(), alive, weight=weight)
-        return self._model.evaluate(held, alive)
+        return self._model.evaluate(held, alive, of)
+
+    def _test(self, lanes: Collection[int]) -> None:
+        """Takes the metrics over test data of lanes that are complete, if their study confirms."""
+        prepared = self._model.prepared
+        if not (lanes and prepared.has_test and self._model.spec.confirmation is not None):
+            return
+        # Others may go on, as if nobody had looked.
+        with self.timing.evaluation(), undisturbed(prepared.device), torch.no_grad():
+            names, metrics = self._measure(of="test")
+            columns = metrics.T.tolist()
+        for index, column in zip(self._rows, columns, strict=True):
+            if index in lanes:
+                self._lanes[index].test = dict(zip(names, column, strict=True))
 
     def _averaged(self) -> list[int]:
         """Returns the rows that are evaluated by an average now."""

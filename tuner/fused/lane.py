@@ -61,6 +61,7 @@ class Lane:
             in evaluation (``eval_s``), and of its places: the steps that all trials that began
             would have taken, had none ended early.
         average_line: As :attr:`tuner.training.run.Run.average_line`.
+        test: Its metrics over test data, once they are taken.
     """
 
     def __init__(self, spec: StudySpec, start: LaneStart) -> None:
@@ -70,6 +71,7 @@ class Lane:
         self.outcome: TrialResult | None = None
         self.costs = {"train_s": 0.0, "eval_s": 0.0, "places": 0.0}
         self.average_line: list[tuple[float, float]] = []
+        self.test: dict[str, float] = {}
         self._plateau = build_plateau(
             start.config.schedule,
             start.config.schedule_values,

@@ -28,8 +28,8 @@ from tuner.fused.update_rules import RULES
 from tuner.fused.yellowfin import new_measurements
 from tuner.optim.build import build_optimizer
 from tuner.optim.groups import describe_groups
-from tuner.training.prepared_workload import PreparedWorkload
-from tuner.training.seeds import derive_seed, seeded
+from tuner.training.prepared_workload import Evaluated, PreparedWorkload
+from tuner.training.seeds import derive_seed, seeded, split_seed
 
 _WINDOW = 64
 """The least room for windows of YellowFin, so that few shapes are compiled."""
@@ -140,12 +140,14 @@ class FusedModel:
     def with_seed(self, seed: int) -> FusedModel:
         """Returns the same model with the weights, data order and dropout of another seed.
 
-        Both share what has been compiled.
+        The data is split by it too, if the workload takes a seed. Both share what has been
+        compiled.
         """
         if seed == self.seed:
             return self
         other = copy.copy(self)
         other.seed, other.spec = seed, self.spec.with_seed(seed)
+        other.prepared = self.prepared.on_split(split_seed(seed))
         other._model = other._build()  # noqa: SLF001 (of its own class)
         return other
 
@@ -234,19 +236,23 @@ class FusedModel:
         return self._steps[key]
 
     def evaluate(
-        self, state: LaneState, on_chunk: Callable[[], object] = lambda: None
+        self,
+        state: LaneState,
+        on_chunk: Callable[[], object] = lambda: None,
+        of: Evaluated = "val",
     ) -> tuple[tuple[str, ...], Tensor]:
-        """Returns the names of the metrics, and these over the whole validation set.
+        """Returns the names of the metrics, and these over all validation or test data.
 
         Args:
             state: The lanes.
-            on_chunk: Called after each part of the validation set.
+            on_chunk: Called after each part of the data.
+            of: Which data, as in :meth:`PreparedWorkload.chunks`.
 
         Returns:
             The names, and float64 of shape (metrics, lanes), still on the device.
         """
         parts = []
-        for chunk, share in self.prepared.chunks():
+        for chunk, share in self.prepared.chunks(of):
             parts.append(self._metrics(state, chunk) * share)
             on_chunk()
         return self._metrics.names, torch.stack(parts).sum(0)

@@ -12,7 +12,7 @@ from tuner.report.verdict_words import tell_confirmed
 
 if TYPE_CHECKING:
     from tuner.analysis.compared import Compared
-    from tuner.analysis.confirmed import Confirmed
+    from tuner.analysis.confirmed import Confirmed, Tested
 
 
 def to_json(summary: StudySummary) -> dict[str, Any]:
@@ -96,6 +96,10 @@ def _describe_confirmation(confirmed: Confirmed | None) -> dict[str, Any]:
                     "diverged": arm.diverged,
                     "standing": arm.standing,
                     "values": values[arm.trial],
+                    "test": {
+                        name: _describe_test(confirmed.test_of(arm.trial, name))
+                        for name in confirmed.tested
+                    },
                 }
                 for arm in verdict.arms
             ],
@@ -129,6 +133,10 @@ def _describe_comparison(compared: Compared) -> dict[str, Any]:
         ],
         "undertuned": [dataclasses.asdict(one) for one in compared.undertuned],
     }
+
+
+def _describe_test(tested: Tested) -> dict[str, Any]:
+    return {"mean": tested.mean, "sd": tested.deviation, "values": tested.values}
 
 
 def _describe_length(record: TrialRecord) -> dict[str, Any]:

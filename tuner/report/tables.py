@@ -18,7 +18,7 @@ from tuner.domain.trials import Outcome
 if TYPE_CHECKING:
     from tuner.analysis.confirmed import Confirmed
 
-_SHOWN_APART = 20
+_SHOWN_APART, _SHOWN_TESTS = 20, 2
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,11 @@ def finalists(confirmed: Confirmed) -> TextTable:
     arms = confirmed.verdict.arms
     why = "diverged" if confirmed.spec.study.target is None else "missed"
     lost = [why] if any(arm.diverged for arm in arms) else []
+    tested = confirmed.tested[:_SHOWN_TESTS]
+    heads = [f"test {name}" for name in tested]
     return TextTable(
         f"Finalists on fresh seeds, by mean {tell_objective(confirmed.spec.study)}",
-        ("finalist", "trial", "lr", "mean", "95% interval", "seeds", *lost, "standing"),
+        ("finalist", "trial", "lr", "mean", "95% interval", "seeds", *lost, *heads, "standing"),
         tuple(
             (
                 confirmed.tell(arm.trial),
@@ -120,6 +122,7 @@ def finalists(confirmed: Confirmed) -> TextTable:
                 "–" if arm.interval is None else "–".join(f"{end:.3g}" for end in arm.interval),
                 str(arm.seeds),
                 *(str(arm.diverged) for _ in lost),
+                *(number(confirmed.test_of(arm.trial, name).mean) for name in tested),
                 arm.standing,
             )
             for arm in arms

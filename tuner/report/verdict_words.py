@@ -51,7 +51,7 @@ def tell_confirmed(confirmed: Confirmed) -> list[str]:
     names = {trial: _describe(confirmed, trial) for trial in confirmed.configs}
     metric = tell_objective(confirmed.spec.study)
     lost = "diverged" if confirmed.spec.study.target is None else "missed the target"
-    sentences = tell_verdict(confirmed.verdict, names, metric, lost=lost)
+    sentences = tell_verdict(confirmed.verdict, names, metric, redrawn=confirmed.redrawn, lost=lost)
     for trial, numbers in confirmed.failed.items():
         example = shlex.join(("tuner", "trial", "show", confirmed.name, str(numbers[0])))
         rerun = shlex.join(("tuner", "trial", "rerun", confirmed.name, str(numbers[0]), "--extend"))

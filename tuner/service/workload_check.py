@@ -29,6 +29,7 @@ from tuner.training.loop import TrainingLoop, WorkloadLoop, run_trial, train_wor
 from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.rehearsal import Rehearsal, prepare, prepare_checked, rehearse
 from tuner.training.run import Run
+from tuner.training.seeds import split_seed
 from tuner.training.workload import load_workload, missing_methods
 
 _STEPS = 5
@@ -176,7 +177,8 @@ def answer_check(order: Check, device: str) -> tuple[Answer, TrainingLoop | None
 
 
 def _check_class(import_string: str, workload: Any, device: torch.device) -> WorkloadCheck:
-    prepared = PreparedWorkload.prepare(workload, device, "float32")
+    seed = split_seed(_spec_for(import_string, 1).search.seed)
+    prepared = PreparedWorkload.prepare(workload, device, "float32", seed)
     spec = _spec_for(import_string, min(32, prepared.train_examples))
     config = decode(spec, default_proposals(spec)[0])
     reporter = Rehearsal()

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 from optuna.trial import TrialState
 
 from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int
+from tuner.domain.confirmation import SPLIT_SEED, TEST
 
 
 def is_count(value: object) -> bool:
@@ -62,6 +63,10 @@ def _are_metrics(value: object) -> bool:
     return isinstance(value, Mapping) and all(map(is_number, value.values()))
 
 
+def _are_test_metrics(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_or_none(is_number), value.values()))
+
+
 def _is_point(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_or_none(is_number), value))
 
@@ -74,11 +79,13 @@ _GROUP = _record_of(
 _CALLS = _record_of(calls=is_count, steps=_or_none(is_count), optimizer_steps=_or_none(is_count))
 
 _KINDS: dict[str, _Check] = {
-    **dict.fromkeys(("steps", "total_steps", "epoch_steps", "diverged_step", "seed"), is_count),
+    **dict.fromkeys(("steps", "total_steps", "epoch_steps", "diverged_step"), is_count),
+    **dict.fromkeys(("seed", SPLIT_SEED), is_count),
     **dict.fromkeys(("train_s", "eval_s", "optimizer_steps"), is_number),
     **dict.fromkeys(("error", "error_at", "traceback", "stopped_by", "stopped_early"), _is_text),
     "reached": _is_text,
     "metrics": _are_metrics,
+    TEST: _are_test_metrics,
     "average_line": _list_of(_is_point),
     "groups": _list_of(_GROUP),
     "last_cost": is_count,

@@ -34,9 +34,10 @@ class Snapshot:
     """
 
     def __init__(self, state: Mapping[str, Any] | None) -> None:
-        self._state = state or {}
+        # Checkpoints of earlier versions lack some parts.
+        self._state = {} if state is None else {**_LATER, **state}
         if state is not None:
-            check_parts(state, _PARTS)
+            check_parts(self._state, _PARTS)
 
     def __bool__(self) -> bool:
         return bool(self._state)
@@ -218,6 +219,12 @@ def _are_values(part: Any) -> bool:
     )
 
 
+def _are_numbers(part: Any) -> bool:
+    return isinstance(part, dict) and all(
+        isinstance(name, str) and type(value) is float for name, value in part.items()
+    )
+
+
 def _are_steps(part: Any) -> bool:
     # One is written between two steps, when one has been taken and one is left.
     return (
@@ -260,4 +267,8 @@ _PARTS = COMMON_PARTS | {
     "objects": is_mapping,
     "own": _are_values,
     "stepped": _is_switch,
+    "test": _are_numbers,
 }
+
+_LATER: dict[str, Any] = {"test": {}}
+"""The parts that an earlier version did not write, as a trial has them that is at its start."""

@@ -57,7 +57,7 @@ class Checkpointing:
             self.check_length()
             self.steps.load_state_dict(snapshot["steps"])
             snapshot.check_evaluated(self.steps)
-            self.evaluations.restore(snapshot["evaluated"], snapshot["timing"])
+            self.evaluations.restore(snapshot["evaluated"], snapshot["timing"], snapshot["test"])
             self.suggestions.own |= snapshot["own"]
 
     def check_length(self) -> None:
@@ -135,4 +135,5 @@ class Checkpointing:
             "evaluated": self.evaluations.reported,
             "rng": random_state(self.device),
             "timing": self.evaluations.timing.state_dict(),
+            "test": self.evaluations.test,
         }

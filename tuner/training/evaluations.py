@@ -39,6 +39,7 @@ class Evaluations:
         over: The exception that ends the trial early, once it is to end; else None.
         average_line: The study's metric on the line from the last weights (0) to their average
             (1), once :meth:`compare_average` has measured it.
+        test: The metrics over test data, as last reported.
     """
 
     def __init__(
@@ -60,15 +61,19 @@ class Evaluations:
         self.reported = 0
         self.over: Pruned | Interrupted | None = None
         self.average_line: list[tuple[float, float]] = []
+        self.test: dict[str, float] = {}
 
-    def restore(self, reported: int, timing: Mapping[str, float]) -> None:
+    def restore(
+        self, reported: int, timing: Mapping[str, float], test: Mapping[str, float]
+    ) -> None:
         """Continues after the evaluations of an earlier attempt.
 
         Args:
             reported: Evaluations reported there.
             timing: The :meth:`Timing.state_dict` of that attempt.
+            test: The metrics over test data that were reported there.
         """
-        self.reported = reported
+        self.reported, self.test = reported, dict(test)
         self.timing = Timing(timing["train_s"], timing["eval_s"])
 
     @property
@@ -118,6 +123,19 @@ class Evaluations:
             self.over = Pruned(f"behind at step {taken}")
             raise self.over
         self.go_on(taken)
+
+    def report_test(self, metrics: Mapping[str, float | torch.Tensor]) -> None:
+        """Keeps metrics over test data, in place of any before; see :meth:`Run.report_test`.
+
+        Args:
+            metrics: The measured numbers, by name.
+
+        Raises:
+            WorkloadError: If one is not a single number, or no database can keep its name.
+        """
+        for name in metrics:
+            check_name("run.report_test", name)
+        self.test = {name: to_float(value, name) for name, value in metrics.items()}
 
     def go_on(self, taken: int) -> None:
         """Gives a sign of life for a loop that takes no turns, and ends it if it is to stop.

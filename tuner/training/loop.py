@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from tuner.errors import WorkloadError
 from tuner.training.device import autocast, is_mixed
 from tuner.training.forks import ending_forks
 from tuner.training.numbers import to_float
-from tuner.training.prepared_workload import PreparedWorkload
+from tuner.training.prepared_workload import Evaluated, PreparedWorkload
 from tuner.training.reporting import Diverged, Interrupted, Pruned
 from tuner.training.run import Run
 from tuner.training.seeds import BatchOrder, derive_seed, seed_torch
@@ -122,6 +123,8 @@ def train_workload(run: Run, prepared: PreparedWorkload) -> None:
         SpecError: If the batch size exceeds the training set.
         WorkloadError: If the optimizer cannot train this model.
     """
+    if prepared.split_seed is not None:
+        prepared = prepared.on_split(run.split_seed)
     run.measure(examples=prepared.train_examples)
     run.measure(prepared.train_examples // prepared.examples_a_step(run.batch_size))
     takes = OPTIMIZERS[run.config.optimizer].takes
@@ -134,18 +137,39 @@ def train_workload(run: Run, prepared: PreparedWorkload) -> None:
     order = BatchOrder(prepared.train_examples, run.batch_size, run.seed, run.device)
     seed_torch(derive_seed(run.seed, "train"))
     parts = Parts(prepared, order, run.train.accumulate)
-    for _ in run.steps():
-        losses.add(step(prepared.batch(order(run.turns))))
-        schedule.step()
-        if run.due():
-            _check_losses(run, losses)
-            with run.evaluation(parts, forward=step.compute) as alive:
-                metrics = prepared.evaluate(model, alive)
-            run.report(None, **metrics)
-            losses.forget()
+
+    def evaluate(of: Evaluated) -> dict[str, float]:
+        with run.evaluation(parts, forward=step.compute) as alive:
+            return prepared.evaluate(model, alive, of)
+
+    with _testing(run, prepared, evaluate):
+        for _ in run.steps():
+            losses.add(step(prepared.batch(order(run.turns))))
+            schedule.step()
+            if run.due():
+                _check_losses(run, losses)
+                run.report(None, **evaluate("val"))
+                losses.forget()
     run.compare_average(
         lambda: prepared.evaluate(model, run.alive)[run.metric], parts, forward=step.compute
     )
+
+
+@contextlib.contextmanager
+def _testing(
+    run: Run, prepared: PreparedWorkload, evaluate: Callable[[Evaluated], dict[str, float]]
+) -> Iterator[None]:
+    """Takes the metrics over test data once training ends in the block, if the run confirms."""
+    tests = run.is_confirming and prepared.has_test
+    try:
+        yield
+    except Pruned as ending:
+        # One that has reached the study's target ends so, and is complete.
+        if tests and not isinstance(ending, Diverged):
+            run.report_test(**evaluate("test"))
+        raise
+    if tests:
+        run.report_test(**evaluate("test"))
 
 
 def _check_losses(run: Run, losses: Losses) -> None:

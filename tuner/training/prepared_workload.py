@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,11 @@ from tuner.errors import SpecError
 from tuner.training.device import autocast, cast, dtype_of
 from tuner.training.forks import leave_if_forked
 from tuner.training.module_modes import begin_training, evaluating
-from tuner.training.seeds import derive_seed, seed_torch, undisturbed
-from tuner.training.workload import Batch, Data, Workload
+from tuner.training.seeds import derive_seed, seed_torch, seeded, undisturbed
+from tuner.training.workload import Batch, Data, Workload, redraws_splits
+
+Evaluated = Literal["val", "test"]
+"""The data that metrics are taken over."""
 
 _EVALUATION_ROWS = 2048
 _FEW_ROWS = 16
@@ -28,10 +32,12 @@ class PreparedWorkload:
 
     Attributes:
         workload: The workload.
-        data: Its data, on the device and in the study's precision.
+        data: Its data, on the device and in the study's precision; test data stays as it was given
+            until it is evaluated.
         device: The device that trials train on.
         precision: The study's ``train.precision``.
         evaluation_rows: The most examples that are evaluated at once.
+        split_seed: The seed that the data is split by, or None if the workload takes none.
     """
 
     workload: Workload
@@ -39,30 +45,58 @@ class PreparedWorkload:
     device: torch.device
     precision: str
     evaluation_rows: int = _EVALUATION_ROWS
+    split_seed: int | None = None
+    # The last of the other splits: data may take much of the device.
+    _other: dict[int, PreparedWorkload] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def prepare(cls, workload: Workload, device: torch.device, precision: str) -> PreparedWorkload:
+    def prepare(
+        cls, workload: Workload, device: torch.device, precision: str, split_seed: int = 0
+    ) -> PreparedWorkload:
         """Returns a workload with its data loaded and moved to a device.
 
         Args:
             workload: The workload.
             device: The device.
             precision: The study's ``train.precision``.
+            split_seed: The seed to split the data by, if the workload takes one.
 
         Raises:
             SpecError: If the workload returns something else than :class:`Data`, or the device
                 cannot compute in this precision.
         """
         dtype = dtype_of(precision, device)
-        data = workload.data()
+        seed = split_seed if redraws_splits(workload) else None
+        if seed is None:
+            data = workload.data()
+        else:
+            # Also if it draws from generators that all share, a split is that of its seed.
+            with seeded(seed, device):
+                data = workload.data(seed=seed)
         leave_if_forked()
         if not isinstance(data, Data):
             raise SpecError(f"data() returned {type(data).__name__}: return tuner.Data.")
+        train, val = (_place(part, dtype, device) for part in (data.train, data.val))
+        return cls(workload, Data(train, val, data.test), device, precision, split_seed=seed)
 
-        def place(batch: Batch) -> Batch:
-            return tuple(cast(tensor, dtype).to(device) for tensor in batch)
+    def on_split(self, seed: int) -> PreparedWorkload:
+        """Returns the workload with its data split by a seed; itself if it takes none.
 
-        return cls(workload, Data(train=place(data.train), val=place(data.val)), device, precision)
+        The last other split is kept, since finalists train on it one after the other.
+
+        Args:
+            seed: The seed.
+
+        Raises:
+            SpecError: As :meth:`prepare` does.
+        """
+        if self.split_seed is None or self.split_seed == seed:
+            return self
+        if seed not in self._other:
+            self._other.clear()  # before another takes its place on the device
+            new = self.prepare(self.workload, self.device, self.precision, seed)
+            self._other[seed] = replace(self, data=new.data, split_seed=seed)
+        return self._other[seed]
 
     @property
     def train_examples(self) -> int:
@@ -152,35 +186,54 @@ class PreparedWorkload:
         """
         return tuple(tensor.index_select(0, indices) for tensor in self.data.train)
 
-    def chunks(self) -> Iterator[tuple[Batch, float]]:
-        """Yields the validation data in parts, each with its share of the examples, in (0, 1]."""
-        rows = len(self.data.val[0])
+    @property
+    def has_test(self) -> bool:
+        """Whether there is test data."""
+        return self.data.test is not None
+
+    def chunks(self, of: Evaluated = "val") -> Iterator[tuple[Batch, float]]:
+        """Yields data to evaluate in parts, each with its share of the examples, in (0, 1].
+
+        Args:
+            of: Which data: ``val``, or ``test`` where there is some.
+        """
+        data = self.data.val if of == "val" else self.data.test or ()
+        rows = len(data[0])
         # As few and as equal as can be: a fused evaluation is compiled for every size.
         size = math.ceil(rows / math.ceil(rows / self.evaluation_rows))
-        for chunk in zip(*(tensor.split(size) for tensor in self.data.val), strict=True):
-            yield chunk, len(chunk[0]) / rows
+        dtype = dtype_of(self.precision, self.device)
+        for chunk in zip(*(tensor.split(size) for tensor in data), strict=True):
+            yield _place(chunk, dtype, self.device), len(chunk[0]) / rows
 
     def evaluate(
-        self, model: nn.Module, on_chunk: Callable[[], object] = lambda: None
+        self,
+        model: nn.Module,
+        on_chunk: Callable[[], object] = lambda: None,
+        of: Evaluated = "val",
     ) -> dict[str, float]:
-        """Returns the workload's metrics over the whole validation set, means over examples.
+        """Returns the workload's metrics over all validation or test data, means over examples.
 
         Args:
             model: The model.
-            on_chunk: Called after each part of the validation set.
+            on_chunk: Called after each part of the data.
+            of: Which data, as in :meth:`chunks`.
 
         Raises:
             SpecError: If ``metrics()`` returns something else than scalars by name.
         """
         totals: dict[str, Tensor] = {}
         with evaluating(model), torch.no_grad(), autocast(self.precision, self.device):
-            for chunk, share in self.chunks():
+            for chunk, share in self.chunks(of):
                 for name, value in check_metrics(self.metrics(model, chunk)).items():
                     weighted = value.detach().reshape(()).double() * share
                     totals[name] = totals[name] + weighted if name in totals else weighted
                 on_chunk()
         values = torch.stack(list(totals.values())).tolist()
         return dict(zip(totals, values, strict=True))
+
+
+def _place(batch: Batch, dtype: torch.dtype, device: torch.device) -> Batch:
+    return tuple(cast(tensor, dtype).to(device) for tensor in batch)
 
 
 def check_metrics(metrics: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -27,6 +27,7 @@ from tuner.training.numbers import check_name
 from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
+from tuner.training.seeds import split_seed
 from tuner.training.workload import Batch, load_workload, missing_methods
 
 _REHEARSAL_STEPS = 2
@@ -120,7 +121,8 @@ def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> TrainingL
     target = load_workload(spec.study.workload)
     if not missing_methods(target):
         workload: Any = target
-        prepared = PreparedWorkload.prepare(workload, device, spec.train.precision)
+        seed = split_seed(spec.search.seed)
+        prepared = PreparedWorkload.prepare(workload, device, spec.train.precision, seed)
         probe(prepared, spec, optimizers=check)
         return WorkloadLoop(prepared)
     loop = cast("TrainingLoop", target)

@@ -11,6 +11,7 @@ from torch import nn
 
 from tuner.domain.budget import Budget
 from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.confirmation import SPLIT_SEED
 from tuner.domain.spec import StudySpec
 from tuner.domain.train import Train
 from tuner.domain.trials import TrialConfig
@@ -22,7 +23,7 @@ from tuner.training.loader import length_of, resume_batches
 from tuner.training.numbers import Logged
 from tuner.training.optimization import Optimization
 from tuner.training.reporting import Interrupted, Reporter
-from tuner.training.seeds import derive_seed, seed_all
+from tuner.training.seeds import derive_seed, seed_all, split_seed
 from tuner.training.settings import APPLIED_BY_LOOPS, Settings
 from tuner.training.steps import Steps
 from tuner.training.suggestions import Suggestions
@@ -58,6 +59,8 @@ class Run:
         timing: Seconds spent in training and in evaluation, over all attempts.
         average_line: The metric on the line from the last weights (0) to their average (1), once
             :meth:`compare_average` has measured it.
+        is_confirming: Whether a study's finalist runs again on a fresh seed, so that
+            :meth:`report_test` is heard.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class Run:
         self.config = config
         self.device = device
         self.seed = spec.search.seed
+        self.is_confirming = spec.confirmation is not None
+        self._split_seed: int | None = None  # while the loop has not asked for it
         self.budget: Budget = spec.budget
         self._unread = set(APPLIED_BY_LOOPS)
         self.train = cast("Train", Settings(spec.train, self._unread))
@@ -250,6 +255,22 @@ class Run:
         """
         self.evaluations.report(step, metrics)
 
+    def report_test(self, **metrics: float | torch.Tensor) -> None:
+        """Reports metrics over test data, which are kept once the trial is complete.
+
+        Only a confirmation keeps them: in a search the call does nothing, so that no choice can
+        depend on test data. Measure them where :attr:`is_confirming`, once, after the last step.
+        Of several calls the last counts. A number that is not finite is kept as unknown.
+
+        Args:
+            metrics: The measured numbers, by name.
+
+        Raises:
+            WorkloadError: If one is not a single number, or no database can keep its name.
+        """
+        if self.is_confirming:
+            self.evaluations.report_test(metrics)
+
     def evaluation(
         self, batches: Iterable[Any] | None = None, *, forward: Forward | None = None
     ) -> contextlib.AbstractContextManager[Callable[[], object]]:
@@ -310,6 +331,15 @@ class Run:
             why: The reason for the report, not empty, such as ``"no gain for 5 evaluations"``.
         """
         self._steps.stop(why)
+
+    @property
+    def split_seed(self) -> int:
+        """A seed to split the data by: one for a whole search, another for each fresh seed.
+
+        A loop that reads it is taken to split by it, and the verdict on its study to cover splits.
+        """
+        self._split_seed = split_seed(self.seed)
+        return self._split_seed
 
     @property
     def batch_size(self) -> int:
@@ -387,11 +417,13 @@ class Run:
     def describe_loop(self) -> dict[str, Any]:
         """Returns the unusual properties of the loop, by name, to be stored when the trial ends.
 
-        They are those of :meth:`Steps.describe` and :meth:`Optimization.describe`, and
-        ``unread``, the settings that it never read.
+        They are those of :meth:`Steps.describe` and :meth:`Optimization.describe`; ``unread``,
+        the settings that it never read; and ``split_seed``, if it has read that.
         """
-        unread = {"unread": sorted(self._unread)} if self._unread else {}
-        return self._steps.describe() | self._optimization.describe() | unread
+        own: dict[str, Any] = {"unread": sorted(self._unread)} if self._unread else {}
+        if self._split_seed is not None:
+            own[SPLIT_SEED] = self._split_seed
+        return self._steps.describe() | self._optimization.describe() | own
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to continue later, between two steps."""

@@ -30,6 +30,18 @@ def derive_seed(seed: int, *path: str | int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def split_seed(seed: int) -> int:
+    """Returns the seed to split the data by, of trials that train with a seed.
+
+    All trials of a search share one, as they share its seed; where finalists run again, those of
+    each fresh seed do.
+
+    Args:
+        seed: The study's seed, or a fresh one.
+    """
+    return derive_seed(seed, "split")
+
+
 class BatchOrder:
     """Draws the examples of each step, from a new seeded permutation each epoch.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -22,13 +23,19 @@ class Data:
     Attributes:
         train: Training data, such as (inputs, targets).
         val: Validation data, in the same order, for the metrics.
+        test: Test data, or None. No search touches it: the metrics over it are taken once a run, at
+            its end, where a study's finalists run again on fresh seeds.
     """
 
     train: Batch
     val: Batch
+    test: Batch | None = None
 
     def __post_init__(self) -> None:
-        for name, tensors in (("train", self.train), ("val", self.val)):
+        parts = {"train": self.train, "val": self.val}
+        if self.test is not None:
+            parts["test"] = self.test
+        for name, tensors in parts.items():
             if not isinstance(tensors, tuple) or not all(isinstance(t, Tensor) for t in tensors):
                 raise SpecError(f"Data({name}=...) must be a tuple of tensors.")
             lengths = [len(tensor) if tensor.ndim else 0 for tensor in tensors]
@@ -50,14 +57,19 @@ class Workload(Protocol):
     def model(self) -> nn.Module:
         """Returns a new model; its random initialisation is seeded by the caller."""
 
-    def data(self) -> Data:
-        """Returns the data, the same on every call."""
+    def data(self, *args: Any, **kwargs: Any) -> Data:
+        """Returns the data, the same on every call.
+
+        It takes nothing, or ``seed``, an int to split the data by: then the same data for the same
+        seed. A search asks for one split; where its finalists run again, each fresh seed has a
+        split of its own.
+        """
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Returns the loss to minimise on a batch of training data, a scalar."""
 
     def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """Returns means over a batch of validation data, scalars by name."""
+        """Returns means over a batch of validation or test data, scalars by name."""
 
 
 def load_workload(import_string: str) -> Workload | Callable[..., Any]:
@@ -92,6 +104,14 @@ def load_workload(import_string: str) -> Workload | Callable[..., Any]:
         )
     checked: Workload | Callable[..., Any] = workload
     return checked
+
+
+def redraws_splits(workload: Workload) -> bool:
+    """Tells whether a workload splits its data by a seed: whether ``data`` takes ``seed``."""
+    try:
+        return "seed" in inspect.signature(workload.data).parameters
+    except (TypeError, ValueError):  # of a callable without one
+        return False
 
 
 def missing_methods(candidate: Any) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from tuner.domain.confirmation import CONFIRM, REPEAT
+from tuner.domain.confirmation import CONFIRM, REPEAT, TEST
 from tuner.domain.lengths import tell_length
 from tuner.domain.objective import reaches, tell_target, to_unreached, to_value
 from tuner.domain.spec import StudySpec
@@ -165,6 +165,8 @@ class HeldTrial:
         if fault is not None:
             return self.fail(trained, WorkloadError(fault))
         attributes = ending_attributes(result, self.reports.metrics, stopped_by) | dict(trained)
+        if not complete:
+            attributes.pop(TEST, None)
         how = result.ending if stopped_by is None else f"stopped by {stopped_by}"
         line = tell_ending(self.number, how, self._metric, value)
         if complete and value is not None and reaches(self._study, value):

@@ -117,6 +117,7 @@ class OnlyLane:
             total_steps=run.length,
             epoch_steps=run.epoch_steps,
             line=run.average_line,
+            test=run.evaluations.test,
             describe_groups=run.describe_groups,
         )
         attributes |= run.describe_loop()
