@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.fused.cohorts import (
 from tests.training.trials import (
     Line,
     averaged,
+    confirming,
     make_config,
     make_spec,
     prepare_workload,
@@ -41,8 +43,8 @@ from tuner.fused.cohort import Cohort
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
 from tuner.training.prepared_workload import PreparedWorkload
-from tuner.training.reporting import StaleCheckpointError
-from tuner.training.workload import Batch
+from tuner.training.reporting import Evaluation, StaleCheckpointError
+from tuner.training.workload import Batch, Data
 
 
 def cases(optimizers: list[str]) -> list[TrialConfig]:
@@ -152,6 +154,97 @@ def test_what_is_in_eval_mode_stays_so_in_every_lane() -> None:
     for lane in range(2):
         metrics = fused.recorder.evaluations[lane][-1].metrics
         assert (metrics["frozen"], metrics["moved"] > 0) == (0, True)
+
+
+class Tested(Normed):
+    """Has test data that differ from what it is validated on, and several splits."""
+
+    def data(self, seed: int = 0) -> Data:
+        data = super().data()
+        x, y = (torch.cat(both) for both in zip(data.train, data.val, strict=True))
+        order = torch.randperm(192, generator=torch.Generator().manual_seed(seed))
+        return Data(*((x[rows], y[rows]) for rows in order.split([96, 50, 46])))
+
+    def metrics(self, model: nn.Module, batch: Batch) -> Any:
+        hits = (model(batch[0]).argmax(1) == batch[1]).double().mean()
+        return {"accuracy": hits, "val_loss": self.loss(model, batch)}
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_lanes_are_tested_and_split_as_single_trials_are(seed: int) -> None:
+    prepared, spec = prepare_workload(Tested(), "float64"), make_spec(steps=60, evaluations=4)
+    configs = [
+        make_config("adam"),
+        averaged(make_config("momentum", lr=0.05), start=0.2),
+        make_config("sgd", lr=1e300),
+    ]
+    fresh = confirming(spec).with_seed(seed)
+    model = FusedModel(prepared, confirming(spec)).with_seed(seed)
+    recorder = CohortRecorder()
+    cohort = Cohort(model, [LaneStart(config) for config in configs], recorder)
+    fused = Trained(cohort.train(), cohort, recorder)
+
+    check_same(fused, prepared, fresh, configs)
+    for lane in range(2):
+        alone = train(prepared, fresh, configs[lane]).run
+        told = cohort.describe(lane)
+        assert told["test"] == pytest.approx(alone.evaluations.test, rel=1e-10)
+        assert told["test"].keys() == {"accuracy", "val_loss"}
+        assert told["test"] != recorder.evaluations[lane][-1].metrics
+        if seed:
+            assert told["split_seed"] == alone.describe_loop()["split_seed"]
+    assert fused.outcomes[2].ending == "diverged"
+    assert "test" not in cohort.describe(2)
+
+
+def test_lanes_of_a_search_and_those_that_are_interrupted_are_not_tested() -> None:
+    class Guarded(Tested):
+        def metrics(self, model: nn.Module, batch: Batch) -> Any:
+            assert len(batch[0]) == 50, "these are test rows"
+            return super().metrics(model, batch)
+
+    prepared, spec = prepare_workload(Guarded(), "float64"), make_spec(steps=40, evaluations=4)
+    configs = [make_config("adam"), make_config("sgd")]
+    searched = train_lanes(prepared, configs, spec)
+    assert [outcome.ending for outcome in searched.outcomes] == ["complete"] * 2
+    stopped = train_lanes(prepared, configs, confirming(spec), CohortRecorder(interrupt_at=20))
+    assert [outcome.ending for outcome in stopped.outcomes] == ["interrupted"] * 2
+    for trained in (searched, stopped):
+        assert not any("test" in trained.cohort.describe(lane) for lane in range(2))
+    with pytest.raises(AssertionError, match="these are test rows"):
+        train_lanes(prepared, configs, confirming(spec))
+
+
+def test_testing_a_lane_that_is_complete_changes_nothing_for_the_others() -> None:
+    class Noisy(Droopy):
+        def data(self) -> Data:
+            data = super().data()
+            return Data(data.train, data.val, data.val)
+
+        def metrics(self, model: nn.Module, batch: Batch) -> Any:
+            return {"val_loss": self.loss(model, batch), "noise": torch.rand(())}
+
+    class Completing(CohortRecorder):
+        cohort: Cohort
+
+        def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
+            goes_on = super().report(evaluations)
+            if evaluations[0] is not None and not goes_on[0]:
+                self.cohort.complete(0)
+            return goes_on
+
+    spec = confirming(make_spec(steps=40, evaluations=4))
+    configs = [make_config("adam"), make_config("sgd")]
+    prepared = prepare_workload(Noisy(), "float64")
+    recorder = Completing(prune_at={0: 20})
+    starts = [LaneStart(config) for config in configs]
+    recorder.cohort = Cohort(FusedModel(prepared, spec), starts, recorder)
+    recorder.cohort.train()
+    plain = train_lanes(prepared, configs, spec, CohortRecorder(prune_at={0: 20}))
+    told = recorder.cohort.describe(0)["test"]
+    assert told["val_loss"] == recorder.evaluations[0][-1].metrics["val_loss"]
+    assert recorder.evaluations == plain.recorder.evaluations
+    assert recorder.cohort.describe(1)["test"].keys() == {"val_loss", "noise"}
 
 
 def test_lanes_drop_what_single_trials_drop() -> None:

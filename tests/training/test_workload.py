@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.training.trials import Line, Redrawn
 from tuner.errors import SpecError
-from tuner.training.workload import Data, Workload, load_workload
+from tuner.training.workload import Data, Workload, load_workload, redraws_splits
 
 GOOD = """
 class Good:
@@ -146,6 +147,18 @@ def test_a_constructor_that_raises_says_why(module: str, name: str, said: str) -
 def test_data_is_tuples_of_tensors_with_as_many_rows() -> None:
     data = Data(train=(rows(3), torch.zeros(3)), val=(rows(2),))
     assert len(data.train) == 2
+    assert data.test is None
+    assert Data(train=(rows(3),), val=(rows(2),), test=(rows(1),)).test is not None
+
+
+def test_a_workload_whose_data_takes_a_seed_redraws_its_splits() -> None:
+    assert redraws_splits(Redrawn())
+    assert not redraws_splits(Line())
+
+    class Strange(Line):
+        data: Any = dict
+
+    assert not redraws_splits(Strange())
 
 
 @pytest.mark.parametrize(
@@ -160,7 +173,7 @@ def test_data_is_tuples_of_tensors_with_as_many_rows() -> None:
         ((), "at least one row"),
     ],
 )
-@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_other_data_is_refused_with_the_part_it_is_in(
     part: str, tensors: object, said: str
 ) -> None:

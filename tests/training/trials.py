@@ -17,6 +17,7 @@ from tuner.domain.catalog.averages import AVERAGES
 from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.confirmation import Confirmation, Finalist
 from tuner.domain.groups import GroupValues
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
@@ -51,6 +52,23 @@ class Line:
         return {"val_loss": self.loss(model, batch)}
 
 
+class Redrawn(Line):
+    """A line whose points are split by a seed in three; the test points tell that they are."""
+
+    test_rows = 30
+
+    def data(self, seed: int = 0) -> Data:
+        x = torch.randn(280, 2, generator=torch.Generator().manual_seed(0))
+        y = x.sum(1, keepdim=True) + 0.1 * x[:, :1].square()
+        order = torch.randperm(280, generator=torch.Generator().manual_seed(seed))
+        parts = [(x[rows], y[rows]) for rows in order.split([self.train_rows, 50, self.test_rows])]
+        return Data(*parts)
+
+    def metrics(self, model: nn.Module, batch: Batch) -> Any:
+        rows = torch.tensor(float(len(batch[0])))
+        return {"rows": rows, "val_loss": self.loss(model, batch)}
+
+
 class Droopy(Line):
     """A network with dropout, whose draws must be restored with it."""
 
@@ -68,6 +86,13 @@ def make_spec(steps: int = 40, evaluations: int = 4, **tables: Any) -> StudySpec
         "budget": {"steps": steps, "evaluations": evaluations},
     }
     return StudySpec.model_validate(tree | tables).resolve()
+
+
+def confirming(spec: StudySpec) -> StudySpec:
+    """Returns the spec of a study that confirms another one."""
+    finalist = Finalist(trial=0, params={"optimizer": "adam", "schedule": "constant"})
+    plan = Confirmation(study="0" * 32, finalists=(finalist,), seeds=5, runs=5)
+    return spec.model_copy(update={"confirmation": plan})
 
 
 def make_config(

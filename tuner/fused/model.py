@@ -124,8 +124,8 @@ class FusedModel:
     def __init__(
         self, prepared: PreparedWorkload, spec: StudySpec, *, compiled: bool = False
     ) -> None:
-        self.prepared, self.spec = prepared, spec
-        self.seed = spec.search.seed
+        self.spec, self.seed = spec, spec.search.seed
+        self.prepared = prepared.on_split(split_seed(self.seed))
         self.compiler = Compiler(compiled)
         self._model = self._build()
         self.layout = Layout.of(self._model)
