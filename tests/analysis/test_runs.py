@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.report.summaries import make_spec, trial
-from tuner.analysis.runs import Run, list_runs, read_arms, run_confirmation
+from tuner.analysis.confirmed import Confirmed, summarize_confirmation
+from tuner.analysis.runs import (
+    Run,
+    list_runs,
+    read_arms,
+    read_tests,
+    redraws_splits,
+    run_confirmation,
+)
 from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirmation, Finalist
 from tuner.domain.trials import Outcome, TrialRecord
 
@@ -120,6 +128,66 @@ def test_of_a_run_that_ran_again_the_first_counts_and_what_is_not_over_does_not(
     ]
     one, other = read_arms(plan, SPEC, records)
     assert (one.values, other.values) == ((1.0, None), ())
+
+
+def noted(record: TrialRecord, **attributes: object) -> TrialRecord:
+    return dataclasses.replace(record, attributes={**record.attributes, **attributes})
+
+
+def test_test_values_are_those_of_complete_runs_that_count() -> None:
+    records = [
+        noted(run_of(0, Run(0, 0), None, Outcome.FAILED), test={"accuracy": 0.1}),
+        noted(run_of(1, Run(0, 0), 1.0), test={"accuracy": 0.2, "val_loss": None}),
+        noted(run_of(2, Run(0, 0), 1.0), test={"accuracy": 0.3}),
+        noted(run_of(3, Run(0, 1), None), test={"accuracy": 0.4}),
+        noted(run_of(4, Run(1, 0), 1.0), test={}),
+        run_of(5, Run(1, 1), 1.0),
+    ]
+    assert read_tests(records) == {Run(0, 0): {"accuracy": 0.2, "val_loss": None}}
+
+
+def test_splits_are_redrawn_where_every_complete_run_says_so() -> None:
+    split = [noted(run_of(k, Run(0, k), 1.0), split_seed=k) for k in range(3)]
+    assert redraws_splits(split)
+    assert redraws_splits([*split, run_of(3, Run(0, 3), None)])
+    assert not redraws_splits([*split, run_of(3, Run(0, 3), 1.0)])
+    assert not redraws_splits([])
+
+
+def confirmed_of(tests: dict[Run, dict[str, float | None]], **others: object) -> Confirmed:
+    """Returns a confirmation of two finalists on five seeds, with values over test data."""
+    plan = confirmation(2, runs=10, seeds=5)
+    runs = [Run(n, k) for k in range(5) for n in range(2)]
+    records = [
+        noted(run_of(place, run, run.trial + run.repeat), test=tests.get(run, {}), **others)
+        for place, run in enumerate(runs)
+    ]
+    found = summarize_confirmation(
+        "s.confirm", SPEC.model_copy(update={"confirmation": plan}), records
+    )
+    assert found is not None
+    return found
+
+
+def test_a_finalist_has_the_mean_of_its_test_values_and_none_where_none_is_known() -> None:
+    tests: dict[Run, dict[str, float | None]] = {
+        Run(0, k): {"accuracy": k / 10, "val_loss": 1.0} for k in range(4)
+    }
+    found = confirmed_of(tests | {Run(0, 1): {"accuracy": None}})
+    assert found.tested == ("val_loss", "accuracy")  # that of the study first
+    one = found.test_of(0, "accuracy")
+    assert one.values == (0.0, None, 0.2, 0.3, None)
+    assert one.mean == pytest.approx(0.5 / 3)
+    assert one.deviation == pytest.approx(np.std([0, 0.2, 0.3], ddof=1))
+    other = found.test_of(1, "accuracy")
+    assert (other.values, other.mean, other.deviation) == ((None,) * 5, None, None)
+
+
+def test_test_values_choose_nothing() -> None:
+    tests: dict[Run, dict[str, float | None]] = {
+        Run(n, k): {"val_loss": -100.0 * n} for n in range(2) for k in range(5)
+    }
+    assert confirmed_of(tests).winner == confirmed_of({}).winner == 0
 
 
 def test_damaged_attributes_count_for_no_run() -> None:

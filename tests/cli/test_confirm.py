@@ -81,6 +81,8 @@ def test_finalists_run_again_and_the_report_ends_in_a_verdict(
     assert isinstance(verdict, dict)
     assert (confirmation["seeds"], confirmation["runs"], confirmation["settled"]) == (5, 15, True)
     assert all(len(finalist["values"]) == 5 for finalist in confirmation["finalists"])
+    assert all(None not in f["test"]["val_loss"]["values"] for f in confirmation["finalists"])
+    assert "Finalists over test data" in ended.stdout
     best = parsed["best"]
     assert isinstance(best, dict)
     assert best["trial"] == verdict["winner"]

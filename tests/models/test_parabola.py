@@ -16,6 +16,8 @@ def prepared() -> PreparedWorkload:
 def test_the_points_lie_on_a_noisy_parabola(prepared: PreparedWorkload) -> None:
     (x, y), (x_val, _) = prepared.data.train, prepared.data.val
     assert (x.shape, y.shape, x_val.shape) == ((800, 1), (800, 1), (200, 1))
+    assert prepared.data.test is not None
+    assert [tensor.shape for tensor in prepared.data.test] == [(1000, 1)] * 2
     assert -1 <= x.min() < -0.9 < 0.9 < x.max() <= 1
     noise = y - x.square()
     assert noise.mean().item() == pytest.approx(0, abs=0.02)

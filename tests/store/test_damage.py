@@ -303,7 +303,18 @@ def test_trial_that_holds_what_it_cannot_costs_nobody_else(
 @SQLITE_FIRST
 @pytest.mark.parametrize(
     "key",
-    ["train_s", "metrics", "groups", "unread", "schedule_calls", "networks", "last_cost", "error"],
+    [
+        "train_s",
+        "metrics",
+        "groups",
+        "unread",
+        "schedule_calls",
+        "networks",
+        "last_cost",
+        "error",
+        "test",
+        "split_seed",
+    ],
 )
 @pytest.mark.parametrize("text", ["NaN", "7", "-1e400", "[1, [2]]", '{"a": {"b": 1}}', '["x", 1]'])
 def test_attribute_of_another_kind_is_left_out_of_its_trial(
@@ -317,7 +328,7 @@ def test_attribute_of_another_kind_is_left_out_of_its_trial(
             .values(value_json=text)
         )
     if is_sound(key, parse_value(text)):
-        assert (key, text) in {("train_s", "7"), ("last_cost", "7")}
+        assert (key, text) in {("train_s", "7"), ("last_cost", "7"), ("split_seed", "7")}
         return
     with pytest.warns(DamageWarning, match=f"The attribute {key} of trial . of 'small' is left"):
         records = read_records(database, trained)

@@ -66,7 +66,7 @@ def read_tests(records: Iterable[TrialRecord]) -> dict[Run, Mapping[str, float |
     """
     return {
         run: record.attributes[TEST]
-        for run, record in _find_counted(records).items()
+        for run, record in find_counted(records).items()
         if record.outcome is Outcome.COMPLETE and record.attributes.get(TEST)
     }
 
@@ -77,7 +77,7 @@ def redraws_splits(records: Iterable[TrialRecord]) -> bool:
     Args:
         records: The trials of the study that confirms.
     """
-    over = _find_counted(records).values()
+    over = find_counted(records).values()
     complete = [record for record in over if record.outcome is Outcome.COMPLETE]
     return bool(complete) and all(SPLIT_SEED in record.attributes for record in complete)
 

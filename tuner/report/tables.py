@@ -16,7 +16,7 @@ from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome
 
 if TYPE_CHECKING:
-    from tuner.analysis.confirmed import Confirmed
+    from tuner.analysis.confirmed import Confirmed, Tested
 
 _SHOWN_APART, _SHOWN_TESTS = 20, 2
 
@@ -108,11 +108,9 @@ def finalists(confirmed: Confirmed) -> TextTable:
     arms = confirmed.verdict.arms
     why = "diverged" if confirmed.spec.study.target is None else "missed"
     lost = [why] if any(arm.diverged for arm in arms) else []
-    tested = confirmed.tested[:_SHOWN_TESTS]
-    heads = [f"test {name}" for name in tested]
     return TextTable(
         f"Finalists on fresh seeds, by mean {tell_objective(confirmed.spec.study)}",
-        ("finalist", "trial", "lr", "mean", "95% interval", "seeds", *lost, *heads, "standing"),
+        ("finalist", "trial", "lr", "mean", "95% interval", "seeds", *lost, "standing"),
         tuple(
             (
                 confirmed.tell(arm.trial),
@@ -122,12 +120,35 @@ def finalists(confirmed: Confirmed) -> TextTable:
                 "–" if arm.interval is None else "–".join(f"{end:.3g}" for end in arm.interval),
                 str(arm.seeds),
                 *(str(arm.diverged) for _ in lost),
-                *(number(confirmed.test_of(arm.trial, name).mean) for name in tested),
                 arm.standing,
             )
             for arm in arms
         ),
     )
+
+
+def over_test_data(confirmed: Confirmed) -> TextTable:
+    """Returns the table of a study's finalists over test data, by its first metrics."""
+    shown = confirmed.tested[:_SHOWN_TESTS]
+    return TextTable(
+        "Finalists over test data, which chose none of them: mean ± standard deviation",
+        ("finalist", "trial", *(f"test {name}" for name in shown)),
+        tuple(
+            (
+                confirmed.tell(arm.trial),
+                "–" if arm.trial < 0 else str(arm.trial),
+                *(_tell_spread(confirmed.test_of(arm.trial, name)) for name in shown),
+            )
+            for arm in confirmed.verdict.arms
+        ),
+    )
+
+
+def _tell_spread(tested: Tested) -> str:
+    if tested.mean is None:
+        return "–"
+    spread = "" if tested.deviation is None else f" ± {tested.deviation:.2g}"
+    return f"{tested.mean:.4g}{spread}"
 
 
 def settings(summary: StudySummary) -> TextTable:
@@ -192,14 +213,16 @@ def apart(summary: StudySummary) -> TextTable:
 def best_tables(summary: StudySummary) -> list[TextTable]:
     """Returns the tables about the best trial, which reports show between ranking and costs.
 
-    They hold the finalists on fresh seeds, the trials that cannot be ranked with the others, the
-    averages, and the settings and groups of the best trial; none before a trial is complete.
+    They hold the finalists on fresh seeds and over test data, the trials that cannot be ranked with
+    the others, the averages, and the settings and groups of the best trial; none before a trial is
+    complete.
     """
     if summary.best is None:
         return []
-    described = summary.best.record.attributes.get("groups")
+    described, confirmed = summary.best.record.attributes.get("groups"), summary.confirmed
     return [
-        *([finalists(summary.confirmed)] if summary.confirmed else []),
+        *([finalists(confirmed)] if confirmed else []),
+        *([over_test_data(confirmed)] if confirmed and confirmed.tested else []),
         *([apart(summary)] if summary.apart else []),
         *([averages(summary)] if summary.averages else []),
         settings(summary),
