@@ -58,6 +58,12 @@ class TestSplits:
         assert torch.equal(split_of(other), split_of(prepare_workload(Redrawn()).on_split(7)))
         assert (prepared.split_seed, other.split_seed) == (0, 7)
 
+    def test_seeds_of_splits_differ_and_suit_numpy(self) -> None:
+        seeds = {split_seed(seed) for seed in range(100)}
+        assert len(seeds) == 100
+        for seed in seeds:
+            np.random.RandomState(seed)
+
     def test_the_last_other_split_is_kept_and_no_more(self) -> None:
         prepared = prepare_workload(Redrawn())
         first = prepared.on_split(7)

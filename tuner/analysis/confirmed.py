@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tuner.analysis.arms import Arm
@@ -92,8 +92,8 @@ class Confirmed:
     failed: Mapping[int, tuple[int, ...]]
     began_at: datetime | None
     examples: Mapping[int, TrialRecord]
-    tests: Mapping[Run, Mapping[str, float | None]] = field(default_factory=dict)
-    redrawn: bool = False
+    tests: Mapping[Run, Mapping[str, float | None]]
+    redrawn: bool
 
     @property
     def winner(self) -> int | None:

@@ -334,7 +334,7 @@ class Run:
 
     @property
     def split_seed(self) -> int:
-        """A seed to split the data by: one for a whole search, another for each fresh seed.
+        """A seed below 2**32 to split the data by: one for a search, others for fresh seeds.
 
         A loop that reads it is taken to split by it, and the verdict on its study to cover splits.
         """

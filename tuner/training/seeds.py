@@ -38,8 +38,11 @@ def split_seed(seed: int) -> int:
 
     Args:
         seed: The study's seed, or a fresh one.
+
+    Returns:
+        A seed between 0 and 2**32 - 1, as NumPy's RandomState and scikit-learn take it.
     """
-    return derive_seed(seed, "split")
+    return derive_seed(seed, "split") % 2**32
 
 
 class BatchOrder:
