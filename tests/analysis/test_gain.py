@@ -147,3 +147,10 @@ def test_study_does_not_end_before_it_has_tried_enough_and_every_optimizer() -> 
     more = spec_of(optimizers=("sgd", "adam", "rmsprop"))
     records = flat(3 * TRIED)
     assert not is_enough(more, records, expect_gain(more, records))
+
+
+def test_a_comparison_expects_no_gain() -> None:
+    spec, records = spec_of(), trials([1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
+    assert expect_gain(spec, records) is not None
+    compares = spec.search.model_copy(update={"mode": "compare"})
+    assert expect_gain(spec.model_copy(update={"search": compares}), records) is None

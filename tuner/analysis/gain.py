@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from tuner.domain.lengths import split_by_length
 from tuner.domain.objective import is_reached
+from tuner.domain.search import COMPARE
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import RERUN_OF, Outcome, TrialRecord
 
@@ -50,12 +51,15 @@ def expect_gain(spec: StudySpec, records: Collection[TrialRecord]) -> ExpectedGa
     """Returns the gain that another ten trials are expected to bring; None where little is known.
 
     Complete trials tell the best values. All others count as worse, as pruners take them to be;
-    failed ones and reruns do not count.
+    failed ones and reruns do not count. A comparison's trials go to all optimizers alike, and not
+    where there is something to gain: nothing is expected of them.
 
     Args:
         spec: The study.
         records: Its trials.
     """
+    if spec.search.mode == COMPARE:
+        return None
     tried = _tried(records)
     sign = 1.0 if spec.study.ranking == "minimize" else -1.0
     values = [r.value for r in split_by_length(tried)[0] if r.value is not None]

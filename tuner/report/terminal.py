@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TextIO
+from typing import Literal, TextIO
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -60,9 +60,10 @@ def draw(table: TextTable) -> Table:
         title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold"
     )
     pairs = len(table.columns) == 2
+    wordy = 1 if pairs else 0  # the column that may take several lines: numbers never do
     for index, column in enumerate(table.columns):
-        left = index == 0 or pairs
-        drawn.add_column(column, justify="left" if left else "right", no_wrap=index == 0)
+        justify: Literal["left", "right"] = "left" if index == 0 or pairs else "right"
+        drawn.add_column(column, justify=justify, no_wrap=index != wordy)
     for index, row in enumerate(table.rows):
         drawn.add_row(*map(Text, row), style="green" if index == table.lit else "")
     return drawn
