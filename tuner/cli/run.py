@@ -26,7 +26,6 @@ from tuner.service.ranks import refuse_ranks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tuner.domain.confirmation import Confirm
     from tuner.domain.spec import StudySpec
     from tuner.service.open_study import StudyCheck
     from tuner.service.pools.standby import Crew
@@ -83,16 +82,7 @@ def run(
     with Crew(slots_on([device], workers), fuse, storage) as crew:
         try_workload = partial(_try_workload, crew)
         database, study = create_or_resume(parsed, storage, settings, try_workload)
-        confirm = parsed.confirm if "confirm" in parsed.model_fields_set else study.spec.confirm
-        train(
-            database,
-            study,
-            workers=workers,
-            device=device,
-            fuse=fuse,
-            crew=crew,
-            confirm=confirm,
-        )
+        train(database, study, workers=workers, device=device, fuse=fuse, crew=crew)
 
 
 def _try_workload(crew: Crew, resolved: StudySpec, looks: bool) -> StudyCheck:
@@ -147,9 +137,11 @@ def train(
     device: str,
     fuse: str,
     crew: Crew | None = None,
-    confirm: Confirm | None = None,
+    reported: StudyHandle | None = None,
 ) -> None:
-    """Trains a study on workers of this machine, shows how it goes, and prints the report.
+    """Trains a study on workers of this machine, shows how it goes, and reports.
+
+    They go on with the study that confirms it, once the search is over.
 
     Args:
         database: The database that holds the study.
@@ -158,7 +150,7 @@ def train(
         device: Where they train, as ``--device`` takes it.
         fuse: How many trials train as one, as ``--fuse`` takes it.
         crew: As many processes that were started for them beforehand.
-        confirm: How it is confirmed once it has ended; None for as it says itself.
+        reported: The study that is reported, if it is another one.
     """
     from tuner.cli.progress import open_display
     from tuner.service.study_run import run_study
@@ -167,44 +159,7 @@ def train(
     end = run_study(database, study, display, device=device, workers=workers, fuse=fuse, crew=crew)
     if end is not None:
         tell_end(end)
-    from tuner.service.confirmation import is_due
-
-    confirm = confirm or study.spec.confirm
-    if is_due(database, study, confirm):
-        train_confirmation(database, study, confirm, workers=workers, device=device, fuse=fuse)
-    conclude(database, study)
-
-
-def train_confirmation(
-    database: Database,
-    study: StudyHandle,
-    confirm: Confirm,
-    *,
-    workers: int,
-    device: str,
-    fuse: str,
-) -> None:
-    """Runs the finalists of a study again on workers of this machine, and shows how it goes.
-
-    Args:
-        database: The database that holds the study.
-        study: The study.
-        confirm: How it is to be confirmed, if it has not been yet.
-        workers: As for :func:`train`.
-        device: Likewise.
-        fuse: Likewise.
-    """
-    from tuner.cli.progress import open_display
-    from tuner.service.confirmation import announce, open_confirmation
-    from tuner.service.study_run import run_study
-
-    companion, created = open_confirmation(database, study, confirm)
-    if created:
-        click.echo(announce(companion.spec, study.name), err=True)
-    display = open_display()
-    end = run_study(database, companion, display, device=device, workers=workers, fuse=fuse)
-    if end is not None:
-        tell_end(end)
+    conclude(database, reported or study)
 
 
 def tell_end(end: RunEnd) -> None:

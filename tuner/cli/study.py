@@ -29,7 +29,7 @@ from tuner.cli.options import (
     workers_option,
 )
 from tuner.cli.results import export, report
-from tuner.cli.run import conclude, create_or_resume, train, train_confirmation
+from tuner.cli.run import create_or_resume, train
 from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError, SpecError
 from tuner.service.ranks import refuse_ranks
@@ -153,12 +153,13 @@ def _tell_best(overview: StudyOverview) -> str:
 @json_option
 def show(name: str, storage: str | None, as_json: bool) -> None:
     """Show a study's settings, with every default filled in, and its trials."""
-    from tuner.service.summaries import read_shown, read_shown_state
+    from tuner.service.summaries import find_readable_companion, read_shown, read_shown_state
     from tuner.store.leases.charges import read_used
 
     database, handle = find_study(name, storage)
     records, state = read_shown(database, handle), read_shown_state(database, handle)
     used = read_used(database, handle)
+    companion = find_readable_companion(database, handle)
     if as_json:
         trials = [
             {
@@ -172,6 +173,8 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
         ]
         described: dict[str, object] = {"study": name, "state": state.value}
         described |= {"full_trials_used": used, "spec": handle.spec.to_json()}
+        confirmation = {"study": companion.name, "waits": companion.waits} if companion else None
+        described |= {"confirmation": confirmation}
         echo_json(described | {"trials": trials})
         return
     from tuner.domain.objective import tell_objective, tell_value
@@ -188,6 +191,9 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
     console().print(draw(TextTable("Trials", columns, rows)))
     if used is not None:
         click.echo(f"Full trials: {tell_training(used, handle.spec.budget.full_trials)}")
+    if companion is not None:
+        waits = "waits for the search" if companion.waits else f"the study {companion.name!r}"
+        click.echo(f"Confirmation: {waits}")
     if state is not StudyState.RUNNING:
         click.echo(f"The study is {state}; it goes on with: tuner study resume {shlex.quote(name)}")
 
@@ -241,6 +247,7 @@ def confirm(
     What is clearly beaten is dropped. The runs are trials of a study NAME.confirm; the same command
     continues them.
     """
+    from tuner.service.confirmation import open_confirmation
     from tuner.store.companions import find_companion
 
     refuse_ranks()
@@ -249,15 +256,16 @@ def confirm(
     given = {key: value for key, value in asked.items() if value is not None}
     if cost is not None and not math.isfinite(cost):
         raise SpecError(f"--cost {cost}: give a share of the search's training, such as 0.5.")
-    if given and find_companion(database, handle) is not None:
+    companion = find_companion(database, handle)
+    if given and companion is not None and not companion.waits:
         click.echo(
             f"{', '.join(f'--{key}' for key in given)}: of no effect, since {name!r} has been "
             "confirmed already. To begin anew, delete the study that confirms it.",
             err=True,
         )
-    settings = handle.spec.confirm.model_copy(update=given)
-    train_confirmation(database, handle, settings, workers=workers, device=device, fuse=fuse)
-    conclude(database, handle)
+    settings = (companion or handle).spec.confirm.model_copy(update=given)
+    companion = open_confirmation(database, handle, settings)
+    train(database, companion, workers=workers, device=device, fuse=fuse, reported=handle)
 
 
 @study.command(epilog=examples("tuner study pause digits", "tuner study resume digits"))
@@ -338,13 +346,15 @@ def delete(name: str, storage: str | None, yes: bool) -> None:
     database, handle = find_study(name, storage)
     companion = find_readable_companion(database, handle)
     handles = [handle] if companion is None else [companion, handle]
-    counts = {each.name: Studies(database).count_trials(each) for each in handles}
+    told_of = [each for each in handles if each is handle or not each.waits]
+    counts = {each.name: Studies(database).count_trials(each) for each in told_of}
     if not yes:
         told = " and ".join(f"{each!r} and its {count} trials" for each, count in counts.items())
         click.confirm(f"Delete {told} from {database.name}?", abort=True)
     for each in handles:
         _delete(database, each)
-        click.echo(f"Deleted {each.name!r} and its {counts[each.name]} trials.")
+        if each in told_of:
+            click.echo(f"Deleted {each.name!r} and its {counts[each.name]} trials.")
 
 
 def _delete(database: Database, handle: StudyHandle) -> None:
@@ -382,13 +392,14 @@ def _set_state(name: str, storage: str | None, state: StudyState) -> None:
             f"{name!r} confirms another study: a run that is stopped in the middle tells nothing. "
             f"Pause it, with 'tuner study pause {shlex.quote(name)}', or delete it."
         )
+    before = set_state(database, handle, state)
+    # Looked for only now: no worker begins with it any more where the search is stopped.
     companion = find_readable_companion(database, handle)
-    if companion is not None:
+    if companion is not None and not companion.waits:
         # Its runs are saved, and its workers end: a run that ended early would count as lost.
         set_state(database, companion, StudyState.PAUSED if stops else state)
         if stops:
             ask_to_leave(database, companion)
-    before = set_state(database, handle, state)
     if before is state:
         click.echo(f"{name!r} was {state} already.")
     else:

@@ -132,7 +132,7 @@ def launch(
 @storage_option
 @json_option
 def list_(name: str, storage: str | None, as_json: bool) -> None:
-    """List who works, or has worked, on the study NAME.
+    """List who works, or has worked, on the study NAME, and on the one that confirms it.
 
     A worker is working, waiting for trials that others may leave unfinished, paused with the
     study, leaving because it was asked to, or has left. A silent one has died, or was not seen for
@@ -143,21 +143,32 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
     from tuner.service.liveness import is_dead
     from tuner.store.leases.workers import read_workers
 
-    rows = read_workers(*find_study(name, storage), is_dead)
+    database, study = find_study(name, storage)
+    rows = {
+        each.name: read_workers(database, each, is_dead)
+        for each in _with_companion(database, study)
+    }
     if as_json:
-        echo_json([dataclasses.asdict(row) for row in rows])
+        echo_json(
+            [
+                {"study": each} | dataclasses.asdict(row)
+                for each, found in rows.items()
+                for row in found
+            ]
+        )
         return
     columns = ("worker", "host", "pid", "device", "trial", "seen", "state")
-    lines = tuple(
-        (
-            *(row.id[:_SHORT], row.host, str(row.pid), row.device),
-            ", ".join(map(str, row.trials)) or "–",
-            f"{duration(row.seen_ago_s)} ago",
-            row.state.value,
+    for each, found in rows.items():
+        lines = tuple(
+            (
+                *(row.id[:_SHORT], row.host, str(row.pid), row.device),
+                ", ".join(map(str, row.trials)) or "–",
+                f"{duration(row.seen_ago_s)} ago",
+                row.state.value,
+            )
+            for row in found
         )
-        for row in rows
-    )
-    console().print(draw(TextTable(f"Workers of {name}", columns, lines)))
+        console().print(draw(TextTable(f"Workers of {each}", columns, lines)))
 
 
 @workers.command(
@@ -182,18 +193,28 @@ def stop(name: str, storage: str | None, ids: tuple[str, ...]) -> None:
     from tuner.store.leases.workers import read_workers
 
     database, study = find_study(name, storage)
-    rows = _select(read_workers(database, study, is_dead), study, ids)
+    studies = _with_companion(database, study)
+    known = [row for each in studies for row in read_workers(database, each, is_dead)]
+    rows = _select(known, study, ids)
     working = [row.id for row in rows if row.state.is_alive]
     if not working:
         nobody = f"Nobody of {', '.join(ids)}" if ids else "Nobody"
         click.echo(f"{nobody} works on {study.name!r}.")
         return
-    asked = ask_to_leave(database, study, working)
+    asked = sum(ask_to_leave(database, each, working) for each in studies)
     before = len(working) - asked
     if asked:
         click.echo(f"Asked {asked} {'worker' if asked == 1 else 'workers'} to save and end.")
     if before:
         click.echo(f"Asked before, and about to end: {before}.")
+
+
+def _with_companion(database: Database, study: StudyHandle) -> list[StudyHandle]:
+    """Returns a study, and the one that confirms it if that has begun."""
+    from tuner.service.summaries import find_readable_companion
+
+    companion = find_readable_companion(database, study)
+    return [study] if companion is None or companion.waits else [study, companion]
 
 
 def _select(rows: list[WorkerRow], study: StudyHandle, ids: tuple[str, ...]) -> list[WorkerRow]:

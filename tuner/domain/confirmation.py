@@ -69,17 +69,22 @@ class Confirmation(Frozen):
 
     Attributes:
         study: The UUID of the study whose finalists they are.
-        finalists: Them, the best first.
+        finalists: Them, the best first; none until its search is over.
         seeds: Fresh seeds that each is given at most.
         runs: Runs that may start in all.
         compares: Whether every pair is to be told apart, and not only the best from all others.
     """
 
     study: str = Field(pattern=r"^[0-9a-f]{32}$")
-    finalists: tuple[Finalist, ...] = Field(min_length=1, max_length=MOST_FINALISTS, strict=False)
-    seeds: int = Field(ge=LEAST_SEEDS, le=100)
-    runs: int = Field(ge=1, le=1600)
+    finalists: tuple[Finalist, ...] = Field(default=(), max_length=MOST_FINALISTS, strict=False)
+    seeds: int = Field(default=LEAST_SEEDS, ge=LEAST_SEEDS, le=100)
+    runs: int = Field(default=1, ge=1, le=1600)
     compares: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether the finalists are not known yet, since the search goes on."""
+        return not self.finalists
 
     @model_validator(mode="after")
     def _check_finalists(self) -> Confirmation:

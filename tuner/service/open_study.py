@@ -15,6 +15,7 @@ from tuner.domain.trials import bent_defaults, default_proposals, has_closing
 from tuner.domain.warm_start import AUTO
 from tuner.errors import NotFoundError, SpecError
 from tuner.report.tables import duration
+from tuner.service.confirmation import prepare_confirmation
 from tuner.service.warm_start import ENOUGH, add_warm_start
 from tuner.store import Database, Studies, StudyHandle
 from tuner.store.studies import Limit
@@ -100,6 +101,8 @@ def open_study(
 ) -> Opened:
     """Creates the study that a spec describes, or finds it and changes its budget.
 
+    So is the study that is to confirm it made, and how that does it changed, until it begins.
+
     A setting such as ``budget.trials`` replaces the budget of trials, full trials or wall time. A
     study file only raises it, since the file may be older than the study's budget.
 
@@ -120,6 +123,19 @@ def open_study(
         SpecError: If a study of this name differs in anything but its budget, or cannot start from
             the earlier one.
     """
+    opened = _open_study(connect, spec, settings, check)
+    confirm = spec.confirm if "confirm" in spec.model_fields_set else None
+    prepare_confirmation(opened.database, opened.study, confirm)
+    return opened
+
+
+def _open_study(
+    connect: Callable[[bool], Database],
+    spec: StudySpec,
+    settings: Collection[str],
+    check: Callable[[StudySpec, bool], StudyCheck] | None,
+) -> Opened:
+    """Creates a study, or finds it and changes its budget; see :func:`open_study`."""
     database = _connect_if_there(connect)
     study = None if database is None else Studies(database).get(spec.study.name)
     if database is not None and study is not None:

@@ -33,6 +33,7 @@ class StudyProgress:
         study: The study.
         fuse: How many trials its workers were asked to train as one, as ``--fuse`` takes it.
         clock: Returns seconds; it only goes forward.
+        from_start: Whether trials that are over as the watch begins are news, too.
 
     Attributes:
         study: The study, with the budget it has by now.
@@ -49,6 +50,8 @@ class StudyProgress:
         study: StudyHandle,
         fuse: str = OFF,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        from_start: bool = False,
     ) -> None:
         self.study = study
         self._database = database
@@ -63,7 +66,7 @@ class StudyProgress:
         self._fuse, self._plan, self._paused = fuse, "", False
         self._clock = clock
         self._began = clock()
-        for record in self._reader.sync():
+        for record in [] if from_start else self._reader.sync():
             self._count(record)
         self._finished_before = self.finished
         self.used = self._used_before = self._read_used()
@@ -170,6 +173,11 @@ class StudyProgress:
         return (
             f"{tell_value(self.study.spec.study, best.value)} ({best.optimizer}, {best.schedule})"
         )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no trial is in training, waiting or paused."""
+        return not self._running
 
     @property
     def elapsed_s(self) -> float:

@@ -14,6 +14,7 @@ from tuner.domain.imports import ALLOW
 from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord
 from tuner.errors import SpecError, UnavailableError, WorkloadError
+from tuner.service.confirmation import announce, find_current, find_next
 from tuner.service.interruption import Interruption
 from tuner.service.ownership import claim_folder
 from tuner.service.pools.local import LocalPool
@@ -21,10 +22,9 @@ from tuner.service.pools.pool import Exit, Pool, Seat, slots_on, tend
 from tuner.service.pools.standby import Crew
 from tuner.service.pools.worker_process import Job
 from tuner.service.study_progress import StudyProgress
-from tuner.service.summaries import read_summary
-from tuner.store import Database, StudyHandle
+from tuner.store import Database, Studies, StudyHandle
 from tuner.store.control import read_state
-from tuner.store.leases.budget import is_done
+from tuner.store.leases.budget import read_exhausted
 from tuner.store.leases.rows import count_unsaved
 from tuner.store.leases.workers import read_workers
 
@@ -82,7 +82,7 @@ def run_study(
     fuse: str = AUTO,
     crew: Crew | None = None,
 ) -> RunEnd | None:
-    """Trains a study on worker processes of this machine, unless nothing is left to train.
+    """Trains a study, then its finalists again, on worker processes of this machine.
 
     Args:
         database: The database that holds the study.
@@ -97,14 +97,17 @@ def run_study(
         How the run ended, or None if nothing was left to train.
 
     Raises:
-        SpecError: If the study is paused or stopped.
+        SpecError: If the study is paused or stopped, or waits for another one's search.
         WorkloadError: If the workers have ended and the study is not done.
     """
-    summary = read_summary(database, study)
-    bounded = summary.used is not None and summary.state is StudyState.RUNNING
-    used_up = (summary.exhausted is not None or bounded) and is_done(database, study)
-    if summary.finished >= study.spec.budget.trials or used_up:
+    following = find_next(database, study)
+    if following is None:
+        if _has_budget(database, study):
+            _refuse_halted(database, study)
         return None
+    if following.uuid == study.uuid or read_state(database, study) is StudyState.PAUSED:
+        _refuse_halted(database, study)
+    study = following
     _refuse_halted(database, study)
     job = make_job(database, study, fuse)
     pool = LocalPool(job, slots_on([device], workers), crew=crew)
@@ -131,6 +134,8 @@ def run_pool(
 ) -> RunEnd:
     """Starts a pool, watches it until its last worker has ended, and tells how that came.
 
+    Once the search is over, its workers go on with the study that confirms it, and so does this.
+
     Ctrl-C and SIGTERM have the workers save their trials and end; a second one kills them.
 
     Args:
@@ -144,8 +149,9 @@ def run_pool(
         WorkloadError: If the workers have ended, nobody stopped them, and the study is not done.
     """
     with Interruption() as interruption, display:
-        failures, lost = _watch(pool, interruption, StudyProgress(database, study, fuse), display)
-    done = is_done(database, study)
+        watch = _Watch(database, study, fuse, display)
+        failures, lost = _watch(pool, interruption, watch, display)
+    done = find_next(database, study) is None
     stopped_by = interruption.requested_by
     if not done and not stopped_by and _were_asked_to_leave(database, study, pool):
         stopped_by = "'tuner workers stop'"
@@ -158,8 +164,43 @@ def run_pool(
     return RunEnd(stopped_by, lost, unsaved, failures)
 
 
+class _Watch:
+    """Shows how a study goes, and then how the one goes that confirms it.
+
+    Args:
+        database: The database that holds both.
+        study: The study.
+        fuse: How many trials the workers were asked to train as one.
+        display: Shows it.
+    """
+
+    def __init__(self, database: Database, study: StudyHandle, fuse: str, display: Display) -> None:
+        self._database, self._study = database, study
+        self._fuse, self._display = fuse, display
+        self._progress = self._begin(find_current(database, study), from_start=False)
+
+    def look(self) -> None:
+        """Shows what is new.
+
+        Raises:
+            UnavailableError: If the database is away.
+        """
+        for line in self._progress.announcements():
+            self._display.say(line)
+        self._display.show(self._progress, self._progress.update())
+        if self._progress.is_idle:
+            current = find_current(self._database, self._study)
+            if current.uuid != self._progress.study.uuid:
+                self._progress = self._begin(current, from_start=True)
+
+    def _begin(self, study: StudyHandle, *, from_start: bool) -> StudyProgress:
+        if study.spec.confirmation is not None:
+            self._display.say(announce(self._database, study))
+        return StudyProgress(self._database, study, self._fuse, from_start=from_start)
+
+
 def _watch(
-    pool: Pool, interruption: Interruption, progress: StudyProgress, display: Display
+    pool: Pool, interruption: Interruption, watch: _Watch, display: Display
 ) -> tuple[list[Exit], bool]:
     """Runs a pool to its end.
 
@@ -179,9 +220,7 @@ def _watch(
                 failures.append(ended)
         display.show_workers(pool.seats, moment.exits)
         try:
-            for line in progress.announcements():
-                display.say(line)
-            display.show(progress, progress.update())
+            watch.look()
             away = False
         except UnavailableError as error:
             # The workers keep their reports meanwhile; only the display has nothing to show.
@@ -201,6 +240,13 @@ def _refuse_halted(database: Database, study: StudyHandle) -> None:
         )
 
 
+def _has_budget(database: Database, study: StudyHandle) -> bool:
+    """Tells whether a study that is over could have gone on, had nobody halted it."""
+    started = Studies(database).count_trials(study)
+    return started < study.spec.budget.trials and read_exhausted(database, study) is None
+
+
 def _were_asked_to_leave(database: Database, study: StudyHandle, pool: Pool) -> bool:
-    leaving = {(row.host, row.pid) for row in read_workers(database, study) if row.leaving}
+    rows = [*read_workers(database, study), *read_workers(database, find_current(database, study))]
+    leaving = {(row.host, row.pid) for row in rows if row.leaving}
     return any((seat.host, seat.pid) in leaving for seat in pool.seats)

@@ -77,9 +77,9 @@ def find_readable_companion(database: Database, study: StudyHandle) -> StudyHand
 
 
 def read_confirmed(database: Database, study: StudyHandle) -> Confirmed | None:
-    """Returns how a study's finalists did on fresh seeds; None if they have not run again."""
+    """Returns how a study's finalists did on fresh seeds; None until its search is over."""
     companion = find_readable_companion(database, study)
-    if companion is None:
+    if companion is None or companion.waits:
         return None
     records = read_shown(database, companion)
     return summarize_confirmation(companion.name, companion.spec, records)

@@ -18,7 +18,7 @@ KINDS = frozenset(
     {
         *("started", "taken_over", "continued", "started_over", "released"),
         *("promoted", "ended", "failed_attempts", "rerun", "repaired"),
-        *("paused", "resumed", "stopped", "exhausted", "renamed", "left"),
+        *("paused", "resumed", "stopped", "exhausted", "planned", "renamed", "left"),
     }
 )
 """The kinds of events: of trials, and, in the last line, of studies and workers.

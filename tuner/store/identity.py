@@ -25,6 +25,7 @@ from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import events
 from tuner.store.damage import damage_error, parse_value
+from tuner.store.finalists import add_finalists
 from tuner.store.identifiers import fault_of
 from tuner.store.optuna import tables as ot
 from tuner.store.tables import leases
@@ -52,6 +53,11 @@ class StudyHandle:
     study_id: int
     uuid: str
     spec: StudySpec
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to confirm another study, and has no finalists yet."""
+        return self.spec.confirmation is not None and self.spec.confirmation.waits
 
     def __post_init__(self) -> None:
         fault = fault_of(self.uuid)
@@ -257,12 +263,15 @@ def dissolve_copies(connection: sa.Connection, study: StudyHandle, home: int) ->
     for study_id in _find_ids(connection, study.uuid):
         if study_id != home:
             identity = uuid.uuid4().hex
+            attributes = read_attributes(connection, study_id)
+            if isinstance(attributes.get(SPEC), dict):  # its finalists stay with the other identity
+                set_attribute(connection, study_id, SPEC, attributes[SPEC])
             set_attribute(connection, study_id, UUID, identity)
             make_home(connection, study_id, identity)
 
 
 def read_attributes(connection: sa.Connection, study_id: int) -> dict[str, Any]:
-    """Returns the attributes of a study, by key.
+    """Returns the attributes of a study, by key; its spec comes with the finalists it confirms.
 
     Returns:
         The values; ``Damaged`` where one is not JSON. Empty if there is no such study.
@@ -272,7 +281,11 @@ def read_attributes(connection: sa.Connection, study_id: int) -> dict[str, Any]:
             ot.study_attributes.c.study_id == study_id
         )
     )
-    return {row.key: parse_value(row.value_json) for row in rows}
+    attributes = {row.key: parse_value(row.value_json) for row in rows}
+    if CONFIRMS in attributes and SPEC in attributes:
+        spec = add_finalists(connection, attributes.get(UUID), attributes[SPEC])
+        attributes[SPEC] = spec
+    return attributes
 
 
 def set_attribute(connection: sa.Connection, study_id: int, key: str, value: Any) -> None:

@@ -28,6 +28,7 @@ from tuner.domain.study_file import parse_spec
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store.connection.database import Database
 from tuner.store.damage import UNREADABLE, Damaged, damage_error
+from tuner.store.finalists import is_waiting
 from tuner.store.identity import (
     CONFIRMS,
     HOME,
@@ -39,6 +40,7 @@ from tuner.store.identity import (
     is_copy,
     lock,
     look_up,
+    match_uuid,
     read_attributes,
     set_attribute,
 )
@@ -235,7 +237,7 @@ class Studies:
         return True
 
     def list(self, is_dead: Callable[[str], bool] = assume_alive) -> list[StudyOverview]:
-        """Returns every study made by tuner, by name.
+        """Returns every study made by tuner, by name, but those that wait to confirm another one.
 
         Args:
             is_dead: Returns for a worker's id whether its process is known to have died; without
@@ -296,7 +298,7 @@ def _overview(
     connection: sa.Connection, study_id: int, name: str, is_dead: Callable[[str], bool]
 ) -> StudyOverview | None:
     attributes = read_attributes(connection, study_id)
-    if SPEC not in attributes:
+    if SPEC not in attributes or _is_waiting_for_another(connection, attributes):
         return None
     spec = attributes[SPEC]
     counts = connection.execute(
@@ -336,6 +338,18 @@ def _overview(
         full_trials=study_row.full_trials,
         used=None if study_row.full_trials is None else read_charged(connection, study_row),
         unit=spec["study"].get("unit") if is_timed else None,
+    )
+
+
+def _is_waiting_for_another(connection: sa.Connection, attributes: Mapping[str, Any]) -> bool:
+    """Tells whether a study confirms another one that is still there, and has not begun."""
+    if not is_waiting(attributes[SPEC]):
+        return False
+    other = str(attributes.get(CONFIRMS))
+    return bool(
+        connection.execute(
+            sa.select(sa.func.count()).select_from(ot.study_attributes).where(*match_uuid(other))
+        ).scalar_one()
     )
 
 

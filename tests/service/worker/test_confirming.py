@@ -19,7 +19,7 @@ from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import DamageWarning, NotFoundError, SpecError
 from tuner.report.conclusion import conclude
 from tuner.report.verdict_words import tell_confirmed
-from tuner.service.confirmation import announce, is_due, open_confirmation
+from tuner.service.confirmation import announce, find_next, open_confirmation, prepare_confirmation
 from tuner.service.interruption import Interruption
 from tuner.service.summaries import read_summary
 from tuner.service.warm_start import add_warm_start
@@ -72,8 +72,14 @@ def searched(make_spec: MakeSpec, database: Database, project: Path) -> StudyHan
     return study_of(make_spec, database)
 
 
+_LARGER: dict[str, Any] = {
+    "study": {"name": "larger", "workload": "models.parabola:Parabola"},
+    "budget": {"trials": 30, "steps": 2, "evaluations": 1},
+}
+
+
 def confirmed(database: Database, study: StudyHandle, **confirm: Any) -> StudyHandle:
-    return open_confirmation(database, study, Confirm(**confirm))[0]
+    return open_confirmation(database, study, Confirm(**confirm))
 
 
 def finalists_of(companion: StudyHandle) -> list[int]:
@@ -201,12 +207,11 @@ def test_another_trial_of_the_usual_choice_keeps_its_own_values_beside_the_defau
 def test_a_study_is_confirmed_once_also_under_another_name(
     database: Database, searched: StudyHandle
 ) -> None:
-    first, created = open_confirmation(database, searched, Confirm())
-    again, created_again = open_confirmation(database, searched, Confirm(seeds=20))
-    assert (created, created_again) == (True, False)
+    first = open_confirmation(database, searched, Confirm())
+    again = open_confirmation(database, searched, Confirm(seeds=20))
     assert again.uuid == first.uuid
     assert first.name == "small.confirm"
-    assert announce(first.spec, "small") == (
+    assert announce(database, first) == (
         "Confirming 'small': 3 finalists on up to 5 fresh seeds each, at most 15 full trials."
     )
     optuna.study.create_study(study_name="other", storage=database.storage)
@@ -237,15 +242,19 @@ def test_what_is_not_over_or_confirms_itself_is_not_confirmed(
 def test_only_a_study_of_thirty_trials_is_confirmed_without_being_asked_for(
     make_spec: MakeSpec, database: Database, searched: StudyHandle
 ) -> None:
-    assert not is_due(database, searched, Confirm())
-    larger = study_of(
-        make_spec,
-        database,
-        study={"name": "larger", "workload": "models.parabola:Parabola"},
-        budget={"trials": 30, "steps": 2, "evaluations": 1},
-    )
-    assert is_due(database, larger, Confirm())
-    assert not is_due(database, larger, Confirm(top=0))
+    assert prepare_confirmation(database, searched) is None
+    assert find_next(database, searched) is None
+    larger = study_of(make_spec, database, **_LARGER)
+    assert prepare_confirmation(database, larger, Confirm(top=0)) is None
+    companion = prepare_confirmation(database, larger)
+    assert companion is not None
+    assert prepare_confirmation(database, larger, Confirm(top=0)) is not None
+    assert find_next(database, larger) is None
+    assert prepare_confirmation(database, larger, Confirm(top=1)) is not None
+    begun = find_next(database, larger)
+    assert begun is not None
+    assert begun.uuid == companion.uuid
+    assert not begun.waits
 
 
 def test_a_confirmation_that_cannot_be_read_is_left_out_with_a_warning(

@@ -1,4 +1,7 @@
-"""A worker: it starts or takes over a trial, trains it, and goes on with the next."""
+"""A worker: it starts or takes over a trial, trains it, and goes on with the next.
+
+Once the search of its study is over, it goes on with the study that confirms that one.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from tuner.domain.trials import TrialRecord
 from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
 from tuner.fused.twin import ApartError
 from tuner.search import needs_running
+from tuner.service.confirmation import announce, find_next
 from tuner.service.interruption import Interruption
 from tuner.service.liveness import WorkerLock, is_dead
 from tuner.service.ownership import claim_folder
@@ -50,17 +54,18 @@ ALIKE_FAILURES = 5
 
 _POLL_S = 0.5
 _RENEWING_S = 60.0
+_NOTHING_LEFT = "nothing left to do"
 
 Log = Callable[[str], None]
 
 
 @dataclass
 class Worker:
-    """Works on a study until its budget is used up and nothing is left running.
+    """Works on a study, and then on its confirmation, until nothing is left to do.
 
     Args:
         database: The database that holds the study.
-        study: The study.
+        study: The study it works on now.
         device: The device to train on.
         interruption: Tells when to stop early.
         started_at: When this process started, by ``time.monotonic``.
@@ -91,14 +96,34 @@ class Worker:
                 asked for.
             StorageError: If the database is gone.
         """
-        stall_s = self.study.spec.train.stall_s
-        with Watchdog(self.interruption, stall_s=stall_s, log=self._say) as watchdog:
+        spec, asked = self.study.spec, self.study
+        patience = Patience(
+            limit_s=PATIENCE_S,
+            wait=self.interruption.wait,
+            seed=derive_seed(spec.search.seed, "patience", uuid.uuid4().hex),
+            log=self._say,
+        )
+        with Watchdog(self.interruption, stall_s=spec.train.stall_s, log=self._say) as watchdog:
             with self.interruption.raising():
-                loop = self.loop or prepare(self.study.spec, self.device)
-            self._serve(loop, watchdog)
+                self._go_on_with(patience.run(lambda: find_next(self.database, asked)))
+                # The finalists train as the search has, so this serves both.
+                loop = self.loop or prepare(spec, self.device)
+            goes_on = True
+            while goes_on and self._serve(loop, watchdog, patience):
+                following = patience.run(lambda: find_next(self.database, asked))
+                goes_on = self._go_on_with(following)
 
-    def _serve(self, loop: TrainingLoop, watchdog: Watchdog) -> None:
-        """Enters the study, works on it, and leaves it."""
+    def _go_on_with(self, study: StudyHandle | None) -> bool:
+        """Takes the study to work on next, and says what it costs; tells whether there is one."""
+        if study is None:
+            return False
+        if study.spec.confirmation is not None:
+            self._say(announce(self.database, study))
+        self.study = study
+        return True
+
+    def _serve(self, loop: TrainingLoop, watchdog: Watchdog, patience: Patience) -> bool:
+        """Enters the study, works on it, and leaves it; tells whether nothing is left to do."""
         spec = self.study.spec
         identity = WorkerIdentity(
             worker_id=uuid.uuid4().hex,
@@ -112,12 +137,6 @@ class Worker:
             ),
         )
         ledger = Ledger(self.database, self.study, identity, lease_s=spec.train.stall_s)
-        patience = Patience(
-            limit_s=PATIENCE_S,
-            wait=self.interruption.wait,
-            seed=derive_seed(spec.search.seed, "patience", identity.worker_id),
-            log=self._say,
-        )
         folder = patience.run(lambda: claim_folder(self.database, self.study))
         with WorkerLock(identity.worker_id) as worker_lock:
             seed = patience.run(
@@ -142,6 +161,7 @@ class Worker:
                 reason = self._work(loop, context)
             patience.run(lambda: ledger.leave(reason))
             self._sweep(folder)
+        return reason == _NOTHING_LEFT
 
     def _work(self, loop: TrainingLoop, context: WorkerContext) -> str:
         """Works, and returns why it has ended."""
@@ -175,7 +195,7 @@ class Worker:
                 exhausted = context.patience.run(lambda: read_exhausted(self.database, self.study))
                 if exhausted is not None:
                     self._say(f"The study has ended: {exhausted}")
-                return "nothing left to do"
+                return _NOTHING_LEFT
             else:
                 # Others still train, or the study is paused: stay, for what may be left behind.
                 context.patience.run(context.ledger.touch)

@@ -78,11 +78,20 @@ def is_done(database: Database, study: StudyHandle) -> bool:
         NotFoundError: If the study has been deleted.
     """
     with database.read() as connection:
-        study_row = look_up(connection, study)
-        if count_leases(connection, study.uuid):
-            return False
-        started = ot.count_trials(connection, study_row.study_id)
-        return study_row.state is StudyState.STOPPED or is_used_up(connection, study_row, started)
+        return is_over(connection, look_up(connection, study))
+
+
+def is_over(connection: sa.Connection, study_row: StudyRow) -> bool:
+    """Tells whether a study is over, as :func:`is_done` does.
+
+    Args:
+        connection: An open transaction.
+        study_row: The study as this transaction sees it.
+    """
+    if count_leases(connection, study_row.uuid):
+        return False
+    started = ot.count_trials(connection, study_row.study_id)
+    return study_row.state is StudyState.STOPPED or is_used_up(connection, study_row, started)
 
 
 def record_exhausted(
