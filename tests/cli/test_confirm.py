@@ -137,14 +137,80 @@ def test_a_study_that_is_no_finished_search_is_refused(typed: Tuner, parabola: P
     assert "there is nothing to confirm" in early.stderr
 
 
+def test_a_confirmation_that_has_not_begun_is_no_study_to_look_at(
+    typed: Tuner, project: Path
+) -> None:
+    created = typed("study", "create", "studies/parabola.toml", "--name", "new", "--no-check")
+    assert created.returncode == 0, created.stderr
+    assert states_of(typed) == {"new": "running"}
+    assert "Confirmation: waits for the search" in typed("study", "show", "new").stdout
+    shown = json.loads(typed("study", "show", "new", "--json").stdout)
+    assert shown["confirmation"] == {"study": "new.confirm", "waits": True}
+    early = typed("study", "run", "new.confirm")
+    assert early.returncode == 2
+    assert "waits for the search of 'new': train that one" in early.stderr
+    for command in ("stop", "resume"):
+        assert typed("study", command, "new").returncode == 0
+    deleted = typed("study", "delete", "new", "--yes")
+    assert deleted.stdout == "Deleted 'new' and its 0 trials.\n"
+    again = typed("study", "create", "studies/parabola.toml", "--name", "new.confirm", "--no-check")
+    assert again.returncode == 0, again.stderr
+
+
 @pytest.mark.slow
 def test_a_search_of_thirty_trials_is_confirmed_by_itself(tuner: Tuner, project: Path) -> None:
     ended = tuner(*_SEARCH, "--set", "budget.trials=30")
     assert ended.returncode == 0, ended.stderr
     assert "Confirming 'parabola': 3 finalists" in ended.stderr
+    for done in ("30/30 done", "1/15 done", "15/15 done"):
+        assert done in ended.stderr
+    assert "Finalists on fresh seeds" in ended.stdout
     assert len(runs_in(project)) == 15
     off = tuner(*_SEARCH, "--set", "budget.trials=30", "--set", "confirm.top=0", "--name", "off")
     assert "Confirming" not in off.stderr
+    on = tuner(*_SEARCH, "--set", "budget.trials=30", "--set", "confirm.top=1", "--name", "off")
+    assert "Confirming 'off'" in on.stderr
+
+
+@pytest.mark.slow
+def test_after_kill_9_workers_started_alone_have_trained_every_run_once(
+    tuner: Tuner, project: Path
+) -> None:
+    long = ("--set", "budget.epochs=40", "--set", "budget.trials=30", "--no-check")
+    created = tuner("study", "create", "studies/parabola.toml", *long)
+    assert created.returncode == 0, created.stderr
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tuner", "worker", "start", "parabola", "--fuse", "off"],
+            cwd=project,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    # Each is killed once the search, or so many runs more, have started; two are there at a time.
+    workers, killed = [start(), start()], 0
+    for at in (1, 5, 9):
+        while len(runs_in(project)) < at:
+            assert any(each.poll() is None for each in workers), [w.communicate() for w in workers]
+            time.sleep(0.02)
+        victim = next((each for each in workers if each.poll() is None), None)
+        if victim is not None:
+            victim.kill()
+            victim.communicate(timeout=60)
+            killed += 1
+            workers = [each for each in workers if each is not victim] + [start()]
+    for each in workers:
+        said, _ = each.communicate(timeout=200)
+        assert each.returncode == 0, said
+    assert killed
+    runs = runs_in(project)
+    assert len(runs) == len(set(runs)) == 15
+    assert {state for state, _, _ in runs} == {"COMPLETE"}
+    last = tuner("worker", "start", "parabola")
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert len(runs_in(project)) == 15
 
 
 @pytest.mark.slow

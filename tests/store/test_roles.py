@@ -20,8 +20,10 @@ from sqlalchemy.exc import ProgrammingError
 from tests.conftest import PASSWORD, ROOT, MakeSpec, run_on
 from tests.store.single_trials import SingleTrials
 from tuner.domain.states import StudyState
+from tuner.domain.trials import Outcome
 from tuner.errors import DeniedError
 from tuner.search import Proposer
+from tuner.service.confirmation import open_confirmation, prepare_confirmation
 from tuner.service.dashboard.server import Place, listen
 from tuner.store import Database, Lease, Studies, StudyHandle, open_database
 from tuner.store.connection.database import upgrade_database
@@ -113,6 +115,39 @@ def test_worker_takes_a_study_to_its_end(
     refused = tuner("study", "delete", small.name, "--yes")
     assert refused.returncode == 1
     assert "'tuner_worker' may not delete studies: do it as the owner" in refused.stderr
+
+
+@pytest.mark.slow
+def test_worker_confirms_a_study_whose_companion_the_owner_made(
+    tuner: Tuner,
+    acting: As,
+    postgres_url: str,
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budget = {"trials": 30, "steps": 4, "evaluations": 2}
+    owner = open_database(postgres_url)
+    study = Studies(owner).create(make_spec(budget=budget))
+    companion = prepare_confirmation(owner, study)
+    assert companion is not None
+    late = Studies(owner).create(
+        make_spec(study={"name": "late", "workload": "models.parabola:Parabola"}, budget=budget)
+    )
+    monkeypatch.setenv("TUNER_STORAGE", acting("tuner_worker"))
+    for name in ("small", "late"):
+        ended = tuner("worker", "start", name, "--device", "cpu")
+        assert ended.returncode == 0, ended.stderr
+    runs = read_records(owner, companion)
+    assert len(runs) == 15
+    assert {record.outcome for record in runs} == {Outcome.COMPLETE}
+    # A study of an earlier version has none, and a worker may not make it.
+    refused = tuner("study", "confirm", "late")
+    assert refused.returncode == 1
+    assert "'tuner_worker' may not create or change studies: do it as the owner" in refused.stderr
+    open_confirmation(owner, late, late.spec.confirm)
+    confirmed = tuner("study", "confirm", "late", "--device", "cpu")
+    assert confirmed.returncode == 0, confirmed.stderr
+    owner.close()
 
 
 @pytest.mark.parametrize(

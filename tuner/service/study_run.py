@@ -107,8 +107,7 @@ def run_study(
         return None
     if following.uuid == study.uuid or read_state(database, study) is StudyState.PAUSED:
         _refuse_halted(database, study)
-    study = following
-    _refuse_halted(database, study)
+    _refuse_halted(database, following)
     job = make_job(database, study, fuse)
     pool = LocalPool(job, slots_on([device], workers), crew=crew)
     return run_pool(pool, database, study, display, fuse)

@@ -15,6 +15,7 @@ from tests.conftest import MakeSpec
 from tests.service.worker.contexts import Counted
 from tests.service.worker.test_promotion import work
 from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirm
+from tuner.domain.states import StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import DamageWarning, NotFoundError, SpecError
 from tuner.report.conclusion import conclude
@@ -25,6 +26,8 @@ from tuner.service.summaries import read_summary
 from tuner.service.warm_start import add_warm_start
 from tuner.store import Database, Studies, StudyHandle, read_records
 from tuner.store.companions import find_companion
+from tuner.store.control import set_state
+from tuner.store.events import read_events
 from tuner.store.identity import CONFIRMS as CONFIRMED
 from tuner.store.identity import SPEC, set_attribute
 from tuner.store.leases.budget import is_done
@@ -255,6 +258,69 @@ def test_only_a_study_of_thirty_trials_is_confirmed_without_being_asked_for(
     assert begun is not None
     assert begun.uuid == companion.uuid
     assert not begun.waits
+
+
+def test_workers_go_on_with_the_confirmation_and_begin_it_once(
+    make_spec: MakeSpec, database: Database, project: Path
+) -> None:
+    study = Studies(database).create(make_spec(**_LARGER))
+    companion = prepare_confirmation(database, study)
+    assert companion is not None
+    said: list[list[str]] = []
+    both = [
+        threading.Thread(
+            target=lambda: said.append(work(database, study, interruption=Interruption()))
+        )
+        for _ in range(2)
+    ]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert len(read_records(database, study)) == 30
+    runs = read_records(database, companion)
+    assert set(runs_of(runs).values()) == {1}
+    assert len(runs) == 15
+    announced = "Confirming 'larger': 3 finalists on up to 5 fresh seeds each, at most 15"
+    assert any(line.startswith(announced) for lines in said for line in lines)
+    kinds = [event.kind for event in read_events(database, companion.uuid)]
+    assert kinds.count("planned") == 1
+    assert find_next(database, study) is None
+
+
+@pytest.mark.parametrize("stop_after", [1, 31, 40])
+def test_a_worker_that_is_stopped_leaves_the_rest_to_the_next_which_joins_the_confirmation(
+    make_spec: MakeSpec, database: Database, project: Path, stop_after: int
+) -> None:
+    study = Studies(database).create(make_spec(**_LARGER))
+    companion = prepare_confirmation(database, study)
+    assert companion is not None
+    work(database, study, interruption=Counted(stop_after))
+    work(database, study)
+    runs = read_records(database, companion)
+    assert set(runs_of(runs).values()) == {1}
+    assert len(runs) == 15
+
+
+def test_a_search_that_was_stopped_is_not_confirmed_until_somebody_asks(
+    make_spec: MakeSpec, database: Database, project: Path
+) -> None:
+    study = Studies(database).create(make_spec(**_LARGER))
+    companion = prepare_confirmation(database, study)
+    assert companion is not None
+    while not any(r.outcome is Outcome.COMPLETE for r in read_records(database, study)):
+        work(database, study, interruption=Counted(1))
+    set_state(database, study, StudyState.STOPPED)
+    work(database, study)
+    assert Studies(database).refresh(companion).waits
+    with pytest.raises(SpecError, match="waits for the search of 'larger': train that one"):
+        work(database, companion)
+    asked = confirmed(database, study)
+    assert asked.uuid == companion.uuid
+    work(database, study)
+    runs = read_records(database, companion)
+    assert is_done(database, asked)
+    assert runs_of(runs) == Counter((f, k) for f in finalists_of(asked) for k in range(5))
 
 
 def test_a_confirmation_that_cannot_be_read_is_left_out_with_a_warning(
