@@ -46,7 +46,7 @@ GRANT INSERT, UPDATE ON
 TO tuner_worker;
 GRANT SELECT, INSERT, UPDATE ON tuner_workers, tuner_curves, tuner_plans TO tuner_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON tuner_leases TO tuner_worker;
-GRANT SELECT, INSERT ON tuner_events TO tuner_worker;
+GRANT SELECT, INSERT ON tuner_events TO tuner_worker;  -- the finalists of a confirmation are an event
 -- To lock a study's row, PostgreSQL asks for the right to change one of its columns. An id cannot
 -- be changed as long as anything refers to it, and a study always has attributes.
 GRANT UPDATE (study_id) ON studies TO tuner_worker;

@@ -25,6 +25,7 @@ from tuner.errors import DeniedError
 from tuner.search import Proposer
 from tuner.service.confirmation import open_confirmation, prepare_confirmation
 from tuner.service.dashboard.server import Place, listen
+from tuner.service.open_study import open_study
 from tuner.store import Database, Lease, Studies, StudyHandle, open_database
 from tuner.store.connection.database import upgrade_database
 from tuner.store.control import set_state
@@ -141,6 +142,11 @@ def test_worker_confirms_a_study_whose_companion_the_owner_made(
     assert len(runs) == 15
     assert {record.outcome for record in runs} == {Outcome.COMPLETE}
     # A study of an earlier version has none, and a worker may not make it.
+    opened = open_study(lambda _: open_database(acting("tuner_worker")), late.spec)
+    told = " ".join(opened.announcements())
+    assert "The confirmation of 'late' stays as it is" in told
+    assert "as the owner" in told
+    opened.database.close()
     refused = tuner("study", "confirm", "late")
     assert refused.returncode == 1
     assert "'tuner_worker' may not create or change studies: do it as the owner" in refused.stderr

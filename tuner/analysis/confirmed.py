@@ -14,6 +14,7 @@ from tuner.analysis.runs import (
     count_over,
     find_failed,
     find_protected,
+    name_runs,
     read_arms,
     read_tests,
     redraws_splits,
@@ -159,6 +160,7 @@ def summarize_confirmation(
     confirmation = spec.confirmation
     if confirmation is None:
         return None
+    records = name_runs(confirmation, spec, records)
     arms = read_arms(confirmation, spec, records)
     protected = find_protected(confirmation)
     return Confirmed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from tuner.analysis.arms import Arm
@@ -32,6 +33,37 @@ class Run(NamedTuple):
 
     trial: int
     repeat: int
+
+
+def name_runs(
+    confirmation: Confirmation, spec: StudySpec, records: Iterable[TrialRecord]
+) -> list[TrialRecord]:
+    """Returns the runs, each with its finalist and seed: damage would have the race wait for ever.
+
+    A run that does not say whose it is, is of the finalist with its values; one that does not say
+    its seed had the first that no other of that finalist has, since they start in order.
+
+    Args:
+        confirmation: The finalists.
+        spec: The spec of the study that confirms.
+        records: Its trials.
+    """
+    axes = spec.axes()
+    named = sorted(records, key=lambda record: record.number)
+    runs = {(r.attributes.get(CONFIRMS), r.attributes.get(REPEAT)) for r in named}
+    for place, record in enumerate(named):
+        trial, repeat = (record.attributes.get(name) for name in (CONFIRMS, REPEAT))
+        if type(trial) is not int:
+            point = {key: v for key, v in record.proposal.params.items() if key in axes}
+            alike = (f.trial for f in confirmation.finalists if f.params == point)
+            trial = next(alike, None)
+        if type(repeat) is not int:
+            free = (k for k in range(confirmation.seeds) if (trial, k) not in runs)
+            repeat = next(free, None)
+        runs.add((trial, repeat))
+        noted = {**record.attributes, CONFIRMS: trial, REPEAT: repeat}
+        named[place] = replace(record, attributes=noted)
+    return named
 
 
 def read_arms(

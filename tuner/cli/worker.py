@@ -58,7 +58,7 @@ def start(
     threads: int | None,
     follow_stdin: bool,
 ) -> None:
-    """Work on the study NAME until its budget is used up.
+    """Work on the study NAME until its budget is used up, and then on its confirmation.
 
     Any number of workers may work on one study. Ctrl-C or SIGTERM saves the trial in training,
     which the next free worker continues. The exit code is then 130, and 0 only when nothing is

@@ -59,6 +59,8 @@ def prepare_confirmation(
     Returns:
         The companion; None if there is none.
     """
+    if study.spec.confirmation is not None:
+        return None
     companion = find_readable_companion(database, study)
     if companion is not None:
         if confirm is None or confirm == companion.spec.confirm or not companion.waits:

@@ -13,7 +13,7 @@ from tuner.domain.regimes import FINETUNE, Arrival
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import bent_defaults, default_proposals, has_closing
 from tuner.domain.warm_start import AUTO
-from tuner.errors import NotFoundError, SpecError
+from tuner.errors import DeniedError, NotFoundError, SpecError
 from tuner.report.tables import duration
 from tuner.service.confirmation import prepare_confirmation
 from tuner.service.warm_start import ENOUGH, add_warm_start
@@ -48,6 +48,8 @@ class Opened:
         changed: Budgets that have changed, by key.
         kept: Budgets that stay above the study file's, by key: the study's own and the file's.
         seen: What was seen of its workload, if that was tried.
+        denied: Why its confirmation stays as it is: who opens it may not make or change that. Empty
+            if nothing was to be made or changed, or it was.
     """
 
     database: Database
@@ -56,6 +58,7 @@ class Opened:
     changed: dict[str, Limit] = field(default_factory=dict)
     kept: dict[str, tuple[Limit, Limit]] = field(default_factory=dict)
     seen: StudyCheck = StudyCheck()
+    denied: str = ""
 
     def announcements(self) -> Iterator[str]:
         """Yields lines that tell a person how the study and its budget have changed."""
@@ -71,6 +74,11 @@ class Opened:
             yield from self._announce_arrival()
             yield from _announce_warm_start(spec)
             yield from _announce_bent_defaults(spec)
+        if self.denied:
+            yield (
+                f"The confirmation of {name!r} stays as it is. {self.denied} There, 'tuner study "
+                f"confirm {shlex.quote(name)}' makes one once the search is over."
+            )
         for key, (limit, said) in self.kept.items():
             yield (
                 f"Study {name!r} stays at {_tell_limit(key, limit)} (the file says "
@@ -125,7 +133,10 @@ def open_study(
     """
     opened = _open_study(connect, spec, settings, check)
     confirm = spec.confirm if "confirm" in spec.model_fields_set else None
-    prepare_confirmation(opened.database, opened.study, confirm)
+    try:
+        prepare_confirmation(opened.database, opened.study, confirm)
+    except DeniedError as error:  # of an earlier version, or with another [confirm] by now
+        return replace(opened, denied=str(error))
     return opened
 
 

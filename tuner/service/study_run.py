@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Iterable, Sequence
@@ -13,8 +14,8 @@ from tuner.domain.fuse_plan import AUTO
 from tuner.domain.imports import ALLOW
 from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord
-from tuner.errors import SpecError, UnavailableError, WorkloadError
-from tuner.service.confirmation import announce, find_current, find_next
+from tuner.errors import DeniedError, SpecError, UnavailableError, WorkloadError
+from tuner.service.confirmation import announce, find_current, find_next, prepare_confirmation
 from tuner.service.interruption import Interruption
 from tuner.service.ownership import claim_folder
 from tuner.service.pools.local import LocalPool
@@ -100,6 +101,8 @@ def run_study(
         SpecError: If the study is paused or stopped, or waits for another one's search.
         WorkloadError: If the workers have ended and the study is not done.
     """
+    with contextlib.suppress(DeniedError):  # then it is not confirmed by itself
+        prepare_confirmation(database, study)
     following = find_next(database, study)
     if following is None:
         if _has_budget(database, study):

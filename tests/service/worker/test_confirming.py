@@ -368,6 +368,28 @@ def test_a_study_that_only_says_that_it_confirms_is_none(
     assert find_companion(database, searched) is None
 
 
+@pytest.mark.parametrize("key", [CONFIRMS, REPEAT])
+@pytest.mark.filterwarnings("ignore::tuner.errors.DamageWarning")
+def test_runs_whose_finalist_or_seed_is_damaged_keep_the_race_from_nothing(
+    database: Database, searched: StudyHandle, key: str
+) -> None:
+    companion = confirmed(database, searched)
+    while len(read_records(database, companion)) < 4:
+        work(database, companion, interruption=Counted(5))
+    assert len(read_records(database, companion)) < 15
+    with database.write() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE trial_user_attributes SET value_json = 'x' WHERE key = '{key}' AND trial_id IN"
+            f" (SELECT trial_id FROM trials WHERE study_id = {companion.study_id} AND number < 2)"
+        )
+    work(database, companion)
+    summary = read_summary(database, searched)
+    assert summary.confirmed is not None
+    assert summary.confirmed.race.settled
+    assert [len(arm.values) for arm in summary.confirmed.arms] == [5, 5, 5]
+    assert len(read_records(database, companion)) == 15
+
+
 _CRASHES = """
 import torch
 from pathlib import Path

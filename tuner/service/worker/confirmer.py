@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from tuner.analysis.race import Race
-from tuner.analysis.runs import list_runs, read_arms, run_confirmation
+from tuner.analysis.runs import list_runs, name_runs, read_arms, run_confirmation
 from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.confirmation import CONFIRM, CONFIRMS, REPEAT, Confirmation
 from tuner.domain.search import COMPARE
@@ -84,7 +84,8 @@ class Confirmer(Proposer):
 
     @property
     def _race(self) -> Race:
-        arms = read_arms(self._confirmation, self.spec, self._records.values())
+        runs = name_runs(self._confirmation, self.spec, self._records.values())
+        arms = read_arms(self._confirmation, self.spec, runs)
         return run_confirmation(self._confirmation, self.spec, arms)
 
     def suggest(
