@@ -166,6 +166,11 @@ def test_a_search_of_thirty_trials_is_confirmed_by_itself(tuner: Tuner, project:
         assert done in ended.stderr
     assert "Finalists on fresh seeds" in ended.stdout
     assert len(runs_in(project)) == 15
+    # A study of an earlier version has no companion yet.
+    assert tuner("study", "delete", "parabola.confirm", "--yes").returncode == 0
+    again = tuner("study", "run", "parabola")
+    assert "Confirming 'parabola': 3 finalists" in again.stderr
+    assert len(runs_in(project)) == 15
     off = tuner(*_SEARCH, "--set", "budget.trials=30", "--set", "confirm.top=0", "--name", "off")
     assert "Confirming" not in off.stderr
     on = tuner(*_SEARCH, "--set", "budget.trials=30", "--set", "confirm.top=1", "--name", "off")

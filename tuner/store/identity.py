@@ -54,17 +54,17 @@ class StudyHandle:
     uuid: str
     spec: StudySpec
 
-    @property
-    def waits(self) -> bool:
-        """Whether it is to confirm another study, and has no finalists yet."""
-        return self.spec.confirmation is not None and self.spec.confirmation.waits
-
     def __post_init__(self) -> None:
         fault = fault_of(self.uuid)
         if fault is not None:
             raise StorageError(
                 f"The study {self.name!r} {fault} To be rid of it, delete it in 'tuner dashboard'."
             )
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to confirm another study, and has no finalists yet."""
+        return self.spec.confirmation is not None and self.spec.confirmation.waits
 
 
 @dataclass(frozen=True)

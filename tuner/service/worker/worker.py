@@ -105,21 +105,20 @@ class Worker:
         )
         with Watchdog(self.interruption, stall_s=spec.train.stall_s, log=self._say) as watchdog:
             with self.interruption.raising():
-                self._go_on_with(patience.run(lambda: find_next(self.database, asked)))
+                self._go_on(asked, patience)
                 # The finalists train as the search has, so this serves both.
                 loop = self.loop or prepare(spec, self.device)
-            goes_on = True
-            while goes_on and self._serve(loop, watchdog, patience):
-                following = patience.run(lambda: find_next(self.database, asked))
-                goes_on = self._go_on_with(following)
+            while self._serve(loop, watchdog, patience) and self._go_on(asked, patience):
+                self.started_at = time.monotonic()  # nothing has to load again
 
-    def _go_on_with(self, study: StudyHandle | None) -> bool:
-        """Takes the study to work on next, and says what it costs; tells whether there is one."""
-        if study is None:
+    def _go_on(self, asked: StudyHandle, patience: Patience) -> bool:
+        """Takes what is to be trained next, and says what it costs; tells whether there is any."""
+        following = patience.run(lambda: find_next(self.database, asked))
+        if following is None:
             return False
-        if study.spec.confirmation is not None:
-            self._say(announce(self.database, study))
-        self.study = study
+        if following.spec.confirmation is not None:
+            self._say(patience.run(lambda: announce(self.database, following)))
+        self.study = following
         return True
 
     def _serve(self, loop: TrainingLoop, watchdog: Watchdog, patience: Patience) -> bool:
