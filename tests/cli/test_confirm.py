@@ -181,7 +181,7 @@ def test_a_search_of_thirty_trials_is_confirmed_by_itself(tuner: Tuner, project:
 def test_after_kill_9_workers_started_alone_have_trained_every_run_once(
     tuner: Tuner, project: Path
 ) -> None:
-    long = ("--set", "budget.epochs=40", "--set", "budget.trials=30", "--no-check")
+    long = ("--set", "budget.epochs=10", "--set", "budget.trials=30", "--no-check")
     created = tuner("study", "create", "studies/parabola.toml", *long)
     assert created.returncode == 0, created.stderr
 
@@ -196,7 +196,7 @@ def test_after_kill_9_workers_started_alone_have_trained_every_run_once(
 
     # Each is killed once the search, or so many runs more, have started; two are there at a time.
     workers, killed = [start(), start()], 0
-    for at in (1, 5, 9):
+    for at in (1, 6):
         while len(runs_in(project)) < at:
             assert any(each.poll() is None for each in workers), [w.communicate() for w in workers]
             time.sleep(0.02)
