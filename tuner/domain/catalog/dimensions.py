@@ -206,6 +206,20 @@ def nearest(axis: Dimension, value: Value) -> Value:
             return axis.choices[distances.index(min(distances))]
 
 
+def place_of(axis: Float | Int, value: float) -> float:
+    """Returns how far a value lies along a range: 0 at its low end, 1 at its high end.
+
+    It lies below 0 or above 1 outside of the range, and in the middle of one that has no width.
+
+    >>> place_of(Float(low=1e-4, high=1.0, log=True), 0.01)
+    0.5
+    """
+    low, high, at = float(axis.low), float(axis.high), float(value)
+    if axis.log:
+        low, high, at = math.log(low), math.log(high), math.log(max(at, 1e-300))
+    return (at - low) / (high - low) if high > low else 0.5
+
+
 def holds(axis: Dimension, value: Value | None) -> bool:
     """Tells whether a value lies on an axis, and is of the axis' type.
 
