@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tests.optim.networks import EVERY_OPTIMIZER
+from tuner.analysis.advice.evidence import Advice
 from tuner.analysis.confirmed import Confirmed
+from tuner.analysis.importance import Among, Importance, Share
 from tuner.analysis.summary import StudySummary, summarize
 from tuner.domain.catalog.dimensions import Value
 from tuner.domain.catalog.schedules import SCHEDULES
@@ -124,3 +126,24 @@ def mixed_summary(spec: StudySpec | None = None) -> StudySummary:
         trial(6, "sgd", outcome=Outcome.RUNNING),
         spec=spec,
     )
+
+
+def half_settled_summary() -> StudySummary:
+    """Returns a study in which five trials of adam and one of sgd, which did better, have ended."""
+    spec = make_spec(space={"optimizers": ["sgd", "adam"]})
+    own = [trial(number, "adam", 0.5 + number / 10) for number in range(5)]
+    return summary_of(*own, trial(5, "sgd", 0.4), spec=spec)
+
+
+def advised_summary(pieces: int = 1) -> StudySummary:
+    """Returns a study with advice, and with the importance of some choices."""
+    advice = Advice("noise", "It <b>may</b> be noise.", "tuner study confirm 'a `b` <c>'")
+    shares = Share("adam.lr", 0.42, 0.001, 0.9), Share("adam.eps", None, 0.7, 0.1)
+    inside = (
+        Among("adam", 30, 0.5, shares),
+        Among("sgd", 30, 0.0, shares[1:]),
+        Among("muon", 2, None),
+    )
+    choice = Among(None, 62, 0.2, (Share("optimizer", 0.2, 0.01, 1.0),))
+    measured = Importance(choice, inside)
+    return replace(mixed_summary(), advice=(advice,) * pieces, importance=measured)

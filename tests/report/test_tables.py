@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.report.summaries import averaging_summary, mixed_summary, summary_of, trial
+from tests.report.summaries import (
+    advised_summary,
+    averaging_summary,
+    half_settled_summary,
+    make_spec,
+    mixed_summary,
+    summary_of,
+    trial,
+)
 from tuner.domain.trials import Outcome
 from tuner.report.tables import (
     TextTable,
@@ -10,6 +18,7 @@ from tuner.report.tables import (
     best_tables,
     duration,
     facts,
+    importance,
     number,
     ranking,
     settings,
@@ -32,9 +41,43 @@ def test_every_row_has_a_cell_for_every_column() -> None:
 
 def test_optimizers_are_ranked_with_what_is_known_of_them() -> None:
     table = ranking(mixed_summary())
-    assert table.rows[0] == ("adam", "0.25", "2", "cosine", "0.5", "3", "1", "0", "0")
+    assert table.rows[0] == ("adam", "–", "0.25", "2", "cosine", "0.5", "3", "1", "0", "0")
     assert column(table, "optimizer")[:2] == ["adam", "sgd"]
     assert "–" in column(table, "best")
+
+
+def test_an_optimizer_of_few_trials_stands_below_the_line_without_a_rank() -> None:
+    table = ranking(half_settled_summary())
+    assert table.title.endswith("without a rank: not settled, fewer than 5 finished trials")
+    assert (column(table, "optimizer"), column(table, "rank")) == (["adam", "sgd"], ["1", "–"])
+    assert (table.line, table.lit) == (1, 1)  # the best trial is sgd's all the same
+    assert ranking(mixed_summary()).line == 0
+
+
+def test_where_all_are_settled_there_is_no_line() -> None:
+    spec = make_spec(space={"optimizers": ["sgd", "adam"]})
+    trials = [trial(n, name, n / 10) for n, name in enumerate(["adam", "sgd"] * 5)]
+    table = ranking(summary_of(*trials, spec=spec))
+    assert (table.line, column(table, "rank")) == (None, ["1", "2"])
+    assert "settled" not in table.title
+
+
+def test_one_optimizer_alone_has_no_rank() -> None:
+    spec = make_spec(space={"optimizers": ["adam"]})
+    table = ranking(summary_of(trial(0, "adam", 0.5), spec=spec))
+    assert "rank" not in table.columns
+    assert table.line is None
+
+
+def test_importance_tells_what_is_known_and_what_is_not() -> None:
+    measured = advised_summary().importance
+    assert measured is not None
+    assert importance(measured).rows == (
+        ("optimizer", "20%", "62", "all"),
+        ("adam.lr", "42%", "30", "adam"),
+        ("none told from noise", "–", "30", "sgd"),
+        ("too few trials to tell", "–", "–", "muon (2)"),
+    )
 
 
 def test_only_endings_that_happened_have_a_column() -> None:

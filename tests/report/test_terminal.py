@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from tests.report.summaries import make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import (
+    advised_summary,
+    half_settled_summary,
+    make_spec,
+    mixed_summary,
+    summary_of,
+    trial,
+)
+from tuner.analysis.advice.evidence import Advice
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.tables import TextTable
@@ -54,3 +63,27 @@ def test_a_study_without_a_winner_has_a_report(records: tuple[TrialRecord, ...])
     text = printed(summary_of(*records))
     assert "Best trial" not in text
     assert "No trial" in text
+
+
+def test_advice_comes_last_and_its_command_stays_on_one_line() -> None:
+    text = printed(advised_summary(), width=40)
+    after = text.partition("What next\n")[2]
+    assert "    tuner study confirm 'a `b` <c>'\n" in after
+    long = replace(advised_summary(), advice=(Advice("noise", "Why.", f"tuner {'x ' * 100}end"),))
+    assert any(line.endswith("x end") for line in printed(long, width=40).splitlines())
+
+
+def test_a_terminal_shows_five_pieces_of_advice_and_says_where_the_others_are() -> None:
+    text = printed(advised_summary(pieces=7))
+    assert text.count("It <b>may</b> be noise.") == 5
+    assert text.rstrip().endswith("2 more: tuner study report some_study --format markdown")
+    assert "more: " not in printed(advised_summary(pieces=5))
+
+
+def test_what_is_not_settled_stands_below_a_line() -> None:
+    lines = printed(half_settled_summary()).splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("  adam "))
+    adam, between, sgd = lines[start : start + 3]
+    assert adam.split()[:2] == ["adam", "1"]
+    assert between.strip() == ""
+    assert sgd.split()[:2] == ["sgd", "–"]

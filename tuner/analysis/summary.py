@@ -11,23 +11,22 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tuner.analysis.averages import AverageSummary, summarize_average
+from tuner.analysis.edges import edge_names
 from tuner.analysis.fusing import FusingSummary, summarize_fusing
 from tuner.analysis.gain import ExpectedGain, expect_gain
 from tuner.domain.catalog.averages import NO_AVERAGE
-from tuner.domain.catalog.dimensions import Choice, Fixed
 from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.lengths import split_by_length
-from tuner.domain.space import branches_of
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
 from tuner.domain.trials import Decoder, Outcome, TrialConfig, TrialRecord, decode, ran_own_defaults
 from tuner.errors import NotFoundError, SpecError
 
 if TYPE_CHECKING:  # these import numpy, which tables of other things need not
+    from tuner.analysis.advice.evidence import Advice
     from tuner.analysis.compared import Compared
     from tuner.analysis.confirmed import Confirmed
-
-_EDGE = 0.05
+    from tuner.analysis.importance import Importance
 
 SETTLED_FROM = 5
 """Finished trials, complete, pruned or diverged, from which on an optimizer has been compared."""
@@ -147,6 +146,8 @@ class StudySummary:
         gain: The gain that more trials are expected to bring, or None where little is known.
         confirmed: Its finalists on fresh seeds, or None where they have not run again.
         compared: The comparison of its optimizers, or None where it compares none.
+        importance: The shares that its choices explain, or None where they were not measured.
+        advice: The next steps that its results give rise to, the most useful first.
     """
 
     name: str
@@ -170,6 +171,8 @@ class StudySummary:
     gain: ExpectedGain | None = None
     confirmed: Confirmed | None = None
     compared: Compared | None = None
+    importance: Importance | None = None
+    advice: tuple[Advice, ...] = ()
 
     @property
     def finished(self) -> int:
@@ -382,24 +385,8 @@ def _describe_best(
 ) -> BestTrial:
     won = confirmed is not None and confirmed.winner is not None
     seeds = confirmed.race.seeds if confirmed is not None and won else 0
-    edges = tuple(_edges(spec, record))
+    edges = tuple(edge_names(spec, record))
     return BestTrial(record, decode(spec, record.proposal), edges, seeds=seeds)
-
-
-def _edges(spec: StudySpec, record: TrialRecord) -> list[str]:
-    """Returns the names of hyperparameters whose value lies within 5% of an end of their range."""
-    found = []
-    for branch in branches_of(spec, record.proposal.params):
-        for key, axis in branch.axes.items():
-            value = record.proposal.params.get(branch.param(key))
-            if value is None or isinstance(axis, Choice | Fixed) or axis.low == axis.high:
-                continue
-            low, high, at = float(axis.low), float(axis.high), float(value)
-            if axis.log:
-                low, high, at = math.log(low), math.log(high), math.log(at)
-            if not _EDGE <= (at - low) / (high - low) <= 1 - _EDGE:
-                found.append(branch.param(key))
-    return found
 
 
 def _rank(spec: StudySpec, value: float | None) -> float:

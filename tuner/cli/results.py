@@ -48,10 +48,10 @@ def _output_options(command: F) -> F:
 def report(name: str, storage: str | None, style: str, output: Path | None, force: bool) -> None:
     """Report what a study has found: which optimizer to use, and what it cost."""
     from tuner.report.terminal import print_report
-    from tuner.service.summaries import read_summary
+    from tuner.service.summaries import read_results
 
     database, handle = find_study(name, storage)
-    summary = read_summary(database, handle)
+    summary = read_results(database, handle)
     if style == "terminal" and output is None:
         print_report(summary, console())
     else:

@@ -180,17 +180,19 @@ def tell_end(end: RunEnd) -> None:
 def conclude(database: Database, study: StudyHandle) -> None:
     """Prints the report of a study, and where to find more; exits with 1 if it has no winner."""
     from tuner.report.terminal import print_report
-    from tuner.service.summaries import read_summary
+    from tuner.service.summaries import read_results
 
-    summary = read_summary(database, study)
+    summary = read_results(database, study)
     print_report(summary, console())
     if summary.exhausted is not None:
         click.echo(f"\nThe study has ended: {summary.exhausted}.", err=True)
     if summary.best is None:
         click.get_current_context().exit(1)
     name = shlex.quote(study.name)
-    if summary.confirmed is None and study.spec.confirmation is None:
-        click.echo(f"\nTo see whether it wins on fresh seeds: tuner study confirm {name}", err=True)
+    confirm = f"tuner study confirm {name}"
+    advised = any(advice.command == confirm for advice in summary.advice)
+    if summary.confirmed is None and study.spec.confirmation is None and not advised:
+        click.echo(f"\nTo see whether it wins on fresh seeds: {confirm}", err=True)
     click.echo(
         f"\nMore: tuner study report {name} --format html --output report.html, "
         f"tuner study export {name}, tuner dashboard",

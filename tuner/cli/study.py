@@ -6,6 +6,7 @@ import dataclasses
 import math
 import shlex
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -30,6 +31,7 @@ from tuner.cli.options import (
 )
 from tuner.cli.results import export, report
 from tuner.cli.run import create_or_resume, train
+from tuner.domain.search import COMPARE, check_comparison
 from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError, SpecError
 from tuner.service.ranks import refuse_ranks
@@ -198,21 +200,58 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
         click.echo(f"The study is {state}; it goes on with: tuner study resume {shlex.quote(name)}")
 
 
-@study.command(epilog=examples("tuner study run digits", "tuner study run digits --workers 2"))
+@study.command(
+    epilog=examples(
+        "tuner study run digits",
+        "tuner study run digits --workers 2",
+        "tuner study run digits --trials 120",
+    )
+)
 @click.argument("name", type=TEXT)
 @storage_option
 @workers_option
 @device_option
 @fuse_option
 @allow_option
-def run(name: str, storage: str | None, workers: int, device: str, fuse: str) -> None:
+@click.option(
+    "--trials",
+    type=click.IntRange(1, 10**6),
+    help="Raise the number of trials that the study may start.",
+)
+def run(
+    name: str, storage: str | None, workers: int, device: str, fuse: str, trials: int | None
+) -> None:
     """Train a study that exists on this machine, and report.
 
     A study that was paused or stopped is left alone until 'tuner study resume'.
     """
     refuse_ranks()
     database, handle = find_study(name, storage)
+    if trials is not None:
+        handle = _raise_trials(database, handle, trials)
     train(database, handle, workers=workers, device=device, fuse=fuse)
+
+
+def _raise_trials(database: Database, handle: StudyHandle, trials: int) -> StudyHandle:
+    """Returns a study that may start so many trials, and says so; it never lowers their number."""
+    from tuner.store import Studies
+
+    if handle.spec.confirmation is not None:
+        raise SpecError(f"{handle.name!r} confirms another study, which says how many runs it has.")
+    if handle.spec.search.mode == COMPARE:
+        try:
+            budget = handle.spec.budget.model_copy(update={"trials": trials})
+            check_comparison(budget, handle.spec.space.optimizers)
+        except ValueError as error:
+            raise SpecError(f"--trials {trials}: {error}.") from None
+    raised = Studies(database).extend(
+        handle, lambda budget: {"trials": trials} if trials > budget.trials else {}
+    )
+    if raised.spec.budget.trials == handle.spec.budget.trials:
+        click.echo(f"Study {handle.name!r} stays at {raised.spec.budget.trials} trials.", err=True)
+    else:
+        click.echo(f"Study {handle.name!r} now has a budget of {trials} trials", err=True)
+    return raised
 
 
 @study.command(
@@ -266,6 +305,32 @@ def confirm(
     settings = (companion or handle).spec.confirm.model_copy(update=given)
     companion = open_confirmation(database, handle, settings)
     train(database, companion, workers=workers, device=device, fuse=fuse, reported=handle)
+
+
+@study.command(
+    epilog=examples(
+        "tuner study widen digits && tuner run digits.wider.toml",
+        "tuner study widen digits --output studies/next.toml",
+    )
+)
+@click.argument("name", type=TEXT)
+@storage_option
+@click.option("--output", type=click.Path(path_type=Path), help="The file. [NAME.wider.toml]")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def widen(name: str, storage: str | None, output: Path | None, force: bool) -> None:
+    """Write the study file that follows a study: wider where its best trials end a range.
+
+    The new study starts with the best of this one. Each wider range has its reason beside it.
+    """
+    from tuner.report.files import write_file
+    from tuner.report.wider_file import wider_name, write_wider
+    from tuner.service.summaries import read_summary
+
+    database, handle = find_study(name, storage)
+    text = write_wider(read_summary(database, handle))
+    path = Path(f"{wider_name(name)}.toml") if output is None else output
+    write_file(path, text, force=force, is_study=True)
+    click.echo(f"Wrote {path}. Search on: {shlex.join(('tuner', 'run', str(path)))}")
 
 
 @study.command(epilog=examples("tuner study pause digits", "tuner study resume digits"))

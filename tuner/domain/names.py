@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -109,3 +110,8 @@ def to_argument(text: str) -> str:
     except UnicodeEncodeError:
         return os.fsdecode(text.encode())
     return text
+
+
+def to_study_name(name: str) -> str:
+    """Returns a study's name, which a database may hold in any form, as a study file takes it."""
+    return re.sub(r"[/\\\x00-\x1f\x7f-\x9f]", "-", name[:190]).lstrip("- ") or "study"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
 import shlex
 from typing import Any
 
@@ -18,6 +17,7 @@ from tuner.domain.catalog.calls import Call
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedule_functions import set_momentum, warm_momentum
 from tuner.domain.groups import assign_group
+from tuner.domain.names import to_study_name
 from tuner.domain.objective import describe_objective, tell_value
 from tuner.domain.printable import printable
 from tuner.domain.warm_start import OFF
@@ -86,7 +86,7 @@ def to_toml(summary: StudySummary) -> str:
     left_out = {"written", "warm_start"}
     tree = summary.spec.model_dump(mode="json", exclude_none=True, exclude=left_out)
     tree["search"]["warm_start"] = OFF
-    tree["study"]["name"] = f"{_to_name(summary.name)}-winner"
+    tree["study"]["name"] = f"{to_study_name(summary.name)}-winner"
     tree["budget"]["trials"] = 1
     tree["space"] = {"optimizers": [config.optimizer], "schedules": [config.schedule]}
     tree["optimizer"] = {config.optimizer: config.optimizer_values}
@@ -159,11 +159,6 @@ def _describe_calls(best: BestTrial, network: str | None) -> list[dict[str, Any]
         | ({"wrapper": _describe(call.wrapper)} if call.wrapper else {})
         for call in row.calls(values, best.full_steps)
     ]
-
-
-def _to_name(name: str) -> str:
-    """Returns a study's name, which a database may hold in any form, as a study file takes it."""
-    return re.sub(r"[/\\\x00-\x1f\x7f-\x9f]", "-", name[:190]).lstrip("- ") or "study"
 
 
 def _describe(wrapper: Call) -> dict[str, Any]:

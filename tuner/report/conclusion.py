@@ -58,13 +58,6 @@ def _conclude(summary: StudySummary) -> list[str]:
     ]
     sentences += [*_tell_untried(summary), *_doubt_ranking(summary)]
     sentences += [*_tell_lengths(summary, best), *_doubt_schedule(best)]
-    sentences += [
-        f"{edge} lies at the end of its range: widen it in the study file and search again."
-        for edge in best.edges
-    ]
-    if summary.counts[Outcome.DIVERGED] * 4 > summary.finished:
-        share = summary.counts[Outcome.DIVERGED] / summary.finished
-        sentences.append(f"{share:.0%} of the trials diverged: the learning rates go too high.")
     sentences += _tell_gain(summary)
     if summary.confirmed is not None and summary.confirmed.race.settled:
         # Where none is fit, that comes first.
@@ -321,21 +314,17 @@ def _tell_untried(summary: StudySummary) -> list[str]:
 
 
 def _doubt_ranking(summary: StudySummary) -> list[str]:
-    """Returns a sentence on the optimizers that too few trials have tried to rank them."""
+    """Returns a sentence where no optimizer has been compared with any other yet."""
     rows = [row for row in summary.optimizers if row.trials]
     unsettled = [row.optimizer for row in rows if not row.settled]
     if len(summary.optimizers) < 2 or not unsettled:
         return []
     if len(rows) == 1:
         return [f"No comparison yet: every trial was of {rows[0].optimizer}."]
+    if len(unsettled) < len(rows):
+        return []  # the table and the advice name them
     few = f"fewer than {SETTLED_FROM} finished trials"
-    if len(unsettled) == len(rows):
-        return [f"No comparison of optimizers is settled: each has {few}."]
-    spec = summary.spec.study
-    more = shlex.join(
-        ("tuner", "run", "--workload", spec.workload, "--optimizers", ",".join(unsettled))
-    )
-    return [f"Not settled, with {few}: {_list(unsettled)}. A search of these alone: '{more}'."]
+    return [f"No comparison of optimizers is settled: each has {few}."]
 
 
 def _list(names: Sequence[str]) -> str:

@@ -34,13 +34,15 @@ _OURS = re.compile(
 """The beginning of a report or an export of tuner, in any format."""
 
 
-def write_file(path: Path, text: str, *, force: bool = False) -> None:
+def write_file(path: Path, text: str, *, force: bool = False, is_study: bool = False) -> None:
     """Writes a report or an export; a reader sees the old file or all of the new one.
 
     Args:
         path: The file to write.
         text: The report or export; characters that a terminal obeys are written as escapes.
         force: Whether to write over a file that is neither a report nor an export.
+        is_study: Whether it is a study file, to be edited by hand: it replaces no file unless
+            forced, and then also another study file.
 
     Raises:
         SpecError: If another kind of file is there already; databases, checkpoints and study files
@@ -52,14 +54,14 @@ def write_file(path: Path, text: str, *, force: bool = False) -> None:
         if path.exists() and not path.is_file() and not path.is_dir():
             path.write_text(text, encoding="utf-8")  # a pipe, or a device
             return
-        _refuse_to_lose(path, force=force)
+        _refuse_to_lose(path, force=force, is_study=is_study)
         _replace(Path(os.path.realpath(path)), text)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StorageError(f"--output {path}: cannot be written: {reason}.") from None
 
 
-def _refuse_to_lose(path: Path, *, force: bool) -> None:
+def _refuse_to_lose(path: Path, *, force: bool, is_study: bool) -> None:
     if not path.is_file():
         return
     with path.open("rb") as file:
@@ -68,6 +70,13 @@ def _refuse_to_lose(path: Path, *, force: bool) -> None:
         raise SpecError(f"--output {path}: this file is a database: name another file.")
     if head.startswith(_CHECKPOINTS):
         raise SpecError(f"--output {path}: this file is a checkpoint: name another file.")
+    if is_study:
+        if force:
+            return
+        raise SpecError(
+            f"--output {path}: there is such a file already: name another file, or write over it "
+            "with --force."
+        )
     if _OURS.match(head.decode("utf-8", "replace")):
         return
     if _is_study_file(path):

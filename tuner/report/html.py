@@ -38,6 +38,7 @@ def to_html(summary: StudySummary, curves: Sequence[TrialRecord]) -> str:
         verdict=verdict,
         doubts=doubts,
         tables=[table, *comparison_tables(summary), *best_tables(summary), facts(summary)],
+        advice=summary.advice,
         plotly=_packed(get_plotlyjs()) if figures else "",
         figures=figures,
     )

@@ -60,6 +60,8 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
             for record in summary.records
             if "stopped_early" in record.attributes
         ],
+        "importance": _describe_importance(summary),
+        "advice": [dataclasses.asdict(advice) for advice in summary.advice],
         "wall_s": summary.wall_s,
         "training_s": summary.training_s,
         "evaluation_s": summary.evaluation_s,
@@ -70,6 +72,14 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         "steps": summary.steps,
         "steps_per_s": summary.steps_per_s,
     }
+
+
+def _describe_importance(summary: StudySummary) -> list[dict[str, Any]]:
+    """Returns what each choice explains: of the optimizer first, then inside of each optimizer."""
+    if summary.importance is None:
+        return []
+    choice, inside = summary.importance.choice, summary.importance.inside
+    return [dataclasses.asdict(among) for among in (*([choice] if choice else []), *inside)]
 
 
 def _describe_confirmation(confirmed: Confirmed | None) -> dict[str, Any]:

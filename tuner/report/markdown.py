@@ -28,8 +28,22 @@ def to_markdown(summary: StudySummary) -> str:
             f"**{_escape(verdict)}**",
             *([" ".join(map(_escape, doubts))] if doubts else []),
             *(_draw(table) for table in tables),
+            *_draw_advice(summary),
         ]
     )
+
+
+def _draw_advice(summary: StudySummary) -> list[str]:
+    """Returns the advice on a study, each piece with its command as a block of code."""
+    if not summary.advice:
+        return []
+    parts = ["## What next"]
+    for advice in summary.advice:
+        command = printable(advice.command)
+        # A fence ends only at one that is as long.
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+        parts.append(f"{_escape(advice.sentence)}\n\n{fence}sh\n{command}\n{fence}")
+    return parts
 
 
 def _draw(table: TextTable) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuner.analysis.fusing import FusingSummary
-from tuner.analysis.summary import StudySummary
+from tuner.analysis.summary import SETTLED_FROM, OptimizerSummary, StudySummary
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import tell_length
 from tuner.domain.objective import tell_objective, tell_value
@@ -17,8 +17,12 @@ from tuner.domain.trials import Outcome
 
 if TYPE_CHECKING:
     from tuner.analysis.confirmed import Confirmed, Tested
+    from tuner.analysis.importance import Importance
 
 _SHOWN_APART, _SHOWN_TESTS = 20, 2
+
+_NAMED = 4
+"""Names that a cell tells of a list."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class TextTable:
         columns: The heads of its columns.
         rows: Its cells, row by row.
         lit: The number of a row to be lit up, or None.
+        line: The number of the row above which there is a line, or None.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     lit: int | None = None
+    line: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "title", printable(self.title))
@@ -45,6 +51,8 @@ class TextTable:
 
 def ranking(summary: StudySummary) -> TextTable:
     """Returns the table of optimizers, best first, and how many of their trials ended early.
+
+    Those that too few trials have tried stand below a line, without a rank.
 
     What an optimizer's own defaults reached is known of the one that a study ended with, or of all
     where an earlier version of tuner began with them.
@@ -57,12 +65,17 @@ def ranking(summary: StudySummary) -> TextTable:
     study = summary.spec.study
     known = any(row.default_value is not None for row in summary.optimizers)
     defaults = ["defaults"] if known else []
+    rows, settled = _order(summary)
+    ranks = ["rank"] if len(rows) > 1 else []
+    few = f"; without a rank: not settled, fewer than {SETTLED_FROM} finished trials"
+    unsettled = few if ranks and settled < len(rows) else ""
     return TextTable(
-        f"Optimizers by {tell_objective(study)}, best first",
-        ("optimizer", "best", "trial", "schedule", *defaults, "trials", *endings),
+        f"Optimizers by {tell_objective(study)}, best first{unsettled}",
+        ("optimizer", *ranks, "best", "trial", "schedule", *defaults, "trials", *endings),
         tuple(
             (
                 row.optimizer,
+                *(str(place) if place <= settled else "–" for _ in ranks),
                 tell_value(study, row.best_value),
                 "–" if row.best_trial is None else str(row.best_trial),
                 row.best_schedule or "–",
@@ -70,17 +83,24 @@ def ranking(summary: StudySummary) -> TextTable:
                 str(row.trials),
                 *(str(getattr(row, ending.value)) for ending in endings),
             )
-            for row in summary.optimizers
+            for place, row in enumerate(rows, start=1)
         ),
-        lit=_find_winner(summary),
+        lit=_find_winner(summary, rows),
+        line=settled if unsettled else None,
     )
 
 
-def _find_winner(summary: StudySummary) -> int | None:
+def _order(summary: StudySummary) -> tuple[list[OptimizerSummary], int]:
+    """Returns the optimizers, those that have been compared first, and how many those are."""
+    rows = sorted(summary.optimizers, key=lambda row: not row.settled)
+    return rows, sum(row.settled for row in rows)
+
+
+def _find_winner(summary: StudySummary, rows: Sequence[OptimizerSummary]) -> int | None:
     """Returns the row of the best trial's optimizer, which fresh seeds may have chosen."""
     if summary.best is None:
         return None
-    names = [row.optimizer for row in summary.optimizers]
+    names = [row.optimizer for row in rows]
     return names.index(summary.best.config.optimizer)
 
 
@@ -191,6 +211,28 @@ def groups(described: Sequence[Mapping[str, Any]]) -> TextTable:
     )
 
 
+def importance(measured: Importance) -> TextTable:
+    """Returns the table of the choices that explain the differences between trials."""
+    rows: list[tuple[str, str, str, str]] = []
+    few: list[str] = []
+    for among in (*([measured.choice] if measured.choice else []), *measured.inside):
+        whose, trials = among.optimizer or "all", str(among.trials)
+        told = [share for share in among.shares if share.share is not None]
+        if among.explained is None:
+            few.append(f"{whose} ({trials})")
+        rows += [(share.name, f"{share.share:.0%}", trials, whose) for share in told]
+        if among.explained is not None and not told:
+            rows.append(("none told from noise", "–", trials, whose))
+    if few:
+        more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
+        rows.append(("too few trials to tell", "–", "–", f"{', '.join(few[:_NAMED])}{more}"))
+    return TextTable(
+        "Importance: how much of the differences between trials a choice explains",
+        ("choice", "explains", "trials", "of"),
+        tuple(rows),
+    )
+
+
 def apart(summary: StudySummary) -> TextTable:
     """Returns the table of complete trials that trained longer or shorter than the ranked ones."""
     shown = summary.apart[:_SHOWN_APART]
@@ -214,8 +256,8 @@ def best_tables(summary: StudySummary) -> list[TextTable]:
     """Returns the tables about the best trial, which reports show between ranking and costs.
 
     They hold the finalists on fresh seeds and over test data, the trials that cannot be ranked with
-    the others, the averages, and the settings and groups of the best trial; none before a trial is
-    complete.
+    the others, the averages, the settings and groups of the best trial, and the importance of what
+    was searched; none before a trial is complete.
     """
     if summary.best is None:
         return []
@@ -227,6 +269,7 @@ def best_tables(summary: StudySummary) -> list[TextTable]:
         *([averages(summary)] if summary.averages else []),
         settings(summary),
         *([groups(described)] if described else []),
+        *([importance(summary.importance)] if summary.importance else []),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Literal, TextIO
 
@@ -17,6 +18,9 @@ from tuner.domain.printable import printable
 from tuner.report.comparison import comparison_tables
 from tuner.report.conclusion import conclude
 from tuner.report.tables import TextTable, best_tables, facts, ranking
+
+_ADVICE = 5
+"""The pieces of advice that a terminal shows: more are not read."""
 
 
 class TextConsole(Console):
@@ -51,7 +55,23 @@ def render(summary: StudySummary) -> RenderableType:
         words.append(f"\n{sentence}", "default")
     shown = (ranking(summary), *comparison_tables(summary), *best_tables(summary))
     tables = [draw(table) for table in shown]
-    return Group(head, *tables, draw(facts(summary)), words)
+    return Group(head, *tables, draw(facts(summary)), words, *_draw_advice(summary))
+
+
+def _draw_advice(summary: StudySummary) -> list[Text]:
+    """Returns the first pieces of advice, each with its command on a line of its own."""
+    if not summary.advice:
+        return []
+    words = [Text("\nWhat next", "bold")]
+    for advice in summary.advice[:_ADVICE]:
+        words.append(Text(printable(advice.sentence)))
+        # A command that was broken into lines could not be copied.
+        words.append(Text(f"    {printable(advice.command)}", no_wrap=True, overflow="ignore"))
+    more = len(summary.advice) - _ADVICE
+    if more > 0:
+        report = shlex.join(("tuner", "study", "report", summary.name, "--format", "markdown"))
+        words.append(Text(printable(f"{more} more: {report}")))
+    return words
 
 
 def draw(table: TextTable) -> Table:
@@ -65,10 +85,12 @@ def draw(table: TextTable) -> Table:
         justify: Literal["left", "right"] = "left" if index == 0 or pairs else "right"
         drawn.add_column(column, justify=justify, no_wrap=index != wordy)
     for index, row in enumerate(table.rows):
+        if index == table.line:
+            drawn.add_section()
         drawn.add_row(*map(Text, row), style="green" if index == table.lit else "")
     return drawn
 
 
 def print_report(summary: StudySummary, console: Console) -> None:
     """Prints a study's report on a console."""
-    console.print(render(summary))
+    console.print(render(summary), crop=False)

@@ -10,7 +10,7 @@ from tuner.analysis.confirmed import Confirmed, summarize_confirmation
 from tuner.analysis.summary import StudySummary, summarize
 from tuner.domain.search import COMPARE
 from tuner.domain.states import StudyState
-from tuner.domain.trials import TrialRecord, tell_waiting
+from tuner.domain.trials import Outcome, TrialRecord, tell_waiting
 from tuner.errors import StorageError, TunerError, UnavailableError
 from tuner.service.liveness import is_dead
 from tuner.store import Database, StudyHandle, read_records
@@ -59,6 +59,30 @@ def _read_compared(
         curves=read_some(database, study, bests),
         runs=[] if companion is None else read_records(database, companion),
     )
+
+
+_CURVES = 2000
+"""The trials whose evaluations advice looks at, at most: more would tell no more."""
+
+
+def read_results(database: Database, study: StudyHandle) -> StudySummary:
+    """Returns the summary of a study with the importance of its choices, and with advice.
+
+    It reads the evaluations of trials, which :func:`read_summary` does without.
+    """
+    # They compute, and only reports need them.
+    from tuner.analysis.advice.rules import advise  # noqa: PLC0415
+    from tuner.analysis.importance import measure_importance  # noqa: PLC0415
+
+    summary = read_summary(database, study)
+    if study.spec.confirmation is not None:
+        return summary
+    # Complete trials first: others are compared with them.
+    ended = sorted(summary.records, key=lambda r: (r.outcome is not Outcome.COMPLETE, r.number))
+    chosen = [record.number for record in ended if record.outcome is not Outcome.FAILED][:_CURVES]
+    importance = measure_importance(summary.spec, summary.records)
+    advice = advise(summary, read_some(database, study, sorted(chosen)), importance)
+    return replace(summary, importance=importance, advice=advice)
 
 
 def find_readable_companion(database: Database, study: StudyHandle) -> StudyHandle | None:

@@ -1,0 +1,1 @@
+"""Advice on what to do next with a study: rules that read its results."""
