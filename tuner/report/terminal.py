@@ -80,15 +80,23 @@ def draw(table: TextTable) -> Table:
         title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold"
     )
     pairs = len(table.columns) == 2
-    wordy = 1 if pairs else 0  # the column that may take several lines: numbers never do
+    wordy = 1 if pairs else 0  # the column that may take several lines
     for index, column in enumerate(table.columns):
         justify: Literal["left", "right"] = "left" if index == 0 or pairs else "right"
-        drawn.add_column(column, justify=justify, no_wrap=index != wordy)
+        cells = [row[index] for row in table.rows]
+        # Heads and words are broken at spaces; numbers stay whole.
+        parts = " ".join(cells).split() if index == wordy else cells
+        widest = max(map(len, [*parts, *column.split()]), default=0)
+        drawn.add_column(column, justify=justify, min_width=min(widest, _WIDEST))
     for index, row in enumerate(table.rows):
         if index == table.line:
             drawn.add_section()
         drawn.add_row(*map(Text, row), style="green" if index == table.lit else "")
     return drawn
+
+
+_WIDEST = 30
+"""Characters of a word or number that is never broken."""
 
 
 def print_report(summary: StudySummary, console: Console) -> None:
