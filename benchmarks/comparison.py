@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tuner.analysis.arms import Arm
-from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.verdict import judge
 from tuner.service.summaries import read_summary
 from tuner.store import Database, Studies, open_database
@@ -87,20 +86,15 @@ def name_of(seed: int) -> str:
 def read(database: Database, seed: int) -> Tuned:
     """Returns what a study found."""
     study = Studies(database).get(name_of(seed))
-    confirmed = None if study is None else read_summary(database, study).confirmed
-    if confirmed is None:
+    summary = None if study is None else read_summary(database, study)
+    if summary is None or summary.confirmed is None or summary.compared is None:
         raise SystemExit(f"the study of seed {seed} has no verdict: was it stopped?")
-    name = {trial: config.optimizer for trial, config in confirmed.configs.items()}
+    name = {trial: config.optimizer for trial, config in summary.confirmed.configs.items()}
+    beats = summary.compared.beats or {}
     return Tuned(
-        {name[arm.trial]: arm.mean for arm in confirmed.verdict.arms},
-        set(_told_apart(confirmed, name)),
+        {name[arm.trial]: arm.mean for arm in summary.confirmed.verdict.arms},
+        {(better, worse) for better, beaten in beats.items() for worse in beaten},
     )
-
-
-def _told_apart(confirmed: Confirmed, name: dict[int, str]) -> Iterator[tuple[str, str]]:
-    for pair in confirmed.verdict.comparisons:
-        if pair.beats:
-            yield name[pair.better], name[pair.worse]
 
 
 def describe(judged: Sequence[Tuned], reference: Sequence[Tuned]) -> Iterator[str]:

@@ -57,8 +57,9 @@ def play(
     records: list[TrialRecord] = []
     started: list[Run] = []
     for _ in range(plan.seeds * len(plan.finalists) + 1):
-        race = run_confirmation(plan, SPEC, read_arms(plan, SPEC, records))
-        runs = list_runs(plan, race)
+        heats = read_arms(plan, SPEC, records)
+        race = run_confirmation(plan, SPEC, heats)
+        runs = list_runs(heats, race)
         assert runs[: len(started)] == started  # whoever knows more lists the same first
         fresh = runs[len(started) :]
         if not fresh:
@@ -113,8 +114,9 @@ def test_who_is_clearly_beaten_is_given_no_further_seed() -> None:
 @pytest.mark.parametrize("seeds", [5, 7])
 def test_runs_are_listed_seed_by_seed(seeds: int) -> None:
     plan = confirmation(3, runs=30, seeds=seeds)
-    race = run_confirmation(plan, SPEC, read_arms(plan, SPEC, []))
-    assert list_runs(plan, race) == [Run(n, k) for k in range(3) for n in range(3)]
+    heats = read_arms(plan, SPEC, [])
+    race = run_confirmation(plan, SPEC, heats)
+    assert list_runs(heats, race) == [Run(n, k) for k in range(3) for n in range(3)]
 
 
 def test_of_a_run_that_ran_again_the_first_counts_and_what_is_not_over_does_not() -> None:
@@ -126,7 +128,7 @@ def test_of_a_run_that_ran_again_the_first_counts_and_what_is_not_over_does_not(
         run_of(3, Run(0, 2), 3.0, outcome=Outcome.RUNNING),
         run_of(4, Run(1, 1), 5.0),  # its first seed is not over
     ]
-    one, other = read_arms(plan, SPEC, records)
+    one, other = read_arms(plan, SPEC, records).arms
     assert (one.values, other.values) == ((1.0, None), ())
 
 
@@ -195,4 +197,4 @@ def test_damaged_attributes_count_for_no_run() -> None:
     damaged = run_of(0, Run(0, 0), 1.0)
     for key, value in itertools.product((CONFIRMS, REPEAT), ("0", None, 1.5, True, [0])):
         record = dataclasses.replace(damaged, attributes={**damaged.attributes, key: value})
-        assert [arm.values for arm in read_arms(plan, SPEC, [record])] == [(), ()]
+        assert [arm.values for arm in read_arms(plan, SPEC, [record]).arms] == [(), ()]

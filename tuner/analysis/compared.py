@@ -44,8 +44,9 @@ class Compared:
         tunings: The tuning of each optimizer, in the order of the verdict, or else the best first.
         target: The metric that all were to reach; None before one has a value.
         speeds: How fast each reached it, in the same order.
-        beats: For each finalist the optimizers that it beats, by the verdict so far; None where
-            none has run again.
+        beats: For each optimizer in the race those that it beats, by the verdict so far; None where
+            none has run again. One that is not tuned enough is not said to be beaten by what it
+            generalises.
         undertuned: The optimizers that were not tuned enough.
     """
 
@@ -73,7 +74,7 @@ def compare_optimizers(
     tunings = describe_tunings(spec, order, summary.records)
     seeds = confirmed is not None and confirmed.race.settled
     own: dict[str, list[TrialRecord]] = defaultdict(list)
-    for record in find_counted(runs).values() if seeds else curves:
+    for record in _find_racing(confirmed, runs) if confirmed is not None and seeds else curves:
         own[record.optimizer].append(record)
     target = choose_target(spec, own, USUAL, seeds=seeds)
     return Compared(
@@ -82,9 +83,17 @@ def compare_optimizers(
         speeds=tuple(measure_speed(spec, name, own[name], target) for name in order)
         if target
         else (),
-        beats=None if confirmed is None else _list_beaten(confirmed),
+        beats=None if confirmed is None else _claim_beaten(confirmed),
         undertuned=tuple(_find_undertuned(spec, tunings, confirmed)),
     )
+
+
+def _find_racing(confirmed: Confirmed, runs: Iterable[TrialRecord]) -> Iterable[TrialRecord]:
+    """Yields the runs that are over of the finalists that race, without those of the heats."""
+    racing = {arm.trial for arm in confirmed.arms}
+    for run, record in find_counted(runs).items():
+        if run.trial in racing and run.repeat >= confirmed.heats.first:
+            yield record
 
 
 def _order(summary: StudySummary) -> list[str]:
@@ -105,6 +114,14 @@ def _list_beaten(confirmed: Confirmed) -> dict[str, tuple[str, ...]]:
         if pair.beats
     }
     return {name: tuple(other for other in names if (name, other) in pairs) for name in names}
+
+
+def _claim_beaten(confirmed: Confirmed) -> dict[str, tuple[str, ...]]:
+    """Returns the same without those that generalise it: tuned well enough they cannot be worse."""
+    return {
+        name: tuple(other for other in beaten if name not in generalised_by(other))
+        for name, beaten in _list_beaten(confirmed).items()
+    }
 
 
 def _find_undertuned(

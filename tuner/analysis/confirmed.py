@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tuner.analysis.arms import Arm
+from tuner.analysis.heats import Heats
 from tuner.analysis.race import Race
 from tuner.analysis.runs import (
     Run,
@@ -70,7 +71,7 @@ class Confirmed:
         spec: Its resolved spec.
         confirmation: The finalists.
         configs: Their configurations, by the number of the trial.
-        arms: The finalists with the values of their runs.
+        heats: The finalists with the values of their runs, and those of a comparison that race.
         race: How their race stands.
         verdict: The verdict on what is known.
         runs: The runs that are over.
@@ -86,7 +87,7 @@ class Confirmed:
     spec: StudySpec
     confirmation: Confirmation
     configs: Mapping[int, TrialConfig]
-    arms: tuple[Arm, ...]
+    heats: Heats
     race: Race
     verdict: Verdict
     runs: int
@@ -95,6 +96,11 @@ class Confirmed:
     examples: Mapping[int, TrialRecord]
     tests: Mapping[Run, Mapping[str, float | None]]
     redrawn: bool
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The finalists that race, with the values that count."""
+        return self.heats.arms
 
     @property
     def winner(self) -> int | None:
@@ -119,15 +125,16 @@ class Confirmed:
             name: The name of the metric.
         """
         seeds = next(arm.seeds for arm in self.verdict.arms if arm.trial == trial)
-        runs = (self.tests.get(Run(trial, repeat), {}) for repeat in range(seeds))
+        first = self.heats.first
+        runs = (self.tests.get(Run(trial, repeat), {}) for repeat in range(first, first + seeds))
         return Tested(tuple(values.get(name) for values in runs))
 
     def tell(self, trial: int) -> str:
         """Returns the name of a finalist: its optimizer and schedule, or that these are defaults.
 
-        Where several have both alike, the number of the trial is named too.
+        Where several in the race have both alike, the number of the trial is named too.
         """
-        names = {number: self._name(number) for number in self.configs}
+        names = {number: self._name(number) for number in {trial, *(a.trial for a in self.arms)}}
         alike = [number for number, name in names.items() if name == names[trial]]
         return names[trial] if len(alike) == 1 else f"{names[trial]} (trial {trial})"
 
@@ -161,20 +168,19 @@ def summarize_confirmation(
     if confirmation is None:
         return None
     records = name_runs(confirmation, spec, records)
-    arms = read_arms(confirmation, spec, records)
-    protected = find_protected(confirmation)
+    heats = read_arms(confirmation, spec, records)
     return Confirmed(
         name=name,
         spec=spec,
         confirmation=confirmation,
         configs={f.trial: decode(spec, Proposal(dict(f.params))) for f in confirmation.finalists},
-        arms=tuple(arms),
-        race=run_confirmation(confirmation, spec, arms),
+        heats=heats,
+        race=run_confirmation(confirmation, spec, heats),
         verdict=judge(
-            arms,
+            heats.arms,
             spec.study.ranking,
             planned=confirmation.seeds,
-            protected=protected,
+            protected=find_protected(confirmation, heats),
             compares=confirmation.compares,
         ),
         runs=count_over(records),

@@ -6,7 +6,15 @@ import math
 from collections.abc import Sequence
 
 from tuner.analysis.summary import StudySummary
-from tuner.domain.confirmation import LEAST_SEEDS, MOST_FINALISTS, Confirm, Confirmation, Finalist
+from tuner.domain.confirmation import (
+    HEAT_SEEDS,
+    LEAST_SEEDS,
+    MOST_FINALISTS,
+    PER_OPTIMIZER,
+    Confirm,
+    Confirmation,
+    Finalist,
+)
 from tuner.domain.lengths import share_trained, split_by_length
 from tuner.domain.objective import is_missed
 from tuner.domain.search import COMPARE
@@ -27,7 +35,7 @@ def plan_confirmation(summary: StudySummary, uuid: str, confirm: Confirm) -> Con
     The winner comes first, then the best of the next optimizer (of a study of one optimizer, its
     next configuration), then the usual choice's defaults, and then the best of the others: as many
     as can have five seeds each for the training that the confirmation may take. Those of a
-    comparison are the best of each optimizer.
+    comparison are the three best of each optimizer, of which heats choose one to race.
 
     Args:
         summary: The study.
@@ -39,21 +47,22 @@ def plan_confirmation(summary: StudySummary, uuid: str, confirm: Confirm) -> Con
         return None
     compares = summary.spec.search.mode == COMPARE
     searched = sum(share_trained(record.attributes) for record in summary.records)
+    may_run = math.floor(confirm.cost * searched)
     if compares:
         finalists = _choose_to_compare(summary.spec, ranked)
-        least = len(finalists)
+        racing = len({finalist.params["optimizer"] for finalist in finalists})
+        heats = HEAT_SEEDS * len(finalists) if racing < len(finalists) else 0
     else:
         finalists = _choose(summary.spec, summary.records, ranked, confirm.top)
-        least = _LEAST_FINALISTS
-    runs = max(least * LEAST_SEEDS, math.floor(confirm.cost * searched))
-    finalists = finalists[: max(least, runs // LEAST_SEEDS)]
+        finalists = finalists[: max(_LEAST_FINALISTS, may_run // LEAST_SEEDS)]
+        racing, heats = len(finalists), 0
     # Error is kept for the last seed, so no more are planned than there is training for.
-    seeds = min(confirm.seeds, max(LEAST_SEEDS, runs // len(finalists)))
+    seeds = min(confirm.seeds, max(LEAST_SEEDS, (may_run - heats) // racing))
     return Confirmation(
         study=uuid,
         finalists=tuple(finalists),
         seeds=seeds,
-        runs=min(runs, len(finalists) * seeds),
+        runs=heats + racing * seeds,
         compares=compares,
     )
 
@@ -71,12 +80,14 @@ def _rank(spec: StudySpec, records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 def _choose_to_compare(spec: StudySpec, ranked: Sequence[TrialRecord]) -> list[Finalist]:
-    """Returns the best trial of every optimizer, the best first."""
-    bests: dict[str, TrialRecord] = {}
-    for record in ranked:
-        bests.setdefault(record.optimizer, record)
-    chosen = list(bests.values())[:MOST_FINALISTS]
-    return [_to_finalist(spec, record, ranked[0], protected=True) for record in chosen]
+    """Returns the three best trials of every optimizer, the best first."""
+    names = list(dict.fromkeys(record.optimizer for record in ranked))
+    each = max(1, min(PER_OPTIMIZER, MOST_FINALISTS // len(names)))
+    found: list[Finalist] = []
+    for name in names[:MOST_FINALISTS]:
+        own = [record for record in ranked if record.optimizer == name][:each]
+        found += [_to_finalist(spec, record, ranked[0], protected=True) for record in own]
+    return found
 
 
 def _choose(

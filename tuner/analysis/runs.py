@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tuner.analysis.arms import Arm
+from tuner.analysis.heats import Heats, run_heats
 from tuner.analysis.race import Race, run_race
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.confirmation import (
     CONFIRMS,
+    HEAT_SEEDS,
     REPEAT,
     SPLIT_SEED,
     TEST,
@@ -58,7 +60,7 @@ def name_runs(
             alike = (f.trial for f in confirmation.finalists if f.params == point)
             trial = next(alike, None)
         if type(repeat) is not int:
-            free = (k for k in range(confirmation.seeds) if (trial, k) not in runs)
+            free = (k for k in range(HEAT_SEEDS + confirmation.seeds) if (trial, k) not in runs)
             repeat = next(free, None)
         runs.add((trial, repeat))
         noted = {**record.attributes, CONFIRMS: trial, REPEAT: repeat}
@@ -66,12 +68,11 @@ def name_runs(
     return named
 
 
-def read_arms(
-    confirmation: Confirmation, spec: StudySpec, records: Iterable[TrialRecord]
-) -> list[Arm]:
+def read_arms(confirmation: Confirmation, spec: StudySpec, records: Iterable[TrialRecord]) -> Heats:
     """Returns the finalists with the values of their runs, up to the first that is not over.
 
-    A run that diverged, failed or did not reach the target has no value. Each costs one.
+    A run that diverged, failed or did not reach the target has no value. Each costs one. Those of a
+    comparison that have left in the heats do not race.
 
     Args:
         confirmation: The finalists.
@@ -79,7 +80,7 @@ def read_arms(
         records: Its trials.
     """
     values = _read_values(spec, records)
-    return [
+    arms = [
         Arm(
             finalist.trial,
             tuple(_follow(values, finalist.trial)),
@@ -88,6 +89,7 @@ def read_arms(
         )
         for finalist in confirmation.finalists
     ]
+    return run_heats(confirmation, spec.study.ranking, arms)
 
 
 def read_tests(records: Iterable[TrialRecord]) -> dict[Run, Mapping[str, float | None]]:
@@ -114,44 +116,51 @@ def redraws_splits(records: Iterable[TrialRecord]) -> bool:
     return bool(complete) and all(SPLIT_SEED in record.attributes for record in complete)
 
 
-def run_confirmation(confirmation: Confirmation, spec: StudySpec, arms: list[Arm]) -> Race:
+def run_confirmation(confirmation: Confirmation, spec: StudySpec, heats: Heats) -> Race:
     """Returns how the race of the finalists stands.
 
     Args:
         confirmation: The finalists.
         spec: The spec of the study that confirms.
-        arms: The finalists with their values.
+        heats: The finalists with their values.
     """
     return run_race(
-        arms,
+        heats.arms,
         spec.study.ranking,
         planned=confirmation.seeds,
-        protected=find_protected(confirmation),
-        budget=confirmation.runs,
+        protected=find_protected(confirmation, heats),
+        budget=confirmation.runs - heats.spent,
         compares=confirmation.compares,
     )
 
 
-def find_protected(confirmation: Confirmation) -> tuple[int, ...]:
-    """Returns the finalists that are given five seeds at least, by the numbers of their trials."""
-    return tuple(finalist.trial for finalist in confirmation.finalists if finalist.protected)
+def find_protected(confirmation: Confirmation, heats: Heats) -> tuple[int, ...]:
+    """Returns the trials of the arms that are given five seeds at least.
+
+    Args:
+        confirmation: The finalists.
+        heats: The finalists with their values.
+    """
+    protected = {finalist.trial for finalist in confirmation.finalists if finalist.protected}
+    return tuple(arm.trial for arm in heats.arms if arm.trial in protected)
 
 
-def list_runs(confirmation: Confirmation, race: Race) -> list[Run]:
+def list_runs(heats: Heats, race: Race) -> list[Run]:
     """Returns the runs that may start by now, those that have started too, in their order.
 
     They come seed by seed, so whoever knows more of the race lists the same runs first.
 
     Args:
-        confirmation: The finalists.
+        heats: The finalists with their values.
         race: How their race stands.
     """
     had = {drop.trial: drop.seeds for drop in race.dropped}
-    return [
-        Run(finalist.trial, repeat)
+    first = [Run(arm.trial, repeat) for repeat in range(heats.first) for arm in heats.all]
+    return first + [
+        Run(arm.trial, heats.first + repeat)
         for repeat in range(race.until)
-        for finalist in confirmation.finalists
-        if repeat < had.get(finalist.trial, race.until)
+        for arm in heats.arms
+        if repeat < had.get(arm.trial, race.until)
     ]
 
 

@@ -20,12 +20,15 @@ CONFIRMS, REPEAT = "confirms", "repeat"
 """The attributes of such a trial: the number of the trial that it confirms, and which of the fresh
 seeds it trains with, from 0."""
 
-MOST_FINALISTS = 16
+MOST_FINALISTS = 48
 """Finalists that a confirmation has at most."""
 
 TEST, SPLIT_SEED = "test", "split_seed"
 """The attributes of a trial that its metrics over test data are kept in, and the seed that its data
 was split by, if it was by one."""
+
+PER_OPTIMIZER, HEAT_SEEDS = 3, 3
+"""Finalists that each optimizer of a comparison has, and the seeds that choose one of them."""
 
 LEAST_SEEDS = 5
 """Seeds that the winner, the runner-up and the usual choice are given at least."""

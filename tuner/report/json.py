@@ -94,6 +94,15 @@ def _describe_confirmation(confirmed: Confirmed | None) -> dict[str, Any]:
             "seeds": race.seeds,
             "settled": race.settled,
             "runs": confirmed.runs,
+            "heats": [
+                {
+                    "trial": arm.trial,
+                    "optimizer": confirmed.configs[arm.trial].optimizer,
+                    "values": arm.values[: confirmed.heats.first],
+                    "races": arm.trial in values,
+                }
+                for arm in (confirmed.heats.all if confirmed.heats.ran else ())
+            ],
             "finalists": [
                 {
                     "trial": arm.trial,

@@ -52,6 +52,11 @@ def tell_confirmed(confirmed: Confirmed) -> list[str]:
     metric = tell_objective(confirmed.spec.study)
     lost = "diverged" if confirmed.spec.study.target is None else "missed the target"
     sentences = tell_verdict(confirmed.verdict, names, metric, redrawn=confirmed.redrawn, lost=lost)
+    if confirmed.heats.ran:
+        sentences.append(
+            f"Before that {len(confirmed.heats.all)} finalists, the best of each optimizer, ran on "
+            f"{confirmed.heats.first} seeds, which chose one of each and do not count."
+        )
     for trial, numbers in confirmed.failed.items():
         example = shlex.join(("tuner", "trial", "show", confirmed.name, str(numbers[0])))
         rerun = shlex.join(("tuner", "trial", "rerun", confirmed.name, str(numbers[0]), "--extend"))

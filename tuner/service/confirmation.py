@@ -11,7 +11,7 @@ import shlex
 
 from tuner.analysis.finalists import plan_confirmation
 from tuner.analysis.summary import StudySummary
-from tuner.domain.confirmation import Confirm, Confirmation
+from tuner.domain.confirmation import HEAT_SEEDS, Confirm, Confirmation
 from tuner.domain.search import Search
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
@@ -201,12 +201,14 @@ def announce(database: Database, companion: StudyHandle) -> str:
     if confirmation is None:
         raise ValueError(f"{companion.name} confirms no study")
     name = find_confirmed(database, companion) or companion.name
-    finalists = len(confirmation.finalists)
-    return (
-        f"Confirming {name!r}: "
-        f"{finalists} finalist{'s' * (finalists > 1)} on up to "
-        f"{confirmation.seeds} fresh seeds each, at most {confirmation.runs} full trials."
-    )
+    finalists, seeds = len(confirmation.finalists), confirmation.seeds
+    who = f"{finalists} finalist{'s' * (finalists > 1)} on up to {seeds} fresh seeds each"
+    if confirmation.compares:
+        who = (
+            f"{finalists} finalists, the best of each optimizer; {HEAT_SEEDS} fresh seeds choose "
+            f"one of each, which then race on up to {seeds} others"
+        )
+    return f"Confirming {name!r}: {who}, at most {confirmation.runs} full trials."
 
 
 def _confirming(study: StudyHandle, name: str, confirm: Confirm) -> StudySpec:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
+from tuner.analysis.heats import Heats
 from tuner.analysis.race import Race
 from tuner.analysis.runs import list_runs, name_runs, read_arms, run_confirmation
 from tuner.domain.catalog.dimensions import Dimension, Value
@@ -51,12 +52,13 @@ class Confirmer(Proposer):
                 Proposal(dict(finalists[run.trial].params), CONFIRM),
                 notes={CONFIRMS: run.trial, REPEAT: run.repeat},
             )
-            for run in list_runs(self._confirmation, self._race)
+            for run in list_runs(*self._stand())
         ]
 
     def together(self, count: int) -> int:
         """Returns how many runs to start together: those that share a seed, as lanes have to."""
-        return min(count, max(1, len(self._race.going)))
+        _, race = self._stand()
+        return min(count, max(1, len(race.going)))
 
     def closing(self) -> None:
         """Returns nothing: what the study ends with are its finalists."""
@@ -80,13 +82,14 @@ class Confirmer(Proposer):
     @property
     def is_exhausted(self) -> bool:
         """Whether the race is over."""
-        return self._race.settled
+        _, race = self._stand()
+        return race.settled
 
-    @property
-    def _race(self) -> Race:
+    def _stand(self) -> tuple[Heats, Race]:
+        """Returns the finalists with their values, and how their race stands."""
         runs = name_runs(self._confirmation, self.spec, self._records.values())
-        arms = read_arms(self._confirmation, self.spec, runs)
-        return run_confirmation(self._confirmation, self.spec, arms)
+        heats = read_arms(self._confirmation, self.spec, runs)
+        return heats, run_confirmation(self._confirmation, self.spec, heats)
 
     def suggest(
         self, name: str, axis: Dimension, proposal: Proposal | None = None
