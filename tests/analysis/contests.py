@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from tuner.analysis.compared import compare_optimizers
 from tuner.analysis.confirmed import summarize_confirmation
 from tuner.analysis.finalists import plan_confirmation
 from tuner.analysis.summary import StudySummary
-from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirm
+from tuner.domain.confirmation import CONFIRMS, HEAT_SEEDS, REPEAT, Confirm
 from tuner.domain.search import COMPARE
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import DEFAULT, RANDOM, Outcome, TrialRecord
@@ -67,9 +68,13 @@ def contest(
     if fresh is not None:
         confirmation = plan_confirmation(summary, "0" * 32, Confirm(cost=10))
         assert confirmation is not None
+        met: Counter[str] = Counter()
         for finalist in confirmation.finalists:
             name = str(finalist.params["optimizer"])
-            for repeat, value in enumerate(fresh[name]):
+            # The best of the search wins the heats, and races alone.
+            values = [*[float(met[name])] * HEAT_SEEDS, *([] if met[name] else fresh[name])]
+            met[name] += 1
+            for repeat, value in enumerate(values):
                 outcome = Outcome.DIVERGED if value is None else Outcome.COMPLETE
                 run = trial(len(runs), name, value, outcome)
                 noted = {**run.attributes, CONFIRMS: finalist.trial, REPEAT: repeat}

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.report.summaries import make_spec, trial
@@ -198,3 +199,25 @@ def test_damaged_attributes_count_for_no_run() -> None:
     for key, value in itertools.product((CONFIRMS, REPEAT), ("0", None, 1.5, True, [0])):
         record = dataclasses.replace(damaged, attributes={**damaged.attributes, key: value})
         assert [arm.values for arm in read_arms(plan, SPEC, [record]).arms] == [(), ()]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1))
+def test_a_comparison_runs_heats_first_and_then_one_of_each_optimizer(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    names = ["adam", "adam", "adam", "sgd", "sgd", "muon"]
+    finalists = tuple(
+        Finalist(trial=number, params={"optimizer": name, "schedule": "constant"}, protected=True)
+        for number, name in enumerate(names)
+    )
+    plan = Confirmation(study="0" * 32, finalists=finalists, seeds=5, runs=18 + 15, compares=True)
+    values = {Run(n, k): float(generator.normal()) for n in range(6) for k in range(8)}
+    records = play(plan, dict(values), generator)
+    counts = Counter(record.attributes[CONFIRMS] for record in records)
+    raced = [number for number, runs in counts.items() if runs > 3]
+    assert sorted(names[number] for number in raced) == ["adam", "muon", "sgd"]
+    assert sorted(counts.values()) == [3, 3, 3, 8, 8, 8]
+    for left in set(range(6)) - set(raced):
+        rival = next(other for other in raced if names[other] == names[left])
+        means = [sum(values[Run(one, k)] for k in range(3)) for one in (rival, left)]
+        assert means[0] <= means[1]

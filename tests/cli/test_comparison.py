@@ -71,7 +71,7 @@ def test_every_optimizer_trains_as_much_and_all_are_compared_on_fresh_seeds(
 ) -> None:
     ended = typed(*_COMPARE)
     assert ended.returncode == 0, ended.stderr
-    assert "3 finalists on up to 5 fresh seeds each" in ended.stderr
+    assert "9 finalists, the best of each optimizer; 3 fresh seeds choose one" in ended.stderr
     with closing(open_database(f"sqlite:///{project / 'tuner.db'}")) as database:
         study = Studies(database).get("fair")
         assert study is not None

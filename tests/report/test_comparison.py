@@ -66,7 +66,8 @@ def test_on_fresh_seeds_a_table_tells_who_beats_whom() -> None:
     tuning, _, beats = comparison_tables(summary)
     assert "(adamw's median over fresh seeds)" in tuning.title
     assert beats.title == "Who beats whom on fresh seeds"
-    assert beats.rows == (("adamw", "sgd, momentum"), ("sgd", "momentum"), ("momentum", "–"))
+    # Momentum lost to sgd, which it generalises: that says how it was tuned, not which is better.
+    assert beats.rows == (("adamw", "sgd, momentum"), ("sgd", "–"), ("momentum", "–"))
 
 
 def test_values_of_one_seed_say_to_use_nobody() -> None:
