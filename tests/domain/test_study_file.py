@@ -88,11 +88,18 @@ def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
         read_spec(tmp_path)
 
 
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted({*STUDIES.glob("*.toml")} - {STUDIES / "suite.toml"}), ids=lambda path: path.name
+)
 def test_the_studies_that_are_shipped_are_valid(path: Path) -> None:
     spec = parse_spec(read_spec(path), origin=str(path))
     assert spec.study.name == path.stem
     assert spec.resolve().space.breadth in (1, 2, 3)
+
+
+def test_a_suite_is_told_from_a_study() -> None:
+    with pytest.raises(SpecError, match="'tuner suite run' takes it"):
+        read_spec(STUDIES / "suite.toml")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from tuner.errors import SpecError
 Direction = Literal["minimize", "maximize"]
 
 # No path separators, control characters, or a start that reads as an option.
-_NAME = r"^[^\s/\\\x00-\x1f\x7f-\x9f-][^/\\\x00-\x1f\x7f-\x9f]*$"
+NAME = r"^[^\s/\\\x00-\x1f\x7f-\x9f-][^/\\\x00-\x1f\x7f-\x9f]*$"
+"""The pattern of a study's name."""
 
 
 class StudySection(Frozen):
@@ -44,7 +45,7 @@ class StudySection(Frozen):
         unit: The unit of that time: optimizer ``steps``, or ``seconds`` of training.
     """
 
-    name: str = Field(min_length=1, max_length=200, pattern=_NAME)
+    name: str = Field(min_length=1, max_length=200, pattern=NAME)
     workload: str = Field(pattern=IMPORT_STRING)
     metric: str = Field(default="val_loss", pattern=r"^[A-Za-z_][\w./-]*$")
     direction: Direction = "minimize"

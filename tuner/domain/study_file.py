@@ -5,15 +5,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tuner.domain.groups import Group
 from tuner.domain.names import read_typed, suggest
 from tuner.domain.printable import cut
 from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError, SpecError
+
+M = TypeVar("M", bound=BaseModel)
 
 _TOO_DEEP = "lists or tables are nested too deeply: no value needs more than a few levels"
 _TOO_LARGE = "an integer needs more than 64 bits"
@@ -37,21 +39,35 @@ def read_spec(path: Path, settings: Iterable[str] = ()) -> dict[str, Any]:
 
     Raises:
         NotFoundError: If the file does not exist.
-        SpecError: If it is not TOML.
+        SpecError: If it is not TOML, or a suite's file.
+    """
+    tree = read_tree(path, example="a study file, such as studies/digits.toml")
+    if isinstance(tree.get("workload"), list):
+        raise SpecError(f"{path} describes a suite of studies: 'tuner suite run' takes it.")
+    if isinstance(tree.get("study", {}), dict):
+        tree.setdefault("study", {}).setdefault("name", read_typed(path.stem))
+    return apply_settings(tree, settings)
+
+
+def read_tree(path: Path, *, example: str) -> dict[str, Any]:
+    """Reads a TOML file into a plain tree.
+
+    Args:
+        path: The file.
+        example: The kind of file that is meant, with the path of one, for the message without it.
+
+    Raises:
+        NotFoundError: If the file does not exist.
+        SpecError: If it is not TOML, or cannot be read.
     """
     try:
-        tree = _parse_toml(path.read_text(encoding="utf-8-sig"))
+        return _parse_toml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise NotFoundError(
-            f"{path}: no such file. Give the path of a study file, such as studies/digits.toml."
-        ) from None
+        raise NotFoundError(f"{path}: no such file. Give the path of {example}.") from None
     except ValueError as error:
         raise SpecError(f"{path}: not valid TOML: {error}.") from None
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}.") from None
-    if isinstance(tree.get("study", {}), dict):
-        tree.setdefault("study", {}).setdefault("name", read_typed(path.stem))
-    return apply_settings(tree, settings)
 
 
 def apply_settings(tree: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
@@ -89,6 +105,17 @@ def set_value(tree: dict[str, Any], key: str, value: Any) -> None:
             node.pop(other, None)
 
 
+def set_tables(tree: dict[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """Sets the values of some tables in a tree; others that these tables hold there stay.
+
+    Raises:
+        SpecError: If one of the tables is a value in the tree.
+    """
+    for table, values in tables.items():
+        for key, value in values.items():
+            set_value(tree, f"{table}.{key}", value)
+
+
 def parse_spec(tree: Mapping[str, Any], *, origin: str) -> StudySpec:
     """Checks a tree and builds the study it describes.
 
@@ -102,10 +129,25 @@ def parse_spec(tree: Mapping[str, Any], *, origin: str) -> StudySpec:
     Raises:
         SpecError: With one line for every key that breaks a rule.
     """
+    return parse_tables(StudySpec, tree, origin=origin)
+
+
+def parse_tables(model: type[M], tree: Mapping[str, Any], *, origin: str) -> M:
+    """Checks a tree and builds the object it describes.
+
+    Args:
+        model: The class of the object.
+        tree: Tables and values as in its file.
+        origin: Where the tree comes from, for messages.
+
+    Raises:
+        SpecError: With one line for every key that breaks a rule.
+    """
     try:
-        return StudySpec.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
-        lines = [f"{origin}: {_explain(problem)}" for problem in _distinct(error.errors())]
+        problems = _distinct(error.errors())
+        lines = [f"{origin}: {_explain(problem, model)}" for problem in problems]
         raise SpecError("\n".join(lines)) from None
     except RecursionError:
         raise SpecError(f"{origin}: {_TOO_DEEP}.") from None
@@ -157,7 +199,7 @@ def _distinct(problems: Iterable[Any]) -> list[Any]:
     return list(kept.values())
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
+def _explain(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     match problem["type"]:
@@ -167,12 +209,12 @@ def _explain(problem: Mapping[str, Any]) -> str:
         case "missing":
             return f"{key} is missing: add it."
         case "extra_forbidden":
-            known = _keys_at(location[:-1])
+            known = _keys_at(location[:-1], model)
             advice = suggest(location[-1], known) if known else "remove it"
             return f"{key} is not a known key: {advice}"
         case "value_error":
             message = str(problem["ctx"]["error"])
-        case "string_pattern_mismatch" if key == "study.workload":
+        case "string_pattern_mismatch" if location[-1] == "workload":
             message = "must be an import string such as models.digits:Digits"
         case "string_pattern_mismatch":
             message = "must not start with '-' or a space, nor hold a slash or a line break"
@@ -206,7 +248,7 @@ def _show(value: Any) -> str:
     return repr(list(value)) if isinstance(value, tuple) else repr(value)
 
 
-def _keys_at(location: list[str]) -> list[str]:
+def _keys_at(location: list[str], model: Any) -> list[str]:
     """Returns the keys known in a table, by its path; an axis knows those of every form."""
     if (
         set(location[:1]) & {"optimizer", "schedule", "average", "network"}
@@ -217,7 +259,6 @@ def _keys_at(location: list[str]) -> list[str]:
         return _AXIS_KEYS if len(location) > 3 else list(Group.model_fields)
     if location[:1] in (["warm_start"], ["confirmation"]):  # written by tuner alone
         return []
-    model: Any = StudySpec
     for part in location:
         model = model.model_fields[part].annotation
     return list(model.model_fields)
