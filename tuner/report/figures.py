@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from plotly.graph_objects import Figure as Drawing
 from plotly.subplots import make_subplots
 
+from tuner.analysis.profiles import MOST_TAU
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import is_reached, tell_objective, tell_value
 from tuner.domain.printable import printable
@@ -21,6 +22,7 @@ from tuner.domain.trials import Outcome, TrialRecord
 if TYPE_CHECKING:
     from tuner.analysis.compared import Compared
     from tuner.analysis.random_search import RandomCurve
+    from tuner.analysis.suite import SuiteSummary
 
 CURVES = 200
 """The most curves that a page draws."""
@@ -159,6 +161,35 @@ def _close_band(
         for n, value in enumerate(random.best, start=1)
     ]
     return [worst if value is None else value for value in random.worst], better
+
+
+def draw_profiles(summary: SuiteSummary) -> Figure:
+    """Returns the plot of a suite's performance profiles by steps, of which it must have some.
+
+    A profile rises where an optimizer reaches the target of one more workload.
+    """
+    drawn = Drawing()
+    for score in summary.steps:
+        ratios = sorted(
+            standing.ratio
+            for workload in summary.scored
+            for standing in workload.standings
+            if standing.speed.optimizer == score.optimizer
+            and standing.ratio is not None
+            and standing.ratio <= MOST_TAU
+        )
+        shares = [place / len(summary.scored) for place in range(len(ratios) + 1)]
+        drawn.add_scatter(
+            x=[1.0, *ratios, MOST_TAU],
+            y=[*shares, shares[-1]],
+            mode="lines",
+            line={"shape": "hv"},
+            name=score.optimizer,
+        )
+    drawn.update_xaxes(title="τ, times the fewest steps", range=[1, MOST_TAU])
+    drawn.update_yaxes(title="share of targets reached", range=[0, 1.05], tickformat=".0%")
+    drawn.update_layout(showlegend=True)
+    return _finish("Performance profiles", drawn)
 
 
 def _draw_lines(summary: StudySummary) -> Figure:

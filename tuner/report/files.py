@@ -25,9 +25,11 @@ _CHECKPOINTS = (b"PK\x03\x04", b"PK\x05\x06")
 _OURS = re.compile(
     r"""\#\ The\ winner\ of\ .*:          # Python, TOML
     | \{\s*"study":\ ".*",\s*"(?:trial|workload)":  # JSON
+    | \{\s*"suite":\ ".*",\s*"baseline":
     | <!doctype\ html>.*<title>[^<]*\ –\ tuner</title>
     | \#\ .*\n\n`[\w.]+:\w+`,\ (?:min|max)imize\ `  # Markdown
     | \s*.*\ {2}[\w.]+:\w+,\s+(?:min|max)imize\s    # as on a terminal
+    | (?:\#\ [^\n]*\n\n|[^\n]*\ {2})suite\ of\ \d+\ workloads?,  # a suite's, either way
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -89,12 +91,12 @@ def _refuse_to_lose(path: Path, *, force: bool, is_study: bool) -> None:
 
 
 def _is_study_file(path: Path) -> bool:
-    """Returns whether a file is a study file."""
+    """Returns whether a file is a study file, or a suite's."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(tree.get("study"), dict)
+    return isinstance(tree.get("study"), dict) or isinstance(tree.get("workload"), list)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import describe_objective
 from tuner.domain.trials import WARM_START, TrialRecord
+from tuner.report.suite_words import conclude_suite
 from tuner.report.verdict_words import tell_confirmed
 
 if TYPE_CHECKING:
     from tuner.analysis.compared import Compared
     from tuner.analysis.confirmed import Confirmed, Tested
+    from tuner.analysis.profiles import Score
+    from tuner.analysis.suite import SuiteSummary, WorkloadResult
 
 
 def to_json(summary: StudySummary) -> dict[str, Any]:
@@ -162,3 +165,56 @@ def _describe_length(record: TrialRecord) -> dict[str, Any]:
     """Returns the steps a trial trained, its value, and the reason if its loop stopped it early."""
     told = {name: record.attributes.get(name) for name in ("steps", "total_steps", "stopped_early")}
     return {"trial": record.number, "value": record.value, **told}
+
+
+def to_suite_json(summary: SuiteSummary) -> dict[str, Any]:
+    """Returns a suite's report as plain values, None where a target was missed or nothing is known.
+
+    The scores come by steps and by seconds, the best first; ``profile`` has the share of targets
+    reached by the ratio to the fewest.
+    """
+    return {
+        "suite": summary.name,
+        "baseline": summary.baseline,
+        "optimizers": list(summary.optimizers),
+        "scored": len(summary.scored),
+        "workloads": [_describe_workload(workload) for workload in summary.workloads],
+        "scores": {
+            "steps": [_describe_score(score) for score in summary.steps],
+            "seconds": [_describe_score(score) for score in summary.seconds],
+        },
+        "conclusion": conclude_suite(summary),
+    }
+
+
+def _describe_score(score: Score) -> dict[str, Any]:
+    return {
+        "optimizer": score.optimizer,
+        "score": score.area,
+        "profile": {f"{tau:g}": share for tau, share in score.profile.items()},
+        "speedup": dataclasses.asdict(score.speedup),
+    }
+
+
+def _describe_workload(workload: WorkloadResult) -> dict[str, Any]:
+    study = None if workload.spec is None else workload.spec.study
+    return {
+        "workload": workload.name,
+        "study": workload.study,
+        "metric": study and study.metric,
+        "direction": study and study.direction,
+        "missing": workload.missing or None,
+        "target": workload.target and workload.target.value,
+        "set_by": workload.target and workload.target.reached_by,
+        "fused": workload.fused,
+        "failed": workload.failed,
+        "standings": [
+            {
+                **dataclasses.asdict(standing.speed),
+                "seconds": None if workload.fused else standing.speed.seconds,
+                "value": standing.value,
+                "ratio": standing.ratio,
+            }
+            for standing in workload.standings
+        ],
+    }

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import tell_aim
 from tuner.domain.printable import printable
 from tuner.report.comparison import comparison_tables
 from tuner.report.conclusion import conclude
+from tuner.report.suite_tables import suite_tables
+from tuner.report.suite_words import conclude_suite, tell_suite
 from tuner.report.tables import TextTable, best_tables, facts, ranking
+
+if TYPE_CHECKING:
+    from tuner.analysis.suite import SuiteSummary
 
 _MARKUP = re.compile(r"[\\`*_\[\]<>&|~$!#]")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
@@ -44,6 +50,20 @@ def _draw_advice(summary: StudySummary) -> list[str]:
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
         parts.append(f"{_escape(advice.sentence)}\n\n{fence}sh\n{command}\n{fence}")
     return parts
+
+
+def to_suite_markdown(summary: SuiteSummary) -> str:
+    """Returns a suite's report as Markdown."""
+    verdict, *doubts = conclude_suite(summary)
+    return "\n\n".join(
+        [
+            f"# {_escape(summary.name)}",
+            _escape(tell_suite(summary)),
+            f"**{_escape(verdict)}**",
+            *([" ".join(map(_escape, doubts))] if doubts else []),
+            *map(_draw, suite_tables(summary)),
+        ]
+    )
 
 
 def _draw(table: TextTable) -> str:

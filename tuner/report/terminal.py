@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -17,10 +17,14 @@ from tuner.domain.objective import tell_aim
 from tuner.domain.printable import printable
 from tuner.report.comparison import comparison_tables
 from tuner.report.conclusion import conclude
+from tuner.report.suite_tables import suite_tables
+from tuner.report.suite_words import conclude_suite, tell_suite
 from tuner.report.tables import TextTable, best_tables, facts, ranking
 
 _ADVICE = 5
 """The pieces of advice that a terminal shows: more are not read."""
+if TYPE_CHECKING:
+    from tuner.analysis.suite import SuiteSummary
 
 
 class TextConsole(Console):
@@ -102,3 +106,14 @@ _WIDEST = 30
 def print_report(summary: StudySummary, console: Console) -> None:
     """Prints a study's report on a console."""
     console.print(render(summary), crop=False)
+    console.print(render(summary))
+
+
+def print_suite(summary: SuiteSummary, console: Console) -> None:
+    """Prints a suite's report on a console."""
+    head = Text.assemble((printable(summary.name), "bold"), f"  {tell_suite(summary)}\n")
+    verdict, *doubts = conclude_suite(summary)
+    words = Text.assemble("\n", (verdict, "bold green" if summary.steps else "bold yellow"))
+    for sentence in doubts:
+        words.append(f"\n{sentence}", "default")
+    console.print(Group(head, *(draw(table) for table in suite_tables(summary)), words))
