@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tuner.cli.main import cli
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
+from tuner.domain.suite import SuiteFile, SuiteSection, Table, WorkloadTable, read_suite
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -60,9 +62,12 @@ def test_commands_exist_with_their_options(page: Path) -> None:
 
 
 @each_page
-def test_study_files_are_valid(page: Path) -> None:
+def test_study_files_are_valid(page: Path, tmp_path: Path) -> None:
     for block in blocks(page, "toml"):
         tree = tomllib.loads(block)
+        if "suite" in tree:
+            check_suite(block, tmp_path)
+            continue
         tree["study"] = {"name": "mine", "workload": "train:train"} | tree.get("study", {})
         parse_spec(tree, origin=str(page))
 
@@ -84,6 +89,20 @@ def test_every_key_of_a_study_file_has_a_line() -> None:
                 assert named, f"{name}.{key} has no line"
 
 
+def test_every_key_of_a_suite_file_has_a_line() -> None:
+    text = (DOCS / "suites.md").read_text()
+    table = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    for name in SuiteSection.model_fields:
+        assert f"`suite.{name}`" in table, f"suite.{name} has no line"
+    for name, field in WorkloadTable.model_fields.items():
+        if field.annotation == Table:
+            assert name in text.partition("# its own tables: ")[2].partition("\n")[0]
+        else:
+            assert f"`workload.{name}`" in table, f"workload.{name} has no line"
+    for name in SuiteFile.model_fields.keys() - {"suite", "workload"}:
+        assert f"`[{name}]`" in table or f"`[{name}.NAME]`" in table, f"[{name}] has no line"
+
+
 def test_every_command_has_a_line() -> None:
     text = (DOCS / "commands.md").read_text()
     for path in command_paths(cli):
@@ -99,6 +118,15 @@ def test_decisions_are_numbered_and_listed() -> None:
     assert [int(name[:4]) for name in pages] == list(range(1, len(pages) + 1))
     listed = re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text())
     assert sorted(listed) == pages
+
+
+def check_suite(block: str, folder: Path) -> None:
+    """Asserts that a suite file of the documentation is valid beside the studies that ship."""
+    studies = folder / "studies"
+    if not studies.exists():
+        shutil.copytree(ROOT / "studies", studies)
+    (studies / "mine.toml").write_text(block, encoding="utf-8")
+    read_suite(studies / "mine.toml")
 
 
 def without_blocks(page: Path) -> str:

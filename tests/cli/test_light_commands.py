@@ -46,7 +46,7 @@ def test_every_command_has_help_with_an_example(
     assert f"tuner {' '.join(path)}" in command.epilog
 
 
-@pytest.mark.parametrize("name", [None, "study", "trial", "db", "worker", "workers"])
+@pytest.mark.parametrize("name", [None, "study", "suite", "trial", "db", "worker", "workers"])
 def test_group_has_examples_and_tells_whole_what_its_commands_do(name: str | None) -> None:
     shown = CliRunner().invoke(cli, [*([name] if name else []), "--help"]).output
     assert f"tuner {name or ''}" in shown.partition("Commands:")[2]
@@ -56,7 +56,7 @@ def test_group_has_examples_and_tells_whole_what_its_commands_do(name: str | Non
 @pytest.mark.parametrize(
     ("typed", "advice"),
     [
-        ("report mine", "did you mean 'tuner study report'?"),
+        ("report mine", "did you mean 'tuner study report' or 'tuner suite report'?"),
         ("studdy list", "did you mean 'tuner study'?"),
         ("study lst", "did you mean 'tuner study list'?"),
         ("lisst", "did you mean 'tuner study list' or 'tuner workers list'?"),
@@ -90,6 +90,7 @@ def test_every_option_says_what_it_does(path: tuple[str, ...], command: click.Co
         ["schedules", "--json"],
         ["run", "missing.toml"],
         ["run", "broken.toml"],
+        ["suite", "run", "missing.toml"],
         ["study", "create", "--help"],
     ],
     ids=" ".join,

@@ -18,6 +18,7 @@ from tuner.cli.options import Group, console
 from tuner.cli.run import run
 from tuner.cli.streams import clean_streams, hide_secrets
 from tuner.cli.study import study
+from tuner.cli.suite import suite
 from tuner.cli.trial import trial
 from tuner.cli.worker import worker
 from tuner.cli.workers import workers
@@ -72,7 +73,7 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    *(init, run, study, trial, worker, workers, workloads),
+    *(init, run, study, suite, trial, worker, workers, workloads),
     *(optimizers, schedules, dashboard, db),
 ):
     cli.add_command(command)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tuner.store import Database, StudyHandle
 
 
-def _output_options(command: F) -> F:
+def output_options(command: F) -> F:
     """Adds ``--output`` and ``--force``."""
     command = click.option(
         "--force",
@@ -27,6 +27,20 @@ def _output_options(command: F) -> F:
     )
 
 
+def style_options(command: F) -> F:
+    """Adds ``--format``, of a report, and ``--json``."""
+    command = click.option("--json", "style", flag_value="json", help="The same as --format json.")(
+        command
+    )
+    return click.option(
+        "--format",
+        "style",
+        type=click.Choice(["terminal", "json", "markdown", "html"]),
+        default="terminal",
+        show_default=True,
+    )(command)
+
+
 @click.command(
     epilog=examples(
         "tuner study report digits",
@@ -36,15 +50,8 @@ def _output_options(command: F) -> F:
 )
 @click.argument("name", type=TEXT)
 @storage_option
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["terminal", "json", "markdown", "html"]),
-    default="terminal",
-    show_default=True,
-)
-@click.option("--json", "style", flag_value="json", help="The same as --format json.")
-@_output_options
+@style_options
+@output_options
 def report(name: str, storage: str | None, style: str, output: Path | None, force: bool) -> None:
     """Report what a study has found: which optimizer to use, and what it cost."""
     from tuner.report.terminal import print_report
@@ -55,7 +62,7 @@ def report(name: str, storage: str | None, style: str, output: Path | None, forc
     if style == "terminal" and output is None:
         print_report(summary, console())
     else:
-        _write(_render(style, summary, database, handle), output, force=force)
+        write(_render(style, summary, database, handle), output, force=force)
 
 
 @click.command(
@@ -75,7 +82,7 @@ def report(name: str, storage: str | None, style: str, output: Path | None, forc
     default="python",
     show_default=True,
 )
-@_output_options
+@output_options
 def export(
     name: str,
     storage: str | None,
@@ -99,7 +106,7 @@ def export(
         text = json.dumps(to_winner(summary), indent=2)
     else:
         text = to_toml(summary) if style == "toml" else to_python(summary)
-    _write(text, output, force=force)
+    write(text, output, force=force)
 
 
 def _render(style: str, summary: StudySummary, database: Database, handle: StudyHandle) -> str:
@@ -126,7 +133,14 @@ def _render(style: str, summary: StudySummary, database: Database, handle: Study
     return text.getvalue()
 
 
-def _write(text: str, output: Path | None, *, force: bool) -> None:
+def write(text: str, output: Path | None, *, force: bool) -> None:
+    """Prints a report or an export, or writes it to a file, as :func:`output_options` ask.
+
+    Args:
+        text: The report or export.
+        output: The file to write, or None to print.
+        force: Whether to write over a file of another kind.
+    """
     from tuner.report.files import write_file
 
     if output is None:

@@ -80,13 +80,19 @@ def run(
 
     # The workers load torch while this process opens the database; one of them tries the workload.
     with Crew(slots_on([device], workers), fuse, storage) as crew:
-        try_workload = partial(_try_workload, crew)
-        database, study = create_or_resume(parsed, storage, settings, try_workload)
+        check = partial(try_workload, crew)
+        database, study = create_or_resume(parsed, storage, settings, check)
         train(database, study, workers=workers, device=device, fuse=fuse, crew=crew)
 
 
-def _try_workload(crew: Crew, resolved: StudySpec, looks: bool) -> StudyCheck:
-    """Orders a worker to try a study's workload, and imports the next modules meanwhile."""
+def try_workload(crew: Crew, resolved: StudySpec, looks: bool) -> StudyCheck:
+    """Orders a worker to try a study's workload, and imports the next modules meanwhile.
+
+    Args:
+        crew: Workers that stand by.
+        resolved: The study, resolved.
+        looks: Whether to look if its model arrives with trained weights.
+    """
     from tuner.service.interruption import holding_signals
 
     crew.begin_check(resolved, looks=looks)
@@ -152,6 +158,29 @@ def train(
         crew: As many processes that were started for them beforehand.
         reported: The study that is reported, if it is another one.
     """
+    train_trials(database, study, workers=workers, device=device, fuse=fuse, crew=crew)
+    conclude(database, reported or study)
+
+
+def train_trials(
+    database: Database,
+    study: StudyHandle,
+    *,
+    workers: int,
+    device: str,
+    fuse: str,
+    crew: Crew | None = None,
+) -> None:
+    """Trains a study as :func:`train` does, without a report; exits with 130 if it was stopped.
+
+    Args:
+        database: The database that holds the study.
+        study: The study.
+        workers: As for :func:`train`, like the others.
+        device: Likewise.
+        fuse: Likewise.
+        crew: Likewise.
+    """
     from tuner.cli.progress import open_display
     from tuner.service.study_run import run_study
 
@@ -159,7 +188,6 @@ def train(
     end = run_study(database, study, display, device=device, workers=workers, fuse=fuse, crew=crew)
     if end is not None:
         tell_end(end)
-    conclude(database, reported or study)
 
 
 def tell_end(end: RunEnd) -> None:
