@@ -88,7 +88,7 @@ def test_the_suite_that_ships_is_valid_and_has_three_workloads() -> None:
     ("before", "after", "told"),
     [
         ("[budget]", "[budgets]", "budgets is not a known key: did you mean 'budget'?"),
-        ("target = 0.1", "targt = 0.1", "workload 1: targt is not a known key: did you mean"),
+        ("target = 0.1", "targets = 0.1", "workload 1: targets is not a known key: did you mean"),
         ("trials = 16", "trils = 16", "workload digits: budget.trils is not a known key"),
         ("epochs = 3", "epoch = 3", "workload curve: budget.epoch is not a known key"),
         ("trials = 16", "trials = 15", "cannot be shared out equally among 4 optimizers"),
