@@ -106,7 +106,6 @@ _WIDEST = 30
 def print_report(summary: StudySummary, console: Console) -> None:
     """Prints a study's report on a console."""
     console.print(render(summary), crop=False)
-    console.print(render(summary))
 
 
 def print_suite(summary: SuiteSummary, console: Console) -> None:
@@ -116,4 +115,5 @@ def print_suite(summary: SuiteSummary, console: Console) -> None:
     words = Text.assemble("\n", (verdict, "bold green" if summary.steps else "bold yellow"))
     for sentence in doubts:
         words.append(f"\n{sentence}", "default")
-    console.print(Group(head, *(draw(table) for table in suite_tables(summary)), words))
+    tables = (draw(table) for table in suite_tables(summary))
+    console.print(Group(head, *tables, words), crop=False)
