@@ -21,10 +21,11 @@ from tuner.report.suite_tables import suite_tables
 from tuner.report.suite_words import conclude_suite, tell_suite
 from tuner.report.tables import TextTable, best_tables, facts, ranking
 
-_ADVICE = 5
-"""The pieces of advice that a terminal shows: more are not read."""
 if TYPE_CHECKING:
     from tuner.analysis.suite import SuiteSummary
+
+_ADVICE = 5
+"""The pieces of advice that a terminal shows: more are not read."""
 
 
 class TextConsole(Console):
