@@ -18,7 +18,7 @@ from tuner.analysis.advice.evidence import Advice
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.tables import TextTable
-from tuner.report.terminal import draw, print_report
+from tuner.report.terminal import FittedTable, print_report
 
 
 def printed(summary: StudySummary, width: int = 160) -> str:
@@ -53,7 +53,7 @@ def test_brackets_in_a_name_are_text_and_never_markup(name: str) -> None:
 @pytest.mark.parametrize("name", ["[bold]", "recall[micro]"])
 def test_brackets_in_a_table_are_text_and_never_markup(name: str) -> None:
     console = Console(file=StringIO(), width=100)
-    console.print(draw(TextTable(name, ("key", "value"), ((name, "1"),))))
+    console.print(FittedTable(TextTable(name, ("key", "value"), ((name, "1"),))))
     assert isinstance(console.file, StringIO)
     assert console.file.getvalue().count(name) == 2
 

@@ -120,20 +120,20 @@ def list_(storage: str | None, as_json: bool) -> None:
         click.echo("No studies yet. Start one: tuner run studies/digits.toml")
     else:
         from tuner.report.tables import TextTable, tell_training
-        from tuner.report.terminal import draw
+        from tuner.report.terminal import FittedTable
 
         bounded = any(o.full_trials is not None for o in overviews)
         rows = tuple(
             (
-                *(o.name, o.workload, f"{o.started}/{o.trials}"),
+                *(o.name, f"{o.started}/{o.trials}"),
                 *((tell_training(o.used, o.full_trials, by="/"),) if bounded else ()),
-                *(str(o.running), str(o.waiting), _tell_best(o), o.activity.value),
+                *(str(o.running), str(o.waiting), _tell_best(o), o.activity.value, o.workload),
             )
             for o in overviews
         )
         full = ("full trials",) if bounded else ()
-        columns = ("study", "workload", "trials", *full, "running", "waiting", "best", "state")
-        console().print(draw(TextTable("Studies", columns, rows)))
+        columns = ("study", "trials", *full, "running", "waiting", "best", "state", "workload")
+        console().print(FittedTable(TextTable("Studies", columns, rows)))
         for overview in overviews:
             if overview.damage is not None:
                 click.echo(f"Warning: {overview.name}: {overview.damage}", err=True)
@@ -181,7 +181,7 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
         return
     from tuner.domain.objective import tell_objective, tell_value
     from tuner.report.tables import TextTable, tell_training
-    from tuner.report.terminal import draw
+    from tuner.report.terminal import FittedTable
 
     section = handle.spec.study
     echo_toml(handle.spec.to_json())
@@ -190,7 +190,7 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
         for r in records
     )
     columns = ("trial", "optimizer", "schedule", "outcome", tell_objective(section))
-    console().print(draw(TextTable("Trials", columns, rows)))
+    console().print(FittedTable(TextTable("Trials", columns, rows)))
     if used is not None:
         click.echo(f"Full trials: {tell_training(used, handle.spec.budget.full_trials)}")
     if companion is not None:

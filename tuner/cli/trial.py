@@ -127,7 +127,7 @@ def _print(
 ) -> None:
     from tuner.domain.objective import tell_objective, tell_value
     from tuner.report.tables import groups
-    from tuner.report.terminal import draw
+    from tuner.report.terminal import FittedTable
 
     config, metric = decode(study.spec, record.proposal), study.spec.study.metric
     section = study.spec.study
@@ -142,7 +142,7 @@ def _print(
     for key, setting in config.to_json().items():
         click.echo(printable(f"  {key} = {format_value(setting)}"))
     if record.attributes.get("groups"):
-        console().print(draw(groups(record.attributes["groups"])))
+        console().print(FittedTable(groups(record.attributes["groups"])))
     if record.evaluations:
         click.echo(f"{metric} by progress:")
         for progress, evaluation in record.evaluations.items():

@@ -139,7 +139,7 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
     longer than train.stall_s: the other workers continue its trials.
     """
     from tuner.report.tables import TextTable, duration
-    from tuner.report.terminal import draw
+    from tuner.report.terminal import FittedTable
     from tuner.service.liveness import is_dead
     from tuner.store.leases.workers import read_workers
 
@@ -168,7 +168,7 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
             )
             for row in found
         )
-        console().print(draw(TextTable(f"Workers of {each}", columns, lines)))
+        console().print(FittedTable(TextTable(f"Workers of {each}", columns, lines)))
 
 
 @workers.command(

@@ -29,11 +29,11 @@ def workloads(workload: str | None, device: str, as_json: bool) -> None:
         echo_json([check.to_json() for check in checks])
     else:
         from tuner.report.tables import TextTable
-        from tuner.report.terminal import draw
+        from tuner.report.terminal import FittedTable
 
         columns = ("workload", "runs", "parameters", "examples", "step", "metrics")
         rows = tuple(check.cells() for check in checks)
-        console().print(draw(TextTable("Workloads", columns, rows)))
+        console().print(FittedTable(TextTable("Workloads", columns, rows)))
         for check in checks:
             if check.error:
                 click.echo(f"{check.workload}: {check.error}", err=True)

@@ -130,17 +130,17 @@ def finalists(confirmed: Confirmed) -> TextTable:
     lost = [why] if any(arm.diverged for arm in arms) else []
     return TextTable(
         f"Finalists on fresh seeds, by mean {tell_objective(confirmed.spec.study)}",
-        ("finalist", "trial", "lr", "mean", "95% interval", "seeds", *lost, "standing"),
+        ("finalist", "standing", "mean", "95% interval", "seeds", *lost, "lr", "trial"),
         tuple(
             (
                 confirmed.tell(arm.trial),
-                "–" if arm.trial < 0 else str(arm.trial),
-                number(confirmed.rate(arm.trial)),
+                arm.standing,
                 number(arm.mean),
                 "–" if arm.interval is None else "–".join(f"{end:.3g}" for end in arm.interval),
                 str(arm.seeds),
                 *(str(arm.diverged) for _ in lost),
-                arm.standing,
+                number(confirmed.rate(arm.trial)),
+                "–" if arm.trial < 0 else str(arm.trial),
             )
             for arm in arms
         ),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -59,8 +59,8 @@ def render(summary: StudySummary) -> RenderableType:
     for sentence in doubts:
         words.append(f"\n{sentence}", "default")
     shown = (ranking(summary), *comparison_tables(summary), *best_tables(summary))
-    tables = [draw(table) for table in shown]
-    return Group(head, *tables, draw(facts(summary)), words, *_draw_advice(summary))
+    tables = [FittedTable(table) for table in shown]
+    return Group(head, *tables, FittedTable(facts(summary)), words, *_draw_advice(summary))
 
 
 def _draw_advice(summary: StudySummary) -> list[Text]:
@@ -79,25 +79,50 @@ def _draw_advice(summary: StudySummary) -> list[Text]:
     return words
 
 
-def draw(table: TextTable) -> Table:
-    """Returns a table for a console, the row that is lit up in green."""
-    drawn = Table(
-        title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold"
-    )
-    pairs = len(table.columns) == 2
-    wordy = 1 if pairs else 0  # the column that may take several lines
-    for index, column in enumerate(table.columns):
-        justify: Literal["left", "right"] = "left" if index == 0 or pairs else "right"
-        cells = [row[index] for row in table.rows]
-        # Heads and words are broken at spaces; numbers stay whole.
-        parts = " ".join(cells).split() if index == wordy else cells
-        widest = max(map(len, [*parts, *column.split()]), default=0)
-        drawn.add_column(column, justify=justify, min_width=min(widest, _WIDEST))
-    for index, row in enumerate(table.rows):
-        if index == table.line:
-            drawn.add_section()
-        drawn.add_row(*map(Text, row), style="green" if index == table.lit else "")
-    return drawn
+class FittedTable:
+    """A table for a console, which leaves out its last columns where they do not fit.
+
+    Args:
+        table: The table; the row that is lit up is green.
+    """
+
+    def __init__(self, table: TextTable) -> None:
+        self._table = table
+        pairs = len(table.columns) == 2
+        self._wordy = 1 if pairs else 0  # the column that may take several lines
+        self._left = (0, 1) if pairs else (0,)
+        self._widths = [self._measure(index) for index in range(len(table.columns))]
+
+    def _measure(self, index: int) -> int:
+        """Returns the least width of a column: heads and words break at spaces, numbers never."""
+        cells = [row[index] for row in self._table.rows]
+        parts = " ".join(cells).split() if index == self._wordy else cells
+        widest = max(map(len, [*parts, *self._table.columns[index].split()]), default=0)
+        return min(widest, _WIDEST)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yields the table, and a line that names the columns that are left out."""
+        shown = len(self._widths)
+        while shown > 2 and sum(self._widths[:shown]) + 3 * shown + 1 > options.max_width:
+            shown -= 1
+        yield self._draw(shown)
+        left_out = self._table.columns[shown:]
+        if left_out:
+            yield Text(f"Left out, since the terminal is narrow: {', '.join(left_out)}", "dim")
+
+    def _draw(self, shown: int) -> Table:
+        table = self._table
+        drawn = Table(
+            title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold"
+        )
+        for index, column in enumerate(table.columns[:shown]):
+            justify: Literal["left", "right"] = "left" if index in self._left else "right"
+            drawn.add_column(column, justify=justify, min_width=self._widths[index])
+        for index, row in enumerate(table.rows):
+            if index == table.line:
+                drawn.add_section()
+            drawn.add_row(*map(Text, row[:shown]), style="green" if index == table.lit else "")
+        return drawn
 
 
 _WIDEST = 30
@@ -116,5 +141,5 @@ def print_suite(summary: SuiteSummary, console: Console) -> None:
     words = Text.assemble("\n", (verdict, "bold green" if summary.steps else "bold yellow"))
     for sentence in doubts:
         words.append(f"\n{sentence}", "default")
-    tables = (draw(table) for table in suite_tables(summary))
+    tables = (FittedTable(table) for table in suite_tables(summary))
     console.print(Group(head, *tables, words), crop=False)
