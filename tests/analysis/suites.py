@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuner.analysis.suite import SuiteSummary, WorkloadResult, measure_workload, summarize_suite
-from tuner.domain.confirmation import CONFIRMS, REPEAT
+from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirmation, Finalist
 from tuner.domain.spec import StudySpec
 from tuner.domain.suite import SuitePlan
 from tuner.domain.trials import Outcome, Proposal, TrialRecord
@@ -67,7 +67,18 @@ def result_of(
     **attributes: Any,
 ) -> WorkloadResult:
     records = runs_of(curves, **attributes)
-    return measure_workload(name, f"mine.{name}", spec_of(direction), records, plan or plan_of())
+    spec = spec_of(direction)
+    confirmation = confirmation_of(tuple(curves))
+    return measure_workload(name, f"mine.{name}", spec, confirmation, records, plan or plan_of())
+
+
+def confirmation_of(optimizers: Sequence[str]) -> Confirmation:
+    """Returns finalists 0, 1, ..., one of each optimizer."""
+    finalists = tuple(
+        Finalist(trial=trial, params={"optimizer": name, "schedule": "constant"})
+        for trial, name in enumerate(optimizers)
+    )
+    return Confirmation(study="0" * 32, finalists=finalists, runs=100, compares=True)
 
 
 def even(adam: int, adamw: int, muon: int) -> dict[str, list[Curve]]:

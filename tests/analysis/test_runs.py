@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tests.report.summaries import make_spec, trial
 from tuner.analysis.confirmed import Confirmed, summarize_confirmation
 from tuner.analysis.runs import (
     Run,
+    find_racing,
     list_runs,
     read_arms,
     read_tests,
@@ -20,7 +22,7 @@ from tuner.analysis.runs import (
     run_confirmation,
 )
 from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirmation, Finalist
-from tuner.domain.trials import Outcome, TrialRecord
+from tuner.domain.trials import Outcome, Proposal, TrialRecord
 
 SPEC = make_spec()
 
@@ -201,6 +203,12 @@ def test_damaged_attributes_count_for_no_run() -> None:
         assert [arm.values for arm in read_arms(plan, SPEC, [record]).arms] == [(), ()]
 
 
+def as_of(record: TrialRecord, names: Sequence[str]) -> TrialRecord:
+    """Returns a run as one of its finalist's optimizer."""
+    params = {**record.proposal.params, "optimizer": names[record.attributes[CONFIRMS]]}
+    return dataclasses.replace(record, proposal=Proposal(params))
+
+
 @settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_a_comparison_runs_heats_first_and_then_one_of_each_optimizer(seed: int) -> None:
@@ -214,6 +222,9 @@ def test_a_comparison_runs_heats_first_and_then_one_of_each_optimizer(seed: int)
     values = {Run(n, k): float(generator.normal()) for n in range(6) for k in range(8)}
     records = play(plan, dict(values), generator)
     counts = Counter(record.attributes[CONFIRMS] for record in records)
+    # Those that chose do not count for the verdict, nor those of who left.
+    racing = find_racing(plan, SPEC, [as_of(record, names) for record in records])
+    assert {name: len(own) for name, own in racing.items()} == {"adam": 5, "muon": 5, "sgd": 5}
     raced = [number for number, runs in counts.items() if runs > 3]
     assert sorted(names[number] for number in raced) == ["adam", "muon", "sgd"]
     assert sorted(counts.values()) == [3, 3, 3, 8, 8, 8]

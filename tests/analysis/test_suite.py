@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.analysis.suites import even, falling, plan_of, result_of, spec_of, suite_of
+from tests.analysis.suites import (
+    OPTIMIZERS,
+    confirmation_of,
+    even,
+    falling,
+    plan_of,
+    result_of,
+    spec_of,
+    suite_of,
+)
 from tuner.analysis.suite import WorkloadResult, measure_workload, summarize_suite
 
 
@@ -78,6 +87,8 @@ def test_scores_rest_on_the_workloads_that_are_scored() -> None:
 
 def test_a_study_of_other_optimizers_is_not_scored() -> None:
     plan = plan_of().model_copy(update={"optimizers": ("adamw", "sgd")})
-    result = measure_workload("digits", "mine.digits", spec_of(), [], plan)
+    result = measure_workload(
+        "digits", "mine.digits", spec_of(), confirmation_of(OPTIMIZERS), [], plan
+    )
     assert result.missing == "its study compares adam, adamw, muon"
     assert summarize_suite(plan, [result]).steps == ()

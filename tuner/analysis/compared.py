@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tuner.analysis.confirmed import Confirmed
 from tuner.analysis.finalists import USUAL
-from tuner.analysis.runs import find_counted
+from tuner.analysis.runs import find_racing
 from tuner.analysis.speed import Speed, Target, choose_target, measure_speed
 from tuner.analysis.summary import StudySummary
 from tuner.analysis.tuning import Tuning, describe_tunings
@@ -73,27 +72,20 @@ def compare_optimizers(
     order = _order(summary)
     tunings = describe_tunings(spec, order, summary.records)
     seeds = confirmed is not None and confirmed.race.settled
-    own: dict[str, list[TrialRecord]] = defaultdict(list)
-    for record in _find_racing(confirmed, runs) if confirmed is not None and seeds else curves:
-        own[record.optimizer].append(record)
+    if confirmed is not None and seeds:
+        own = find_racing(confirmed.confirmation, confirmed.spec, runs)
+    else:
+        own = {record.optimizer: [record] for record in curves}
     target = choose_target(spec, own, USUAL, seeds=seeds)
     return Compared(
         tunings=tunings,
         target=target,
-        speeds=tuple(measure_speed(spec, name, own[name], target) for name in order)
+        speeds=tuple(measure_speed(spec, name, own.get(name, []), target) for name in order)
         if target
         else (),
         beats=None if confirmed is None else _claim_beaten(confirmed),
         undertuned=tuple(_find_undertuned(spec, tunings, confirmed)),
     )
-
-
-def _find_racing(confirmed: Confirmed, runs: Iterable[TrialRecord]) -> Iterable[TrialRecord]:
-    """Yields the runs that are over of the finalists that race, without those of the heats."""
-    racing = {arm.trial for arm in confirmed.arms}
-    for run, record in find_counted(runs).items():
-        if run.trial in racing and run.repeat >= confirmed.heats.first:
-            yield record
 
 
 def _order(summary: StudySummary) -> list[str]:

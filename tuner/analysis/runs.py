@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -189,6 +190,28 @@ def count_over(records: Iterable[TrialRecord]) -> int:
         records: The trials of the study that confirms.
     """
     return len(find_counted(records))
+
+
+def find_racing(
+    confirmation: Confirmation, spec: StudySpec, records: Iterable[TrialRecord]
+) -> dict[str, list[TrialRecord]]:
+    """Returns the runs that are over and count for the verdict, by optimizer.
+
+    Those of the heats do not: these have chosen who races.
+
+    Args:
+        confirmation: The finalists.
+        spec: The spec of the study that confirms.
+        records: Its trials.
+    """
+    records = name_runs(confirmation, spec, records)
+    heats = read_arms(confirmation, spec, records)
+    racing = {arm.trial for arm in heats.arms}
+    found: dict[str, list[TrialRecord]] = defaultdict(list)
+    for run, record in find_counted(records).items():
+        if run.trial in racing and run.repeat >= heats.first:
+            found[record.optimizer].append(record)
+    return found
 
 
 def find_counted(records: Iterable[TrialRecord]) -> dict[Run, TrialRecord]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -11,8 +10,9 @@ from statistics import median
 import numpy as np
 
 from tuner.analysis.profiles import Floats, Score, ratios_of, score_all
-from tuner.analysis.runs import find_counted
+from tuner.analysis.runs import find_racing
 from tuner.analysis.speed import Speed, Target, choose_target, measure_speed
+from tuner.domain.confirmation import Confirmation
 from tuner.domain.spec import StudySpec
 from tuner.domain.suite import SuitePlan
 from tuner.domain.trials import Outcome, TrialRecord
@@ -96,6 +96,7 @@ def measure_workload(
     name: str,
     study: str,
     spec: StudySpec,
+    confirmation: Confirmation,
     records: Sequence[TrialRecord],
     plan: SuitePlan,
 ) -> WorkloadResult:
@@ -105,15 +106,15 @@ def measure_workload(
         name: The workload's name in the suite.
         study: The name of its study.
         spec: The resolved spec of the study.
+        confirmation: Its finalists.
         records: The trials of the study that confirms it, with their evaluations.
         plan: What the suite is scored by.
     """
-    runs: dict[str, list[TrialRecord]] = defaultdict(list)
-    for record in find_counted(records).values():
-        runs[record.optimizer].append(record)
+    runs = find_racing(confirmation, spec, records)
     target = _find_target(spec, runs, plan, name)
     standings = [
-        _measure(spec, optimizer, runs[optimizer], target) for optimizer in spec.space.optimizers
+        _measure(spec, optimizer, runs.get(optimizer, []), target)
+        for optimizer in spec.space.optimizers
     ]
     ratios = ratios_of(_to_costs([[standing.speed.steps for standing in standings]]))[0]
     counted = [record for own in runs.values() for record in own]

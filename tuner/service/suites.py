@@ -83,9 +83,11 @@ def _read_workload(
         return WorkloadResult(name, missing="it has no study yet")
     missing = _tell_missing(read_summary(database, study))
     companion = find_companion(database, study)
-    if missing or companion is None:
+    confirmation = None if companion is None else companion.spec.confirmation
+    if missing or companion is None or confirmation is None:
         return WorkloadResult(name, study.name, study.spec, missing)
-    return measure_workload(name, study.name, study.spec, read_records(database, companion), plan)
+    runs = read_records(database, companion)
+    return measure_workload(name, study.name, study.spec, confirmation, runs, plan)
 
 
 def _tell_missing(summary: StudySummary) -> str:
