@@ -1,0 +1,1 @@
+"""Charts as SVG text: numbers in, markup out."""

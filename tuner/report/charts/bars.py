@@ -1,0 +1,169 @@
+"""Bars: the cost of each optimizer, the importance of choices, and where trials were stopped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from tuner.domain.trials import Outcome, TrialRecord
+from tuner.report.charts.frame import Frame, draw, draw_rows
+from tuner.report.charts.scales import Scale, Tick, even_values, write_value
+from tuner.report.charts.svg import Chart, Key, Panel, write_element, write_number
+from tuner.report.charts.view import View
+from tuner.report.tables import duration
+
+_HEIGHT = 18
+_RUNGS = 24
+
+
+def draw_cost(view: View) -> Chart | None:
+    """Draws the seconds that the trials of each optimizer took, in training and in evaluations."""
+    costs = {name: _seconds(records) for name, records in view.by_optimizer.items()}
+    most = max((train + evaluate for train, evaluate in costs.values()), default=0.0)
+    if not most:
+        return None
+    scale = Scale(0, most * 1.02)
+    rows = []
+    for name, (train, evaluate) in costs.items():
+        kind = view.palette.kind(name)
+        bars = [_bar(scale, 0, train, kind), _bar(scale, train, train + evaluate, f"{kind} hollow")]
+        rows.append((name, _HEIGHT, bars))
+    total = sum(train + evaluate for train, evaluate in costs.values())
+    dearest = max(costs, key=lambda name: sum(costs[name]))
+    finding = (
+        f"{duration(total)} of the devices' time in all: {duration(view.summary.training_s)} in "
+        f"training, {duration(view.summary.evaluation_s)} in evaluations; {dearest} took most, "
+        f"{sum(costs[dearest]) / total:.0%}."
+    )
+    return Chart(
+        "cost",
+        "Time by optimizer",
+        finding,
+        (Panel(draw_rows(rows, finding, scale, "seconds of training and evaluation, all trials")),),
+        (Key("training", "ink", "bar-solid"), Key("evaluation", "ink hollow", "bar-solid")),
+        (),
+        ("optimizer", "trials", "training", "evaluation", "steps"),
+        tuple(
+            (
+                name,
+                str(len(view.by_optimizer[name])),
+                duration(train),
+                duration(evaluate),
+                f"{sum(int(_read(r, 'steps')) for r in view.by_optimizer[name]):,}",
+            )
+            for name, (train, evaluate) in costs.items()
+        ),
+    )
+
+
+def draw_rungs(view: View) -> Chart | None:
+    """Draws at which step trials were stopped, pruned ones and diverged ones."""
+    stops: dict[int, Counter[Outcome]] = {}
+    for record in view.summary.records:
+        if record.outcome in (Outcome.PRUNED, Outcome.DIVERGED):
+            stops.setdefault(int(_read(record, "steps")), Counter())[record.outcome] += 1
+    if not stops:
+        return None
+    places = sorted(stops)
+    width, note = 1, ""
+    if len(places) > _RUNGS:
+        width = -(-(places[-1] + 1) // _RUNGS)
+        note = f"Each bar holds {width:,} steps."
+        binned: dict[int, Counter[Outcome]] = {}
+        for step, counts in stops.items():
+            binned.setdefault(step // width * width, Counter()).update(counts)
+        stops, places = binned, sorted(binned)
+    most = max(sum(counts.values()) for counts in stops.values())
+    x = Scale(-0.5, len(places) - 0.5)
+    y = Scale(0, most * 1.05)
+    counts_ticks = [Tick(v, f"{v:g}") for v in even_values(0, most, 4) if v == int(v)]
+    every = -(-len(places) // 6)
+    names = [Tick(at, write_value(step)) for at, step in enumerate(places) if at % every == 0]
+    frame = Frame(x, y, 170, "step at which they ended", "trials", names, counts_ticks)
+    marks = []
+    for at, step in enumerate(places):
+        pruned, diverged = stops[step][Outcome.PRUNED], stops[step][Outcome.DIVERGED]
+        marks += _column(frame, at, 0, pruned, "ink hollow")
+        marks += _column(frame, at, pruned, pruned + diverged, "ink hatched")
+    over = view.summary.finished
+    count = {o: view.summary.counts[o] for o in (Outcome.PRUNED, Outcome.DIVERGED)}
+    steps = round(sum(_read(r, "steps") for r in view.summary.records if r.outcome in count))
+    finding = (
+        f"{count[Outcome.PRUNED]} of {over} trials were pruned and {count[Outcome.DIVERGED]} diverged, "
+        f"after {steps:,} steps in all."
+    )
+    return Chart(
+        "rungs",
+        "Where trials were stopped",
+        finding,
+        (Panel(draw(frame, finding, marks=marks)),),
+        (Key("pruned", "ink hollow", "bar-solid"), Key("diverged", "ink hatched", "bar-solid")),
+        (note,) if note else (),
+        ("step", "pruned", "diverged"),
+        tuple(
+            (f"{step:,}", str(stops[step][Outcome.PRUNED]), str(stops[step][Outcome.DIVERGED]))
+            for step in places
+        ),
+    )
+
+
+def draw_shares(
+    name: str, title: str, shares: Sequence[tuple[str, float | None]], finding: str, notes: tuple[str, ...] = ()
+) -> Chart:
+    """Draws shares of a whole as bars.
+
+    Args:
+        name: The chart's anchor.
+        title: Its heading.
+        shares: A name and its share from 0 to 1 each; None where it is not told from noise.
+        finding: What they show, in words.
+        notes: How to read them.
+    """
+    scale = Scale(0, 1, label=lambda value: f"{value:.0%}")
+    rows = [
+        (f"{one} – {'not told from noise' if share is None else f'{share:.0%}'}", _HEIGHT, [_bar(scale, 0, share or 0, "ink")])
+        for one, share in shares
+    ]
+    told = tuple((one, "not told from noise" if s is None else f"{s:.1%}") for one, s in shares)
+    panel = Panel(draw_rows(rows, finding, scale, "share of the differences that it explains"))
+    return Chart(name, title, finding, (panel,), (), notes, ("choice", "share"), told)
+
+
+def _bar(scale: Scale, low: float, high: float, kind: str) -> Markup:
+    start, end = (100 * scale.place(value) for value in (low, high))
+    return write_element(
+        "rect",
+        x=f"{write_number(start, 2)}%",
+        width=f"{write_number(end - start, 2)}%",
+        y=2,
+        height=_HEIGHT - 4,
+        class_=f"bar {kind}",
+    )
+
+
+def _column(frame: Frame, at: int, low: float, high: float, kind: str) -> list[Markup]:
+    if low == high:
+        return []
+    left, right = (100 * frame.x.place(at + side * 0.36) for side in (-1, 1))
+    top, bottom = float(frame.up(high)), float(frame.up(low))
+    return [
+        write_element(
+            "rect",
+            x=f"{write_number(left, 2)}%",
+            width=f"{write_number(right - left, 2)}%",
+            y=write_number(top),
+            height=write_number(bottom - top),
+            class_=f"bar {kind}",
+        )
+    ]
+
+
+def _seconds(records: Sequence[TrialRecord]) -> tuple[float, float]:
+    return sum(_read(r, "train_s") for r in records), sum(_read(r, "eval_s") for r in records)
+
+
+def _read(record: TrialRecord, attribute: str) -> float:
+    value = record.attributes.get(attribute)
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,178 @@
+"""The metric of trials as they train, one line each."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from tuner.analysis.summary import StudySummary
+from tuner.domain.trials import Outcome, TrialRecord
+from tuner.report.charts.frame import Frame, draw, line, mark, thin
+from tuner.report.charts.scales import Scale, cap_values, fit_scale, is_positive
+from tuner.report.charts.svg import Chart, Key, Panel
+from tuner.report.charts.view import View
+
+CURVES = 200
+"""The most curves that a page draws."""
+
+POINTS = 60
+"""The most points of one curve that a page draws."""
+
+T = TypeVar("T")
+
+
+def choose_curves(summary: StudySummary) -> list[int]:
+    """Returns the numbers of the trials whose curves are drawn, at most :data:`CURVES`.
+
+    Where there are more trials, each optimizer gets an equal share, if it has so many: one half
+    of its best trials, the other spread evenly from good to bad.
+    """
+    by_optimizer: dict[str, list[TrialRecord]] = defaultdict(list)
+    for record in sorted(_with_curves(summary), key=_badness(summary)):
+        by_optimizer[record.optimizer].append(record)
+    chosen: list[int] = []
+    fewest_first = sorted(by_optimizer.values(), key=len)
+    for place, own in enumerate(fewest_first):
+        share = (CURVES - len(chosen)) // (len(fewest_first) - place)
+        best = share - share // 2
+        few = [*own[:best], *spread(own[best:], share - best)]
+        chosen += [record.number for record in few]
+    return sorted(chosen)
+
+
+def draw_curves(view: View) -> Chart | None:
+    """Draws the curves of trials: colour tells the optimizer; of pruned ones they are faint."""
+    drawn = [r for r in view.summary.records if view.curves.get(r.number)]
+    if not drawn:
+        return None
+    frame = _frame(view, drawn, 300)
+    order = sorted(drawn, key=lambda r: (r.outcome is Outcome.COMPLETE, r.number in _bests(view)))
+    lines = []
+    for record in order:
+        points = thin(_points(view, record), POINTS)
+        kind = view.palette.kind(record.optimizer)
+        faint = "" if record.outcome is Outcome.COMPLETE else " faint"
+        lines.append(line(frame, points, f"{kind} curve{faint}", trial=record.number))
+    marks = []
+    for number in _bests(view):
+        if points := _points(view, view.summary.records[_place(view, number)]):
+            name = view.summary.records[_place(view, number)].optimizer
+            kind, symbol = view.palette.kind(name), view.palette.symbol(name)
+            marks.append(mark(frame, *points[-1], symbol, kind, number))
+    finding = _tell(view, drawn)
+    return Chart(
+        "curves",
+        f"{view.study.metric} as trials train",
+        finding,
+        (Panel(draw(frame, finding, lines=lines, marks=marks)),),
+        (*view.palette.legend([n for n in view.optimizers if _has(drawn, n)]), Key("pruned, or not over", "ink stroke faint", "line")),
+        tuple(_notes(view, drawn)),
+    )
+
+
+def draw_winner(view: View) -> Chart | None:
+    """Draws the winner's curve among the best curve of each other optimizer."""
+    best = view.summary.best
+    bests = [view.summary.records[_place(view, number)] for number in _bests(view)]
+    drawn = [record for record in bests if view.curves.get(record.number)]
+    if best is None or not drawn:
+        return None
+    frame = _frame(view, drawn, 220)
+    lines, marks = [], []
+    for record in sorted(drawn, key=lambda r: r.optimizer == best.config.optimizer):
+        points = thin(_points(view, record), POINTS)
+        kind, symbol = view.palette.kind(record.optimizer), view.palette.symbol(record.optimizer)
+        lead = " lead" if record.optimizer == best.config.optimizer else ""
+        lines.append(line(frame, points, f"{kind} curve{lead}", trial=record.number))
+        marks.append(mark(frame, *points[-1], symbol, kind, record.number))
+    finding = f"The best trial of each optimizer, {best.config.optimizer} drawn thick."
+    return Chart(
+        "winner-curve",
+        "Its curve among the others' best",
+        finding,
+        (Panel(draw(frame, finding, lines=lines, marks=marks)),),
+        view.palette.legend([r.optimizer for r in sorted(drawn, key=_badness(view.summary))]),
+    )
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Returns at most ``count`` items, evenly spaced from the first to the last."""
+    if len(items) <= count:
+        return list(items)
+    if count < 2:
+        return list(items[: max(0, count)])
+    return [items[place * (len(items) - 1) // (count - 1)] for place in range(count)]
+
+
+def _frame(view: View, drawn: Iterable[TrialRecord], height: int) -> Frame:
+    points = [point for record in drawn for point in view.curves[record.number].items()]
+    values = [value for _, value in points]
+    log = is_positive(values) and max(values) > 3 * min(values)
+    worse = 1 if view.study.direction == "minimize" else -1
+    cap = cap_values(values, log=log, worse=worse)
+    shown = [value for value in values if cap is None or worse * value <= worse * cap]
+    last = max(progress for progress, _ in points)
+    first = min(progress for progress, _ in points)
+    x = Scale(0 if last > 1 else first - 1, last)
+    title = "evaluation" if view.summary.spec.budget.steps is None else "step"
+    return Frame(x, fit_scale(shown, log=log), height, title, view.study.metric)
+
+
+def _points(view: View, record: TrialRecord) -> list[tuple[float, float]]:
+    return sorted(view.curves.get(record.number, {}).items())
+
+
+def _bests(view: View) -> list[int]:
+    """Returns the numbers of the best trials of each optimizer."""
+    bests = [view.best_of(name) for name in view.optimizers]
+    return [record.number for record in bests if record is not None]
+
+
+def _place(view: View, number: int) -> int:
+    return next(i for i, record in enumerate(view.summary.records) if record.number == number)
+
+
+def _has(drawn: Iterable[TrialRecord], name: str) -> bool:
+    return any(record.optimizer == name for record in drawn)
+
+
+def _notes(view: View, drawn: Sequence[TrialRecord]) -> list[str]:
+    notes, every = [], _with_curves(view.summary)
+    name = shlex.quote(view.summary.name)
+    if len(every) > CURVES:
+        notes.append(
+            f"Drawn are {len(drawn):,} of {len(every):,} trials, of each optimizer its best and others "
+            f"evenly from good to bad. The curve of any other: tuner trial show {name} NUMBER"
+        )
+    longest = max(len(view.curves[record.number]) for record in drawn)
+    if longest > POINTS:
+        notes.append(f"Of a curve's evaluations at most {POINTS} are drawn, evenly; the longest has {longest:,}.")
+    frame = _frame(view, drawn, 1)
+    off = sum(any(not frame.y.holds(v) for v in view.curves[r.number].values()) for r in drawn)
+    if off:
+        notes.append(f"The axis leaves out values that are far off: {off} curves go beyond it, along its edge.")
+    return notes
+
+
+def _tell(view: View, drawn: Sequence[TrialRecord]) -> str:
+    complete = sum(record.outcome is Outcome.COMPLETE for record in drawn)
+    ended = len(drawn) - complete
+    return f"{complete} trials trained to their end; {ended} are drawn faint, since they did not."
+
+
+def _with_curves(summary: StudySummary) -> list[TrialRecord]:
+    """Returns the trials whose curves may be drawn: all that did not fail."""
+    return [record for record in summary.records if record.outcome is not Outcome.FAILED]
+
+
+def _badness(summary: StudySummary) -> Callable[[TrialRecord], tuple[bool, float, int]]:
+    """Returns a sort key from good to bad: complete trials by value, then all others."""
+    sign = 1.0 if summary.spec.study.ranking == "minimize" else -1.0
+
+    def key(record: TrialRecord) -> tuple[bool, float, int]:
+        value = float("inf") if record.value is None else sign * record.value
+        return record.outcome is not Outcome.COMPLETE, value, record.number
+
+    return key

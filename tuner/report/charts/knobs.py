@@ -1,0 +1,307 @@
+"""Values against a hyperparameter, a panel for each optimizer: where is it good, and how wide?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup
+
+from tuner.domain.catalog.dimensions import Dimension, Float, Int
+from tuner.domain.catalog.hyperparameters import Hyperparameter
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.trials import Outcome, TrialRecord
+from tuner.report.charts.frame import Frame, draw, mark, rule, shade
+from tuner.report.charts.scales import Scale, Tick, fit_scale, is_positive, write_value
+from tuner.report.charts.svg import Chart, Key, Panel
+from tuner.report.charts.view import View
+
+NEAR = 0.10
+"""How far a value may be from its optimizer's best to lie in the band, as a part of the best."""
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A hyperparameter of an optimizer, as it is drawn along an axis.
+
+    Attributes:
+        optimizer: The optimizer.
+        one: The hyperparameter.
+        axis: The axis that it is searched on, in the form that is searched.
+    """
+
+    optimizer: str
+    one: Hyperparameter
+    axis: Dimension | None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The ends of its range in torch's form, or None where it has no range."""
+        if not isinstance(self.axis, Float | Int):
+            return None
+        low, high = float(self.axis.low), float(self.axis.high)
+        return (1 - high, 1 - low) if self.one.complement else (low, high)
+
+    @property
+    def default(self) -> float | None:
+        """Its default, or None where that is no number."""
+        return _to_number(self.one.default)
+
+
+def draw_rates(view: View) -> Chart | None:
+    """Draws values against learning rates, or an optimizer's main knob where it has none."""
+    knobs = [knob for name in view.optimizers if (knob := _find_rate(view, name))]
+    return _draw(view, knobs, "rates", "Learning rates") if knobs else None
+
+
+def draw_momenta(view: View) -> Chart | None:
+    """Draws values against momentum, or the first beta, of the optimizers that searched it."""
+    found = []
+    for name in view.optimizers:
+        for one in OPTIMIZERS[name].hyperparameters:
+            knob = Knob(name, one, _axis_of(view, name, one))
+            if one.is_momentum and knob.ends is not None:
+                found.append(knob)
+                break
+    return _draw(view, found, "momenta", "Momentum, or the first beta") if found else None
+
+
+def _find_rate(view: View, name: str) -> Knob | None:
+    """Returns an optimizer's learning rate, or its first knob that is searched."""
+    row = OPTIMIZERS[name]
+    ones = sorted(row.hyperparameters, key=lambda one: (one.name != row.rate, one.name != "lr"))
+    knobs = [Knob(name, one, _axis_of(view, name, one)) for one in ones]
+    searched = (knob for knob in knobs if knob.ends is not None)
+    numbers = (knob for knob in knobs if knob.default is not None)
+    first = knobs[0] if knobs and knobs[0].one.name in (row.rate, "lr") else None
+    if first is not None and first.default is not None and first.ends is not None:
+        return first
+    return next(searched, first or next(numbers, None))
+
+
+def _axis_of(view: View, name: str, one: Hyperparameter) -> Dimension | None:
+    axes = view.summary.spec.optimizer.get(name, {})
+    axis = axes.get(one.search_name)
+    if axis is None and one.name in axes:  # searched in torch's form, though it has a complement
+        axis = axes[one.name]
+        return _complement(axis) if one.complement else axis
+    return axis
+
+
+def _complement(axis: Dimension) -> Dimension:
+    if isinstance(axis, Float):
+        return Float(low=1 - axis.high, high=1 - axis.low)
+    return axis
+
+
+def _draw(view: View, knobs: Sequence[Knob], name: str, title: str) -> Chart:
+    complement = knobs[0].one.complement
+    panels, rows, lost = [], [], 0
+    shared: dict[str, list[Knob]] = {}
+    for knob in knobs:
+        shared.setdefault("" if name == "momenta" else knob.one.name, []).append(knob)
+    scales = {key: _x_scale(view, own) for key, own in shared.items()}
+    for knob in knobs:
+        scale = scales["" if name == "momenta" else knob.one.name]
+        panel = _Panel(view, knob, scale)
+        panels.append(panel.draw())
+        rows.append(panel.row())
+        lost += panel.lost
+    notes = []
+    if complement:
+        notes.append("The axis is drawn by 1 − value, so that 0.9, 0.99 and 0.999 are equally far apart.")
+    if any(knob.one.name != knobs[0].one.name for knob in knobs) and name == "rates":
+        notes.append("Optimizers that find their learning rate themselves are drawn by their main knob.")
+    if lost:
+        notes.append(f"{lost} trials that failed, or ended before their first evaluation, are not drawn.")
+    head = ("optimizer", "setting", "its best at", view.objective, f"within {NEAR:.0%}", "range searched")
+    return Chart(
+        name,
+        f"{_title(view)} against {title.lower() if name == 'momenta' else 'learning rate'}",
+        _find(view, knobs, panels),
+        tuple(panels),
+        _legend(view),
+        tuple(notes),
+        head,
+        tuple(rows),
+    )
+
+
+def _title(view: View) -> str:
+    objective = view.objective
+    return objective[:1].upper() + objective[1:]
+
+
+def _legend(view: View) -> tuple[Key, ...]:
+    edge = view.edge
+    target = "" if view.study.target is None else ", or missed the target"
+    return (
+        Key("complete", "ink", "dot"),
+        Key("pruned or in training, at its last value", "ink hollow", "dot"),
+        Key(f"diverged{target}: at the {edge} edge", "ink stroke", "cross"),
+        Key("worse than the axis goes", "ink hollow", "arrow"),
+        Key("torch's default, where it ran", "ink", "diamond"),
+        Key("torch's default, not run", "ink hollow", "tick"),
+        Key(f"within {NEAR:.0%} of the optimizer's best", "swatch", "bar-solid"),
+        Key("end of the range searched", "ink stroke ends", "bracket"),
+    )
+
+
+def _find(view: View, knobs: Sequence[Knob], panels: Sequence[Panel]) -> str:
+    """Returns the finding of the panel of the best optimizer."""
+    if not view.ranked:
+        return "No trial is complete yet, so no setting is known to be good."
+    return f"{knobs[0].optimizer}: {panels[0].finding}"
+
+
+class _Panel:
+    """The panel of one optimizer."""
+
+    def __init__(self, view: View, knob: Knob, scale: Scale) -> None:
+        self._view, self._knob, self._scale = view, knob, scale
+        self._read = _reader(view, knob)
+        self._records = view.by_optimizer.get(knob.optimizer, [])
+        self.lost = 0
+
+    def draw(self) -> Panel:
+        view, knob = self._view, self._knob
+        frame = Frame(self._scale, view.scale, 190, knob.one.name, view.objective)
+        kind = view.palette.kind(knob.optimizer)
+        back = []
+        if (near := self._near()) is not None and near[0] < near[1]:
+            back.append(shade(frame, *near, f"near {kind}"))
+        back += [rule(frame, end, "ends") for end in knob.ends or ()]
+        marks = [m for record in self._records if (m := self._mark(frame, record, kind))]
+        if (default := knob.default) is not None and not self._ran_default():
+            if self._scale.holds(default):
+                marks.append(mark(frame, default, frame.y.low, "tick", f"{kind} hollow at-axis"))
+        best = view.best_of(knob.optimizer)
+        if best is not None and (x := self._read(best)) is not None:
+            marks.insert(0, mark(frame, x, view.ranked[best.number], "ring", "ring"))
+        label = f"{knob.optimizer}: {view.objective} against {knob.one.name}. {self._tell()}"
+        drawn = draw(frame, label, marks=[*back, *marks])
+        key = replace(view.palette.key(knob.optimizer), symbol="dot")
+        return Panel(drawn, knob.optimizer, self._tell(), key)
+
+    def row(self) -> tuple[str, ...]:
+        view, knob = self._view, self._knob
+        best = view.best_of(knob.optimizer)
+        near = self._near()
+        at = None if best is None else self._read(best)
+        return (
+            knob.optimizer,
+            knob.one.name,
+            _tell_number(at),
+            view.tell(None if best is None else view.ranked[best.number]),
+            "–" if near is None else f"{_tell_number(near[0])} to {_tell_number(near[1])}",
+            "–" if knob.ends is None else " to ".join(map(_tell_number, knob.ends)),
+        )
+
+    def _mark(self, frame: Frame, record: TrialRecord, kind: str) -> Markup | None:
+        view, x = self._view, self._read(record)
+        value = view.value(record)
+        worst = frame.y.high if view.worse > 0 else frame.y.low
+        if x is None or record.outcome is Outcome.FAILED:
+            self.lost += 1
+            return None
+        if value is None:
+            if record.outcome is Outcome.DIVERGED or record.value is not None:
+                return mark(frame, x, worst, "cross", f"{kind} stroke", record.number)
+            self.lost += record.outcome.is_over
+            return None
+        hollow = "" if record.outcome is Outcome.COMPLETE else " hollow"
+        symbol = "diamond" if record.is_default else "dot"
+        if not frame.y.holds(value):
+            symbol, value = ("arrow" if view.worse > 0 else "down"), worst
+            hollow = " hollow"
+        return mark(frame, x, value, symbol, kind + hollow, record.number)
+
+    def _ran_default(self) -> bool:
+        return any(record.is_default for record in self._records)
+
+    def _near(self) -> tuple[float, float] | None:
+        """Returns the ends of where this optimizer's values lie near its best, or None."""
+        view = self._view
+        best = view.best_of(self._knob.optimizer)
+        if best is None:
+            return None
+        value = view.ranked[best.number]
+        limit = view.worse * value + NEAR * abs(value)
+        good = [
+            x
+            for record in self._records
+            if (own := view.ranked.get(record.number)) is not None
+            and view.worse * own <= limit
+            and (x := self._read(record)) is not None
+        ]
+        return (min(good), max(good)) if good else None
+
+    def _tell(self) -> str:
+        view, knob = self._view, self._knob
+        best, near = view.best_of(knob.optimizer), self._near()
+        if best is None or near is None:
+            return f"none of its {len(self._records)} trials is complete."
+        at = _tell_number(self._read(best))
+        told = f"best {view.tell(view.ranked[best.number])} at {knob.one.name} {at}"
+        if near[0] == near[1]:
+            return f"{told}; no other trial comes within {NEAR:.0%}."
+        low, high = map(_tell_number, near)
+        return f"{told}; within {NEAR:.0%} from {low} to {high}."
+
+
+def _reader(view: View, knob: Knob) -> Callable[[TrialRecord], float | None]:
+    def read(record: TrialRecord) -> float | None:
+        return _to_number(view.configs[record.number].optimizer_values.get(knob.one.name))
+
+    return read
+
+
+def _x_scale(view: View, knobs: Sequence[Knob]) -> Scale:
+    """Returns the axis that several panels share: it holds all ranges, values and defaults."""
+    values: list[float] = []
+    for knob in knobs:
+        read = _reader(view, knob)
+        own = (read(record) for record in view.by_optimizer.get(knob.optimizer, ()))
+        values += [value for value in own if value is not None]
+        values += knob.ends or ()
+        values += [knob.default] if knob.default is not None else []
+    log = any(isinstance(knob.axis, Float | Int) and knob.axis.log for knob in knobs)
+    if knobs[0].one.complement:
+        return _Complement.of([1 - value for value in values], log)
+    if log or max(values) > 20 * max(1e-12, min(values)):
+        above = [value for value in values if value > 0]
+        return fit_scale(above if is_positive(above) else values, log=True, pad=0.06)
+    return fit_scale(values, pad=0.06)
+
+
+@dataclass(frozen=True)
+class _Complement(Scale):
+    """A scale of values that lies along the logarithm of 1 - value, larger values to the right."""
+
+    inner: Scale = Scale(0, 1)
+
+    @classmethod
+    def of(cls, complements: Sequence[float], log: bool) -> _Complement:
+        inner = fit_scale([value for value in complements if value > 0], log=log, pad=0.06)
+        return cls(1 - inner.high, 1 - inner.low, inner=inner)
+
+    def place(self, value: float) -> float:
+        return 1 - self.inner.place(1 - value)
+
+    def ticks(self, count: int = 5) -> list[Tick]:
+        usual = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
+        held = [value for value in usual if self.holds(value)]
+        every = max(1, -(-len(held) // count))
+        return [Tick(value, f"{value:g}") for value in held[::every]]
+
+
+def _to_number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
+
+
+def _tell_number(value: float | None) -> str:
+    return "–" if value is None else write_value(float(f"{value:.3g}"))
+
+
