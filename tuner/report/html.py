@@ -1,75 +1,163 @@
-"""A study's report as one HTML page with tables and plots, which loads no other file."""
+"""A study's report as one HTML page, which loads nothing and can be read without JavaScript."""
 
 from __future__ import annotations
 
-import base64
-import gzip
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import functools
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import resources
 
 import jinja2
-from plotly.offline import get_plotlyjs
+from markupsafe import Markup
 
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import tell_aim
-from tuner.domain.trials import Outcome, TrialRecord
-from tuner.report.comparison import comparison_tables
-from tuner.report.conclusion import conclude
-from tuner.report.figures import draw_figures, draw_profiles
-from tuner.report.suite_tables import suite_tables
-from tuner.report.suite_words import conclude_suite, tell_suite
-from tuner.report.tables import best_tables, facts, ranking
+from tuner.domain.printable import printable
+from tuner.report.answer import Answer
+from tuner.report.charts.bars import draw_cost, draw_rungs
+from tuner.report.charts.curves import draw_curves, draw_winner
+from tuner.report.charts.finalists import draw_finalists
+from tuner.report.charts.knobs import draw_momenta, draw_rates
+from tuner.report.charts.palette import Palette, define_symbols, write_hues
+from tuner.report.charts.parallel import draw_parallel
+from tuner.report.charts.progress import draw_progress
+from tuner.report.charts.schedules import draw_averages, draw_schedules
+from tuner.report.charts.svg import Chart, Key
+from tuner.report.charts.timeline import draw_timeline
+from tuner.report.charts.view import View
+from tuner.report.code import to_python, to_toml
+from tuner.report.next_steps import draw_importance, next_steps, random_bands
+from tuner.report.provenance import commands, provenance, study_file
+from tuner.report.tables import best_tables, facts, finalists, ranking, settings
+from tuner.report.trial_rows import head, trial_rows
 
-if TYPE_CHECKING:
-    from tuner.analysis.suite import SuiteSummary
+_FOLDER = "templates/page"
 
 
-def to_html(summary: StudySummary, curves: Sequence[TrialRecord]) -> str:
+@dataclass(frozen=True)
+class Code:
+    """The winner as code.
+
+    Attributes:
+        name: What the tab is called.
+        text: The code.
+    """
+
+    name: str
+    text: str
+
+
+def to_html(view: View, now: datetime) -> str:
     """Returns a study's report as an HTML page.
 
     Args:
-        summary: The study's results.
-        curves: The trials chosen by :func:`tuner.report.figures.choose_curves`, with their
-            evaluations.
+        view: The study.
+        now: When the page is made, in UTC.
     """
-    verdict, *doubts = conclude(summary)
-    table = ranking(summary)
-    figures = draw_figures(summary, curves) if summary.counts[Outcome.COMPLETE] else []
-    return _load("report.html").render(
+    summary = view.summary
+    shown = [ranking(summary), *_other_tables(summary)]
+    return _template("page.html.jinja").render(
         aim=tell_aim(summary.spec.study),
         summary=summary,
-        verdict=verdict,
-        doubts=doubts,
-        tables=[table, *comparison_tables(summary), *best_tables(summary), facts(summary)],
-        advice=summary.advice,
-        plotly=_packed(get_plotlyjs()) if figures else "",
-        figures=figures,
+        **_card(summary),
+        symbols=define_symbols(),
+        style=_style(),
+        script=_asset("page.js"),
+        codes=_codes(summary),
+        winner=draw_winner(view),
+        tables=shown,
+        sections=_sections(view),
+        steps=next_steps(summary),
+        trial_head=head(view),
+        trials=trial_rows(view),
+        provenance=provenance(view, now),
+        study_file=study_file(view),
+        commands=commands(view),
     )
 
 
-def to_suite_html(summary: SuiteSummary) -> str:
-    """Returns a suite's report as an HTML page."""
-    verdict, *doubts = conclude_suite(summary)
-    figures = [draw_profiles(summary)] if summary.steps else []
-    return _load("suite.html").render(
-        about=tell_suite(summary),
-        summary=summary,
-        verdict=verdict,
-        doubts=doubts,
-        tables=suite_tables(summary),
-        plotly=_packed(get_plotlyjs()) if figures else "",
-        figures=figures,
+def to_card(summary: StudySummary) -> str:
+    """Returns a study's answer as a piece of HTML with its own style, for notebooks and notes."""
+    return _template("card.html.jinja").render(
+        **_card(summary), symbols=define_symbols(), style=_style()
     )
 
 
-def _load(name: str) -> jinja2.Template:
-    """Returns the template of a page."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tuner.report"), autoescape=True, trim_blocks=True
+def _card(summary: StudySummary) -> dict[str, Answer | Key | None]:
+    """Returns the variables of the template of the answer."""
+    answer = Answer.of(summary)
+    palette = Palette(summary.spec.space.optimizers)
+    key = None if answer.optimizer is None else palette.key(answer.optimizer)
+    return {"answer": answer, "key": key}
+
+
+def _sections(view: View) -> list[tuple[str, str, list[Chart]]]:
+    """Returns the sections of charts: anchor, heading and charts, those that have nothing left out."""
+    drawn = (
+        ("rates", "Learning rates", [draw_rates(view)]),
+        ("sure", "How sure", [draw_finalists(view), draw_progress(view, random_bands(view))]),
+        (
+            "more",
+            "More of the study",
+            [
+                draw_curves(view),
+                *draw_importance(view),
+                draw_momenta(view),
+                draw_schedules(view),
+                draw_averages(view),
+                draw_parallel(view),
+                draw_rungs(view),
+                draw_timeline(view),
+                draw_cost(view),
+            ],
+        ),
     )
-    return environment.get_template(name)
+    known = [(name, title, [c for c in charts if c is not None]) for name, title, charts in drawn]
+    return [section for section in known if section[2]]
 
 
-def _packed(script: str) -> str:
-    """Returns a script as gzip in base64, which browsers unpack: two fifths of plotly's size."""
-    return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
+def _other_tables(summary: StudySummary) -> list[object]:
+    """Returns the tables that no chart and no card of the page shows."""
+    shown = {settings(summary).title}
+    if summary.confirmed is not None:
+        shown.add(finalists(summary.confirmed).title)
+    kept = [table for table in best_tables(summary) if table.title not in shown]
+    return [*(t for t in kept if not t.title.startswith("Parameter groups")), facts(summary)]
+
+
+def _codes(summary: StudySummary) -> list[Code]:
+    """Returns the winner as code to copy; nothing where there is no winner."""
+    if summary.best is None or summary.spec.confirmation is not None:
+        return []
+    python = (
+        "import tuner\n\n"
+        f"winner = tuner.best({summary.name!r})\n"
+        "optimizer = winner.optimizer(model)\n"
+        "schedule = winner.schedule(optimizer)  # call schedule.step() as the loop did\n"
+    )
+    codes = (Code("torch", to_python(summary)), Code("tuner", python), Code("TOML", to_toml(summary)))
+    return [Code(code.name, printable(code.text, lines=True).rstrip()) for code in codes]
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("tuner.report", _FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _template(name: str) -> jinja2.Template:
+    return _environment().get_template(name)
+
+
+def _style() -> Markup:
+    return Markup(f"{write_hues()}\n{_asset('style.css')}")  # noqa: S704 (our own)
+
+
+def _asset(name: str) -> Markup:
+    text = resources.files("tuner.report").joinpath(_FOLDER, name).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704 (our own)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from markupsafe import Markup
 
@@ -19,41 +19,47 @@ from tuner.report.tables import duration
 BARS = 1500
 """The most trials that are drawn."""
 
-_TAKEN = frozenset(("started", "taken_over", "continued", "promoted", "rerun"))
+_BEGUN = frozenset(("started", "taken_over", "continued", "started_over"))
+_HALTED = frozenset(("paused", "released", "ended", "failed_attempts"))
 _KINDS = {Outcome.COMPLETE: "", Outcome.DIVERGED: " hatched", Outcome.FAILED: " hatched"}
 
 
 @dataclass(frozen=True)
 class _Span:
-    """A trial's time: seconds from the first start."""
+    """A time in which a worker trained a trial, in seconds from the study's first."""
 
     record: TrialRecord
+    worker: str
     start: float
     end: float
 
 
 def draw_timeline(view: View) -> Chart | None:
-    """Draws a bar from each trial's start to its end; None where no trial has started."""
-    spans = _spans(view.summary.records)
+    """Draws bars for the times in which trials trained; None where no trial has started."""
+    spans = _spans(view)
     if not spans:
         return None
     shown = spread(spans, BARS)
     end = max(span.end for span in spans) or 1.0
     scale, title = _scale(end)
+    by_worker: dict[str, list[_Span]] = {}
+    for span in shown:
+        by_worker.setdefault(span.worker, []).append(span)
     rows, told = [], []
-    for name, own in sorted(_by_worker(view, shown).items()):
+    for name, own in sorted(by_worker.items()):
         lanes = _pack(own)
         size = max(3.0, min(12.0, 160 / max(1, len(lanes))))
-        bars = [_bar(view, span, lane, size, scale, end) for lane, row in enumerate(lanes) for span in row]
-        rows.append((f"{name}, {len(own)} trials", round(size * len(lanes)) + 4, bars))
-        told.append((name, str(len(own)), str(len(lanes)), duration(sum(s.end - s.start for s in own))))
-    lanes = max(int(r.attributes.get("lanes", 1) or 1) for r in view.summary.records)
-    as_one = f"; up to {lanes} trained as one" if lanes > 1 else ""
-    many = "One worker" if len(rows) == 1 else f"{len(rows)} workers"
-    finding = f"{many} trained {len(spans):,} trials in {duration(end)}{as_one}."
-    notes = []
-    if len(shown) < len(spans):
-        notes.append(f"Drawn are {len(shown):,} of {len(spans):,} trials, evenly.")
+        bars = [
+            _bar(view, span, lane, size, scale, end)
+            for lane, row in enumerate(lanes)
+            for span in row
+        ]
+        trials = len({span.record.number for span in own})
+        rows.append((f"{name}, {trials} trials", round(size * len(lanes)) + 4, bars))
+        spent = duration(sum(span.end - span.start for span in own))
+        told.append((name, str(trials), str(len(lanes)), spent))
+    finding = _tell(view, rows, end)
+    drawn = f"Drawn are {len(shown):,} of {len(spans):,} bars, evenly."
     return Chart(
         "timeline",
         "Workers and cohorts over time",
@@ -65,46 +71,59 @@ def draw_timeline(view: View) -> Chart | None:
             Key("pruned or not over", "ink hollow", "bar-solid"),
             Key("diverged or failed", "ink hatched", "bar-solid"),
         ),
-        tuple(notes),
+        (drawn,) if len(shown) < len(spans) else (),
         ("worker", "trials", "at once, at most", "time of its trials, added up"),
         tuple(told),
     )
 
 
-def _spans(records: Sequence[TrialRecord]) -> list[_Span]:
-    started = [(r, r.started_at) for r in records if r.started_at is not None]
-    if not started:
+def _tell(view: View, rows: Sequence[object], end: float) -> str:
+    records = view.summary.records
+    lanes = max((int(r.attributes.get("lanes", 1) or 1) for r in records), default=1)
+    as_one = f"; up to {lanes} trained as one" if lanes > 1 else ""
+    many = "One worker" if len(rows) == 1 else f"{len(rows)} workers"
+    trials = sum(record.started_at is not None for record in records)
+    return f"{many} trained {trials:,} trials in {duration(end)}{as_one}."
+
+
+def _spans(view: View) -> list[_Span]:
+    """Returns the times of all trials, those between a pause and a promotion left out."""
+    started = [r for r in view.summary.records if r.started_at is not None]
+    moments = [m for r in started for m in (r.started_at, r.finished_at) if m is not None]
+    if not moments:
         return []
-    first = min(at for _, at in started)
-    known = [moment for r, at in started for moment in (at, r.finished_at) if moment]
-    last = max(known)
+    first, last = min(moments), max(moments)
 
     def since(moment: datetime) -> float:
-        return (moment - first).total_seconds()
+        return max(0.0, (moment - first).total_seconds())
 
-    spans = [_Span(r, since(at), since(r.finished_at or last)) for r, at in started]
+    told = _times(view, lambda at: since(datetime.fromtimestamp(at, UTC).replace(tzinfo=None)))
+    spans = []
+    for record in started:
+        over = since(record.finished_at or last)
+        own = told.get(record.number) or [("all workers", since(record.started_at or first), None)]
+        for worker, start, end in own:
+            spans.append(_Span(record, worker, start, max(start, over if end is None else end)))
     return sorted(spans, key=lambda span: (span.start, span.record.number))
 
 
-def _by_worker(view: View, spans: Sequence[_Span]) -> dict[str, list[_Span]]:
-    workers = _workers(view)
-    own: dict[str, list[_Span]] = {}
-    for span in spans:
-        own.setdefault(workers.get(span.record.number, "all workers"), []).append(span)
-    return own
-
-
-def _workers(view: View) -> Mapping[int, str]:
-    """Returns the name of the worker that trained each trial last, by the trial's number."""
-    ids: dict[int, str] = {}
+def _times(
+    view: View, since: Callable[[float], float]
+) -> Mapping[int, list[tuple[str, float, float | None]]]:
+    """Returns when which worker trained each trial, by the trial's number; an open end is None."""
+    found: dict[int, list[tuple[str, float, float | None]]] = {}
     names: dict[str, str] = {}
     for event in view.events:
-        if event.number is not None and event.worker_id and event.kind in _TAKEN:
-            place = len(names) + 1
+        if event.number is None or event.worker_id is None:
+            continue
+        own = found.setdefault(event.number, [])
+        if own and own[-1][2] is None and event.kind in _BEGUN | _HALTED:
+            own[-1] = (*own[-1][:2], since(event.at))
+        if event.kind in _BEGUN:
             device = f" on {event.device}" if event.device else ""
-            names.setdefault(event.worker_id, f"worker {place}{device}")
-            ids[event.number] = names[event.worker_id]
-    return ids
+            name = names.setdefault(event.worker_id, f"worker {len(names) + 1}{device}")
+            own.append((name, since(event.at), None))
+    return found
 
 
 def _pack(spans: Sequence[_Span]) -> list[list[_Span]]:

@@ -1,0 +1,158 @@
+"use strict";
+(() => {
+  const root = document.documentElement, all = (query, from = document) => [...from.querySelectorAll(query)];
+  const make = (tag, text, kind) => {
+    const element = document.createElement(tag);
+    element.textContent = text;
+    element.className = kind || "";
+    if (tag === "button") element.type = "button";
+    return element;
+  };
+  root.classList.add("js");
+
+  // Light or dark: as the system has it, until the reader chooses.
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  let theme = null;
+  try { theme = localStorage.getItem("tuner-theme"); } catch { /* a page from a file may have none */ }
+  const button = make("button", "", "button switch");
+  const show = () => {
+    if (theme) root.dataset.theme = theme;
+    button.textContent = (theme ? theme === "dark" : dark.matches) ? "Light" : "Dark";
+    button.setAttribute("aria-label", `${button.textContent} theme`);
+  };
+  button.addEventListener("click", () => {
+    theme = button.textContent.toLowerCase();
+    try { localStorage.setItem("tuner-theme", theme); } catch { /* it lasts until the page closes */ }
+    show();
+  });
+  dark.addEventListener("change", show);
+  show();
+  document.querySelector("header").append(button);
+
+  // Tabs: one piece of code at a time.
+  for (const group of all(".tabs")) {
+    const tabs = all(".tab", group), list = make("div", "", "tablist");
+    list.setAttribute("role", "tablist");
+    list.setAttribute("aria-label", "Code");
+    const buttons = tabs.map((tab, place) => {
+      const one = make("button", tab.querySelector("h4").textContent, "button");
+      one.setAttribute("role", "tab");
+      one.setAttribute("aria-controls", tab.id);
+      tab.setAttribute("role", "tabpanel");
+      tab.setAttribute("aria-label", one.textContent);
+      one.addEventListener("click", () => choose(place));
+      one.addEventListener("keydown", event => {
+        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+        if (step) buttons[choose((place + step + tabs.length) % tabs.length)].focus();
+      });
+      list.append(one);
+      return one;
+    });
+    const choose = chosen => {
+      tabs.forEach((tab, place) => {
+        tab.hidden = place !== chosen;
+        buttons[place].setAttribute("aria-selected", place === chosen);
+        buttons[place].tabIndex = place === chosen ? 0 : -1;
+      });
+      return chosen;
+    };
+    group.querySelector("h3").after(list);
+    choose(0);
+  }
+
+  // Code and commands: a button that copies.
+  for (const code of all("pre > code")) {
+    const copy = make("button", "Copy", "button copy"), around = make("div", "", "copied");
+    code.parentElement.replaceWith(around);
+    around.append(code.parentElement, copy);
+    copy.addEventListener("click", async () => {
+      try { await navigator.clipboard.writeText(code.textContent); copy.textContent = "Copied"; }
+      catch { getSelection().selectAllChildren(code); copy.textContent = "Selected"; }
+      setTimeout(() => { copy.textContent = "Copy"; }, 1500);
+    });
+  }
+
+  // Trials: what a mark stands for, and where a row is drawn.
+  const tip = document.getElementById("tip"), table = document.getElementById("all");
+  const heads = all("thead th", table), body = table.tBodies[0];
+  const light = number => {
+    all(".on").forEach(element => element.classList.remove("on"));
+    if (number === null) return;
+    all(`[data-t="${number}"]`).forEach(element => element.classList.add("on"));
+    document.getElementById(`t${number}`)?.classList.add("on");
+  };
+  const tell = number => {
+    const row = document.getElementById(`t${number}`);
+    if (!row) return "";
+    const cells = [...row.cells].map(cell => cell.textContent);
+    return `trial ${cells[0]}: ` + cells.slice(1).map((text, at) => at < 1 || at === 2 ? text : `${names[at + 1]} ${text}`).join("\n");
+  };
+  const names = heads.map(head => head.textContent);
+  let held = null;
+  document.addEventListener("pointerover", event => {
+    const mark = event.target.closest?.("[data-t]");
+    tip.hidden = !mark;
+    if (!mark) { light(held); return; }
+    light(mark.dataset.t);
+    tip.textContent = tell(mark.dataset.t);
+    tip.style.whiteSpace = "pre-line";
+    const x = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
+    const below = event.clientY + 14 + tip.offsetHeight < innerHeight;
+    tip.style.left = `${Math.max(4, x)}px`;
+    tip.style.top = `${below ? event.clientY + 14 : event.clientY - tip.offsetHeight - 10}px`;
+  });
+  document.addEventListener("click", event => {
+    const mark = event.target.closest?.("[data-t]"), link = event.target.closest?.("[data-to]");
+    if (mark) {
+      held = mark.dataset.t;
+      light(held);
+      const row = document.getElementById(`t${held}`);
+      row.hidden = false;
+      row.scrollIntoView({ block: "center" });
+      row.querySelector("a").focus({ preventScroll: true });
+    } else if (link) {
+      event.preventDefault();
+      held = link.dataset.to;
+      light(held);
+      document.querySelector(`[data-t="${held}"]`)?.scrollIntoView({ block: "center" });
+    }
+  });
+  document.addEventListener("keydown", event => {
+    if (event.key === "Escape") { held = null; light(null); tip.hidden = true; }
+  });
+
+  // The table of trials: sorted by a column, filtered by words and outcome.
+  const sort = (at, down) => {
+    const key = row => {
+      const cell = row.cells[at];
+      return at === 0 ? Number(cell.textContent) : cell.dataset.v === undefined ? cell.textContent : Number(cell.dataset.v);
+    };
+    const rows = [...body.rows].map(row => [key(row), row]);
+    rows.sort(([a], [b]) => {
+      if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1; // what has no number comes last
+      return (typeof a === "number" ? a - b : a.localeCompare(b)) * (down ? -1 : 1);
+    });
+    body.append(...rows.map(([, row]) => row));
+    heads.forEach((head, place) => head.removeAttribute("aria-sort"));
+    heads[at].setAttribute("aria-sort", down ? "descending" : "ascending");
+  };
+  heads.forEach((head, at) => {
+    const turn = make("button", head.textContent);
+    head.replaceChildren(turn);
+    turn.addEventListener("click", () => sort(at, head.getAttribute("aria-sort") === "ascending"));
+  });
+  const find = document.getElementById("find"), outcome = document.getElementById("outcome");
+  const filter = () => {
+    const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const row of body.rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = (outcome.value && row.dataset.o !== outcome.value) || !words.every(word => text.includes(word));
+      shown += !row.hidden;
+    }
+    document.getElementById("found").textContent = `${shown} of ${body.rows.length} trials`;
+  };
+  find.addEventListener("input", filter);
+  outcome.addEventListener("change", filter);
+  find.form.addEventListener("submit", event => event.preventDefault());
+})();

@@ -1,0 +1,124 @@
+"""The table of all trials in a page, each row with what sorts and filters it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.domain.catalog.dimensions import format_value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.printable import cut, printable
+from tuner.domain.trials import Outcome, TrialConfig, TrialRecord
+from tuner.report.charts.view import View
+from tuner.report.tables import duration
+
+_LONGEST = 160
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table.
+
+    Attributes:
+        text: What it shows.
+        sort: The number that it is sorted by; None for its text.
+    """
+
+    text: str
+    sort: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The number that it is sorted by, as an attribute has it."""
+        return "" if self.sort is None else f"{self.sort:.6g}"
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial's row.
+
+    Attributes:
+        number: The trial's number.
+        outcome: How it stands.
+        optimizer: Its optimizer.
+        kind: The class of its optimizer's colour.
+        symbol: The shape of its optimizer.
+        best: Whether it is the best trial.
+        cells: Its cells after the number and the optimizer.
+    """
+
+    number: int
+    outcome: str
+    optimizer: str
+    kind: str
+    symbol: str
+    best: bool
+    cells: tuple[Cell, ...]
+
+
+def head(view: View) -> tuple[str, ...]:
+    """Returns the heads of the columns after the trial's number and its optimizer."""
+    return (view.objective, "outcome", "lr", "schedule", "other settings", "steps", "time", "from")
+
+
+def trial_rows(view: View) -> list[TrialRow]:
+    """Returns the rows of all trials, by number."""
+    best = view.summary.best.record.number if view.summary.best else None
+    return [
+        TrialRow(
+            record.number,
+            record.outcome.value,
+            printable(record.optimizer),
+            view.palette.kind(record.optimizer),
+            view.palette.symbol(record.optimizer),
+            record.number == best,
+            _cells(view, record, view.configs[record.number]),
+        )
+        for record in view.summary.records
+    ]
+
+
+def _cells(view: View, record: TrialRecord, config: TrialConfig) -> tuple[Cell, ...]:
+    rate = config.optimizer_values.get(OPTIMIZERS[config.optimizer].rate)
+    number = float(rate) if isinstance(rate, int | float) else None
+    value = view.value(record)
+    steps, seconds = (_number(record, name) for name in ("steps", "train_s"))
+    return (
+        Cell(view.tell(record.value) if value is None else view.tell(value), value),
+        Cell(_outcome(record)),
+        Cell("–" if number is None else f"{number:.3g}", number),
+        Cell(printable(config.schedule)),
+        Cell(cut(printable(_others(config)), _LONGEST)),
+        Cell("–" if steps is None else f"{steps:,.0f}", steps),
+        Cell("–" if seconds is None else duration(seconds), seconds),
+        Cell(printable(record.proposal.preset or "search")),
+    )
+
+
+def _outcome(record: TrialRecord) -> str:
+    error = record.attributes.get("error")
+    if record.outcome is Outcome.FAILED and error:
+        return f"failed: {cut(printable(str(error).splitlines()[0]), 60)}"
+    step = record.attributes.get("diverged_step")
+    if record.outcome is Outcome.DIVERGED and step is not None:
+        return f"diverged at step {step}"
+    return record.outcome.value
+
+
+def _others(config: TrialConfig) -> str:
+    rate = OPTIMIZERS[config.optimizer].rate
+    values = {key: value for key, value in config.to_json().items() if key != rate}
+    prefix = f"{config.schedule}."
+    return ", ".join(
+        f"{key.removeprefix(prefix)}={_short(value)}" for key, value in values.items()
+    )
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return format_value(value) if isinstance(value, bool | int | str) else str(value)
+
+
+def _number(record: TrialRecord, name: str) -> float | None:
+    value = record.attributes.get(name)
+    return float(value) if isinstance(value, int | float) else None
