@@ -48,6 +48,7 @@ class Answer:
         optimizer: The optimizer to use, or None where there is no answer.
         settings: All settings of the winner; those of another trial where a person chose it.
         metrics: The metrics of its trial, by name.
+        metrics_title: Whose metrics they are.
         groups: The settings of its parameter groups, or None where it has none.
         faults: The errors of failed trials, the commonest first.
     """
@@ -59,6 +60,7 @@ class Answer:
     optimizer: str | None
     settings: tuple[tuple[str, str], ...]
     metrics: tuple[tuple[str, str], ...]
+    metrics_title: str
     groups: TextTable | None
     faults: tuple[Fault, ...]
 
@@ -77,6 +79,7 @@ class Answer:
             optimizer=best.config.optimizer if best else None,
             settings=_settings(summary),
             metrics=_metrics(best.record.attributes.get("metrics", {})) if best else (),
+            metrics_title="Metrics" if best is None else f"Metrics of {best.label.lower()} itself",
             groups=groups(described) if described else None,
             faults=_faults(summary),
         )

@@ -25,10 +25,11 @@ from tuner.report.charts.schedules import draw_averages, draw_schedules
 from tuner.report.charts.svg import Chart, Key
 from tuner.report.charts.timeline import draw_timeline
 from tuner.report.charts.view import View
+from tuner.report.comparison import comparison_tables
 from tuner.report.code import to_python, to_toml
 from tuner.report.next_steps import draw_importance, next_steps, random_bands
 from tuner.report.provenance import commands, provenance, study_file
-from tuner.report.tables import best_tables, facts, finalists, ranking, settings
+from tuner.report.tables import TextTable, best_tables, facts, finalists, ranking, settings
 from tuner.report.trial_rows import head, trial_rows
 
 _FOLDER = "templates/page"
@@ -116,13 +117,14 @@ def _sections(view: View) -> list[tuple[str, str, list[Chart]]]:
     return [section for section in known if section[2]]
 
 
-def _other_tables(summary: StudySummary) -> list[object]:
+def _other_tables(summary: StudySummary) -> list[TextTable]:
     """Returns the tables that no chart and no card of the page shows."""
     shown = {settings(summary).title}
     if summary.confirmed is not None:
         shown.add(finalists(summary.confirmed).title)
     kept = [table for table in best_tables(summary) if table.title not in shown]
-    return [*(t for t in kept if not t.title.startswith("Parameter groups")), facts(summary)]
+    kept = [table for table in kept if not table.title.startswith("Parameter groups")]
+    return [*comparison_tables(summary), *kept, facts(summary)]
 
 
 def _codes(summary: StudySummary) -> list[Code]:

@@ -68,8 +68,12 @@ def draw_importance(view: View) -> list[Chart]:
 
 def random_bands(view: View) -> list[Band]:
     """Returns what random search reaches over the range of each optimizer of a comparison."""
-    compared: Any = getattr(view.summary, "compared", None)
+    compared = view.summary.compared
     if compared is None:
         return []
     curves = [(tuning.optimizer, tuning.draws.curve) for tuning in compared.tunings]
-    return [Band(name, curve.best, curve.worst) for name, curve in curves if curve is not None]
+    return [
+        Band(name, curve.median, curve.best, curve.worst, curve.open_from)
+        for name, curve in curves
+        if curve is not None
+    ]

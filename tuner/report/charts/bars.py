@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from tuner.domain.trials import Outcome, TrialRecord
-from tuner.report.charts.frame import Frame, draw, draw_rows
-from tuner.report.charts.scales import Scale, Tick, even_values, write_value
+from tuner.report.charts.frame import draw_rows
+from tuner.report.charts.scales import Scale
 from tuner.report.charts.svg import Chart, Key, Panel, write_element, write_number
 from tuner.report.charts.view import View
 from tuner.report.tables import duration
@@ -76,17 +76,15 @@ def draw_rungs(view: View) -> Chart | None:
             binned.setdefault(step // width * width, Counter()).update(counts)
         stops, places = binned, sorted(binned)
     most = max(sum(counts.values()) for counts in stops.values())
-    x = Scale(-0.5, len(places) - 0.5)
-    y = Scale(0, most * 1.05)
-    counts_ticks = [Tick(v, f"{v:g}") for v in even_values(0, most, 4) if v == int(v)]
-    every = -(-len(places) // 6)
-    names = [Tick(at, write_value(step)) for at, step in enumerate(places) if at % every == 0]
-    frame = Frame(x, y, 170, "step at which they ended", "trials", names, counts_ticks)
-    marks = []
-    for at, step in enumerate(places):
+    scale = Scale(0, most * 1.05, label=lambda value: f"{value:g}" if value == int(value) else "")
+    rows = []
+    for step in places:
         pruned, diverged = stops[step][Outcome.PRUNED], stops[step][Outcome.DIVERGED]
-        marks += _column(frame, at, 0, pruned, "ink hollow")
-        marks += _column(frame, at, pruned, pruned + diverged, "ink hatched")
+        bars = [
+            _bar(scale, 0, pruned, "ink hollow"),
+            _bar(scale, pruned, pruned + diverged, "ink hatched"),
+        ]
+        rows.append((f"step {step:,}" if width == 1 else f"from step {step:,}", _HEIGHT, bars))
     over = view.summary.finished
     count = {o: view.summary.counts[o] for o in (Outcome.PRUNED, Outcome.DIVERGED)}
     steps = round(sum(_read(r, "steps") for r in view.summary.records if r.outcome in count))
@@ -98,7 +96,7 @@ def draw_rungs(view: View) -> Chart | None:
         "rungs",
         "Where trials were stopped",
         finding,
-        (Panel(draw(frame, finding, marks=marks)),),
+        (Panel(draw_rows(rows, finding, scale, "trials")),),
         (Key("pruned", "ink hollow", "bar-solid"), Key("diverged", "ink hatched", "bar-solid")),
         (note,) if note else (),
         ("step", "pruned", "diverged"),
@@ -141,23 +139,6 @@ def _bar(scale: Scale, low: float, high: float, kind: str) -> Markup:
         height=_HEIGHT - 4,
         class_=f"bar {kind}",
     )
-
-
-def _column(frame: Frame, at: int, low: float, high: float, kind: str) -> list[Markup]:
-    if low == high:
-        return []
-    left, right = (100 * frame.x.place(at + side * 0.36) for side in (-1, 1))
-    top, bottom = float(frame.up(high)), float(frame.up(low))
-    return [
-        write_element(
-            "rect",
-            x=f"{write_number(left, 2)}%",
-            width=f"{write_number(right - left, 2)}%",
-            y=write_number(top),
-            height=write_number(bottom - top),
-            class_=f"bar {kind}",
-        )
-    ]
 
 
 def _seconds(records: Sequence[TrialRecord]) -> tuple[float, float]:

@@ -240,7 +240,8 @@ def draw_rows(
         write_element("text", t.label, x=at, y=14, class_=f"tx{_anchor(scale.place(t.value))}")
         for at, t in places
     ]
-    drawn.append(write_element("svg", *names, width="100%", height=20))
+    axis = write_element("svg", *names, width="100%", height=20)
+    drawn.append(write_element("div", write_element("span", ""), axis, class_="row"))
     drawn.append(write_element("span", printable(title), class_="x-title"))
     return write_element(
         "div", *drawn, class_="plot rows", role="img", aria_label=printable(label)

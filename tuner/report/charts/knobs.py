@@ -51,7 +51,7 @@ class Knob:
 def draw_rates(view: View) -> Chart | None:
     """Draws values against learning rates, or an optimizer's main knob where it has none."""
     knobs = [knob for name in view.optimizers if (knob := _find_rate(view, name))]
-    return _draw(view, knobs, "rates", "Learning rates") if knobs else None
+    return _draw(view, knobs, "rates", "learning rate") if knobs else None
 
 
 def draw_momenta(view: View) -> Chart | None:
@@ -63,7 +63,7 @@ def draw_momenta(view: View) -> Chart | None:
             if one.is_momentum and knob.ends is not None:
                 found.append(knob)
                 break
-    return _draw(view, found, "momenta", "Momentum, or the first beta") if found else None
+    return _draw(view, found, "momenta", "momentum, or first beta") if found else None
 
 
 def _find_rate(view: View, name: str) -> Knob | None:
@@ -117,7 +117,7 @@ def _draw(view: View, knobs: Sequence[Knob], name: str, title: str) -> Chart:
     head = ("optimizer", "setting", "its best at", view.objective, f"within {NEAR:.0%}", "range searched")
     return Chart(
         name,
-        f"{_title(view)} against {title.lower() if name == 'momenta' else 'learning rate'}",
+        f"{view.objective} by {title}",
         _find(view, knobs, panels),
         tuple(panels),
         _legend(view),
@@ -125,11 +125,6 @@ def _draw(view: View, knobs: Sequence[Knob], name: str, title: str) -> Chart:
         head,
         tuple(rows),
     )
-
-
-def _title(view: View) -> str:
-    objective = view.objective
-    return objective[:1].upper() + objective[1:]
 
 
 def _legend(view: View) -> tuple[Key, ...]:

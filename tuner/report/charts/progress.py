@@ -19,13 +19,24 @@ class Band:
 
     Attributes:
         optimizer: The optimizer.
-        best: The better edge of the band; None where nothing bounds it.
-        worst: The worse edge; None where nothing bounds it.
+        median: What half of such searches reach; None where they may reach no value.
+        best: The better edge of the band; None where it is no value, or nothing bounds it.
+        worst: The worse edge; None where it is no value.
+        open_from: The n from which on nothing bounds the better edge; None where something does.
     """
 
     optimizer: str
+    median: Values
     best: Values
     worst: Values
+    open_from: int | None = None
+
+
+_BANDS = (
+    "Bands are not of these trials: they hold, with 95% confidence for all n at once, the median of "
+    "random search over the optimizer's range, dotted, as far as there are points drawn evenly from "
+    "it (Lourie, Cho and He 2023). Where the draws set no bound, a band ends at the edge of the plot."
+)
 
 
 def draw_progress(view: View, bands: Sequence[Band] = ()) -> Chart | None:
@@ -48,7 +59,9 @@ def draw_progress(view: View, bands: Sequence[Band] = ()) -> Chart | None:
     lines, marks = [], []
     for own in bands:
         kind = view.palette.kind(own.optimizer)
-        lines.append(band(frame, _edges(own, y), f"{kind}", steps=True))
+        lines.append(band(frame, _edges(view, own, y), kind))
+        middle = [(float(n), v) for n, v in enumerate(own.median, start=1) if v is not None]
+        lines.append(line(frame, middle, f"{kind} dotted"))
     for name, curve in known.items():
         kind, symbol = view.palette.kind(name), view.palette.symbol(name)
         last = (len(view.by_optimizer[name]), curve[-1][1])
@@ -57,7 +70,7 @@ def draw_progress(view: View, bands: Sequence[Band] = ()) -> Chart | None:
         marks += [mark(frame, x, value, symbol, kind) for x, value in turns if y.holds(value)]
     notes = ["A mark is a trial that was better than all before it."]
     if bands:
-        notes.append("Bands: where random search over the optimizer's range gets, as its even draws tell.")
+        notes.append(_BANDS)
     if cap is not None:
         notes.append(f"The axis leaves out first values that were far {_worse(view)}.")
     finding = _tell(view, known)
@@ -99,11 +112,14 @@ def _tell(view: View, known: dict[str, list[tuple[int, float]]]) -> str:
     return f"{name} reached its best, {view.tell(best)}, with trial {found} of its {many}."
 
 
-def _edges(own: Band, y: Scale) -> list[tuple[float, float, float]]:
-    pairs = zip(own.best, own.worst, strict=True)
+def _edges(view: View, own: Band, y: Scale) -> list[tuple[float, float, float]]:
+    """Returns a band as triples of n, its lower and its upper edge; open ends lie at the plot's."""
+    good, bad = (y.low, y.high) if view.worse > 0 else (y.high, y.low)
+    opens = own.open_from or len(own.best) + 1
     edges = []
-    for n, (best, worst) in enumerate(pairs, start=1):
-        ends = sorted((y.low if best is None else best, y.high if worst is None else worst))
+    for n, (best, worst) in enumerate(zip(own.best, own.worst, strict=True), start=1):
+        better = (good if n >= opens else bad) if best is None else best
+        ends = sorted((better, bad if worst is None else worst))
         edges.append((float(n), ends[0], ends[1]))
     return edges
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-_WIDE = 1.3
+_WIDE = 2.0
 """Decades from which on a logarithmic axis names powers of ten, and not steps of one width."""
 
 
@@ -78,8 +78,12 @@ class Scale:
             return even_values(self.low, self.high, count)
         first, last = math.floor(low), math.ceil(high)
         if high - low < _WIDE:
-            steps = (1, 2, 5)
-            return [step * 10.0**power for power in range(first, last + 1) for step in steps]
+            for steps in ((1, 2, 5), (1, 3)):
+                powers = range(first, last + 1)
+                named = [step * 10.0**power for power in powers for step in steps]
+                named = [value for value in named if self.holds(value)]
+                if len(named) <= count + 1:
+                    return named
         every = math.ceil((math.floor(high + 1e-9) - math.ceil(low - 1e-9) + 1) / count)
         return [10.0**power for power in range(first, last + 1) if power % every == 0]
 
@@ -97,9 +101,9 @@ def fit_scale(values: Iterable[float], *, log: bool = False, pad: float = 0.04) 
         return Scale(0.0, 1.0)
     low, high = min(known), max(known)
     if log and low > 0:
-        room = pad * (math.log(high) - math.log(low)) or math.log(1.5)
+        room = pad * math.log(high / low) if high > low else math.log(1.5)
         return Scale(math.exp(math.log(low) - room), math.exp(math.log(high) + room), log=True)
-    room = pad * (high - low) or abs(low) * 0.1 or 1.0
+    room = pad * (high - low) if high > low else abs(low) * 0.1 or 1.0
     return Scale(low - room, high + room)
 
 
