@@ -14,7 +14,7 @@ from tuner.analysis.confirmed import Confirmed, summarize_confirmation
 from tuner.analysis.summary import StudySummary, summarize
 from tuner.domain.catalog.dimensions import Float, Value
 from tuner.domain.catalog.optimizers import USUAL_OPTIMIZERS
-from tuner.domain.confirmation import CONFIRMS
+from tuner.domain.confirmation import CONFIRMS, REPEAT
 from tuner.domain.space import branches_of, walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord
@@ -167,12 +167,14 @@ def _confirm(spec: StudySpec, records: list[TrialRecord]) -> Confirmed | None:
             finalist,
             number=seed * len(best) + place,
             value=0.1 * (1 + place) * math.exp(draw.gauss(0, 0.08)),
-            attributes={**finalist.attributes, CONFIRMS: finalist.number, "run": seed},
+            attributes={**finalist.attributes, CONFIRMS: finalist.number, REPEAT: seed},
         )
         for seed in range(10)
         for place, finalist in enumerate(best)
     ]
-    return summarize_confirmation(f"{spec.study.name}.confirm", StudySpec.model_validate(tree), runs)
+    return summarize_confirmation(
+        f"{spec.study.name}.confirm", StudySpec.model_validate(tree), runs
+    )
 
 
 def _of(summary: StudySummary) -> View:
@@ -195,51 +197,119 @@ def _all_failed() -> View:
 
 
 def _markup() -> View:
-    name = "<img src=x onerror=alert(1)> & \"quotes\" ]]>"
+    name = '<img src=x onerror=alert(1)> & "quotes" ]]>'
     return view_of(Recipe(make_spec_of(name, 30), 30))
 
 
 def _long_names() -> View:
     name = "a_very_long_name_without_any_space_" * 5
-    return view_of(Recipe(make_spec_of(name, 30, space={"optimizers": ["lookahead(adamw)", "pytorch_optimizer:Adan", "schedulefree_adamw"]}), 30))
+    return view_of(
+        Recipe(
+            make_spec_of(
+                name,
+                30,
+                space={
+                    "optimizers": [
+                        "lookahead(adamw)",
+                        "pytorch_optimizer:Adan",
+                        "schedulefree_adamw",
+                    ]
+                },
+            ),
+            30,
+        )
+    )
 
 
 def _own() -> View:
     def own(draw: random.Random) -> dict[str, Value]:
-        return {"width": draw.choice((64, 128, 256)), "dropout": draw.uniform(0, 0.5), "norm": draw.choice(("batch", "layer"))}
+        return {
+            "width": draw.choice((64, 128, 256)),
+            "dropout": draw.uniform(0, 0.5),
+            "norm": draw.choice(("batch", "layer")),
+        }
 
     return view_of(Recipe(make_spec_of("own_hyperparameters", 40), 40, own=own))
 
 
 def _maximised() -> View:
-    spec = make_spec("maximised", "val_accuracy", "maximize", budget={"trials": 40, "steps": STEPS, "evaluations": EVALUATIONS}, space={"optimizers": list(USUAL_OPTIMIZERS)})
+    spec = make_spec(
+        "maximised",
+        "val_accuracy",
+        "maximize",
+        budget={"trials": 40, "steps": STEPS, "evaluations": EVALUATIONS},
+        space={"optimizers": list(USUAL_OPTIMIZERS)},
+    )
     return view_of(Recipe(spec, 40, value=lambda badness: 1 - 0.03 * badness))
 
 
 def _to_target() -> View:
-    aim = {"objective": "time_to_target", "target": 0.5, "name": "to_target", "workload": "models.digits:Digits"}
+    aim = {
+        "objective": "time_to_target",
+        "target": 0.5,
+        "name": "to_target",
+        "workload": "models.digits:Digits",
+    }
     spec = make_spec_of("to_target", 30, study=aim)
     view = view_of(Recipe(spec, 30, value=lambda badness: 100 * badness))
-    return View(view.summary, {n: {s: v / 500 for s, v in own.items()} for n, own in view.curves.items()}, view.events)
+    return View(
+        view.summary,
+        {n: {s: v / 500 for s, v in own.items()} for n, own in view.curves.items()},
+        view.events,
+    )
 
 
 STRANGE: dict[str, Callable[[], View]] = {
     "usual": lambda: view_of(Recipe(make_spec_of("usual", 60), 60), confirm=True),
-    "none_finished": lambda: _of(summary_of(trial(0, outcome=Outcome.RUNNING), spec=make_spec("none_finished"))),
+    "none_finished": lambda: _of(
+        summary_of(trial(0, outcome=Outcome.RUNNING), spec=make_spec("none_finished"))
+    ),
     "no_trial": lambda: _of(summary_of(spec=make_spec("no_trial"))),
     "one_trial": lambda: _of(summary_of(trial(0, "adam", 0.5), spec=make_spec("one_trial"))),
     "all_diverged": _diverged,
     "all_failed": _all_failed,
-    "one_optimizer": lambda: view_of(Recipe(make_spec_of("one_optimizer", 30, space={"optimizers": ["adamw"]}), 30)),
+    "one_optimizer": lambda: view_of(
+        Recipe(make_spec_of("one_optimizer", 30, space={"optimizers": ["adamw"]}), 30)
+    ),
     "thousand": lambda: view_of(Recipe(make_spec_of("thousand", 1000), 1000)),
     "markup": _markup,
     "right_to_left": lambda: view_of(Recipe(make_spec_of("مقارنة المحسنات על ספרות", 30), 30)),
     "long_names": _long_names,
     "maximised": _maximised,
-    "negative": lambda: view_of(Recipe(make_spec_of("negative", 40), 40, value=lambda badness: badness - 2.5)),
+    "negative": lambda: view_of(
+        Recipe(make_spec_of("negative", 40), 40, value=lambda badness: badness - 2.5)
+    ),
     "own_hyperparameters": _own,
-    "rate_free": lambda: view_of(Recipe(make_spec_of("rate_free", 40, space={"optimizers": ["prodigy", "dadapt_adam", "yellowfin", "sgd"]}), 40)),
-    "many_optimizers": lambda: view_of(Recipe(make_spec_of("many_optimizers", 90, space={"optimizers": [*USUAL_OPTIMIZERS, "lion", "nadam", "radam", "adamax", "prodigy", "schedulefree_sgd"]}), 90)),
+    "rate_free": lambda: view_of(
+        Recipe(
+            make_spec_of(
+                "rate_free",
+                40,
+                space={"optimizers": ["prodigy", "dadapt_adam", "yellowfin", "sgd"]},
+            ),
+            40,
+        )
+    ),
+    "many_optimizers": lambda: view_of(
+        Recipe(
+            make_spec_of(
+                "many_optimizers",
+                90,
+                space={
+                    "optimizers": [
+                        *USUAL_OPTIMIZERS,
+                        "lion",
+                        "nadam",
+                        "radam",
+                        "adamax",
+                        "prodigy",
+                        "schedulefree_sgd",
+                    ]
+                },
+            ),
+            90,
+        )
+    ),
     "to_target": _to_target,
     "averaging": lambda: _of(averaging_summary()),
 }

@@ -44,6 +44,7 @@ def style_options(command: F) -> F:
 @click.command(
     epilog=examples(
         "tuner study report digits",
+        "tuner study report digits --format html --open",
         "tuner study report digits --format html --output report.html",
         "tuner study report digits --format json | jq .best",
     )
@@ -51,18 +52,47 @@ def style_options(command: F) -> F:
 @click.argument("name", type=TEXT)
 @storage_option
 @style_options
+@click.option("--open", "open_", is_flag=True, help="Show the HTML page in a browser.")
 @output_options
-def report(name: str, storage: str | None, style: str, output: Path | None, force: bool) -> None:
-    """Report what a study has found: which optimizer to use, and what it cost."""
+def report(
+    name: str, storage: str | None, style: str, open_: bool, output: Path | None, force: bool
+) -> None:
+    """Report what a study has found: which optimizer to use, and what it cost.
+
+    On a terminal, --format html writes NAME.html unless --output names another file.
+    """
     from tuner.report.terminal import print_report
     from tuner.service.summaries import read_results
 
+    if open_ and style != "html":
+        raise click.UsageError(f"--open shows an HTML page, not {style}: add --format html.")
     database, handle = find_study(name, storage)
+    if style == "html":
+        _write_page(database, handle, output, force=force, shown=open_)
+        return
     summary = read_results(database, handle)
     if style == "terminal" and output is None:
         print_report(summary, console())
     else:
-        write(_render(style, summary, database, handle), output, force=force)
+        write(_render(style, summary), output, force=force)
+
+
+def _write_page(
+    database: Database, handle: StudyHandle, output: Path | None, *, force: bool, shown: bool
+) -> None:
+    """Writes a study's page, on a terminal to a file of its name, and shows it if asked to."""
+    import sys
+    import webbrowser
+
+    from tuner.report.files import to_file_name
+    from tuner.service.pages import read_page
+
+    page = read_page(database, handle)
+    if output is None and (shown or sys.stdout.isatty()):
+        output = Path(f"{to_file_name(handle.name)}.html")
+    write(page, output, force=force)
+    if shown and output is not None and not webbrowser.open(output.resolve().as_uri()):
+        click.echo(f"No browser could be opened: open {output} yourself.", err=True)
 
 
 @click.command(
@@ -109,7 +139,7 @@ def export(
     write(text, output, force=force)
 
 
-def _render(style: str, summary: StudySummary, database: Database, handle: StudyHandle) -> str:
+def _render(style: str, summary: StudySummary) -> str:
     import json
 
     if style == "json":
@@ -120,12 +150,6 @@ def _render(style: str, summary: StudySummary, database: Database, handle: Study
         from tuner.report.markdown import to_markdown
 
         return to_markdown(summary)
-    if style == "html":
-        from tuner.report.figures import choose_curves
-        from tuner.report.html import to_html
-        from tuner.store.records import read_some
-
-        return to_html(summary, read_some(database, handle, choose_curves(summary)))
     from tuner.report.terminal import TextConsole, print_report
 
     text = io.StringIO()

@@ -14,7 +14,7 @@ from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.printable import printable
 from tuner.domain.trials import Outcome
 from tuner.report.conclusion import conclude
-from tuner.report.tables import TextTable, groups
+from tuner.report.tables import TextTable, groups, tell_count
 
 _ERRORS = 3
 
@@ -86,23 +86,32 @@ class Answer:
 
 
 def _tell_standing(summary: StudySummary) -> tuple[str, bool]:
+    """Returns how sure the answer is, in words, and whether fresh seeds have confirmed it."""
     confirmed, name = summary.confirmed, shlex.quote(summary.name)
     if summary.best is None:
-        return "No answer yet", False
-    if summary.spec.confirmation is not None:
-        return "These runs confirm another study, whose report has the verdict", False
-    if confirmed is None:
-        return f"Not confirmed: the best of one seed. Confirm it: tuner study confirm {name}", False
-    if not confirmed.race.settled:
+        told = _tell_nothing(summary)
+    elif summary.spec.confirmation is not None:
+        told = "These runs confirm another study, whose report has the verdict"
+    elif confirmed is None:
+        told = f"Not confirmed: the best of one seed. Confirm it: tuner study confirm {name}"
+    elif not confirmed.race.settled:
         runs = confirmed.confirmation.runs
-        return f"Being confirmed: {confirmed.runs} of {runs} runs at most are over", False
-    if confirmed.winner is None:
-        return "Not confirmed: no finalist is fit to be used", False
-    seeds = f"{confirmed.verdict.seeds} fresh seeds"
-    tied = len(confirmed.verdict.tied)
-    if tied:
-        return f"Confirmed on {seeds}, tied with {tied - 1} more", True
-    return f"Confirmed on {seeds}", True
+        told = f"Being confirmed: {confirmed.runs} of {runs} runs at most are over"
+    elif confirmed.winner is None:
+        told = "Not confirmed: no finalist is fit to be used"
+    else:
+        tied = len(confirmed.verdict.tied)
+        others = f", tied with {tell_count(tied - 1, 'other')}" if tied else ""
+        return f"Confirmed on {confirmed.verdict.seeds} fresh seeds{others}", True
+    return told, False
+
+
+def _tell_nothing(summary: StudySummary) -> str:
+    """Returns why there is no answer."""
+    for outcome, how in ((Outcome.DIVERGED, "diverged"), (Outcome.FAILED, "failed")):
+        if summary.finished and summary.counts[outcome] == summary.finished:
+            return f"No answer: all of {tell_count(summary.finished, 'trial')} {how}"
+    return "No answer yet"
 
 
 def _settings(summary: StudySummary) -> tuple[tuple[str, str], ...]:

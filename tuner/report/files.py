@@ -63,6 +63,16 @@ def write_file(path: Path, text: str, *, force: bool = False, is_study: bool = F
         raise StorageError(f"--output {path}: cannot be written: {reason}.") from None
 
 
+def to_file_name(name: str) -> str:
+    """Returns the name of a study as that of a file, without its suffix.
+
+    >>> to_file_name("../my study"), to_file_name("***")
+    ('my-study', 'study')
+    """
+    kept = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+    return kept[:100].strip(".-") or "study"
+
+
 def _refuse_to_lose(path: Path, *, force: bool, is_study: bool) -> None:
     if not path.is_file():
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import resources
 
@@ -25,8 +25,8 @@ from tuner.report.charts.schedules import draw_averages, draw_schedules
 from tuner.report.charts.svg import Chart, Key
 from tuner.report.charts.timeline import draw_timeline
 from tuner.report.charts.view import View
-from tuner.report.comparison import comparison_tables
 from tuner.report.code import to_python, to_toml
+from tuner.report.comparison import comparison_tables
 from tuner.report.next_steps import draw_importance, next_steps, random_bands
 from tuner.report.provenance import commands, provenance, study_file
 from tuner.report.tables import TextTable, best_tables, facts, finalists, ranking, settings
@@ -56,7 +56,7 @@ def to_html(view: View, now: datetime) -> str:
         now: When the page is made, in UTC.
     """
     summary = view.summary
-    shown = [ranking(summary), *_other_tables(summary)]
+    ranked, untried = _tried(ranking(summary))
     return _template("page.html.jinja").render(
         aim=tell_aim(summary.spec.study),
         summary=summary,
@@ -66,7 +66,9 @@ def to_html(view: View, now: datetime) -> str:
         script=_asset("page.js"),
         codes=_codes(summary),
         winner=draw_winner(view),
-        tables=shown,
+        ranked=ranked,
+        untried=untried,
+        tables=_other_tables(summary),
         sections=_sections(view),
         steps=next_steps(summary),
         trial_head=head(view),
@@ -93,7 +95,7 @@ def _card(summary: StudySummary) -> dict[str, Answer | Key | None]:
 
 
 def _sections(view: View) -> list[tuple[str, str, list[Chart]]]:
-    """Returns the sections of charts: anchor, heading and charts, those that have nothing left out."""
+    """Returns the sections of charts: their anchors, headings and charts, if they have any."""
     drawn = (
         ("rates", "Learning rates", [draw_rates(view)]),
         ("sure", "How sure", [draw_finalists(view), draw_progress(view, random_bands(view))]),
@@ -127,6 +129,15 @@ def _other_tables(summary: StudySummary) -> list[TextTable]:
     return [*comparison_tables(summary), *kept, facts(summary)]
 
 
+def _tried(table: TextTable) -> tuple[TextTable, list[str]]:
+    """Returns the ranking of the optimizers that ran, and the names of the others."""
+    at = table.columns.index("trials")
+    rows = tuple(row for row in table.rows if row[at] != "0")
+    lit = None if table.lit is None else table.rows[table.lit]
+    untried = [row[0] for row in table.rows if row[at] == "0"]
+    return replace(table, rows=rows, lit=rows.index(lit) if lit in rows else None), untried
+
+
 def _codes(summary: StudySummary) -> list[Code]:
     """Returns the winner as code to copy; nothing where there is no winner."""
     if summary.best is None or summary.spec.confirmation is not None:
@@ -137,8 +148,8 @@ def _codes(summary: StudySummary) -> list[Code]:
         "optimizer = winner.optimizer(model)\n"
         "schedule = winner.schedule(optimizer)  # call schedule.step() as the loop did\n"
     )
-    codes = (Code("torch", to_python(summary)), Code("tuner", python), Code("TOML", to_toml(summary)))
-    return [Code(code.name, printable(code.text, lines=True).rstrip()) for code in codes]
+    texts = {"torch": to_python(summary), "tuner": python, "TOML": to_toml(summary)}
+    return [Code(name, printable(text, lines=True).rstrip()) for name, text in texts.items()]
 
 
 @functools.cache

@@ -40,10 +40,9 @@ def _usual_steps(summary: StudySummary) -> list[Step]:
     if summary.exhausted is None and started < planned:
         run = shlex.join(("tuner", "study", "run", summary.name))
         steps.append(Step(f"{planned - started} of {planned} trials have not started.", run))
-    elif summary.best is not None and summary.confirmed is None:
-        if summary.spec.confirmation is None:
-            confirm = shlex.join(("tuner", "study", "confirm", summary.name))
-            steps.append(Step("The best value is of one seed: run the finalists again.", confirm))
+    elif summary.best and not summary.confirmed and not summary.spec.confirmation:
+        confirm = shlex.join(("tuner", "study", "confirm", summary.name))
+        steps.append(Step("The best value is of one seed: run the finalists again.", confirm))
     return steps
 
 
@@ -52,14 +51,15 @@ def draw_importance(view: View) -> list[Chart]:
     importance: Any = getattr(view.summary, "importance", None)
     if importance is None:
         return []
-    charts = []
+    charts: list[Chart] = []
     among = [one for one in (importance.choice, *importance.inside) if one is not None]
     for one in among:
         if one.explained is None or not one.shares:
             continue
-        inside = "the choice of optimizer" if one.optimizer is None else f"the settings of {one.optimizer}"
+        inside = f"the settings of {one.optimizer}" if one.optimizer else "the choice of optimizer"
+        share = f"{one.explained:.0%} of the differences"
         name = f"importance-{len(charts)}"
-        told = f"Among {one.trials} trials, {inside} explain {one.explained:.0%} of the differences."
+        told = f"Among {one.trials} trials, {inside} explain {share}."
         left = (f"Too few trials for {', '.join(one.left_out)}.",) if one.left_out else ()
         shares = [(share.name, share.share) for share in one.shares]
         charts.append(draw_shares(name, f"Importance of {inside}", shares, told, left))

@@ -13,6 +13,7 @@ import tomli_w
 
 from tuner.domain.printable import printable
 from tuner.report.charts.view import View
+from tuner.report.files import to_file_name
 
 _PACKAGES = ("tuner", "torch", "optuna", "numpy")
 _NOT_WRITTEN = ("written", "warm_start", "confirmation")
@@ -56,15 +57,11 @@ def commands(view: View) -> tuple[tuple[str, str], ...]:
     name = summary.name
     told = [
         ("Go on with this study", ("study", "run", name)),
-        ("Repeat it elsewhere, from the file below", ("run", f"{_file_name(name)}.toml")),
+        ("Repeat it elsewhere, from the file below", ("run", f"{to_file_name(name)}.toml")),
         ("Make this page again", ("study", "report", name, "--format", "html")),
         ("See one trial", ("trial", "show", name, "NUMBER")),
     ]
     return tuple((what, printable(shlex.join(("tuner", *words)))) for what, words in told)
-
-
-def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 
 
 def _versions() -> list[str]:

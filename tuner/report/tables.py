@@ -338,6 +338,15 @@ def _fused(fusing: FusingSummary | None) -> list[tuple[str, str]]:
     return [*rows, ("why as one", fusing.reason)] if fusing.reason else rows
 
 
+def tell_count(count: int, noun: str) -> str:
+    """Returns a count with its noun.
+
+    >>> tell_count(1, "trial"), tell_count(1200, "trial")
+    ('1 trial', '1,200 trials')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def number(value: float | None) -> str:
     """Returns a metric in four significant digits, or a dash for None."""
     return "–" if value is None else f"{value:.4g}"

@@ -108,9 +108,7 @@ def _others(config: TrialConfig) -> str:
     rate = OPTIMIZERS[config.optimizer].rate
     values = {key: value for key, value in config.to_json().items() if key != rate}
     prefix = f"{config.schedule}."
-    return ", ".join(
-        f"{key.removeprefix(prefix)}={_short(value)}" for key, value in values.items()
-    )
+    return ", ".join(f"{key.removeprefix(prefix)}={_short(value)}" for key, value in values.items())
 
 
 def _short(value: object) -> str:

@@ -89,8 +89,8 @@ def draw_rungs(view: View) -> Chart | None:
     count = {o: view.summary.counts[o] for o in (Outcome.PRUNED, Outcome.DIVERGED)}
     steps = round(sum(_read(r, "steps") for r in view.summary.records if r.outcome in count))
     finding = (
-        f"{count[Outcome.PRUNED]} of {over} trials were pruned and {count[Outcome.DIVERGED]} diverged, "
-        f"after {steps:,} steps in all."
+        f"{count[Outcome.PRUNED]} of {over} trials were pruned and {count[Outcome.DIVERGED]} "
+        f"diverged, after {steps:,} steps in all."
     )
     return Chart(
         "rungs",
@@ -108,7 +108,11 @@ def draw_rungs(view: View) -> Chart | None:
 
 
 def draw_shares(
-    name: str, title: str, shares: Sequence[tuple[str, float | None]], finding: str, notes: tuple[str, ...] = ()
+    name: str,
+    title: str,
+    shares: Sequence[tuple[str, float | None]],
+    finding: str,
+    notes: tuple[str, ...] = (),
 ) -> Chart:
     """Draws shares of a whole as bars.
 
@@ -120,11 +124,11 @@ def draw_shares(
         notes: How to read them.
     """
     scale = Scale(0, 1, label=lambda value: f"{value:.0%}")
-    rows = [
-        (f"{one} – {'not told from noise' if share is None else f'{share:.0%}'}", _HEIGHT, [_bar(scale, 0, share or 0, "ink")])
-        for one, share in shares
-    ]
     told = tuple((one, "not told from noise" if s is None else f"{s:.1%}") for one, s in shares)
+    rows = [
+        (f"{one}: {words}", _HEIGHT, [_bar(scale, 0, share or 0, "ink")])
+        for (one, words), (_, share) in zip(told, shares, strict=True)
+    ]
     panel = Panel(draw_rows(rows, finding, scale, "share of the differences that it explains"))
     return Chart(name, title, finding, (panel,), (), notes, ("choice", "share"), told)
 

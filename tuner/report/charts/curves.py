@@ -13,6 +13,7 @@ from tuner.report.charts.frame import Frame, draw, line, mark, thin
 from tuner.report.charts.scales import Scale, cap_values, fit_scale, is_positive
 from tuner.report.charts.svg import Chart, Key, Panel
 from tuner.report.charts.view import View
+from tuner.report.tables import tell_count
 
 CURVES = 200
 """The most curves that a page draws."""
@@ -67,7 +68,10 @@ def draw_curves(view: View) -> Chart | None:
         f"{view.study.metric} as trials train",
         finding,
         (Panel(draw(frame, finding, lines=lines, marks=marks)),),
-        (*view.palette.legend([n for n in view.optimizers if _has(drawn, n)]), Key("pruned, or not over", "ink stroke faint", "line")),
+        (
+            *view.palette.legend([n for n in view.optimizers if _has(drawn, n)]),
+            Key("pruned, or not over", "ink stroke faint", "line"),
+        ),
         tuple(_notes(view, drawn)),
     )
 
@@ -143,23 +147,26 @@ def _notes(view: View, drawn: Sequence[TrialRecord]) -> list[str]:
     name = shlex.quote(view.summary.name)
     if len(every) > CURVES:
         notes.append(
-            f"Drawn are {len(drawn):,} of {len(every):,} trials, of each optimizer its best and others "
-            f"evenly from good to bad. The curve of any other: tuner trial show {name} NUMBER"
+            f"Drawn are {len(drawn):,} of {len(every):,} trials, of each optimizer the best and "
+            f"others evenly from good to bad. The curve of any other: tuner trial show {name} NUMBER"
         )
     longest = max(len(view.curves[record.number]) for record in drawn)
     if longest > POINTS:
-        notes.append(f"Of a curve's evaluations at most {POINTS} are drawn, evenly; the longest has {longest:,}.")
+        told = f"Of a curve's evaluations at most {POINTS} are drawn, evenly"
+        notes.append(f"{told}; the longest has {longest:,}.")
     frame = _frame(view, drawn, 1)
     off = sum(any(not frame.y.holds(v) for v in view.curves[r.number].values()) for r in drawn)
     if off:
-        notes.append(f"The axis leaves out values that are far off: {off} curves go beyond it, along its edge.")
+        told = f"The axis leaves out values that are far off, of {tell_count(off, 'curve')}"
+        notes.append(f"{told}: there it follows the edge.")
     return notes
 
 
 def _tell(view: View, drawn: Sequence[TrialRecord]) -> str:
     complete = sum(record.outcome is Outcome.COMPLETE for record in drawn)
     ended = len(drawn) - complete
-    return f"{complete} trials trained to their end; {ended} are drawn faint, since they did not."
+    faint = f"; {ended} did not, and are drawn faint" if ended else ""
+    return f"{tell_count(complete, 'trial')} trained to the end{faint}."
 
 
 def _with_curves(summary: StudySummary) -> list[TrialRecord]:

@@ -81,14 +81,14 @@ def _draw(
         )
     for place, value in enumerate(seeds):
         y = middle + (place % _LANES - _LANES // 2) * 5
-        drawn.append(
-            write_element("use", href="#s-dot", x=across(value), y=write_number(y), class_=f"{kind} hollow")
-        )
+        drawn.append(_put("dot", across(value), y, f"{kind} hollow"))
     if arm.mean is not None:
-        drawn.append(
-            write_element("use", href="#s-diamond", x=across(arm.mean), y=middle, class_=f"{kind} mean")
-        )
+        drawn.append(_put("diamond", across(arm.mean), middle, f"{kind} mean"))
     return drawn
+
+
+def _put(symbol: str, x: str, y: float, kind: str) -> Markup:
+    return write_element("use", href=f"#s-{symbol}", x=x, y=write_number(y), class_=kind)
 
 
 def _finite(values: tuple[float | None, ...]) -> list[float]:

@@ -59,7 +59,9 @@ class Frame:
         return write_number(self.height * (1 - self.y.place(value)))
 
 
-def draw(frame: Frame, label: str, *, lines: Iterable[Markup] = (), marks: Iterable[Markup] = ()) -> Markup:
+def draw(
+    frame: Frame, label: str, *, lines: Iterable[Markup] = (), marks: Iterable[Markup] = ()
+) -> Markup:
     """Returns a drawing with its axes.
 
     Args:
@@ -105,12 +107,12 @@ def draw(frame: Frame, label: str, *, lines: Iterable[Markup] = (), marks: Itera
         role="img",
         aria_label=printable(label),
     )
-    titles = [
-        write_element("span", printable(frame.y_title), class_="y-title") if frame.y_title else Markup(""),
-        drawn,
-        write_element("span", printable(frame.x_title), class_="x-title") if frame.x_title else Markup(""),
-    ]
-    return write_element("div", *titles, class_="plot", style=f"--left:{left}px")
+    parts = [_title(frame.y_title, "y-title"), drawn, _title(frame.x_title, "x-title")]
+    return write_element("div", *parts, class_="plot", style=f"--left:{left}px")
+
+
+def _title(text: str, kind: str) -> Markup:
+    return write_element("span", printable(text), class_=kind) if text else Markup("")
 
 
 def mark(
@@ -153,7 +155,8 @@ def line(
         steps: Whether it goes across before it goes up or down.
         trial: The number of its trial.
     """
-    path, before = [], ""
+    path: list[str] = []
+    before = ""
     for x, y in points:
         across, up = frame.stretched(x), frame.up(y)
         if not path:
@@ -167,7 +170,11 @@ def line(
 
 
 def band(
-    frame: Frame, points: Sequence[tuple[float, float, float]], kind: str = "", *, steps: bool = False
+    frame: Frame,
+    points: Sequence[tuple[float, float, float]],
+    kind: str = "",
+    *,
+    steps: bool = False,
 ) -> Markup:
     """Returns the area between two lines.
 
@@ -241,11 +248,9 @@ def draw_rows(
         for at, t in places
     ]
     axis = write_element("svg", *names, width="100%", height=20)
-    drawn.append(write_element("div", write_element("span", ""), axis, class_="row"))
+    drawn.append(write_element("div", write_element("div", "\u00a0"), axis, class_="row"))
     drawn.append(write_element("span", printable(title), class_="x-title"))
-    return write_element(
-        "div", *drawn, class_="plot rows", role="img", aria_label=printable(label)
-    )
+    return write_element("div", *drawn, class_="plot rows", role="img", aria_label=printable(label))
 
 
 def _anchor(place: float) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
@@ -15,6 +16,7 @@ from tuner.report.charts.frame import Frame, draw, mark, rule, shade
 from tuner.report.charts.scales import Scale, Tick, fit_scale, is_positive, write_value
 from tuner.report.charts.svg import Chart, Key, Panel
 from tuner.report.charts.view import View
+from tuner.report.tables import tell_count
 
 NEAR = 0.10
 """How far a value may be from its optimizer's best to lie in the band, as a part of the best."""
@@ -94,52 +96,61 @@ def _complement(axis: Dimension) -> Dimension:
     return axis
 
 
-def _draw(view: View, knobs: Sequence[Knob], name: str, title: str) -> Chart:
-    complement = knobs[0].one.complement
-    panels, rows, lost = [], [], 0
+def _draw(view: View, knobs: Sequence[Knob], name: str, title: str) -> Chart | None:
     shared: dict[str, list[Knob]] = {}
     for knob in knobs:
-        shared.setdefault("" if name == "momenta" else knob.one.name, []).append(knob)
-    scales = {key: _x_scale(view, own) for key, own in shared.items()}
-    for knob in knobs:
-        scale = scales["" if name == "momenta" else knob.one.name]
-        panel = _Panel(view, knob, scale)
-        panels.append(panel.draw())
-        rows.append(panel.row())
-        lost += panel.lost
-    notes = []
-    if complement:
-        notes.append("The axis is drawn by 1 − value, so that 0.9, 0.99 and 0.999 are equally far apart.")
-    if any(knob.one.name != knobs[0].one.name for knob in knobs) and name == "rates":
-        notes.append("Optimizers that find their learning rate themselves are drawn by their main knob.")
-    if lost:
-        notes.append(f"{lost} trials that failed, or ended before their first evaluation, are not drawn.")
-    head = ("optimizer", "setting", "its best at", view.objective, f"within {NEAR:.0%}", "range searched")
+        shared.setdefault(_axis_name(name, knob), []).append(knob)
+    scales = {axis: _x_scale(view, own) for axis, own in shared.items()}
+    panels = [_Panel(view, knob, scales[_axis_name(name, knob)]) for knob in knobs]
+    drawn = tuple(panel.draw() for panel in panels)
+    seen = Counter(kind for panel in panels for kind in panel.seen)
+    if not seen - Counter(("default not run", "ends")):
+        return None
+    near = f"within {NEAR:.0%}"
     return Chart(
         name,
         f"{view.objective} by {title}",
-        _find(view, knobs, panels),
-        tuple(panels),
-        _legend(view),
-        tuple(notes),
-        head,
-        tuple(rows),
+        _find(view, knobs, drawn),
+        drawn,
+        _legend(view, seen),
+        tuple(_notes(knobs, name, sum(panel.lost for panel in panels))),
+        ("optimizer", "setting", "its best at", view.objective, near, "range searched"),
+        tuple(panel.row() for panel in panels),
     )
 
 
-def _legend(view: View) -> tuple[Key, ...]:
-    edge = view.edge
+def _axis_name(name: str, knob: Knob) -> str:
+    """Returns what panels have in common that share their axis."""
+    return "" if name == "momenta" else knob.one.name
+
+
+def _notes(knobs: Sequence[Knob], name: str, lost: int) -> list[str]:
+    notes = []
+    if knobs[0].one.complement:
+        notes.append("Along the axis 0.9, 0.99 and 0.999 are equally far apart.")
+    if name == "rates" and any(knob.one.name != "lr" for knob in knobs):
+        notes.append("An optimizer that finds its learning rate itself is drawn by its main knob.")
+    if lost:
+        told = tell_count(lost, "trial")
+        notes.append(f"Not drawn: {told} that failed, or ended before the first evaluation.")
+    return notes
+
+
+def _legend(view: View, seen: Collection[str]) -> tuple[Key, ...]:
+    """Returns the legend of the marks that are there."""
     target = "" if view.study.target is None else ", or missed the target"
-    return (
-        Key("complete", "ink", "dot"),
-        Key("pruned or in training, at its last value", "ink hollow", "dot"),
-        Key(f"diverged{target}: at the {edge} edge", "ink stroke", "cross"),
-        Key("worse than the axis goes", "ink hollow", "arrow"),
-        Key("torch's default, where it ran", "ink", "diamond"),
-        Key("torch's default, not run", "ink hollow", "tick"),
-        Key(f"within {NEAR:.0%} of the optimizer's best", "swatch", "bar-solid"),
-        Key("end of the range searched", "ink stroke ends", "bracket"),
-    )
+    keys = {
+        "complete": Key("complete", "ink", "dot"),
+        "open": Key("pruned or in training, at its last value", "ink hollow", "dot"),
+        "lost": Key(f"diverged{target}: at the {view.edge} edge", "ink stroke", "cross"),
+        "beyond": Key("worse than the axis goes", "ink hollow", "arrow"),
+        "default": Key("torch's default, where it ran", "ink", "diamond"),
+        "default not run": Key("torch's default, not run", "ink hollow", "tick"),
+        "best": Key("the optimizer's best", "ring", "ring"),
+        "near": Key(f"within {NEAR:.0%} of the optimizer's best", "swatch", "bar-solid"),
+        "ends": Key("end of the range searched", "ink stroke ends", "bracket"),
+    }
+    return tuple(key for kind, key in keys.items() if kind in seen)
 
 
 def _find(view: View, knobs: Sequence[Knob], panels: Sequence[Panel]) -> str:
@@ -157,26 +168,35 @@ class _Panel:
         self._read = _reader(view, knob)
         self._records = view.by_optimizer.get(knob.optimizer, [])
         self.lost = 0
+        self.seen: set[str] = set()
 
     def draw(self) -> Panel:
         view, knob = self._view, self._knob
-        frame = Frame(self._scale, view.scale, 190, knob.one.name, view.objective)
+        ticks = None if view.has_values else ()
+        frame = Frame(self._scale, view.scale, 190, knob.one.name, view.objective, None, ticks)
         kind = view.palette.kind(knob.optimizer)
-        back = []
-        if (near := self._near()) is not None and near[0] < near[1]:
-            back.append(shade(frame, *near, f"near {kind}"))
-        back += [rule(frame, end, "ends") for end in knob.ends or ()]
-        marks = [m for record in self._records if (m := self._mark(frame, record, kind))]
-        if (default := knob.default) is not None and not self._ran_default():
-            if self._scale.holds(default):
-                marks.append(mark(frame, default, frame.y.low, "tick", f"{kind} hollow at-axis"))
-        best = view.best_of(knob.optimizer)
-        if best is not None and (x := self._read(best)) is not None:
-            marks.insert(0, mark(frame, x, view.ranked[best.number], "ring", "ring"))
+        marks = [*self._behind(frame, kind)]
+        marks += [m for record in self._records if (m := self._mark(frame, record, kind))]
+        default = knob.default
+        if default is not None and not self._ran_default() and self._scale.holds(default):
+            self.seen.add("default not run")
+            marks.append(mark(frame, default, frame.y.low, "tick", f"{kind} hollow"))
         label = f"{knob.optimizer}: {view.objective} against {knob.one.name}. {self._tell()}"
-        drawn = draw(frame, label, marks=[*back, *marks])
         key = replace(view.palette.key(knob.optimizer), symbol="dot")
-        return Panel(drawn, knob.optimizer, self._tell(), key)
+        return Panel(draw(frame, label, marks=marks), knob.optimizer, self._tell(), key)
+
+    def _behind(self, frame: Frame, kind: str) -> Iterator[Markup]:
+        """Yields what lies behind the trials: the band, the ends of the range, a ring."""
+        if (near := self._near()) is not None and near[0] < near[1]:
+            self.seen.add("near")
+            yield shade(frame, *near, f"near {kind}")
+        for end in self._knob.ends or ():
+            self.seen.add("ends")
+            yield rule(frame, end, "ends")
+        best = self._view.best_of(self._knob.optimizer)
+        if best is not None and (x := self._read(best)) is not None:
+            self.seen.add("best")
+            yield mark(frame, x, self._view.ranked[best.number], "ring", "ring")
 
     def row(self) -> tuple[str, ...]:
         view, knob = self._view, self._knob
@@ -196,19 +216,23 @@ class _Panel:
         view, x = self._view, self._read(record)
         value = view.value(record)
         worst = frame.y.high if view.worse > 0 else frame.y.low
-        if x is None or record.outcome is Outcome.FAILED:
-            self.lost += 1
-            return None
-        if value is None:
-            if record.outcome is Outcome.DIVERGED or record.value is not None:
-                return mark(frame, x, worst, "cross", f"{kind} stroke", record.number)
-            self.lost += record.outcome.is_over
-            return None
-        hollow = "" if record.outcome is Outcome.COMPLETE else " hollow"
-        symbol = "diamond" if record.is_default else "dot"
+        if value is None or x is None:
+            missed = record.value is not None and record.outcome is not Outcome.FAILED
+            if x is None or not (missed or record.outcome is Outcome.DIVERGED):
+                self.lost += record.outcome.is_over
+                return None
+            self.seen.add("lost")
+            return mark(frame, x, worst, "cross", f"{kind} stroke", record.number)
+        is_open = record.outcome is not Outcome.COMPLETE
+        self.seen.add("open" if is_open else "complete")
         if not frame.y.holds(value):
-            symbol, value = ("arrow" if view.worse > 0 else "down"), worst
-            hollow = " hollow"
+            self.seen.add("beyond")
+            symbol = "arrow" if view.worse > 0 else "down"
+            return mark(frame, x, worst, symbol, f"{kind} hollow", record.number)
+        if record.is_default:
+            self.seen.add("default")
+        symbol = "diamond" if record.is_default else "dot"
+        hollow = " hollow" if is_open else ""
         return mark(frame, x, value, symbol, kind + hollow, record.number)
 
     def _ran_default(self) -> bool:
@@ -235,7 +259,7 @@ class _Panel:
         view, knob = self._view, self._knob
         best, near = view.best_of(knob.optimizer), self._near()
         if best is None or near is None:
-            return f"none of its {len(self._records)} trials is complete."
+            return f"none of {tell_count(len(self._records), 'trial')} is complete."
         at = _tell_number(self._read(best))
         told = f"best {view.tell(view.ranked[best.number])} at {knob.one.name} {at}"
         if near[0] == near[1]:
@@ -273,7 +297,7 @@ def _x_scale(view: View, knobs: Sequence[Knob]) -> Scale:
 class _Complement(Scale):
     """A scale of values that lies along the logarithm of 1 - value, larger values to the right."""
 
-    inner: Scale = Scale(0, 1)
+    inner: Scale = field(default_factory=lambda: Scale(0, 1))
 
     @classmethod
     def of(cls, complements: Sequence[float], log: bool) -> _Complement:
@@ -298,5 +322,3 @@ def _to_number(value: object) -> float | None:
 
 def _tell_number(value: float | None) -> str:
     return "–" if value is None else write_value(float(f"{value:.3g}"))
-
-

@@ -1,8 +1,8 @@
-"""Colours and shapes: an optimizer has one of each on the whole page, and colour means nothing else.
+"""Colours and shapes of optimizers, the same on all of a page; colour means nothing else.
 
-The hues were chosen by search: against the paper each has a contrast of 3 to 1 at least, and any two
-differ for people with each kind of colour blindness. From the ninth optimizer on they come again,
-with another shape.
+The hues were chosen by search: against the paper each has a contrast of 3 to 1 at least, and any
+two differ for people with each kind of colour blindness. From the ninth optimizer on they come
+again, with another shape.
 """
 
 from __future__ import annotations

@@ -63,15 +63,19 @@ def draw_parallel(view: View) -> Chart | None:
         _line(view, record, [axis.place(settings[record.number].get(axis.name)) for axis in axes])
         for record in shown
     ]
-    finding = f"{len(shown)} trials across {len(axes)} settings, the best on top; see the table of trials for the numbers."
-    notes = ["A trial without a setting crosses its axis below the bottom. Trials that are not complete are faint."]
+    finding = f"{len(shown)} trials on {len(axes)} axes; the table of trials has the numbers."
+    notes = [
+        "A trial without a setting passes below its axis. Trials that are not complete are faint."
+    ]
     if len(shown) < len(known):
         notes.append(f"Drawn are {len(shown):,} of {len(known):,} trials, evenly from good to bad.")
     if left_out:
         notes.append(f"Not drawn are {', '.join(left_out)}.")
     drawn = _draw(axes, lines, finding)
     legend = view.palette.legend(view.optimizers)
-    return Chart("parallel", "Settings of all trials", finding, (Panel(drawn),), legend, tuple(notes))
+    return Chart(
+        "parallel", "Settings of all trials", finding, (Panel(drawn),), legend, tuple(notes)
+    )
 
 
 def _settings(view: View, record: TrialRecord) -> dict[str, Any]:
@@ -95,7 +99,9 @@ def _choose(view: View, settings: Mapping[int, Mapping[str, Any]]) -> tuple[list
                 values.setdefault(name, []).append(value)
     first = ("optimizer", "schedule", "lr")
     own_names = {name for config in view.configs.values() for name in config.own}
-    varied = [n for n, known in values.items() if len(set(map(repr, known))) > 1 and n != view.objective]
+    varied = [
+        n for n, known in values.items() if len(set(map(repr, known))) > 1 and n != view.objective
+    ]
     varied.sort(key=lambda n: (n not in first, n not in own_names, -len(values[n])))
     kept = sorted(varied[: _AXES - 1], key=varied.index)
     axes = [_axis(name, values[name]) for name in kept]
@@ -112,13 +118,16 @@ def _axis(name: str, values: Sequence[Any]) -> _Axis:
 
 def _line(view: View, record: TrialRecord, places: Sequence[float | None]) -> Markup:
     gap = WIDE / len(places)
+    heights = [_HEIGHT + 14 if place is None else _HEIGHT * (1 - place) for place in places]
     points = [
-        f"{write_number(gap * (at + 0.5))},{write_number(_HEIGHT * (1 - place) if place is not None else _HEIGHT + 14)}"
-        for at, place in enumerate(places)
+        f"{write_number(gap * (at + 0.5))},{write_number(height)}"
+        for at, height in enumerate(heights)
     ]
     kind = view.palette.kind(record.optimizer)
     faint = "" if record.number in view.ranked else " faint"
-    return write_element("path", d=f"M{'L'.join(points)}", class_=f"{kind} curve{faint}", data_t=record.number)
+    return write_element(
+        "path", d=f"M{'L'.join(points)}", class_=f"{kind} curve{faint}", data_t=record.number
+    )
 
 
 def _draw(axes: Sequence[_Axis], lines: Sequence[Markup], label: str) -> Markup:
@@ -142,7 +151,9 @@ def _draw(axes: Sequence[_Axis], lines: Sequence[Markup], label: str) -> Markup:
         for tick in axis.ticks():
             y = write_number(26 + _HEIGHT * (1 - tick.value) + 4)
             parts.append(write_element("text", printable(tick.label), x=x, y=y, class_="halo"))
-    svg = write_element("svg", *parts, width="100%", height=_HEIGHT + 48, role="img", aria_label=printable(label))
+    svg = write_element(
+        "svg", *parts, width="100%", height=_HEIGHT + 48, role="img", aria_label=printable(label)
+    )
     return write_element("div", svg, class_="plot flat", style=f"min-width:{_APART * len(axes)}px")
 
 
@@ -151,6 +162,10 @@ def _is_number(value: object) -> bool:
 
 
 def _name(value: object) -> str:
-    return "none" if value is None else format_value(value) if isinstance(value, bool | int | float | str) else str(value)
-
-
+    return (
+        "none"
+        if value is None
+        else format_value(value)
+        if isinstance(value, bool | int | float | str)
+        else str(value)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,9 +34,10 @@ class Band:
 
 
 _BANDS = (
-    "Bands are not of these trials: they hold, with 95% confidence for all n at once, the median of "
-    "random search over the optimizer's range, dotted, as far as there are points drawn evenly from "
-    "it (Lourie, Cho and He 2023). Where the draws set no bound, a band ends at the edge of the plot."
+    "Bands are not of these trials: they hold, with 95% confidence for all n at once, the median "
+    "of random search over the optimizer's range, dotted, as far as there are points drawn evenly "
+    "from it (Lourie, Cho and He 2023). Where the draws set no bound, a band ends at the edge of "
+    "the plot."
 )
 
 
@@ -55,7 +57,10 @@ def draw_progress(view: View, bands: Sequence[Band] = ()) -> Chart | None:
     log = is_positive(values) and max(values) > 3 * min(values)
     cap = cap_values(values, log=log, worse=view.worse)
     y = fit_scale([v for v in values if cap is None or view.worse * v <= view.worse * cap], log=log)
-    frame = Frame(Scale(1, max(2, most)), y, 280, "trials of the optimizer", f"best {view.objective} so far")
+    x = Scale(1, max(2, most))
+    counts = [tick for tick in x.ticks() if tick.value == int(tick.value)]
+    title = f"best {view.objective} so far"
+    frame = Frame(x, y, 280, "trials of the optimizer", title, counts)
     lines, marks = [], []
     for own in bands:
         kind = view.palette.kind(own.optimizer)
@@ -66,7 +71,7 @@ def draw_progress(view: View, bands: Sequence[Band] = ()) -> Chart | None:
         kind, symbol = view.palette.kind(name), view.palette.symbol(name)
         last = (len(view.by_optimizer[name]), curve[-1][1])
         lines.append(line(frame, [*curve, last], f"{kind} best", steps=True))
-        turns = [curve[0], *(b for a, b in zip(curve, curve[1:], strict=False) if b[1] != a[1])]
+        turns = [curve[0], *(b for a, b in itertools.pairwise(curve) if b[1] != a[1])]
         marks += [mark(frame, x, value, symbol, kind) for x, value in turns if y.holds(value)]
     notes = ["A mark is a trial that was better than all before it."]
     if bands:

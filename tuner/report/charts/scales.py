@@ -39,7 +39,7 @@ class Scale:
     high: float
     log: bool = False
     backward: bool = False
-    label: Callable[[float], str] = field(default=lambda value: write_value(value), compare=False)
+    label: Callable[[float], str] | None = field(default=None, compare=False)
 
     def place(self, value: float) -> float:
         """Returns where a number lies: from 0 to 1, and clipped to the axis.
@@ -70,7 +70,9 @@ class Scale:
         ['0.001', '0.01', '0.1', '1']
         """
         values = self._decades(count) if self.log else even_values(self.low, self.high, count)
-        return [Tick(value, self.label(value)) for value in values if self.holds(value)]
+        return [
+            Tick(value, (self.label or write_value)(value)) for value in values if self.holds(value)
+        ]
 
     def _decades(self, count: int) -> list[float]:
         low, high = math.log10(self.low), math.log10(self.high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.printable import printable
@@ -10,8 +11,11 @@ from tuner.report.charts.frame import Frame, draw, line, mark
 from tuner.report.charts.scales import Scale, Tick, fit_scale
 from tuner.report.charts.svg import Chart, Key, Panel
 from tuner.report.charts.view import View
+from tuner.report.tables import number
 
 _POINTS = 120
+_DASHES = ("", " dashed", " dotted")
+_SHAPES = ("circle", "square", "up", "down", "plus")
 _EVEN = (Tick(0, "0"), Tick(0.25, "25%"), Tick(0.5, "50%"), Tick(0.75, "75%"), Tick(1, "100%"))
 
 
@@ -26,17 +30,28 @@ def draw_schedules(view: View) -> Chart | None:
     if not best:
         return None
     ordered = sorted(best.values(), key=lambda r: view.worse * view.ranked[r.number])
-    panels, rows = [], []
-    for record in ordered:
-        panels.append(_panel(view, record))
-        config = view.configs[record.number]
-        own = ", ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in config.schedule_values.items())
-        rows.append((record.schedule, view.tell(view.ranked[record.number]), str(record.number), record.optimizer, own or "–"))
     first = ordered[0]
     finding = f"The best trial used {first.schedule}: {view.tell(view.ranked[first.number])}."
-    note = "Each panel is the best trial of a schedule: how it scales the learning rate as it trains. Its own lowering when the metric stalls is not drawn." if any(SCHEDULES[s].follows_metric for s in best) else "Each panel is the best trial of a schedule: how it scales the learning rate as it trains."
-    head = ("schedule", view.objective, "trial", "optimizer", "its settings")
-    return Chart("schedules", "Schedules, as the best trial of each had them", finding, tuple(panels), (), (note,), head, tuple(rows))
+    note = "Each panel is the best trial of a schedule: how it scales the learning rate."
+    if any(SCHEDULES[name].follows_metric for name in best):
+        note += " What it lowers when the metric no longer improves is not drawn."
+    return Chart(
+        "schedules",
+        "Schedules, as the best trial of each had them",
+        finding,
+        tuple(_panel(view, record) for record in ordered),
+        (),
+        (note,),
+        ("schedule", view.objective, "trial", "optimizer", "its settings"),
+        tuple(_row(view, record) for record in ordered),
+    )
+
+
+def _row(view: View, record: TrialRecord) -> tuple[str, ...]:
+    values = view.configs[record.number].schedule_values.items()
+    own = ", ".join(f"{key}={format_value(value)}" for key, value in values)
+    value = view.tell(view.ranked[record.number])
+    return record.schedule, value, str(record.number), record.optimizer, own or "–"
 
 
 def _panel(view: View, record: TrialRecord) -> Panel:
@@ -57,23 +72,32 @@ def _panel(view: View, record: TrialRecord) -> Panel:
 
 def draw_averages(view: View) -> Chart | None:
     """Draws the metric from the last weights of each average's best trial to their average."""
-    lines = {a.average: (a, [(x, y) for x, y in a.line if y is not None]) for a in view.summary.averages if a.line}
-    lines = {name: pair for name, pair in lines.items() if pair[1]}
+    known = [average for average in view.summary.averages if average.line]
+    lines = [(one, [(x, y) for x, y in one.line or () if y is not None]) for one in known]
+    lines = [(one, points) for one, points in lines if points]
     if not lines:
         return None
-    values = [y for _, points in lines.values() for _, y in points]
+    values = [y for _, points in lines for _, y in points]
     ends = (Tick(0, "last weights"), Tick(0.5, "half way"), Tick(1, "average"))
     frame = Frame(Scale(0, 1), fit_scale(values), 220, "", view.study.metric, ends)
-    drawn, marks, legend = [], [], []
-    dashes = ("", " dashed", " dotted")
-    shapes = ("circle", "square", "up", "down", "plus")
-    for place, (name, (average, points)) in enumerate(lines.items()):
-        shape = shapes[place % len(shapes)]
-        drawn.append(line(frame, points, f"ink best{dashes[place % 3]}"))
+    drawn, marks, legend, rows = [], [], [], []
+    for place, (one, points) in enumerate(lines):
+        shape, dash = _SHAPES[place % len(_SHAPES)], _DASHES[place % len(_DASHES)]
+        drawn.append(line(frame, points, f"ink best{dash}"))
         marks += [mark(frame, x, y, shape, "ink") for x, y in points]
-        legend.append(Key(f"{name}, trial {average.best_trial}", "ink", shape))
-    name, (average, points) = next(iter(lines.items()))
-    finding = f"{name}, trial {average.best_trial}: from {points[0][1]:.4g} to {points[-1][1]:.4g}."
-    rows = tuple((n, str(a.best_trial), *(f"{dict(p).get(x, float('nan')):.4g}" for x in (0.0, 0.5, 1.0))) for n, (a, p) in lines.items())
-    head = ("average", "trial", "last weights", "half way", "average of weights")
-    return Chart("averages", "From the last weights to their average", finding, (Panel(draw(frame, finding, lines=drawn, marks=marks)),), tuple(legend), (), head, rows)
+        legend.append(Key(f"{one.average}, trial {one.best_trial}", "ink", shape))
+        at = dict(points)
+        rows.append((one.average, str(one.best_trial), *(number(at.get(e.value)) for e in ends)))
+    first, points = lines[0]
+    way = f"from {number(points[0][1])} to {number(points[-1][1])}"
+    finding = f"{first.average}, trial {first.best_trial}: {way}."
+    return Chart(
+        "averages",
+        "From the last weights to their average",
+        finding,
+        (Panel(draw(frame, finding, lines=drawn, marks=marks)),),
+        tuple(legend),
+        (),
+        ("average", "trial", "last weights", "half way", "average of weights"),
+        tuple(rows),
+    )

@@ -14,7 +14,7 @@ from tuner.report.charts.frame import draw_rows
 from tuner.report.charts.scales import Scale
 from tuner.report.charts.svg import Chart, Key, Panel, write_element, write_number
 from tuner.report.charts.view import View
-from tuner.report.tables import duration
+from tuner.report.tables import duration, tell_count
 
 BARS = 1500
 """The most trials that are drawn."""
@@ -55,7 +55,7 @@ def draw_timeline(view: View) -> Chart | None:
             for span in row
         ]
         trials = len({span.record.number for span in own})
-        rows.append((f"{name}, {trials} trials", round(size * len(lanes)) + 4, bars))
+        rows.append((f"{name}, {tell_count(trials, 'trial')}", round(size * len(lanes)) + 4, bars))
         spent = duration(sum(span.end - span.start for span in own))
         told.append((name, str(trials), str(len(lanes)), spent))
     finding = _tell(view, rows, end)
@@ -83,7 +83,7 @@ def _tell(view: View, rows: Sequence[object], end: float) -> str:
     as_one = f"; up to {lanes} trained as one" if lanes > 1 else ""
     many = "One worker" if len(rows) == 1 else f"{len(rows)} workers"
     trials = sum(record.started_at is not None for record in records)
-    return f"{many} trained {trials:,} trials in {duration(end)}{as_one}."
+    return f"{many} trained {tell_count(trials, 'trial')} in {duration(end)}{as_one}."
 
 
 def _spans(view: View) -> list[_Span]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from tuner.analysis.summary import StudySummary
 from tuner.domain.lengths import split_by_length
 from tuner.domain.objective import is_missed, tell_objective, tell_value
-from tuner.domain.printable import printable
 from tuner.domain.spec import StudySection
 from tuner.domain.trials import Decoder, Outcome, TrialConfig, TrialRecord
 from tuner.report.charts.palette import Palette
@@ -87,14 +86,18 @@ class View:
         return own
 
     @functools.cached_property
+    def has_values(self) -> bool:
+        """Whether any trial has a value."""
+        return any(self.value(record) is not None for record in self.summary.records)
+
+    @functools.cached_property
     def scale(self) -> Scale:
         """The axis of values: logarithmic where all are above 0, without those that are far off."""
         shown = list(self.ranked.values())
         stopped = [
             value
             for record in self.summary.records
-            if record.outcome is not Outcome.COMPLETE
-            and (value := self.value(record)) is not None
+            if record.outcome is not Outcome.COMPLETE and (value := self.value(record)) is not None
         ]
         log = is_positive([*shown, *stopped]) and _spans(shown or stopped) > 3
         cap = cap_values([*shown, *stopped], log=log, worse=self.worse)
