@@ -73,6 +73,7 @@ def to_html(view: View, now: datetime) -> str:
         steps=next_steps(summary),
         trial_head=head(view),
         trials=trial_rows(view),
+        omission=view.omission,
         provenance=provenance(view, now),
         study_file=study_file(view),
         commands=commands(view),

@@ -61,7 +61,7 @@ def head(view: View) -> tuple[str, ...]:
 
 
 def trial_rows(view: View) -> list[TrialRow]:
-    """Returns the rows of all trials, by number."""
+    """Returns the rows of the trials that the page lists, by number."""
     best = view.summary.best.record.number if view.summary.best else None
     return [
         TrialRow(
@@ -73,7 +73,7 @@ def trial_rows(view: View) -> list[TrialRow]:
             record.number == best,
             _cells(view, record, view.configs[record.number]),
         )
-        for record in view.summary.records
+        for record in view.listed
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tuner.report.charts.curves import choose_curves
+from tuner.report.charts.selection import choose_curves
 from tuner.report.charts.view import View
 from tuner.report.html import to_html
 from tuner.service.summaries import read_summary

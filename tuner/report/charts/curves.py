@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
-from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.charts.frame import Frame, draw, line, mark, thin
 from tuner.report.charts.scales import Scale, cap_values, fit_scale, is_positive
+from tuner.report.charts.selection import CURVES, badness, with_curves
 from tuner.report.charts.svg import Chart, Key, Panel
 from tuner.report.charts.view import View
 from tuner.report.tables import tell_count
 
-CURVES = 200
-"""The most curves that a page draws."""
-
 POINTS = 60
 """The most points of one curve that a page draws."""
-
-T = TypeVar("T")
-
-
-def choose_curves(summary: StudySummary) -> list[int]:
-    """Returns the numbers of the trials whose curves are drawn, at most :data:`CURVES`.
-
-    Where there are more trials, each optimizer gets an equal share, if it has so many: one half
-    of its best trials, the other spread evenly from good to bad.
-    """
-    by_optimizer: dict[str, list[TrialRecord]] = defaultdict(list)
-    for record in sorted(_with_curves(summary), key=_badness(summary)):
-        by_optimizer[record.optimizer].append(record)
-    chosen: list[int] = []
-    fewest_first = sorted(by_optimizer.values(), key=len)
-    for place, own in enumerate(fewest_first):
-        share = (CURVES - len(chosen)) // (len(fewest_first) - place)
-        best = share - share // 2
-        few = [*own[:best], *spread(own[best:], share - best)]
-        chosen += [record.number for record in few]
-    return sorted(chosen)
 
 
 def draw_curves(view: View) -> Chart | None:
@@ -97,17 +71,8 @@ def draw_winner(view: View) -> Chart | None:
         "Its curve among the others' best",
         finding,
         (Panel(draw(frame, finding, lines=lines, marks=marks)),),
-        view.palette.legend([r.optimizer for r in sorted(drawn, key=_badness(view.summary))]),
+        view.palette.legend([r.optimizer for r in sorted(drawn, key=badness(view.summary))]),
     )
-
-
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """Returns at most ``count`` items, evenly spaced from the first to the last."""
-    if len(items) <= count:
-        return list(items)
-    if count < 2:
-        return list(items[: max(0, count)])
-    return [items[place * (len(items) - 1) // (count - 1)] for place in range(count)]
 
 
 def _frame(view: View, drawn: Iterable[TrialRecord], height: int) -> Frame:
@@ -143,12 +108,12 @@ def _has(drawn: Iterable[TrialRecord], name: str) -> bool:
 
 
 def _notes(view: View, drawn: Sequence[TrialRecord]) -> list[str]:
-    notes, every = [], _with_curves(view.summary)
+    notes, every = [], with_curves(view.summary)
     name = shlex.quote(view.summary.name)
     if len(every) > CURVES:
         notes.append(
             f"Drawn are {len(drawn):,} of {len(every):,} trials, of each optimizer the best and "
-            f"others evenly from good to bad. The curve of any other: tuner trial show {name} NUMBER"
+            f"others evenly from good to bad. Any other: tuner trial show {name} NUMBER"
         )
     longest = max(len(view.curves[record.number]) for record in drawn)
     if longest > POINTS:
@@ -167,19 +132,3 @@ def _tell(view: View, drawn: Sequence[TrialRecord]) -> str:
     ended = len(drawn) - complete
     faint = f"; {ended} did not, and are drawn faint" if ended else ""
     return f"{tell_count(complete, 'trial')} trained to the end{faint}."
-
-
-def _with_curves(summary: StudySummary) -> list[TrialRecord]:
-    """Returns the trials whose curves may be drawn: all that did not fail."""
-    return [record for record in summary.records if record.outcome is not Outcome.FAILED]
-
-
-def _badness(summary: StudySummary) -> Callable[[TrialRecord], tuple[bool, float, int]]:
-    """Returns a sort key from good to bad: complete trials by value, then all others."""
-    sign = 1.0 if summary.spec.study.ranking == "minimize" else -1.0
-
-    def key(record: TrialRecord) -> tuple[bool, float, int]:
-        value = float("inf") if record.value is None else sign * record.value
-        return record.outcome is not Outcome.COMPLETE, value, record.number
-
-    return key

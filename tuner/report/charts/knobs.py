@@ -113,7 +113,7 @@ def _draw(view: View, knobs: Sequence[Knob], name: str, title: str) -> Chart | N
         _find(view, knobs, drawn),
         drawn,
         _legend(view, seen),
-        tuple(_notes(knobs, name, sum(panel.lost for panel in panels))),
+        tuple(_notes(view, knobs, name, sum(panel.lost for panel in panels))),
         ("optimizer", "setting", "its best at", view.objective, near, "range searched"),
         tuple(panel.row() for panel in panels),
     )
@@ -124,8 +124,8 @@ def _axis_name(name: str, knob: Knob) -> str:
     return "" if name == "momenta" else knob.one.name
 
 
-def _notes(knobs: Sequence[Knob], name: str, lost: int) -> list[str]:
-    notes = []
+def _notes(view: View, knobs: Sequence[Knob], name: str, lost: int) -> list[str]:
+    notes = [view.omission] if view.omission else []
     if knobs[0].one.complement:
         notes.append("Along the axis 0.9, 0.99 and 0.999 are equally far apart.")
     if name == "rates" and any(knob.one.name != "lr" for knob in knobs):
@@ -167,6 +167,7 @@ class _Panel:
         self._view, self._knob, self._scale = view, knob, scale
         self._read = _reader(view, knob)
         self._records = view.by_optimizer.get(knob.optimizer, [])
+        self._shown = [r for r in view.listed if r.optimizer == knob.optimizer]
         self.lost = 0
         self.seen: set[str] = set()
 
@@ -176,7 +177,7 @@ class _Panel:
         frame = Frame(self._scale, view.scale, 190, knob.one.name, view.objective, None, ticks)
         kind = view.palette.kind(knob.optimizer)
         marks = [*self._behind(frame, kind)]
-        marks += [m for record in self._records if (m := self._mark(frame, record, kind))]
+        marks += [m for record in self._shown if (m := self._mark(frame, record, kind))]
         default = knob.default
         if default is not None and not self._ran_default() and self._scale.holds(default):
             self.seen.add("default not run")

@@ -13,9 +13,9 @@ from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.printable import cut, printable
 from tuner.domain.trials import TrialRecord
-from tuner.report.charts.curves import spread
 from tuner.report.charts.frame import WIDE
 from tuner.report.charts.scales import Scale, Tick, fit_scale, is_positive
+from tuner.report.charts.selection import spread
 from tuner.report.charts.svg import Chart, Panel, write_element, write_number
 from tuner.report.charts.view import View
 

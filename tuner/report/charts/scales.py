@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 _WIDE = 2.0
@@ -70,9 +70,19 @@ class Scale:
         ['0.001', '0.01', '0.1', '1']
         """
         values = self._decades(count) if self.log else even_values(self.low, self.high, count)
-        return [
-            Tick(value, (self.label or write_value)(value)) for value in values if self.holds(value)
-        ]
+        held = [value for value in values if self.holds(value)]
+        return [Tick(value, label) for value, label in zip(held, self._tell(held), strict=True)]
+
+    def _tell(self, values: Sequence[float]) -> list[str]:
+        """Returns numbers as text, in as few digits as tell them apart."""
+        if self.label is not None:
+            return [self.label(value) for value in values]
+        labels: list[str] = []
+        for digits in (4, 6, 9, 12, 17):
+            labels = [write_value(value, digits) for value in values]
+            if len(set(labels)) == len(labels):
+                break
+        return labels
 
     def _decades(self, count: int) -> list[float]:
         low, high = math.log10(self.low), math.log10(self.high)
@@ -138,22 +148,27 @@ def cap_values(values: Iterable[float], *, log: bool, worse: int) -> float | Non
     return math.exp(edge) if log else edge
 
 
-def write_value(value: float) -> str:
+def write_value(value: float, digits: int = 4) -> str:
     """Returns a number as an axis has it, in few characters.
+
+    Args:
+        value: The number.
+        digits: Its significant digits, at most.
 
     >>> [write_value(v) for v in (0.00001, 0.25, 1500, 2e6)]
     ['1e-5', '0.25', '1,500', '2e6']
     """
-    size = abs(value)
-    if value and not 1e-4 <= size < 1e5:
-        mantissa, power = f"{value:.3g}".partition("e")[::2] if "e" in f"{value:.3g}" else ("", "")
-        if not power:
-            mantissa, power = f"{value:.2e}".split("e")
-        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        return f"{mantissa}e{int(power)}"
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
+    if value and not 1e-4 <= abs(value) < 1e5:
+        mantissa, power = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
+    return f"{value:.{digits}g}" if abs(value) < 1000 else _whole(value, digits)
+
+
+def _whole(value: float, digits: int) -> str:
+    """Returns a number of at least 1,000, its thousands set apart."""
+    after = max(0, digits - 4)
+    text = f"{value:,.{after}f}"
+    return text.rstrip("0").rstrip(".") if after else text
 
 
 def even_values(low: float, high: float, count: int) -> list[float]:
@@ -165,7 +180,7 @@ def even_values(low: float, high: float, count: int) -> list[float]:
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.99)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [round(place * step, 12) for place in range(first, last + 1)]
+    return [float(f"{place * step:.12g}") for place in range(first, last + 1)]
 
 
 def _quantile(known: list[float], share: float) -> float:

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 from tuner.domain.trials import Outcome, TrialRecord
-from tuner.report.charts.curves import spread
 from tuner.report.charts.frame import draw_rows
 from tuner.report.charts.scales import Scale
+from tuner.report.charts.selection import spread
 from tuner.report.charts.svg import Chart, Key, Panel, write_element, write_number
 from tuner.report.charts.view import View
 from tuner.report.tables import duration, tell_count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from tuner.domain.spec import StudySection
 from tuner.domain.trials import Decoder, Outcome, TrialConfig, TrialRecord
 from tuner.report.charts.palette import Palette
 from tuner.report.charts.scales import Scale, cap_values, fit_scale, is_positive
+from tuner.report.charts.selection import choose_listed
 
 if TYPE_CHECKING:
     from tuner.store.events import Event
@@ -58,6 +60,26 @@ class View:
     def palette(self) -> Palette:
         """The colours and shapes of the optimizers."""
         return Palette(self.summary.spec.space.optimizers)
+
+    @functools.cached_property
+    def listed(self) -> list[TrialRecord]:
+        """The trials that the page lists, and draws as marks."""
+        chosen = {*choose_listed(self.summary), *self.curves}
+        if self.summary.best is not None:
+            chosen.add(self.summary.best.record.number)
+        return [record for record in self.summary.records if record.number in chosen]
+
+    @property
+    def omission(self) -> str:
+        """A sentence on the trials that are not listed; empty where all are."""
+        many, every = len(self.listed), len(self.summary.records)
+        if many == every:
+            return ""
+        name = shlex.quote(self.summary.name)
+        return (
+            f"Shown are {many:,} of {every:,} trials, of each optimizer the best and others evenly "
+            f"from good to bad. All of them: tuner study show {name} --json"
+        )
 
     @functools.cached_property
     def configs(self) -> Mapping[int, TrialConfig]:
