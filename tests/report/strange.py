@@ -12,7 +12,7 @@ from typing import Any
 from tests.report.summaries import START, averaging_summary, make_spec, summary_of, trial
 from tuner.analysis.confirmed import Confirmed, summarize_confirmation
 from tuner.analysis.summary import StudySummary, summarize
-from tuner.domain.catalog.dimensions import Float, Value
+from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.catalog.optimizers import USUAL_OPTIMIZERS
 from tuner.domain.confirmation import CONFIRMS, REPEAT
 from tuner.domain.space import branches_of, walk
@@ -95,18 +95,20 @@ def _make_record(recipe: Recipe, number: int, draw: random.Random) -> TrialRecor
     )
 
 
-def _sample(axis: Any, draw: random.Random) -> Value:
-    if hasattr(axis, "choices"):
-        return draw.choice(axis.choices)
-    if hasattr(axis, "value"):
-        return axis.value
-    low, high = float(axis.low), float(axis.high)
-    if axis.log:
-        value = math.exp(draw.uniform(math.log(low), math.log(high)))
-    else:
-        value = draw.uniform(low, high)
-    value = min(high, max(low, value))
-    return value if isinstance(axis, Float) else round(value)
+def _sample(axis: Dimension, draw: random.Random) -> Value:
+    match axis:
+        case Choice():
+            return draw.choice(axis.choices)
+        case Fixed():
+            return axis.value
+        case Float() | Int():
+            low, high = float(axis.low), float(axis.high)
+            if axis.log:
+                value = math.exp(draw.uniform(math.log(low), math.log(high)))
+            else:
+                value = draw.uniform(low, high)
+            value = min(high, max(low, value))
+            return value if isinstance(axis, Float) else round(value)
 
 
 def _place(spec: StudySpec, params: Mapping[str, Value]) -> float:

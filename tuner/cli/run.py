@@ -222,7 +222,7 @@ def conclude(database: Database, study: StudyHandle) -> None:
     if summary.confirmed is None and study.spec.confirmation is None and not advised:
         click.echo(f"\nTo see whether it wins on fresh seeds: {confirm}", err=True)
     click.echo(
-        f"\nMore: tuner study report {name} --format html --output report.html, "
+        f"\nMore: tuner study report {name} --format html --open, "
         f"tuner study export {name}, tuner dashboard",
         err=True,
     )

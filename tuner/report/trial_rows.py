@@ -71,7 +71,7 @@ def trial_rows(view: View) -> list[TrialRow]:
             view.palette.kind(record.optimizer),
             view.palette.symbol(record.optimizer),
             record.number == best,
-            _cells(view, record, view.configs[record.number]),
+            _cells(view, record, view.config(record)),
         )
         for record in view.listed
     ]

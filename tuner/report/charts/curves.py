@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.charts.frame import Frame, draw, line, mark, thin
 from tuner.report.charts.scales import Scale, cap_values, fit_scale, is_positive
-from tuner.report.charts.selection import CURVES, badness, with_curves
+from tuner.report.charts.selection import CURVES, with_curves
 from tuner.report.charts.svg import Chart, Key, Panel
 from tuner.report.charts.view import View
 from tuner.report.tables import tell_count
@@ -23,19 +23,17 @@ def draw_curves(view: View) -> Chart | None:
     if not drawn:
         return None
     frame = _frame(view, drawn, 300)
-    order = sorted(drawn, key=lambda r: (r.outcome is Outcome.COMPLETE, r.number in _bests(view)))
-    lines = []
+    bests = {record.number for record in view.bests.values()}
+    order = sorted(drawn, key=lambda r: (r.outcome is Outcome.COMPLETE, r.number in bests))
+    lines, marks = [], []
     for record in order:
-        points = thin(_points(view, record), POINTS)
+        points = _points(view, record)
         kind = view.palette.kind(record.optimizer)
         faint = "" if record.outcome is Outcome.COMPLETE else " faint"
         lines.append(line(frame, points, f"{kind} curve{faint}", trial=record.number))
-    marks = []
-    for number in _bests(view):
-        if points := _points(view, view.summary.records[_place(view, number)]):
-            name = view.summary.records[_place(view, number)].optimizer
-            kind, symbol = view.palette.kind(name), view.palette.symbol(name)
-            marks.append(mark(frame, *points[-1], symbol, kind, number))
+        if record.number in bests:
+            symbol = view.palette.symbol(record.optimizer)
+            marks.append(mark(frame, *points[-1], symbol, kind, record.number))
     finding = _tell(view, drawn)
     return Chart(
         "curves",
@@ -43,7 +41,7 @@ def draw_curves(view: View) -> Chart | None:
         finding,
         (Panel(draw(frame, finding, lines=lines, marks=marks)),),
         (
-            *view.palette.legend([n for n in view.optimizers if _has(drawn, n)]),
+            *view.palette.legend(_names(view, drawn)),
             Key("pruned, or not over", "ink stroke faint", "line"),
         ),
         tuple(_notes(view, drawn)),
@@ -53,25 +51,30 @@ def draw_curves(view: View) -> Chart | None:
 def draw_winner(view: View) -> Chart | None:
     """Draws the winner's curve among the best curve of each other optimizer."""
     best = view.summary.best
-    bests = [view.summary.records[_place(view, number)] for number in _bests(view)]
-    drawn = [record for record in bests if view.curves.get(record.number)]
-    if best is None or not drawn:
+    if best is None:
+        return None
+    led = best.config.optimizer
+    bests = {**view.bests}
+    if best.record.number in view.curves:  # which fresh seeds may have chosen
+        bests[led] = best.record
+    drawn = [record for record in bests.values() if view.curves.get(record.number)]
+    if not drawn:
         return None
     frame = _frame(view, drawn, 220)
     lines, marks = [], []
-    for record in sorted(drawn, key=lambda r: r.optimizer == best.config.optimizer):
-        points = thin(_points(view, record), POINTS)
+    for record in sorted(drawn, key=lambda record: record.optimizer == led):
+        points = _points(view, record)
         kind, symbol = view.palette.kind(record.optimizer), view.palette.symbol(record.optimizer)
-        lead = " lead" if record.optimizer == best.config.optimizer else ""
+        lead = " lead" if record.optimizer == led else ""
         lines.append(line(frame, points, f"{kind} curve{lead}", trial=record.number))
         marks.append(mark(frame, *points[-1], symbol, kind, record.number))
-    finding = f"The best trial of each optimizer, {best.config.optimizer} drawn thick."
+    finding = f"The best trial of each optimizer; {led}, drawn thick, is the answer's."
     return Chart(
         "winner-curve",
         "Its curve among the others' best",
         finding,
         (Panel(draw(frame, finding, lines=lines, marks=marks)),),
-        view.palette.legend([r.optimizer for r in sorted(drawn, key=badness(view.summary))]),
+        view.palette.legend(_names(view, drawn)),
     )
 
 
@@ -90,21 +93,14 @@ def _frame(view: View, drawn: Iterable[TrialRecord], height: int) -> Frame:
 
 
 def _points(view: View, record: TrialRecord) -> list[tuple[float, float]]:
-    return sorted(view.curves.get(record.number, {}).items())
+    """Returns the points of a trial's curve that are drawn."""
+    return thin(sorted(view.curves[record.number].items()), POINTS)
 
 
-def _bests(view: View) -> list[int]:
-    """Returns the numbers of the best trials of each optimizer."""
-    bests = [view.best_of(name) for name in view.optimizers]
-    return [record.number for record in bests if record is not None]
-
-
-def _place(view: View, number: int) -> int:
-    return next(i for i, record in enumerate(view.summary.records) if record.number == number)
-
-
-def _has(drawn: Iterable[TrialRecord], name: str) -> bool:
-    return any(record.optimizer == name for record in drawn)
+def _names(view: View, drawn: Iterable[TrialRecord]) -> list[str]:
+    """Returns the optimizers of some trials, the best first."""
+    names = {record.optimizer for record in drawn}
+    return [name for name in view.optimizers if name in names]
 
 
 def _notes(view: View, drawn: Sequence[TrialRecord]) -> list[str]:

@@ -271,7 +271,7 @@ class _Panel:
 
 def _reader(view: View, knob: Knob) -> Callable[[TrialRecord], float | None]:
     def read(record: TrialRecord) -> float | None:
-        return _to_number(view.configs[record.number].optimizer_values.get(knob.one.name))
+        return _to_number(view.config(record).optimizer_values.get(knob.one.name))
 
     return read
 
@@ -281,7 +281,7 @@ def _x_scale(view: View, knobs: Sequence[Knob]) -> Scale:
     values: list[float] = []
     for knob in knobs:
         read = _reader(view, knob)
-        own = (read(record) for record in view.by_optimizer.get(knob.optimizer, ()))
+        own = (read(record) for record in view.listed if record.optimizer == knob.optimizer)
         values += [value for value in own if value is not None]
         values += knob.ends or ()
         values += [knob.default] if knob.default is not None else []

@@ -52,7 +52,7 @@ class _Axis:
 
 def draw_parallel(view: View) -> Chart | None:
     """Draws trials that have a value across their settings; None of fewer than three."""
-    known = [r for r in view.summary.records if view.value(r) is not None]
+    known = [r for r in view.listed if view.value(r) is not None]
     if len(known) < 3:
         return None
     settings = {record.number: _settings(view, record) for record in known}
@@ -79,7 +79,7 @@ def draw_parallel(view: View) -> Chart | None:
 
 
 def _settings(view: View, record: TrialRecord) -> dict[str, Any]:
-    config = view.configs[record.number]
+    config = view.config(record)
     rate = OPTIMIZERS[config.optimizer].rate
     values: dict[str, Any] = {"optimizer": config.optimizer, "schedule": config.schedule}
     values["lr"] = config.optimizer_values.get(rate)
@@ -98,7 +98,7 @@ def _choose(view: View, settings: Mapping[int, Mapping[str, Any]]) -> tuple[list
             if value is not None:
                 values.setdefault(name, []).append(value)
     first = ("optimizer", "schedule", "lr")
-    own_names = {name for config in view.configs.values() for name in config.own}
+    own_names = {name for record in view.listed for name in view.config(record).own}
     varied = [
         n for n, known in values.items() if len(set(map(repr, known))) > 1 and n != view.objective
     ]

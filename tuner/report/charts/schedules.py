@@ -48,14 +48,14 @@ def draw_schedules(view: View) -> Chart | None:
 
 
 def _row(view: View, record: TrialRecord) -> tuple[str, ...]:
-    values = view.configs[record.number].schedule_values.items()
+    values = view.config(record).schedule_values.items()
     own = ", ".join(f"{key}={format_value(value)}" for key, value in values)
     value = view.tell(view.ranked[record.number])
     return record.schedule, value, str(record.number), record.optimizer, own or "–"
 
 
 def _panel(view: View, record: TrialRecord) -> Panel:
-    config = view.configs[record.number]
+    config = view.config(record)
     factor = SCHEDULES[config.schedule].factor(config.schedule_values, _POINTS)
     points = [(step / (_POINTS - 1), factor(step)) for step in range(_POINTS)]
     top = max(1.0, *(value for _, value in points))

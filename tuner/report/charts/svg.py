@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -37,20 +36,14 @@ def write_element(tag: str, *children: str, **attributes: object) -> Markup:
     >>> print(write_element("text", "a<b", x=1, class_="t"))
     <text x="1" class="t">a&lt;b</text>
     """
-    told = Markup("").join(
-        Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), value)
+    told = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for name, value in attributes.items()
         if value is not None
     )
-    inner = Markup("").join(map(escape, children))
-    if inner:
-        return Markup("<{}{}>{}</{}>").format(Markup(tag), told, inner, Markup(tag))  # noqa: S704 (ours)
-    return Markup("<{}{}/>").format(Markup(tag), told)  # noqa: S704 (tags are named by charts)
-
-
-def join(parts: Iterable[Markup]) -> Markup:
-    """Returns pieces of markup as one."""
-    return Markup("").join(parts)
+    inner = "".join(map(escape, children))
+    # Every part is escaped; names of tags and attributes are written by charts.
+    return Markup(f"<{tag}{told}>{inner}</{tag}>" if inner else f"<{tag}{told}/>")  # noqa: S704
 
 
 @dataclass(frozen=True)

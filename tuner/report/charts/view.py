@@ -82,12 +82,6 @@ class View:
         )
 
     @functools.cached_property
-    def configs(self) -> Mapping[int, TrialConfig]:
-        """The settings of each trial, by its number."""
-        decoder = Decoder(self.summary.spec)
-        return {record.number: decoder.decode(record.proposal) for record in self.summary.records}
-
-    @functools.cached_property
     def ranked(self) -> Mapping[int, float]:
         """The values of the complete trials that are ranked and reached the target, by number."""
         ranked, _ = split_by_length(self.summary.records)
@@ -126,6 +120,21 @@ class View:
         kept = [v for v in [*shown, *stopped] if cap is None or self.worse * v <= self.worse * cap]
         return fit_scale(kept, log=log)
 
+    def config(self, record: TrialRecord) -> TrialConfig:
+        """Returns the settings of a trial, decoded once they are asked for."""
+        known = self._configs.get(record.number)
+        if known is None:
+            known = self._configs[record.number] = self._decoder.decode(record.proposal)
+        return known
+
+    @functools.cached_property
+    def _configs(self) -> dict[int, TrialConfig]:
+        return {}
+
+    @functools.cached_property
+    def _decoder(self) -> Decoder:
+        return Decoder(self.summary.spec)
+
     def value(self, record: TrialRecord) -> float | None:
         """Returns what a trial reached last; None where that is nothing, or it missed its target.
 
@@ -136,10 +145,19 @@ class View:
             return None
         return None if record.outcome in (Outcome.DIVERGED, Outcome.FAILED) else value
 
+    @functools.cached_property
+    def bests(self) -> Mapping[str, TrialRecord]:
+        """The best complete trial of each optimizer that has one, the best optimizer first."""
+        found: dict[str, TrialRecord] = {}
+        for name, records in self.by_optimizer.items():
+            own = [r for r in records if r.number in self.ranked]
+            if own:
+                found[name] = min(own, key=lambda r: (self.worse * self.ranked[r.number], r.number))
+        return found
+
     def best_of(self, optimizer: str) -> TrialRecord | None:
         """Returns an optimizer's best complete trial, or None."""
-        own = [r for r in self.by_optimizer.get(optimizer, ()) if r.number in self.ranked]
-        return min(own, key=lambda r: (self.worse * self.ranked[r.number], r.number), default=None)
+        return self.bests.get(optimizer)
 
     def tell(self, value: float | None) -> str:
         """Returns a value in words."""
