@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import runpy
 import shutil
@@ -145,6 +146,30 @@ def test_every_view_of_a_study_tells_of_it(
     assert deleted.returncode == 0, deleted.stderr
     assert json.loads(typed("study", "list", "--json").stdout) == []
     assert not any((project / ".tuner").rglob("*.log"))
+
+
+@pytest.mark.slow
+def test_page_is_written_to_a_file_of_the_study_s_name_and_shown(
+    typed: Tuner, project: Path, parabola: subprocess.CompletedProcess[str]
+) -> None:
+    browser = project / "browser"
+    browser.write_text('#!/bin/sh\nprintf %s "$1" >shown\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-m", "tuner", "study", "report", "parabola", "--format", "html"]
+    leader, follower = pty.openpty()
+    ended = subprocess.run(command, stdout=follower, stderr=subprocess.PIPE, check=True, text=True)
+    os.close(leader)
+    os.close(follower)
+    assert ended.stderr == "Wrote parabola.html\n"
+    page = project / "parabola.html"
+    assert page.read_text().startswith("<!doctype html>")
+    page.unlink()
+
+    shown = os.environ | {"BROWSER": f"{browser} %s"}
+    subprocess.run([*command, "--open"], env=shown, check=True, capture_output=True)
+    assert (project / "shown").read_text() == page.resolve().as_uri()
+    refused = typed("study", "report", "parabola", "--open")
+    assert (refused.returncode, "--format html" in refused.stderr) == (2, True)
 
 
 @pytest.mark.slow
