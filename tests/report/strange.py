@@ -10,7 +10,9 @@ from datetime import timedelta
 from typing import Any
 
 from tests.report.summaries import START, averaging_summary, make_spec, summary_of, trial
+from tuner.analysis.advice.rules import advise
 from tuner.analysis.confirmed import Confirmed, summarize_confirmation
+from tuner.analysis.importance import measure_importance
 from tuner.analysis.summary import StudySummary, summarize
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.catalog.optimizers import USUAL_OPTIMIZERS
@@ -143,6 +145,9 @@ def view_of(recipe: Recipe, *, confirm: bool = False, seed: int = 0) -> View:
         worker_s=150.0,
         confirmed=_confirm(spec, records) if confirm else None,
     )
+    importance = measure_importance(spec, records)
+    advice = advise(summary, records, importance)
+    summary = replace(summary, importance=importance, advice=advice)
     chosen = set(choose_curves(summary))
     curves = {r.number: r.evaluations for r in records if r.number in chosen}
     return View(summary, curves, _events(records))

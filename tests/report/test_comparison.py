@@ -12,7 +12,7 @@ import pytest
 from tests.analysis.contests import Rows, contest
 from tests.report.summaries import mixed_summary
 from tuner.analysis.summary import StudySummary
-from tuner.report.charts.progress import draw_progress
+from tuner.report.charts.progress import draw_progress, random_bands
 from tuner.report.charts.svg import Chart
 from tuner.report.charts.view import View
 from tuner.report.comparison import comparison_tables, tell_comparison
@@ -20,7 +20,6 @@ from tuner.report.conclusion import conclude
 from tuner.report.html import to_html
 from tuner.report.json import to_json
 from tuner.report.markdown import to_markdown
-from tuner.report.next_steps import random_bands
 from tuner.report.terminal import TextConsole, print_report
 
 ROWS: Rows = {

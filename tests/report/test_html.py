@@ -8,7 +8,15 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.report.strange import STRANGE, Recipe, make_spec_of, view_of
-from tests.report.summaries import averaging_summary, make_spec, mixed_summary, summary_of, trial
+from tests.report.summaries import (
+    advised_summary,
+    averaging_summary,
+    half_settled_summary,
+    make_spec,
+    mixed_summary,
+    summary_of,
+    trial,
+)
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome
 from tuner.report.charts.selection import CURVES, LISTED, choose_curves
@@ -141,9 +149,9 @@ def test_averages_are_compared_and_their_lines_drawn() -> None:
 
 def test_the_winner_s_row_is_marked() -> None:
     source = render(mixed_summary())
-    assert '<tr class="lit"><th scope="row">adam</th>' in source
+    assert re.search(r'<tr class="lit[ \w]*"><th scope="row">adam</th>', source)
     assert '<tr id="t2" data-o="complete" class="lit">' in source
-    assert source.count('class="lit"') == 2
+    assert source.count('class="lit') == 2
 
 
 def test_names_are_text_and_never_markup() -> None:
@@ -175,6 +183,31 @@ def test_a_study_without_a_trial_has_a_page_without_charts() -> None:
 
 def test_a_study_with_one_trial_has_a_page() -> None:
     assert "Use adam" in page_of(summary_of(trial(0, "adam", 0.5))).text
+
+
+def test_what_is_not_settled_stands_below_a_line() -> None:
+    assert '<tr class="lit below"><th scope="row">sgd</th><td>–</td>' in render(
+        half_settled_summary()
+    )
+    only = make_spec(space={"optimizers": ["adam"]})
+    assert 'below">' not in render(summary_of(trial(0, "adam", 0.5), spec=only))
+
+
+def test_advice_stands_with_its_command() -> None:
+    page = page_of(advised_summary())
+    assert "What next" in page.text
+    assert "It <b>may</b> be noise." in page.text
+    assert "tuner study confirm 'a `b` <c>'" in page.text
+    assert "b" not in page.tags
+    assert "What next" not in page_of(mixed_summary()).text
+
+
+def test_importance_is_a_table_and_drawn_where_it_is_told_from_noise() -> None:
+    page = page_of(advised_summary())
+    assert "Importance: how much of the differences" in page.text
+    assert "adam.lr: 42.0%" in page.text
+    assert "adam.eps: not told from noise" in page.text
+    assert "chart-importance-sgd" not in set(page.values("id"))
 
 
 def test_an_optimizer_that_never_ran_is_named_and_not_ranked() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.analysis.suites import even, suite_of
 from tests.report.test_html import Page
 from tuner.analysis.suite import SuiteSummary
 from tuner.errors import SpecError
-from tuner.report.figures import draw_profiles
+from tuner.report.charts.profiles import draw_profiles
 from tuner.report.files import write_file
 from tuner.report.html import to_suite_html
 from tuner.report.json import to_suite_json
@@ -72,10 +73,14 @@ def test_the_conclusion_and_the_tables_are_in_every_format(
 
 
 def test_the_page_draws_profiles_that_end_where_they_should(summary: SuiteSummary) -> None:
-    drawn = json.loads(draw_profiles(summary).data)
-    lines = {line["name"]: (line["x"], line["y"]) for line in drawn["data"]}
-    assert lines["adam"] == ([1.0, 1.0, 2.0, 4.0], [0, 0.5, 1.0, 1.0])
-    assert lines["muon"] == ([1.0, 1.0, 4.0], [0, 0.5, 0.5])
+    chart = draw_profiles(summary)
+    assert chart is not None
+    told = {row[0]: row[1:] for row in chart.rows}
+    assert told["adam"] == ("1, 2", "100%")
+    assert told["muon"] == ("1", "50%")
+    drawn = str(chart.panels[0].drawn)
+    # adam's line: up at 1, up at 2 times the fewest steps, and on to 4.
+    assert re.search(r'd="M0,280H0V146\.7H333\.3V13\.3H1000" class="h\d best"', drawn)
 
 
 def test_a_suite_without_scores_has_a_page_without_plots() -> None:

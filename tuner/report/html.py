@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import jinja2
 from markupsafe import Markup
@@ -14,23 +15,28 @@ from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import tell_aim
 from tuner.domain.printable import printable
 from tuner.report.answer import Answer
-from tuner.report.charts.bars import draw_cost, draw_rungs
+from tuner.report.charts.bars import draw_cost, draw_importance, draw_rungs
 from tuner.report.charts.curves import draw_curves, draw_winner
 from tuner.report.charts.finalists import draw_finalists
 from tuner.report.charts.knobs import draw_momenta, draw_rates
 from tuner.report.charts.palette import Palette, define_symbols, write_hues
 from tuner.report.charts.parallel import draw_parallel
-from tuner.report.charts.progress import draw_progress
+from tuner.report.charts.profiles import draw_profiles
+from tuner.report.charts.progress import draw_progress, random_bands
 from tuner.report.charts.schedules import draw_averages, draw_schedules
 from tuner.report.charts.svg import Chart, Key
 from tuner.report.charts.timeline import draw_timeline
 from tuner.report.charts.view import View
 from tuner.report.code import to_python, to_toml
 from tuner.report.comparison import comparison_tables
-from tuner.report.next_steps import draw_importance, next_steps, random_bands
 from tuner.report.provenance import commands, provenance, study_file
+from tuner.report.suite_tables import suite_tables
+from tuner.report.suite_words import conclude_suite, tell_suite
 from tuner.report.tables import TextTable, best_tables, facts, finalists, ranking, settings
 from tuner.report.trial_rows import head, trial_rows
+
+if TYPE_CHECKING:
+    from tuner.analysis.suite import SuiteSummary
 
 _FOLDER = "templates/page"
 
@@ -70,13 +76,30 @@ def to_html(view: View, now: datetime) -> str:
         untried=untried,
         tables=_other_tables(summary),
         sections=_sections(view),
-        steps=next_steps(summary),
+        advice=summary.advice,
         trial_head=head(view),
         trials=trial_rows(view),
         omission=view.omission,
         provenance=provenance(view, now),
         study_file=study_file(view),
         commands=commands(view),
+    )
+
+
+def to_suite_html(summary: SuiteSummary) -> str:
+    """Returns a suite's report as an HTML page."""
+    verdict, *doubts = conclude_suite(summary)
+    palette = Palette(summary.optimizers)
+    return _template("suite.html.jinja").render(
+        about=tell_suite(summary),
+        summary=summary,
+        verdict=verdict,
+        doubts=doubts,
+        key=palette.key(summary.steps[0].optimizer) if summary.steps else None,
+        profiles=draw_profiles(summary),
+        tables=suite_tables(summary),
+        symbols=define_symbols(),
+        style=_style(),
     )
 
 
@@ -133,10 +156,15 @@ def _other_tables(summary: StudySummary) -> list[TextTable]:
 def _tried(table: TextTable) -> tuple[TextTable, list[str]]:
     """Returns the ranking of the optimizers that ran, and the names of the others."""
     at = table.columns.index("trials")
-    rows = tuple(row for row in table.rows if row[at] != "0")
-    lit = None if table.lit is None else table.rows[table.lit]
-    untried = [row[0] for row in table.rows if row[at] == "0"]
-    return replace(table, rows=rows, lit=rows.index(lit) if lit in rows else None), untried
+    kept = [place for place, row in enumerate(table.rows) if row[at] != "0"]
+    line = None if table.line is None else sum(place < table.line for place in kept)
+    tried = replace(
+        table,
+        rows=tuple(table.rows[place] for place in kept),
+        lit=kept.index(table.lit) if table.lit in kept else None,
+        line=line if line != len(kept) else None,
+    )
+    return tried, [row[0] for row in table.rows if row[at] == "0"]
 
 
 def _codes(summary: StudySummary) -> list[Code]:

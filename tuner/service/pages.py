@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from tuner.report.charts.selection import choose_curves
 from tuner.report.charts.view import View
 from tuner.report.html import to_html
-from tuner.service.summaries import read_summary
+from tuner.service.summaries import read_results
 from tuner.store import Database, StudyHandle
 from tuner.store.events import read_events
 from tuner.store.records import read_some
@@ -15,7 +15,7 @@ from tuner.store.records import read_some
 
 def read_page(database: Database, study: StudyHandle) -> str:
     """Returns a study's report as an HTML page, as of now."""
-    summary = read_summary(database, study)
+    summary = read_results(database, study)
     drawn = read_some(database, study, choose_curves(summary))
     curves = {record.number: record.evaluations for record in drawn}
     view = View(summary, curves, read_events(database, study.uuid))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -12,7 +13,10 @@ from tuner.report.charts.frame import draw_rows
 from tuner.report.charts.scales import Scale
 from tuner.report.charts.svg import Chart, Key, Panel, write_element, write_number
 from tuner.report.charts.view import View
-from tuner.report.tables import duration
+from tuner.report.tables import duration, tell_count
+
+if TYPE_CHECKING:  # numpy comes with it
+    from tuner.analysis.importance import Among
 
 _HEIGHT = 18
 _RUNGS = 24
@@ -104,6 +108,32 @@ def draw_rungs(view: View) -> Chart | None:
             (f"{step:,}", str(stops[step][Outcome.PRUNED]), str(stops[step][Outcome.DIVERGED]))
             for step in places
         ),
+    )
+
+
+def draw_importance(view: View) -> list[Chart]:
+    """Draws the shares that choices explain: that of the optimizer, then those inside of each."""
+    measured = view.summary.importance
+    if measured is None:
+        return []
+    among = [measured.choice, *measured.inside]
+    known = [one for one in among if one is not None and any(s.share for s in one.shares)]
+    return [_draw_among(one) for one in known]
+
+
+def _draw_among(one: Among) -> Chart:
+    whose = f"the settings of {one.optimizer}" if one.optimizer else "the choice of optimizer"
+    finding = (
+        f"Among {tell_count(one.trials, 'trial')}, {whose} explain "
+        f"{one.explained or 0:.0%} of the differences."
+    )
+    left = (f"There are too few trials for {', '.join(one.left_out)}.",) if one.left_out else ()
+    return draw_shares(
+        f"importance-{one.optimizer or 'all'}".replace(" ", "-"),
+        f"Importance of {whose}",
+        [(share.name, share.share) for share in one.shares],
+        finding,
+        left,
     )
 
 

@@ -91,6 +91,19 @@ def draw_progress(view: View, bands: Sequence[Band] = ()) -> Chart | None:
     )
 
 
+def random_bands(view: View) -> list[Band]:
+    """Returns what random search reaches over the range of each optimizer of a comparison."""
+    compared = view.summary.compared
+    if compared is None:
+        return []
+    curves = [(tuning.optimizer, tuning.draws.curve) for tuning in compared.tunings]
+    return [
+        Band(name, curve.median, curve.best, curve.worst, curve.open_from)
+        for name, curve in curves
+        if curve is not None
+    ]
+
+
 def _follow(view: View, name: str) -> list[tuple[int, float]]:
     """Returns the best value so far by the count of an optimizer's trials, from its first value."""
     found: list[tuple[int, float]] = []
