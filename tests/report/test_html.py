@@ -232,6 +232,15 @@ def test_the_card_is_the_answer_alone() -> None:
     assert not {"script", "figure", "html"} & set(card.tags)
 
 
+def test_the_card_leaves_the_style_of_what_is_around_it_alone() -> None:
+    style = re.search(r"<style>(.*?)</style>", to_card(mixed_summary()), flags=re.DOTALL)
+    assert style
+    assert style[1].strip().startswith(".tuner-card {")
+    assert style[1].count("{") == style[1].count("}")
+    assert ":root" not in style[1]
+    assert "body" not in style[1]
+
+
 def test_a_running_trial_without_a_value_is_in_the_table_alone() -> None:
     page = page_of(summary_of(trial(0, outcome=Outcome.RUNNING)))
     assert "running" in page.text

@@ -89,6 +89,15 @@ def test_a_page_is_quiet_fits_and_can_be_used_by_all(
     assert [url for url in shown.requests if not url.startswith("file:")] == []
 
 
+@pytest.mark.parametrize("width", [360, 1920])
+def test_every_page_fits_a_small_phone_and_a_wide_screen(
+    browser: Any, folder: Path, width: int
+) -> None:
+    for name in STRANGE:
+        with Shown(browser, folder / f"{name}.html", width, "light") as page:
+            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, name
+
+
 def find_barriers(page: Any) -> list[str]:
     """Returns what axe-core finds that keeps people from using a page."""
     axe = resources.files("axe_playwright_python").joinpath("axe.min.js")

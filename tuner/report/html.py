@@ -19,7 +19,7 @@ from tuner.report.charts.bars import draw_cost, draw_importance, draw_rungs
 from tuner.report.charts.curves import draw_curves, draw_winner
 from tuner.report.charts.finalists import draw_finalists
 from tuner.report.charts.knobs import draw_momenta, draw_rates
-from tuner.report.charts.palette import Palette, define_symbols, write_hues
+from tuner.report.charts.palette import Palette, define_symbols, write_hues, write_paper
 from tuner.report.charts.parallel import draw_parallel
 from tuner.report.charts.profiles import draw_profiles
 from tuner.report.charts.progress import draw_progress, random_bands
@@ -106,7 +106,7 @@ def to_suite_html(summary: SuiteSummary) -> str:
 def to_card(summary: StudySummary) -> str:
     """Returns a study's answer as a piece of HTML with its own style, for notebooks and notes."""
     return _template("card.html.jinja").render(
-        **_card(summary), symbols=define_symbols(), style=_style()
+        **_card(summary), symbols=define_symbols(), theme=_theme(), rules=_rules()
     )
 
 
@@ -197,7 +197,18 @@ def _template(name: str) -> jinja2.Template:
 
 
 def _style() -> Markup:
-    return Markup(f"{write_hues()}\n{_asset('style.css')}")  # noqa: S704 (our own)
+    """Returns the style sheet of a page."""
+    return Markup(":root{{\n{}}}\n{}\n{}").format(_theme(), _rules(), _asset("style.css"))
+
+
+def _theme() -> Markup:
+    """Returns the declarations of all colours but the optimizers'."""
+    return Markup(f"{write_paper()}\n{_asset('theme.css')}")  # noqa: S704 (our own)
+
+
+def _rules() -> Markup:
+    """Returns the rules that the card and the page have in common."""
+    return Markup(f"{write_hues()}\n{_asset('card.css')}")  # noqa: S704 (our own)
 
 
 def _asset(name: str) -> Markup:

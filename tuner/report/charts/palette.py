@@ -109,4 +109,9 @@ def define_symbols() -> Markup:
 def write_hues() -> str:
     """Returns the style sheet's rules for the optimizers' colours, in light and dark."""
     rules = [f".h{at}{{--c:light-dark({light},{dark})}}" for at, (light, dark) in enumerate(HUES)]
-    return "\n".join([f":root{{--paper:light-dark({PAPER[0]},{PAPER[1]})}}", *rules])
+    return "\n".join(rules)
+
+
+def write_paper() -> str:
+    """Returns the style sheet's declaration of the colour behind the charts."""
+    return f"--paper:light-dark({PAPER[0]},{PAPER[1]});"

@@ -117,6 +117,7 @@
       document.querySelector(`[data-t="${held}"]`)?.scrollIntoView({ block: "center" });
     }
   });
+  document.addEventListener("scroll", () => { tip.hidden = true; }, true);
   document.addEventListener("keydown", event => {
     if (event.key === "Escape") { held = null; light(null); tip.hidden = true; }
   });
