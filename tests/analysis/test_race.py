@@ -175,3 +175,14 @@ def test_a_comparison_drops_no_arm_that_a_race_for_the_winner_keeps(arms: list[A
     winner, pairs = (run_race(arms, "minimize", compares=compares) for compares in (False, True))
     assert {drop.trial for drop in pairs.dropped[:1]} <= {drop.trial for drop in winner.dropped}
     assert pairs.seeds >= winner.seeds
+
+
+def test_an_arm_that_the_leader_alone_beats_stays_until_the_leader_beats_all() -> None:
+    # The second and third are alike; the leader beats the third before it beats the second.
+    arms = arms_of([0, 1, 0, 1, 0, 1], [9, 5, 9, 2, 5, 6], [6, 7, 6, 7, 6, 7])
+    alone = run_race([cut(arm, 4) for arm in (arms[0], arms[2])], "minimize")
+    three = run_race([cut(arm, 4) for arm in arms], "minimize")
+    assert three.dropped == ()
+    assert set(three.going) == {0, 1, 2}
+    assert alone.going == (0, 2)  # the best two go on to five seeds
+    assert alone.until == 5

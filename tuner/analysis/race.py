@@ -80,8 +80,9 @@ def run_race(
 ) -> Race:
     """Returns which arms train on which seeds next, from the values that they have so far.
 
-    All arms train on three seeds. From then on, after every seed, an arm drops out that the leader
-    beats, or that diverged on half of its seeds. The race is over once one arm is left.
+    All arms train on three seeds. From then on, after every seed, an arm drops out that is told
+    apart from all that go on, or that diverged on half of its seeds. The race is over once the
+    leader beats all others.
 
     Args:
         arms: The arms; values beyond what the race asked for do not count.
@@ -89,8 +90,7 @@ def run_race(
         planned: The most seeds; the error is shared out for them beforehand.
         protected: Trials that get five seeds in any case, such as the usual choice.
         budget: What all seeds of all arms may cost together.
-        compares: Whether an arm stays until it is told apart from all that go on, and not from the
-            leader alone.
+        compares: Whether the race goes on until all arms are told apart, and not the leader alone.
         level: The probability, at most, that a claim is wrong.
     """
     check_arms(arms, direction, planned, level)
@@ -149,22 +149,36 @@ class _Replay:
         leader = self.going[0]
         beats = self._beats()
         spared = self.going[:2] if seeds < self._enough else self.going[:1]
+        out = [row for row in self.going[1:] if row in unfit and leader not in unfit]
+        others = [row for row in self.going[1:] if row not in out]
+        won = not self._compares and seeds >= self._enough and bool(beats[leader, others].all())
+        apart = set(others) if won else self._find_apart(beats)
         for row in list(self.going):
             trial = self._arms[row].trial
             if row in spared or (seeds < self._enough and trial in self._protected):
                 continue
-            beaten = bool(beats[leader, row]) and self._is_told_apart(row, beats)
-            if beaten or (row in unfit and leader not in unfit):
+            beaten = bool(beats[leader, row]) and row in apart
+            if beaten or row in out:
                 reason: Literal["beaten", "diverged"] = "beaten" if beaten else "diverged"
                 self._dropped.append(Drop(trial, seeds, reason))
                 self.going.remove(row)
                 self._costs[row, seeds:] = np.nan
         self._seeds, self.next = seeds, seeds + 1
 
-    def _is_told_apart(self, row: int, beats: NDArray[np.bool_]) -> bool:
-        """Tells whether an arm may go: in a comparison, once it is told apart from all others."""
-        others = [other for other in self.going if other != row]
-        return not self._compares or all(beats[o, row] or beats[row, o] for o in others)
+    def _find_apart(self, beats: NDArray[np.bool_]) -> set[int]:
+        """Returns the arms that the leader beats and that are told apart from all that go on.
+
+        Of a comparison they have to be told apart from each other, too.
+        """
+        told = beats | beats.T
+        apart = {row for row in self.going if beats[self.going[0], row]}
+        if self._compares:
+            return {row for row in apart if told[row, [r for r in self.going if r != row]].all()}
+        while left := {
+            row for row in apart if not told[row, [r for r in self.going if r not in apart]].all()
+        }:
+            apart -= left
+        return apart
 
     def cost_until(self, seeds: int) -> float:
         """Returns what the race has cost once all that go on have so many seeds."""
