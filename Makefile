@@ -23,6 +23,7 @@ help: ## Show this help
 
 demo: .venv/demo.stamp ## Tune eight optimizers on handwritten digits, and report
 	$(BIN)/tuner run studies/digits.toml
+	$(BIN)/tuner study report digits --format html --output digits.html
 
 test: .venv/dev.stamp lint types contracts wheel ## Check style, types, layers, wheel, and all but the slow tests
 	$(PYTEST) -m 'not slow'
