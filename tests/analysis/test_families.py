@@ -66,7 +66,8 @@ def test_signed_ranks_count_all_signs(differences: list[float]) -> None:
 
 
 def test_pair_without_all_seeds_has_no_test() -> None:
-    tests = measure_pairs(np.array([[1.0, 2.0, np.nan], [1.0, 2.0, 4.0]]), np.zeros(2, bool))
+    differences = np.array([[1.0, 2.0, np.nan], [1.0, 2.0, 4.0]])
+    tests = measure_pairs(differences, np.zeros(2, bool), np.ones(2))
     assert np.isnan(tests.p).tolist() == [True, False]
 
 

@@ -167,6 +167,15 @@ def test_equal_differences_are_no_proof_of_any_size() -> None:
     assert (same.comparisons[0].p, same.arms[0].interval) == (1.0, None)
 
 
+def test_steps_of_an_accuracy_in_float32_are_equal_differences() -> None:
+    # Of 360 samples each arm is always four ahead of the next, but float32 rounds every value.
+    hits = np.array([[347, 351, 355], [343, 347, 351]])
+    values = (hits / 360).astype(np.float32).astype(float)
+    assert len({one - two for one, two in values.T.tolist()}) > 1
+    pair = judge(arms_of(*values.tolist()), "maximize").comparisons[0]
+    assert (pair.test, pair.beats, pair.p) == ("ranks", False, 1.0)
+
+
 def test_verdict_may_be_asked_for_after_any_seed() -> None:
     arms = noisy_arms([0, 0.5, 1.0])
     for seeds in range(SEEDS + 1):
@@ -288,13 +297,13 @@ def test_claims_follow_from_each_other(arms: list[Arm]) -> None:
 
 def test_what_was_found_early_is_not_lost_later() -> None:
     base = [0.0] * 5
-    clear = [1000.0, 1000.001, 1000.002, 1.0, 3000.0]
+    clear = [1000.0, 1000.01, 1000.02, 1.0, 3000.0]
     verdict = judge(arms_of(base, clear), "minimize")
     assert (claims(verdict), verdict.seeds) == ({(0, 1)}, 5)
 
 
 def test_what_an_early_look_found_and_the_last_contradicts_is_not_claimed() -> None:
-    turned = [1000.0, 1000.001, 1000.002, *([-10000.0, -10001.0] * 3), -10000.0]
+    turned = [1000.0, 1000.01, 1000.02, *([-10000.0, -10001.0] * 3), -10000.0]
     verdict = judge(arms_of([0.0] * SEEDS, turned), "minimize")
     pair = verdict.comparisons[0]
     assert (pair.beats, pair.p, pair.better) == (False, 1.0, 1)
@@ -322,7 +331,7 @@ def test_nothing_is_implied_against_what_two_arms_did_themselves() -> None:
 
 
 def test_interval_of_looks_that_exclude_each_other_lies_between_them() -> None:
-    sunk = [1000.0, 1000.001, 1000.002, *([600.0, 590.0] * 3), 600.0]
+    sunk = [1000.0, 1000.01, 1000.02, *([600.0, 590.0] * 3), 600.0]
     pair = compare_arms(arms_of([0.0] * SEEDS, sunk), "minimize", [10, 10], SEEDS, 0.05).pairs[0]
     assert pair.interval is not None
     low, high = pair.interval

@@ -91,7 +91,8 @@ def look_again(looks: Looks, costs: Floats, seeds: int) -> Looks:
     lost, lost_too = np.isinf(first), np.isinf(second)
     with np.errstate(invalid="ignore"):  # inf - inf
         differences = np.where(lost & lost_too, 0.0, first - second)
-    tests = measure_pairs(differences, np.asarray((lost | lost_too).any(axis=1)))
+    sizes = np.fmax(_size_of(first), _size_of(second))
+    tests = measure_pairs(differences, np.asarray((lost | lost_too).any(axis=1)), sizes)
     found = tests.p / shares_of(looks.planned)[seeds]
     smaller = found < looks.p
     return replace(
@@ -101,6 +102,11 @@ def look_again(looks: Looks, costs: Floats, seeds: int) -> Looks:
         side=np.where(np.isnan(tests.side), looks.side, tests.side),
         tests={**looks.tests, seeds: tests},
     )
+
+
+def _size_of(costs: Floats) -> Floats:
+    """Returns the largest finite cost of each row, without its sign."""
+    return np.where(np.isfinite(costs), np.abs(costs), 0.0).max(axis=1, initial=0.0)
 
 
 def compare_up_to(costs: Floats, seeds: Sequence[int], planned: int) -> Looks:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from tuner.analysis.arms import Floats
 
-_ROUNDING = 1e-9
-"""Differences that vary by less than this share of their values vary by rounding alone."""
+_ROUNDING = 1e-6
+"""Differences that vary by less than this share of the values vary by rounding alone: metrics are
+often computed in float32, which rounds at 6e-8, so the same step of an accuracy is not quite the
+same twice."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class PairedTests:
     error: Floats
 
 
-def measure_pairs(differences: Floats, diverged: NDArray[np.bool_]) -> PairedTests:
+def measure_pairs(differences: Floats, diverged: NDArray[np.bool_], sizes: Floats) -> PairedTests:
     """Returns the tests of pairs, a row of differences each.
 
     A pair is tested by Student's t (1908). Where an arm diverged, or all differences are the same,
@@ -42,6 +44,7 @@ def measure_pairs(differences: Floats, diverged: NDArray[np.bool_]) -> PairedTes
         differences: Costs of the first arm less those of the second, by seed; infinite where one
             of them diverged, 0 where both did, and nan where one has no value yet.
         diverged: Whether an arm of the pair diverged on any seed.
+        sizes: How large the values of each pair are, which tells how they are rounded.
     """
     # Loaded late: it takes a quarter of a second, and most commands judge nothing.
     from scipy.special import stdtr  # noqa: PLC0415
@@ -51,7 +54,7 @@ def measure_pairs(differences: Floats, diverged: NDArray[np.bool_]) -> PairedTes
     finite = np.where(usable[:, None], differences, 0.0)
     mean = finite.mean(axis=1)
     deviation = finite.std(axis=1, ddof=1)
-    usable &= deviation > _ROUNDING * np.abs(finite).max(axis=1, initial=0.0)
+    usable &= deviation > _ROUNDING * sizes
     error = np.where(usable, deviation, np.nan) / np.sqrt(count)
     mean = np.where(usable, mean, np.nan)
     p = 2 * stdtr(count - 1, -np.abs(mean / error))
