@@ -235,7 +235,8 @@ def test_finalists_that_are_tied_on_all_seeds_ask_for_more(
     if fires:
         delete, _, confirm = found["noise"].command.partition(" && ")
         assert delete == "tuner study delete some_study.confirm --yes"
-        assert confirm == "tuner study confirm some_study --seeds 20 --cost 2"
+        # Twenty seeds of two finalists are forty runs, after ten trials.
+        assert confirm == "tuner study confirm some_study --seeds 20 --cost 4"
 
 
 def confirmed_of(spec: StudySpec, means: Sequence[float], seeds: int) -> Confirmed | None:

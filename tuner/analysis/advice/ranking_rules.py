@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from tuner.analysis.advice.commands import join, search_again
 from tuner.analysis.advice.evidence import Advice, Evidence, name_some
+from tuner.analysis.finalists import plan_confirmation
 from tuner.analysis.summary import SETTLED_FROM, StudySummary
+from tuner.domain.confirmation import Confirm
+from tuner.domain.lengths import share_trained
 from tuner.domain.objective import is_reached
 from tuner.domain.search import COMPARE
 from tuner.domain.states import StudyState
@@ -16,6 +19,12 @@ from tuner.domain.trials import Outcome, TrialRecord
 NOISE_RUNS = 2
 """Runs that repeat a configuration, at least, from which noise is estimated: one alone tells a
 standard deviation within a factor of thirty."""
+
+_USUAL_TOP = 3
+"""Best configurations that are advised to run again where the study's file says none."""
+
+_MOST_COST = 100.0
+"""The most of a search's training that a confirmation may be given."""
 
 _MOST_SEEDS = 50
 """Planned seeds from which on no more are advised: `tuner study confirm` takes up to a hundred."""
@@ -107,14 +116,29 @@ def _doubt_tie(evidence: Evidence) -> list[Advice]:
         f"average, and two runs of them {deviation:.2g} (standard deviation): {verdict.seeds} "
         "seeds do not tell them apart."
     )
+    seeds = 2 * verdict.planned
+    cost = _cost_of(evidence.summary, confirmed.confirmation.study, seeds)
+    if cost is None:
+        return []
     delete = join("study", "delete", confirmed.name, "--yes")
-    again = _confirm(evidence.summary, "--seeds", str(2 * verdict.planned), "--cost", "2")
+    again = _confirm(evidence.summary, "--seeds", str(seeds), "--cost", str(cost))
     return [Advice("noise", sentence, f"{delete} && {again}")]
+
+
+def _cost_of(summary: StudySummary, uuid: str, seeds: int) -> int | None:
+    """Returns the ``--cost`` that leaves training for so many seeds; None where none does."""
+    own = summary.spec.confirm
+    freely = Confirm(top=own.top or _USUAL_TOP, seeds=seeds, cost=_MOST_COST)
+    plan = plan_confirmation(summary, uuid, freely)
+    searched = sum(share_trained(record.attributes) for record in summary.records)
+    if plan is None or plan.seeds < seeds or not searched:
+        return None
+    return max(2, math.ceil(plan.runs / searched))
 
 
 def _confirm(summary: StudySummary, *options: str) -> str:
     """Returns the command that confirms a study, also one whose file says that none is."""
-    top = () if summary.spec.confirm.top else ("--top", "3")
+    top = () if summary.spec.confirm.top else ("--top", str(_USUAL_TOP))
     return join("study", "confirm", summary.name, *top, *options)
 
 
