@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,6 +114,19 @@ def test_an_optimizer_whose_trials_diverge_early_gets_more_of_them() -> None:
         comparer.learn([ended(number, trial, 1.0)])
     # Six trials of it took as much training as a little more than half a trial of the others.
     assert started["adam"] >= 4
+
+
+def test_an_optimizer_whose_trials_fail_takes_none_of_the_others() -> None:
+    comparer = Comparer(compare_spec(24), seed=0)
+    started = Counter[str]()
+    for number, trial in enumerate([*comparer.openings(), *[None] * 9]):
+        following = trial or comparer.propose()
+        record = ended(number, following, 1.0)
+        if record.optimizer == "adam":
+            record = replace(record, outcome=Outcome.FAILED, value=None, attributes={})
+        comparer.learn([record])
+        started[record.optimizer] += 1
+    assert started == {"sgd": 8, "adam": 8, "muon": 8}
 
 
 def test_proposals_of_an_optimizer_do_not_depend_on_how_others_fare() -> None:

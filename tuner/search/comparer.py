@@ -16,7 +16,7 @@ from tuner.domain.catalog.dimensions import Dimension, Fixed, Value
 from tuner.domain.lengths import share_trained
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import RANDOM, Proposal, TrialRecord, default_proposals
+from tuner.domain.trials import RANDOM, Outcome, Proposal, TrialRecord, default_proposals
 from tuner.search.distributions import to_distribution
 from tuner.search.knowledge import Knowledge
 from tuner.search.mixture import ROOT, draw_evenly
@@ -28,7 +28,8 @@ class Comparer(Proposer):
 
     It opens with the defaults of each and with points drawn evenly from each one's whole range,
     about half of its trials. The others come from one sampler for each optimizer, which knows that
-    one's trials alone; the next trial is for the optimizer that has trained least.
+    one's trials alone; the next trial is for the optimizer that has trained least. A trial that
+    failed counts as a whole one: whatever always fails would else take all that is left.
 
     Args:
         spec: The resolved spec.
@@ -54,8 +55,8 @@ class Comparer(Proposer):
         super().learn(news)
         for record in news:
             self._searches[record.optimizer].learn([record])
-            is_over = record.outcome.is_over
-            trained = share_trained(record.attributes) if is_over else 1.0
+            counts_whole = not record.outcome.is_over or record.outcome is Outcome.FAILED
+            trained = 1.0 if counts_whole else share_trained(record.attributes)
             self._trained[record.number] = record.optimizer, trained
 
     def closing(self) -> None:
