@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.optim.networks import EVERY_OPTIMIZER
 from tests.report.summaries import make_spec, make_timed_spec, summary_of, trial
 from tuner.analysis.finalists import plan_confirmation
 from tuner.domain.confirmation import Confirm, Confirmation
@@ -107,3 +108,16 @@ def test_finalists_of_a_comparison_are_the_three_best_of_every_optimizer() -> No
     # Three seeds for each of the six, and five for one of each optimizer.
     assert (found.seeds, found.runs) == (5, 18 + 20)
     assert not plan(*SEARCH).compares  # type: ignore[union-attr]
+
+
+def test_as_many_seeds_of_many_optimizers_as_can_be_asked_for_are_planned() -> None:
+    optimizers = EVERY_OPTIMIZER[:16]
+    spec = make_spec(
+        space={"optimizers": optimizers},
+        budget={"trials": 64, "steps": 100},
+        search={"mode": "compare"},
+    )
+    records = [complete(n, optimizers[n % 16], n / 64) for n in range(64)]
+    found = plan(*records, spec=spec, seeds=100, cost=100)
+    assert found is not None
+    assert (found.seeds, found.runs) == (100, 3 * 48 + 16 * 100)

@@ -34,6 +34,13 @@ LEAST_SEEDS = 5
 """Seeds that the winner, the runner-up and the usual choice are given at least."""
 
 
+MOST_SEEDS = 100
+"""Seeds that a finalist may be given at most."""
+
+MOST_RUNS = MOST_FINALISTS * (HEAT_SEEDS + MOST_SEEDS)
+"""Runs of a confirmation at most."""
+
+
 class Confirm(Frozen):
     """The ``[confirm]`` table: how a study's best configurations are run again, on fresh seeds.
 
@@ -46,7 +53,7 @@ class Confirm(Frozen):
     """
 
     top: int = Field(default=3, ge=0, le=8)
-    seeds: int = Field(default=10, ge=LEAST_SEEDS, le=100)
+    seeds: int = Field(default=10, ge=LEAST_SEEDS, le=MOST_SEEDS)
     cost: Finite = Field(default=0.5, gt=0, le=100)
 
 
@@ -80,8 +87,8 @@ class Confirmation(Frozen):
 
     study: str = Field(pattern=r"^[0-9a-f]{32}$")
     finalists: tuple[Finalist, ...] = Field(default=(), max_length=MOST_FINALISTS, strict=False)
-    seeds: int = Field(default=LEAST_SEEDS, ge=LEAST_SEEDS, le=100)
-    runs: int = Field(default=1, ge=1, le=1600)
+    seeds: int = Field(default=LEAST_SEEDS, ge=LEAST_SEEDS, le=MOST_SEEDS)
+    runs: int = Field(default=1, ge=1, le=MOST_RUNS)
     compares: bool = False
 
     @property
