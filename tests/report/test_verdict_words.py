@@ -90,6 +90,8 @@ def test_divergences_are_told_and_compared_by_ranks() -> None:
     told = say([fine, worse])
     assert told[0].endswith("beats momentum over 10 seeds, by ranks.")
     assert "momentum diverged on 2 of 10 seeds." in told
+    alone = say([replace(worse, trial=0)])
+    assert any(" over 3 seeds is " in sentence for sentence in alone)
     often = Arm(1, (None,) * SEEDS)
     assert say([fine, often])[0].endswith(
         "is the only finalist left; momentum diverged too often: "

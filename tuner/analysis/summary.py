@@ -72,7 +72,8 @@ class BestTrial:
         config: Its hyperparameters.
         edges: Searched hyperparameters whose value lies at an end of its range.
         is_winner: Whether it is the best; not so if a person has chosen it.
-        seeds: The fresh seeds that its value is the mean over; 0 where it is that of the trial.
+        seeds: The fresh seeds that its value is the mean over, those left out on which it has none;
+            0 where it is that of the trial.
     """
 
     record: TrialRecord
@@ -84,7 +85,8 @@ class BestTrial:
     @property
     def basis(self) -> str:
         """The words that tell what its value is the mean of; none if it is of one run."""
-        return f" in the mean over {self.seeds} fresh seeds" if self.seeds else ""
+        plural = "s" if self.seeds > 1 else ""
+        return f" in the mean over {self.seeds} fresh seed{plural}" if self.seeds else ""
 
     @property
     def label(self) -> str:
@@ -383,8 +385,10 @@ def _summarize_averages(
 def _describe_best(
     spec: StudySpec, record: TrialRecord, confirmed: Confirmed | None = None
 ) -> BestTrial:
-    won = confirmed is not None and confirmed.winner is not None
-    seeds = confirmed.race.seeds if confirmed is not None and won else 0
+    seeds = 0
+    if confirmed is not None and confirmed.winner is not None:
+        winner = confirmed.verdict.arms[0]
+        seeds = winner.seeds - winner.diverged
     edges = tuple(edge_names(spec, record))
     return BestTrial(record, decode(spec, record.proposal), edges, seeds=seeds)
 

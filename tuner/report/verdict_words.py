@@ -164,7 +164,8 @@ class _Words:
             return []
         mean = f"{number(arm.mean)}{_interval(arm.interval)}"
         name = self._names[arm.trial]
-        return [f"The mean {self._metric} of {name} over {_seeds(arm.seeds)} is {mean}."]
+        known = _seeds(arm.seeds - arm.diverged)
+        return [f"The mean {self._metric} of {name} over {known} is {mean}."]
 
     def _tell_divergences(self) -> list[str]:
         return [
