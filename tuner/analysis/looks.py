@@ -106,7 +106,8 @@ def look_again(looks: Looks, costs: Floats, seeds: int) -> Looks:
 
 def _size_of(costs: Floats) -> Floats:
     """Returns the largest finite cost of each row, without its sign."""
-    return np.where(np.isfinite(costs), np.abs(costs), 0.0).max(axis=1, initial=0.0)
+    sizes: Floats = np.where(np.isfinite(costs), np.abs(costs), 0.0).max(axis=1, initial=0.0)
+    return sizes
 
 
 def compare_up_to(costs: Floats, seeds: Sequence[int], planned: int) -> Looks:
