@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -107,6 +108,14 @@ def test_a_generalisation_that_lost_is_told_with_the_command_for_more(fresh: Row
     ) in sentences
     # A multiple of the number of optimizers, as a comparison needs it.
     assert "'tuner run FILE --set budget.trials=32'" in sentences
+
+
+def test_a_trial_that_ran_again_leaves_the_command_for_more_a_multiple() -> None:
+    summary = contest(ROWS)
+    budget = summary.spec.budget
+    again = budget.model_copy(update={"trials": budget.trials + 1})
+    larger = replace(summary, spec=summary.spec.model_copy(update={"budget": again}))
+    assert f"--set budget.trials={2 * budget.trials}'" in " ".join(tell_comparison(larger))
 
 
 def test_programs_get_curves_bands_and_shares() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,6 +77,13 @@ def test_a_comparison_stays_one_and_starts_cold() -> None:
     }
     wider = read(write_wider(summary_at(0.1, **tables)))
     assert (wider.search.mode, wider.search.warm_start) == ("compare", "off")
+
+
+def test_the_file_after_a_comparison_that_ran_a_trial_again_shares_trials_out_equally() -> None:
+    summary = summary_at(0.1, search={"mode": "compare"}, budget={"trials": 10, "steps": 40})
+    budget = summary.spec.budget.model_copy(update={"trials": 11})
+    again = replace(summary, spec=summary.spec.model_copy(update={"budget": budget}))
+    assert read(write_wider(again)).budget.trials == 10
 
 
 def test_a_name_is_a_comment_and_a_text_and_no_more() -> None:

@@ -106,7 +106,7 @@ def check_comparison(budget: Budget, optimizers: Sequence[str]) -> None:
         )
     name = "trials" if budget.full_trials is None else "full_trials"
     size = budget.trials if budget.full_trials is None else budget.full_trials
-    below = int(size // count) * count
+    below = share_out(size, count)
     if size < LEAST_COMPARED * count or size != below:
         fitting = [n for n in (below, below + count) if n >= LEAST_COMPARED * count]
         choice = " or ".join(map(str, fitting or [LEAST_COMPARED * count]))
@@ -114,6 +114,19 @@ def check_comparison(budget: Budget, optimizers: Sequence[str]) -> None:
             f"budget.{name} = {size:g} cannot be shared out equally among {count} optimizers, "
             f"{LEAST_COMPARED} trials each at least: make it {choice}"
         )
+
+
+def share_out(size: float, count: int) -> int:
+    """Returns the most trials that can be shared out equally.
+
+    >>> share_out(33, 4)
+    32
+
+    Args:
+        size: The trials, or full trials, that there are.
+        count: The optimizers that share them.
+    """
+    return int(size // count) * count
 
 
 LEAST_COMPARED = 4

@@ -180,7 +180,8 @@ class StudySpec(Frozen):
 
     @model_validator(mode="after")
     def _check_comparison(self) -> StudySpec:
-        if self.search.mode == COMPARE:
+        # A resolved one may have been given a trial more since, which ran again what had failed.
+        if self.search.mode == COMPARE and self.written is None:
             check_comparison(self.budget, self.space.optimizers)
         return self
 

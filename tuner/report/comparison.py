@@ -11,6 +11,7 @@ from tuner.analysis.summary import StudySummary
 from tuner.analysis.tuning import NEAR, Tuning
 from tuner.domain.objective import tell_value
 from tuner.domain.printable import printable
+from tuner.domain.search import share_out
 from tuner.report.tables import TextTable, number
 
 if TYPE_CHECKING:  # numpy comes with these
@@ -102,7 +103,8 @@ def tell_comparison(summary: StudySummary) -> list[str]:
             if budget.full_trials is None
             else ("full_trials", budget.full_trials)
         )
-        more = shlex.join(("--set", f"budget.{name}={2 * size:g}"))
+        twice = 2 * share_out(size, len(summary.spec.space.optimizers))
+        more = shlex.join(("--set", f"budget.{name}={twice}"))
         sentences.append(f"For twice as much of all: 'tuner run FILE {more}' with its study file.")
     return [printable(sentence) for sentence in sentences]
 

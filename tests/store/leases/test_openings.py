@@ -228,3 +228,21 @@ def test_defaults_and_even_draws_open_a_comparison_once(
     params = [record.proposal.params for record in records_of(found)[:6]]
     assert params == [trial.params for trial in comparer.openings()]
     assert len(started) == 8
+
+
+def test_comparison_that_was_given_one_trial_more_can_still_be_read(
+    database: Database, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(
+        budget={"trials": 8, "steps": 20, "evaluations": 4},
+        space={"optimizers": ["sgd", "adam"]},
+        search={"mode": "compare", "pruner": "none"},
+    )
+    found = Cohorts(database, Studies(database).create(spec))
+    comparer, ledger = Comparer(found.study.spec, 0), found.ledger("a")
+    leases = [
+        one for _ in range(3) for one in ledger.start(comparer.openings(), found.proposals(3))
+    ]
+    ledger.finish_one(leases[0], TrialState.FAIL, None, {})
+    assert rerun(database, found.study, leases[0].number, extend=True) == len(leases) == 8
+    assert Studies(database).refresh(found.study).spec.budget.trials == 9  # not twice as many

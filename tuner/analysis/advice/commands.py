@@ -11,6 +11,7 @@ from typing import Any
 from tuner.analysis.edges import AxisPath
 from tuner.domain.catalog.dimensions import Dimension, dump_dimension
 from tuner.domain.regimes import SCRATCH
+from tuner.domain.search import COMPARE, share_out
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import apply_settings, parse_spec
 from tuner.errors import SpecError
@@ -111,6 +112,10 @@ def settings_of(spec: StudySpec) -> dict[str, Any]:
                 found[f"{table}.{key}"] = value
     if spec.budget.full_trials is not None:  # which would else say how many trials there are
         found["budget.trials"] = spec.budget.trials
+    if spec.search.mode == COMPARE:  # a trial that ran again may have made it one more
+        size = "trials" if spec.budget.full_trials is None else "full_trials"
+        shared = share_out(getattr(spec.budget, size), len(spec.space.optimizers))
+        found[f"budget.{size}"] = shared
     if own["space"]["schedules"] != usual["space"]["schedules"]:
         found["space.schedules"] = own["space"]["schedules"]
     if spec.space.breadth is not None:
