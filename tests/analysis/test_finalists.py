@@ -100,13 +100,18 @@ def test_finalists_of_a_comparison_are_the_three_best_of_every_optimizer() -> No
         search={"mode": "compare"},
     )
     usual = trial(9, "adamw", 0.9, preset=DEFAULT)
-    found = plan(*SEARCH, usual, spec=spec, top=1)
+    found = plan(*SEARCH, usual, spec=spec, top=1, cost=9)
     assert numbers(found) == [1, 2, 0, 4, 3, 9]
     assert found is not None
     assert found.compares
     assert all(finalist.protected for finalist in found.finalists)
     # Three seeds for each of the six, and five for one of each optimizer.
-    assert (found.seeds, found.runs) == (5, 18 + 20)
+    assert (found.seeds, found.runs) == (10, 18 + 40)
+    # Without training for heats the best of each race at once, on five seeds at least.
+    few = plan(*SEARCH, usual, spec=spec, cost=1)
+    assert numbers(few) == [1, 4, 3, 9]
+    assert few is not None
+    assert (few.seeds, few.runs) == (5, 20)
     assert not plan(*SEARCH).compares  # type: ignore[union-attr]
 
 

@@ -63,3 +63,15 @@ def test_a_comparison_needs_two_optimizers_and_does_not_end_early() -> None:
         read(search={"mode": "compare"}, space={"optimizers": ["adam"]}, budget={"trials": 8})
     with pytest.raises(SpecError, match="leave stop out"):
         compare(trials=64, stop="auto")
+
+
+def test_confirming_a_comparison_costs_as_much_as_its_search_unless_the_file_says() -> None:
+    assert compare().confirm.cost == 1.0
+    assert read().confirm.cost == 0.5
+    given = read(search={"mode": "compare"}, budget={"trials": 64}, confirm={"cost": 0.3})
+    assert given.confirm.cost == 0.3
+    assert StudySpec.model_validate(given.resolve().to_json()).confirm.cost == 0.3
+    assert (
+        read(search={"mode": "compare"}, budget={"trials": 64}, confirm={"top": 2}).confirm.cost
+        == 1
+    )

@@ -49,7 +49,7 @@ def plan_confirmation(summary: StudySummary, uuid: str, confirm: Confirm) -> Con
     searched = sum(share_trained(record.attributes) for record in summary.records)
     may_run = math.floor(confirm.cost * searched)
     if compares:
-        finalists = _choose_to_compare(summary.spec, ranked)
+        finalists = _choose_to_compare(summary.spec, ranked, may_run)
         racing = len({finalist.params["optimizer"] for finalist in finalists})
         heats = HEAT_SEEDS * len(finalists) if racing < len(finalists) else 0
     else:
@@ -79,10 +79,20 @@ def _rank(spec: StudySpec, records: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [record for *_, record in sorted(valued, key=lambda item: item[:2])]
 
 
-def _choose_to_compare(spec: StudySpec, ranked: Sequence[TrialRecord]) -> list[Finalist]:
-    """Returns the three best trials of every optimizer, the best first."""
+def _choose_to_compare(
+    spec: StudySpec, ranked: Sequence[TrialRecord], may_run: int
+) -> list[Finalist]:
+    """Returns the best trials of every optimizer: three of each, or fewer if heats cost too much.
+
+    Args:
+        spec: The study.
+        ranked: Its complete trials, the best first.
+        may_run: Runs that the confirmation may take, heats and five seeds of each optimizer.
+    """
     names = list(dict.fromkeys(record.optimizer for record in ranked))
-    each = max(1, min(PER_OPTIMIZER, MOST_FINALISTS // len(names)))
+    count = len(names)
+    affordable = (may_run - LEAST_SEEDS * count) // (HEAT_SEEDS * count)
+    each = max(1, min(PER_OPTIMIZER, affordable, MOST_FINALISTS // count))
     found: list[Finalist] = []
     for name in names[:MOST_FINALISTS]:
         own = [record for record in ranked if record.optimizer == name][:each]

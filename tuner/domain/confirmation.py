@@ -30,6 +30,9 @@ was split by, if it was by one."""
 PER_OPTIMIZER, HEAT_SEEDS = 3, 3
 """Finalists that each optimizer of a comparison has, and the seeds that choose one of them."""
 
+COMPARED_COST = 1.0
+"""The ``cost`` of a study that compares optimizers, unless its file says another."""
+
 LEAST_SEEDS = 5
 """Seeds that the winner, the runner-up and the usual choice are given at least."""
 
@@ -48,8 +51,9 @@ class Confirm(Frozen):
         top: The best configurations that run again, besides the best of other optimizers and the
             usual choice's own defaults; 0 for no confirmation.
         seeds: Fresh seeds that a finalist is given at most.
-        cost: Training that the confirmation may take, as a share of what the search has taken. The
-            least is five seeds of three finalists.
+        cost: Training that the confirmation may take, as a share of what the search has taken; 1
+            where a study that compares says nothing. The least is five seeds of three finalists, or
+            of one of each optimizer that is compared.
     """
 
     top: int = Field(default=3, ge=0, le=8)

@@ -14,7 +14,7 @@ from tuner.domain.catalog.hyperparameters import FINE, LR, MAIN
 from tuner.domain.catalog.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES
 from tuner.domain.catalog.tables import TABLES, Row
-from tuner.domain.confirmation import Confirm, Confirmation
+from tuner.domain.confirmation import COMPARED_COST, Confirm, Confirmation
 from tuner.domain.names import IMPORT_STRING, check_names
 from tuner.domain.networks import Networks, branch_of, resolve_networks
 from tuner.domain.regimes import SCRATCH, Regime
@@ -177,6 +177,17 @@ class StudySpec(Frozen):
                 "choose another sampler, such as mixture"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _confirm_comparison(cls, raw: Any) -> Any:
+        """Lets a comparison's confirmation cost as much as its search, unless the file says."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("search"), dict):
+            return raw
+        confirm = raw.get("confirm", {})
+        if raw["search"].get("mode") == COMPARE and isinstance(confirm, dict):
+            return raw | {"confirm": {"cost": COMPARED_COST} | confirm}
+        return raw
 
     @model_validator(mode="after")
     def _check_comparison(self) -> StudySpec:

@@ -17,6 +17,7 @@ from tuner.domain.lengths import share_trained
 from tuner.domain.space import walk
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import RANDOM, Outcome, Proposal, TrialRecord, default_proposals
+from tuner.errors import ExhaustedError
 from tuner.search.distributions import to_distribution
 from tuner.search.knowledge import Knowledge
 from tuner.search.mixture import ROOT, draw_evenly
@@ -84,7 +85,10 @@ class Comparer(Proposer):
         """
         found: list[FrozenTrial] = []
         for name, trials in Counter(self._allot(count)).items():
-            drawn = self._searches[name].propose_many(trials)
+            try:
+                drawn = self._searches[name].propose_many(trials)
+            except ExhaustedError as error:
+                raise ExhaustedError(f"of {name}, {error}") from None
             found += [self._adopt(trial) for trial in drawn]
         fuse_key = self._fuse_key(found[0])
         return [trial for trial in found if self._fuse_key(trial) == fuse_key]
