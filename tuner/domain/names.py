@@ -29,6 +29,9 @@ LONGEST_NAME = 255
 _NEAR = 0.6
 """How alike two names are, from 0 to 1, for one to be taken for the other misspelt."""
 
+_COMPARED = 64
+"""Characters of a typed name that are compared with known ones."""
+
 
 def check_names(names: tuple[str, ...], known: Mapping[str, Any], kind: str) -> tuple[str, ...]:
     """Returns the names if each is known and none stands twice.
@@ -62,10 +65,44 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def find_nearest(name: str, known: Iterable[str]) -> str | None:
     """Returns the known name that is meant by one misspelt, None if none is near enough.
 
+    Capitals do not count. Among those that are near enough, it is the one that the fewest slips
+    lead to.
+
+    >>> find_nearest("adma", ["adamax", "adam"]), find_nearest("SGD", ["rprop", "sgd"])
+    ('adam', 'sgd')
     >>> find_nearest("mine", ["nope"]) is None
     True
     """
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=_NEAR)), None)
+    typed = name.casefold()
+    near: list[tuple[int, float, str]] = []
+    for each in known:
+        meant = each.casefold()
+        alike = difflib.SequenceMatcher(None, meant, typed).ratio()
+        if alike >= _NEAR or sorted(meant) == sorted(typed):
+            slips = count_slips(typed[:_COMPARED], meant[:_COMPARED])
+            near.append((slips, -alike, each))
+    return min(near)[2] if near else None
+
+
+def count_slips(one: str, other: str) -> int:
+    """Returns the fewest slips that turn one text into another: their Damerau-Levenshtein distance.
+
+    A slip adds, drops or replaces a letter, or swaps two neighbours (F. J. Damerau, 1964: A
+    technique for computer detection and correction of spelling errors). No letter is touched twice.
+
+    >>> count_slips("adma", "adam"), count_slips("adma", "adamax"), count_slips("sgd", "sgd")
+    (1, 3, 0)
+    """
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, start=1):
+        above, before, row = before, row, [i]
+        for j, goal in enumerate(other, start=1):
+            slips = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != goal))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == goal:
+                slips = min(slips, above[j - 2] + 1)
+            row.append(slips)
+    return row[-1]
 
 
 def is_keepable(name: object) -> bool:
