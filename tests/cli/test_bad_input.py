@@ -93,6 +93,43 @@ def test_missing_file_is_named(typed: Tuner) -> None:
     says(typed("run", "studies/digit.toml"), 2, "studies/digit.toml", "no such file")
 
 
+def test_a_study_file_named_by_its_stem_is_suggested(typed: Tuner, project: Path) -> None:
+    (project / "studies").mkdir(exist_ok=True)
+    (project / "studies" / "mine.toml").write_text(_GOOD)
+    says(typed("run", "mine"), 2, "mine: no such file. Did you mean studies/mine.toml?")
+    assert not (project / "tuner.db").exists()
+
+
+def test_a_study_named_in_place_of_its_file_is_gone_on_with_by_another_command(
+    typed: Tuner, project: Path
+) -> None:
+    (project / "good.toml").write_text(_GOOD)
+    assert typed("study", "create", "good.toml", "--no-check").returncode == 0
+    for command in (("run",), ("study", "create")):
+        says(typed(*command, "small"), 2, "no such file", "tuner study run small")
+
+
+def test_a_workload_named_in_place_of_a_file_has_an_option(typed: Tuner) -> None:
+    says(typed("run", "models.mine:Mine"), 2, "--workload models.mine:Mine")
+
+
+def test_a_file_in_place_of_a_database_s_url_is_suggested_as_one(typed: Tuner) -> None:
+    for command in (
+        ("study", "list"),
+        ("study", "show", "x"),
+        ("db", "status"),
+        ("workers", "list", "x"),
+    ):
+        says(typed(*command, "--storage", "tuner.db"), 2, "did you mean sqlite:///tuner.db?")
+
+
+@pytest.mark.parametrize("command", ["study", "suite"])
+@pytest.mark.parametrize("style", ["html", "markdown", "terminal"])
+def test_two_formats_at_once_are_refused(typed: Tuner, command: str, style: str) -> None:
+    for options in (("--format", style, "--json"), ("--json", "--format", style)):
+        says(typed(command, "report", "x", *options), 2, f"--format {style} and --json contradict")
+
+
 def test_run_without_file_or_workload_says_what_to_give(typed: Tuner) -> None:
     says(typed("run"), 2, "--workload")
 

@@ -273,3 +273,30 @@ def test_a_malformed_table_is_answered_in_one_plain_line(toml: str) -> None:
     assert said.startswith("x.toml: ")
     assert "\n" not in said
     assert "pydantic" not in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("digits", "studies/digits.toml"),
+        ("digits.toml", "studies/digits.toml"),
+        ("studies/digits", "studies/digits.toml"),
+        ("studies/digtis.toml", "studies/digits.toml"),
+        ("mien.toml", "mine.toml"),
+    ],
+)
+def test_a_missing_file_is_looked_for_where_study_files_lie(
+    tmp_path: Path, typed: str, meant: str
+) -> None:
+    (tmp_path / "studies").mkdir()
+    for name in ("studies/digits.toml", "studies/parabola.toml", "mine.toml"):
+        (tmp_path / name).touch()
+    with pytest.raises(NotFoundError) as caught:
+        read_spec(tmp_path / typed)
+    assert str(caught.value).endswith(f"no such file. Did you mean {tmp_path / meant}?")
+
+
+def test_a_missing_file_like_no_other_says_what_to_give(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").touch()
+    with pytest.raises(NotFoundError, match=r"Give the path of a study file, such as studies/"):
+        read_spec(tmp_path / "x")

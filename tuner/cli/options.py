@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +17,10 @@ import click
 from tuner.cli.streams import below
 from tuner.domain.fuse_plan import AUTO, parse_fuse
 from tuner.domain.imports import allow, vouch_for
-from tuner.domain.names import find_nearest, read_typed
+from tuner.domain.names import IMPORT_STRING, find_nearest, read_typed
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import apply_settings, parse_spec, read_spec, set_value
-from tuner.errors import SpecError
+from tuner.errors import NotFoundError, SpecError, TunerError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -222,8 +225,18 @@ def load_spec(
     optimizers: str | None,
     warm_start: str | None,
     settings: tuple[str, ...],
+    storage: str | None,
 ) -> StudySpec:
     """Returns the study that a file and options describe, and allows the code that it names.
+
+    Args:
+        spec: The study file, or None.
+        name: The study's name, or None, like all others where the option was not given.
+        workload: The workload.
+        optimizers: The optimizers, separated by commas.
+        warm_start: The earlier study to start from.
+        settings: Values to replace.
+        storage: The database's URL. A study in it may be what a missing file was meant to be.
 
     Raises:
         NotFoundError: If the file does not exist.
@@ -231,7 +244,7 @@ def load_spec(
     """
     if spec is None and workload is None:
         raise SpecError("Give a study file, or --workload: tuner run studies/digits.toml")
-    tree: dict[str, Any] = read_spec(Path(spec)) if spec is not None else {}
+    tree: dict[str, Any] = {} if spec is None else _read_spec(spec, storage)
     if spec is None and workload is not None and name is None:
         name = workload.rpartition(":")[2].lower()
     given = {
@@ -246,6 +259,32 @@ def load_spec(
     parsed = parse_spec(apply_settings(tree, settings), origin=spec or "the options given")
     vouch_for((parsed.study.workload, parsed.search.sampler, parsed.search.pruner))
     return parsed
+
+
+def _read_spec(spec: str, storage: str | None) -> dict[str, Any]:
+    """Reads a study file, or tells what its name may stand for instead.
+
+    Raises:
+        NotFoundError: If it does not exist.
+        SpecError: If it is not TOML, or a suite's file.
+    """
+    try:
+        return read_spec(Path(spec))
+    except NotFoundError as error:
+        meant = ""
+        if re.fullmatch(IMPORT_STRING, spec):
+            meant = f" To train a workload: --workload {spec}"
+        elif _has_study(spec, storage):
+            meant = f" To go on with the study {spec!r}: tuner study run {shlex.quote(spec)}"
+        raise NotFoundError(f"{error}{meant}") from None
+
+
+def _has_study(name: str, storage: str | None) -> bool:
+    from tuner.store import Studies
+
+    with contextlib.suppress(TunerError):  # no database, or none of ours: the file is missing
+        return Studies(open_storage(storage)).get(name) is not None
+    return False
 
 
 def open_storage(storage: str | None, *, create: bool = False) -> Database:

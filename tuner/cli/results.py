@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -27,18 +28,25 @@ def output_options(command: F) -> F:
     )
 
 
+_STYLES = ["terminal", "json", "markdown", "html"]
+
+
 def style_options(command: F) -> F:
-    """Adds ``--format``, of a report, and ``--json``."""
-    command = click.option("--json", "style", flag_value="json", help="The same as --format json.")(
-        command
+    """Adds ``--format``, of a report, and ``--json``, which a command gets as ``style``."""
+
+    @functools.wraps(command)
+    def choose(*args: Any, style: str | None, as_json: bool, **options: Any) -> Any:
+        if as_json and style not in (None, "json"):
+            raise click.UsageError(f"--format {style} and --json contradict: give one of them.")
+        return command(*args, style="json" if as_json else style or _STYLES[0], **options)
+
+    choose = click.option("--json", "as_json", is_flag=True, help="The same as --format json.")(
+        choose
     )
-    return click.option(
-        "--format",
-        "style",
-        type=click.Choice(["terminal", "json", "markdown", "html"]),
-        default="terminal",
-        show_default=True,
-    )(command)
+    choose = click.option(
+        "--format", "style", type=click.Choice(_STYLES), help=f"[default: {_STYLES[0]}]"
+    )(choose)
+    return cast("F", choose)
 
 
 @click.command(

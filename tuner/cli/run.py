@@ -74,6 +74,7 @@ def run(
         optimizers=optimizers,
         warm_start=warm_start,
         settings=settings,
+        storage=storage,
     )
     from tuner.service.pools.pool import slots_on
     from tuner.service.pools.standby import Crew

@@ -86,6 +86,7 @@ def create(
         optimizers=optimizers,
         warm_start=warm_start,
         settings=settings,
+        storage=storage,
     )
 
     def try_workload(resolved: StudySpec, looks: bool) -> StudyCheck:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from tuner.domain.groups import Group
-from tuner.domain.names import read_typed, suggest
+from tuner.domain.names import find_nearest, read_typed, suggest
 from tuner.domain.printable import cut
 from tuner.domain.spec import StudySpec
 from tuner.errors import NotFoundError, SpecError
@@ -63,11 +63,19 @@ def read_tree(path: Path, *, example: str) -> dict[str, Any]:
     try:
         return _parse_toml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise NotFoundError(f"{path}: no such file. Give the path of {example}.") from None
+        raise NotFoundError(f"{path}: no such file. {_advise(path, example)}") from None
     except ValueError as error:
         raise SpecError(f"{path}: not valid TOML: {error}.") from None
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}.") from None
+
+
+def _advise(path: Path, example: str) -> str:
+    """Returns the advice to a user who named a file that does not exist."""
+    folders = (path.parent / "studies", path.parent)
+    there = {each.stem: each for folder in folders for each in sorted(folder.glob("*.toml"))}
+    nearest = find_nearest(path.name.removesuffix(".toml"), there)
+    return f"Did you mean {there[nearest]}?" if nearest else f"Give the path of {example}."
 
 
 def apply_settings(tree: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:

@@ -22,7 +22,11 @@ from tuner.store.connection.urls import (
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("tuner.db", "sqlite:///tuner.db"),
+        ("tuner.db", r"--storage tuner\.db: .*did you mean sqlite:///tuner\.db\?$"),
+        ("data/my-studies.sqlite", r"did you mean sqlite:///data/my-studies\.sqlite\?$"),
+        ("/data/t.sqlite3", r"did you mean sqlite:////data/t\.sqlite3\?$"),
+        ("sqlite://tuner.db", r"did you mean sqlite:///tuner\.db\?$"),
+        ("sqlite:tuner.db", r"did you mean sqlite:///tuner\.db\?$"),
         ("mysql://root@localhost/x", "not on mysql"),
         ("sqlite://", "cannot share memory"),
         ("", "sqlite:///tuner.db"),
@@ -136,7 +140,13 @@ def test_secrets_of_the_environment_are_hidden_in_texts_of_anyones(
 
 
 @pytest.mark.parametrize(
-    "given", ["s3cret-only-Pw77", "host=db password=s3cret-only-Pw77 user=ann", "s3cret.password"]
+    "given",
+    [
+        "s3cret-only-Pw77",
+        "host=db password=s3cret-only-Pw77 user=ann",
+        "s3cret.password",
+        "ann:s3cret@x.db",
+    ],
 )
 def test_what_is_no_url_is_not_shown_since_it_may_be_a_password(given: str) -> None:
     with pytest.raises(SpecError, match="no database URL") as caught:

@@ -20,7 +20,8 @@ _BACKENDS = ("sqlite", "postgresql")
 _POSTGRESQL = "postgresql+psycopg"
 _SPELLINGS = ("postgres", "postgresql", _POSTGRESQL)
 _VARIABLE, _FILE_VARIABLE = "TUNER_STORAGE", "TUNER_STORAGE_FILE"
-_FILE_NAME = re.compile(r"[\w.-]+\.(?:db|sqlite3?)")
+_FILE = re.compile(r"(?:sqlite:(?://)?(?!/))?([\w./-]+\.(?:db|sqlite3?))")
+"""A database's path without the slashes of a URL. It has no @ or :, so no password is in it."""
 _TELLING, _UNMISTAKABLE = 6, 12
 """Letters of a secret that is hidden as a word, and even as a part of one.
 
@@ -90,14 +91,17 @@ def parse_url(url: str) -> sqlalchemy.URL:
     Raises:
         SpecError: If it is no URL, or of a database tuner does not run on.
     """
+    if file := _FILE.fullmatch(url):
+        raise SpecError(
+            f"--storage {url}: a file is named by a database URL: did you mean sqlite:///{file[1]}?"
+        )
     try:
         parsed = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):
-        # What else it is may be a password that ended up in the wrong file: it is not shown.
-        remedy = f"sqlite:///{url}" if _FILE_NAME.fullmatch(url) else _DEFAULT
+        # It may be a password that ended up in the wrong file: it is not shown.
         raise SpecError(
             f"What --storage, {_VARIABLE} or the file of {_FILE_VARIABLE} gives is no database "
-            f"URL: write it as {remedy} or {_POSTGRESQL}://USER@HOST/DATABASE."
+            f"URL: write it as {_DEFAULT} or {_POSTGRESQL}://USER@HOST/DATABASE."
         ) from None
     if _secrets(parsed):
         _known.add(url)
