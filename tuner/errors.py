@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
 import traceback
+from pathlib import Path
 
 
 class TunerError(Exception):
@@ -58,6 +61,42 @@ def tell_error(error: BaseException) -> str:
             "call parse_args([]), which gives the defaults)"
         )
     return told
+
+
+def find_place(error: BaseException) -> traceback.FrameSummary | None:
+    """Returns the line of the user's code that an exception came through last, None without any.
+
+    Where all of that lies in an installed package, as a workload may, it is the innermost line of
+    such a package other than torch and numpy; without that, the innermost line of all.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    for owner in ("user", "package"):
+        found = [frame for frame in frames if _find_owner(frame.filename) == owner]
+        if found:
+            return found[-1]
+    return frames[-1] if frames else None
+
+
+def _find_owner(filename: str) -> str:
+    """Returns whose code a file holds: the user's, a package's, or that of what both build on."""
+    names = set(Path(filename).parts)
+    if filename.startswith(_TUNER) or (names & _BUILT_ON and names & _PACKAGED):
+        return "tuner"
+    if names & _PACKAGED:
+        return "package"
+    return "tuner" if filename.startswith(_LIBRARY) else "user"
+
+
+_TUNER = ("<", f"{Path(__file__).parent}{os.sep}")
+_LIBRARY = f"{sysconfig.get_path('stdlib')}{os.sep}"
+_PACKAGED = {"site-packages", "dist-packages"}
+_BUILT_ON = {"torch", "numpy"}
+
+
+def tell_place(error: BaseException) -> str:
+    """Returns the line that :func:`find_place` finds, as ``file:line``; empty if there is none."""
+    place = find_place(error)
+    return "" if place is None else f"{place.filename}:{place.lineno}"
 
 
 def _passed_argparse(error: BaseException) -> bool:

@@ -33,14 +33,14 @@ def test_probing_returns_the_metrics_of_the_untrained_model(digits: PreparedWork
 
 def test_probing_names_the_metrics_there_are(digits: PreparedWorkload) -> None:
     spec = make_spec(study={"name": "s", "workload": "a:B", "metric": "val_los"})
-    message = r"study\.metric = 'val_los': the workload returns val_accuracy, val_loss"
+    message = r"study\.metric = 'val_los': a:B returns val_accuracy, val_loss"
     with pytest.raises(SpecError, match=message):
         probe(digits, spec)
 
 
 def test_probing_refuses_a_batch_larger_than_the_data() -> None:
     spec = make_spec(train={"batch_size": {"choices": [16, 201]}})
-    with pytest.raises(SpecError, match=r"train\.batch_size = 201: the workload has only 200"):
+    with pytest.raises(SpecError, match=r"train\.batch_size = 201: .* has only 200"):
         probe(prepare_workload(Line()), spec)
 
 
@@ -273,3 +273,82 @@ def test_a_loop_that_diverges_at_once_runs_nevertheless() -> None:
 
     metrics, _ = rehearse(loop, make_spec(), make_config(), CPU)
     assert metrics == {}
+
+
+class NotFinite(Line):
+    def loss(self, model: nn.Module, batch: Batch) -> Any:
+        return super().loss(model, batch) * float("nan")
+
+
+class Endless(Line):
+    def loss(self, model: nn.Module, batch: Batch) -> Any:
+        return super().loss(model, batch) + float("inf")
+
+
+@pytest.mark.parametrize(("workload", "value"), [("NotFinite", "nan"), ("Endless", "inf")])
+def test_a_loss_that_is_not_finite_before_training_is_refused(workload: str, value: str) -> None:
+    with pytest.raises(WorkloadError, match=f"{workload} is {value} on its first batch"):
+        prepare_checked(spec_of(workload), CPU)
+
+
+def nan_at_once(run: Run) -> None:
+    weights = nn.Linear(1, 1)
+    optimizer = run.optimizer(weights)
+    for _ in run.steps():
+        optimizer.step()
+        run.report(val_loss=float("nan"))
+
+
+def nan_returned(run: Run) -> float:
+    optimizer = run.optimizer(nn.Linear(1, 1))
+    for _ in run.steps():
+        optimizer.step()
+    return float("inf")
+
+
+@pytest.mark.parametrize("workload", ["nan_at_once", "nan_returned"])
+def test_a_loop_whose_metric_is_never_finite_is_refused(workload: str) -> None:
+    with pytest.raises(WorkloadError, match=f"{workload} gives a val_loss that is infinite or NaN"):
+        prepare_checked(spec_of(workload), CPU)
+
+
+def too_fast(run: Run) -> None:
+    """Diverges at the default learning rate, and is fine below it."""
+    optimizer = run.optimizer(nn.Linear(1, 1))
+    for _ in run.steps():
+        optimizer.step()
+        rate = optimizer.param_groups[0]["lr"]
+        run.report(val_loss=float("nan") if rate > 1e-5 else 1.0)
+
+
+def test_a_loop_that_diverges_by_its_learning_rate_is_accepted() -> None:
+    prepare_checked(spec_of("too_fast"), CPU)
+
+
+class Layer(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ torch.ones(7, 1)
+
+
+class Mistaken(Line):
+    def model(self) -> nn.Module:
+        return nn.Sequential(Layer(), nn.Linear(1, 1))
+
+
+def test_what_torch_raises_in_a_model_is_told_with_the_line_of_the_model() -> None:
+    with pytest.raises(WorkloadError, match=r"cannot be multiplied") as caught:
+        prepare_checked(spec_of("Mistaken"), CPU)
+    assert f"{Path(__file__).name}:" in str(caught.value)
+    assert "in forward)" in str(caught.value)
+
+
+def test_a_message_that_names_a_key_has_no_second_prefix() -> None:
+    for tables, key in (
+        ({"study": {"metric": "f1"}}, "study.metric = 'f1': "),
+        ({"train": {"batch_size": 10**6}}, "train.batch_size = 1000000: "),
+    ):
+        study = {"name": "s", "workload": f"{__name__}:Line", **tables.pop("study", {})}
+        with pytest.raises(SpecError) as caught:
+            prepare_checked(make_spec(study=study, **tables), CPU)
+        assert str(caught.value).startswith(key)
+        assert "study.workload" not in str(caught.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import traceback
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -18,19 +18,27 @@ from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.spec import StudySpec
 from tuner.domain.train import FULL
 from tuner.domain.trials import TrialConfig, decode, default_proposals
-from tuner.errors import SpecError, TunerError, WorkloadError, tell_error
+from tuner.errors import SpecError, TunerError, WorkloadError, find_place, tell_error
 from tuner.training.device import autocast
 from tuner.training.forks import ending_forks
 from tuner.training.loop import OWN_OPTIMIZER, Step, TrainingLoop, WorkloadLoop, run_trial, split
 from tuner.training.module_modes import evaluating
 from tuner.training.numbers import check_name
 from tuner.training.prepared_workload import PreparedWorkload
-from tuner.training.reporting import Evaluation
+from tuner.training.reporting import Diverged, Evaluation
 from tuner.training.run import Run
 from tuner.training.seeds import split_seed
 from tuner.training.workload import Batch, load_workload, missing_methods
 
 _REHEARSAL_STEPS = 2
+
+_HARDLY = 1e-12
+"""A learning rate at which two steps change no metric."""
+
+_UNSOUND = "Look for NaN in the data, the logarithm of 0, or a division by 0."
+
+_KEY = re.compile(r"[a-z_]+(\.[a-z_]+)+( = .*)?:")
+"""The beginning of a message that names a key of the study file already."""
 
 
 class Rehearsal:
@@ -130,9 +138,28 @@ def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> TrainingL
         first, *others = default_configs(spec)
         # Others ask nothing of the loop or its model that the first does not.
         demanding = [o for o in others if _is_demanding(OPTIMIZERS[o.optimizer])]
-        for config in (first, *demanding, *_variants(spec)):
-            rehearse(loop, spec, config, device)
+        runs = [rehearse(loop, spec, c, device)[1] for c in (first, *demanding, *_variants(spec))]
+        if any(isinstance(run.evaluations.over, Diverged) for run in runs):
+            _check_metric(loop, spec, _at_rest(first), device)
     return loop
+
+
+def _check_metric(
+    loop: TrainingLoop, spec: StudySpec, config: TrialConfig, device: torch.device
+) -> None:
+    """Refuses a loop whose metric is infinite or NaN where hardly anything is trained."""
+    _, run = rehearse(loop, spec, config, device)
+    if isinstance(run.evaluations.over, Diverged):
+        raise WorkloadError(
+            f"{spec.study.workload} gives a {spec.study.metric} that is infinite or NaN after its "
+            f"first step, at any learning rate, so that every trial would diverge. {_UNSOUND}"
+        )
+
+
+def _at_rest(config: TrialConfig) -> TrialConfig:
+    """Returns a configuration with a learning rate that hardly changes a weight."""
+    rate: dict[str, Value] = {OPTIMIZERS[config.optimizer].rate: _HARDLY}
+    return replace(config, optimizer_values=config.optimizer_values | rate)
 
 
 def _is_demanding(row: OptimizerRow) -> bool:
@@ -148,17 +175,15 @@ def _explained(spec: StudySpec, load: Callable[[], TrainingLoop]) -> TrainingLoo
             return load()
     except SpecError as error:
         text = str(error)
-        raise SpecError(text if text.startswith(where) else f"{where}: {text}") from error
+        raise SpecError(text if _KEY.match(text) else f"{where}: {text}") from error
     except TunerError:
         raise
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise WorkloadError(
-            f"{where} does not run: {tell_error(error)} "
-            f"({frame.filename}:{frame.lineno}, in {frame.name})."
-        ) from error
+        place = find_place(error)
+        at = f" ({place.filename}:{place.lineno}, in {place.name})" if place else ""
+        raise WorkloadError(f"{where} does not run: {tell_error(error)}{at}.") from error
 
 
 def rehearse(
@@ -225,8 +250,8 @@ def probe(
     sizes = [prepared.train_examples if n == FULL else n for n in spec.train.batch_sizes]
     if max(sizes) > prepared.train_examples:
         raise SpecError(
-            f"train.batch_size = {max(sizes)}: the workload has only {prepared.train_examples} "
-            "training examples; use a smaller batch."
+            f"train.batch_size = {max(sizes)}: {spec.study.workload} has only "
+            f"{prepared.train_examples} training examples; use a smaller batch."
         )
     batch = prepared.batch(torch.arange(max(sizes), device=prepared.device))
     model = prepared.build_model(spec.search.seed)
@@ -235,18 +260,29 @@ def probe(
     loss = _loss_of(prepared, model, parts[0])
     if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
         raise SpecError("loss() must return a scalar tensor with a gradient.")
+    if optimizers:
+        _check_loss(spec, float(loss.detach()))
     _check_parts(prepared, model, parts[:2])
     metrics = prepared.evaluate(model)
     for name in metrics:
         check_name("metrics()", name)
     if spec.study.metric not in metrics:
         raise SpecError(
-            f"study.metric = {spec.study.metric!r}: the workload returns "
+            f"study.metric = {spec.study.metric!r}: {spec.study.workload} returns "
             f"{', '.join(sorted(metrics))}; name one of these."
         )
     for config in default_configs(spec) if optimizers else []:
         _try_optimizer(prepared, spec, config, batch)
     return metrics
+
+
+def _check_loss(spec: StudySpec, loss: float) -> None:
+    """Refuses a loss that is infinite or NaN before any setting of a trial can be the cause."""
+    if not math.isfinite(loss):
+        raise WorkloadError(
+            f"The loss of {spec.study.workload} is {loss:g} on its first batch, before anything "
+            f"is trained, so that every trial would diverge. {_UNSOUND}"
+        )
 
 
 def _loss_of(prepared: PreparedWorkload, model: nn.Module, batch: Batch) -> Tensor:

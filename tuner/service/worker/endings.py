@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from tuner.errors import StorageError, tell_error
+from tuner.errors import StorageError, tell_error, tell_place
 from tuner.store.connection.urls import hide_known_secrets
 from tuner.training.device import is_out_of_memory
 from tuner.training.loop import OWN_OPTIMIZER, Ending, TrialResult
@@ -84,13 +84,12 @@ def tell_ending(number: int, how: str, metric: str, value: float | None) -> str:
 
 def error_attributes(error: BaseException) -> dict[str, Any]:
     """Returns the attributes to store of an error that a workload raised."""
-    frames = traceback.extract_tb(error.__traceback__)
     text = describe(error)
     if is_out_of_memory(error):
         text = f"Out of memory ({text}). Use a smaller batch or model, or a larger device."
     return {
         "error": text[:2000],
-        "error_at": f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "",
+        "error_at": tell_place(error),
         "traceback": hide_known_secrets("".join(traceback.format_exception(error)))[-20_000:],
     }
 
