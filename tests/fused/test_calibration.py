@@ -143,3 +143,21 @@ def test_random_numbers_go_on_as_if_nothing_had_been_measured() -> None:
     torch.manual_seed(3)
     plan_of(Line(), 40, asked="6")
     assert torch.equal(torch.rand(3), expected)
+
+
+class NotFinite(Line):
+    """Diverges at its first step."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Any:
+        return mse_loss(model(batch[0]), batch[1]) * float("nan")
+
+
+@pytest.mark.parametrize("asked", ["auto", "6"])
+def test_what_cannot_be_timed_is_told_without_a_ratio(asked: str) -> None:
+    # Evaluated after every step, it ends before there is anything to time.
+    budget = {"steps": 200, "trials": 100_000, "evaluations": 200}
+    plan = plan_of(NotFinite(), asked=asked, budget=budget)
+    assert "no steps could be timed" in plan.reason
+    assert "times as many" not in plan.reason
+    assert plan.lanes == (1 if asked == "auto" else 6)
+    assert (plan.single_s, plan.lane_s) == (0.0, 0.0)

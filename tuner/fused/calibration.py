@@ -33,6 +33,9 @@ _NO_GAIN = 1.25
 """The seconds of a compiled step, in those of a traced one, above which compiling gains nothing:
 others may have compiled meanwhile, so that less is noise."""
 
+_UNTIMED = "no steps could be timed, since the trials that were to be timed diverged at once"
+"""Why nothing is known of the speed of trials, one at a time or as one."""
+
 _GAIN = 1.05
 """The least speed of a cohort, in that of trials one at a time: less is noise."""
 
@@ -204,6 +207,9 @@ class _Calibration:
         lanes, lane_s = self._measure(configs, largest)
         if known := self._known():
             return known
+        if not self._is_timed(lane_s):
+            auto = self._work.asked == AUTO
+            return self._one_at_a_time(_UNTIMED) if auto else self._plan(lanes, lane_s, "traced")
         plan = self._compile(configs, lanes, lane_s)
         if self._work.asked == AUTO and self._single_s < _GAIN * plan.lane_s:
             ratio = self._single_s / plan.lane_s
@@ -280,6 +286,9 @@ class _Calibration:
         return self._plan(lanes, compiled_s, how, compiled=True)
 
     def _plan(self, lanes: int, lane_s: float, how: str, *, compiled: bool = False) -> FusePlan:
+        if not self._is_timed(lane_s):
+            reason = f"{lanes}, {how}; {_UNTIMED}"
+            return FusePlan(lanes, compiled, trials=self._work.trials, reason=reason)
         ratio = self._single_s / lane_s
         return FusePlan(
             lanes,
@@ -290,8 +299,13 @@ class _Calibration:
             f"{lanes} take {ratio:.3g} times as many steps a second as one at a time, {how}",
         )
 
+    def _is_timed(self, lane_s: float) -> bool:
+        """Tells whether both have trained for long enough to time their steps."""
+        return math.isfinite(self._single_s) and math.isfinite(lane_s)
+
     def _one_at_a_time(self, reason: str) -> FusePlan:
-        return FusePlan(1, single_s=self._single_s, trials=self._work.trials, reason=reason)
+        single_s = self._single_s if math.isfinite(self._single_s) else 0.0
+        return FusePlan(1, single_s=single_s, trials=self._work.trials, reason=reason)
 
     def _time_single(self, config: TrialConfig) -> float:
         """Returns the seconds of a step of one trial."""

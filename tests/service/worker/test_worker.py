@@ -177,6 +177,7 @@ def work(
     study: StudyHandle,
     interruption: Interruption | None = None,
     log: Log = lambda line: None,
+    fuse: str = "auto",
 ) -> list[TrialRecord]:
     worker = Worker(
         database=database,
@@ -185,6 +186,7 @@ def work(
         interruption=interruption or Interruption(),
         started_at=time.monotonic(),
         log=log,
+        fuse=fuse,
     )
     worker.run()
     return read_records(database, study)
@@ -265,11 +267,40 @@ def test_out_of_memory_is_told_as_such(
 def test_diverged_trial_ends_pruned_with_the_step(
     misbehaving: None, database: Database, make_spec: MakeSpec
 ) -> None:
-    study = Studies(database).create(of(make_spec, "misbehaving:Cliff"))
+    spec = of(make_spec, "misbehaving:Cliff", budget={"trials": 4, "steps": 20, "evaluations": 4})
+    study = Studies(database).create(spec)
     records = work(database, study)
     assert {r.outcome for r in records} == {Outcome.DIVERGED}
     assert {r.attributes["diverged_step"] for r in records} == {7}
     assert {tuple(r.evaluations) for r in records} == {(5,)}
+
+
+@pytest.mark.parametrize("fuse", ["off", "4"])
+def test_study_stops_when_its_first_trials_diverge_alike_at_any_learning_rate(
+    misbehaving: None, database: Database, make_spec: MakeSpec, fuse: str
+) -> None:
+    study = Studies(database).create(
+        of(make_spec, "misbehaving:Cliff", budget={"trials": 30, "steps": 20})
+    )
+    with pytest.raises(WorkloadError, match=r"trials all diverged at step 7, with learning rates"):
+        work(database, study, fuse=fuse)
+    outcomes = [record.outcome for record in read_records(database, study)]
+    assert set(outcomes) == {Outcome.DIVERGED}
+    assert 5 <= len(outcomes) <= 8
+
+
+def test_study_goes_on_where_trials_diverge_at_learning_rates_that_are_alike(
+    misbehaving: None, database: Database, make_spec: MakeSpec
+) -> None:
+    spec = of(
+        make_spec,
+        "misbehaving:Cliff",
+        budget={"trials": 7, "steps": 20},
+        space={"optimizers": ["sgd"], "schedules": ["constant"]},
+        optimizer={"sgd": {"lr": {"low": 0.1, "high": 0.2}}},
+    )
+    records = work(database, Studies(database).create(spec))
+    assert len(records) == 7
 
 
 def test_metric_the_workload_does_not_return_starts_no_trial(

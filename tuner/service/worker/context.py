@@ -43,7 +43,7 @@ class WorkerContext:
         watchdog: Ends the process when it hangs.
         worker_lock: The file lock that shows others on this machine that the worker lives.
         running: The trials that are not over, by number.
-        failed: The trials that have failed, by number.
+        futile: The trials that have failed or diverged, by number.
         over: The numbers of the trials that are over, however they ended.
         warned: The sentences about the training loop that have been logged.
 
@@ -63,7 +63,7 @@ class WorkerContext:
     watchdog: Watchdog
     worker_lock: WorkerLock
     running: dict[int, TrialRecord] = field(default_factory=dict)
-    failed: dict[int, TrialRecord] = field(default_factory=dict)
+    futile: dict[int, TrialRecord] = field(default_factory=dict)
     over: set[int] = field(default_factory=set)
     warned: set[str] = field(default_factory=set)
 
@@ -120,14 +120,14 @@ class WorkerContext:
             self._records |= {record.number: record for record in news}
         for record in news:
             self.running.pop(record.number, None)
-            self.failed.pop(record.number, None)
+            self.futile.pop(record.number, None)
             if record.outcome is Outcome.RUNNING:
                 self.running[record.number] = record
                 self.over.discard(record.number)
                 continue
             self.over.add(record.number)
-            if record.outcome is Outcome.FAILED:
-                self.failed[record.number] = record
+            if record.outcome in (Outcome.FAILED, Outcome.DIVERGED):
+                self.futile[record.number] = record
 
     def promote(self, count: int, can_fuse: Callable[[TrialConfig], bool]) -> list[Lease]:
         """Takes paused trials that may go on.

@@ -19,10 +19,12 @@ import optuna
 import torch
 
 import tuner
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.confirmation import Confirmation
 from tuner.domain.fuse_plan import AUTO, COHORTS
+from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState, announce_pause
-from tuner.domain.trials import TrialRecord
+from tuner.domain.trials import Outcome, TrialRecord, decode
 from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
 from tuner.fused.twin import ApartError
 from tuner.search import needs_running
@@ -50,7 +52,10 @@ from tuner.training.rehearsal import prepare
 from tuner.training.seeds import derive_seed
 
 ALIKE_FAILURES = 5
-"""Failures of the first trials, all alike, after which a study stops."""
+"""Failures of the first trials, all alike, after which a study stops; divergences likewise."""
+
+_SPREAD = 10.0
+"""The least ratio of the learning rates of trials that diverged alike, for these not to be why."""
 
 _POLL_S = 0.5
 _RENEWING_S = 60.0
@@ -91,7 +96,7 @@ class Worker:
             KeyboardInterrupt: If a stop is asked for while the workload is prepared.
             SpecError: If the workload cannot be trained as the study says, or this process is one
                 of several ranks.
-            WorkloadError: If the study's first trials all fail alike.
+            WorkloadError: If the study's first trials all fail alike, or all diverge alike.
             UnavailableError: If the database stays away for ``PATIENCE_S``, or while a stop is
                 asked for.
             StorageError: If the database is gone.
@@ -165,13 +170,13 @@ class Worker:
     def _work(self, loop: TrainingLoop, context: WorkerContext) -> str:
         """Works, and returns why it has ended."""
         context.patience.run(context.catch_up)
-        failures_before = len(context.failed)
+        futile_before = len(context.futile)
         fusing = self._plan_fusing(loop, context)
         with contextlib.closing(fusing):
-            return self._work_on(loop, context, fusing, failures_before)
+            return self._work_on(loop, context, fusing, futile_before)
 
     def _work_on(
-        self, loop: TrainingLoop, context: WorkerContext, fusing: Fusing, failures_before: int
+        self, loop: TrainingLoop, context: WorkerContext, fusing: Fusing, futile_before: int
     ) -> str:
         """Works until nothing is left to do or a stop is asked for; returns which."""
         paused = False
@@ -186,7 +191,7 @@ class Worker:
             refuse_ranks()
             if not paused:
                 context.patience.run(context.catch_up)
-                _stop_if_all_fail(context, failures_before)
+                _stop_if_all_fail(context, futile_before)
                 leases = context.patience.run(lambda: self._find_work(context, fusing))
             if leases:
                 self._train(loop, context, fusing, leases)
@@ -324,23 +329,49 @@ def _lanes_for(confirmation: Confirmation) -> int:
     return 1 << (len(confirmation.finalists) - 1).bit_length()
 
 
-def _stop_if_all_fail(context: WorkerContext, failures_before: int) -> None:
-    failures = list(context.failed.values())
+def _stop_if_all_fail(context: WorkerContext, futile_before: int) -> None:
+    """Ends the study where all its trials have failed alike, or diverged alike.
+
+    Raises:
+        WorkloadError: If so.
+    """
+    futile = list(context.futile.values())
     fine = sum(bool(record.evaluations) for record in context.running.values())
     enough = max(ALIKE_FAILURES, len(context.over) + fine)
-    if len(failures) < enough or len(failures) == failures_before:
+    if len(futile) < enough or len(futile) == futile_before:
         return
-    if len({_failure_of(record) for record in failures}) > 1:
+    if len({_failure_of(record) for record in futile}) > 1:
         return
-    last = failures[-1].attributes
+    last = futile[-1]
+    if last.outcome is Outcome.FAILED:
+        raise WorkloadError(
+            f"The first {len(futile)} trials all failed alike, so the study has stopped: "
+            f"{last.attributes.get('error')}\nFix the workload and run the study again; failed "
+            f"trials count in its budget.\n\n{last.attributes.get('traceback', '')}"
+        )
+    spec = context.proposer.spec
+    rates = [rate for record in futile if (rate := _rate_of(spec, record))]
+    if spec.confirmation is not None or not rates or max(rates) < _SPREAD * min(rates):
+        return
     raise WorkloadError(
-        f"The first {len(failures)} trials all failed alike, so the study has stopped: "
-        f"{last.get('error')}\nFix the workload and run the study again; failed trials "
-        f"count in its budget.\n\n{last.get('traceback', '')}"
+        f"The first {len(futile)} trials all diverged at step {last.attributes['diverged_step']}, "
+        f"with learning rates from {min(rates):.2g} to {max(rates):.2g}, so the study has "
+        f"stopped: {spec.study.metric} or the loss is infinite or NaN there whatever the settings. "
+        "Look for NaN in the data, the logarithm of 0, or a division by 0; or search far lower "
+        "learning rates. Diverged trials count in the study's budget."
     )
 
 
 def _failure_of(record: TrialRecord) -> str:
-    """Returns the kind and place of a failed trial's error, which those that fail alike share."""
+    """Returns the kind and place of a trial's end, which those that failed or diverged share."""
+    if record.outcome is Outcome.DIVERGED:
+        return f"diverged at step {record.attributes.get('diverged_step')}"
     kind = str(record.attributes.get("error", "")).partition(":")[0]
     return f"{kind} at {record.attributes.get('error_at')}"
+
+
+def _rate_of(spec: StudySpec, record: TrialRecord) -> float | None:
+    """Returns the learning rate that a trial had, None where its optimizer has none."""
+    config = decode(spec, record.proposal)
+    rate = config.optimizer_values.get(OPTIMIZERS[config.optimizer].rate)
+    return float(rate) if isinstance(rate, int | float) else None
