@@ -385,3 +385,24 @@ def test_what_is_planted_in_a_table_of_ours_is_left_out(
     with told:
         shown = CliRunner().invoke(cli, arguments)
     assert shown.exit_code == 0, shown.output
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("column", ["paused", "step", "attempts"])
+@pytest.mark.parametrize("value", ["'abc'", "x'ff'", "1.5", "-1", "''"])
+def test_lease_with_a_damaged_count_costs_no_other_trial(
+    database: Database, study: StudyHandle, column: str, value: str
+) -> None:
+    ledger = SingleTrials(database, study, WorkerIdentity("w", "host", 1, "cpu", "0"))
+    ledger.register(0.0, lambda ordinal: ordinal)
+    proposer = Proposer(study.spec, seed=0)
+    kept, damaged = ledger.start([], [proposer.propose() for _ in range(2)])
+    ledger.release([kept, damaged])
+    with database.write() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE tuner_leases SET {column} = {value} WHERE number = {damaged.number}"
+        )
+    with pytest.warns(DamageWarning, match="A count of a trial's lease is taken for 0"):
+        taken = ledger.take_over(lambda worker: False, at_most=2)
+    assert {lease.number for lease in taken} == {kept.number, damaged.number}
+    ledger.report_one(next(t for t in taken if t.number == kept.number), 5, 5, 0.5)

@@ -70,6 +70,20 @@ class StoredState(sa.types.TypeDecorator[Any]):
             return Damaged(str(value))
 
 
+class StoredCount(sa.types.TypeDecorator[Any]):
+    """The column type of a count: an integer, which SQLite does not check; 0 if it is damaged."""
+
+    impl = sa.Integer
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> int | None:
+        """Returns the count, 0 with a warning for anything else."""
+        if value is None or (type(value) is int and value >= 0):
+            return value
+        warn_of_damage("A count of a trial's lease is taken for 0", f"it is damaged: {value!r}.")
+        return 0
+
+
 class StoredTime(sa.types.TypeDecorator[Any]):
     """The column type of a time: on SQLite a text, which is not checked."""
 

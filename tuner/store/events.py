@@ -17,7 +17,7 @@ from tuner.store.tables import DatabaseClock, events, workers
 KINDS = frozenset(
     {
         *("started", "taken_over", "continued", "started_over", "released"),
-        *("promoted", "ended", "failed_attempts", "rerun", "repaired"),
+        *("promoted", "ended", "failed_attempts", "rerun", "repaired", "left_out"),
         *("paused", "resumed", "stopped", "exhausted", "planned", "renamed", "left"),
     }
 )

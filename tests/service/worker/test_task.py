@@ -53,6 +53,32 @@ def test_reports_and_costs_of_a_trial_are_recorded(bureau: Bureau) -> None:
     assert record.attributes["train_s"] > 0
 
 
+def test_logged_numbers_that_are_not_finite_are_told_and_left_out(bureau: Bureau) -> None:
+    def log(run: Run, step: int) -> None:
+        run.log(fine=1.0, odd=float("nan") if step in (3, 9) else 2.0, far=torch.tensor(torch.inf))
+
+    record = bureau.train(loop_of(log))
+    assert record.outcome is Outcome.COMPLETE
+    curves = read_curves(bureau.database, bureau.study, record.number)
+    assert set(curves) == {"fine", "odd", "val_loss"}
+    assert len(curves["odd"]) == len(curves["fine"]) - 2
+    told = [line for line in bureau.history(record.number) if line.startswith("left_out")]
+    assert told == ["left_out: far, odd at step 5: not finite"]
+    assert [line for line in bureau.said if "infinite or NaN" in line] == [
+        "Trial 0: infinite or NaN numbers are left out of curves: far, odd."
+    ]
+
+
+def test_metric_beside_the_study_s_own_that_is_not_finite_is_told(bureau: Bureau) -> None:
+    def loop(run: Run) -> None:
+        for _ in stepped(run).steps():
+            run.report(val_loss=1.0, accuracy=float("nan"))
+
+    record = bureau.train(loop)
+    assert record.attributes["metrics"] == {"val_loss": 1.0}
+    assert any(line.startswith("left_out: accuracy") for line in bureau.history(record.number))
+
+
 def test_what_a_loop_returns_is_its_value(bureau: Bureau) -> None:
     def loop(run: Run) -> float:
         idle(run)

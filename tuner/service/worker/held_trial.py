@@ -52,6 +52,7 @@ class HeldTrial:
         lost: Whether it belongs to another worker by now.
         announced: Whether the database knows of this worker's checkpoint.
         charged: Whether the budget has been charged for what its former holders have lost.
+        left_out: The names of logged numbers that were infinite or NaN, so that none was kept.
         apart: Whether it trains alone, since it was saved alone or its checkpoint cannot be read.
     """
 
@@ -67,6 +68,7 @@ class HeldTrial:
         self.reports = Reports(spec, record)
         self.state: Mapping[str, Any] | None = None
         self.restart = NOTHING_SAVED if lease.begun and lease.checkpoint is None else None
+        self.left_out: set[str] = set()
         self.lost = self.announced = self.charged = self.apart = False
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -367,6 +368,8 @@ class Task:
             for lane, report in reports.items()
             if not self._trials[lane].lost
         ]
+        for trial, report, _ in sent:
+            self._tell_left_out(trial, report)
 
         def deliver() -> None:
             ours = [entry for entry in sent if not entry[0].lost]
@@ -375,6 +378,14 @@ class Task:
                 trial.reports.unsent.remove(report)
 
         return self._outbox.put(deliver)
+
+    def _tell_left_out(self, trial: HeldTrial, report: Report) -> None:
+        """Tells, once a name, that numbers are kept out of a trial's curves as they are none."""
+        names = {name for _, name, value in report.logged if not math.isfinite(value)}
+        if new := sorted(names - trial.left_out):
+            trial.left_out |= names
+            self._tell([trial], "left_out", f"{', '.join(new)} at step {report.step}: not finite")
+            self.warn(f"infinite or NaN numbers are left out of curves: {', '.join(new)}.")
 
     def _send_logged(self, lanes: Lanes, those: Iterable[int]) -> None:
         """Puts the numbers on their way that lanes have logged since their last evaluation."""
