@@ -4,6 +4,7 @@ import io
 import json
 import os
 import stat
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 
 from tests.report.summaries import make_spec, mixed_summary
 from tests.report.test_html import render
-from tuner.analysis.summary import StudySummary
+from tuner.analysis.summary import StudySummary, choose_trial
 from tuner.domain.printable import printable
+from tuner.domain.study_file import parse_spec
 from tuner.errors import SpecError, StorageError
 from tuner.report.code import to_python, to_toml, to_winner
 from tuner.report.files import write_file
@@ -33,6 +35,7 @@ def to_terminal(summary: StudySummary) -> str:
 STYLES: dict[str, Callable[[StudySummary], str]] = {
     "python": to_python,
     "toml": to_toml,
+    "trial": lambda summary: to_python(choose_trial(summary, 1)),
     "winner": lambda summary: json.dumps(to_winner(summary), indent=2),
     "json": lambda summary: json.dumps(to_json(summary), indent=2),
     "markdown": to_markdown,
@@ -48,7 +51,7 @@ def test_a_report_takes_the_place_of_a_former_one(tmp_path: Path, style: str, na
     for _ in range(2):
         text = STYLES[style](mixed_summary(make_spec(name=name)))
         write_file(path, text)
-    assert path.read_text() == printable(text, lines=True).rstrip("\n") + "\n"
+    assert path.read_text().startswith(printable(text, lines=True).rstrip("\n") + "\n")
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -90,6 +93,37 @@ def test_a_file_of_another_kind_is_written_over_by_force_alone(tmp_path: Path) -
     write_file(path, "text", force=True)
     assert path.read_text() == "text\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("style", ["python", "toml", "markdown"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace("adam", "adem", 1),
+        lambda text: text + "# a note\n",
+        lambda text: "".join(text.splitlines(keepends=True)[:-1]),
+        lambda text: text.replace("\n", "\n\n", 1),
+    ],
+)
+def test_what_somebody_has_edited_is_written_over_by_force_alone(
+    tmp_path: Path, style: str, edit: Callable[[str], str]
+) -> None:
+    path, text = tmp_path / "winner.py", STYLES[style](mixed_summary())
+    write_file(path, text)
+    written = path.read_text()
+    path.write_text(edit(written))
+    with pytest.raises(SpecError, match=r"edited it: name another file, or .* with --force"):
+        write_file(path, text)
+    assert path.read_text() == edit(written) != written
+    write_file(path, text, force=True)
+    assert path.read_text() == written
+
+
+def test_exports_with_their_digest_are_still_code(tmp_path: Path) -> None:
+    for style in ("python", "toml"):
+        write_file(tmp_path / style, STYLES[style](mixed_summary()))
+    compile((tmp_path / "python").read_text(), "winner.py", "exec")
+    parse_spec(tomllib.loads((tmp_path / "toml").read_text()), origin="toml")
 
 
 def test_a_write_that_fails_leaves_what_was_there(

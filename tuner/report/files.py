@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import stat
@@ -23,7 +24,7 @@ _CHECKPOINTS = (b"PK\x03\x04", b"PK\x05\x06")
 """The first bytes of a zip archive, which torch writes checkpoints as."""
 
 _OURS = re.compile(
-    r"""\#\ The\ winner\ of\ .*:          # Python, TOML
+    r"""\#\ (?:The\ winner|A\ trial)\ of\ .*:  # Python, TOML
     | \{\s*"study":\ ".*",\s*"(?:trial|workload)":  # JSON
     | \{\s*"suite":\ ".*",\s*"baseline":
     | <!doctype\ html>.*<title>[^<]*\ –\ tuner</title>
@@ -42,7 +43,8 @@ def write_file(path: Path, text: str, *, force: bool = False, is_study: bool = F
     Args:
         path: The file to write.
         text: The report or export; characters that a terminal obeys are written as escapes.
-        force: Whether to write over a file that is neither a report nor an export.
+        force: Whether to write over a file that is neither a report nor an export, or that was
+            edited since.
         is_study: Whether it is a study file, to be edited by hand: it replaces no file unless
             forced, and then also another study file.
 
@@ -52,6 +54,8 @@ def write_file(path: Path, text: str, *, force: bool = False, is_study: bool = F
         StorageError: If it cannot be written.
     """
     text = f"{printable(text, lines=True).rstrip(chr(10))}\n"
+    if not is_study:
+        text = _seal(text)
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             path.write_text(text, encoding="utf-8")  # a pipe, or a device
@@ -90,6 +94,11 @@ def _refuse_to_lose(path: Path, *, force: bool, is_study: bool) -> None:
             "with --force."
         )
     if _OURS.match(head.decode("utf-8", "replace")):
+        if not force and not _is_sealed(path.read_text(encoding="utf-8", errors="replace")):
+            raise SpecError(
+                f"--output {path}: this file is not as --output wrote it, so somebody may have "
+                "edited it: name another file, or write over it with --force."
+            )
         return
     if _is_study_file(path):
         raise SpecError(f"--output {path}: this file is a study's: name another file.")
@@ -98,6 +107,36 @@ def _refuse_to_lose(path: Path, *, force: bool, is_study: bool) -> None:
             f"--output {path}: there is such a file already, and it is no report or export of "
             "tuner: name another file, or write over it with --force."
         )
+
+
+def _seal(text: str) -> str:
+    """Returns a text with its digest as its last line, where its format has comments for that.
+
+    So edits can be told: of code, and of Markdown, which people write in. Reports in other formats
+    are read only.
+    """
+    if text.startswith(_CODE):
+        return f"{text}# {_SEAL}{_digest(text)}\n"
+    if text.startswith("# "):
+        return f"{text}\n<!-- {_SEAL}{_digest(text)} -->\n"
+    return text
+
+
+def _is_sealed(text: str) -> bool:
+    """Tells whether a report or an export is as it was written."""
+    if not text.startswith("# "):
+        return True
+    end = f"# {_SEAL}" if text.startswith(_CODE) else f"\n<!-- {_SEAL}"
+    written, seal, _ = text.rpartition(end)
+    return bool(seal) and _seal(written) == text
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_CODE = ("# The winner of ", "# A trial of ")
+_SEAL = "As tuner wrote it: "
 
 
 def _is_study_file(path: Path) -> bool:
