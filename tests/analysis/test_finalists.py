@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.optim.networks import EVERY_OPTIMIZER
 from tests.report.summaries import make_spec, make_timed_spec, summary_of, trial
 from tuner.analysis.finalists import plan_confirmation
+from tuner.domain.catalog.dimensions import Int
 from tuner.domain.confirmation import Confirm, Confirmation
 from tuner.domain.objective import UNREACHED
 from tuner.domain.spec import StudySpec
@@ -126,3 +129,13 @@ def test_as_many_seeds_of_many_optimizers_as_can_be_asked_for_are_planned() -> N
     found = plan(*records, spec=spec, seeds=100, cost=100)
     assert found is not None
     assert (found.seeds, found.runs) == (100, 3 * 48 + 16 * 100)
+
+
+def test_configurations_that_differ_in_their_own_hyperparameters_alone_are_two() -> None:
+    spec = make_spec(space={"optimizers": ["adam"], "schedules": ["constant"], "breadth": 1})
+    width = Int(low=1, high=64)
+    records = [
+        replace(trial(n, "adam", 0.1 * (n + 1), params={"width": size}), own_axes={"width": width})
+        for n, size in enumerate((8, 16, 16))
+    ]
+    assert numbers(plan(*records, spec=spec, cost=100)) == [0, 1]

@@ -12,6 +12,7 @@ from tests.report.summaries import (
     summary_of,
     trial,
 )
+from tuner.analysis.gain import ExpectedGain
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import UNREACHED
 from tuner.domain.trials import Outcome, TrialRecord
@@ -20,6 +21,14 @@ from tuner.report.conclusion import conclude
 
 def said(summary: StudySummary) -> str:
     return "\n".join(conclude(summary))
+
+
+def settled(*records: TrialRecord) -> list[TrialRecord]:
+    """Returns trials, and as many pruned ones of the last one's optimizer as settle it."""
+    return [
+        *records,
+        *(trial(n, records[-1].optimizer, outcome=Outcome.PRUNED) for n in range(90, 94)),
+    ]
 
 
 def test_the_first_sentence_names_the_winner_and_its_settings() -> None:
@@ -75,7 +84,7 @@ def test_a_study_that_started_from_another_says_what_that_gave(
 
 
 def test_a_runner_up_that_has_not_reached_the_target_is_said_not_to_have() -> None:
-    trials = trial(0, "adam", 12.0), trial(1, "sgd", UNREACHED)
+    trials = settled(trial(0, "adam", 12.0), trial(1, "sgd", UNREACHED))
     said = conclude(summary_of(*trials, spec=make_timed_spec()))
     assert "Next comes sgd, which has not reached it." in said
 
@@ -107,20 +116,37 @@ def test_an_averaged_winner_is_said_to_be_one_and_compared_to_its_last_weights()
     [(0.6, ", 20% above"), (0.99, ", 98% above"), (1.5, ", 3 times the value")],
 )
 def test_the_runner_up_is_compared_to_the_winner(other: float, compared: str) -> None:
-    sentences = conclude(summary_of(trial(0, "adam", 0.5), trial(1, "sgd", other)))
+    sentences = conclude(summary_of(*settled(trial(0, "adam", 0.5), trial(1, "sgd", other))))
     assert f"Next comes sgd with {other:.4g}{compared}." in sentences
 
 
 def test_where_more_is_better_the_runner_up_lies_below() -> None:
     spec = make_spec(direction="maximize")
-    sentences = conclude(summary_of(trial(0, "adam", 0.8), trial(1, "sgd", 0.6), spec=spec))
+    trials = settled(trial(0, "adam", 0.8), trial(1, "sgd", 0.6))
+    sentences = conclude(summary_of(*trials, spec=spec))
     assert "Next comes sgd with 0.6, 25% below." in sentences
 
 
 @pytest.mark.parametrize(("best", "other"), [(-0.5, 0.5), (0.0, 0.5), (-0.5, -0.1)])
 def test_values_without_a_ratio_are_not_compared_by_one(best: float, other: float) -> None:
-    sentences = conclude(summary_of(trial(0, "adam", best), trial(1, "sgd", other)))
+    sentences = conclude(summary_of(*settled(trial(0, "adam", best), trial(1, "sgd", other))))
     assert f"Next comes sgd with {other:.4g}." in sentences
+
+
+def test_an_optimizer_that_too_few_trials_have_tried_does_not_come_next() -> None:
+    best, few = trial(0, "adam", 0.5), trial(1, "muon", 0.6)
+    assert "Next comes" not in said(summary_of(best, few))
+    assert "Next comes sgd with 0.7" in said(summary_of(best, few, *settled(trial(2, "sgd", 0.7))))
+
+
+def test_defaults_are_compared_with_the_value_that_is_stated() -> None:
+    summary = summary_of(trial(0, "adam", 0.6, preset="default"), trial(1, "adam", 0.2))
+    assert summary.best is not None
+    # Fresh seeds give a higher mean than the lucky value of the search.
+    best = replace(summary.best, record=replace(summary.best.record, value=0.5), seeds=10)
+    told = said(replace(summary, best=best))
+    assert "val_loss 0.5 in the mean over 10 fresh seeds" in told
+    assert "Its defaults reach 0.6 on one seed, 20% above." in told
 
 
 def test_a_single_seed_is_always_doubted() -> None:
@@ -163,15 +189,47 @@ def test_a_study_in_which_nothing_finished_says_so(records: tuple[TrialRecord, .
     assert conclude(summary_of(*records)) == ["No trial has finished yet."]
 
 
-def test_a_study_of_failures_says_how_to_see_one() -> None:
-    (sentence,) = conclude(summary_of(trial(0, outcome=Outcome.FAILED)))
-    assert sentence.startswith("No trial was trained to its end (1 failed")
-    assert "tuner trial show some_study" in sentence
+def failed(number: int, error: str, place: str = "/home/me/models/mine.py:7") -> TrialRecord:
+    attributes = {"error": error, "error_at": place}
+    return replace(trial(number, outcome=Outcome.FAILED), attributes=attributes)
+
+
+def test_a_study_of_failures_says_with_what_and_how_to_see_it() -> None:
+    first, second = conclude(summary_of(failed(0, "ValueError: the scale is off\nand more")))
+    assert first == "No trial was trained to its end (1 failed)."
+    assert second == (
+        "One trial of 1 failed with ValueError: the scale is off (mine.py:7): "
+        "see it with 'tuner trial show some_study 0'."
+    )
+
+
+@pytest.mark.parametrize("best", [[], [trial(9, "adam", 0.5)]])
+def test_failures_are_counted_and_the_commonest_error_is_shown(best: list[TrialRecord]) -> None:
+    errors = ["KeyError: 'x'", "OSError: no disk", "OSError: no disk"]
+    records = [failed(number, error) for number, error in enumerate(errors)]
+    told = said(summary_of(*records, *best))
+    assert (
+        f"3 trials of {3 + len(best)} failed, 2 of them with OSError: no disk (mine.py:7): "
+        "see it with 'tuner trial show some_study 1'."
+    ) in told
+    assert "failed" not in said(summary_of(trial(0, "adam", 0.5)))
+
+
+def test_failure_without_a_known_error_is_counted_all_the_same() -> None:
+    told = said(summary_of(trial(0, outcome=Outcome.FAILED), trial(1, "adam", 0.5)))
+    assert "One trial of 2 failed with an unknown error: see it with" in told
 
 
 def test_a_study_of_diverged_trials_mentions_no_failure_to_look_at() -> None:
     (sentence,) = conclude(summary_of(trial(0, outcome=Outcome.DIVERGED)))
-    assert sentence == "No trial was trained to its end (0 failed)."
+    assert sentence == "No trial was trained to its end (1 diverged)."
+
+
+def test_gain_of_more_than_there_is_has_no_per_cent() -> None:
+    summary = summary_of(trial(0, "adam", 1e-19))
+    for share, told in ((0.25, "gain 25.0% (0.22 of val_loss)."), (1e18, "gain 0.22 of val_loss.")):
+        gain = ExpectedGain(trials=10, value=0.22, share=share)
+        assert told in said(replace(summary, gain=gain))
 
 
 def test_a_ranking_on_few_trials_is_doubted() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.analysis.test_runs import confirmed_of
@@ -29,3 +31,13 @@ def test_a_verdict_says_what_its_intervals_cover(redrawn: bool) -> None:
     found = confirmed_of({}, **({"split_seed": 1} if redrawn else {}))
     splits = "seeds and splits of the data" if redrawn else "seeds on the same split of the data"
     assert splits in " ".join(tell_confirmed(found))
+
+
+def test_finalists_that_differ_in_their_average_have_names_that_differ() -> None:
+    found = confirmed_of({})
+    first, second = (arm.trial for arm in found.arms[:2])
+    averaged = replace(found.configs[first], average="ema")
+    plain = replace(averaged, average="none")
+    apart = replace(found, configs={**found.configs, first: averaged, second: plain})
+    assert apart.tell(first) == f"{averaged.optimizer} with {averaged.schedule} and ema"
+    assert apart.tell(second) == f"{averaged.optimizer} with {averaged.schedule}"

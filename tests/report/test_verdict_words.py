@@ -125,3 +125,19 @@ def test_claim_that_only_follows_from_others_says_so() -> None:
     implied = replace(verdict.comparisons[0], implied=True)
     told = tell_verdict(replace(verdict, comparisons=(implied,)), NAMES, "val_loss")
     assert told[0].endswith("seeds (this follows from other comparisons).")
+
+
+def test_amounts_beyond_a_hundred_per_cent_are_told_in_the_unit_of_the_metric() -> None:
+    verdict = judge(noisy_arms([100, 110]), "minimize")
+    pair = verdict.comparisons[0]
+    for ends, told in (((0.05, 0.9), "%"), ((0.05, 1.2), ""), ((-1.1, 0.9), "")):
+        of = replace(pair, gain=10.0, interval=(5.0, 12.0), relative=0.5, relative_interval=ends)
+        first = tell_verdict(replace(verdict, comparisons=(of,)), NAMES, "val_loss")[0]
+        assert ("%" in first) is bool(told), first
+        assert told or " by 10 [5, 12] in val_loss" in first
+
+
+def test_zero_has_no_sign() -> None:
+    told = " ".join(say(arms_of([0.0] * 10, [-1.0] * 10), "maximize"))
+    assert "over 10 seeds is 0" in told or "over 5 seeds is 0" in told, told
+    assert "-0" not in told

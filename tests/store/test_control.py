@@ -14,6 +14,7 @@ from tests.store.single_trials import SingleTrials
 from tuner.domain.states import Activity, StudyState
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.errors import LeaseLostError, NotFoundError, SpecError
+from tuner.service.summaries import read_summary
 from tuner.store import Database, Lease, Studies, StudyHandle
 from tuner.store.control import Repair, ask_to_leave, read_state, repair, set_state
 from tuner.store.events import read_events, record
@@ -217,7 +218,9 @@ def test_only_trials_that_somebody_trains_count_as_running(bench: Bench) -> None
 
 def test_a_study_is_running_idle_paused_stopped_or_done(bench: Bench) -> None:
     def activity() -> Activity:
-        return Studies(bench.database).list()[0].activity
+        listed = Studies(bench.database).list()[0].activity
+        assert read_summary(bench.database, bench.study).activity is listed
+        return listed
 
     assert activity() is Activity.IDLE
     ledger = bench.ledger("a")

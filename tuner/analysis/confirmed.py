@@ -22,6 +22,7 @@ from tuner.analysis.runs import (
     run_confirmation,
 )
 from tuner.analysis.verdict import Verdict, judge
+from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.confirmation import CONFIRMS, Confirmation, Finalist
 from tuner.domain.spec import StudySpec
@@ -130,9 +131,9 @@ class Confirmed:
         return Tested(tuple(values.get(name) for values in runs))
 
     def tell(self, trial: int) -> str:
-        """Returns the name of a finalist: its optimizer and schedule, or that these are defaults.
+        """Returns the name of a finalist: its optimizer, schedule and average, or "defaults".
 
-        Where several in the race have both alike, the number of the trial is named too.
+        Where several in the race have them alike, the number of the trial is named too.
         """
         names = {number: self._name(number) for number in {trial, *(a.trial for a in self.arms)}}
         alike = [number for number, name in names.items() if name == names[trial]]
@@ -142,7 +143,8 @@ class Confirmed:
         config, params = self.configs[trial], self._finalist(trial).params
         if params == default_proposal(self.spec, config.optimizer).params:
             return f"{config.optimizer}'s defaults"
-        return f"{config.optimizer} with {config.schedule}"
+        averaged = "" if config.average == NO_AVERAGE else f" and {config.average}"
+        return f"{config.optimizer} with {config.schedule}{averaged}"
 
     def rate(self, trial: int) -> float | None:
         """Returns a finalist's learning rate; None where its optimizer has none."""

@@ -116,7 +116,7 @@ def _choose(
     found: list[Finalist] = []
     for record in [*first, *beside]:
         finalist = _to_finalist(spec, record, leader, protected=record in first)
-        if all(finalist.params != other.params for other in found):
+        if all((finalist.params, finalist.own) != (f.params, f.own) for f in found):
             found.append(finalist)
     return found
 

@@ -18,7 +18,7 @@ from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.fuse_plan import FusePlan
 from tuner.domain.lengths import split_by_length
 from tuner.domain.spec import StudySpec
-from tuner.domain.states import StudyState
+from tuner.domain.states import Activity, StudyState
 from tuner.domain.trials import Decoder, Outcome, TrialConfig, TrialRecord, decode, ran_own_defaults
 from tuner.errors import NotFoundError, SpecError
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:  # these import numpy, which tables of other things need not
     from tuner.analysis.compared import Compared
     from tuner.analysis.confirmed import Confirmed
     from tuner.analysis.importance import Importance
+
+_ROUNDING = 1e-9
+"""Full trials by which sums of their parts may be off."""
 
 SETTLED_FROM = 5
 """Finished trials, complete, pruned or diverged, from which on an optimizer has been compared."""
@@ -180,6 +183,27 @@ class StudySummary:
     def finished(self) -> int:
         """The number of trials that are over, however they ended."""
         return sum(self.counts[outcome] for outcome in Outcome if outcome.is_over)
+
+    @property
+    def activity(self) -> Activity:
+        """Whether a worker trains it, could, or is to wait; or whether it is done."""
+        unfinished = sum(self.counts[outcome] for outcome in Outcome if not outcome.is_over)
+        if not unfinished and self._is_used_up:
+            return Activity.DONE
+        if self.state is not StudyState.RUNNING:
+            return Activity(self.state.value)
+        return Activity.RUNNING if self.counts[Outcome.RUNNING] else Activity.IDLE
+
+    @property
+    def _is_used_up(self) -> bool:
+        """Whether its budget allows no further trial, or nothing is left to try."""
+        budget = self.spec.budget
+        if self.exhausted is not None or len(self.records) >= budget.trials:
+            return True
+        if budget.wall_time is not None and self.wall_s >= budget.wall_time:
+            return True
+        limit, used = budget.full_trials, self.used
+        return limit is not None and used is not None and limit - used < 1 - _ROUNDING
 
     @property
     def repeats(self) -> list[tuple[TrialRecord, ...]]:

@@ -20,10 +20,20 @@ from tuner.cli.options import (
 )
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.printable import printable
-from tuner.domain.trials import PORTFOLIO, WARM_START, TrialRecord, decode, ran_own_defaults
+from tuner.domain.trials import (
+    PORTFOLIO,
+    WARM_START,
+    TrialRecord,
+    decode,
+    ran_own_defaults,
+    steps_at,
+)
 from tuner.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tuner.domain.spec import StudySpec
     from tuner.store import StudyHandle
     from tuner.store.events import Event
 
@@ -144,9 +154,10 @@ def _print(
     if record.attributes.get("groups"):
         console().print(FittedTable(groups(record.attributes["groups"])))
     if record.evaluations:
-        click.echo(f"{metric} by progress:")
-        for progress, evaluation in record.evaluations.items():
-            click.echo(f"  {progress:>8}  {evaluation:.6g}")
+        unit, evaluations = _by_step(study.spec, record)
+        click.echo(f"{metric} by {unit}:")
+        for at, evaluation in evaluations.items():
+            click.echo(f"  {at:>8}  {evaluation:.6g}")
     for name, curve in curves.items():
         if name != metric:
             last = max(curve)
@@ -159,6 +170,19 @@ def _print(
             click.echo(f"{printable(key)}: {_indent(attribute)}")
     if "traceback" in record.attributes:
         click.echo(f"\n{record.attributes['traceback']}")
+
+
+def _by_step(spec: StudySpec, record: TrialRecord) -> tuple[str, Mapping[int, float]]:
+    """Returns a trial's evaluations by the steps it had taken, with the word for these.
+
+    They come by their own number while a trial trains whose length is counted in epochs or
+    examples, since its steps are recorded as it ends.
+    """
+    attributes = record.attributes
+    total = attributes.get("total_steps", attributes.get("steps"))
+    if spec.budget.steps is None and not total:
+        return "evaluation", record.evaluations
+    return "step", {steps_at(spec, at, total or 0): v for at, v in record.evaluations.items()}
 
 
 def _indent(value: object) -> str:

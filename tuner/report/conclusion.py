@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from tuner.analysis.averages import line_of
@@ -13,16 +14,18 @@ from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import FULL, length_of, tell_length
 from tuner.domain.objective import is_reached, tell_target, tell_value
-from tuner.domain.printable import printable
+from tuner.domain.printable import cut, printable
 from tuner.domain.search import COMPARE
 from tuner.domain.spec import StudySection
 from tuner.domain.trials import WARM_START, Outcome, TrialConfig, TrialRecord, bent_defaults
 from tuner.report.comparison import tell_comparison
+from tuner.report.tables import number
 from tuner.report.verdict_words import tell_confirmed
 
 if TYPE_CHECKING:
     from tuner.analysis.confirmed import Confirmed
 
+_LONGEST_ERROR = 200
 _REASONS = 3
 _NAMED = 6
 
@@ -35,9 +38,10 @@ def conclude(summary: StudySummary) -> list[str]:
 def _conclude(summary: StudySummary) -> list[str]:
     best = summary.best
     if best is None:
-        return [_explain_nothing(summary)]
+        return [_explain_nothing(summary), *_tell_failures(summary)]
     if summary.spec.search.mode == COMPARE and not _is_confirmed(summary):
-        return [*_conclude_comparison(summary), *_tell_lengths(summary, best)]
+        told = [*_conclude_comparison(summary), *_tell_lengths(summary, best)]
+        return [*told, *_tell_failures(summary)]
     leader = next(o for o in summary.optimizers if o.optimizer == best.config.optimizer)
     settings = ", ".join(
         f"{key}={format_value(value)}" for key, value in best.config.optimizer_values.items()
@@ -58,7 +62,7 @@ def _conclude(summary: StudySummary) -> list[str]:
     ]
     sentences += [*_tell_untried(summary), *_doubt_ranking(summary)]
     sentences += [*_tell_lengths(summary, best), *_doubt_schedule(best)]
-    sentences += _tell_gain(summary)
+    sentences += [*_tell_failures(summary), *_tell_gain(summary)]
     if summary.confirmed is not None and summary.confirmed.race.settled:
         # Where none is fit, that comes first.
         return (
@@ -123,7 +127,7 @@ def _doubt_age(summary: StudySummary, confirmed: Confirmed) -> list[str]:
 
 def _tell_best(study: StudySection, value: float | None) -> str:
     if study.target is None:
-        return f"{study.metric} {_number(value)}"
+        return f"{study.metric} {number(value)}"
     if value is None or not is_reached(study, value):
         return f"no trial has reached {tell_target(study)}, and it came nearest"
     return f"it reaches {tell_target(study)} in {tell_value(study, value)}"
@@ -147,7 +151,7 @@ def _tell_gain(summary: StudySummary) -> list[str]:
         return []
     study = summary.spec.study
     amount = f"{gain.value:.2g} {study.unit if study.target is not None else 'of ' + study.metric}"
-    told = amount if gain.share is None else f"{gain.share:.1%} ({amount})"
+    told = f"{gain.share:.1%} ({amount})" if gain.share is not None and gain.share < 1 else amount
     return [f"Another {gain.trials} trials are expected to gain {told}."]
 
 
@@ -219,10 +223,31 @@ def _describe_spread(repeats: Sequence[Sequence[TrialRecord]]) -> str:
 def _explain_nothing(summary: StudySummary) -> str:
     if not summary.finished:
         return "No trial has finished yet."
-    failed = summary.counts[Outcome.FAILED]
-    command = f"tuner trial show {shlex.quote(summary.name)} NUMBER"
-    remedy = f": see one with '{command}'" if failed else ""
-    return f"No trial was trained to its end ({failed} failed{remedy})."
+    endings = (Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
+    counts = [f"{summary.counts[how]} {how.value}" for how in endings if summary.counts[how]]
+    return f"No trial was trained to its end ({', '.join(counts)})."
+
+
+def _tell_failures(summary: StudySummary) -> list[str]:
+    """Returns a sentence on the trials that raised, with the error that most of them share."""
+    failed = [record for record in summary.records if record.outcome is Outcome.FAILED]
+    if not failed:
+        return []
+    errors = Counter(map(_tell_error, failed))
+    error, alike = errors.most_common(1)[0]
+    example = next(record.number for record in failed if _tell_error(record) == error)
+    often = "" if len(errors) == 1 else f", {alike} of them"
+    many = "One trial" if len(failed) == 1 else f"{len(failed)} trials"
+    show = shlex.join(("tuner", "trial", "show", summary.name, str(example)))
+    return [f"{many} of {len(summary.records)} failed{often} with {error}: see it with '{show}'."]
+
+
+def _tell_error(record: TrialRecord) -> str:
+    """Returns the error of a failed trial in one line, with the name of its file and the line."""
+    lines = str(record.attributes.get("error", "")).splitlines()
+    place = PurePath(str(record.attributes.get("error_at", ""))).name
+    at = f" ({place})" if place else ""
+    return f"{cut(lines[0], _LONGEST_ERROR) if lines else 'an unknown error'}{at}"
 
 
 def _describe_average(config: TrialConfig) -> str:
@@ -239,7 +264,7 @@ def _compare_to_last(study: StudySection, best: BestTrial) -> list[str]:
         return []
     last = line[0][1]
     return [
-        f"Its last weights alone reach {_number(last)}{_compare(study, last, best.record.value)}."
+        f"Its last weights alone reach {number(last)}{_compare(study, last, best.record.value)}."
     ]
 
 
@@ -248,19 +273,21 @@ def _compare_to_default(
 ) -> list[str]:
     if best.record.is_default:
         return [f"Tuning has not beaten {leader.optimizer}'s own defaults."]
-    if leader.default_value is None or leader.best_value is None:
+    value = best.record.value  # the one that is stated, which may be a mean over fresh seeds
+    if leader.default_value is None or value is None:
         return []
-    if leader.best_value == leader.default_value:
+    if value == leader.default_value:
         return [f"Tuning has not beaten {leader.optimizer}'s own defaults."]
+    on = " on one seed" if best.seeds else ""
     return [
-        f"{_tell_default(study, leader.default_value)}"
-        f"{_compare(study, leader.default_value, leader.best_value)}."
+        f"{_tell_default(study, leader.default_value)}{on}"
+        f"{_compare(study, leader.default_value, value)}."
     ]
 
 
 def _tell_default(study: StudySection, value: float) -> str:
     if study.target is None:
-        return f"Its defaults reach {_number(value)}"
+        return f"Its defaults reach {number(value)}"
     if not is_reached(study, value):
         return f"Its defaults do not reach {tell_target(study)}"
     return f"Its defaults need {tell_value(study, value)}"
@@ -278,12 +305,13 @@ def _explain_default(summary: StudySummary, leader: OptimizerSummary) -> list[st
 
 
 def _compare_to_runner_up(summary: StudySummary) -> list[str]:
-    """Returns a sentence on the next optimizer, as far as one seed tells."""
+    """Returns a sentence on the next optimizer that has been compared, as far as one seed tells."""
     study = summary.spec.study
     ranked = [row for row in summary.optimizers if row.best_value is not None]
-    if len(ranked) < 2 or _is_confirmed(summary):
+    others = [row for row in ranked[1:] if row.settled]
+    if not others or _is_confirmed(summary):
         return []
-    name, value = ranked[1].optimizer, ranked[1].best_value
+    name, value = others[0].optimizer, others[0].best_value
     if study.target is not None and value is not None and not is_reached(study, value):
         return [f"Next comes {name}, which has not reached it."]
     compared = _compare(study, value, ranked[0].best_value)
@@ -345,7 +373,3 @@ def _compare(study: StudySection, other: float | None, leader: float | None) -> 
     if not 0.5 < ratio < 2:
         return f", {ratio:.3g} times the value"
     return f", {abs(ratio - 1):.0%} {'above' if ratio > 1 else 'below'}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"

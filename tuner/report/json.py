@@ -29,6 +29,7 @@ def to_json(summary: StudySummary) -> dict[str, Any]:
         **describe_objective(spec.study),
         "storage": summary.storage,
         "state": summary.state.value,
+        "activity": summary.activity.value,
         "exhausted": summary.exhausted,
         "budget": spec.budget.model_dump(mode="json", exclude_none=True),
         "full_trials_used": summary.used,

@@ -348,8 +348,12 @@ def tell_count(count: int, noun: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """Returns a metric in four significant digits, or a dash for None."""
-    return "–" if value is None else f"{value:.4g}"
+    """Returns a metric in four significant digits, or a dash for None; no zero has a sign.
+
+    >>> number(0.123456), number(-0.0), number(None)
+    ('0.1235', '0', '–')
+    """
+    return "–" if value is None else f"{value + 0.0:.4g}"
 
 
 def duration(seconds: float) -> str:

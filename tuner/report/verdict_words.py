@@ -146,10 +146,15 @@ class _Words:
         return f"{told}, by ranks" if pair.test == "ranks" else told
 
     def _tell_amount(self, pair: Comparison) -> str:
-        """Returns by how much, in per cent where all values are above 0, with its interval."""
+        """Returns by how much, with its interval.
+
+        That is in per cent where all values are above 0 and no more than 100% is told: a loss
+        above 0 cannot fall by more.
+        """
         if pair.gain is None:
             return ""
-        if pair.relative is not None:
+        ends = pair.relative_interval or ()
+        if pair.relative is not None and all(abs(end) <= 1 for end in (pair.relative, *ends)):
             share = _interval(pair.relative_interval, 100)
             return f" by {_short(100 * pair.relative)}%{share} in {self._metric}"
         return f" by {_short(pair.gain)}{_interval(pair.interval)} in {self._metric}"
