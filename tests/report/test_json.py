@@ -17,6 +17,7 @@ from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.json import to_json
 
 KEYS = {
+    "activity",
     "stopped_early",
     "study",
     "workload",
