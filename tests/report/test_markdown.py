@@ -14,7 +14,8 @@ from tests.report.summaries import (
 )
 from tuner.analysis.advice.evidence import Advice
 from tuner.domain.trials import Outcome, TrialRecord
-from tuner.report.markdown import to_markdown
+from tuner.report.conclusion import conclude
+from tuner.report.markdown import to_card, to_markdown
 
 
 def test_the_report_says_what_the_study_found() -> None:
@@ -63,3 +64,32 @@ def test_advice_comes_last_with_its_command_as_code() -> None:
     fenced = replace(advised_summary(), advice=(Advice("noise", "Why.", "tuner '```'"),))
     assert to_markdown(fenced).endswith("````sh\ntuner '```'\n````")
     assert "What next" not in to_markdown(mixed_summary())
+
+
+def test_card_says_whom_to_use_how_sure_and_what_next() -> None:
+    summary = advised_summary()
+    card = to_card(summary)
+    verdict, *doubts = conclude(summary)
+    assert card.startswith("**Use ")
+    plain = card.replace("\\", "")
+    assert all(sentence in plain for sentence in (verdict, *doubts))
+    assert "| setting | value |" in card
+    assert "val\\_accuracy, measured last | 0.9 |" in card
+    assert "## What next" in card
+    assert all(advice.command in card for advice in summary.advice)
+    assert "```sh\ntuner study report some_study\ntuner study export some_study\n```" in card
+
+
+def test_card_of_a_study_without_a_result_has_no_table_and_exports_nothing() -> None:
+    for records in ((), (trial(0, outcome=Outcome.FAILED),), (trial(0, outcome=Outcome.DIVERGED),)):
+        card = to_card(summary_of(*records))
+        assert card.startswith("**No trial ")
+        assert "|" not in card
+        assert "export" not in card
+
+
+@pytest.mark.parametrize("name", ["a_b*c|d<script>", "``` `x`", "[a](b)"])
+def test_names_in_a_card_are_text(name: str) -> None:
+    card = to_card(mixed_summary(make_spec(name=name)))
+    prose = re.sub(r"(`{3,})sh\n.*?\n\1", "", card, flags=re.DOTALL)
+    assert not re.search(r"(?<!\\)[<`]|(?<!\\)\]\(", prose)

@@ -13,7 +13,9 @@ from tests.conftest import MakeSpec
 from tuner.domain.catalog.averages import start_step
 from tuner.domain.trials import Outcome
 from tuner.errors import NotFoundError, WorkloadError
+from tuner.report.markdown import to_card
 from tuner.service.interruption import Interruption
+from tuner.service.summaries import read_results
 from tuner.service.worker.worker import Worker
 from tuner.store import Database, Studies, read_records
 
@@ -219,3 +221,24 @@ def test_another_complete_trial_is_given_by_its_number(finish: Any, database: Da
         assert (chosen.trial, chosen.value) == (record.number, record.value)
     with pytest.raises(NotFoundError, match="no complete trial 99: there is none of that number"):
         tuner.best("small", database.url, trial=99)
+
+
+def test_a_notebook_shows_the_card_of_the_study(finish: Any, database: Database) -> None:
+    finish()
+    winner = tuner.best("small", database.url)
+    card = winner._repr_markdown_()
+    summary = read_results(database, Studies(database).find("small"))
+    assert card == to_card(summary)
+    assert card.startswith(f"**Use {winner.config.optimizer} with")
+    other = next(r.number for r in summary.records if r.value not in (None, winner.value))
+    assert f"trial {other}" in tuner.best("small", database.url, trial=other)._repr_markdown_()
+
+
+def test_a_notebook_shows_the_settings_of_a_winner_whose_study_is_gone(
+    finish: Any, database: Database
+) -> None:
+    finish()
+    winner = tuner.best("small", database.url)
+    Studies(database).delete(Studies(database).find("small"))
+    assert f"`lr = {winner.params['lr']}`" in winner._repr_markdown_()
+    assert "sqlite" not in repr(winner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from tuner.report.comparison import comparison_tables
 from tuner.report.conclusion import conclude
 from tuner.report.suite_tables import suite_tables
 from tuner.report.suite_words import conclude_suite, tell_suite
-from tuner.report.tables import TextTable, best_tables, facts, ranking
+from tuner.report.tables import TextTable, best_tables, facts, number, ranking, settings
 
 if TYPE_CHECKING:
     from tuner.analysis.suite import SuiteSummary
@@ -39,17 +40,58 @@ def to_markdown(summary: StudySummary) -> str:
     )
 
 
+def to_card(summary: StudySummary) -> str:
+    """Returns a study's answer as Markdown: whom to use, how sure that is, and what to do next.
+
+    It is what stands where a study is met in passing: in a notebook, and as its note in Optuna
+    Dashboard.
+
+    Args:
+        summary: The study, with its advice where that is to be told.
+    """
+    verdict, *doubts = conclude(summary)
+    best = summary.best
+    metrics = {} if best is None else best.record.attributes.get("metrics", {})
+    rows = [] if best is None else [*settings(summary).rows]
+    rows += [(f"{name}, measured last", number(value)) for name, value in metrics.items()]
+    named = f"study {summary.name}"
+    if best is not None:
+        named += f", {best.config.optimizer} with {best.config.schedule}"
+    return "\n\n".join(
+        [
+            f"**{_escape(verdict)}**",
+            *([" ".join(map(_escape, doubts))] if doubts else []),
+            *([_draw(TextTable(named, ("setting", "value"), tuple(rows)))] if rows else []),
+            *_draw_advice(summary),
+            *_draw_commands(summary),
+        ]
+    )
+
+
+def _draw_commands(summary: StudySummary) -> list[str]:
+    """Returns the commands that go on from the answer, as a block of code."""
+    commands = [("tuner", "study", "report", summary.name)]
+    if summary.best is not None and summary.spec.confirmation is None:
+        commands.append(("tuner", "study", "export", summary.name))
+    return [_fence("\n".join(shlex.join(command) for command in commands))]
+
+
 def _draw_advice(summary: StudySummary) -> list[str]:
     """Returns the advice on a study, each piece with its command as a block of code."""
     if not summary.advice:
         return []
     parts = ["## What next"]
     for advice in summary.advice:
-        command = printable(advice.command)
-        # A fence ends only at one that is as long.
-        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
-        parts.append(f"{_escape(advice.sentence)}\n\n{fence}sh\n{command}\n{fence}")
+        parts.append(f"{_escape(advice.sentence)}\n\n{_fence(advice.command)}")
     return parts
+
+
+def _fence(command: str) -> str:
+    """Returns commands as a block of code."""
+    shown = printable(command, lines=True)
+    # A fence ends only at one that is as long.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{fence}sh\n{shown}\n{fence}"
 
 
 def to_suite_markdown(summary: SuiteSummary) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import shlex
 from collections.abc import Callable, Mapping
@@ -12,15 +14,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from tuner.analysis.summary import choose_trial, refuse_companion
+from tuner.analysis.summary import StudySummary, choose_trial, refuse_companion
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import Direction
 from tuner.domain.trials import TrialConfig
-from tuner.errors import NotFoundError, WorkloadError
+from tuner.errors import NotFoundError, TunerError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.averages import Average, build_average
-from tuner.service.summaries import read_summary
-from tuner.store import Studies, default_url, open_database
+from tuner.report.markdown import to_card
+from tuner.service.summaries import read_results, read_summary
+from tuner.store import Database, Studies, StudyHandle, default_url, open_database
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Winner:
     direction: Direction = "minimize"
     schedule_calls: tuple[Mapping[str, int | None], ...] | None = None
     networks: tuple[str | None, ...] = ()
+    # Reads the study again, for those who look at the winner in a notebook.
+    _read: Callable[[], StudySummary] | None = field(default=None, repr=False, compare=False)
     # The place among the loop's optimizers of each one that was built here.
     _places: WeakKeyDictionary[torch.optim.Optimizer, int] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
@@ -61,6 +66,14 @@ class Winner:
     _built: itertools.count[int] = field(
         default_factory=itertools.count, init=False, repr=False, compare=False
     )
+
+    def _repr_markdown_(self) -> str:
+        """Returns the study's answer card, which notebooks show; without the database, settings."""
+        if self._read is not None:
+            with contextlib.suppress(TunerError):
+                return to_card(self._read())
+        settings = ", ".join(f"`{key} = {value}`" for key, value in self.params.items())
+        return f"**{self.config.optimizer} with {self.config.schedule}**: {settings}"
 
     @property
     def params(self) -> dict[str, Any]:
@@ -204,14 +217,7 @@ def best(name: str, storage: str | None = None, *, trial: int | None = None) -> 
         SpecError: If the study confirms another one, whose winner it helps to find.
         StorageError: If the database cannot be read.
     """
-    database = open_database(storage or default_url())
-    try:
-        summary = read_summary(database, Studies(database).find(name))
-    finally:
-        database.close()
-    refuse_companion(summary)
-    if trial is not None:
-        summary = choose_trial(summary, trial)
+    summary = _read_study(name, storage, trial, read_summary)
     best_trial = summary.best
     value = best_trial.record.value if best_trial else None
     if best_trial is None or value is None:
@@ -232,4 +238,21 @@ def best(name: str, storage: str | None = None, *, trial: int | None = None) -> 
         direction=spec.study.direction,
         schedule_calls=best_trial.schedule_calls,
         networks=tuple(record.attributes.get("networks", ())),
+        _read=functools.partial(_read_study, name, storage, trial, read_results),
     )
+
+
+def _read_study(
+    name: str,
+    storage: str | None,
+    trial: int | None,
+    read: Callable[[Database, StudyHandle], StudySummary],
+) -> StudySummary:
+    """Returns the summary of a study that has a winner of its own; see :func:`best`."""
+    database = open_database(storage or default_url())
+    try:
+        summary = read(database, Studies(database).find(name))
+    finally:
+        database.close()
+    refuse_companion(summary)
+    return summary if trial is None else choose_trial(summary, trial)
