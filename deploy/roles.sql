@@ -122,7 +122,11 @@ FROM (VALUES
 ) AS tables (name, key)
 \gexec
 
--- The dashboard reads, and keeps the notes that people write there.
+-- The dashboard reads, ours too for the answer above a study's note, and keeps the notes that people
+-- write there. It reads the tokens of leases, but may write nothing under them.
+GRANT SELECT ON
+    tuner_workers, tuner_leases, tuner_events, tuner_plans, tuner_charges
+TO tuner_dashboard;
 GRANT INSERT, UPDATE ON study_system_attributes, trial_system_attributes TO tuner_dashboard;
 GRANT USAGE ON SEQUENCE
     study_system_attributes_study_system_attribute_id_seq,

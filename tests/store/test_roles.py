@@ -31,7 +31,7 @@ from tuner.store.connection.database import upgrade_database
 from tuner.store.control import set_state
 from tuner.store.identity import HOME, SPEC
 from tuner.store.leases.reruns import rerun
-from tuner.store.leases.workers import WorkerIdentity, read_workers
+from tuner.store.leases.workers import WorkerIdentity
 from tuner.store.records import read_records
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
@@ -170,7 +170,6 @@ def test_worker_confirms_a_study_whose_companion_the_owner_made(
             lambda d, s: set_state(d, s, StudyState.PAUSED),
             "create or change studies",
         ),
-        ("tuner_dashboard", read_workers, "read this"),
         ("tuner_dashboard", lambda d, s: rerun(d, s, 0), "work on studies"),
     ],
 )
@@ -361,10 +360,13 @@ def test_worker_changes_no_attribute_of_a_study_but_where_it_is(
     database.close()
 
 
-def test_dashboard_role_reads_nothing_of_workers_and_writes_no_trial(acting: As) -> None:
+def test_dashboard_role_writes_no_trial_and_nothing_of_workers(acting: As) -> None:
     for statement in (
-        "SELECT * FROM tuner_workers",
-        "SELECT * FROM tuner_leases",
+        "SELECT * FROM tuner_curves",
+        "UPDATE tuner_workers SET leaving = 1",
+        "UPDATE tuner_leases SET token = ''",
+        "DELETE FROM tuner_leases",
+        "INSERT INTO tuner_events (study_uuid, kind) VALUES ('a', 'paused')",
         "INSERT INTO trials (study_id) VALUES (1)",
         "UPDATE trials SET state = 'FAIL'",
         "UPDATE trial_user_attributes SET value_json = '1'",
@@ -404,6 +406,7 @@ def test_dashboard_shows_studies_and_keeps_notes_and_can_do_no_more(
         assert ask("GET", study)[0] == 200
         assert ask("PUT", f"{study}/note", {"body": "so far, so good", "version": 1})[0] == 204
         assert "so far, so good" in ask("GET", study)[1]
+        assert "No trial has finished yet." in ask("GET", study)[1]
         capfd.readouterr()
         for method, path, body in (
             ("DELETE", study, None),

@@ -135,6 +135,23 @@ def read_events(database: Database, study_uuid: str, number: int | None = None) 
         return select_events(connection, study_uuid, None if number is None else [number])
 
 
+def read_devices(database: Database, study_uuid: str) -> dict[int, str]:
+    """Returns the device that each trial of a study trained on last, by the trial's number."""
+    statement = (
+        sa.select(events.c.number, workers.c.device)
+        .join(workers, workers.c.worker_id == events.c.worker_id)
+        .where(events.c.study_uuid == study_uuid, events.c.kind.in_(_TAKEN))
+        .order_by(events.c.at, events.c.event_id)
+    )
+    with database.read() as connection:
+        rows = connection.execute(statement).all()
+    return {number: str(device) for number, device in rows if is_count(number)}
+
+
+_TAKEN = ("started", "taken_over", "promoted")
+"""The events by which a worker comes to hold a trial."""
+
+
 def select_events(
     connection: sa.Connection, study_uuid: str, numbers: Collection[int] | None = None
 ) -> list[Event]:

@@ -119,7 +119,7 @@ def _build(
         own = attributes[trial_id]
         yield TrialRecord(
             number=row.number,
-            outcome=_outcome(row.state, own),
+            outcome=to_outcome(row.state, own),
             proposal=Proposal(params[trial_id], preset=own.pop("preset", None)),
             value=values.get(trial_id),
             evaluations=reports[trial_id],
@@ -231,7 +231,8 @@ def _to_axis(distribution: BaseDistribution) -> Dimension:
             raise TypeError(f"Optuna has a distribution unknown to tuner: {distribution}")
 
 
-def _outcome(state: TrialState, attributes: dict[str, Any]) -> Outcome:
+def to_outcome(state: TrialState, attributes: Mapping[str, Any]) -> Outcome:
+    """Returns how a trial stands, by its state and its attributes: Optuna knows no divergence."""
     if state is TrialState.PRUNED and "diverged_step" in attributes:
         return Outcome.DIVERGED
     return _OUTCOMES[state]

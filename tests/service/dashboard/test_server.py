@@ -7,16 +7,27 @@ import http.client
 import json
 import socket
 import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+import torch
 
 from tests.conftest import MakeSpec
-from tuner.errors import SpecError, StorageError
+from tuner.domain.trials import decode
+from tuner.errors import DamageWarning, SpecError, StorageError
+from tuner.report.markdown import to_card
+from tuner.service.dashboard.notes import compose, strip
 from tuner.service.dashboard.server import Place, Server, listen
-from tuner.store import Database, Studies, StudyHandle
+from tuner.service.interruption import Interruption
+from tuner.service.summaries import read_results
+from tuner.service.worker.worker import Worker
+from tuner.store import Database, Studies, StudyHandle, read_records
 
 PASSWORD = "corréct horse battery"  # noqa: S105
 
@@ -315,3 +326,105 @@ def test_client_that_leaves_in_the_middle_leaves_no_trace(
     assert endless.status == 401
     assert ask("GET", "/api/studies", basic(PASSWORD)).status == 200
     assert capfd.readouterr().err == ""
+
+
+@pytest.fixture
+def finished(project: Path, database: Database, make_spec: MakeSpec) -> StudyHandle:
+    """Returns a study of four trials that has been trained."""
+    study = Studies(database).create(make_spec(budget={"trials": 4, "steps": 20}))
+    Worker(database, study, torch.device("cpu"), Interruption(), time.monotonic()).run()
+    return study
+
+
+def attributes_of(shown: dict[str, Any]) -> dict[str, str]:
+    return {each["key"]: each["value"] for each in shown["user_attrs"]}
+
+
+def test_page_of_a_study_has_its_answer_and_trials_in_torch_s_terms(
+    listening: Listen, database: Database, finished: StudyHandle
+) -> None:
+    ask = listening()
+    page = json.loads(ask("GET", f"/api/studies/{finished.study_id}").body)
+    answer = to_card(read_results(database, finished))
+    assert page["note"] == {"version": 0, "body": compose(answer, "")}
+    assert attributes_of(page)["workload"] == finished.spec.study.workload
+    assert not [key for key in attributes_of(page) if key.startswith("tuner:")]
+    for record, shown in zip(read_records(database, finished), page["trials"], strict=True):
+        told = attributes_of(shown)
+        assert told["ended"].startswith(record.outcome.value)
+        assert float(told["lr"]) == decode(finished.spec, record.proposal).optimizer_values["lr"]
+        assert told["device"] == "cpu"
+        assert told["seed"] == "0"
+        assert "config" in told["bookkeeping"]
+        assert "config" not in told
+    assert [attributes_of(best) for best in page["best_trials"]]
+    listed = json.loads(ask("GET", "/api/studies").body)["study_summaries"]
+    assert [each["study_name"] for each in listed] == [finished.name]
+
+
+def test_note_that_a_person_writes_stays_below_the_answer(
+    listening: Listen, database: Database, finished: StudyHandle
+) -> None:
+    ask, path = listening(), f"/api/studies/{finished.study_id}"
+
+    def save(body: str, version: int) -> int:
+        given = json.dumps({"body": body, "version": version})
+        return ask("PUT", f"{path}/note", {"Content-Type": "application/json"}, given).status
+
+    def note() -> dict[str, Any]:
+        found = json.loads(ask("GET", path).body)["note"]
+        assert isinstance(found, dict)
+        return found
+
+    mine = "x" * 3000 + "\n\n*mine*"
+    assert save(note()["body"] + mine, 1) == 204
+    assert note()["version"] == 1
+    assert strip(note()["body"]) == mine
+    assert note()["body"].count("**Use ") == 1
+    assert save("a race", 1) == 409
+    assert save("only mine", 2) == 204
+    assert strip(note()["body"]) == "only mine"
+    assert note()["body"].startswith("**Use ")
+    assert save("", 3) == 204
+    assert strip(note()["body"]) == ""
+
+
+def test_study_renamed_in_the_dashboard_keeps_all_that_is_stored(
+    listening: Listen, database: Database, finished: StudyHandle
+) -> None:
+    before = read_records(database, finished)
+    stored = database.storage.get_study_user_attrs(finished.study_id)
+    ask, json_type = listening(), {"Content-Type": "application/json"}
+    ask("GET", f"/api/studies/{finished.study_id}")
+    path = f"/api/studies/{finished.study_id}/rename"
+    renamed = ask("POST", path, json_type, '{"study_name": "b"}')
+    assert renamed.status == 201
+    study = Studies(database).find("b")
+    assert read_records(database, study) == before
+    assert database.storage.get_study_user_attrs(study.study_id) == stored
+    page = json.loads(ask("GET", f"/api/studies/{study.study_id}").body)
+    assert page["note"]["body"].count("**Use ") == 1
+
+
+def test_studies_that_tuner_did_not_make_are_shown_as_they_are(
+    listening: Listen, database: Database
+) -> None:
+    other = optuna.create_study(storage=database.storage, study_name="other")
+    other.set_user_attr("mine", 1)
+    other.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    page = json.loads(listening()("GET", f"/api/studies/{other._study_id}").body)
+    assert attributes_of(page) == {"mine": "1"}
+    assert page["note"] == {"version": 0, "body": ""}
+    assert [attributes_of(shown) for shown in page["trials"]] == [{}]
+
+
+@pytest.mark.parametrize("key", ["tuner:spec", "tuner:uuid", "tuner:state"])
+def test_page_of_a_damaged_study_is_answered(
+    listening: Listen, database: Database, finished: StudyHandle, key: str
+) -> None:
+    database.storage.set_study_user_attr(finished.study_id, key, "x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamageWarning)
+        answer = listening()("GET", f"/api/studies/{finished.study_id}")
+    assert answer.status == 200
+    assert len(json.loads(answer.body)["trials"]) == 4

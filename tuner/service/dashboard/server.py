@@ -18,6 +18,7 @@ from tuner.errors import SpecError, StorageError
 from tuner.service.dashboard.authentication import LOCAL_ADDRESS, Guard
 from tuner.service.dashboard.connections import Connections, affordable_places
 from tuner.service.dashboard.denied_writes import DeniedWritesMiddleware
+from tuner.service.dashboard.pages import Pages
 from tuner.service.interruption import Interruption
 from tuner.store import Database
 
@@ -222,8 +223,12 @@ def listen(
         )
     from optuna_dashboard import wsgi  # noqa: PLC0415 (takes a second)
 
+    from tuner.service.dashboard.shown_storage import ShownStorage  # noqa: PLC0415 (likewise)
+
     names = (place.host, place.address, *hosts)
-    application = DeniedWritesMiddleware(wsgi(database.storage), database, log="optuna_dashboard")
+    shown = ShownStorage(database)
+    pages = Pages(wsgi(shown), wsgi(database.storage), shown.open_page)
+    application = DeniedWritesMiddleware(pages, database, log="optuna_dashboard")
     guard = Guard(application, password=password, hosts=names)
     try:
         return Server(place, port, guard)
