@@ -11,8 +11,6 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
-from tuner.store.damage import StoredCount
-
 metadata = MetaData()
 
 workers = Table(
@@ -50,10 +48,10 @@ leases = Table(
     Column("token", String(32), nullable=False),
     Column("worker_id", String(32)),
     Column("expires_at", Float(53), nullable=False),
-    Column("step", StoredCount, nullable=False),
-    Column("attempts", StoredCount, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
     Column("checkpoint", String(32)),
-    Column("paused", StoredCount, nullable=False, server_default="0"),
+    Column("paused", Integer, nullable=False, server_default="0"),
 )
 """Every unfinished trial: its holder (none once released), and how far it came.
 

@@ -14,7 +14,7 @@ from tuner.store.identity import StudyRow
 from tuner.store.leases.budget import is_out_of_time, is_used_up
 from tuner.store.leases.charges import charge
 from tuner.store.leases.heartbeat import Alive
-from tuner.store.leases.rows import Lease, lock_leases, new_token, read_leases
+from tuner.store.leases.rows import Lease, lease_columns, lock_leases, new_token, read_leases
 from tuner.store.leases.takeover import TakeOver, TakeOverResult, end_left, hand_over
 from tuner.store.optuna import tables as ot
 from tuner.store.tables import leases
@@ -56,11 +56,14 @@ class PausedTrials:
 
 def read_paused(connection: sa.Connection, study_uuid: str) -> PausedTrials:
     """Returns the paused trials of a study."""
-    columns = (leases.c.number, leases.c.token, leases.c.step, leases.c.paused)
     rows = connection.execute(
-        sa.select(*columns).where(leases.c.study_uuid == study_uuid).order_by(leases.c.number)
+        sa.select(*lease_columns).where(leases.c.study_uuid == study_uuid).order_by(leases.c.number)
     ).all()
-    paused = {row.number: PausedTrial(*row) for row in rows if row.paused}
+    paused = {
+        row.number: PausedTrial(row.number, row.token, row.step, row.paused)
+        for row in rows
+        if row.paused
+    }
     return PausedTrials(paused, alone=len(paused) == len(rows))
 
 

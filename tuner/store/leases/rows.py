@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tuner.store.connection.database import JUMP_S, Database
+from tuner.store.damage import StoredCount
 from tuner.store.identity import StudyHandle, StudyRow
 from tuner.store.optuna import tables as ot
 from tuner.store.tables import DatabaseClock, leases
@@ -49,6 +50,14 @@ LASTING_S = sa.bindparam("lasting_s", type_=sa.Float(53))
 
 UNTIL = DatabaseClock() + LASTING_S
 """The expiry of a lease that is given in a statement with that parameter."""
+
+_COUNTS = ("step", "attempts", "paused")
+
+lease_columns = tuple(
+    sa.type_coerce(column, StoredCount()).label(column.name) if column.name in _COUNTS else column
+    for column in leases.c
+)
+"""The columns to read of leases; a damaged count is 0, with a warning."""
 
 _NOW = DatabaseClock().label("now")
 _HAS_EXPIRED = (leases.c.expires_at < DatabaseClock()).label("expired")
@@ -131,7 +140,7 @@ def read_leases(connection: sa.Connection, study_uuid: str) -> list[sa.Row[Any]]
     """
     return list(
         connection.execute(
-            sa.select(leases, _HAS_EXPIRED, _NOW)
+            sa.select(*lease_columns, _HAS_EXPIRED, _NOW)
             .where(leases.c.study_uuid == study_uuid)
             .order_by(leases.c.number)
         )
@@ -154,7 +163,7 @@ def lock_leases(
     )
     return list(
         connection.execute(
-            sa.select(leases, _HAS_EXPIRED, _NOW, ot.trials.c.trial_id)
+            sa.select(*lease_columns, _HAS_EXPIRED, _NOW, ot.trials.c.trial_id)
             .select_from(leases.outerjoin(ot.trials, runs))
             .where(leases.c.study_uuid == study_row.uuid, leases.c.number.in_(numbers))
             .order_by(leases.c.number)
