@@ -1,9 +1,10 @@
-"""``tuner study report`` and ``export``: what a study has found, and its winner as code."""
+"""``tuner study report``, ``export`` and ``widen``: what a study has found, and what follows."""
 
 from __future__ import annotations
 
 import functools
 import io
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -145,6 +146,32 @@ def export(
     else:
         text = to_toml(summary) if style == "toml" else to_python(summary)
     write(text, output, force=force)
+
+
+@click.command(
+    epilog=examples(
+        "tuner study widen digits && tuner run digits.wider.toml",
+        "tuner study widen digits --output studies/next.toml",
+    )
+)
+@click.argument("name", type=TEXT)
+@storage_option
+@click.option("--output", type=click.Path(path_type=Path), help="The file. [NAME.wider.toml]")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def widen(name: str, storage: str | None, output: Path | None, force: bool) -> None:
+    """Write the study file that follows a study: wider where its best trials end a range.
+
+    The new study starts with the best of this one. Each wider range has its reason beside it.
+    """
+    from tuner.report.files import write_file
+    from tuner.report.wider_file import wider_name, write_wider
+    from tuner.service.summaries import read_summary
+
+    database, handle = find_study(name, storage)
+    text = write_wider(read_summary(database, handle))
+    path = Path(f"{wider_name(name)}.toml") if output is None else output
+    write_file(path, text, force=force, is_study=True)
+    click.echo(f"Wrote {path}. Search on: {shlex.join(('tuner', 'run', str(path)))}")
 
 
 def _render(style: str, summary: StudySummary) -> str:

@@ -1,0 +1,154 @@
+"""``tuner study pause``, ``resume``, ``stop``, ``repair`` and ``delete``."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli.options import TEXT, echo_json, examples, find_study, json_option, storage_option
+from tuner.domain.states import StudyState
+from tuner.errors import SpecError
+
+if TYPE_CHECKING:
+    from tuner.store import Database, StudyHandle
+
+
+@click.command(epilog=examples("tuner study pause digits", "tuner study resume digits"))
+@click.argument("name", type=TEXT)
+@storage_option
+def pause(name: str, storage: str | None) -> None:
+    """Pause a study: its workers save their trials and wait.
+
+    They hear of it within seconds, and do so at the next step or evaluation of each trial. Nothing
+    is lost: after 'tuner study resume' they go on where they were.
+    """
+    _set_state(name, storage, StudyState.PAUSED)
+
+
+@click.command(epilog=examples("tuner study resume digits"))
+@click.argument("name", type=TEXT)
+@storage_option
+def resume(name: str, storage: str | None) -> None:
+    """Resume a paused or stopped study.
+
+    Workers that wait go on by themselves; if there are none, start some with 'tuner study run'.
+    """
+    _set_state(name, storage, StudyState.RUNNING)
+
+
+@click.command(epilog=examples("tuner study stop digits", "tuner study report digits"))
+@click.argument("name", type=TEXT)
+@storage_option
+def stop(name: str, storage: str | None) -> None:
+    """Stop a study before its budget is used up.
+
+    No new trial starts. Trials end with the metric they have, and the workers end. The results can
+    be reported and exported; 'tuner study resume' has the study go on.
+    """
+    _set_state(name, storage, StudyState.STOPPED)
+
+
+@click.command(epilog=examples("tuner study repair digits", "tuner study repair digits --json"))
+@click.argument("name", type=TEXT)
+@storage_option
+@json_option
+def repair(name: str, storage: str | None, as_json: bool) -> None:
+    """Free the trials of workers that died, and end those that cannot go on.
+
+    Workers do that by themselves when they ask for work; this is for when none is left. A trial is
+    free once its worker is known to have died, or has been silent until its lease expired. A trial
+    that was tried three times without getting further fails, and so does one without a lease.
+    """
+    from tuner.service.liveness import is_dead
+    from tuner.service.ownership import claim_folder, find_folder
+    from tuner.service.worker.checkpoints import sweep
+    from tuner.store import control
+
+    database, handle = find_study(name, storage)
+    repairs = control.repair(database, handle, is_dead)
+    if find_folder(database, handle)[0].is_dir():
+        sweep(claim_folder(database, handle), database, handle)
+    if as_json:
+        echo_json([dataclasses.asdict(done) for done in repairs])
+        return
+    for done in repairs:
+        click.echo(f"Trial {done.number} {done.action}: {done.detail}")
+    if not repairs:
+        click.echo("Nothing to repair.")
+    elif any(done.action == "freed" for done in repairs):
+        click.echo(f"Train what was freed: tuner study run {shlex.quote(name)}")
+
+
+@click.command(epilog=examples("tuner study delete digits", "tuner study delete digits --yes"))
+@click.argument("name", type=TEXT)
+@storage_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(name: str, storage: str | None, yes: bool) -> None:
+    """Delete a study with its trials, checkpoints and logs, and the study that confirms it."""
+    from tuner.service.summaries import find_readable_companion
+    from tuner.store import Studies
+
+    database, handle = find_study(name, storage)
+    companion = find_readable_companion(database, handle)
+    handles = [handle] if companion is None else [companion, handle]
+    told_of = [each for each in handles if each is handle or not each.waits]
+    counts = {each.name: Studies(database).count_trials(each) for each in told_of}
+    if not yes:
+        told = " and ".join(f"{each!r} and its {count} trials" for each, count in counts.items())
+        click.confirm(f"Delete {told} from {database.name}?", abort=True)
+    for each in handles:
+        _delete(database, each)
+        if each in told_of:
+            click.echo(f"Deleted {each.name!r} and its {counts[each.name]} trials.")
+
+
+def _delete(database: Database, handle: StudyHandle) -> None:
+    from tuner.service.folders import remove_folder
+    from tuner.service.ownership import find_folder
+    from tuner.store import Studies
+
+    folder, ours = find_folder(database, handle)
+    if Studies(database).delete(handle) and ours:
+        remove_folder(folder)
+    if not ours and folder.is_dir():
+        click.echo(f"{folder} stays: this database has not used it. Remove it if nobody does.")
+
+
+_ORDERED = {
+    StudyState.RUNNING: "goes on. Workers that wait see it by themselves; "
+    "start some with: tuner study run {name}",
+    StudyState.PAUSED: "is paused: nothing new starts. Trials in training will be saved and given "
+    "back within seconds, at their next step or evaluation; then their workers wait. "
+    "Go on with: tuner study resume {name}",
+    StudyState.STOPPED: "is stopped: nothing new starts. Trials in training will end with what "
+    "they have within seconds, at their next step or evaluation; then their workers end. "
+    "See what was found with: tuner study report {name}",
+}
+
+
+def _set_state(name: str, storage: str | None, state: StudyState) -> None:
+    from tuner.service.summaries import find_readable_companion
+    from tuner.store.control import ask_to_leave, set_state
+
+    database, handle = find_study(name, storage)
+    stops = state is StudyState.STOPPED
+    if stops and handle.spec.confirmation is not None:
+        raise SpecError(
+            f"{name!r} confirms another study: a run that is stopped in the middle tells nothing. "
+            f"Pause it, with 'tuner study pause {shlex.quote(name)}', or delete it."
+        )
+    before = set_state(database, handle, state)
+    # Looked for only now: no worker begins with it any more where the search is stopped.
+    companion = find_readable_companion(database, handle)
+    if companion is not None and not companion.waits:
+        # Its runs are saved, and its workers end: a run that ended early would count as lost.
+        set_state(database, companion, StudyState.PAUSED if stops else state)
+        if stops:
+            ask_to_leave(database, companion)
+    if before is state:
+        click.echo(f"{name!r} was {state} already.")
+    else:
+        click.echo(f"{name!r} {_ORDERED[state].format(name=shlex.quote(name))}")
