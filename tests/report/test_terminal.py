@@ -18,7 +18,7 @@ from tuner.analysis.advice.evidence import Advice
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.tables import TextTable
-from tuner.report.terminal import FittedTable, print_report
+from tuner.report.terminal import FittedTable, TextConsole, print_report
 
 
 def printed(summary: StudySummary, width: int = 160) -> str:
@@ -37,6 +37,28 @@ def test_the_report_ends_with_the_verdict() -> None:
 
 def test_a_pipe_gets_no_colours() -> None:
     assert "\x1b[" not in printed(mixed_summary())
+
+
+def test_a_pipe_gets_lines_as_long_as_their_text_and_no_spaces_at_their_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    stream, long = StringIO(), "word " * 60
+    console = TextConsole(stream)
+    console.print(FittedTable(TextTable("t", ("key", *"abcdef"), (("k", *[long] * 6),))))
+    console.print(long)
+    print_report(advised_summary(), console)
+    lines = stream.getvalue().splitlines()
+    assert any(line.count(long.strip()) == 6 for line in lines)
+    assert long.strip() in lines
+    assert [line for line in lines if line.endswith(" ")] == []
+
+
+def test_a_pipe_that_is_told_its_width_keeps_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = StringIO()
+    TextConsole(stream).print("word " * 60)
+    assert max(map(len, stream.getvalue().splitlines())) <= 40
 
 
 def test_a_narrow_terminal_keeps_the_names_of_the_optimizers() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -28,15 +29,34 @@ _ADVICE = 5
 """The pieces of advice that a terminal shows: more are not read."""
 
 
+_UNBOUNDED = 10_000
+"""Columns of what no terminal shows: more than any table or sentence has."""
+
+
 class TextConsole(Console):
     """A console that prints text literally: no markup, and no characters that a terminal obeys.
+
+    Where no terminal shows it, lines are as long as their text, unless ``COLUMNS`` says otherwise,
+    and do not end in spaces.
 
     Args:
         stream: The file that it prints to.
     """
 
     def __init__(self, stream: TextIO) -> None:
-        super().__init__(file=stream, markup=False, emoji=False, highlight=False)
+        self._shown = stream.isatty()
+        width = None if self._shown or os.environ.get("COLUMNS") else _UNBOUNDED
+        super().__init__(file=stream, width=width, markup=False, emoji=False, highlight=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints objects as Rich does, to a terminal or not."""
+        if self._shown:
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        *lines, rest = captured.get().split("\n")
+        self.file.write("".join(f"{line.rstrip()}\n" for line in lines) + rest)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
