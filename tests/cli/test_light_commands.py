@@ -59,7 +59,7 @@ def test_group_has_examples_and_tells_whole_what_its_commands_do(name: str | Non
         ("report mine", "did you mean 'tuner study report' or 'tuner suite report'?"),
         ("studdy list", "did you mean 'tuner study'?"),
         ("study lst", "did you mean 'tuner study list'?"),
-        ("lisst", "did you mean 'tuner study list' or 'tuner workers list'?"),
+        ("lisst", "did you mean 'tuner study list' or 'tuner trial list' or"),
         ("study optimizers", "did you mean 'tuner optimizers'?"),
         ("mine", "see 'tuner --help'."),
     ],

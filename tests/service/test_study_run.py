@@ -30,6 +30,9 @@ class Recorder:
     def say(self, text: str) -> None:
         self.lines.append(text)
 
+    def warn(self, text: str) -> None:
+        self.lines.append(text)
+
     def show_workers(self, seats: Sequence[Seat], exits: Sequence[Exit]) -> None:
         pass
 

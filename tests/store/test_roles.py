@@ -191,6 +191,31 @@ def test_what_a_role_may_not_do_is_said_with_who_may(
         database.close()
 
 
+def test_role_that_may_only_read_watches_lists_and_compares(
+    postgres_url: str, small: StudyHandle, typed: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_on(postgres_url, "DROP ROLE IF EXISTS watcher")
+    run_on(postgres_url, "CREATE ROLE watcher LOGIN IN ROLE pg_read_all_data")
+    name = sa.make_url(postgres_url).database
+    run_on(postgres_url, f"GRANT CONNECT ON DATABASE {name} TO watcher")
+    owner = open_database(postgres_url)
+    set_state(owner, small, StudyState.STOPPED)
+    owner.close()
+    url = sa.make_url(postgres_url).set(username="watcher").render_as_string()
+    monkeypatch.setenv("TUNER_STORAGE", url)
+    for command in (
+        ("study", "watch", "small"),
+        ("study", "watch", "small", "--json"),
+        ("study", "list"),
+        ("study", "show", "small"),
+        ("trial", "list", "small"),
+    ):
+        ended = typed(*command)
+        assert ended.returncode == 0, ended.stderr
+    run_on(postgres_url, "DROP OWNED BY watcher")
+    run_on(postgres_url, "DROP ROLE watcher")
+
+
 def test_role_that_may_not_make_tables_is_told(postgres_url: str) -> None:
     run_on(postgres_url, "DROP ROLE IF EXISTS stranger")
     run_on(postgres_url, "CREATE ROLE stranger LOGIN")

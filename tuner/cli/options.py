@@ -142,6 +142,37 @@ def json_option(command: F) -> F:
     )
 
 
+def quiet_option(command: F) -> F:
+    """Adds ``-q``, which :func:`tell` and the displays of a study heed."""
+    return click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_keep_quiet,
+        help="Say nothing but the result, warnings and errors.",
+    )(command)
+
+
+def _keep_quiet(ctx: click.Context, _param: click.Parameter, quiet: bool) -> None:
+    ctx.meta[_QUIET] = quiet
+
+
+_QUIET = "tuner.quiet"
+
+
+def is_quiet() -> bool:
+    """Tells whether the command that runs was asked to be quiet."""
+    return bool(click.get_current_context().meta.get(_QUIET))
+
+
+def tell(text: str) -> None:
+    """Prints a note beside the result on standard error, unless the command is to be quiet."""
+    if not is_quiet():
+        click.echo(text, err=True)
+
+
 def device_option(command: F, *, purpose: str = "Where to train.") -> F:
     """Adds ``--device``."""
     return click.option(

@@ -17,7 +17,9 @@ from tuner.cli.options import (
     find_study,
     json_option,
     open_storage,
+    quiet_option,
     storage_option,
+    tell,
 )
 from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError
@@ -122,3 +124,30 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
         click.echo(f"Confirmation: {waits}")
     if state is not StudyState.RUNNING:
         click.echo(f"The study is {state}; it goes on with: tuner study resume {shlex.quote(name)}")
+
+
+@click.command(epilog=examples("tuner study watch digits", "tuner study watch digits --json"))
+@click.argument("name", type=TEXT)
+@storage_option
+@quiet_option
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print how it stands now, as JSON, and do not wait."
+)
+def watch(name: str, storage: str | None, as_json: bool) -> None:
+    """Watch a study that others train, from any machine: what 'tuner run' shows, until it is over.
+
+    It changes nothing in the database, so a role that may only read can watch. Ctrl-C ends the
+    watch, and not the study. Where no terminal shows it, it prints a line for each trial that ends.
+    """
+    from tuner.cli.progress import open_display
+    from tuner.service.confirmation import find_current
+    from tuner.service.study_progress import StudyProgress
+    from tuner.service.study_run import watch_study
+
+    database, handle = find_study(name, storage)
+    if as_json:
+        from tuner.cli.live import describe_progress
+
+        echo_json(describe_progress(StudyProgress(database, find_current(database, handle))))
+    elif watch_study(database, handle, open_display()):
+        tell(f"{name!r} is over. See what was found with: tuner study report {shlex.quote(name)}")

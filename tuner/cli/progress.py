@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TextIO
 
-from rich.console import Console, Group
+import click
+from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from tuner.cli.options import console
-from tuner.domain.lengths import tell_length
-from tuner.domain.objective import tell_value
+from tuner.cli.live import ENDED_EARLY, LiveView, tell_ending, tell_used
+from tuner.cli.options import console, is_quiet
 from tuner.domain.printable import printable
-from tuner.domain.trials import Outcome, TrialRecord
-from tuner.report.tables import duration, tell_training
+from tuner.domain.trials import TrialRecord
+from tuner.report.tables import duration
 from tuner.service.pools.pool import Exit, Seat, SeatState
 from tuner.service.study_progress import StudyProgress
 from tuner.service.study_run import Display
-
-_ENDED_EARLY = {Outcome.PRUNED: "yellow", Outcome.DIVERGED: "magenta", Outcome.FAILED: "red"}
-"""How trials end early, and the colour of each."""
 
 _TIMED_EVERY_S = 15.0
 """Seconds between two lines that say how long all of it takes."""
@@ -34,39 +31,104 @@ _REMINDER_S = 60.0
 """Seconds between two such lines."""
 
 
-def open_display(*, show_workers: bool = False) -> Display:
+def open_display(*, tell_workers: bool = False) -> Display:
     """Returns a display on standard error: a live one if that is a terminal, else plain lines.
 
+    Its warnings come again as the command ends.
+
     Args:
-        show_workers: Whether to show each worker, too.
+        tell_workers: Whether lines tell which workers come and go.
     """
     out = console(stderr=True)
-    roster = Roster() if show_workers else None
-    return LiveDisplay(out, roster) if out.is_terminal else Lines(out, roster)
+    roster = Roster() if tell_workers else None
+    display: Lines | LiveDisplay
+    if is_quiet():
+        display = Lines(out, roster, quiet=True)
+    elif out.is_terminal and not out.is_dumb_terminal:
+        display = LiveDisplay(out, roster)
+    else:
+        display = Lines(out, roster)
+    click.get_current_context().call_on_close(display.recall)
+    return display
 
 
-class Lines:
+class _Warner:
+    """Says lines of text, and keeps those that warn, Python's own too while the context lasts.
+
+    Args:
+        out: The console that prints them.
+    """
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._warned: dict[str, None] = {}
+        self._catching = warnings.catch_warnings()
+
+    def open(self) -> None:
+        """Has Python's warnings said by this display."""
+        self._catching.__enter__()
+        warnings.showwarning = self._hear
+
+    def close(self) -> None:
+        """Has Python's warnings shown as before."""
+        self._catching.__exit__(None, None, None)
+        self._catching = warnings.catch_warnings()
+
+    def _hear(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        self.warn(warnings.formatwarning(message, category, filename, lineno, line).strip())
+
+    def say(self, text: str) -> None:
+        """Prints a line of text."""
+        self._out.print(Text(text), soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Prints a line of text, and keeps it for the end."""
+        self._warned[text] = None
+        _Warner.say(self, text)
+
+    def recall(self) -> None:
+        """Prints the warnings again, each once."""
+        if self._warned:
+            _Warner.say(self, "\nWarnings of this run:")
+            for text in self._warned:
+                _Warner.say(self, f"- {text}")
+        self._warned.clear()
+
+
+class Lines(_Warner):
     """Prints one line a finished trial, without control codes.
 
     Args:
         out: The console that prints them.
         roster: Remembers the workers seen; without it, no line tells of workers.
+        quiet: Whether to print warnings only.
     """
 
-    def __init__(self, out: Console, roster: Roster | None = None) -> None:
-        self._out = out
+    def __init__(self, out: Console, roster: Roster | None = None, *, quiet: bool = False) -> None:
+        super().__init__(out)
         self._roster = roster
+        self._quiet = quiet
         self._timed_at_s = 0.0
 
     def __enter__(self) -> Lines:
+        self.open()
         return self
 
     def __exit__(self, *error: object) -> None:
-        pass
+        self.close()
 
     def say(self, text: str) -> None:
         """Prints a line of text."""
-        self._out.print(Text(text), soft_wrap=True)
+        if not self._quiet:
+            super().say(text)
 
     def show_workers(self, seats: Sequence[Seat], exits: Sequence[Exit]) -> None:
         """Prints a line for each worker that came or went, and one if there is no room."""
@@ -84,24 +146,16 @@ class Lines:
             self._tell(progress, record)
 
     def _tell(self, progress: StudyProgress, record: TrialRecord) -> None:
-        section = progress.study.spec.study
-        value = "" if record.value is None else f" {tell_value(section, record.value)}"
         ended = progress.counts
         counts = ", ".join(
             [
                 f"{progress.finished}/{progress.study.spec.budget.trials} done",
-                *_tell_training(progress),
-                *(f"{ended[way]} {way.value}" for way in _ENDED_EARLY if ended[way]),
+                *tell_used(progress),
+                *(f"{ended[way]} {way.value}" for way in ENDED_EARLY if ended[way]),
             ]
         )
-        complete = record.outcome is Outcome.COMPLETE
-        length = tell_length(record.attributes) if complete else ""
-        ending = f"{record.outcome.value}{value}{length and f', {length}'}"
-        line = (
-            f"trial {record.number} {record.optimizer}/{record.schedule} {ending} | "
-            f"{counts} | best {progress.best()}{self._time(progress)}"
-        )
-        self.say(printable(line))
+        ending = tell_ending(progress.study.spec.study, record)
+        self.say(printable(f"{ending} | {counts} | best {progress.best()}{self._time(progress)}"))
 
     def _time(self, progress: StudyProgress) -> str:
         elapsed_s, left_s = progress.elapsed_s, progress.time_left_s()
@@ -111,89 +165,41 @@ class Lines:
         return f" | {duration(elapsed_s)}, about {duration(left_s)} left"
 
 
-class LiveDisplay:
-    """Redraws in place: a progress bar, a line of counts, and a table of workers if asked for.
+class LiveDisplay(_Warner):
+    """Redraws in place: how far the study is, its standings, its workers and the last endings.
 
     Args:
         out: The console, a terminal.
-        roster: Remembers the workers seen; without it, workers are not shown.
+        roster: Remembers whether workers lack room; without it, no line says so.
     """
 
     def __init__(self, out: Console, roster: Roster | None = None) -> None:
+        super().__init__(out)
         self._live: Live = Live(console=out, refresh_per_second=4)
         self._roster = roster
         self._seats: Sequence[Seat] = ()
 
     def __enter__(self) -> LiveDisplay:
+        self.open()
         self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
-
-    def say(self, text: str) -> None:
-        """Prints a line of text above."""
-        self._live.console.print(Text(text))
+        self.close()
 
     def show_workers(self, seats: Sequence[Seat], exits: Sequence[Exit]) -> None:
         """Keeps the workers for the table, and prints a line if there is no room for them."""
-        if self._roster is None:
-            return
         self._seats = seats
-        lack = self._roster.lack_of_room(seats, time.monotonic())
-        if lack is not None:
+        lack = self._roster and self._roster.lack_of_room(seats, time.monotonic())
+        if lack:
             self.say(lack)
 
     def show(self, progress: StudyProgress, finished: Iterable[TrialRecord]) -> None:
-        """Draws the progress of the study, and the table of workers."""
+        """Draws the study as it is now."""
         for _ in finished:
             pass  # it is counted in what is drawn
-        drawn = _draw(progress)
-        if self._seats:
-            drawn.renderables.append(_draw_seats(self._seats, progress.read_workers_trials()))
-        self._live.update(drawn)
-
-
-def _draw(progress: StudyProgress) -> Group:
-    counts, total = progress.counts, progress.study.spec.budget.trials
-    left = progress.time_left_s()
-    line = Table.grid(padding=(0, 1))
-    line.add_row(
-        Text(progress.study.name, style="bold"),
-        ProgressBar(total=1.0, completed=progress.share_done, width=40),
-        f"{progress.finished}/{total}",
-        *_tell_training(progress),
-        "starting …" if left is None else f"{duration(left)} left",
-    )
-    details = Text.assemble(
-        f"{counts[Outcome.RUNNING]} running  ",
-        *(f"{counts[o]} {o.value}  " for o in (Outcome.WAITING, Outcome.PAUSED) if counts[o]),
-        *((f"{counts[o]} {o.value}  ", style) for o, style in _ENDED_EARLY.items() if counts[o]),
-        (f"best {progress.best()}", "green"),
-    )
-    return Group(line, details)
-
-
-def _tell_training(progress: StudyProgress) -> list[str]:
-    """Returns what is used of a budget in full trials; nothing without such a budget."""
-    limit = progress.study.spec.budget.full_trials
-    return [] if limit is None else [f"{tell_training(progress.used, limit)} full trials"]
-
-
-def _draw_seats(seats: Sequence[Seat], trials: Mapping[tuple[str, int], tuple[int, ...]]) -> Table:
-    columns = ("slot", "device", "pid", "state", "trial", "restarts")
-    table = Table(*columns, box=None, header_style="dim")
-    for seat in seats:
-        held = trials.get((seat.host, seat.pid or 0), ())
-        table.add_row(
-            str(seat.slot.index),
-            seat.device,
-            "–" if seat.pid is None else str(seat.pid),
-            Text(seat.state, style="red" if seat.state is SeatState.FAILED else ""),
-            ", ".join(map(str, held)) or "–",
-            str(seat.restarts),
-        )
-    return table
+        self._live.update(LiveView(progress, self._seats))
 
 
 class Roster:

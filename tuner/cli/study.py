@@ -204,7 +204,7 @@ def confirm(
 
 
 for command in (
-    *(overviews.list_, overviews.show),
+    *(overviews.list_, overviews.show, overviews.watch),
     *(results.report, results.export, results.widen),
     *(steering.pause, steering.resume, steering.stop, steering.repair, steering.delete),
 ):

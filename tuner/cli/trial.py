@@ -1,4 +1,4 @@
-"""``tuner trial``: one trial in full."""
+"""``tuner trial``: the trials of a study, and one in full."""
 
 from __future__ import annotations
 
@@ -19,16 +19,26 @@ from tuner.cli.options import (
     storage_option,
 )
 from tuner.domain.catalog.dimensions import format_value
+from tuner.domain.names import suggest
 from tuner.domain.printable import printable
 from tuner.domain.trials import (
     PORTFOLIO,
     WARM_START,
+    Outcome,
     TrialRecord,
     decode,
     ran_own_defaults,
     steps_at,
 )
-from tuner.errors import NotFoundError
+from tuner.errors import NotFoundError, SpecError
+from tuner.report.trial_table import (
+    SORTABLE,
+    choose_trials,
+    describe_trials,
+    sort_trials,
+    to_csv,
+    trial_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,10 +54,91 @@ _SHOWN_ELSEWHERE = frozenset(
 
 
 @click.group(
-    cls=Group, epilog=examples("tuner trial show digits 12", "tuner trial rerun digits 12")
+    cls=Group,
+    epilog=examples(
+        "tuner trial list digits --sort value",
+        "tuner trial show digits 12",
+        "tuner trial rerun digits 12",
+    ),
 )
 def trial() -> None:
-    """Show one trial of a study, or have it run again."""
+    """List the trials of a study, show one, or have it run again."""
+
+
+@trial.command(
+    "list",
+    epilog=examples(
+        "tuner trial list digits --sort value --limit 10",
+        "tuner trial list digits --optimizer adam --outcome diverged --outcome failed",
+        "tuner trial list digits --csv > trials.csv",
+    ),
+)
+@click.argument("study", type=TEXT)
+@storage_option
+@click.option(
+    "--sort",
+    type=click.Choice(SORTABLE),
+    default="trial",
+    show_default=True,
+    help="By value, the best come first.",
+)
+@click.option("--reverse", is_flag=True, help="Turn the order round.")
+@click.option("--optimizer", "optimizers", multiple=True, type=TEXT, help="Only its. Repeatable.")
+@click.option("--schedule", "schedules", multiple=True, type=TEXT, help="Only its. Repeatable.")
+@click.option(
+    "--outcome",
+    "outcomes",
+    multiple=True,
+    type=click.Choice([outcome.value for outcome in Outcome]),
+    help="Only those that stand so. Repeatable.",
+)
+@click.option("--limit", type=click.IntRange(1), help="The first so many of them.")
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with all settings and metrics.")
+def list_(
+    study: str,
+    storage: str | None,
+    sort: str,
+    reverse: bool,
+    optimizers: tuple[str, ...],
+    schedules: tuple[str, ...],
+    outcomes: tuple[str, ...],
+    limit: int | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """List the trials of STUDY: how each ended, its value, learning rate and duration."""
+    from tuner.service.summaries import read_shown
+
+    if as_json and as_csv:
+        raise SpecError("--json and --csv: choose one of the two.")
+    database, handle = find_study(study, storage)
+    _check_known("optimizer", optimizers, handle.spec.space.optimizers)
+    _check_known("schedule", schedules, handle.spec.space.schedules)
+    records = describe_trials(handle.spec, read_shown(database, handle))
+    chosen = choose_trials(records, optimizers=optimizers, schedules=schedules, outcomes=outcomes)
+    found = sort_trials(handle.spec, chosen, sort, backwards=reverse)[:limit]
+    if as_json:
+        echo_json(found)
+    elif as_csv:
+        click.echo(to_csv(found), nl=False)
+    else:
+        from tuner.report.terminal import FittedTable
+
+        console().print(FittedTable(trial_table(handle.spec, found)))
+        if len(found) < len(records):
+            click.echo(f"{len(found)} of {len(records)} trials")
+
+
+def _check_known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Refuses names that no trial of the study can have.
+
+    Raises:
+        NotFoundError: With the nearest one that it has.
+    """
+    for name in names:
+        if name not in known:
+            raise NotFoundError(f"--{kind} {name}: the study has none such: {suggest(name, known)}")
 
 
 @trial.command(epilog=examples("tuner trial show digits 12", "tuner trial show digits 12 --json"))
@@ -67,7 +158,7 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
     if record is None:
         raise NotFoundError(
             f"The study {study!r} has no trial {number}; "
-            f"see what it has with 'tuner study show {shlex.quote(study)}'."
+            f"see what it has with 'tuner trial list {shlex.quote(study)}'."
         )
     [record] = show_waiting(database, handle, [record])
     curves = read_curves(database, handle, number)

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import uuid
+import warnings
 from typing import TYPE_CHECKING
 
 import click
@@ -100,6 +101,8 @@ def standby(device: str, fuse: str, threads: int | None) -> None:
         elif isinstance(order, Work):
             os.close(answers)
             append_output(order.log)
+            with warnings.catch_warnings():
+                pass  # so that what the check was warned of is told again, in the log
             lose_rather_than_fail()
             os.environ["TUNER_STORAGE"] = order.url
             name, storage = order.study, None  # the URL is in the environment

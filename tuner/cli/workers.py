@@ -264,5 +264,5 @@ def _train(pool: Pool, database: Database, study: StudyHandle, fuse: str) -> Non
     from tuner.cli.progress import open_display
     from tuner.service.study_run import run_pool
 
-    tell_end(run_pool(pool, database, study, open_display(show_workers=True), fuse))
+    tell_end(run_pool(pool, database, study, open_display(tell_workers=True), fuse))
     conclude(database, study)

@@ -104,10 +104,11 @@ class FittedTable:
 
     Args:
         table: The table; the row that is lit up is green.
+        compact: Whether to draw it without lines and title, for a display that changes.
     """
 
-    def __init__(self, table: TextTable) -> None:
-        self._table = table
+    def __init__(self, table: TextTable, *, compact: bool = False) -> None:
+        self._table, self._compact = table, compact
         pairs = len(table.columns) == 2
         self._wordy = 1 if pairs else 0  # the column that may take several lines
         self._left = (0, 1) if pairs else (0,)
@@ -123,18 +124,25 @@ class FittedTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yields the table, and a line that names the columns that are left out."""
         shown = len(self._widths)
-        while shown > 2 and sum(self._widths[:shown]) + 3 * shown + 1 > options.max_width:
+        while shown > 2 and sum(self._widths[:shown]) + self._gaps(shown) > options.max_width:
             shown -= 1
         yield self._draw(shown)
         left_out = self._table.columns[shown:]
         if left_out:
-            yield Text(f"Left out, since the terminal is narrow: {', '.join(left_out)}", "dim")
+            words = f"Left out, since the terminal is narrow: {', '.join(left_out)}"
+            yield Text(words, "dim", no_wrap=self._compact, overflow="ellipsis")
+
+    def _gaps(self, shown: int) -> int:
+        """Returns the spaces between and around so many columns."""
+        return 2 * (shown - 1) if self._compact else 3 * shown + 1
 
     def _draw(self, shown: int) -> Table:
         table = self._table
-        drawn = Table(
-            title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold"
-        )
+        if self._compact:
+            drawn = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+        else:
+            drawn = Table(title=Text(table.title), title_justify="left", title_style="bold")
+            drawn.box = box.SIMPLE_HEAD
         for index, column in enumerate(table.columns[:shown]):
             justify: Literal["left", "right"] = "left" if index in self._left else "right"
             drawn.add_column(column, justify=justify, min_width=self._widths[index])

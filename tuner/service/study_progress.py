@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from fractions import Fraction
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC
 
-from tuner.analysis.summary import best_of
+from tuner.analysis.standings import Standing, Standings
 from tuner.domain.fuse_plan import OFF
-from tuner.domain.lengths import length_of, ranked_length
 from tuner.domain.objective import tell_value
 from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord
@@ -18,8 +18,46 @@ from tuner.store import Database, RecordReader, Studies, StudyHandle
 from tuner.store.control import read_state
 from tuner.store.leases.charges import read_used
 from tuner.store.leases.rows import Unfinished, read_unfinished
-from tuner.store.leases.workers import read_workers
+from tuner.store.leases.workers import WorkerRow, read_workers
 from tuner.store.plans import find_plan
+
+_WORKERS_EVERY_S = 1.0
+"""Seconds between two looks at the workers."""
+
+_ENDINGS = 10
+"""The endings that are remembered, for a display."""
+
+_LATELY_S = 60.0
+"""Seconds over which the steps of late are counted."""
+
+
+class Pace:
+    """Measures steps a second of late, from a count that grows by leaps.
+
+    Args:
+        now_s: Seconds, by a clock that only goes forward.
+        steps: The steps taken by then.
+
+    >>> pace = Pace(0.0, 100)
+    >>> pace.add(10.0, 600)
+    >>> pace.rate(10.0)
+    50.0
+    """
+
+    def __init__(self, now_s: float, steps: int) -> None:
+        self._leaps = deque([(now_s, steps)])
+
+    def add(self, now_s: float, steps: int) -> None:
+        """Notes the steps taken by now."""
+        if steps != self._leaps[-1][1]:
+            self._leaps.append((now_s, steps))
+
+    def rate(self, now_s: float) -> float:
+        """Returns the steps a second since the last leap that is a minute old, at least 0."""
+        while len(self._leaps) > 1 and self._leaps[1][0] <= now_s - _LATELY_S:
+            self._leaps.popleft()
+        (first_s, first), (_, last) = self._leaps[0], self._leaps[-1]
+        return max(0.0, (last - first) / (now_s - first_s)) if now_s > first_s else 0.0
 
 
 class StudyProgress:
@@ -39,6 +77,7 @@ class StudyProgress:
         study: The study, with the budget it has by now.
         used: The full trials' worth of training used of a budget in full trials, counting what
             trials in training may yet take; None without such a budget.
+        endings: The trials that have ended last, the latest last.
 
     Raises:
         UnavailableError: If the database is away.
@@ -56,19 +95,19 @@ class StudyProgress:
         self.study = study
         self._database = database
         self._reader = RecordReader(database, study, evaluations=False)
-        self._outcomes: dict[int, Outcome] = {}
-        self._counts: Counter[Outcome] = Counter()
-        self._running: set[int] = set()
+        self._standings = Standings(study.spec)
+        self.endings: deque[TrialRecord] = deque(maxlen=_ENDINGS)
         self._unfinished = Unfinished(frozenset(), frozenset())
-        # The best complete trial of each length, and how many there are of it.
-        self._best: dict[Fraction, TrialRecord] = {}
-        self._lengths: Counter[Fraction] = Counter()
         self._fuse, self._plan, self._paused = fuse, "", False
         self._clock = clock
         self._began = clock()
-        for record in [] if from_start else self._reader.sync():
-            self._count(record)
+        known = [] if from_start else self._reader.sync()
+        for record in sorted(known, key=_ended_at):
+            self._add(record)
         self._finished_before = self.finished
+        self._pace = Pace(self._began, self._read_steps())
+        self._workers: tuple[WorkerRow, ...] = ()
+        self._looked_at = float("-inf")
         self.used = self._used_before = self._read_used()
 
     def update(self) -> Iterator[TrialRecord]:
@@ -86,39 +125,29 @@ class StudyProgress:
         self.used = self._read_used()
         return self._take(news)
 
+    def _read_steps(self) -> int:
+        self._unfinished = read_unfinished(self._database, self.study, is_dead)
+        return self._standings.steps + self._unfinished.steps
+
     def _read_used(self) -> float | None:
         if self.study.spec.budget.full_trials is None:
             return None
         return read_used(self._database, self.study)
 
-    def _take(self, news: Iterable[TrialRecord]) -> Iterator[TrialRecord]:
-        if len(self._outcomes.keys() | {r.number for r in news}) > self.study.spec.budget.trials:
+    def _take(self, news: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
+        new = sum(not self._standings.has(record.number) for record in news)
+        if self._standings.started + new > self.study.spec.budget.trials:
             self.study = Studies(self._database).refresh(self.study)
         for record in news:
-            self._count(record)
-            if record.outcome is not Outcome.RUNNING:
+            self._add(record)
+            if record.outcome.is_over:
                 yield record
+        self._pace.add(self._clock(), self._standings.steps + self._unfinished.steps)
 
-    def _count(self, record: TrialRecord) -> None:
-        before = self._outcomes.get(record.number)
-        if before is not None:
-            self._counts[before] -= 1
-        self._outcomes[record.number] = record.outcome
-        self._counts[record.outcome] += 1
-        if record.outcome is Outcome.RUNNING:
-            self._running.add(record.number)
-        else:
-            self._running.discard(record.number)
-        if record.outcome is Outcome.COMPLETE and record.value is not None:
-            self._rank(record)
-
-    def _rank(self, record: TrialRecord) -> None:
-        length = length_of(record.attributes)
-        self._lengths[length] += 1
-        alike = [record, *([self._best[length]] if length in self._best else [])]
-        best = best_of(self.study.spec, alike)
-        if best is not None:
-            self._best[length] = best
+    def _add(self, record: TrialRecord) -> None:
+        self._standings.add(record)
+        if record.outcome.is_over:
+            self.endings.append(record)
 
     def announcements(self) -> Iterator[str]:
         """Yields lines to be said once: how trials train as one, and that the study pauses.
@@ -136,20 +165,25 @@ class StudyProgress:
         if self._paused and not before:
             yield announce_pause(self.study.name)
 
-    def read_workers_trials(self) -> Mapping[tuple[str, int], tuple[int, ...]]:
-        """Returns the numbers of the trials that each worker holds, by its host and process.
+    def workers(self) -> Sequence[WorkerRow]:
+        """Returns the workers that are alive, as they were a second ago at most.
 
         Raises:
             UnavailableError: If the database is away.
         """
-        rows = read_workers(self._database, self.study)
-        return {(row.host, row.pid): row.trials for row in rows}
+        now = self._clock()
+        if now - self._looked_at >= _WORKERS_EVERY_S:
+            rows = read_workers(self._database, self.study, is_dead)
+            self._workers = tuple(row for row in rows if row.state.is_alive)
+            self._looked_at = now
+        return self._workers
 
     @property
     def counts(self) -> Counter[Outcome]:
         """Trials by outcome; those that nobody trains are waiting or paused."""
-        paused = len(self._running & self._unfinished.paused)
-        waiting = len(self._running - self._unfinished.held - self._unfinished.paused)
+        running = self._standings.running
+        paused = len(running & self._unfinished.paused)
+        waiting = len(running - self._unfinished.held - self._unfinished.paused)
         shown = Counter(
             {
                 Outcome.RUNNING: -waiting - paused,
@@ -157,17 +191,36 @@ class StudyProgress:
                 Outcome.PAUSED: paused,
             }
         )
-        shown.update(self._counts)
+        shown.update(self._standings.counts)
         return shown
 
     @property
     def finished(self) -> int:
         """Trials that are over."""
-        return len(self._outcomes) - len(self._running)
+        return self._standings.finished
+
+    @property
+    def standings(self) -> Sequence[Standing]:
+        """The standing of each optimizer, the best first."""
+        return self._standings.by_optimizer()
+
+    @property
+    def steps_per_s(self) -> float:
+        """Optimizer steps a second of late, all trials together."""
+        return self._pace.rate(self._clock())
+
+    def course(self, points: int) -> Sequence[float]:
+        """Returns the best value so far over the trials, in so many points at most."""
+        return self._standings.course(points)
+
+    @property
+    def best_trial(self) -> TrialRecord | None:
+        """The best complete trial among those that are ranked, or None."""
+        return self._standings.best
 
     def best(self) -> str:
         """Returns the best trial in a few words: its metric, optimizer and schedule."""
-        best = self._best.get(ranked_length(self._lengths))
+        best = self.best_trial
         if best is None:
             return "–"
         return (
@@ -177,7 +230,7 @@ class StudyProgress:
     @property
     def is_idle(self) -> bool:
         """Whether no trial is in training, waiting or paused."""
-        return not self._running
+        return not self._standings.running
 
     @property
     def elapsed_s(self) -> float:
@@ -204,3 +257,9 @@ class StudyProgress:
         if budget.full_trials is not None and self.used is not None:
             shares.append(self.used / budget.full_trials)
         return min(1.0, max(shares))
+
+
+def _ended_at(record: TrialRecord) -> tuple[float, int]:
+    """Returns what sorts trials by their ends, those that are not over last."""
+    at = record.finished_at
+    return math.inf if at is None else at.replace(tzinfo=UTC).timestamp(), record.number

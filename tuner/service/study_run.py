@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from tuner.domain.fuse_plan import AUTO
+from tuner.domain.fuse_plan import AUTO, OFF
 from tuner.domain.imports import ALLOW
 from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord
@@ -25,7 +25,7 @@ from tuner.service.pools.worker_process import Job
 from tuner.service.study_progress import StudyProgress
 from tuner.store import Database, Studies, StudyHandle
 from tuner.store.control import read_state
-from tuner.store.leases.budget import read_exhausted
+from tuner.store.leases.budget import is_done, read_exhausted
 from tuner.store.leases.rows import count_unsaved
 from tuner.store.leases.workers import read_workers
 
@@ -35,6 +35,10 @@ class Display(AbstractContextManager["Display"], Protocol):
 
     def say(self, text: str) -> None:
         """Shows a line of text."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Shows a line of text that a person should see at the end, too."""
         ...
 
     def show_workers(self, seats: Sequence[Seat], exits: Sequence[Exit]) -> None:
@@ -166,6 +170,34 @@ def run_pool(
     return RunEnd(stopped_by, lost, unsaved, failures)
 
 
+def watch_study(database: Database, study: StudyHandle, display: Display) -> bool:
+    """Shows how a study goes that others train, and how its finalists do, and changes nothing.
+
+    Args:
+        database: The database that holds the study.
+        study: The study.
+        display: Shows it.
+
+    Returns:
+        Whether the study is over; False if the watch was ended before, by Ctrl-C or SIGTERM.
+
+    Raises:
+        NotFoundError: If the study is deleted meanwhile.
+    """
+    with Interruption() as interruption, display:
+        watch = _Watch(database, study, OFF, display)
+        while not interruption.requested:
+            watch.look("The watch goes on once it is back.")
+            if watch.is_over():
+                return True
+            watch.tell_idle()
+            interruption.wait(_WATCHED_EVERY_S)
+    return False
+
+
+_WATCHED_EVERY_S = 0.5
+
+
 class _Watch:
     """Shows how a study goes, and then how the one goes that confirms it.
 
@@ -179,14 +211,24 @@ class _Watch:
     def __init__(self, database: Database, study: StudyHandle, fuse: str, display: Display) -> None:
         self._database, self._study = database, study
         self._fuse, self._display = fuse, display
+        self._away = self._idle = False
         self._progress = self._begin(find_current(database, study), from_start=False)
 
-    def look(self) -> None:
+    def look(self, if_away: str) -> None:
         """Shows what is new.
 
-        Raises:
-            UnavailableError: If the database is away.
+        Args:
+            if_away: What to say besides where the database is away, once until it is back.
         """
+        try:
+            self._look()
+            self._away = False
+        except UnavailableError as error:
+            if not self._away:
+                self._display.warn(f"{error} {if_away}")
+            self._away = True
+
+    def _look(self) -> None:
         for line in self._progress.announcements():
             self._display.say(line)
         self._display.show(self._progress, self._progress.update())
@@ -194,6 +236,28 @@ class _Watch:
             current = find_current(self._database, self._study)
             if current.uuid != self._progress.study.uuid:
                 self._progress = self._begin(current, from_start=True)
+
+    def is_over(self) -> bool:
+        """Tells whether nothing is left to train, and nobody works on the study any more."""
+        try:
+            return (
+                self._progress.is_idle
+                and not self._progress.workers()
+                and is_done(self._database, find_current(self._database, self._study))
+            )
+        except UnavailableError:
+            return False
+
+    def tell_idle(self) -> None:
+        """Says, once until somebody comes, that nobody works on the study."""
+        with contextlib.suppress(UnavailableError):
+            idle = not self._progress.workers()
+            if idle and not self._idle:
+                name = self._progress.study.name
+                self._display.say(
+                    f"Nobody works on {name!r}. Train it: tuner study run {shlex.quote(name)}"
+                )
+            self._idle = idle
 
     def _begin(self, study: StudyHandle, *, from_start: bool) -> StudyProgress:
         if study.spec.confirmation is not None:
@@ -210,25 +274,21 @@ def _watch(
         The workers that failed for good, and whether workers were killed before they had saved.
     """
     failures: list[Exit] = []
-    stopping = lost = away = False
+    stopping = lost = False
     for moment in tend(pool, interruption):
         if moment.stopping and not stopping:
             display.say("Saving the trials in training … Ctrl-C again to lose them instead.")
         stopping, lost = moment.stopping, moment.lost
         for ended in moment.exits:
+            for warning in ended.warnings:
+                display.warn(warning)
             if ended.restarted:
-                display.say(f"{ended.message} It has been started again.")
+                display.warn(f"{ended.message} It has been started again.")
             elif ended.code != 0:
                 failures.append(ended)
         display.show_workers(pool.seats, moment.exits)
-        try:
-            watch.look()
-            away = False
-        except UnavailableError as error:
-            # The workers keep their reports meanwhile; only the display has nothing to show.
-            if not away:
-                display.say(f"{error} Training goes on; reports are kept until it is back.")
-            away = True
+        # The workers keep their reports meanwhile; only the display has nothing to show.
+        watch.look("Training goes on; reports are kept until it is back.")
     return failures, lost
 
 

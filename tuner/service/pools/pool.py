@@ -84,6 +84,7 @@ class Exit:
         message: The reason it died; empty if it ended well.
         gave_up: Whether it ended by an error of its own, which another start would meet again.
         restarted: Whether its slot has another worker already.
+        warnings: The warnings that Python has given in it, each once.
     """
 
     index: int
@@ -91,6 +92,7 @@ class Exit:
     message: str
     gave_up: bool = False
     restarted: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def died(self) -> bool:

@@ -102,12 +102,15 @@ class WorkerProcess:
         end_group(self._process.pid)
         if self._process.stdin is not None:
             self._process.stdin.close()
+        said = self._read_log()
+        warned = tuple(dict.fromkeys(_WARNING.findall(said)))
         if code == 0:
-            return Exit(self._index, 0, "")
-        error = self._error()
+            return Exit(self._index, 0, "", warnings=warned)
+        error = _find_error(said)
         # A deleted study takes its workers' logs along, and what they said in them.
         gave_up = code == _REFUSED or (code in _OWN_ERRORS and error is not None)
-        return Exit(self._index, code, error if gave_up and error else self._fate(code), gave_up)
+        message = error if gave_up and error else self._fate(code)
+        return Exit(self._index, code, message, gave_up, warnings=warned)
 
     def terminate(self) -> None:
         """Asks the process to save its trial and end."""
@@ -121,13 +124,21 @@ class WorkerProcess:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"died ({code})"
         return f"Worker {self._index} {how}; see {self._log_path}."
 
-    def _error(self) -> str | None:
-        """Returns the error it ended with, or None if it named none."""
+    def _read_log(self) -> str:
+        """Returns what it has said, as far as that can be read."""
         try:
             with self._log_path.open("rb") as log:
                 log.seek(self._log_start)
-                text = log.read().decode("utf-8", errors="replace")
+                return log.read().decode("utf-8", errors="replace")
         except OSError:
-            return None
-        _, *errors = re.split(r"^Error: ", text, flags=re.MULTILINE)
-        return errors[-1].strip()[-5000:] if errors else None
+            return ""
+
+
+_WARNING = re.compile(r"^(?:.*:\d+: )?(\w*Warning: .*)$", re.MULTILINE)
+"""A line that a warning of Python's begins with, behind its place."""
+
+
+def _find_error(said: str) -> str | None:
+    """Returns the error that a worker ended with, or None if it named none."""
+    _, *errors = re.split(r"^Error: ", said, flags=re.MULTILINE)
+    return errors[-1].strip()[-5000:] if errors else None

@@ -179,10 +179,12 @@ class Unfinished:
     Attributes:
         held: The numbers of those that some worker trains.
         paused: The numbers of those that wait to be promoted.
+        steps: Optimizer steps that all of them have recorded.
     """
 
     held: frozenset[int]
     paused: frozenset[int]
+    steps: int = 0
 
 
 def read_unfinished(
@@ -206,7 +208,7 @@ def find_unfinished(
     rows, is_dead = read_leases(connection, study_uuid), functools.cache(is_dead)
     paused = frozenset(row.number for row in rows if row.paused)
     held = frozenset(row.number for row in rows if not is_abandoned(row, is_dead))
-    return Unfinished(held - paused, paused)
+    return Unfinished(held - paused, paused, sum(row.step for row in rows))
 
 
 def count_leases(connection: sa.Connection, study_uuid: str, *, paused: bool = True) -> int:

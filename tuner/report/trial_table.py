@@ -1,0 +1,192 @@
+"""Trials as rows: on a terminal, as JSON, as CSV, and as Parquet where pandas is installed."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import math
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from tuner.domain.catalog.dimensions import format_value
+from tuner.domain.objective import tell_objective, tell_value
+from tuner.domain.spec import StudySpec
+from tuner.domain.trials import Decoder, TrialRecord
+from tuner.errors import SpecError
+from tuner.report.tables import TextTable, duration, number
+
+_NESTED = ("params", "metrics")
+"""What of a trial has values of its own, each a column named ``params.lr`` and so on."""
+
+SORTABLE = ("trial", "outcome", "value", "optimizer", "schedule", "lr", "steps", "seconds")
+"""What trials can be sorted by; by value, the best come first."""
+
+
+def describe_trials(spec: StudySpec, records: Iterable[TrialRecord]) -> list[dict[str, Any]]:
+    """Returns trials as plain values: all their settings and metrics, times, and how they ended.
+
+    Args:
+        spec: The study's resolved spec.
+        records: Trials of it.
+    """
+    decoder = Decoder(spec)
+    return [_describe(decoder, record) for record in records]
+
+
+def _describe(decoder: Decoder, record: TrialRecord) -> dict[str, Any]:
+    attributes, config = record.attributes, decoder.decode(record.proposal)
+    began, ended = record.started_at, record.finished_at
+    return {
+        "trial": record.number,
+        "outcome": record.outcome.value,
+        "value": record.value,
+        "optimizer": record.optimizer,
+        "schedule": record.schedule,
+        "preset": record.proposal.preset,
+        "params": config.to_json(),
+        "metrics": attributes.get("metrics", {}),
+        "steps": attributes.get("steps"),
+        "total_steps": attributes.get("total_steps"),
+        "started_at": began and f"{began.isoformat()}Z",
+        "finished_at": ended and f"{ended.isoformat()}Z",
+        "seconds": (ended - began).total_seconds() if began and ended else None,
+        "training_s": attributes.get("train_s"),
+        "evaluation_s": attributes.get("eval_s"),
+        "error": attributes.get("error"),
+        "error_at": attributes.get("error_at"),
+    }
+
+
+def choose_trials(
+    trials: Iterable[dict[str, Any]],
+    *,
+    optimizers: Collection[str] = (),
+    schedules: Collection[str] = (),
+    outcomes: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """Returns the trials that have one of the names of each kind that is given.
+
+    Args:
+        trials: Trials, as :func:`describe_trials` returns them.
+        optimizers: Names of optimizers, none for all.
+        schedules: Names of schedules, none for all.
+        outcomes: How trials stand, such as ``failed``; none for all.
+    """
+    wanted = {"optimizer": optimizers, "schedule": schedules, "outcome": outcomes}
+    return [
+        trial
+        for trial in trials
+        if all(not names or trial[key] in names for key, names in wanted.items())
+    ]
+
+
+def sort_trials(
+    spec: StudySpec, trials: Iterable[dict[str, Any]], key: str, *, backwards: bool = False
+) -> list[dict[str, Any]]:
+    """Returns trials in order; those without the value come last either way.
+
+    Args:
+        spec: The study's resolved spec, which says which values are better.
+        trials: Trials, as :func:`describe_trials` returns them.
+        key: One of :data:`SORTABLE`.
+        backwards: Whether to turn the order round.
+    """
+    falls = (key == "value" and spec.study.ranking == "maximize") != backwards
+    keyed = [(trial["params"].get("lr") if key == "lr" else trial[key], trial) for trial in trials]
+    known = [pair for pair in keyed if pair[0] is not None]
+    known.sort(key=lambda pair: pair[0], reverse=falls)
+    return [trial for _, trial in [*known, *(pair for pair in keyed if pair[0] is None)]]
+
+
+def trial_table(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> TextTable:
+    """Returns trials as a table for a terminal, what matters most first.
+
+    Args:
+        spec: The study's resolved spec.
+        trials: Trials, as :func:`describe_trials` returns them.
+    """
+    columns = ("trial", "optimizer", "outcome", tell_objective(spec.study), "lr", "schedule")
+    return TextTable(
+        f"Trials of {spec.study.name}",
+        (*columns, "steps", "took"),
+        tuple(
+            (
+                str(trial["trial"]),
+                trial["optimizer"],
+                trial["outcome"],
+                tell_value(spec.study, trial["value"]),
+                _tell_rate(trial["params"].get("lr")),
+                trial["schedule"],
+                "–" if trial["steps"] is None else str(trial["steps"]),
+                "–" if trial["seconds"] is None else duration(trial["seconds"]),
+            )
+            for trial in trials
+        ),
+    )
+
+
+def _tell_rate(rate: Any) -> str:
+    return number(rate) if isinstance(rate, float) and math.isfinite(rate) else "–"
+
+
+def to_rows(trials: Sequence[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Returns trials as flat rows, each value of a setting or metric in a column of its own.
+
+    Args:
+        trials: Trials, as :func:`describe_trials` returns them.
+
+    Returns:
+        The names of the columns, and for each trial its values by column.
+    """
+    rows = [
+        {name: value for name, value in trial.items() if name not in _NESTED}
+        | {f"{kind}.{name}": value for kind in _NESTED for name, value in trial[kind].items()}
+        for trial in trials
+    ]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return sorted(names, key=lambda name: "." in name), rows
+
+
+def to_csv(trials: Sequence[dict[str, Any]]) -> str:
+    """Returns trials as CSV with a line of heads; a value that a trial lacks is empty.
+
+    Args:
+        trials: Trials, as :func:`describe_trials` returns them.
+    """
+    columns, rows = to_rows(trials)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or [*_HEADS], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+    return text.getvalue()
+
+
+_HEADS = ("trial", "outcome", "value", "optimizer", "schedule")
+
+
+def _cell(value: Any) -> Any:
+    return format_value(value) if isinstance(value, bool) else value
+
+
+def to_parquet(trials: Sequence[dict[str, Any]]) -> bytes:
+    """Returns trials as a Parquet file, which pandas writes.
+
+    Args:
+        trials: Trials, as :func:`describe_trials` returns them.
+
+    Raises:
+        SpecError: If pandas, or what it writes Parquet with, is not installed.
+    """
+    columns, rows = to_rows(trials)
+    try:
+        frame = importlib.import_module("pandas").DataFrame(rows, columns=columns)
+        content: bytes = frame.to_parquet(index=False)
+    except ImportError as error:
+        reason = str(error).splitlines()[0]
+        raise SpecError(
+            f"--format parquet: {reason}. Install it: pip install pandas pyarrow; or take "
+            "--format csv, which needs neither."
+        ) from None
+    return content
