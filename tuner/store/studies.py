@@ -364,7 +364,12 @@ def _best_value(connection: sa.Connection, study_id: int, direction: str) -> flo
     attributes: dict[int, dict[str, Any]] = defaultdict(dict)
     noted, values = ot.trial_attributes.c, ot.trial_values.c
     # Trials without an attribute of their length are full: of these the database finds the best.
-    odd = sa.select(noted.trial_id).where(noted.key == "total_steps")
+    # Only those of the study are looked for: a database may hold many others.
+    odd = (
+        sa.select(noted.trial_id)
+        .join(ot.trials, ot.trials.c.trial_id == noted.trial_id)
+        .where(ot.trials.c.study_id == study_id, noted.key == "total_steps")
+    )
     for row in connection.execute(
         sa.select(ot.trial_attributes, values.value)
         .join(ot.trials, ot.trials.c.trial_id == noted.trial_id)
