@@ -25,7 +25,7 @@ from tuner.domain.states import StudyState
 from tuner.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from tuner.store.studies import StudyOverview
+    from tuner.store.overviews import StudyOverview
 
 
 @click.command("list", epilog=examples("tuner study list", "tuner study list --json"))

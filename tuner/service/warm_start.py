@@ -9,7 +9,7 @@ from tuner.domain.warm_start import AUTO, OFF, WarmStart
 from tuner.errors import NotFoundError, SpecError, TunerError, UnavailableError
 from tuner.search.warm_start import Earlier, length_ratio, take_over
 from tuner.store import Database, Studies, StudyHandle, read_records
-from tuner.store.studies import StudyOverview
+from tuner.store.overviews import StudyOverview
 
 ENOUGH = 3
 """Complete trials that an earlier study has at least for ``auto`` to take it."""
