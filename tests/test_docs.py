@@ -169,8 +169,10 @@ def check_command(line: str) -> None:
     assert not left, f"{line}: {left} is too much"
     for parameter in command.params:
         value = given.get(parameter.name or "")
-        if isinstance(parameter.type, click.Choice) and value is not None:
-            assert value in parameter.type.choices, f"{line}: {value}"
+        values = value if isinstance(value, list) else [value]
+        if isinstance(parameter.type, click.Choice):
+            for one in (v for v in values if isinstance(v, str)):
+                assert one in parameter.type.choices, f"{line}: {one}"
 
 
 def command_paths(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -143,7 +144,7 @@ def test_a_confirmation_that_has_not_begun_is_no_study_to_look_at(
     created = typed("study", "create", "studies/parabola.toml", "--name", "new", "--no-check")
     assert created.returncode == 0, created.stderr
     assert states_of(typed) == {"new": "running"}
-    assert "Confirmation: waits for the search" in typed("study", "show", "new").stdout
+    assert re.search("confirmation +waits for the search", typed("study", "show", "new").stdout)
     shown = json.loads(typed("study", "show", "new", "--json").stdout)
     assert shown["confirmation"] == {"study": "new.confirm", "waits": True}
     early = typed("study", "run", "new.confirm")

@@ -54,7 +54,7 @@ def test_a_choice_of_none_that_was_taken_over_is_shown(
     database = open_database("sqlite:///tuner.db", create=True)
     Studies(database).create(make_spec(warm_start=start))
     database.close()
-    shown = typed("study", "show", "small")
+    shown = typed("study", "show", "small", "--spec")
     assert shown.returncode == 0
     assert '"none"' in shown.stdout
 

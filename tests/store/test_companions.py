@@ -72,7 +72,9 @@ def refreshed(database: Database, study: StudyHandle) -> StudyHandle:
 
 
 def names(database: Database) -> list[str]:
-    return [overview.name for overview in Studies(database).list()]
+    listed = [overview.name for overview in Studies(database).list()]
+    assert Studies(database).names() == listed
+    return listed
 
 
 def test_finalists_are_in_the_spec_of_whoever_reads_the_study_and_its_budget_is_their_runs(

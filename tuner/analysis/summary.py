@@ -345,7 +345,7 @@ def choose_trial(summary: StudySummary, number: int) -> StudySummary:
     raise NotFoundError(
         f"The study {summary.name!r} has no complete trial {number}"
         + (": there is none of that number." if found is None else f": that one is {found}.")
-        + f" See them with: tuner study show {shlex.quote(summary.name)}"
+        + f" See them with: tuner trial list {shlex.quote(summary.name)}"
     )
 
 

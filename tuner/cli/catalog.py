@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from tuner.cli.options import console, echo_json, examples, json_option
+from tuner.cli.options import (
+    OPTIMIZER_NAMES,
+    SCHEDULE_NAMES,
+    console,
+    echo_json,
+    examples,
+    json_option,
+)
 from tuner.domain.catalog.dimensions import Fixed, dump_dimension
 from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.catalog.pytorch_optimizer import PACKAGE
@@ -34,7 +41,7 @@ _POINTS = 40
         "tuner optimizers", "tuner optimizers adam", "tuner optimizers 'lookahead(sgd)'"
     )
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=OPTIMIZER_NAMES)
 @json_option
 def optimizers(name: str | None, as_json: bool) -> None:
     """List the optimizers that can be searched, or show one."""
@@ -42,7 +49,7 @@ def optimizers(name: str | None, as_json: bool) -> None:
 
 
 @click.command(epilog=examples("tuner schedules", "tuner schedules cosine"))
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=SCHEDULE_NAMES)
 @json_option
 def schedules(name: str | None, as_json: bool) -> None:
     """List the learning-rate schedules that can be searched, or show one."""

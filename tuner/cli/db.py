@@ -6,7 +6,15 @@ import dataclasses
 
 import click
 
-from tuner.cli.options import Group, echo_json, examples, json_option, storage_option
+from tuner.cli.options import (
+    Group,
+    echo_json,
+    examples,
+    json_option,
+    quiet_option,
+    storage_option,
+    tell,
+)
 
 
 @click.group(cls=Group, epilog=examples("tuner db status", "tuner db upgrade"))
@@ -54,7 +62,9 @@ def status(storage: str | None, as_json: bool) -> None:
     )
 )
 @storage_option
-def upgrade(storage: str | None) -> None:
+@quiet_option
+@json_option
+def upgrade(storage: str | None, as_json: bool) -> None:
     """Bring the database's tables up to date; in an empty database, create them.
 
     Nothing recorded is lost. An older tuner does not open the database any more afterwards.
@@ -64,10 +74,13 @@ def upgrade(storage: str | None) -> None:
 
     url = storage or default_url()
     before, after = upgrade_database(url)
+    if as_json:
+        echo_json({"storage": redact(url), "before": before, "after": after})
+        return
     if before == after:
         done = f"is at version {after} already"
     elif before is None:
         done = f"has its tables now, of version {after}"
     else:
         done = f"went from version {before} to {after}"
-    click.echo(f"{redact(url)} {done}.")
+    tell(f"{redact(url)} {done}.", err=False)

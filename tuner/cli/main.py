@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from tuner.cli.catalog import optimizers, schedules
+from tuner.cli.completion import completion
 from tuner.cli.dashboard import dashboard
 from tuner.cli.db import db
 from tuner.cli.init import init
@@ -74,7 +75,7 @@ def cli(debug: bool) -> None:
 
 for command in (
     *(init, run, study, suite, trial, worker, workers, workloads),
-    *(optimizers, schedules, dashboard, db),
+    *(optimizers, schedules, dashboard, db, completion),
 ):
     cli.add_command(command)
 

@@ -8,13 +8,16 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from tuner.cli.streams import below
+from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.fuse_plan import AUTO, parse_fuse
 from tuner.domain.imports import allow, vouch_for
 from tuner.domain.names import IMPORT_STRING, find_nearest, read_typed
@@ -70,7 +73,60 @@ class _Text(click.ParamType[str]):
 
 
 TEXT = _Text()
-"""The type of a study's name and of a setting."""
+"""The type of a setting, and of other text."""
+
+
+class _StudyName(_Text):
+    """Takes the name of a study, and completes it from the database."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Returns the names of studies that begin so; none where the database cannot be read."""
+        from tuner.store import Studies, default_url, open_database
+
+        try:
+            database = open_database(ctx.params.get("storage") or default_url())
+            try:
+                names = Studies(database).names()
+            finally:
+                database.close()
+        except TunerError:
+            return []
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+STUDY = _StudyName()
+"""The type of a study's name."""
+
+
+class _Names(_Text):
+    """Takes a name of the catalog, or several with commas between them, and completes the last.
+
+    Args:
+        known: The names.
+    """
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = known
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Returns what has been typed with each name that the last one may become."""
+        before, comma, last = incomplete.rpartition(",")
+        return [
+            CompletionItem(f"{before}{comma}{name}")
+            for name in self._known
+            if name.startswith(last)
+        ]
+
+
+OPTIMIZER_NAMES = _Names(OPTIMIZERS)
+"""The type of one optimizer's name, or of several."""
+
+SCHEDULE_NAMES = _Names(SCHEDULES)
+"""The type of a schedule's name."""
 
 
 def _suggest_command(ctx: click.Context, name: str) -> str:
@@ -108,8 +164,8 @@ def storage_option(command: F) -> F:
     )(command)
 
 
-def _warn_of_secret(_ctx: click.Context, _param: click.Parameter, url: str | None) -> str | None:
-    if url is not None:
+def _warn_of_secret(ctx: click.Context, _param: click.Parameter, url: str | None) -> str | None:
+    if url is not None and not ctx.resilient_parsing:  # as when the Tab key asks what may follow
         from tuner.store.connection.urls import holds_secret
 
         if holds_secret(url):
@@ -142,6 +198,13 @@ def json_option(command: F) -> F:
     )
 
 
+def report_json_option(command: F) -> F:
+    """Adds ``--json`` to a command that trains and then reports."""
+    return click.option("--json", "as_json", is_flag=True, help="Report as JSON, for programs.")(
+        command
+    )
+
+
 def quiet_option(command: F) -> F:
     """Adds ``-q``, which :func:`tell` and the displays of a study heed."""
     return click.option(
@@ -167,10 +230,15 @@ def is_quiet() -> bool:
     return bool(click.get_current_context().meta.get(_QUIET))
 
 
-def tell(text: str) -> None:
-    """Prints a note beside the result on standard error, unless the command is to be quiet."""
+def tell(text: str, *, err: bool = True) -> None:
+    """Prints a note, unless the command is to be quiet.
+
+    Args:
+        text: The note.
+        err: Whether it stands beside a result, so that it goes to standard error.
+    """
     if not is_quiet():
-        click.echo(text, err=True)
+        click.echo(text, err=err)
 
 
 def device_option(command: F, *, purpose: str = "Where to train.") -> F:
@@ -197,8 +265,8 @@ def fuse_option(command: F) -> F:
     )(command)
 
 
-def _parse_fuse(_ctx: click.Context, _param: click.Parameter, text: str) -> str:
-    return parse_fuse(text)
+def _parse_fuse(ctx: click.Context, _param: click.Parameter, text: str) -> str:
+    return text if ctx.resilient_parsing else parse_fuse(text)
 
 
 def workers_option(command: F) -> F:
@@ -225,10 +293,15 @@ def spec_options(command: F) -> F:
                 "without a file, the workload's]",
             ),
             click.option("--workload", metavar="MODULE:NAME", help="What to train."),
-            click.option("--optimizers", metavar="A,B", help="Which optimizers compete."),
+            click.option(
+                "--optimizers",
+                type=OPTIMIZER_NAMES,
+                metavar="A,B",
+                help="Which optimizers compete.",
+            ),
             click.option(
                 "--warm-start",
-                type=TEXT,
+                type=STUDY,
                 metavar="auto|NAME|off",
                 help="Start a new study with the best of an earlier one of the database: of NAME, "
                 "or of whichever fits. [default: search.warm_start, else off]",

@@ -1,14 +1,19 @@
-"""``tuner study list`` and ``show``: the studies of a database, and one of them."""
+"""``tuner study list``, ``show``, ``diff`` and ``watch``: looks at studies that change nothing."""
 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli.options import (
+    STUDY,
     TEXT,
     console,
     echo_json,
@@ -21,48 +26,112 @@ from tuner.cli.options import (
     storage_option,
     tell,
 )
-from tuner.domain.states import StudyState
-from tuner.errors import NotFoundError
+from tuner.domain.states import Activity, StudyState
+from tuner.domain.trials import Outcome
+from tuner.errors import NotFoundError, SpecError
 
 if TYPE_CHECKING:
+    from tuner.domain.trials import TrialRecord
+    from tuner.report.tables import TextTable
+    from tuner.store import StudyHandle
     from tuner.store.overviews import StudyOverview
 
+_SORTED: dict[str, Callable[[StudyOverview], str]] = {
+    "name": lambda overview: overview.name,
+    "created": lambda overview: overview.created_at,
+    "active": lambda overview: overview.active_at,
+}
+"""What studies can be sorted by."""
 
-@click.command("list", epilog=examples("tuner study list", "tuner study list --json"))
+
+@click.command(
+    "list",
+    epilog=examples(
+        "tuner study list",
+        "tuner study list 'digits*' --state idle --state paused",
+        "tuner study list --sort active --json",
+    ),
+)
+@click.argument("pattern", required=False, type=TEXT)
 @storage_option
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([activity.value for activity in Activity]),
+    help="Only studies in this state. Repeatable.",
+)
+@click.option("--workload", type=TEXT, help="Only those whose workload has this in its name.")
+@click.option(
+    "--sort",
+    type=click.Choice([*_SORTED]),
+    default="name",
+    show_default=True,
+    help="By created and active, the latest come first.",
+)
 @json_option
-def list_(storage: str | None, as_json: bool) -> None:
-    """List the studies of a database."""
+def list_(
+    pattern: str | None,
+    storage: str | None,
+    states: tuple[str, ...],
+    workload: str | None,
+    sort: str,
+    as_json: bool,
+) -> None:
+    """List the studies of a database: all, or those whose names hold PATTERN, or match its *."""
     from tuner.service.liveness import is_dead
     from tuner.store import Studies
 
     try:
-        overviews = Studies(open_storage(storage)).list(is_dead)
+        studies = Studies(open_storage(storage))
+        overviews, others = studies.list(is_dead), studies.count_others()
     except NotFoundError:
-        overviews = []
+        overviews, others = [], 0
+    glob = pattern if pattern and set(pattern) & set("*?[") else f"*{pattern or ''}*"
+    chosen = [
+        overview
+        for overview in overviews
+        if fnmatch.fnmatchcase(overview.name, glob)
+        and (not states or overview.activity.value in states)
+        and (workload or "") in overview.workload
+    ]
+    if sort != "name":
+        chosen.sort(key=_SORTED[sort], reverse=True)
     if as_json:
-        echo_json([dataclasses.asdict(overview) for overview in overviews])
-    elif not overviews:
-        click.echo("No studies yet. Start one: tuner run studies/digits.toml")
+        echo_json([dataclasses.asdict(overview) for overview in chosen])
+    elif chosen:
+        _print_list(chosen)
+    elif overviews:
+        click.echo(f"None of {len(overviews)} studies is so.")
     else:
-        from tuner.report.tables import TextTable, tell_training
-        from tuner.report.terminal import FittedTable
+        click.echo("No studies yet. Start one: tuner run studies/digits.toml")
+    if others:
+        are = "other study is" if others == 1 else "other studies are"
+        why = "since not made by tuner. To see what else is there: tuner dashboard"
+        click.echo(f"{others} {are} not listed, {why}", err=True)
 
-        bounded = any(o.full_trials is not None for o in overviews)
-        rows = tuple(
-            (
-                *(o.name, f"{o.started}/{o.trials}"),
-                *((tell_training(o.used, o.full_trials, by="/"),) if bounded else ()),
-                *(str(o.running), str(o.waiting), _tell_best(o), o.activity.value, o.workload),
-            )
-            for o in overviews
+
+def _print_list(overviews: list[StudyOverview]) -> None:
+    from tuner.report.tables import TextTable, tell_training
+    from tuner.report.terminal import FittedTable
+
+    bounded = any(o.full_trials is not None for o in overviews)
+    rows = tuple(
+        (
+            *(o.name, o.activity.value, f"{o.started}/{o.trials}"),
+            *((tell_training(o.used, o.full_trials, by="/"),) if bounded else ()),
+            *(_tell_best(o), _tell_age(o.active_at), _tell_day(o.created_at)),
+            *(str(o.running), str(o.waiting), o.workload),
         )
-        full = ("full trials",) if bounded else ()
-        columns = ("study", "trials", *full, "running", "waiting", "best", "state", "workload")
-        console().print(FittedTable(TextTable("Studies", columns, rows)))
-        for overview in overviews:
-            if overview.damage is not None:
-                click.echo(f"Warning: {overview.name}: {overview.damage}", err=True)
+        for o in overviews
+    )
+    full = ("full trials",) if bounded else ()
+    columns = ("best", "active", "created", "running", "waiting", "workload")
+    table = TextTable("Studies", ("study", "state", "trials", *full, *columns), rows)
+    console().print(FittedTable(table))
+    for overview in overviews:
+        if overview.damage is not None:
+            click.echo(f"Warning: {overview.name}: {overview.damage}", err=True)
 
 
 def _tell_best(overview: StudyOverview) -> str:
@@ -75,18 +144,59 @@ def _tell_best(overview: StudyOverview) -> str:
     )
 
 
-@click.command(epilog=examples("tuner study show digits", "tuner study show digits --json"))
-@click.argument("name", type=TEXT)
+def _tell_age(at: str) -> str:
+    """Returns how long ago a time was, in its largest unit."""
+    moment = _parse_time(at)
+    if moment is None:
+        return "–"
+    seconds = max(0, round((datetime.now(UTC) - moment).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def _tell_day(at: str) -> str:
+    moment = _parse_time(at)
+    return "–" if moment is None else f"{moment:%Y-%m-%d}"
+
+
+def _parse_time(at: str) -> datetime | None:
+    """Returns a stored time, None where it is none."""
+    try:
+        moment = datetime.fromisoformat(at)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@click.command(
+    epilog=examples(
+        "tuner study show digits",
+        "tuner study show digits --spec > again.toml",
+        "tuner study show digits --json",
+    )
+)
+@click.argument("name", type=STUDY)
 @storage_option
+@click.option(
+    "--spec", "as_file", is_flag=True, help="Print its study file, with every default filled in."
+)
 @json_option
-def show(name: str, storage: str | None, as_json: bool) -> None:
-    """Show a study's settings, with every default filled in, and its trials."""
+def show(name: str, storage: str | None, as_file: bool, as_json: bool) -> None:
+    """Show how a study stands: its state, trials, best value and budget."""
+    from tuner.service.liveness import is_dead
     from tuner.service.summaries import find_readable_companion, read_shown, read_shown_state
+    from tuner.store import Studies
     from tuner.store.leases.charges import read_used
 
+    if as_file and as_json:
+        raise SpecError("--spec and --json: choose one of the two; --json has the settings, too.")
     database, handle = find_study(name, storage)
+    if as_file:
+        echo_toml(handle.spec.to_json())
+        return
     records, state = read_shown(database, handle), read_shown_state(database, handle)
-    used = read_used(database, handle)
     companion = find_readable_companion(database, handle)
     if as_json:
         trials = [
@@ -100,34 +210,103 @@ def show(name: str, storage: str | None, as_json: bool) -> None:
             for record in records
         ]
         described: dict[str, object] = {"study": name, "state": state.value}
-        described |= {"full_trials_used": used, "spec": handle.spec.to_json()}
+        described["full_trials_used"] = read_used(database, handle)
+        described["spec"] = handle.spec.to_json()
         confirmation = {"study": companion.name, "waits": companion.waits} if companion else None
-        described |= {"confirmation": confirmation}
-        echo_json(described | {"trials": trials})
+        described |= {"confirmation": confirmation, "trials": trials}
+        echo_json(described)
         return
-    from tuner.domain.objective import tell_objective, tell_value
-    from tuner.report.tables import TextTable, tell_training
     from tuner.report.terminal import FittedTable
 
-    section = handle.spec.study
-    echo_toml(handle.spec.to_json())
-    rows = tuple(
-        (str(r.number), r.optimizer, r.schedule, r.outcome.value, tell_value(section, r.value))
-        for r in records
+    overview = Studies(database).look(handle, is_dead)
+    console().print(FittedTable(_tell_study(handle, overview, records, companion)))
+    quoted = shlex.quote(name)
+    click.echo(
+        f"Its trials: tuner trial list {quoted}\nIts settings: tuner study show {quoted} --spec\n"
+        f"What it found: tuner study report {quoted}"
     )
-    columns = ("trial", "optimizer", "schedule", "outcome", tell_objective(section))
-    console().print(FittedTable(TextTable("Trials", columns, rows)))
-    if used is not None:
-        click.echo(f"Full trials: {tell_training(used, handle.spec.budget.full_trials)}")
+    if state is not StudyState.RUNNING:
+        click.echo(f"The study is {state}; it goes on with: tuner study resume {quoted}")
+
+
+def _tell_study(
+    handle: StudyHandle,
+    overview: StudyOverview,
+    records: Sequence[TrialRecord],
+    companion: StudyHandle | None,
+) -> TextTable:
+    from tuner.analysis.summary import best_of
+    from tuner.domain.objective import tell_aim, tell_value
+    from tuner.report.tables import TextTable, tell_training
+
+    spec = handle.spec
+    counts = Counter(record.outcome for record in records)
+    ended = ", ".join(f"{counts[o]} {o.value}" for o in Outcome if counts[o]) or "none has started"
+    best = best_of(spec, records)
+    told = "–"
+    if best is not None:
+        told = f"{tell_value(spec.study, best.value)}, trial {best.number}, "
+        told += f"{best.optimizer} with {best.schedule}"
+    full = spec.budget.full_trials
+    rows = [
+        ("workload", spec.study.workload),
+        ("aim", tell_aim(spec.study)),
+        ("state", overview.activity.value),
+        ("trials", f"{overview.started} of {spec.budget.trials}: {ended}"),
+        *([("full trials", tell_training(overview.used, full))] if full is not None else []),
+        ("best", told),
+        ("optimizers", ", ".join(spec.space.optimizers)),
+        ("schedules", ", ".join(spec.space.schedules)),
+        ("search", f"{spec.search.sampler}, {spec.search.pruner}, seed {spec.search.seed}"),
+        ("created", overview.created_at or "–"),
+        ("last active", f"{overview.active_at or '–'} ({_tell_age(overview.active_at)})"),
+    ]
     if companion is not None:
         waits = "waits for the search" if companion.waits else f"the study {companion.name!r}"
-        click.echo(f"Confirmation: {waits}")
-    if state is not StudyState.RUNNING:
-        click.echo(f"The study is {state}; it goes on with: tuner study resume {shlex.quote(name)}")
+        rows.append(("confirmation", waits))
+    return TextTable(handle.name, ("fact", "value"), tuple(rows))
+
+
+@click.command(
+    epilog=examples("tuner study diff digits digits-seed1", "tuner study diff a b --json")
+)
+@click.argument("one", type=STUDY)
+@click.argument("other", type=STUDY)
+@storage_option
+@json_option
+def diff(one: str, other: str, storage: str | None, as_json: bool) -> None:
+    """Show two studies side by side: the settings in which they differ, and what each found."""
+    from tuner.report.difference import (
+        compare_results,
+        compare_settings,
+        difference_tables,
+        warn_of_difference,
+    )
+    from tuner.report.terminal import FittedTable
+    from tuner.service.summaries import read_summary
+    from tuner.store import Studies
+
+    database = open_storage(storage)
+    pair = [read_summary(database, Studies(database).find(name)) for name in (one, other)]
+    doubt = warn_of_difference(*pair)
+    if as_json:
+        echo_json(
+            {
+                "studies": [summary.name for summary in pair],
+                "settings": compare_settings(*pair),
+                "results": compare_results(*pair),
+                "comparable": doubt is None,
+            }
+        )
+        return
+    for table in difference_tables(*pair):
+        console().print(FittedTable(table))
+    if doubt is not None:
+        click.echo(doubt, err=True)
 
 
 @click.command(epilog=examples("tuner study watch digits", "tuner study watch digits --json"))
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @quiet_option
 @click.option(

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from tuner.cli.options import TEXT, F, console, examples, find_study, storage_option
+from tuner.cli.options import (
+    STUDY,
+    F,
+    console,
+    echo_json,
+    examples,
+    find_study,
+    json_option,
+    quiet_option,
+    storage_option,
+    tell,
+)
+from tuner.errors import SpecError
 
 if TYPE_CHECKING:
     from tuner.analysis.summary import StudySummary
@@ -18,7 +30,8 @@ if TYPE_CHECKING:
 
 
 def output_options(command: F) -> F:
-    """Adds ``--output`` and ``--force``."""
+    """Adds ``--output``, ``--force`` and ``-q``."""
+    command = quiet_option(command)
     command = click.option(
         "--force",
         is_flag=True,
@@ -58,7 +71,7 @@ def style_options(command: F) -> F:
         "tuner study report digits --format json | jq .best",
     )
 )
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @style_options
 @click.option("--open", "open_", is_flag=True, help="Show the HTML page in a browser.")
@@ -109,28 +122,38 @@ def _write_page(
         "tuner study export digits > winner.py",
         "tuner study export digits --format toml --output studies/winner.toml",
         "tuner study export digits --trial 17",
+        "tuner study export digits --format csv --output trials.csv",
+        "tuner study export digits --all --format json | jq '.[].params.lr'",
     )
 )
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @click.option("--trial", type=click.IntRange(0), help="Another complete trial than the winner.")
 @click.option(
+    "--all", "as_table", is_flag=True, help="All trials instead, as a table: csv, json or parquet."
+)
+@click.option(
     "--format",
     "style",
-    type=click.Choice(["python", "toml", "json"]),
-    default="python",
-    show_default=True,
+    type=click.Choice(["python", "toml", "json", "csv", "parquet"]),
+    help="csv and parquet are of all trials; parquet needs pandas. [default: python, csv of all]",
 )
 @output_options
 def export(
     name: str,
     storage: str | None,
     trial: int | None,
-    style: str,
+    as_table: bool,
+    style: str | None,
     output: Path | None,
     force: bool,
 ) -> None:
-    """Export the winner: as Python code that builds it, as a study file, or as JSON."""
+    """Export the winner, as Python code, a study file or JSON; or all trials, as a table."""
+    if as_table or style in _TABLES:
+        if trial is not None:
+            raise SpecError(f"--trial {trial}: a table is of all trials; leave out one of the two.")
+        _export_table(name, storage, style or "csv", output, force=force)
+        return
     import json
 
     from tuner.analysis.summary import choose_trial
@@ -154,11 +177,13 @@ def export(
         "tuner study widen digits --output studies/next.toml",
     )
 )
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @click.option("--output", type=click.Path(path_type=Path), help="The file. [NAME.wider.toml]")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
-def widen(name: str, storage: str | None, output: Path | None, force: bool) -> None:
+@quiet_option
+@json_option
+def widen(name: str, storage: str | None, output: Path | None, force: bool, as_json: bool) -> None:
     """Write the study file that follows a study: wider where its best trials end a range.
 
     The new study starts with the best of this one. Each wider range has its reason beside it.
@@ -171,7 +196,36 @@ def widen(name: str, storage: str | None, output: Path | None, force: bool) -> N
     text = write_wider(read_summary(database, handle))
     path = Path(f"{wider_name(name)}.toml") if output is None else output
     write_file(path, text, force=force, is_study=True)
-    click.echo(f"Wrote {path}. Search on: {shlex.join(('tuner', 'run', str(path)))}")
+    if as_json:
+        echo_json({"study": name, "file": str(path)})
+    else:
+        tell(f"Wrote {path}. Search on: {shlex.join(('tuner', 'run', str(path)))}", err=False)
+
+
+_TABLES = ("csv", "parquet")
+"""Formats that are always tables of all trials."""
+
+
+def _export_table(
+    name: str, storage: str | None, style: str, output: Path | None, *, force: bool
+) -> None:
+    import json
+
+    from tuner.report.trial_table import describe_trials, to_csv, to_parquet
+    from tuner.service.summaries import read_shown
+
+    if style not in (*_TABLES, "json"):
+        raise SpecError(f"--all --format {style}: a table is csv, json or parquet.")
+    if style == "parquet" and output is None:
+        raise SpecError("--format parquet: no text; name a file with --output trials.parquet")
+    database, handle = find_study(name, storage)
+    trials = describe_trials(handle.spec, read_shown(database, handle))
+    if style == "parquet":
+        write(to_parquet(trials), output, force=force)
+    elif style == "csv":
+        write(to_csv(trials), output, force=force)
+    else:
+        write(json.dumps(trials, indent=2, ensure_ascii=False), output, force=force)
 
 
 def _render(style: str, summary: StudySummary) -> str:
@@ -192,18 +246,18 @@ def _render(style: str, summary: StudySummary) -> str:
     return text.getvalue()
 
 
-def write(text: str, output: Path | None, *, force: bool) -> None:
+def write(content: str | bytes, output: Path | None, *, force: bool) -> None:
     """Prints a report or an export, or writes it to a file, as :func:`output_options` ask.
 
     Args:
-        text: The report or export.
+        content: The report or export; bytes go to a file.
         output: The file to write, or None to print.
         force: Whether to write over a file of another kind.
     """
     from tuner.report.files import write_file
 
     if output is None:
-        click.echo(text.rstrip("\n"))
+        click.echo(content.rstrip("\n") if isinstance(content, str) else content)
         return
-    write_file(output, text, force=force)
-    click.echo(f"Wrote {output}", err=True)
+    write_file(output, content, force=force)
+    tell(f"Wrote {output}")

@@ -13,12 +13,16 @@ from tuner.cli.options import (
     allow_option,
     console,
     device_option,
+    echo_json,
     examples,
     fuse_option,
     load_spec,
     open_storage,
+    quiet_option,
+    report_json_option,
     spec_options,
     storage_option,
+    tell,
     workers_option,
 )
 from tuner.service.ranks import refuse_ranks
@@ -48,6 +52,8 @@ INTERRUPTED = 130
 @device_option
 @fuse_option
 @allow_option
+@quiet_option
+@report_json_option
 def run(
     spec: str | None,
     name: str | None,
@@ -59,6 +65,7 @@ def run(
     workers: int,
     device: str,
     fuse: str,
+    as_json: bool,
 ) -> None:
     """Create or resume a study, train it on this machine, and report.
 
@@ -83,7 +90,15 @@ def run(
     with Crew(slots_on([device], workers), fuse, storage) as crew:
         check = partial(try_workload, crew)
         database, study = create_or_resume(parsed, storage, settings, check)
-        train(database, study, workers=workers, device=device, fuse=fuse, crew=crew)
+        train(
+            database,
+            study,
+            workers=workers,
+            device=device,
+            fuse=fuse,
+            crew=crew,
+            as_json=as_json,
+        )
 
 
 def try_workload(crew: Crew, resolved: StudySpec, looks: bool) -> StudyCheck:
@@ -132,7 +147,7 @@ def create_or_resume(
         check,
     )
     for line in opened.announcements():
-        click.echo(line, err=True)
+        tell(line)
     return opened.database, opened.study
 
 
@@ -145,6 +160,7 @@ def train(
     fuse: str,
     crew: Crew | None = None,
     reported: StudyHandle | None = None,
+    as_json: bool = False,
 ) -> None:
     """Trains a study on workers of this machine, shows how it goes, and reports.
 
@@ -158,9 +174,10 @@ def train(
         fuse: How many trials train as one, as ``--fuse`` takes it.
         crew: As many processes that were started for them beforehand.
         reported: The study that is reported, if it is another one.
+        as_json: Whether to report as JSON.
     """
     train_trials(database, study, workers=workers, device=device, fuse=fuse, crew=crew)
-    conclude(database, reported or study)
+    conclude(database, reported or study, as_json=as_json)
 
 
 def train_trials(
@@ -206,26 +223,36 @@ def tell_end(end: RunEnd) -> None:
         click.echo(f"Worker {failure.index} died (exit code {failure.code}).", err=True)
 
 
-def conclude(database: Database, study: StudyHandle) -> None:
-    """Prints the report of a study, and where to find more; exits with 1 if it has no winner."""
+def conclude(database: Database, study: StudyHandle, *, as_json: bool = False) -> None:
+    """Prints the report of a study, and where to find more; exits with 1 if it has no winner.
+
+    Args:
+        database: The database that holds the study.
+        study: The study.
+        as_json: Whether to report as JSON.
+    """
     from tuner.report.terminal import print_report
     from tuner.service.summaries import read_results
 
     summary = read_results(database, study)
-    print_report(summary, console())
+    if as_json:
+        from tuner.report.json import to_json
+
+        echo_json(to_json(summary))
+    else:
+        print_report(summary, console())
     if summary.exhausted is not None:
-        click.echo(f"\nThe study has ended: {summary.exhausted}.", err=True)
+        tell(f"\nThe study has ended: {summary.exhausted}.")
     if summary.best is None:
         click.get_current_context().exit(1)
     name = shlex.quote(study.name)
     confirm = f"tuner study confirm {name}"
     advised = any(advice.command == confirm for advice in summary.advice)
     if summary.confirmed is None and study.spec.confirmation is None and not advised:
-        click.echo(f"\nTo see whether it wins on fresh seeds: {confirm}", err=True)
-    click.echo(
+        tell(f"\nTo see whether it wins on fresh seeds: {confirm}")
+    tell(
         f"\nMore: tuner study report {name} --format html --open, "
-        f"tuner study export {name}, tuner dashboard",
-        err=True,
+        f"tuner study export {name}, tuner dashboard"
     )
 
 

@@ -1,4 +1,4 @@
-"""``tuner study pause``, ``resume``, ``stop``, ``repair`` and ``delete``."""
+"""``tuner study pause``, ``resume``, ``stop``, ``repair``, ``clean`` and ``delete``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli.options import TEXT, echo_json, examples, find_study, json_option, storage_option
+from tuner.cli.options import (
+    STUDY,
+    console,
+    echo_json,
+    examples,
+    find_study,
+    is_quiet,
+    json_option,
+    open_storage,
+    quiet_option,
+    storage_option,
+    tell,
+)
 from tuner.domain.states import StudyState
 from tuner.errors import SpecError
 
@@ -17,42 +29,48 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=examples("tuner study pause digits", "tuner study resume digits"))
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
-def pause(name: str, storage: str | None) -> None:
+@quiet_option
+@json_option
+def pause(name: str, storage: str | None, as_json: bool) -> None:
     """Pause a study: its workers save their trials and wait.
 
     They hear of it within seconds, and do so at the next step or evaluation of each trial. Nothing
     is lost: after 'tuner study resume' they go on where they were.
     """
-    _set_state(name, storage, StudyState.PAUSED)
+    _set_state(name, storage, StudyState.PAUSED, as_json=as_json)
 
 
 @click.command(epilog=examples("tuner study resume digits"))
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
-def resume(name: str, storage: str | None) -> None:
+@quiet_option
+@json_option
+def resume(name: str, storage: str | None, as_json: bool) -> None:
     """Resume a paused or stopped study.
 
     Workers that wait go on by themselves; if there are none, start some with 'tuner study run'.
     """
-    _set_state(name, storage, StudyState.RUNNING)
+    _set_state(name, storage, StudyState.RUNNING, as_json=as_json)
 
 
 @click.command(epilog=examples("tuner study stop digits", "tuner study report digits"))
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
-def stop(name: str, storage: str | None) -> None:
+@quiet_option
+@json_option
+def stop(name: str, storage: str | None, as_json: bool) -> None:
     """Stop a study before its budget is used up.
 
     No new trial starts. Trials end with the metric they have, and the workers end. The results can
     be reported and exported; 'tuner study resume' has the study go on.
     """
-    _set_state(name, storage, StudyState.STOPPED)
+    _set_state(name, storage, StudyState.STOPPED, as_json=as_json)
 
 
 @click.command(epilog=examples("tuner study repair digits", "tuner study repair digits --json"))
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @json_option
 def repair(name: str, storage: str | None, as_json: bool) -> None:
@@ -82,11 +100,66 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
         click.echo(f"Train what was freed: tuner study run {shlex.quote(name)}")
 
 
+@click.command(
+    epilog=examples("tuner study clean", "tuner study clean --yes", "tuner study clean digits")
+)
+@click.argument("names", nargs=-1, type=STUDY)
+@storage_option
+@click.option("--yes", is_flag=True, help="Free the room, and do not ask.")
+@quiet_option
+@json_option
+def clean(names: tuple[str, ...], storage: str | None, yes: bool, as_json: bool) -> None:
+    """Show the room that checkpoints of studies hold on disk, and free that of finished studies.
+
+    Finished are studies that are done, or stopped without a trial that waits: none of their trials
+    goes on from a checkpoint. All other files stay. With --json nothing is freed without --yes.
+    """
+    from tuner.report.tables import TextTable
+    from tuner.report.terminal import FittedTable
+    from tuner.service.cleaning import read_holdings
+
+    database = open_storage(storage)
+    holdings = read_holdings(database, names, frees=yes)
+    if as_json:
+        echo_json([dataclasses.asdict(holding) for holding in holdings])
+        return
+    rows = tuple(
+        (h.study, h.activity.value, str(h.files), _tell_size(h.size), "yes" if h.is_free else "no")
+        for h in holdings
+    )
+    if not holdings:
+        tell("No study holds checkpoints here.")
+        return
+    columns = ("study", "state", "checkpoints", "size", "finished")
+    if not is_quiet():
+        console().print(FittedTable(TextTable("Checkpoints", columns, rows)))
+    free = [holding for holding in holdings if holding.is_free]
+    if not free:
+        tell("None of these studies is finished: their trials go on from these checkpoints.")
+        return
+    if not yes:
+        size = _tell_size(sum(holding.size for holding in free))
+        click.confirm(f"Free {size} of {len(free)} finished studies?", abort=True)
+        free = read_holdings(database, [holding.study for holding in free], frees=True)
+    tell(f"Freed {_tell_size(sum(holding.freed for holding in free))}.")
+
+
+def _tell_size(size: float) -> str:
+    """Returns bytes in the largest unit of which there is one."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.3g} {units[0]}"
+
+
 @click.command(epilog=examples("tuner study delete digits", "tuner study delete digits --yes"))
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def delete(name: str, storage: str | None, yes: bool) -> None:
+@quiet_option
+@json_option
+def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
     """Delete a study with its trials, checkpoints and logs, and the study that confirms it."""
     from tuner.service.summaries import find_readable_companion
     from tuner.store import Studies
@@ -98,11 +171,13 @@ def delete(name: str, storage: str | None, yes: bool) -> None:
     counts = {each.name: Studies(database).count_trials(each) for each in told_of}
     if not yes:
         told = " and ".join(f"{each!r} and its {count} trials" for each, count in counts.items())
-        click.confirm(f"Delete {told} from {database.name}?", abort=True)
+        click.confirm(f"Delete {told} from {database.name}?", abort=True, err=as_json)
     for each in handles:
         _delete(database, each)
-        if each in told_of:
-            click.echo(f"Deleted {each.name!r} and its {counts[each.name]} trials.")
+        if each in told_of and not as_json:
+            tell(f"Deleted {each.name!r} and its {counts[each.name]} trials.", err=False)
+    if as_json:
+        echo_json([{"study": each, "trials": count} for each, count in counts.items()])
 
 
 def _delete(database: Database, handle: StudyHandle) -> None:
@@ -114,7 +189,7 @@ def _delete(database: Database, handle: StudyHandle) -> None:
     if Studies(database).delete(handle) and ours:
         remove_folder(folder)
     if not ours and folder.is_dir():
-        click.echo(f"{folder} stays: this database has not used it. Remove it if nobody does.")
+        tell(f"{folder} stays: this database has not used it. Remove it if nobody does.")
 
 
 _ORDERED = {
@@ -129,7 +204,7 @@ _ORDERED = {
 }
 
 
-def _set_state(name: str, storage: str | None, state: StudyState) -> None:
+def _set_state(name: str, storage: str | None, state: StudyState, *, as_json: bool) -> None:
     from tuner.service.summaries import find_readable_companion
     from tuner.store.control import ask_to_leave, set_state
 
@@ -148,7 +223,9 @@ def _set_state(name: str, storage: str | None, state: StudyState) -> None:
         set_state(database, companion, StudyState.PAUSED if stops else state)
         if stops:
             ask_to_leave(database, companion)
-    if before is state:
-        click.echo(f"{name!r} was {state} already.")
+    if as_json:
+        echo_json({"study": name, "state": state.value, "state_before": before.value})
+    elif before is state:
+        tell(f"{name!r} was {state} already.", err=False)
     else:
-        click.echo(f"{name!r} {_ORDERED[state].format(name=shlex.quote(name))}")
+        tell(f"{name!r} {_ORDERED[state].format(name=shlex.quote(name))}", err=False)

@@ -11,7 +11,7 @@ import click
 
 from tuner.cli import overviews, results, steering
 from tuner.cli.options import (
-    TEXT,
+    STUDY,
     Group,
     allow_option,
     device_option,
@@ -21,8 +21,11 @@ from tuner.cli.options import (
     fuse_option,
     json_option,
     load_spec,
+    quiet_option,
+    report_json_option,
     spec_options,
     storage_option,
+    tell,
     workers_option,
 )
 from tuner.cli.run import create_or_resume, train
@@ -58,6 +61,7 @@ def study() -> None:
 @storage_option
 @partial(device_option, purpose="Where the workload is tried before the study is created.")
 @click.option("--no-check", is_flag=True, help="Do not try the workload on this machine first.")
+@quiet_option
 @json_option
 def create(
     spec: str | None,
@@ -93,7 +97,7 @@ def create(
     if as_json:
         echo_json({"study": handle.name, "storage": database.name, "spec": handle.spec.to_json()})
     else:
-        click.echo(f"Train it: tuner study run {shlex.quote(handle.name)}")
+        tell(f"Train it: tuner study run {shlex.quote(handle.name)}", err=False)
 
 
 @study.command(
@@ -103,7 +107,7 @@ def create(
         "tuner study run digits --trials 120",
     )
 )
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @workers_option
 @device_option
@@ -114,8 +118,16 @@ def create(
     type=click.IntRange(1, 10**6),
     help="Raise the number of trials that the study may start.",
 )
+@quiet_option
+@report_json_option
 def run(
-    name: str, storage: str | None, workers: int, device: str, fuse: str, trials: int | None
+    name: str,
+    storage: str | None,
+    workers: int,
+    device: str,
+    fuse: str,
+    trials: int | None,
+    as_json: bool,
 ) -> None:
     """Train a study that exists on this machine, and report.
 
@@ -125,7 +137,7 @@ def run(
     database, handle = find_study(name, storage)
     if trials is not None:
         handle = _raise_trials(database, handle, trials)
-    train(database, handle, workers=workers, device=device, fuse=fuse)
+    train(database, handle, workers=workers, device=device, fuse=fuse, as_json=as_json)
 
 
 def _raise_trials(database: Database, handle: StudyHandle, trials: int) -> StudyHandle:
@@ -144,16 +156,16 @@ def _raise_trials(database: Database, handle: StudyHandle, trials: int) -> Study
         handle, lambda budget: {"trials": trials} if trials > budget.trials else {}
     )
     if raised.spec.budget.trials == handle.spec.budget.trials:
-        click.echo(f"Study {handle.name!r} stays at {raised.spec.budget.trials} trials.", err=True)
+        tell(f"Study {handle.name!r} stays at {raised.spec.budget.trials} trials.")
     else:
-        click.echo(f"Study {handle.name!r} now has a budget of {trials} trials", err=True)
+        tell(f"Study {handle.name!r} now has a budget of {trials} trials")
     return raised
 
 
 @study.command(
     epilog=examples("tuner study confirm digits", "tuner study confirm digits --seeds 20 --top 5")
 )
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @workers_option
 @device_option
@@ -166,6 +178,8 @@ def _raise_trials(database: Database, handle: StudyHandle, trials: int) -> Study
     type=click.FloatRange(0, 100, min_open=True),
     help="Share of the search's training that it may take. [0.5]",
 )
+@quiet_option
+@report_json_option
 def confirm(
     name: str,
     storage: str | None,
@@ -175,6 +189,7 @@ def confirm(
     top: int | None,
     seeds: int | None,
     cost: float | None,
+    as_json: bool,
 ) -> None:
     """Run the best configurations of a study again on fresh seeds, and say which one wins.
 
@@ -200,12 +215,21 @@ def confirm(
         )
     settings = (companion or handle).spec.confirm.model_copy(update=given)
     companion = open_confirmation(database, handle, settings)
-    train(database, companion, workers=workers, device=device, fuse=fuse, reported=handle)
+    train(
+        database,
+        companion,
+        workers=workers,
+        device=device,
+        fuse=fuse,
+        reported=handle,
+        as_json=as_json,
+    )
 
 
 for command in (
-    *(overviews.list_, overviews.show, overviews.watch),
+    *(overviews.list_, overviews.show, overviews.diff, overviews.watch),
     *(results.report, results.export, results.widen),
-    *(steering.pause, steering.resume, steering.stop, steering.repair, steering.delete),
+    *(steering.pause, steering.resume, steering.stop),
+    *(steering.repair, steering.clean, steering.delete),
 ):
     study.add_command(command)

@@ -20,7 +20,10 @@ from tuner.cli.options import (
     examples,
     fuse_option,
     open_storage,
+    quiet_option,
+    report_json_option,
     storage_option,
+    tell,
     workers_option,
 )
 from tuner.cli.results import output_options, style_options, write
@@ -69,6 +72,8 @@ def suite() -> None:
     help="Replace a value of every study, such as budget.trials=64, or of the suite, such as "
     "suite.baseline=sgd. Of studies that exist, only the budget can change. Repeatable.",
 )
+@quiet_option
+@report_json_option
 def run(
     file: Path,
     storage: str | None,
@@ -76,6 +81,7 @@ def run(
     device: str,
     fuse: str,
     settings: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Train the study of each workload, run its best again on fresh seeds, and report.
 
@@ -101,16 +107,18 @@ def run(
             click.echo("Stopped by Ctrl-C. The same command continues.", err=True)
             click.get_current_context().exit(INTERRUPTED)
     summary = _read(described.plan, storage)
-    _print(summary)
+    if as_json:
+        click.echo(_render("json", summary))
+    else:
+        _print(summary)
     for name, message in failures.items():
         click.echo(f"\nNot finished: {name}: {message}", err=True)
     if failures or len(summary.scored) < len(summary.workloads):
         click.get_current_context().exit(1)
     file_name = shlex.quote(str(file))
-    click.echo(
+    tell(
         f"\nMore: tuner suite report {file_name} --format html --output suite.html, "
-        f"tuner study report {shlex.quote(str(summary.workloads[0].study))}",
-        err=True,
+        f"tuner study report {shlex.quote(str(summary.workloads[0].study))}"
     )
 
 
@@ -198,9 +206,9 @@ class _Runner:
         database, study = create_or_resume(spec, self._storage, self._settings, check)
         note_suite(database, study, self._suite.plan, name)
         if is_complete(database, study):
-            click.echo(f"{study.name!r} is done.", err=True)
+            tell(f"{study.name!r} is done.")
             return
-        click.echo(f"Training {study.name!r} …", err=True)
+        tell(f"Training {study.name!r} …")
         workers, device, fuse = self._workers, self._device, self._fuse
         train_trials(database, study, workers=workers, device=device, fuse=fuse, crew=crew)
         companion = open_confirmation(database, study, spec.confirm)

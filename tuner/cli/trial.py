@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli.options import (
-    TEXT,
+    OPTIMIZER_NAMES,
+    SCHEDULE_NAMES,
+    STUDY,
     Group,
     console,
     echo_json,
     examples,
     find_study,
     json_option,
+    quiet_option,
     storage_option,
+    tell,
 )
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.names import suggest
@@ -73,7 +77,7 @@ def trial() -> None:
         "tuner trial list digits --csv > trials.csv",
     ),
 )
-@click.argument("study", type=TEXT)
+@click.argument("study", type=STUDY)
 @storage_option
 @click.option(
     "--sort",
@@ -83,8 +87,12 @@ def trial() -> None:
     help="By value, the best come first.",
 )
 @click.option("--reverse", is_flag=True, help="Turn the order round.")
-@click.option("--optimizer", "optimizers", multiple=True, type=TEXT, help="Only its. Repeatable.")
-@click.option("--schedule", "schedules", multiple=True, type=TEXT, help="Only its. Repeatable.")
+@click.option(
+    "--optimizer", "optimizers", multiple=True, type=OPTIMIZER_NAMES, help="Only its. Repeatable."
+)
+@click.option(
+    "--schedule", "schedules", multiple=True, type=SCHEDULE_NAMES, help="Only its. Repeatable."
+)
 @click.option(
     "--outcome",
     "outcomes",
@@ -142,7 +150,7 @@ def _check_known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> N
 
 
 @trial.command(epilog=examples("tuner trial show digits 12", "tuner trial show digits 12 --json"))
-@click.argument("study", type=TEXT)
+@click.argument("study", type=STUDY)
 @click.argument("number", type=click.IntRange(0, 2**31 - 1))
 @storage_option
 @json_option
@@ -172,13 +180,15 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
 @trial.command(
     epilog=examples("tuner trial rerun digits 12", "tuner trial rerun digits 12 --extend")
 )
-@click.argument("study", type=TEXT)
+@click.argument("study", type=STUDY)
 @click.argument("number", type=click.IntRange(0, 2**31 - 1))
 @storage_option
 @click.option(
     "--extend", is_flag=True, help="If all trials of the budget have started, allow one more."
 )
-def rerun(study: str, number: int, storage: str | None, extend: bool) -> None:
+@quiet_option
+@json_option
+def rerun(study: str, number: int, storage: str | None, extend: bool, as_json: bool) -> None:
     """Queue trial NUMBER of STUDY again, as a new trial of the same configuration.
 
     It has the same seed too, so on the same kind of device it repeats the trial bit by bit, unless
@@ -188,9 +198,13 @@ def rerun(study: str, number: int, storage: str | None, extend: bool) -> None:
     from tuner.store.leases import reruns
 
     started = reruns.rerun(*find_study(study, storage), number, extend=extend)
-    click.echo(
+    if as_json:
+        echo_json({"study": study, "trial": started, "repeats": number})
+        return
+    tell(
         f"Trial {started} is trial {number} again; a worker takes it next, or start one: "
-        f"tuner study run {shlex.quote(study)}"
+        f"tuner study run {shlex.quote(study)}",
+        err=False,
     )
 
 

@@ -16,7 +16,7 @@ import click
 
 from tuner.cli.options import (
     STARTED_AT,
-    TEXT,
+    STUDY,
     Group,
     allow_option,
     device_option,
@@ -44,7 +44,7 @@ def worker() -> None:
 @worker.command(
     epilog=examples("tuner worker start digits", "tuner worker start digits --device cuda:1")
 )
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @device_option
 @fuse_option

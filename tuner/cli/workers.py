@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.options import (
-    TEXT,
+    STUDY,
     Group,
     allow_option,
     console,
@@ -17,7 +17,10 @@ from tuner.cli.options import (
     find_study,
     fuse_option,
     json_option,
+    quiet_option,
+    report_json_option,
     storage_option,
+    tell,
 )
 from tuner.cli.run import conclude, tell_end
 from tuner.errors import NotFoundError, SpecError
@@ -52,7 +55,7 @@ def workers() -> None:
         "tuner workers launch digits --on ray --address auto --workers 16",
     )
 )
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @fuse_option
 @allow_option
@@ -82,6 +85,8 @@ def workers() -> None:
     type=click.IntRange(0),
     help="How often a worker that dies is started again. [default: 10]",
 )
+@quiet_option
+@report_json_option
 def launch(
     name: str,
     storage: str | None,
@@ -93,6 +98,7 @@ def launch(
     count: int | None,
     gpus_per_worker: float | None,
     max_restarts: int | None,
+    as_json: bool,
 ) -> None:
     """Train the study NAME on many workers, and show the state of each.
 
@@ -125,10 +131,11 @@ def launch(
 
         slots = slots_on(expand_devices(devices or "all"), per_device or 1)
         _train(LocalPool(job, slots, max_restarts=cap), database, study, job.fuse)
+    conclude(database, study, as_json=as_json)
 
 
 @workers.command("list", epilog=examples("tuner workers list digits"))
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @json_option
 def list_(name: str, storage: str | None, as_json: bool) -> None:
@@ -174,7 +181,7 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
 @workers.command(
     epilog=examples("tuner workers stop digits", "tuner workers stop digits --worker 5d1fb3e9")
 )
-@click.argument("name", type=TEXT)
+@click.argument("name", type=STUDY)
 @storage_option
 @click.option(
     "--worker",
@@ -183,7 +190,9 @@ def list_(name: str, storage: str | None, as_json: bool) -> None:
     metavar="ID",
     help="Only this one, as tuner workers list shows it. Repeatable.",
 )
-def stop(name: str, storage: str | None, ids: tuple[str, ...]) -> None:
+@quiet_option
+@json_option
+def stop(name: str, storage: str | None, ids: tuple[str, ...], as_json: bool) -> None:
     """Ask the workers of the study NAME, wherever they are, to save and end.
 
     They hear of it within seconds, and do so at the next step or evaluation of each trial.
@@ -197,16 +206,19 @@ def stop(name: str, storage: str | None, ids: tuple[str, ...]) -> None:
     known = [row for each in studies for row in read_workers(database, each, is_dead)]
     rows = _select(known, study, ids)
     working = [row.id for row in rows if row.state.is_alive]
+    asked = sum(ask_to_leave(database, each, working) for each in studies) if working else 0
+    before = len(working) - asked
+    if as_json:
+        echo_json({"study": study.name, "asked": asked, "asked_before": before})
+        return
     if not working:
         nobody = f"Nobody of {', '.join(ids)}" if ids else "Nobody"
-        click.echo(f"{nobody} works on {study.name!r}.")
-        return
-    asked = sum(ask_to_leave(database, each, working) for each in studies)
-    before = len(working) - asked
+        tell(f"{nobody} works on {study.name!r}.", err=False)
     if asked:
-        click.echo(f"Asked {asked} {'worker' if asked == 1 else 'workers'} to save and end.")
+        workers_ = "worker" if asked == 1 else "workers"
+        tell(f"Asked {asked} {workers_} to save and end.", err=False)
     if before:
-        click.echo(f"Asked before, and about to end: {before}.")
+        tell(f"Asked before, and about to end: {before}.", err=False)
 
 
 def _with_companion(database: Database, study: StudyHandle) -> list[StudyHandle]:
@@ -265,4 +277,3 @@ def _train(pool: Pool, database: Database, study: StudyHandle, fuse: str) -> Non
     from tuner.service.study_run import run_pool
 
     tell_end(run_pool(pool, database, study, open_display(tell_workers=True), fuse))
-    conclude(database, study)

@@ -26,6 +26,7 @@ _CHECKPOINTS = (b"PK\x03\x04", b"PK\x05\x06")
 _OURS = re.compile(
     r"""\#\ (?:The\ winner|A\ trial)\ of\ .*:  # Python, TOML
     | \{\s*"study":\ ".*",\s*"(?:trial|workload)":  # JSON
+    | (?:\[\s*\{\s*"trial":\ \d|trial,outcome,value,optimizer,|PAR1)  # all trials
     | \{\s*"suite":\ ".*",\s*"baseline":
     | <!doctype\ html>.*<title>[^<]*\ –\ tuner</title>
     | \#\ .*\n\n`[\w.]+:\w+`,\ (?:min|max)imize\ `  # Markdown
@@ -37,12 +38,15 @@ _OURS = re.compile(
 """The beginning of a report or an export of tuner, in any format."""
 
 
-def write_file(path: Path, text: str, *, force: bool = False, is_study: bool = False) -> None:
+def write_file(
+    path: Path, content: str | bytes, *, force: bool = False, is_study: bool = False
+) -> None:
     """Writes a report or an export; a reader sees the old file or all of the new one.
 
     Args:
         path: The file to write.
-        text: The report or export; characters that a terminal obeys are written as escapes.
+        content: The report or export; characters of a text that a terminal obeys are written as
+            escapes.
         force: Whether to write over a file that is neither a report nor an export, or that was
             edited since.
         is_study: Whether it is a study file, to be edited by hand: it replaces no file unless
@@ -53,15 +57,15 @@ def write_file(path: Path, text: str, *, force: bool = False, is_study: bool = F
             are never written over.
         StorageError: If it cannot be written.
     """
-    text = f"{printable(text, lines=True).rstrip(chr(10))}\n"
-    if not is_study:
-        text = _seal(text)
+    if isinstance(content, str):
+        text = f"{printable(content, lines=True).rstrip(chr(10))}\n"
+        content = (text if is_study else _seal(text)).encode()
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            path.write_text(text, encoding="utf-8")  # a pipe, or a device
+            path.write_bytes(content)  # a pipe, or a device
             return
         _refuse_to_lose(path, force=force, is_study=is_study)
-        _replace(Path(os.path.realpath(path)), text)
+        _replace(Path(os.path.realpath(path)), content)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StorageError(f"--output {path}: cannot be written: {reason}.") from None
@@ -148,7 +152,7 @@ def _is_study_file(path: Path) -> bool:
     return isinstance(tree.get("study"), dict) or isinstance(tree.get("workload"), list)
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Replaces a file at once, keeping its permissions: writes a new one and renames that."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -157,8 +161,8 @@ def _replace(path: Path, text: str) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     written = Path(name)
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 (it is open already)
-            file.write(text)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 (it is open already)
+            file.write(content)
         written.chmod(mode)
         written.replace(path)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -36,8 +35,7 @@ _UNBOUNDED = 10_000
 class TextConsole(Console):
     """A console that prints text literally: no markup, and no characters that a terminal obeys.
 
-    Where no terminal shows it, lines are as long as their text, unless ``COLUMNS`` says otherwise,
-    and do not end in spaces.
+    Where no terminal shows it, lines are as long as their text, and do not end in spaces.
 
     Args:
         stream: The file that it prints to.
@@ -45,7 +43,7 @@ class TextConsole(Console):
 
     def __init__(self, stream: TextIO) -> None:
         self._shown = stream.isatty()
-        width = None if self._shown or os.environ.get("COLUMNS") else _UNBOUNDED
+        width = None if self._shown else _UNBOUNDED
         super().__init__(file=stream, width=width, markup=False, emoji=False, highlight=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -145,7 +143,8 @@ class FittedTable:
             drawn.box = box.SIMPLE_HEAD
         for index, column in enumerate(table.columns[:shown]):
             justify: Literal["left", "right"] = "left" if index in self._left else "right"
-            drawn.add_column(column, justify=justify, min_width=self._widths[index])
+            least = self._widths[index]
+            drawn.add_column(column, justify=justify, min_width=least, overflow="fold")
         for index, row in enumerate(table.rows):
             if index == table.line:
                 drawn.add_section()

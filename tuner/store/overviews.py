@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -91,6 +91,25 @@ def list_overviews(
     return [overview for overview in found if overview is not None and not overview.waits]
 
 
+def list_names(connection: sa.Connection) -> list[str]:
+    """Returns the names of the studies that :func:`list_overviews` lists, in order."""
+    noted = ot.study_attributes.c
+    rows = connection.execute(
+        sa.select(ot.studies, sa.func.count().label("keys"))
+        .join(ot.study_attributes, noted.study_id == ot.studies.c.study_id)
+        .where(noted.key.in_((SPEC, CONFIRMS)))
+        .group_by(ot.studies.c.study_id, ot.studies.c.study_name)
+        .order_by(ot.studies.c.study_name)
+    ).all()
+    return [
+        row.study_name
+        for row in rows
+        # Only of one that confirms another must the spec be read.
+        if row.keys == 1
+        or not _is_waiting_for_another(connection, read_attributes(connection, row.study_id))
+    ]
+
+
 def read_overview(
     connection: sa.Connection, study_id: int, name: str, is_dead: Callable[[str], bool]
 ) -> StudyOverview | None:
@@ -102,8 +121,13 @@ def read_overview(
         name: Its name.
         is_dead: Returns for a worker's id whether its process is known to have died.
     """
+    waits = False
     try:
-        return _overview(connection, study_id, name, is_dead)
+        attributes = read_attributes(connection, study_id)
+        if SPEC not in attributes:
+            return None
+        waits = _is_waiting_for_another(connection, attributes)
+        return replace(_overview(connection, study_id, name, is_dead, attributes), waits=waits)
     except UNREADABLE as error:
         damage = (
             str(error) if isinstance(error, StorageError) else f"Its spec is damaged: {error!r}."
@@ -120,16 +144,18 @@ def read_overview(
         created_at="",
         state=StudyState.STOPPED,
         activity=Activity.DAMAGED,
+        waits=waits,
         damage=damage,
     )
 
 
 def _overview(
-    connection: sa.Connection, study_id: int, name: str, is_dead: Callable[[str], bool]
-) -> StudyOverview | None:
-    attributes = read_attributes(connection, study_id)
-    if SPEC not in attributes:
-        return None
+    connection: sa.Connection,
+    study_id: int,
+    name: str,
+    is_dead: Callable[[str], bool],
+    attributes: Mapping[str, Any],
+) -> StudyOverview:
     spec = attributes[SPEC]
     counts = connection.execute(
         sa.select(ot.stored_state, sa.func.count())
@@ -169,7 +195,6 @@ def _overview(
         used=None if study_row.full_trials is None else read_charged(connection, study_row),
         unit=spec["study"].get("unit") if is_timed else None,
         active_at=_last_active(connection, study_row.uuid) or attributes.get(CREATED, ""),
-        waits=_is_waiting_for_another(connection, attributes),
     )
 
 

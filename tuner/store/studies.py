@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,7 +35,7 @@ from tuner.store.identity import (
 )
 from tuner.store.leases.rows import assume_alive
 from tuner.store.optuna import tables as ot
-from tuner.store.overviews import CREATED, StudyOverview, list_overviews, read_overview
+from tuner.store.overviews import CREATED, StudyOverview, list_names, list_overviews, read_overview
 from tuner.store.tables import charges, curves, events, leases, plans, workers
 
 Limit = float | str | None
@@ -195,6 +195,11 @@ class Studies:
         if overview is None:
             raise NotFoundError(f"The study {study.name!r} has been deleted.")
         return overview
+
+    def names(self) -> Sequence[str]:
+        """Returns the names of the studies that :meth:`list` lists, in order; it is quicker."""
+        with self._database.read() as connection:
+            return list_names(connection)
 
     def count_others(self) -> int:
         """Returns the number of studies in the database that tuner has not made."""

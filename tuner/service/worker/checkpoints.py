@@ -38,7 +38,7 @@ def sweep(folder: Path, database: Database, study: StudyHandle) -> None:
         UnavailableError: If the database is away.
     """
     # Listed first: a holder that is unknown to leases read later has lost its trial for good.
-    found = _list(folder, "trial-*")
+    found = find_checkpoints(folder)
     with database.read() as connection:
         rows = read_leases(connection, study.uuid)
     alive = {row.token for row in rows} | {row.checkpoint for row in rows}
@@ -47,6 +47,11 @@ def sweep(folder: Path, database: Database, study: StudyHandle) -> None:
         named = _NAME.match(path.name)
         if named and named["token"] not in alive and not _may_be_anothers(path, since):
             remove_checkpoint(path)
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Returns the checkpoints in a study's folder, half-written ones too."""
+    return _list(folder, "trial-*")
 
 
 def _may_be_anothers(path: Path, claimed_at: float | None) -> bool:
