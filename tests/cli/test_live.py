@@ -107,7 +107,7 @@ def test_narrow_view_loses_columns_and_no_digit(trained: Trained, width: int) ->
     lines = trained.shown(width)
     assert max(map(len, lines)) <= width
     text = " ".join(lines)
-    for number in ("0.0001234", "2/12"):
+    for number in ("0.0001234", "2/12", "0.1234"):
         assert number in text
     assert ("Left out, since" in text) == (width < 55)
 
@@ -151,9 +151,9 @@ def failed(error: str, at: str) -> TrialRecord:
 def test_failed_trial_names_the_exception_and_its_place(make_spec: MakeSpec) -> None:
     section, here = make_spec().study, Path.cwd()
     told = tell_ending(section, failed("ValueError: no\nmore", f"{here}/models/mine.py:12"))
-    assert told == "trial 3 adam/cosine failed: ValueError: no (models/mine.py:12)"
+    assert told == "trial 3 adam/cosine failed at models/mine.py:12: ValueError: no"
     away = tell_ending(section, failed("KeyError: 'x'", "/elsewhere/mine.py:3"))
-    assert away.endswith("KeyError: 'x' (/elsewhere/mine.py:3)")
+    assert away.endswith("failed at /elsewhere/mine.py:3: KeyError: 'x'")
     assert tell_ending(section, failed("", "")).endswith("failed")
     assert len(tell_ending(section, failed("x" * 5000, ""))) < 300
     whole = replace(failed("", ""), outcome=Outcome.COMPLETE, value=0.5)

@@ -58,16 +58,18 @@ class LiveView:
             if progress.study.spec.confirmation is None or row.counts.total()
         ]
         self._workers = _tell_workers(progress.workers(), seats)
-        self._endings = list(progress.endings)[-_ENDINGS:]
+        section = progress.study.spec.study
+        self._endings = [_draw_ending(section, r) for r in list(progress.endings)[-_ENDINGS:]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yields head, standings, workers and endings; what is last goes first where it is low."""
         progress, width = self._progress, options.max_width
         head = [self._draw_head(width), _draw_counts(progress), _draw_course(progress, width)]
         above = sum(len(console.render_lines(part, options)) for part in head)
-        standings, workers, endings = _share(
+        heights = [len(console.render_lines(text, options)) for text in self._endings]
+        standings, workers, lines = _share(
             console.size.height - 1 - above,
-            (len(self._standings), len(self._workers.rows), len(self._endings)),
+            (len(self._standings), len(self._workers.rows), sum(heights)),
             head=3 if width < _NARROW else 2,
         )
         yield from head
@@ -79,10 +81,11 @@ class LiveView:
             yield Text()
             yield FittedTable(_first_rows(self._workers, workers), compact=True)
             yield from _tell_more(len(self._workers.rows) - workers)
-        if endings:
+        while sum(heights) > lines:  # the oldest go first
+            heights.pop(0)
+        if heights:
             yield Text()
-            for record in self._endings[-endings:]:
-                yield _draw_ending(progress.study.spec.study, record)
+            yield from self._endings[-len(heights) :]
 
     def _draw_head(self, width: int) -> RenderableType:
         progress = self._progress
@@ -162,14 +165,11 @@ def _tell_error(record: TrialRecord) -> str:
     error = str(record.attributes.get("error", "")).strip()
     if record.outcome is not Outcome.FAILED or not error:
         return ""
-    told = f": {cut(error.splitlines()[0], _LONGEST_ERROR)}"
-    path, _, line = str(record.attributes.get("error_at", "")).rpartition(":")
-    if not path:
-        return told
-    place = Path(path)
+    place = Path(str(record.attributes.get("error_at", "")))
     if place.is_relative_to(Path.cwd()):
         place = place.relative_to(Path.cwd())
-    return f"{told} ({place}:{line})"
+    at = f" at {place}" if place.name else ""
+    return f"{at}: {cut(error.splitlines()[0], _LONGEST_ERROR)}"
 
 
 def tell_used(progress: StudyProgress) -> list[str]:
@@ -264,15 +264,15 @@ def _tell_more(count: int) -> RenderResult:
 
 def _draw_ending(section: StudySection, record: TrialRecord) -> Text:
     style = ENDED_EARLY.get(record.outcome, "")
-    return Text(printable(tell_ending(section, record)), style, no_wrap=True, overflow="ellipsis")
+    return Text(printable(tell_ending(section, record)), style, overflow="fold")
 
 
 def _share(room: int, wanted: tuple[int, int, int], head: int) -> list[int]:
-    """Returns how many standings, workers and endings are shown in so many lines.
+    """Returns how many standings, workers and lines of endings are shown in so many lines.
 
     Args:
         room: The lines there are.
-        wanted: How many of each there are.
+        wanted: How many of each there are; of endings, their lines.
         head: Lines that a table takes beside its rows; one that is cut takes another.
     """
     heads = (head, head, 1)
