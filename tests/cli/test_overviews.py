@@ -166,7 +166,7 @@ def test_diff_shows_settings_that_differ_and_results(typed: Type, make: Make) ->
     assert re.search(r"best +0\.5 +0\.25\n", shown)
     same = typed("study", "diff", "one", "one").stdout
     assert "Settings: none differs" in same
-    assert typed("study", "diff", "one", "twoo").exit_code == 2
+    assert typed("study", "diff", "one", "none").exit_code == 2
 
 
 def test_diff_of_different_aims_says_that_values_cannot_be_compared(
