@@ -378,7 +378,7 @@ def _read_spec(spec: str, storage: str | None) -> dict[str, Any]:
         meant = ""
         if re.fullmatch(IMPORT_STRING, spec):
             meant = f" To train a workload: --workload {spec}"
-        elif _has_study(spec, storage):
+        elif not spec.endswith(".toml") and _has_study(spec, storage):
             meant = f" To go on with the study {spec!r}: tuner study run {shlex.quote(spec)}"
         raise NotFoundError(f"{error}{meant}") from None
 
