@@ -22,6 +22,7 @@ from tuner.report.catalog import to_sparkline
 from tuner.report.tables import TextTable, duration, tell_training
 from tuner.report.terminal import FittedTable
 from tuner.report.trial_table import describe_trials
+from tuner.report.trial_words import tell_error
 from tuner.service.pools.pool import Seat
 from tuner.service.study_progress import StudyProgress
 from tuner.store.leases.workers import WorkerRow
@@ -157,19 +158,19 @@ def tell_ending(section: StudySection, record: TrialRecord) -> str:
     length = tell_length(record.attributes) if record.outcome is Outcome.COMPLETE else ""
     if length:
         told += f", {length}"
-    return f"{told}{_tell_error(record)}"
+    return f"{told}{_tell_fault(record)}"
 
 
-def _tell_error(record: TrialRecord) -> str:
+def _tell_fault(record: TrialRecord) -> str:
     """Returns the exception of a failed trial, and the line of code that it comes from."""
-    error = str(record.attributes.get("error", "")).strip()
+    error = tell_error(record)
     if record.outcome is not Outcome.FAILED or not error:
         return ""
     place = Path(str(record.attributes.get("error_at", "")))
     if place.is_relative_to(Path.cwd()):
         place = place.relative_to(Path.cwd())
     at = f" at {place}" if place.name else ""
-    return f"{at}: {cut(error.splitlines()[0], _LONGEST_ERROR)}"
+    return f"{at}: {cut(error, _LONGEST_ERROR)}"
 
 
 def tell_used(progress: StudyProgress) -> list[str]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from tuner.analysis.summary import StudySummary
 from tuner.domain.catalog.dimensions import format_value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.objective import tell_aim, tell_objective, tell_value
 from tuner.domain.states import Activity
-from tuner.domain.trials import Outcome
+from tuner.domain.trials import Outcome, TrialConfig
 from tuner.report.tables import TextTable, duration, number
 
 Pair = tuple[Any, Any]
@@ -65,6 +66,10 @@ def compare_results(one: StudySummary, other: StudySummary) -> dict[str, Pair]:
     return results
 
 
+def _find_rate(config: TrialConfig) -> Any:
+    return config.optimizer_values.get(OPTIMIZERS[config.optimizer].rate)
+
+
 def _tell_state(summary: StudySummary) -> str:
     if summary.exhausted is not None:
         return summary.exhausted
@@ -86,7 +91,7 @@ _RESULTS: dict[str, Callable[[StudySummary], Any]] = {
     "trial": lambda s: s.best and s.best.record.number,
     "optimizer": lambda s: s.best and s.best.config.optimizer,
     "schedule": lambda s: s.best and s.best.config.schedule,
-    "lr": lambda s: s.best and s.best.config.optimizer_values.get("lr"),
+    "lr": lambda s: s.best and _find_rate(s.best.config),
     "steps": lambda s: s.steps,
     "wall time": lambda s: s.wall_s,
     "training": lambda s: s.training_s,

@@ -10,6 +10,7 @@ from tuner.domain.printable import cut, printable
 from tuner.domain.trials import Outcome, TrialConfig, TrialRecord
 from tuner.report.charts.view import View
 from tuner.report.tables import duration
+from tuner.report.trial_words import tell_error
 
 _LONGEST = 160
 
@@ -95,9 +96,9 @@ def _cells(view: View, record: TrialRecord, config: TrialConfig) -> tuple[Cell, 
 
 
 def _outcome(record: TrialRecord) -> str:
-    error = record.attributes.get("error")
+    error = tell_error(record)
     if record.outcome is Outcome.FAILED and error:
-        return f"failed: {cut(printable(str(error).splitlines()[0]), 60)}"
+        return f"failed: {cut(printable(error), 60)}"
     step = record.attributes.get("diverged_step")
     if record.outcome is Outcome.DIVERGED and step is not None:
         return f"diverged at step {step}"

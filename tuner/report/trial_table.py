@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from tuner.domain.catalog.dimensions import format_value
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.objective import tell_objective, tell_value
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Decoder, TrialRecord
@@ -44,6 +45,7 @@ def _describe(decoder: Decoder, record: TrialRecord) -> dict[str, Any]:
         "optimizer": record.optimizer,
         "schedule": record.schedule,
         "preset": record.proposal.preset,
+        "lr": config.optimizer_values.get(OPTIMIZERS[config.optimizer].rate),
         "params": config.to_json(),
         "metrics": attributes.get("metrics", {}),
         "steps": attributes.get("steps"),
@@ -93,10 +95,10 @@ def sort_trials(
         backwards: Whether to turn the order round.
     """
     falls = (key == "value" and spec.study.ranking == "maximize") != backwards
-    keyed = [(trial["params"].get("lr") if key == "lr" else trial[key], trial) for trial in trials]
-    known = [pair for pair in keyed if pair[0] is not None]
-    known.sort(key=lambda pair: pair[0], reverse=falls)
-    return [trial for _, trial in [*known, *(pair for pair in keyed if pair[0] is None)]]
+    trials = list(trials)
+    known = [trial for trial in trials if trial[key] is not None]
+    known.sort(key=lambda trial: trial[key], reverse=falls)
+    return [*known, *(trial for trial in trials if trial[key] is None)]
 
 
 def trial_table(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> TextTable:
@@ -116,7 +118,7 @@ def trial_table(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> TextTable:
                 trial["optimizer"],
                 trial["outcome"],
                 tell_value(spec.study, trial["value"]),
-                _tell_rate(trial["params"].get("lr")),
+                _tell_rate(trial["lr"]),
                 trial["schedule"],
                 "–" if trial["steps"] is None else str(trial["steps"]),
                 "–" if trial["seconds"] is None else duration(trial["seconds"]),

@@ -64,10 +64,16 @@ def tell_ending(record: TrialRecord) -> str:
         case Outcome.COMPLETE if "reached" in attributes:
             return f"reached {attributes['reached']}{at}"
         case Outcome.FAILED:
-            lines = str(attributes.get("error", "")).splitlines()
-            return f"failed: {lines[0]}" if lines else "failed"
+            error = tell_error(record)
+            return f"failed: {error}" if error else "failed"
         case outcome:
             return outcome.value
+
+
+def tell_error(record: TrialRecord) -> str:
+    """Returns the first line of the exception that a trial raised; an empty text without one."""
+    lines = str(record.attributes.get("error", "")).strip().splitlines()
+    return lines[0] if lines else ""
 
 
 def _tell_settings(config: TrialConfig) -> dict[str, Any]:
