@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -64,3 +65,13 @@ def test_every_command_opens_the_database_once_and_looks_its_study_up_once(
     with click.Context(start):
         work("parabola", None, "cpu", None, Interruption())
     assert opened == once
+
+
+def test_quiet_run_prints_its_report_as_json_and_nothing_else(tuner: Tuner) -> None:
+    small = ("--set", "budget.trials=2", "--set", "budget.epochs=1", "--device", "cpu")
+    ended = tuner("run", "studies/parabola.toml", *small, "-q", "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    found = json.loads(ended.stdout)
+    assert found["study"] == "parabola"
+    assert sum(found["counts"].values()) == 2
