@@ -376,8 +376,13 @@ def test_what_is_planted_in_a_table_of_ours_is_left_out(
         insert_points(connection, trained.uuid, [(0, [(1, "loss", 0.5)])])
         connection.exec_driver_sql(f"UPDATE {table} SET {column} = {value}")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for style in ("terminal", "json", "html"):
+    for style in ("terminal", "json"):
         assert typed(database, "report", "small", "--format", style).exit_code == 0
+    drawn: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if table == "tuner_events":  # the page draws workers over time
+        drawn = pytest.warns(DamageWarning, match="is left out: it is none")
+    with drawn:
+        assert typed(database, "report", "small", "--format", "html").exit_code == 0
     arguments = ["trial", "show", "small", "0", "--storage", database.url]
     told: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     if table != "tuner_workers":

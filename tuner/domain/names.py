@@ -91,7 +91,7 @@ def count_slips(one: str, other: str) -> int:
     technique for computer detection and correction of spelling errors). No letter is touched twice.
 
     >>> count_slips("adma", "adam"), count_slips("adma", "adamax"), count_slips("sgd", "sgd")
-    (1, 3, 0)
+    (1, 2, 0)
     """
     before: list[int] = []
     row = list(range(len(other) + 1))
