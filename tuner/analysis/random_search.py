@@ -43,7 +43,7 @@ class RandomCurve:
 
 @dataclass(frozen=True)
 class EvenDraws:
-    """What points drawn evenly from an optimizer's range reached.
+    """The values of points that were drawn evenly from an optimizer's range.
 
     Attributes:
         values: Their values, in any order; None, which is worse than any, where one has none.

@@ -18,7 +18,7 @@ _SHELLS = ("bash", "zsh", "fish")
 _ZSH_BEGIN = """\
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 """
-"""What zsh needs for completion at all, where its startup file has not done so."""
+"""The line that turns completion on in zsh, where its startup file has not done so."""
 
 
 @dataclass(frozen=True)

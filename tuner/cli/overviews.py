@@ -41,7 +41,7 @@ _SORTED: dict[str, Callable[[StudyOverview], str]] = {
     "created": lambda overview: overview.created_at,
     "active": lambda overview: overview.active_at,
 }
-"""What studies can be sorted by."""
+"""The keys that studies can be sorted by."""
 
 
 @click.command(

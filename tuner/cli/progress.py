@@ -53,7 +53,9 @@ def open_display(*, tell_workers: bool = False) -> Display:
 
 
 class _Warner:
-    """Says lines of text, and keeps those that warn, Python's own too while the context lasts.
+    """Prints lines of text, and keeps those that warn, to repeat them at the end.
+
+    Between :meth:`open` and :meth:`close` it takes Python's own warnings, too.
 
     Args:
         out: The console that prints them.
@@ -65,12 +67,12 @@ class _Warner:
         self._catching = warnings.catch_warnings()
 
     def open(self) -> None:
-        """Has Python's warnings said by this display."""
+        """Takes Python's warnings from here on, and prints them as lines."""
         self._catching.__enter__()
         warnings.showwarning = self._hear
 
     def close(self) -> None:
-        """Has Python's warnings shown as before."""
+        """Leaves Python's warnings to Python again."""
         self._catching.__exit__(None, None, None)
         self._catching = warnings.catch_warnings()
 

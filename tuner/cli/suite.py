@@ -174,7 +174,7 @@ class _Runner:
         self._workers, self._device, self._fuse = workers, device, fuse
 
     def begin(self) -> None:
-        """Has the studies that there are already know what the suite is scored by now."""
+        """Writes the suite's present baseline and targets into the studies that it has already."""
         from tuner.service.suites import renew_notes
 
         with contextlib.suppress(NotFoundError):  # there is no database yet

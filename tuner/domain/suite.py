@@ -112,7 +112,7 @@ _OWN = [name for name, field in WorkloadTable.model_fields.items() if field.anno
 
 
 class SuitePlan(Frozen):
-    """What a suite is scored by, as its studies keep it.
+    """The baseline, optimizers and targets that score a suite, as its studies keep them.
 
     Attributes:
         name: The suite's name.

@@ -18,10 +18,10 @@ from tuner.errors import SpecError
 from tuner.report.tables import TextTable, duration, number
 
 _NESTED = ("params", "metrics")
-"""What of a trial has values of its own, each a column named ``params.lr`` and so on."""
+"""The keys of a described trial that hold several values, each a column such as ``params.lr``."""
 
 SORTABLE = ("trial", "outcome", "value", "optimizer", "schedule", "lr", "steps", "seconds")
-"""What trials can be sorted by; by value, the best come first."""
+"""The columns that trials can be sorted by; by value, the best come first."""
 
 
 def describe_trials(spec: StudySpec, records: Iterable[TrialRecord]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ Values = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Band:
-    """What random search over an optimizer's range reaches after n trials, for n = 1, 2, ….
+    """The values that random search over an optimizer's range reaches after n trials, n = 1, 2, ….
 
     Attributes:
         optimizer: The optimizer.

@@ -43,7 +43,7 @@ class View:
 
     @property
     def objective(self) -> str:
-        """What trials are ranked by, in words."""
+        """The words for the number that ranks trials."""
         return tell_objective(self.study)
 
     @property
