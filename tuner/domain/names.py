@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from tuner.domain.printable import printable
@@ -103,6 +103,20 @@ def count_slips(one: str, other: str) -> int:
                 slips = min(slips, above[j - 2] + 1)
             row.append(slips)
     return row[-1]
+
+
+def name_some(names: Sequence[str], most: int = 4) -> str:
+    """Returns names in a row, only the first of very many.
+
+    Args:
+        names: The names.
+        most: How many are named at most.
+
+    >>> name_some(["a", "b", "c", "d", "e", "f"])
+    'a, b, c, d and 2 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def is_keepable(name: object) -> bool:

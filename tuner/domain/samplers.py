@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tuner.domain.catalog.dimensions import Choice, Dimension, Float, Int
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.tables import TABLES, Row
+from tuner.domain.names import name_some
 from tuner.errors import SpecError
 
 
@@ -134,11 +135,11 @@ def check_space(
             names += [] if name in by_branch else [name]
             switches.append(f"{table}.{switch}")
     if switches:
-        remedies.append(f"fix {_listed(switches)} to true or false")
+        remedies.append(f"fix {name_some(switches)} to true or false")
     if names:
         raise SpecError(
             f"search.sampler = {sampler!r} models only hyperparameters that every trial has, and "
-            f"not every trial has {_listed(names)}: {', '.join(dict.fromkeys(remedies))}, "
+            f"not every trial has {name_some(names)}: {', '.join(dict.fromkeys(remedies))}, "
             'or take search.sampler = "tpe".'
         )
     if row.numerical:
@@ -152,7 +153,7 @@ def _check_numerical(axes: Mapping[str, Dimension]) -> None:
     choices = [n for n, axis in axes.items() if isinstance(axis, Choice) and len(axis.choices) > 1]
     if choices:
         raise SpecError(
-            f"search.sampler = 'cmaes' models numbers, not choices such as {_listed(choices)}: "
+            f"search.sampler = 'cmaes' models numbers, not choices such as {name_some(choices)}: "
             "fix each to one value or, where it is a number, search { low, high }, "
             'or take search.sampler = "gp".'
         )
@@ -162,7 +163,7 @@ def _check_numerical(axes: Mapping[str, Dimension]) -> None:
     if len(ranges) < 2:
         raise SpecError(
             f"search.sampler = 'cmaes' needs at least two ranges to search, and there is "
-            f"{_listed(ranges) if ranges else 'none'}: search more hyperparameters, such as by "
+            f"{name_some(ranges) if ranges else 'none'}: search more hyperparameters, such as by "
             'space.breadth = 3, or take search.sampler = "gp".'
         )
 
@@ -189,8 +190,3 @@ def _named(branches: Branches) -> Iterator[tuple[str, Dimension]]:
     for branch, axes in branches.items():
         for key, axis in axes.items():
             yield f"{branch}.{key}", axis
-
-
-def _listed(names: list[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -13,6 +13,7 @@ from tuner.analysis.summary import SETTLED_FROM, BestTrial, OptimizerSummary, St
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import FULL, length_of, tell_length
+from tuner.domain.names import name_some
 from tuner.domain.objective import is_reached, tell_target, tell_value
 from tuner.domain.printable import cut, printable
 from tuner.domain.search import COMPARE
@@ -338,7 +339,7 @@ def _tell_untried(summary: StudySummary) -> list[str]:
     untried = [name for name in summary.spec.space.optimizers if name not in tried]
     if not untried:
         return []
-    return [f"No trial has tried {_list(untried)}."]
+    return [f"No trial has tried {name_some(untried, most=_NAMED)}."]
 
 
 def _doubt_ranking(summary: StudySummary) -> list[str]:
@@ -353,12 +354,6 @@ def _doubt_ranking(summary: StudySummary) -> list[str]:
         return []  # the table and the advice name them
     few = f"fewer than {SETTLED_FROM} finished trials"
     return [f"No comparison of optimizers is settled: each has {few}."]
-
-
-def _list(names: Sequence[str]) -> str:
-    """Returns names, the first of very many."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def _compare(study: StudySection, other: float | None, leader: float | None) -> str:

@@ -10,6 +10,7 @@ from tuner.analysis.fusing import FusingSummary
 from tuner.analysis.summary import SETTLED_FROM, OptimizerSummary, StudySummary
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import tell_length
+from tuner.domain.names import name_some
 from tuner.domain.objective import tell_objective, tell_value
 from tuner.domain.printable import printable
 from tuner.domain.states import StudyState
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from tuner.analysis.importance import Importance
 
 _SHOWN_APART, _SHOWN_TESTS = 20, 2
-
-_NAMED = 4
-"""Names that a cell tells of a list."""
 
 
 @dataclass(frozen=True)
@@ -224,8 +222,7 @@ def importance(measured: Importance) -> TextTable:
         if among.explained is not None and not told:
             rows.append(("none told from noise", "–", trials, whose))
     if few:
-        more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
-        rows.append(("too few trials to tell", "–", "–", f"{', '.join(few[:_NAMED])}{more}"))
+        rows.append(("too few trials to tell", "–", "–", name_some(few)))
     return TextTable(
         "Importance: how much of the differences between trials a choice explains",
         ("choice", "explains", "trials", "of"),

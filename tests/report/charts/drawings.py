@@ -7,12 +7,13 @@ from pathlib import Path
 
 from tests.report.strange import Recipe, make_spec_of, view_of
 from tests.report.summaries import averaging_summary
+from tuner.analysis.random_search import RandomCurve
 from tuner.report.charts.bars import draw_cost, draw_rungs, draw_shares
 from tuner.report.charts.curves import draw_curves, draw_winner
 from tuner.report.charts.finalists import draw_finalists
 from tuner.report.charts.knobs import draw_momenta, draw_rates
 from tuner.report.charts.parallel import draw_parallel
-from tuner.report.charts.progress import Band, draw_progress
+from tuner.report.charts.progress import draw_progress
 from tuner.report.charts.schedules import draw_averages, draw_schedules
 from tuner.report.charts.svg import Chart
 from tuner.report.charts.timeline import draw_timeline
@@ -20,7 +21,7 @@ from tuner.report.charts.view import View
 
 GOLDEN = Path(__file__).parent / "golden"
 
-_BAND = Band("adam", (0.3, 0.2, None), (0.15, None, None), (None, 0.4, 0.3), open_from=2)
+_BAND = RandomCurve((0.3, 0.2, None), (0.15, None, None), (None, 0.4, 0.3), open_from=2)
 
 _DRAWN: dict[str, Callable[[View], Chart | None]] = {
     "cost": draw_cost,
@@ -28,7 +29,7 @@ _DRAWN: dict[str, Callable[[View], Chart | None]] = {
     "finalists": draw_finalists,
     "momenta": draw_momenta,
     "parallel": draw_parallel,
-    "progress": lambda view: draw_progress(view, [_BAND]),
+    "progress": lambda view: draw_progress(view, {"adam": _BAND}),
     "rates": draw_rates,
     "rungs": draw_rungs,
     "schedules": draw_schedules,

@@ -210,15 +210,20 @@ def test_budget_with_a_closing_is_exact_however_many_workers_start_groups(
     assert {record.outcome.value for record in records} == {TrialState.COMPLETE.name.lower()}
 
 
-def test_defaults_and_even_draws_open_a_comparison_once(
-    database: Database, make_spec: MakeSpec
-) -> None:
+def comparison(database: Database, make_spec: MakeSpec) -> Cohorts:
+    """Returns the workers of a study that compares two optimizers in eight trials."""
     spec = make_spec(
         budget={"trials": 8, "steps": 20, "evaluations": 4},
         space={"optimizers": ["sgd", "adam"]},
         search={"mode": "compare", "pruner": "none"},
     )
-    found = Cohorts(database, Studies(database).create(spec))
+    return Cohorts(database, Studies(database).create(spec))
+
+
+def test_defaults_and_even_draws_open_a_comparison_once(
+    database: Database, make_spec: MakeSpec
+) -> None:
+    found = comparison(database, make_spec)
     comparer = Comparer(found.study.spec, 0)
     started = []
     for worker in "abc":
@@ -233,12 +238,7 @@ def test_defaults_and_even_draws_open_a_comparison_once(
 def test_comparison_that_was_given_one_trial_more_can_still_be_read(
     database: Database, make_spec: MakeSpec
 ) -> None:
-    spec = make_spec(
-        budget={"trials": 8, "steps": 20, "evaluations": 4},
-        space={"optimizers": ["sgd", "adam"]},
-        search={"mode": "compare", "pruner": "none"},
-    )
-    found = Cohorts(database, Studies(database).create(spec))
+    found = comparison(database, make_spec)
     comparer, ledger = Comparer(found.study.spec, 0), found.ledger("a")
     leases = [
         one for _ in range(3) for one in ledger.start(comparer.openings(), found.proposals(3))

@@ -12,9 +12,6 @@ from tuner.analysis.summary import StudySummary
 from tuner.domain.lengths import split_by_length
 from tuner.domain.trials import Outcome, TrialRecord
 
-_NAMED = 4
-"""Names that a sentence tells of a list."""
-
 
 @dataclass(frozen=True)
 class Advice:
@@ -82,13 +79,3 @@ class Evidence:
 
 Rule = Callable[[Evidence], list[Advice]]
 """A rule: it returns the advice that the results of a study give rise to, or none."""
-
-
-def name_some(names: Sequence[str]) -> str:
-    """Returns names, the first of very many.
-
-    >>> name_some(["a", "b", "c", "d", "e", "f"])
-    'a, b, c, d and 2 more'
-    """
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 from tuner.analysis.advice.commands import join, search_again
-from tuner.analysis.advice.evidence import Advice, Evidence, name_some
+from tuner.analysis.advice.evidence import Advice, Evidence
 from tuner.analysis.finalists import plan_confirmation
 from tuner.analysis.summary import SETTLED_FROM, StudySummary
 from tuner.domain.confirmation import Confirm
 from tuner.domain.lengths import share_trained
+from tuner.domain.names import name_some
 from tuner.domain.objective import is_reached
 from tuner.domain.search import COMPARE
 from tuner.domain.states import StudyState

@@ -9,9 +9,10 @@ import numpy as np
 from scipy.stats import rankdata
 
 from tuner.analysis.advice.commands import join, search_again
-from tuner.analysis.advice.evidence import Advice, Evidence, name_some
+from tuner.analysis.advice.evidence import Advice, Evidence
 from tuner.analysis.edges import BEST, find_edges
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed
+from tuner.domain.names import name_some
 from tuner.domain.space import branches_of
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord

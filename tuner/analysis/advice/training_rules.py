@@ -7,9 +7,10 @@ import statistics
 from collections import Counter, defaultdict
 
 from tuner.analysis.advice.commands import search_again
-from tuner.analysis.advice.evidence import Advice, Evidence, name_some
+from tuner.analysis.advice.evidence import Advice, Evidence
 from tuner.domain.catalog.dimensions import Dimension, Float
 from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.names import name_some
 from tuner.domain.trials import Outcome, TrialRecord
 
 DIVERGED_TRIALS = 8

@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
+from tuner.analysis.random_search import RandomCurve
 from tuner.report.charts.frame import Frame, band, draw, line, mark
 from tuner.report.charts.scales import Scale, cap_values, fit_scale, is_positive
 from tuner.report.charts.svg import Chart, Panel
 from tuner.report.charts.view import View
-
-Values = Sequence[float | None]
-
-
-@dataclass(frozen=True)
-class Band:
-    """The values that random search over an optimizer's range reaches after n trials, n = 1, 2, ….
-
-    Attributes:
-        optimizer: The optimizer.
-        median: What half of such searches reach; None where they may reach no value.
-        best: The better edge of the band; None where it is no value, or nothing bounds it.
-        worst: The worse edge; None where it is no value.
-        open_from: The n from which on nothing bounds the better edge; None where something does.
-    """
-
-    optimizer: str
-    median: Values
-    best: Values
-    worst: Values
-    open_from: int | None = None
-
 
 _BANDS = (
     "Bands are not of these trials: they hold, with 95% confidence for all n at once, the median "
@@ -41,12 +19,12 @@ _BANDS = (
 )
 
 
-def draw_progress(view: View, bands: Sequence[Band] = ()) -> Chart | None:
+def draw_progress(view: View, bands: Mapping[str, RandomCurve] | None = None) -> Chart | None:
     """Draws the best value after k trials of each optimizer; None before any is complete.
 
     Args:
         view: The study.
-        bands: What random search reaches, where it is known.
+        bands: The values that random search reaches, by optimizer, where they are known.
     """
     curves = {name: _follow(view, name) for name in view.optimizers}
     known = {name: curve for name, curve in curves.items() if curve}
@@ -62,8 +40,10 @@ def draw_progress(view: View, bands: Sequence[Band] = ()) -> Chart | None:
     title = f"best {view.objective} so far"
     frame = Frame(x, y, 280, "trials of the optimizer", title, counts)
     lines, marks = [], []
-    for own in (one for one in bands if one.optimizer in known):
-        kind = view.palette.kind(own.optimizer)
+    for name, own in (bands or {}).items():
+        if name not in known:
+            continue
+        kind = view.palette.kind(name)
         lines.append(band(frame, _edges(view, own, y), kind))
         middle = [(float(n), v) for n, v in enumerate(own.median, start=1) if v is not None]
         lines.append(line(frame, middle, f"{kind} dotted"))
@@ -91,17 +71,11 @@ def draw_progress(view: View, bands: Sequence[Band] = ()) -> Chart | None:
     )
 
 
-def random_bands(view: View) -> list[Band]:
-    """Returns what random search reaches over the range of each optimizer of a comparison."""
+def random_bands(view: View) -> dict[str, RandomCurve]:
+    """Returns the values that random search reaches, by optimizer of a comparison."""
     compared = view.summary.compared
-    if compared is None:
-        return []
-    curves = [(tuning.optimizer, tuning.draws.curve) for tuning in compared.tunings]
-    return [
-        Band(name, curve.median, curve.best, curve.worst, curve.open_from)
-        for name, curve in curves
-        if curve is not None
-    ]
+    curves = {own.optimizer: own.draws.curve for own in (compared.tunings if compared else ())}
+    return {name: curve for name, curve in curves.items() if curve is not None}
 
 
 def _follow(view: View, name: str) -> list[tuple[int, float]]:
@@ -130,7 +104,7 @@ def _tell(view: View, known: dict[str, list[tuple[int, float]]]) -> str:
     return f"{name} reached its best, {view.tell(best)}, with trial {found} of its {many}."
 
 
-def _edges(view: View, own: Band, y: Scale) -> list[tuple[float, float, float]]:
+def _edges(view: View, own: RandomCurve, y: Scale) -> list[tuple[float, float, float]]:
     """Returns a band as triples of n, its lower and its upper edge; open ends lie at the plot's."""
     good, bad = (y.low, y.high) if view.worse > 0 else (y.high, y.low)
     opens = own.open_from or len(own.best) + 1
