@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.domain.objective import sign_of
 from tuner.domain.spec import Direction
 
 Floats = NDArray[np.float64]
@@ -66,7 +67,7 @@ def costs_of(arms: Sequence[Arm], direction: Direction) -> Floats:
         arms: The arms.
         direction: Which values are better.
     """
-    sign = 1.0 if direction == "minimize" else -1.0
+    sign = sign_of(direction)
     costs = np.full((len(arms), max((len(arm.values) for arm in arms), default=0)), np.nan)
     for row, arm in zip(costs, arms, strict=True):
         for seed, value in enumerate(arm.values):

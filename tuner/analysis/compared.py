@@ -12,6 +12,7 @@ from tuner.analysis.speed import Speed, Target, choose_target, measure_speed
 from tuner.analysis.summary import StudySummary
 from tuner.analysis.tuning import Tuning, describe_tunings
 from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.objective import sign_of
 from tuner.domain.search import COMPARE
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialRecord
@@ -125,7 +126,7 @@ def _find_undertuned(
     """
     tunings = list(tunings)
     beats = _list_beaten(confirmed) if confirmed is not None and confirmed.race.settled else {}
-    sign = 1.0 if spec.study.ranking == "minimize" else -1.0
+    sign = sign_of(spec.study.ranking)
     costs = {t.optimizer: None if t.best_value is None else sign * t.best_value for t in tunings}
     for tuning in tunings:
         name, cost = tuning.optimizer, costs[tuning.optimizer]

@@ -14,6 +14,7 @@ from tuner.analysis.arms import Arm, Floats, costs_of
 from tuner.analysis.families import adjust, beats_of, find, follow, intervals_of, levels_of
 from tuner.analysis.looks import FIRST_LOOK, compare_up_to
 from tuner.analysis.paired_tests import flip_signs
+from tuner.domain.objective import sign_of
 from tuner.domain.spec import Direction
 
 Interval = tuple[float, float]
@@ -84,7 +85,7 @@ def compare_arms(
         level: The probability, at most, that a claim is wrong.
     """
     costs = costs_of(arms, direction)
-    sign = 1.0 if direction == "minimize" else -1.0
+    sign = sign_of(direction)
     looks = compare_up_to(costs, seeds, planned)
     count = len(arms)
     adjusted, order = adjust(looks.p, count)

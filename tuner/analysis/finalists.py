@@ -16,7 +16,7 @@ from tuner.domain.confirmation import (
     Finalist,
 )
 from tuner.domain.lengths import share_trained, split_by_length
-from tuner.domain.objective import is_missed
+from tuner.domain.objective import is_missed, sign_of
 from tuner.domain.search import COMPARE
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, default_proposal
@@ -70,7 +70,7 @@ def plan_confirmation(summary: StudySummary, uuid: str, confirm: Confirm) -> Con
 def _rank(spec: StudySpec, records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Returns the complete trials of full length, the best first; not those short of a target."""
     complete, _ = split_by_length(records)
-    sign = 1.0 if spec.study.ranking == "minimize" else -1.0
+    sign = sign_of(spec.study.ranking)
     valued = [
         (sign * record.value, record.number, record)
         for record in complete

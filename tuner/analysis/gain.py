@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from tuner.domain.lengths import split_by_length
-from tuner.domain.objective import is_reached
+from tuner.domain.objective import is_reached, sign_of
 from tuner.domain.search import COMPARE
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import RERUN_OF, Outcome, TrialRecord
@@ -61,7 +61,7 @@ def expect_gain(spec: StudySpec, records: Collection[TrialRecord]) -> ExpectedGa
     if spec.search.mode == COMPARE:
         return None
     tried = _tried(records)
-    sign = 1.0 if spec.study.ranking == "minimize" else -1.0
+    sign = sign_of(spec.study.ranking)
     values = [r.value for r in split_by_length(tried)[0] if r.value is not None]
     if spec.study.target is not None:
         values = [value for value in values if is_reached(spec.study, value)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from tuner.domain.lengths import share_trained, split_by_length
+from tuner.domain.objective import sign_of
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
 
@@ -32,7 +33,7 @@ def order_trials(
         records: Its trials.
     """
     records = list(records)
-    sign = 1.0 if spec.study.ranking == "minimize" else -1.0
+    sign = sign_of(spec.study.ranking)
     ordered: list[tuple[Standing, TrialRecord]] = [
         ((-1.0, sign * (record.value or 0.0)), record) for record in split_by_length(records)[0]
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tuner.domain.objective import reaches
+from tuner.domain.objective import reaches, sign_of
 from tuner.domain.spec import StudySection, StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, steps_at
 
@@ -68,7 +68,7 @@ def choose_target(
     ends = {name: end for name, own in runs.items() if (end := _end(study, own)) is not None}
     if not ends:
         return None
-    sign = 1.0 if study.direction == "minimize" else -1.0
+    sign = sign_of(study.direction)
     ranked = sorted(ends, key=lambda name: (sign * ends[name], name))
     chosen = usual if usual in ends else ranked[len(ranked) // 2]
     return Target(ends[chosen], chosen, seeds)
@@ -105,7 +105,7 @@ def measure_speed(
 
 def _end(study: StudySection, runs: Iterable[TrialRecord]) -> float | None:
     """Returns the metric at the end of runs, the one in the middle or the next worse."""
-    sign = 1.0 if study.direction == "minimize" else -1.0
+    sign = sign_of(study.direction)
     ends = sorted(
         sign * record.evaluations[max(record.evaluations)]
         if record.outcome is Outcome.COMPLETE and record.evaluations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tuner.analysis.random_search import EvenDraws, Share, to_share
 from tuner.domain.lengths import share_trained, split_by_length
-from tuner.domain.objective import is_missed
+from tuner.domain.objective import is_missed, sign_of
 from tuner.domain.spec import Direction, StudySpec
 from tuner.domain.trials import RANDOM, RERUN_OF, Outcome, TrialRecord
 
@@ -144,6 +144,6 @@ def _near(values: Sequence[float | None], best: float | None, direction: Directi
     """Returns the part of values that are near a best one; those that are better count too."""
     if best is None:
         return to_share(0, len(values))
-    sign = 1.0 if direction == "minimize" else -1.0
+    sign = sign_of(direction)
     limit = sign * best + NEAR * abs(best)
     return to_share(sum(v is not None and sign * v <= limit for v in values), len(values))

@@ -12,6 +12,7 @@ from tuner.analysis.arms import Arm, Floats, check_arms, costs_of, rank_arms
 from tuner.analysis.choice import Interval, Reason, choose, interval_of, interval_of_choice
 from tuner.analysis.comparisons import Comparison, compare_arms
 from tuner.analysis.race import LEVEL, PLANNED, is_unfit, run_race
+from tuner.domain.objective import sign_of
 from tuner.domain.spec import Direction
 
 Standing = Literal["winner", "tied", "beaten", "diverged", "untried"]
@@ -150,7 +151,7 @@ class _Field:
     ) -> ArmResult:
         """Returns what an arm reached."""
         costs = self._rows[row]
-        sign = 1.0 if direction == "minimize" else -1.0
+        sign = sign_of(direction)
         finite = costs[np.isfinite(costs)]
         interval = interval_of(costs)
         standing: Standing = "tied" if row in tied else "beaten"

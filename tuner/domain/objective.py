@@ -11,10 +11,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tuner.domain.spec import StudySection
+from tuner.domain.spec import Direction, StudySection
 
 UNREACHED = 1e10
 """The least value of a trial that has not reached the target: more than any steps or seconds."""
+
+
+def sign_of(direction: Direction) -> float:
+    """Returns the factor that turns values into costs, of which the smaller is better.
+
+    Args:
+        direction: Which values are better.
+
+    >>> sign_of("minimize"), sign_of("maximize")
+    (1.0, -1.0)
+    """
+    return 1.0 if direction == "minimize" else -1.0
 
 
 def reaches(study: StudySection, metric: float) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.domain.objective import sign_of
 from tuner.domain.spec import Direction
 
 _KEPT = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -27,7 +28,7 @@ class Past:
     """
 
     def __init__(self, direction: Direction) -> None:
-        self.sign = 1.0 if direction == "minimize" else -1.0
+        self.sign = sign_of(direction)
         self.ended: list[FrozenTrial] = []
         self.running: dict[int, FrozenTrial] = {}
         self.best: FrozenTrial | None = None

@@ -16,7 +16,7 @@ from tuner.domain.catalog.dimensions import Float, Value, holds
 from tuner.domain.catalog.hyperparameters import Hyperparameter, LogNormalPrior
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.lengths import split_by_length
-from tuner.domain.objective import tell_value
+from tuner.domain.objective import sign_of, tell_value
 from tuner.domain.spec import StudySpec
 from tuner.domain.train import MOMENTUM_WARMUP
 from tuner.domain.trials import Decoder, TrialConfig, TrialRecord
@@ -63,7 +63,7 @@ class Earlier:
     @property
     def ranked(self) -> list[TrialRecord]:
         """Its complete trials that are ranked with each other, the best first."""
-        sign = 1.0 if self.spec.study.ranking == "minimize" else -1.0
+        sign = sign_of(self.spec.study.ranking)
         complete, _ = split_by_length(self.records)
         return sorted(complete, key=lambda r: (sign * (r.value or 0.0), r.number))
 

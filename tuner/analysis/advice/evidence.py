@@ -10,6 +10,7 @@ from tuner.analysis.importance import Importance
 from tuner.analysis.order import order_trials
 from tuner.analysis.summary import StudySummary
 from tuner.domain.lengths import split_by_length
+from tuner.domain.objective import sign_of
 from tuner.domain.trials import Outcome, TrialRecord
 
 
@@ -69,7 +70,7 @@ class Evidence:
     @property
     def sign(self) -> float:
         """1 where smaller values are better, -1 where larger ones are."""
-        return 1.0 if self.summary.spec.study.ranking == "minimize" else -1.0
+        return sign_of(self.summary.spec.study.ranking)
 
     def costs(self, record: TrialRecord) -> Sequence[float]:
         """Returns the evaluations of a trial in order, as numbers that are to be small."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from tuner.analysis.summary import StudySummary
+from tuner.domain.objective import sign_of
 from tuner.domain.trials import Outcome, TrialRecord
 
 LISTED = 1500
@@ -63,7 +64,7 @@ def with_curves(summary: StudySummary) -> list[TrialRecord]:
 
 def badness(summary: StudySummary) -> Callable[[TrialRecord], tuple[bool, float, int]]:
     """Returns a sort key from good to bad: complete trials by value, then all others."""
-    sign = 1.0 if summary.spec.study.ranking == "minimize" else -1.0
+    sign = sign_of(summary.spec.study.ranking)
 
     def key(record: TrialRecord) -> tuple[bool, float, int]:
         value = float("inf") if record.value is None else sign * record.value
