@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from tuner.domain.catalog.dimensions import Dimension, Value
@@ -17,9 +16,9 @@ from tuner.service.worker.context import LOOK_AT_REPORTS_S, LOOK_S, WorkerContex
 from tuner.service.worker.endings import NOTHING_SAVED, error_attributes
 from tuner.service.worker.held_trial import HeldTrial
 from tuner.service.worker.lanes import Lanes
+from tuner.service.worker.messages import Messages, count_trials, name_trials
 from tuner.service.worker.reports import Report
 from tuner.service.worker.starts import Start
-from tuner.store import Lease, Outbox, TrialEnding
 from tuner.training.loop import Ending, TrialResult
 from tuner.training.reporting import Evaluation
 
@@ -49,10 +48,9 @@ class Task:
         log: Callable[[str], None],
     ) -> None:
         self._context, self._start, self._log = context, start, log
-        self._trials = list(trials)
         self._stall_s, self._checkpoint_s = spec.train.stall_s, spec.train.checkpoint_s
         self._seed = spec.search.seed
-        self._outbox = Outbox(seed=context.seed + trials[0].number)
+        self._messages = Messages(context, trials, log)
         self._lanes: Lanes | None = None  # while they have not been started, which may fail
         self._results: dict[int, TrialResult] = {}
         self._ended: set[int] = set()
@@ -84,7 +82,7 @@ class Task:
         if self._training:
             self._give_back(saved=self.save())
         else:
-            self._outbox.flush(self._context.patience)
+            self._messages.flush()
 
     def _train_or_start_over(self) -> list[TrialResult]:
         try:
@@ -96,7 +94,7 @@ class Task:
             asked_to_stop = self._context.interruption.requested_at is not None
             if asked_to_stop or self._evaluated or not resumed:
                 raise
-            self._trials = [trial for trial in self._trials if not trial.lost]
+            self._messages.trials = [trial for trial in self._trials if not trial.lost]
             for trial in self._trials:
                 trial.start_over(error)
         return self._train_from_checkpoints()
@@ -109,11 +107,11 @@ class Task:
         unsent = [trial.resume(lanes) for trial in self._trials]
         for reason in sorted({trial.restart for trial in self._trials if trial.restart}):
             those = [trial for trial in self._trials if trial.restart == reason]
-            self._log(f"{_name(those, 'starts', 'start')} over: {reason}")
-            self._tell(those, "started_over", reason)
+            self._log(f"{name_trials(those, 'starts', 'start')} over: {reason}")
+            self._messages.tell(those, "started_over", reason)
         for lane, reports in enumerate(unsent):
             for report in reports:
-                self._send({lane: report}, report.step)
+                self._messages.report([(self._trials[lane], report)], report.step)
         return lanes.train()
 
     def _end_unaffordable(self, lanes: Lanes) -> bool:
@@ -137,10 +135,10 @@ class Task:
         if ended:
             those = [trial for trial in self._trials if trial.number in ended]
             self._log(
-                f"{_name(those, 'ends', 'end')}: the budget has no room for what was lost and "
-                "would have to be trained again"
+                f"{name_trials(those, 'ends', 'end')}: the budget has no room for what was lost "
+                "and would have to be trained again"
             )
-        self._trials = [trial for trial in self._trials if trial.number not in ended]
+        self._messages.trials = [trial for trial in self._trials if trial.number not in ended]
         if not self._trials:
             raise LeaseLostError(f"Trial {ended[0]} has ended.")
         return bool(ended)
@@ -149,15 +147,8 @@ class Task:
         """Logs, once a step has been trained, that the trials go on from their checkpoints."""
         step, self._continued_at = self._continued_at, 0
         if step:
-            self._log(f"{_name(self._trials, 'continues', 'continue as one')} at step {step}")
-            self._tell(self._trials, "continued", f"at step {step}")
-
-    def _tell(self, trials: Sequence[HeldTrial], kind: str, detail: str) -> None:
-        def deliver() -> None:
-            leases = [trial.lease for trial in trials if not trial.lost]
-            self._lose(self._context.ledger.tell(leases, kind, detail))
-
-        self._outbox.put(deliver)
+            self._log(f"{name_trials(self._trials, 'continues', 'continue as one')} at step {step}")
+            self._messages.tell(self._trials, "continued", f"at step {step}")
 
     # As the reporter of the trials.
 
@@ -173,11 +164,12 @@ class Task:
             for lane, evaluation in found.items()
         }
         step = next(evaluation.step for evaluation in found.values())
-        delivered = self._send(reports, step)
+        told = [(self._trials[lane], report) for lane, report in reports.items()]
+        delivered = self._messages.report(told, step)
         self._renewed_at = time.monotonic()
         if not delivered:
-            those = [self._trials[lane] for lane in reports]
-            self._log(f"{_count(those)}: the database is away; training goes on")
+            who = count_trials([trial for trial, _ in told])
+            self._log(f"{who}: the database is away; training goes on")
         if step < lanes.total_steps:
             for lane in reports:
                 if self._trials[lane].has_reached():
@@ -220,10 +212,9 @@ class Task:
         now = time.monotonic()
         if now - self._renewed_at > self._stall_s / 4:
             self._renewed_at = now
-            leases = self._leases
-            self._outbox.put(lambda: self._lose(self._context.ledger.renew(leases, step)))
-        elif self._outbox:
-            self._outbox.deliver()
+            self._messages.renew([self._trials[lane] for lane in self._held], step)
+        else:
+            self._messages.deliver()
         with contextlib.suppress(UnavailableError):
             self._context.look(LOOK_S)
         if self._pausing and self._context.stopped_by is None and self._begun.resumable:
@@ -253,49 +244,26 @@ class Task:
                 paused.append((trial, *trial.pause(lanes.describe(lane))))
                 self._ended.add(lane)
             else:
-                self._log(f"{_count([trial])} cannot be saved, so it is pruned instead of paused")
+                self._log(
+                    f"{count_trials([trial])} cannot be saved, so it is pruned instead of paused"
+                )
                 self._results[lane] = TrialResult(Ending.PRUNED)
-        self._pause(paused, lanes.taken)
+        self._messages.pause(paused, lanes.taken)
         self._end_trials()
-
-    def _pause(self, paused: Sequence[tuple[HeldTrial, TrialEnding, str]], step: int) -> None:
-        """Puts on its way that trials are paused, each with a line for the log."""
-
-        def deliver() -> None:
-            ours = [entry for entry in paused if not entry[0].lost]
-            endings = [ending for _, ending, _ in ours]
-            progress = max(ours[0][0].reports.evaluations) if ours else 0
-            self._lose(self._context.ledger.pause(endings, step, progress))
-            for trial, _, line in ours:
-                if not trial.lost:
-                    trial.checkpoints.drop_former()
-                    self._log(line)
-
-        if paused:
-            self._outbox.put(deliver)
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         """Returns a value for a hyperparameter of the workload's own, and records it."""
-        trial, ledger = self._trials[0], self._context.ledger
+        trial = self._trials[0]
         if trial.record.own_axes.get(name) == axis:
             # A rerun, or a trial that starts over, trains with what is on record.
             return trial.record.proposal.params[name]
         value, distribution = self._context.proposer.suggest(name, axis, trial.record.proposal)
-
-        def deliver() -> None:
-            try:
-                ledger.add_parameters(trial.lease, {name: value}, {name: distribution})
-            except LeaseLostError as error:
-                self._lose({trial.number: error})
-
-        self._outbox.put(deliver)
+        self._messages.suggest(trial, name, value, distribution)
         return value
 
     def warn(self, text: str) -> None:
         """Logs a sentence about the loop, once a worker."""
-        if text not in self._context.warned:
-            self._context.warned.add(text)
-            self._log(f"{_count(self._trials)}: {text}")
+        self._messages.warn(text)
 
     def save(self) -> bool:
         """Writes a checkpoint of every trial in training; if that fails, training goes on without.
@@ -315,7 +283,7 @@ class Task:
             saved.append(self._trials[lane])
         fresh = [trial for trial in saved if not trial.announced]
         if fresh:
-            self._announce(fresh, lanes.taken)
+            self._messages.announce(fresh, lanes.taken)
         return len(saved) == len(training)
 
     def _write(self, lanes: Lanes, lane: int) -> bool:
@@ -326,17 +294,6 @@ class Task:
             self._log(f"Trial {self._trials[lane].number}: {error}")
             return False
         return True
-
-    def _announce(self, trials: Sequence[HeldTrial], step: int) -> None:
-        def deliver() -> None:
-            self._lose(self._context.ledger.saved([trial.lease for trial in trials], step))
-            for trial in trials:
-                if not trial.lost:
-                    trial.checkpoints.drop_former()
-
-        for trial in trials:
-            trial.announced = True
-        self._outbox.put(deliver)
 
     # Writing about the trials.
 
@@ -358,45 +315,19 @@ class Task:
         return [lane for lane in self._held if lane not in self._results]
 
     @property
-    def _leases(self) -> list[Lease]:
-        return [self._trials[lane].lease for lane in self._held]
-
-    def _send(self, reports: Mapping[int, Report], step: int) -> bool:
-        """Puts reports on their way; returns whether everything has arrived."""
-        sent = [
-            (self._trials[lane], report, self._trials[lane].send(report))
-            for lane, report in reports.items()
-            if not self._trials[lane].lost
-        ]
-        for trial, report, _ in sent:
-            self._tell_left_out(trial, report)
-
-        def deliver() -> None:
-            ours = [entry for entry in sent if not entry[0].lost]
-            self._lose(self._context.ledger.report(step, [told for _, _, told in ours]))
-            for trial, report, _ in ours:
-                trial.reports.unsent.remove(report)
-
-        return self._outbox.put(deliver)
-
-    def _tell_left_out(self, trial: HeldTrial, report: Report) -> None:
-        """Tells, once a name, that numbers are kept out of a trial's curves as they are none."""
-        names = {name for _, name, value in report.logged if not math.isfinite(value)}
-        if new := sorted(names - trial.left_out):
-            trial.left_out |= names
-            self._tell([trial], "left_out", f"{', '.join(new)} at step {report.step}: not finite")
-            self.warn(f"infinite or NaN numbers are left out of curves: {', '.join(new)}.")
+    def _trials(self) -> list[HeldTrial]:
+        return self._messages.trials
 
     def _send_logged(self, lanes: Lanes, those: Iterable[int]) -> None:
         """Puts the numbers on their way that lanes have logged since their last evaluation."""
         logged = {lane: lanes.take_logged(lane) for lane in those}
-        reports = {
-            lane: Report(lanes.taken, None, None, points)
+        reports = [
+            (self._trials[lane], Report(lanes.taken, None, None, points))
             for lane, points in logged.items()
             if points
-        }
+        ]
         if reports:
-            self._send(reports, lanes.taken)
+            self._messages.report(reports, lanes.taken)
 
     def _end_trials(self) -> None:
         """Records the ends of those trials that have come to one."""
@@ -409,30 +340,7 @@ class Task:
             by = self._context.stopped_by if result.ending is Ending.INTERRUPTED else None
             endings.append((trial, *trial.end(lanes.describe(lane), result, by)))
         self._ended.update(over)
-        self._finish(endings)
-
-    def _finish(self, endings: Sequence[tuple[HeldTrial, TrialEnding, str]]) -> None:
-        """Puts endings on their way, each with a line for the log."""
-
-        def deliver() -> None:
-            ours = [entry for entry in endings if not entry[0].lost]
-            self._lose(self._context.ledger.finish([ending for _, ending, _ in ours]))
-            for trial, _, line in ours:
-                if not trial.lost:
-                    trial.checkpoints.clear()
-                    self._log(line)
-
-        if endings:
-            self._outbox.put(deliver)
-
-    def _lose(self, lost: Mapping[int, LeaseLostError]) -> None:
-        """Leaves trials to the workers that they belong to by now."""
-        for trial in self._trials:
-            if trial.number in lost and not trial.lost:
-                trial.lost = True
-                self._log(f"{lost[trial.number]} It is left to that worker.")
-        if lost and all(trial.lost for trial in self._trials):
-            raise next(iter(lost.values()))
+        self._messages.finish(endings)
 
     # Giving the trials up.
 
@@ -444,15 +352,15 @@ class Task:
             # It has been given up already, and its loop has raised on its way out.
             what = error_attributes(error)["error"].splitlines()[0]
             self._log(f"Trial {trial.number}, as it paused, raised {what}")
-            self._outbox.flush(self._context.patience)
+            self._messages.flush()
             return
         if self._lanes is None:
             trained: dict[str, Any] = {"seed": self._seed}
         else:
             trained = self._lanes.describe(0)
             self._send_logged(self._lanes, [0])
-        self._finish([(trial, *trial.fail(trained, error))])
-        self._outbox.flush(self._context.patience)
+        self._messages.finish([(trial, *trial.fail(trained, error))])
+        self._messages.flush()
 
     def give_back(self, error: BaseException) -> None:
         """Releases the trial as it was last saved, although its loop has raised.
@@ -461,26 +369,21 @@ class Task:
         the loop's batches have often been asked too, and raise.
         """
         what = error_attributes(error)["error"].splitlines()[0]
-        who = _count(self._trials)
+        who = count_trials(self._trials)
         self._log(f"{who}, while the worker was asked to stop, raised {what}")
         self._give_back(saved=False)
 
     def abandon(self) -> None:
         """Releases the trials as they were last saved, after something has been raised."""
         self._context.watchdog.rest()
-        self._outbox.flush(self._context.patience)
-        leases = self._leases
-        self._context.patience.run(lambda: self._context.ledger.release(leases))
+        self._messages.release([self._trials[lane] for lane in self._held])
 
     def _give_back(self, *, saved: bool) -> None:
         """Releases the trials for the next worker that asks."""
         self._context.watchdog.rest()
-        patience, ledger = self._context.patience, self._context.ledger
         step = 0 if self._lanes is None else self._lanes.taken
         try:
-            self._outbox.flush(patience)
-            patience.run(lambda: self._lose(ledger.renew(self._leases, step)))
-            patience.run(lambda: ledger.release(self._leases))
+            self._messages.release([self._trials[lane] for lane in self._held], step)
         except UnavailableError as error:
             self._context.worker_lock.keep_file()
             how = "saved" if saved else "left"
@@ -490,21 +393,10 @@ class Task:
             self._log(f"{self._count_held()} {how}")
 
     def _count_held(self) -> str:
-        return _count([self._trials[lane] for lane in self._held])
+        return count_trials([self._trials[lane] for lane in self._held])
 
     def _explain_unsaved(self) -> str:
         trials = [self._trials[lane] for lane in self._held]
         if all(trial.announced or trial.lease.checkpoint is not None for trial in trials):
             return "released, to go on from its last checkpoint"
         return "released, to start over: only what goes over run.steps() can be saved"
-
-
-def _count(trials: Sequence[HeldTrial]) -> str:
-    """Returns a trial by its number, or how many trials there are."""
-    return f"Trial {trials[0].number}" if len(trials) == 1 else f"{len(trials)} trials"
-
-
-def _name(trials: Sequence[HeldTrial], one: str, many: str) -> str:
-    """Returns trials as the subject of a line for the log, and their verb."""
-    numbers = ", ".join(str(trial.number) for trial in trials)
-    return f"Trials {numbers} {many}" if trials[1:] else f"Trial {numbers} {one}"
