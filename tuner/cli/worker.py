@@ -29,6 +29,7 @@ from tuner.cli.run import INTERRUPTED
 from tuner.cli.streams import append_output, keep_output_apart, lose_rather_than_fail
 from tuner.domain.fuse_plan import AUTO
 from tuner.errors import TunerError, UnavailableError
+from tuner.service.processes import limit_spinning
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ def _load(threads: int | None) -> None:
     """Imports what every worker needs, which takes seconds."""
     # Imported modules stay; searching them for garbage again and again takes a second.
     gc.disable()
+    limit_spinning(os.environ)
     import torch
     import torch._dynamo  # by the first of torch's optimizers at the latest
 

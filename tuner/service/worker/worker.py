@@ -32,6 +32,7 @@ from tuner.service.confirmation import announce, find_next
 from tuner.service.interruption import Interruption
 from tuner.service.liveness import WorkerLock, is_dead
 from tuner.service.ownership import claim_folder
+from tuner.service.processes import THREADS
 from tuner.service.ranks import refuse_ranks
 from tuner.service.worker.checkpoints import Checkpoints, sweep
 from tuner.service.worker.confirmer import propose_for
@@ -50,6 +51,7 @@ from tuner.training.forks import ending_forks
 from tuner.training.loop import TrainingLoop
 from tuner.training.rehearsal import prepare
 from tuner.training.seeds import derive_seed
+from tuner.training.threads import count_useful_threads
 
 ALIKE_FAILURES = 5
 """Failures of the first trials, all alike, after which a study stops; divergences likewise."""
@@ -113,8 +115,21 @@ class Worker:
                 self._go_on(asked, patience)
                 # The finalists train as the search has, so this serves both.
                 loop = self.loop or prepare(spec, self.device)
+                self._leave_busy_cores()
             while self._serve(loop, watchdog, patience) and self._go_on(asked, patience):
                 self.started_at = time.monotonic()  # nothing has to load again
+
+    def _leave_busy_cores(self) -> None:
+        """Trains on one thread where more are slower, as others use the cores."""
+        most = torch.get_num_threads()
+        if self.device.type != "cpu" or THREADS in os.environ:
+            return
+        if (useful := count_useful_threads()) < most:
+            torch.set_num_threads(useful)
+            self._say(
+                f"Other programs use the cores: trains on {useful} of {most} threads, which is "
+                f"faster now. {THREADS}={most} keeps all."
+            )
 
     def _go_on(self, asked: StudyHandle, patience: Patience) -> bool:
         """Takes what is to be trained next, and says what it costs; tells whether there is any."""
