@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tuner.domain.objective import (
     UNREACHED,
+    follow,
     is_reached,
     reaches,
     tell_aim,
@@ -40,6 +41,24 @@ def test_without_a_target_the_metric_is_the_value() -> None:
     assert not reaches(study, 1e9)
     assert (study.ranking, tell_objective(study)) == ("maximize", "val_loss")
     assert (tell_value(study, 0.3), tell_value(study, None)) == ("0.3", "–")
+
+
+@pytest.mark.parametrize(("direction", "best"), [("minimize", 0.2), ("maximize", 0.4)])
+def test_trial_stands_by_its_best_evaluation_where_the_study_says_so(
+    direction: str, best: float
+) -> None:
+    study = section(direction=direction, rank_by="best")
+    standing = follow(study, None, 0.3)
+    for metric in (0.2, 0.4, 0.35, 0.25):
+        standing = follow(study, standing, metric)
+    assert standing == best
+    assert tell_objective(study) == "best val_loss"
+    assert tell_aim(study, "`") == f"{direction} `val_loss`, at each trial's best evaluation"
+
+
+def test_best_evaluation_and_time_to_a_target_refuse_each_other() -> None:
+    with pytest.raises(ValidationError, match="leave one of the two out"):
+        timed(rank_by="best")
 
 
 @pytest.mark.parametrize(

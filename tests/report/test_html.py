@@ -147,6 +147,16 @@ def test_averages_are_compared_and_their_lines_drawn() -> None:
     assert "ema, trial 1: from 0.6 to 0.4." in page.text
 
 
+def test_bests_are_called_bests_and_metrics_to_show_have_a_column() -> None:
+    section = {"name": "a", "workload": "b:C", "rank_by": "best", "show": ["val_accuracy"]}
+    summary = mixed_summary(make_spec(study=section))
+    source, page = render(summary), page_of(summary)
+    assert re.search(r">best val_loss</\w+>.{0,120}>val_accuracy</", source, re.DOTALL)
+    for said in ("best val_loss as trials train", "at each trial's best evaluation"):
+        assert said in page.text
+    assert "best best" not in page.text
+
+
 def test_the_winner_s_row_is_marked() -> None:
     source = render(mixed_summary())
     assert re.search(r'<tr class="lit[ \w]*"><th scope="row">adam</th>', source)

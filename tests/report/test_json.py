@@ -26,6 +26,7 @@ KEYS = {
     "objective",
     "target",
     "unit",
+    "rank_by",
     "storage",
     "budget",
     "counts",

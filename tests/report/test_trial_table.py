@@ -10,8 +10,16 @@ import pytest
 
 from tests.report.summaries import make_spec, trial
 from tuner.domain.trials import Outcome
-from tuner.errors import SpecError
-from tuner.report.trial_table import describe_trials, sort_trials, to_csv, to_parquet, to_rows
+from tuner.errors import NotFoundError, SpecError
+from tuner.report.trial_table import (
+    check_metrics,
+    describe_trials,
+    sort_trials,
+    to_csv,
+    to_parquet,
+    to_rows,
+    trial_table,
+)
 
 
 def described(*values: float | None, direction: str = "minimize") -> list[dict[str, Any]]:
@@ -37,6 +45,27 @@ def test_best_come_first_and_those_without_a_value_last(
     trials = described(0.5, None, 0.25, direction=direction)
     ordered = sort_trials(make_spec(direction=direction), trials, "value", backwards=backwards)
     assert [one["trial"] for one in ordered] == order
+
+
+def measured(*accuracies: float | None) -> list[dict[str, Any]]:
+    return [
+        one | {"metrics": {} if accuracy is None else {"accuracy": accuracy, "val_loss": 1.0}}
+        for one, accuracy in zip(described(*[1.0] * len(accuracies)), accuracies, strict=True)
+    ]
+
+
+def test_trials_are_sorted_by_any_metric_and_show_it() -> None:
+    spec, trials = make_spec(), measured(0.5, None, 0.25)
+    order = [one["trial"] for one in sort_trials(spec, trials, "accuracy")]
+    assert order == [2, 0, 1]
+    assert sort_trials(spec, trials, "accuracy", backwards=True)[0]["trial"] == 0
+    table = trial_table(spec, trials, ["accuracy", "val_loss", "accuracy"])
+    assert table.columns[3:5] == ("val_loss", "accuracy")
+    assert [row[4] for row in table.rows] == ["0.5", "–", "0.25"]
+    with pytest.raises(NotFoundError, match="did you mean 'accuracy'"):
+        sort_trials(spec, trials, "acuracy")
+    with pytest.raises(NotFoundError, match="--metric f1: no trial has a metric of this name"):
+        check_metrics(trials, ["f1"], "--metric")
 
 
 def test_each_setting_and_metric_has_a_column_and_what_a_trial_lacks_is_empty() -> None:

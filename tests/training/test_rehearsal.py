@@ -82,6 +82,12 @@ def test_probing_refuses_an_optimizer_that_cannot_train_the_model(optimizer: str
         probe(prepared, spec)
 
 
+def test_probing_refuses_a_metric_to_show_that_is_none() -> None:
+    spec = make_spec(study={"name": "a", "workload": "b:C", "show": ["val_loss", "f1"]})
+    with pytest.raises(SpecError, match=r"study\.show: 'f1' is no metric .* gives val_loss"):
+        probe(prepare_workload(Line()), spec)
+
+
 def test_probing_refuses_a_dense_optimizer_of_sparse_gradients() -> None:
     class Words(Line):
         def model(self) -> nn.Module:

@@ -37,6 +37,7 @@ from tuner.domain.trials import (
 from tuner.errors import NotFoundError, SpecError
 from tuner.report.trial_table import (
     SORTABLE,
+    check_metrics,
     choose_trials,
     describe_trials,
     sort_trials,
@@ -57,6 +58,10 @@ _SHOWN_ELSEWHERE = frozenset(
 """Attributes of a trial that are for internal use, or shown in another form."""
 
 
+def _complete_column(_ctx: click.Context, _option: click.Parameter, typed: str) -> list[str]:
+    return [column for column in SORTABLE if column.startswith(typed)]
+
+
 @click.group(
     cls=Group,
     epilog=examples(
@@ -73,6 +78,7 @@ def trial() -> None:
     "list",
     epilog=examples(
         "tuner trial list digits --sort value --limit 10",
+        "tuner trial list digits --sort accuracy --reverse",
         "tuner trial list digits --optimizer adam --outcome diverged --outcome failed",
         "tuner trial list digits --csv > trials.csv",
     ),
@@ -81,11 +87,13 @@ def trial() -> None:
 @storage_option
 @click.option(
     "--sort",
-    type=click.Choice(SORTABLE),
+    metavar="COLUMN|METRIC",
     default="trial",
     show_default=True,
-    help="By value, the best come first.",
+    shell_complete=_complete_column,
+    help=f"{', '.join(SORTABLE)}, or a metric; by value, the best come first.",
 )
+@click.option("--metric", "metrics", multiple=True, help="Show it too, as a column. Repeatable.")
 @click.option("--reverse", is_flag=True, help="Turn the order round.")
 @click.option(
     "--optimizer", "optimizers", multiple=True, type=OPTIMIZER_NAMES, help="Only its. Repeatable."
@@ -107,6 +115,7 @@ def list_(
     study: str,
     storage: str | None,
     sort: str,
+    metrics: tuple[str, ...],
     reverse: bool,
     optimizers: tuple[str, ...],
     schedules: tuple[str, ...],
@@ -124,6 +133,7 @@ def list_(
     _check_known("optimizer", optimizers, handle.spec.space.optimizers)
     _check_known("schedule", schedules, handle.spec.space.schedules)
     records = describe_trials(handle.spec, read_shown(database, handle))
+    check_metrics(records, metrics, "--metric")
     chosen = choose_trials(records, optimizers=optimizers, schedules=schedules, outcomes=outcomes)
     found = sort_trials(handle.spec, chosen, sort, backwards=reverse)[:limit]
     if as_json:
@@ -133,7 +143,8 @@ def list_(
     else:
         from tuner.report.terminal import FittedTable
 
-        console().print(FittedTable(trial_table(handle.spec, found)))
+        named = (*metrics, *(() if sort in SORTABLE else (sort,)), *handle.spec.study.show)
+        console().print(FittedTable(trial_table(handle.spec, found, named)))
         if len(found) < len(records):
             click.echo(f"{len(found)} of {len(records)} trials")
 
@@ -240,13 +251,14 @@ def _print(
     curves: dict[str, dict[int, float]],
     events: list[Event],
 ) -> None:
-    from tuner.domain.objective import tell_objective, tell_value
+    from tuner.domain.objective import tell_metric, tell_objective, tell_value
     from tuner.report.tables import groups
     from tuner.report.terminal import FittedTable
 
     config, metric = decode(study.spec, record.proposal), study.spec.study.metric
     section = study.spec.study
-    value = "" if record.value is None else f", {metric} {record.value:.6g}"
+    ranked_by = tell_metric(section)
+    value = "" if record.value is None else f", {ranked_by} {record.value:.6g}"
     if section.target is not None:
         value = f", {tell_objective(section)}: {tell_value(section, record.value)}"
     head = f"Trial {record.number} of {printable(study.name)}: {record.outcome.value}{value}"
@@ -260,11 +272,11 @@ def _print(
         console().print(FittedTable(groups(record.attributes["groups"])))
     if record.evaluations:
         unit, evaluations = _by_step(study.spec, record)
-        click.echo(f"{metric} by {unit}:")
+        click.echo(f"{ranked_by} by {unit}:")
         for at, evaluation in evaluations.items():
             click.echo(f"  {at:>8}  {evaluation:.6g}")
     for name, curve in curves.items():
-        if name != metric:
+        if name != metric or section.rank_by == "best":
             last = max(curve)
             logged = f"{curve[last]:.6g} at step {last}, {len(curve)} logged"
             click.echo(f"{printable(name)}: {logged}")

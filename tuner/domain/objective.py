@@ -1,5 +1,9 @@
 """The number that ranks trials: the metric, or the time until it first reaches a target.
 
+Without a target it is the metric of the trial's last evaluation or, where the study says so, of its
+best. :func:`follow` decides that, of each evaluation as it is reported. So what the database holds
+of a trial at any point, what pruners compare there and what the trial ends with are one number.
+
 The value of a trial under a target is its steps, or its seconds of training, up to the evaluation
 that first reached the target. One that has not reached it has a value beyond all of these, from
 :data:`UNREACHED` on, that follows its last metric. So the smaller value is the better in any case,
@@ -27,6 +31,26 @@ def sign_of(direction: Direction) -> float:
     (1.0, -1.0)
     """
     return 1.0 if direction == "minimize" else -1.0
+
+
+def follow(study: StudySection, standing: float | None, metric: float) -> float:
+    """Returns the metric by which a trial stands once it has one more evaluation.
+
+    Args:
+        study: The study.
+        standing: The metric by which it stood before; None if that is its first evaluation.
+        metric: The metric of the evaluation.
+
+    >>> best = StudySection(name="a", workload="b:C", rank_by="best")
+    >>> follow(best, 0.3, 0.5), follow(best, 0.3, 0.2)
+    (0.3, 0.2)
+    >>> follow(StudySection(name="a", workload="b:C"), 0.3, 0.5)
+    0.5
+    """
+    if study.rank_by == "last" or standing is None:
+        return metric
+    sign = sign_of(study.direction)
+    return metric if sign * metric < sign * standing else standing
 
 
 def reaches(study: StudySection, metric: float) -> bool:
@@ -94,7 +118,21 @@ def tell_value(study: StudySection, value: float | None) -> str:
 def describe_objective(study: StudySection) -> dict[str, Any]:
     """Returns what trials are ranked by, for programs; without a target, no unit."""
     unit = None if study.target is None else study.unit
-    return {"objective": study.objective, "target": study.target, "unit": unit}
+    return {
+        "objective": study.objective,
+        "target": study.target,
+        "unit": unit,
+        "rank_by": study.rank_by,
+    }
+
+
+def tell_metric(study: StudySection) -> str:
+    """Returns the metric in words, as trials stand by it: at their last or best evaluation.
+
+    >>> tell_metric(StudySection(name="a", workload="b:C", rank_by="best"))
+    'best val_loss'
+    """
+    return f"best {study.metric}" if study.rank_by == "best" else study.metric
 
 
 def tell_objective(study: StudySection) -> str:
@@ -103,7 +141,7 @@ def tell_objective(study: StudySection) -> str:
     >>> tell_objective(StudySection(name="a", workload="b:C"))
     'val_loss'
     """
-    return study.metric if study.target is None else f"{study.unit} to {tell_target(study)}"
+    return tell_metric(study) if study.target is None else f"{study.unit} to {tell_target(study)}"
 
 
 def tell_aim(study: StudySection, mark: str = "") -> str:
@@ -117,7 +155,8 @@ def tell_aim(study: StudySection, mark: str = "") -> str:
     'minimize val_loss'
     """
     if study.target is None:
-        return f"{study.direction} {mark}{study.metric}{mark}"
+        at = ", at each trial's best evaluation" if study.rank_by == "best" else ""
+        return f"{study.direction} {mark}{study.metric}{mark}{at}"
     return f"reach {mark}{tell_target(study)}{mark} in few {study.unit}"
 
 

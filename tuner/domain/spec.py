@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,6 +31,10 @@ NAME = r"^[^\s/\\\x00-\x1f\x7f-\x9f-][^/\\\x00-\x1f\x7f-\x9f]*$"
 """The pattern of a study's name."""
 
 
+METRIC = r"^[A-Za-z_][\w./-]*$"
+"""The pattern of a metric's name."""
+
+
 class StudySection(Frozen):
     """The ``[study]`` table: the workload that is tuned, and the metric that ranks its trials.
 
@@ -43,15 +47,21 @@ class StudySection(Frozen):
             it first reaches the target. A trial is complete there.
         target: The metric to be reached, with ``time_to_target``.
         unit: The unit of that time: optimizer ``steps``, or ``seconds`` of training.
+        rank_by: Which evaluation of a trial counts: its ``last``, or its ``best``.
+        show: Other metrics that lists of trials show, each in a column.
     """
 
     name: str = Field(min_length=1, max_length=200, pattern=NAME)
     workload: str = Field(pattern=IMPORT_STRING)
-    metric: str = Field(default="val_loss", pattern=r"^[A-Za-z_][\w./-]*$")
+    metric: str = Field(default="val_loss", pattern=METRIC)
     direction: Direction = "minimize"
     objective: Literal["metric", "time_to_target"] = "metric"
     target: Finite | None = None
     unit: Literal["steps", "seconds"] = "steps"
+    rank_by: Literal["last", "best"] = "last"
+    show: tuple[Annotated[str, Field(pattern=METRIC)], ...] = Field(
+        default=(), max_length=20, strict=False
+    )
 
     @model_validator(mode="after")
     def _check_target(self) -> StudySection:
@@ -66,6 +76,11 @@ class StudySection(Frozen):
             raise ValueError(
                 'objective = "time_to_target" needs a target: add target = 0.1, the '
                 f"{self.metric} that is to be reached"
+            )
+        elif self.rank_by == "best":
+            raise ValueError(
+                'rank_by = "best" chooses among evaluations of the metric, and objective = '
+                '"time_to_target" ranks trials by time: leave one of the two out'
             )
         return self
 

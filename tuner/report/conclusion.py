@@ -14,7 +14,7 @@ from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.lengths import FULL, length_of, tell_length
 from tuner.domain.names import name_some
-from tuner.domain.objective import is_reached, tell_target, tell_value
+from tuner.domain.objective import is_reached, tell_metric, tell_target, tell_value
 from tuner.domain.printable import cut, printable
 from tuner.domain.search import COMPARE
 from tuner.domain.spec import StudySection
@@ -128,7 +128,7 @@ def _doubt_age(summary: StudySummary, confirmed: Confirmed) -> list[str]:
 
 def _tell_best(study: StudySection, value: float | None) -> str:
     if study.target is None:
-        return f"{study.metric} {number(value)}"
+        return f"{tell_metric(study)} {number(value)}"
     if value is None or not is_reached(study, value):
         return f"no trial has reached {tell_target(study)}, and it came nearest"
     return f"it reaches {tell_target(study)} in {tell_value(study, value)}"

@@ -53,7 +53,8 @@ def to_card(summary: StudySummary) -> str:
     best = summary.best
     metrics = {} if best is None else best.record.attributes.get("metrics", {})
     rows = [] if best is None else [*settings(summary).rows]
-    rows += [(f"{name}, measured last", number(value)) for name, value in metrics.items()]
+    when = "at its best evaluation" if summary.spec.study.rank_by == "best" else "measured last"
+    rows += [(f"{name}, {when}", number(value)) for name, value in metrics.items()]
     named = f"study {summary.name}"
     if best is not None:
         named += f", {best.config.optimizer} with {best.config.schedule}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
@@ -58,7 +60,9 @@ class TrialRow:
 
 def head(view: View) -> tuple[str, ...]:
     """Returns the heads of the columns after the trial's number and its optimizer."""
-    return (view.objective, "outcome", "lr", "schedule", "other settings", "steps", "time", "from")
+    shown = map(printable, view.study.show)
+    settings = ("lr", "schedule", "other settings", "steps", "time", "from")
+    return (view.objective, *shown, "outcome", *settings)
 
 
 def trial_rows(view: View) -> list[TrialRow]:
@@ -82,9 +86,12 @@ def _cells(view: View, record: TrialRecord, config: TrialConfig) -> tuple[Cell, 
     rate = config.optimizer_values.get(OPTIMIZERS[config.optimizer].rate)
     number = float(rate) if isinstance(rate, int | float) else None
     value = view.value(record)
-    steps, seconds = (_number(record, name) for name in ("steps", "train_s"))
+    steps, seconds = (_number(record.attributes, name) for name in ("steps", "train_s"))
+    metrics = record.attributes.get("metrics", {})
+    shown = (_number(metrics, name) for name in view.study.show)
     return (
         Cell(view.tell(record.value) if value is None else view.tell(value), value),
+        *(Cell("–" if metric is None else f"{metric:.4g}", metric) for metric in shown),
         Cell(_outcome(record)),
         Cell("–" if number is None else f"{number:.3g}", number),
         Cell(printable(config.schedule)),
@@ -118,6 +125,6 @@ def _short(value: object) -> str:
     return format_value(value) if isinstance(value, bool | int | str) else str(value)
 
 
-def _number(record: TrialRecord, name: str) -> float | None:
-    value = record.attributes.get(name)
+def _number(values: Mapping[str, Any], name: str) -> float | None:
+    value = values.get(name)
     return float(value) if isinstance(value, int | float) else None

@@ -11,17 +11,18 @@ from typing import Any
 
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
+from tuner.domain.names import suggest
 from tuner.domain.objective import tell_objective, tell_value
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Decoder, TrialRecord
-from tuner.errors import SpecError
+from tuner.errors import NotFoundError, SpecError
 from tuner.report.tables import TextTable, duration, number
 
 _NESTED = ("params", "metrics")
 """The keys of a described trial that hold several values, each a column such as ``params.lr``."""
 
 SORTABLE = ("trial", "outcome", "value", "optimizer", "schedule", "lr", "steps", "seconds")
-"""The columns that trials can be sorted by; by value, the best come first."""
+"""The columns that trials of any study can be sorted by; by value, the best come first."""
 
 
 def describe_trials(spec: StudySpec, records: Iterable[TrialRecord]) -> list[dict[str, Any]]:
@@ -91,33 +92,78 @@ def sort_trials(
     Args:
         spec: The study's resolved spec, which says which values are better.
         trials: Trials, as :func:`describe_trials` returns them.
-        key: One of :data:`SORTABLE`.
+        key: One of :data:`SORTABLE`, or the name of a metric.
         backwards: Whether to turn the order round.
+
+    Raises:
+        NotFoundError: If it is neither.
     """
-    falls = (key == "value" and spec.study.ranking == "maximize") != backwards
     trials = list(trials)
-    known = [trial for trial in trials if trial[key] is not None]
-    known.sort(key=lambda trial: trial[key], reverse=falls)
-    return [*known, *(trial for trial in trials if trial[key] is None)]
+    if key not in SORTABLE:
+        check_metrics(trials, [key], "--sort", others=SORTABLE)
+    values = {id(trial): _value_of(trial, key) for trial in trials}
+    is_ranking = key in ("value", spec.study.metric)
+    direction = spec.study.ranking if key == "value" else spec.study.direction
+    falls = (is_ranking and direction == "maximize") != backwards
+    known = [trial for trial in trials if values[id(trial)] is not None]
+    known.sort(key=lambda trial: values[id(trial)], reverse=falls)
+    return [*known, *(trial for trial in trials if values[id(trial)] is None)]
 
 
-def trial_table(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> TextTable:
+def _value_of(trial: dict[str, Any], key: str) -> Any:
+    return trial[key] if key in SORTABLE else trial["metrics"].get(key)
+
+
+def check_metrics(
+    trials: Iterable[dict[str, Any]],
+    names: Iterable[str],
+    option: str,
+    others: Sequence[str] = (),
+) -> None:
+    """Checks that trials have metrics.
+
+    Args:
+        trials: Trials, as :func:`describe_trials` returns them.
+        names: The metrics' names.
+        option: The option that names them, for the message.
+        others: What else it may name.
+
+    Raises:
+        NotFoundError: If no trial has one of them, with the nearest name that there is.
+    """
+    known = dict.fromkeys(name for trial in trials for name in trial["metrics"])
+    for name in names:
+        if name not in known:
+            raise NotFoundError(
+                f"{option} {name}: no trial has a metric of this name: "
+                f"{suggest(name, [*others, *known])}"
+            )
+
+
+def trial_table(
+    spec: StudySpec, trials: Sequence[dict[str, Any]], metrics: Sequence[str] = ()
+) -> TextTable:
     """Returns trials as a table for a terminal, what matters most first.
 
     Args:
         spec: The study's resolved spec.
         trials: Trials, as :func:`describe_trials` returns them.
+        metrics: Further metrics to show, each in a column behind the value.
     """
-    columns = ("trial", "optimizer", "outcome", tell_objective(spec.study), "lr", "schedule")
+    shown = [name for name in dict.fromkeys(metrics) if name != spec.study.metric]
     return TextTable(
         f"Trials of {spec.study.name}",
-        (*columns, "steps", "took"),
+        (
+            *("trial", "optimizer", "outcome", tell_objective(spec.study), *shown),
+            *("lr", "schedule", "steps", "took"),
+        ),
         tuple(
             (
                 str(trial["trial"]),
                 trial["optimizer"],
                 trial["outcome"],
                 tell_value(spec.study, trial["value"]),
+                *(number(trial["metrics"].get(name)) for name in shown),
                 _tell_rate(trial["lr"]),
                 trial["schedule"],
                 "–" if trial["steps"] is None else str(trial["steps"]),

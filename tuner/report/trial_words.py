@@ -10,7 +10,7 @@ from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialConfig, TrialRecord, decode
 
-_TOLD = ("seed", "steps", "lanes", "reached", "stopped_early", "error", "error_at")
+_TOLD = ("seed", "steps", "best_step", "lanes", "reached", "stopped_early", "error", "error_at")
 """Attributes that are told as they are, in this order."""
 
 

@@ -83,7 +83,8 @@ class WinnerCode:
 
 def _tell_result(study: StudySection, value: float | None) -> str:
     if study.target is None:
-        return f"reached {study.metric} = {value!r}"
+        at = " at its best evaluation" if study.rank_by == "best" else ""
+        return f"reached {study.metric} = {value!r}{at}"
     if value is None or not is_reached(study, value):
         return f"came nearest to {tell_target(study)}"
     return f"reached {tell_target(study)} in {tell_value(study, value)}"

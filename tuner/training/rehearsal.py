@@ -227,6 +227,8 @@ def rehearse(
         )
     if not run.has_optimizer:
         raise WorkloadError(OWN_OPTIMIZER)
+    if metrics:
+        _check_shown(spec, metrics)
     return metrics, run
 
 
@@ -271,9 +273,20 @@ def probe(
             f"study.metric = {spec.study.metric!r}: {spec.study.workload} returns "
             f"{', '.join(sorted(metrics))}; name one of these."
         )
+    _check_shown(spec, metrics)
     for config in default_configs(spec) if optimizers else []:
         _try_optimizer(prepared, spec, config, batch)
     return metrics
+
+
+def _check_shown(spec: StudySpec, metrics: Collection[str]) -> None:
+    """Refuses a study that shows a metric which its workload does not give."""
+    for name in spec.study.show:
+        if name not in metrics:
+            raise SpecError(
+                f"study.show: {name!r} is no metric of {spec.study.workload}, which gives "
+                f"{', '.join(sorted(metrics))}: name one of these, or leave it out."
+            )
 
 
 def _check_loss(spec: StudySpec, loss: float) -> None:

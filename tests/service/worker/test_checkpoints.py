@@ -132,6 +132,12 @@ def test_hyperparameters_of_its_own_other_than_on_record_are_refused(bureau: Bur
         {"unsent": [(5, 5, math.inf, [])]},
         {"unsent": [(5, 10, 1.0, [])]},
         {"unsent": [(5, 5, 1.0, [(5, "", 1.0)])]},
+        {"standing": (4, 5, {"val_loss": 1.0})},
+        {"standing": (1, 10, {"val_loss": 1.0})},
+        {"standing": (1, 5, {"": 1.0})},
+        {"standing": (1, 5, {"val_loss": "x"})},
+        {"standing": (1, 5, [])},
+        {"standing": 7},
     ],
 )
 def test_number_out_of_range_starts_the_trial_over(bureau: Bureau, change: dict[str, Any]) -> None:

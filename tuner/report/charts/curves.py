@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 
+from tuner.domain.objective import tell_metric
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.charts.frame import Frame, draw, line, mark, thin
 from tuner.report.charts.scales import Scale, cap_values, fit_scale, is_positive
@@ -37,7 +38,7 @@ def draw_curves(view: View) -> Chart | None:
     finding = _tell(view, drawn)
     return Chart(
         "curves",
-        f"{view.study.metric} as trials train",
+        f"{tell_metric(view.study)} as trials train",
         finding,
         (Panel(draw(frame, finding, lines=lines, marks=marks)),),
         (
@@ -89,7 +90,7 @@ def _frame(view: View, drawn: Iterable[TrialRecord], height: int) -> Frame:
     first = min(progress for progress, _ in points)
     x = Scale(0 if last > 1 else first - 1, last)
     title = "evaluation" if view.summary.spec.budget.steps is None else "step"
-    return Frame(x, fit_scale(shown, log=log), height, title, view.study.metric)
+    return Frame(x, fit_scale(shown, log=log), height, title, tell_metric(view.study))
 
 
 def _points(view: View, record: TrialRecord) -> list[tuple[float, float]]:
@@ -112,6 +113,11 @@ def _notes(view: View, drawn: Sequence[TrialRecord]) -> list[str]:
             f"others evenly from good to bad. Any other: tuner trial show {name} NUMBER"
         )
     longest = max(len(view.curves[record.number]) for record in drawn)
+    if view.study.rank_by == "best":
+        notes.append(
+            "A curve is the best evaluation so far, by which the study ranks; all evaluations of a "
+            f"trial: tuner trial show {name} NUMBER --json"
+        )
     if longest > POINTS:
         told = f"Of a curve's evaluations at most {POINTS} are drawn, evenly"
         notes.append(f"{told}; the longest has {longest:,}.")

@@ -37,7 +37,8 @@ def draw_progress(view: View, bands: Mapping[str, RandomCurve] | None = None) ->
     y = fit_scale([v for v in values if cap is None or view.worse * v <= view.worse * cap], log=log)
     x = Scale(1, max(2, most))
     counts = [tick for tick in x.ticks() if tick.value == int(tick.value)]
-    title = f"best {view.objective} so far"
+    what = view.study.metric if view.study.target is None else view.objective
+    title = f"best {what} so far"
     frame = Frame(x, y, 280, "trials of the optimizer", title, counts)
     lines, marks = [], []
     for name, own in (bands or {}).items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import TrialState
@@ -13,7 +12,7 @@ from tuner.errors import StorageError, tell_error, tell_place
 from tuner.store.connection.urls import hide_known_secrets
 from tuner.training.device import is_out_of_memory
 from tuner.training.loop import OWN_OPTIMIZER, Ending, TrialResult
-from tuner.training.reporting import StaleCheckpointError
+from tuner.training.reporting import Evaluation, StaleCheckpointError
 
 STATES = {
     Ending.COMPLETE: TrialState.COMPLETE,
@@ -27,15 +26,16 @@ _LONGEST_REASON = 500
 
 
 def ending_attributes(
-    result: TrialResult, metrics: Mapping[str, float], stopped_by: str | None
+    result: TrialResult, standing: Evaluation | None, stopped_by: str | None
 ) -> dict[str, Any]:
     """Returns the attributes to store of an ending.
 
     Args:
         result: The result of the trial.
-        metrics: The metrics measured last.
+        standing: The evaluation by which the trial stands, or None if it has none.
         stopped_by: ``stop`` or ``wall_time`` if that has ended the study, or None.
     """
+    metrics = {} if standing is None else standing.metrics
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     attributes: dict[str, Any] = {"metrics": finite}
     if result.diverged_step is not None:

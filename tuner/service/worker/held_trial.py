@@ -10,7 +10,14 @@ from optuna.trial import TrialState
 
 from tuner.domain.confirmation import CONFIRM, REPEAT, TEST
 from tuner.domain.lengths import tell_length
-from tuner.domain.objective import reaches, tell_target, to_unreached, to_value
+from tuner.domain.objective import (
+    follow,
+    reaches,
+    tell_metric,
+    tell_target,
+    to_unreached,
+    to_value,
+)
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord, decode
 from tuner.errors import StorageError, WorkloadError
@@ -105,8 +112,7 @@ class HeldTrial:
         """
         if self.state is None:
             return []
-        unsent = self.state.get("unsent")
-        return self.reports.resume(unsent, lanes.taken, lanes.evaluated, lanes.total_steps)
+        return self.reports.resume(self.state, lanes.taken, lanes.evaluated, lanes.total_steps)
 
     def measure(self, lanes: Lanes, lane: int, evaluation: Evaluation) -> Report:
         """Returns an evaluation as a report, with the numbers logged since the last one.
@@ -128,7 +134,7 @@ class HeldTrial:
         Raises:
             StorageError: If it cannot be written.
         """
-        self.checkpoints.save({**lanes.state_dict(lane), "unsent": self.reports.state()})
+        self.checkpoints.save({**lanes.state_dict(lane), **self.reports.state_dict()})
 
     def send(self, report: Report) -> TrialReport:
         """Returns a report as the ledger takes it; it is unsent until it is taken off."""
@@ -160,17 +166,21 @@ class HeldTrial:
             stopped_by: ``stop`` or ``wall_time`` if that has ended it, or None.
         """
         complete = result.ending is Ending.COMPLETE
-        value = self.reports.value if result.value is None else result.value
+        value, standing = self.reports.value, self.reports.standing
+        if result.value is not None:
+            value = follow(self._study, value, result.value)
         fault = result.fault
         if complete and value is None:
             fault = f"The training loop neither reported nor returned {self._metric}."
         if fault is not None:
             return self.fail(trained, WorkloadError(fault))
-        attributes = ending_attributes(result, self.reports.metrics, stopped_by) | dict(trained)
+        attributes = ending_attributes(result, standing, stopped_by) | dict(trained)
         if not complete:
             attributes.pop(TEST, None)
         how = result.ending if stopped_by is None else f"stopped by {stopped_by}"
-        line = tell_ending(self.number, how, self._metric, value)
+        if self._study.rank_by == "best" and standing is not None:
+            attributes["best_step"] = standing.step
+        line = tell_ending(self.number, how, tell_metric(self._study), value)
         if complete and value is not None and reaches(self._study, value):
             attributes["reached"] = tell_target(self._study)
         length = tell_length(attributes) if complete else ""
@@ -201,7 +211,8 @@ class HeldTrial:
             trained: The attributes to store of how it trained.
         """
         ending, _ = self.end(trained, TrialResult(Ending.PRUNED), None)
-        return ending, tell_ending(self.number, "paused", self._metric, self.reports.value)
+        told = tell_ending(self.number, "paused", tell_metric(self._study), self.reports.value)
+        return ending, told
 
     def fail(self, trained: Mapping[str, Any], error: BaseException) -> tuple[TrialEnding, str]:
         """Returns its failure as the ledger takes it, and as a line for the log.

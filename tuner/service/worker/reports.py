@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tuner.domain.names import is_keepable
+from tuner.domain.objective import follow
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialRecord, progress_at
 from tuner.training.reporting import Evaluation, StaleCheckpointError
@@ -17,7 +19,7 @@ class Report(NamedTuple):
     Attributes:
         step: Steps taken.
         progress: The evaluation's place on the axis trials are compared along, or None.
-        value: The metric, or None without an evaluation.
+        value: The metric by which the trial stands, or None without an evaluation.
         logged: (step, name, value) triples.
     """
 
@@ -35,8 +37,9 @@ class Reports:
         record: The trial as the database knows it.
 
     Attributes:
-        evaluations: The metric so far, by progress.
-        metrics: The metrics measured last.
+        evaluations: The metric by which the trial has stood, by progress.
+        standing: The evaluation by which it stands: the last, or the best if the study says so;
+            None if it has none.
         unsent: Reports on their way.
     """
 
@@ -47,19 +50,21 @@ class Reports:
     def forget(self) -> None:
         """Forgets all reports, since the trial starts over."""
         self.evaluations: dict[int, float] = {}
-        self.metrics: dict[str, float] = {}
+        self.standing: Evaluation | None = None
         self.unsent: list[Report] = []
 
     @property
     def value(self) -> float | None:
-        """The metric of the last evaluation."""
+        """The metric by which the trial stands."""
         return self.evaluations[max(self.evaluations)] if self.evaluations else None
 
-    def resume(self, told: Any, taken: int, evaluated: int, total_steps: int) -> list[Report]:
+    def resume(
+        self, state: Mapping[str, Any], taken: int, evaluated: int, total_steps: int
+    ) -> list[Report]:
         """Restores the reports from a checkpoint; returns those that were not sent yet.
 
         Args:
-            told: The reports that the checkpoint holds unsent, each as a tuple.
+            state: The checkpoint, with what :meth:`state_dict` has put into it.
             taken: Steps the trial has taken.
             evaluated: How often it has been evaluated.
             total_steps: Steps of a full trial.
@@ -68,7 +73,8 @@ class Reports:
             StaleCheckpointError: If the checkpoint's reports are malformed.
         """
         seen = {self._progress(index, total_steps) for index in range(1, evaluated + 1)}
-        unsent = _read_reports(told, taken, seen)
+        unsent = _read_reports(state.get("unsent"), taken, seen)
+        self.standing = _read_standing(state.get("standing"), taken, evaluated)
         self.evaluations = {p: v for p, v in self._record.evaluations.items() if p in seen}
         return unsent
 
@@ -82,12 +88,15 @@ class Reports:
             total_steps: Steps of a full trial.
             logged: The numbers logged since the last one, as (step, name, value) triples.
         """
-        self.metrics = evaluation.metrics
+        study, before = self._spec.study, self.value
+        value = follow(study, before, evaluation.metrics[study.metric])
+        if study.rank_by == "last" or value != before:
+            self.standing = evaluation
         measured = [(evaluation.step, *metric) for metric in evaluation.metrics.items()]
         return Report(
             evaluation.step,
             self._progress(evaluation.index, total_steps),
-            evaluation.metrics[self._spec.study.metric],
+            value,
             measured + logged,
         )
 
@@ -97,12 +106,30 @@ class Reports:
             self.evaluations[report.progress] = report.value
         self.unsent.append(report)
 
-    def state(self) -> list[tuple[Any, ...]]:
-        """Returns the unsent reports, for a checkpoint."""
-        return [tuple(report) for report in self.unsent]
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the unsent reports and the evaluation it stands by, for a checkpoint."""
+        one = self.standing
+        return {
+            "unsent": [tuple(report) for report in self.unsent],
+            "standing": None if one is None else (one.index, one.step, dict(one.metrics)),
+        }
 
     def _progress(self, index: int, total_steps: int) -> int:
         return progress_at(self._spec, index, total_steps if self._spec.budget.steps else 0)
+
+
+def _read_standing(told: Any, taken: int, evaluated: int) -> Evaluation | None:
+    if told is None:  # as in the checkpoints of older versions
+        return None
+    try:
+        index, step, metrics = told
+        sound = _is_step(index, evaluated) and _is_step(step, taken)
+        sound = sound and all(is_keepable(k) and _is_number(v) for k, v in metrics.items())
+    except (AttributeError, TypeError, ValueError) as error:
+        raise StaleCheckpointError(f"The checkpoint's evaluation is none: {error}") from error
+    if not sound:
+        raise StaleCheckpointError("The checkpoint's evaluation is malformed.")
+    return Evaluation(index, step, metrics)
 
 
 def _read_reports(told: Any, taken: int, progress: set[int]) -> list[Report]:
