@@ -325,6 +325,14 @@ def test_an_optimizer_without_groups_is_refused_where_there_are_some(train: dict
     assert spec_of(train=train, space={"optimizers": ["adam", "muon"]}).train.groups is not None
 
 
+@pytest.mark.parametrize("batch_size", ["full", {"choices": [16, 32]}])
+def test_steps_of_an_epoch_are_of_one_batch_size(batch_size: Any) -> None:
+    budget = {"epochs": 2, "epoch_steps": 100}
+    assert spec_of(budget=budget).budget.epoch_steps == 100
+    with pytest.raises(ValidationError, match=r"run\.measure\(examples // run\.batch_size\)"):
+        spec_of(budget=budget, train={"batch_size": batch_size})
+
+
 def test_a_schedule_changes_by_step_or_by_epoch() -> None:
     assert spec_of(train={"schedule_by": "epoch"}).train.schedule_by == "epoch"
     with pytest.raises(ValidationError, match="'step' or 'epoch'"):

@@ -86,7 +86,7 @@ def by_step(run: Run) -> float:
 
 
 def over_loader(run: Run, loader: DataLoader[Any] | None = None) -> None:
-    model, loader = Net(), loader or batches_of()
+    model, loader = Net(), batches_of() if loader is None else loader
     optimizer = run.optimizer(model)
     schedule = run.schedule(optimizer, loader)
     for step, batch in run.steps(loader):

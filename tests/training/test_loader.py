@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from tests.training.trials import CPU
-from tuner.errors import WorkloadError
+from tuner.errors import SpecError, WorkloadError
 from tuner.training.loader import length_of, resume_batches
 
 EXAMPLES = 10
@@ -145,6 +145,43 @@ def test_a_loader_that_does_not_keep_to_its_length_is_refused(
     assert list(itertools.islice(batches, whole)) == list(range(whole))
     with pytest.raises(WorkloadError, match=rf"Own of length 4, which {gave}: every iter"):
         next(batches)
+
+
+class Stream(IterableDataset[int]):
+    """Examples that are drawn one by one, of which nobody says how many there are."""
+
+    def __init__(self, amount: int) -> None:
+        self._amount = amount
+
+    def __iter__(self) -> Iterator[int]:
+        yield from (int(i) for i in torch.randperm(self._amount))
+
+
+def stream(amount: int = EXAMPLES) -> DataLoader[int]:
+    return DataLoader(Stream(amount), batch_size=3)
+
+
+def test_a_stream_of_a_told_length_goes_on_from_any_batch() -> None:
+    def take_stream(count: int, taken: int) -> list[list[int]]:
+        batches = resume_batches(stream(), 0, taken, CPU, 4)
+        return [batch.tolist() for batch in itertools.islice(batches, count)]
+
+    straight = take_stream(12, 0)
+    assert straight[:4] != straight[4:8]
+    for taken in (1, 4, 7):
+        assert take_stream(12 - taken, taken) == straight[taken:]
+
+
+@pytest.mark.parametrize(("amount", "gave"), [(9, "gave 3 batches"), (14, "gave more")])
+def test_a_stream_of_another_length_than_told_is_refused(amount: int, gave: str) -> None:
+    batches = resume_batches(stream(amount), 0, 0, CPU, 4)
+    with pytest.raises(WorkloadError, match=rf"of length 4, which {gave} in epoch 1.*epoch_steps"):
+        list(itertools.islice(batches, 5))
+
+
+def test_a_stream_of_no_known_length_is_refused_with_the_ways_to_tell_it() -> None:
+    with pytest.raises(SpecError, match=r"no length: say how many .* budget\.epoch_steps"):
+        length_of(stream())
 
 
 def test_a_loader_that_is_too_short_to_resume_is_refused() -> None:

@@ -11,15 +11,26 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 import tuner
-from tests.training.loops import Net, batches_of, by_step, over_loader
+from tests.training.loops import (
+    BATCH,
+    EPOCH,
+    EXAMPLES,
+    Net,
+    batches_of,
+    by_step,
+    over_loader,
+    points,
+)
 from tests.training.trials import (
     CPU,
     Recorder,
     Trial,
     make_config,
     make_spec,
+    parameters_of,
     stop_and_go,
     train,
 )
@@ -595,8 +606,47 @@ def test_a_loader_without_a_length_is_refused(loader: Any) -> None:
     def loop(run: Run) -> None:
         list(run.steps(loader))
 
-    with pytest.raises(SpecError, match=r"no length: iterate over it yourself|without batches"):
+    with pytest.raises(SpecError, match=r"no length: say how many batches|without batches"):
         train(loop, SPEC)
+
+
+class Stream(IterableDataset[Any]):
+    """The points of the other loops, one by one, without a word on how many there are."""
+
+    def __iter__(self) -> Iterator[Any]:
+        inputs, targets = points()
+        for row in torch.randperm(EXAMPLES):
+            yield inputs[row], targets[row]
+
+
+def over_stream(run: Run) -> None:
+    over_loader(run, DataLoader(Stream(), batch_size=BATCH))
+
+
+def test_a_stream_takes_its_length_from_the_study_file_and_goes_on_in_mid_epoch() -> None:
+    spec = make_spec(budget={"epochs": 3, "epoch_steps": EPOCH, "evaluations": 4})
+    straight = train(over_stream, spec)
+    assert straight.run.total_steps == 3 * EPOCH
+    at = EPOCH + 2
+    _, went_on = stop_and_go(over_stream, at, spec)
+    assert went_on.outcome.ending == "complete"
+    assert torch.equal(parameters_of(straight.run), parameters_of(went_on.run))
+
+
+def test_a_stream_takes_its_length_from_its_loop() -> None:
+    def loop(run: Run) -> None:
+        run.measure(EPOCH)
+        over_stream(run)
+
+    assert train(loop, make_spec(budget={"epochs": 2})).run.total_steps == 2 * EPOCH
+
+
+def test_an_epoch_of_another_length_than_the_study_file_says_is_refused() -> None:
+    spec = make_spec(budget={"epochs": 2, "epoch_steps": EPOCH + 1})
+    with pytest.raises(SpecError, match=rf"epoch_steps = {EPOCH + 1}, but .* has {EPOCH} steps"):
+        train(over_loader, spec)
+    with pytest.raises(WorkloadError, match=rf"gave {EPOCH} batches in epoch 1"):
+        train(over_stream, spec)
 
 
 def test_a_loader_that_can_be_iterated_once_is_refused_where_a_second_epoch_begins() -> None:

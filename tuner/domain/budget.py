@@ -57,6 +57,8 @@ class Budget(Frozen):
         steps: Optimizer steps of a full trial; exactly one of steps, epochs and examples.
         epochs: Passes over the training data of a full trial.
         examples: Training examples a full trial sees.
+        epoch_steps: Steps of an epoch, for loops whose loaders have no length, as over an iterable
+            dataset.
         evaluations: Points, spread evenly over a full trial, where it is evaluated.
         wall_time: Seconds of work, over all sessions, after which nothing new starts.
         stop: Whether the study also ends once little is left to gain (``auto``), or ``never`` so.
@@ -67,6 +69,7 @@ class Budget(Frozen):
     steps: int | None = Field(default=None, ge=1, le=10**10)
     epochs: Finite | None = Field(default=None, gt=0, le=10**6)
     examples: int | None = Field(default=None, ge=1, le=10**13)
+    epoch_steps: int | None = Field(default=None, ge=1, le=10**10)
     evaluations: int = Field(default=10, ge=1, le=200)
     wall_time: Annotated[Finite | None, BeforeValidator(parse_duration)] = Field(default=None, gt=0)
     stop: Literal["never", "auto"] = "never"

@@ -20,7 +20,7 @@ from tuner.domain.networks import Networks, branch_of, resolve_networks
 from tuner.domain.regimes import SCRATCH, Regime
 from tuner.domain.samplers import check_space
 from tuner.domain.search import COMPARE, Search, check_comparison
-from tuner.domain.train import Train
+from tuner.domain.train import FULL, Train
 from tuner.domain.warm_start import AUTO, OFF, WarmStart
 from tuner.errors import SpecError
 
@@ -209,6 +209,17 @@ class StudySpec(Frozen):
         # A resolved one may have been given a trial more since, which ran again what had failed.
         if self.search.mode == COMPARE and self.written is None:
             check_comparison(self.budget, self.space.optimizers)
+        return self
+
+    @model_validator(mode="after")
+    def _check_epoch(self) -> StudySpec:
+        sizes = self.train.batch_sizes
+        if self.budget.epoch_steps not in (None, 1) and (len(sizes) > 1 or FULL in sizes):
+            raise ValueError(
+                f"budget.epoch_steps = {self.budget.epoch_steps} is an epoch of one batch size, "
+                f"and train.batch_size is {', '.join(map(str, sizes))}: call "
+                "run.measure(examples // run.batch_size) in the loop instead"
+            )
         return self
 
     @model_validator(mode="after")

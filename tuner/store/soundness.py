@@ -79,9 +79,7 @@ _GROUP = _record_of(
 _CALLS = _record_of(calls=is_count, steps=_or_none(is_count), optimizer_steps=_or_none(is_count))
 
 _KINDS: dict[str, _Check] = {
-    **dict.fromkeys(
-        ("steps", "total_steps", "epoch_steps", "diverged_step", "best_step"), is_count
-    ),
+    **dict.fromkeys(("steps", "total_steps", "epoch_steps", "diverged_step"), is_count),
     **dict.fromkeys(("seed", SPLIT_SEED, "best_step"), is_count),
     **dict.fromkeys(("train_s", "eval_s", "optimizer_steps"), is_number),
     **dict.fromkeys(("error", "error_at", "traceback", "stopped_by", "stopped_early"), _is_text),

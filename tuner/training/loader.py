@@ -12,7 +12,9 @@ from tuner.errors import SpecError, WorkloadError
 from tuner.training.seeds import derive_seed, seeded
 
 
-def resume_batches(loader: Any, seed: int, taken: int, device: torch.device) -> Iterator[Any]:
+def resume_batches(
+    loader: Any, seed: int, taken: int, device: torch.device, epoch_steps: int | None = None
+) -> Iterator[Any]:
     """Returns an endless iterator over a loader's batches, from any point on.
 
     An epoch begins with every source of randomness seeded by the study's seed and the epoch, and
@@ -21,25 +23,30 @@ def resume_batches(loader: Any, seed: int, taken: int, device: torch.device) -> 
     which a resumed trial cannot repeat.
 
     Args:
-        loader: Batches, with a length.
+        loader: Batches.
         seed: The study's seed.
         taken: Batches taken by earlier attempts; those of the present epoch are drawn at once.
         device: The device whose generator the loader may draw from, besides the CPU's.
+        epoch_steps: The length of a loader that does not know its own.
 
     Raises:
         SpecError: If the loader has no length, or none at all.
-        WorkloadError: If an epoch gives another number of batches than the loader's length; the
-            iterator raises it where it comes to that.
+        WorkloadError: If an epoch gives another number of batches than that length; the iterator
+            raises it where it comes to that.
     """
-    epoch, skipped = divmod(taken, length_of(loader))
-    batches = _batches_from(epoch, loader, seed, device)
+    epoch, skipped = divmod(taken, length_of(loader, epoch_steps))
+    batches = _batches_from(epoch, loader, seed, device, epoch_steps)
     for _ in range(skipped):
         next(batches)
     return batches
 
 
-def length_of(loader: Any) -> int:
+def length_of(loader: Any, epoch_steps: int | None = None) -> int:
     """Returns the number of batches in a loader.
+
+    Args:
+        loader: The loader.
+        epoch_steps: The number to take where it has no length, as over an iterable dataset.
 
     Raises:
         SpecError: If it has no length, or none at all.
@@ -47,17 +54,23 @@ def length_of(loader: Any) -> int:
     try:
         length = len(loader)
     except TypeError:
+        if epoch_steps is not None:
+            return epoch_steps
         raise SpecError(
-            f"run.steps() was given a {type(loader).__name__}, which has no length: iterate over "
-            "it yourself within 'for step in run.steps():', with budget.steps."
+            f"run.steps() was given a {type(loader).__name__}, which has no length: say how many "
+            "batches it gives an epoch, by budget.epoch_steps in the study file or "
+            "run.measure(...) in the loop; or iterate over it yourself within "
+            "'for step in run.steps():', with budget.steps."
         ) from None
     if length < 1:
         raise SpecError("run.steps() was given a loader without batches: it needs at least one.")
     return length
 
 
-def _batches_from(epoch: int, loader: Any, seed: int, device: torch.device) -> Iterator[Any]:
-    length = length_of(loader)
+def _batches_from(
+    epoch: int, loader: Any, seed: int, device: torch.device, epoch_steps: int | None
+) -> Iterator[Any]:
+    length = length_of(loader, epoch_steps)
     for present in count(epoch):
         with seeded(derive_seed(seed, "data", present), device):
             batches = iter(loader)
@@ -73,6 +86,18 @@ def _batches_from(epoch: int, loader: Any, seed: int, device: torch.device) -> I
             raise WorkloadError(
                 f"run.steps() was given a {type(loader).__name__} of length {length}, which gave "
                 f"{amount} in epoch {present + 1}: every iter(loader) must begin anew and give "
-                "len(loader) batches. Correct its __iter__ or __len__, or iterate over it "
-                "yourself within 'for step in run.steps():', with budget.steps."
+                f"{_name_remedy(loader)}, or iterate over it yourself within "
+                "'for step in run.steps():', with budget.steps."
             )
+
+
+def _name_remedy(loader: Any) -> str:
+    """Returns how many batches a loader must give, and what to correct where it gives others."""
+    try:
+        len(loader)
+    except TypeError:
+        return (
+            "as many batches as budget.epoch_steps or run.measure(...) says. Correct that number, "
+            "have an endless stream end after so many"
+        )
+    return "len(loader) batches. Correct its __iter__ or __len__"

@@ -135,7 +135,7 @@ class Run:
             SpecError: If the length of a full trial is not known.
         """
         if loader is not None:
-            self.measure(length_of(loader))
+            self.measure(length_of(loader, self.epoch_steps))
         return self._optimization.build_schedule(optimizer)
 
     def checkpoint(self, **objects: Any) -> None:
@@ -190,8 +190,9 @@ class Run:
         It ends early where the loop has called :meth:`stop`.
 
         Args:
-            loader: Batches to go through, epoch after epoch, such as a DataLoader: something
-                with a length. Its order is seeded by the study's seed and the epoch.
+            loader: Batches to go through, epoch after epoch, such as a DataLoader. If it has no
+                length, as over an iterable dataset, ``budget.epoch_steps`` or :meth:`measure`
+                tells it. Its order is seeded by the study's seed and the epoch.
 
         Yields:
             The step, from 0; with a loader, the step and a batch.
@@ -199,16 +200,16 @@ class Run:
         Raises:
             SpecError: If the length of a full trial is not known.
             WorkloadError: If a parameter group takes nothing, or an epoch gives another number of
-                batches than the loader's length.
+                batches than the loader's length, or than it was told to have.
         """
         if loader is not None:
-            self.measure(length_of(loader))
+            self.measure(length_of(loader, self.epoch_steps))
         steps, evaluations, checkpointing = self._steps, self.evaluations, self._checkpointing
         self.check_groups()
         self._optimization.check_schedules()
         batches: Iterator[Any] | None = None
         if loader is not None:
-            batches = resume_batches(loader, self.seed, steps.turns, self.device)
+            batches = resume_batches(loader, self.seed, steps.turns, self.device, steps.epoch_steps)
         if not steps.begun:
             checkpointing.restore_training()
         steps.begin()

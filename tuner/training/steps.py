@@ -61,6 +61,8 @@ class Steps:
         self.inside = False
         if budget.steps is not None:
             self._set_length(budget.steps)
+        if budget.epoch_steps is not None and not self._full:
+            self.measure(budget.epoch_steps)
 
     @property
     def total(self) -> int:
@@ -72,7 +74,8 @@ class Steps:
         if self.length is None:
             raise SpecError(
                 "budget.epochs and budget.examples need to know an epoch's length: use "
-                "run.schedule(optimizer, loader) and run.steps(loader), or set budget.steps."
+                "run.schedule(optimizer, loader) and run.steps(loader), or set "
+                "budget.epoch_steps or budget.steps."
             )
         return self.length
 
@@ -114,7 +117,8 @@ class Steps:
             examples: Size of the training set, the epoch's one batch where batches are full.
 
         Raises:
-            SpecError: If batches are full and an epoch has several, or its size is not known.
+            SpecError: If batches are full and an epoch has several, or its size is not known, or
+                ``budget.epoch_steps`` says otherwise.
         """
         if self._full and epoch_steps not in (None, 1):
             raise SpecError(
@@ -126,6 +130,12 @@ class Steps:
             self._batch_size, epoch_steps = examples, 1
         if epoch_steps is None:
             return
+        said = self._budget.epoch_steps
+        if said not in (None, epoch_steps):
+            raise SpecError(
+                f"budget.epoch_steps = {said}, but an epoch of the workload has {epoch_steps} "
+                "steps, as it tells itself: leave budget.epoch_steps out."
+            )
         self.epoch_steps = epoch_steps
         batch_size = 1 if self._budget.examples is None else self.batch_size
         self._set_length(self._budget.full_steps(epoch_steps, batch_size))
