@@ -21,6 +21,7 @@ from tuner.domain.trials import TrialConfig
 from tuner.errors import NotFoundError, TunerError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.averages import Average, build_average
+from tuner.optim.wrapped import unwrap
 from tuner.report.markdown import to_card
 from tuner.service.summaries import read_results, read_summary
 from tuner.store import Database, Studies, StudyHandle, default_url, open_database
@@ -129,9 +130,10 @@ class Winner:
         For ``plateau``, also call its ``observe`` with the metric after each evaluation.
 
         Args:
-            optimizer: The optimizer.
+            optimizer: The optimizer, or a trainer's wrapper of it, such as Accelerate's.
             steps: How many steps there will be; left out, as many as in the study.
         """
+        optimizer = unwrap(optimizer, self._places)
         if self.schedule_calls == ():
             return build_schedule("constant", {"warmup": 0.0}, optimizer, steps or self.steps)
         return build_schedule(
@@ -178,6 +180,7 @@ class Winner:
         """
         average = build_average(self.config.average, self.config.average_values, model)
         if average is not None:
+            optimizer = unwrap(optimizer, self._places)
             closure = OPTIMIZERS[self.config.optimizer].closure
             clock = _count_losses(optimizer) if closure else _count_steps(optimizer)
             total = steps or self.steps

@@ -56,7 +56,7 @@ class Snapshot:
         Raises:
             StaleCheckpointError: If the state is of something else.
         """
-        if not self._state:
+        if not self._state or (kind in _LEFT_TO_TRAINERS and self._state["kept"] is not None):
             return
         if index >= len(self._state[kind]):
             raise StaleCheckpointError(f"The checkpoint has fewer {kind} than the loop builds.")
@@ -199,6 +199,10 @@ def is_mapping(part: Any) -> bool:
     return isinstance(part, dict)
 
 
+def _is_mapping_or_none(part: Any) -> bool:
+    return part is None or is_mapping(part)
+
+
 def _is_list(part: Any) -> bool:
     return isinstance(part, list)
 
@@ -256,6 +260,9 @@ COMMON_PARTS: dict[str, Callable[[Any], bool]] = {
 }
 """The parts of every trial's state, each with the function that checks it."""
 
+_LEFT_TO_TRAINERS = ("models", "optimizers", "schedules")
+"""The parts that a trainer with checkpoints of its own restores itself."""
+
 _PARTS = COMMON_PARTS | {
     "config": _is_text,
     "models": _is_list,
@@ -268,7 +275,8 @@ _PARTS = COMMON_PARTS | {
     "own": _are_values,
     "stepped": _is_switch,
     "test": _are_numbers,
+    "kept": _is_mapping_or_none,
 }
 
-_LATER: dict[str, Any] = {"test": {}}
+_LATER: dict[str, Any] = {"test": {}, "kept": None}
 """The parts that an earlier version did not write, as a trial has them that is at its start."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -14,9 +14,25 @@ from tuner.errors import WorkloadError
 from tuner.training.checkpoint_state import Snapshot, describe
 from tuner.training.evaluations import Evaluations
 from tuner.training.optimization import Optimization
+from tuner.training.reporting import StaleCheckpointError
 from tuner.training.seeds import random_state
 from tuner.training.steps import Steps
 from tuner.training.suggestions import Suggestions
+
+
+class Keeper(Protocol):
+    """A trainer that owns the loop, and has checkpoints of its own."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can save now, between two turns."""
+
+    def save(self) -> dict[str, Any]:
+        """Returns models, optimizers, schedules, randomness and its own state, to continue from.
+
+        They are tensors, numbers, text and containers of them, as :func:`save_checkpoint` takes
+        them. Randomness is its own affair since only it knows what was drawn ahead of the step.
+        """
 
 
 @dataclass
@@ -33,6 +49,7 @@ class Checkpointing:
         optimization: Its optimizers and schedules.
         evaluations: Its evaluations, and the averages of its models.
         requested: Whether the loop has asked for a checkpoint at the end of this step.
+        keeper: The trainer that owns the loop, if any.
     """
 
     snapshot: Snapshot
@@ -44,7 +61,9 @@ class Checkpointing:
     optimization: Optimization
     evaluations: Evaluations
     requested: bool = False
+    keeper: Keeper | None = None
     _objects: dict[str, Any] = field(default_factory=dict)
+    _held: dict[str, Any] | None = None
 
     def restore_counts(self) -> None:
         """Restores all that does not wait for an object that the loop builds.
@@ -99,18 +118,42 @@ class Checkpointing:
             self._objects[name] = target
             self.snapshot.restore_object(name, target)
 
+    @property
+    def kept(self) -> dict[str, Any] | None:
+        """What a trainer has saved of the earlier attempt, or None."""
+        kept: dict[str, Any] | None = self.snapshot["kept"] if self.snapshot else None
+        return kept
+
+    def keep_by(self, keeper: Keeper) -> None:
+        """Leaves models, optimizers and schedules to a trainer's own checkpoint.
+
+        Raises:
+            StaleCheckpointError: If the trial was saved without one.
+        """
+        if self.snapshot and self.kept is None:
+            raise StaleCheckpointError("The checkpoint is of a loop that no trainer owned.")
+        self.keeper = keeper
+
     def restore_training(self) -> None:
         """Restores which parameters train, and every source of randomness, before the first step.
 
         Raises:
             StaleCheckpointError: If the checkpoint does not fit the models.
         """
+        if self.keeper is not None:
+            return
+        if self.kept is not None:
+            raise StaleCheckpointError("The checkpoint is of a loop that a trainer owned.")
         self.optimization.restore_trained()
         self.snapshot.restore_randomness(self.device)
 
     @property
     def resumable(self) -> bool:
         """Whether a trial can go on from a state written now: not in a step or at the end."""
+        if self._held is not None:
+            return True
+        if self.keeper is not None and not self.keeper.ready:
+            return False
         steps = self.steps
         within = steps.inside or (steps.begun and steps.is_over)
         return steps.begun and not within and bool(self.optimization.optimizers)
@@ -123,8 +166,12 @@ class Checkpointing:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to continue later, between two steps."""
+        if self._held is not None:
+            return self._held
         averages = self.evaluations.averaging.averages
-        return self.optimization.state_dict() | {
+        kept = None if self.keeper is None else self.keeper.save()
+        return self.optimization.state_dict(kept=kept is not None) | {
+            "kept": kept,
             "averages": [average.state_dict() for average in averages],
             "objects": {name: target.state_dict() for name, target in self._objects.items()},
             "config": describe(self.config),
@@ -137,3 +184,7 @@ class Checkpointing:
             "timing": self.evaluations.timing.state_dict(),
             "test": self.evaluations.test,
         }
+
+    def hold(self) -> None:
+        """Takes the state now, for whoever asks for it later: a trainer cannot give it then."""
+        self._held = self.state_dict()

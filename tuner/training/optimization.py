@@ -14,6 +14,7 @@ from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.groups import trainable
+from tuner.optim.wrapped import unwrap
 from tuner.training.checkpoint_state import Snapshot
 from tuner.training.networks import Networks
 from tuner.training.pace import Pace
@@ -78,12 +79,12 @@ class Optimization:
         """Returns a schedule over an optimizer, as the checkpoint has it if there is one.
 
         Args:
-            optimizer: The optimizer, from :meth:`build_optimizer`.
+            optimizer: The optimizer, from :meth:`build_optimizer`, or a trainer's wrapper of it.
 
         Raises:
             SpecError: If the length of a full trial, or of an epoch that it follows, is not known.
         """
-        steps = self._steps
+        steps, optimizer = self._steps, unwrap(optimizer, self.optimizers)
         by_epoch = self._spec.train.schedule_by == "epoch"
         if by_epoch and steps.epoch_steps is None:
             raise SpecError(
@@ -167,12 +168,17 @@ class Optimization:
         """Makes those parameters require gradients that did when the checkpoint was written."""
         self._snapshot.restore_trained(self.networks.models)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the states of models, optimizers and schedules, in the order they were built."""
+    def state_dict(self, *, kept: bool = False) -> dict[str, Any]:
+        """Returns the states of models, optimizers and schedules, in the order they were built.
+
+        Args:
+            kept: Whether a trainer keeps them itself, so that only the paces of schedules are left.
+        """
+        models = [] if kept else self.networks.models
         return {
-            "models": [model.state_dict() for model in self.networks.models],
-            "trained": [list(trainable(model)) for model in self.networks.models],
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "models": [model.state_dict() for model in models],
+            "trained": [list(trainable(model)) for model in models],
+            "optimizers": [] if kept else [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [] if kept else [schedule.state_dict() for schedule in self.schedules],
             "paces": [pace.state_dict() for pace in self._paces],
         }

@@ -17,16 +17,17 @@ from tuner.domain.train import Train
 from tuner.domain.trials import TrialConfig
 from tuner.optim import Schedule
 from tuner.training.checkpoint_state import Snapshot
-from tuner.training.checkpointing import Checkpointing
+from tuner.training.checkpointing import Checkpointing, Keeper
 from tuner.training.evaluations import Evaluations
 from tuner.training.loader import length_of, resume_batches
 from tuner.training.numbers import Logged
 from tuner.training.optimization import Optimization
-from tuner.training.reporting import Interrupted, Reporter
+from tuner.training.reporting import Reporter
 from tuner.training.seeds import derive_seed, seed_all, split_seed
 from tuner.training.settings import APPLIED_BY_LOOPS, Settings
 from tuner.training.steps import Steps
 from tuner.training.suggestions import Suggestions
+from tuner.training.turns import Turns
 from tuner.training.weight_averaging import Averaging, Forward
 
 
@@ -92,6 +93,9 @@ class Run:
         self._checkpointing = Checkpointing(
             snapshot, config, self.seed, device, steps, suggestions, optimization, evaluations
         )
+        self._turns = Turns(
+            steps, optimization, evaluations, self._checkpointing, reporter, device
+        )
         self._logged = Logged()
         seed_all(derive_seed(self.seed, "init"))
         self._checkpointing.restore_counts()
@@ -128,7 +132,8 @@ class Run:
         run, however often it is called.
 
         Args:
-            optimizer: The optimizer, from :meth:`optimizer`.
+            optimizer: The optimizer, from :meth:`optimizer`, or a trainer's wrapper of it, such as
+                Accelerate's.
             loader: The loader that :meth:`steps` will go through, where the budget counts epochs.
 
         Raises:
@@ -204,31 +209,28 @@ class Run:
         """
         if loader is not None:
             self.measure(length_of(loader, self.epoch_steps))
-        steps, evaluations, checkpointing = self._steps, self.evaluations, self._checkpointing
-        self.check_groups()
-        self._optimization.check_schedules()
-        batches: Iterator[Any] | None = None
+        turns, batches = self._turns, None
         if loader is not None:
-            batches = resume_batches(loader, self.seed, steps.turns, self.device, steps.epoch_steps)
-        if not steps.begun:
-            checkpointing.restore_training()
-        steps.begin()
-        self.timing.begin(self.device)
-        while not steps.is_over:
-            if evaluations.over is not None:
-                raise evaluations.over
-            step = steps.enter()
+            batches = resume_batches(loader, self.seed, self.turns, self.device, self.epoch_steps)
+        turns.begin()
+        while (step := turns.enter()) is not None:
             yield step if batches is None else (step, next(batches))
-            self.timing.mark()
-            if steps.leave():
-                # What remains is the loop's return; a checkpoint here would leave it no step to
-                # find its value in.
-                break
-            if checkpointing.requested:
-                checkpointing.requested = False
-                self._reporter.save()
-            if not self._reporter.advance(steps.taken):
-                evaluations.over = Interrupted()
+            turns.leave()
+
+    def follow(self, keeper: Keeper) -> Turns:
+        """Follows a trainer that owns the loop, and saves models, optimizers and schedules itself.
+
+        The integrations use it; call it before :meth:`optimizer`. The trainer takes the turns that
+        are returned, and restores what it has kept.
+
+        Args:
+            keeper: The trainer, as it is asked to save.
+
+        Raises:
+            StaleCheckpointError: If the trial was saved by a loop that no trainer owned.
+        """
+        self._checkpointing.keep_by(keeper)
+        return self._turns
 
     def due(self, step: int | None = None) -> bool:
         """Returns whether the budget asks for an evaluation after this step.

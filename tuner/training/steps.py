@@ -249,7 +249,8 @@ class Steps:
         def count(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
             self._stepped[optimizer] += 1
             closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
-            if closure is not None:
+            # Others call a closure once, if they are given one, as some trainers always do.
+            if closure is not None and self._capped:
                 counted = self._count_calls(optimizer, closure, go_on)
                 return (args[0], counted), {k: v for k, v in kwargs.items() if k != "closure"}
             # A turn costs one, however many such steps it takes.

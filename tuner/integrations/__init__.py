@@ -1,0 +1,1 @@
+"""Trainers that own the loop: Lightning's, Transformers'."""
