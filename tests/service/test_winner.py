@@ -13,6 +13,7 @@ from tests.conftest import MakeSpec
 from tuner.domain.catalog.averages import start_step
 from tuner.domain.trials import Outcome
 from tuner.errors import NotFoundError, WorkloadError
+from tuner.report.html import to_card as to_html_card
 from tuner.report.markdown import to_card
 from tuner.service.interruption import Interruption
 from tuner.service.summaries import read_results
@@ -232,6 +233,8 @@ def test_a_notebook_shows_the_card_of_the_study(finish: Any, database: Database)
     assert card.startswith(f"**Use {winner.config.optimizer} with")
     other = next(r.number for r in summary.records if r.value not in (None, winner.value))
     assert f"trial {other}" in tuner.best("small", database.url, trial=other)._repr_markdown_()
+    assert winner._repr_html_() == to_html_card(summary)
+    assert f"trial {other}" in tuner.best("small", database.url, trial=other)._repr_html_()
 
 
 def test_a_notebook_shows_the_settings_of_a_winner_whose_study_is_gone(
@@ -241,4 +244,5 @@ def test_a_notebook_shows_the_settings_of_a_winner_whose_study_is_gone(
     winner = tuner.best("small", database.url)
     Studies(database).delete(Studies(database).find("small"))
     assert f"`lr = {winner.params['lr']}`" in winner._repr_markdown_()
+    assert winner._repr_html_() is None
     assert "sqlite" not in repr(winner)

@@ -22,7 +22,6 @@ from tuner.errors import NotFoundError, TunerError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule
 from tuner.optim.averages import Average, build_average
 from tuner.optim.wrapped import unwrap
-from tuner.report.markdown import to_card
 from tuner.service.summaries import read_results, read_summary
 from tuner.store import Database, Studies, StudyHandle, default_url, open_database
 
@@ -68,13 +67,29 @@ class Winner:
         default_factory=itertools.count, init=False, repr=False, compare=False
     )
 
+    def _repr_html_(self) -> str | None:
+        """Returns the study's answer as a card, which notebooks show; None without the database."""
+        from tuner.report.html import to_card  # noqa: PLC0415 (only notebooks draw it)
+
+        summary = self._look()
+        return None if summary is None else to_card(summary)
+
     def _repr_markdown_(self) -> str:
-        """Returns the study's answer card, which notebooks show; without the database, settings."""
-        if self._read is not None:
-            with contextlib.suppress(TunerError):
-                return to_card(self._read())
+        """Returns the same for notebooks that show no HTML; without the database, settings."""
+        from tuner.report.markdown import to_card  # noqa: PLC0415 (only notebooks draw it)
+
+        summary = self._look()
+        if summary is not None:
+            return to_card(summary)
         settings = ", ".join(f"`{key} = {value}`" for key, value in self.params.items())
         return f"**{self.config.optimizer} with {self.config.schedule}**: {settings}"
+
+    def _look(self) -> StudySummary | None:
+        """Returns the study as it is now, or None where it cannot be read."""
+        if self._read is not None:
+            with contextlib.suppress(TunerError):
+                return self._read()
+        return None
 
     @property
     def params(self) -> dict[str, Any]:
