@@ -24,8 +24,9 @@ from tuner.domain.trials import Outcome
 from tuner.errors import DeniedError
 from tuner.search import Proposer
 from tuner.service.confirmation import open_confirmation, prepare_confirmation
-from tuner.service.dashboard.server import Place, listen
+from tuner.service.dashboard.application import make_dashboard
 from tuner.service.open_study import open_study
+from tuner.service.web.server import Place, listen
 from tuner.store import Database, Lease, Studies, StudyHandle, open_database
 from tuner.store.connection.database import upgrade_database
 from tuner.store.control import set_state
@@ -409,7 +410,7 @@ def test_dashboard_shows_studies_and_keeps_notes_and_can_do_no_more(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     database = open_database(acting("tuner_dashboard"))
-    server = listen(database, Place("127.0.0.1", "127.0.0.1"), 0)
+    server = listen(lambda: make_dashboard(database), Place("127.0.0.1", "127.0.0.1"), 0)
     threading.Thread(target=server.serve_forever, args=(0.01,)).start()
 
     def ask(method: str, path: str, body: object = None) -> tuple[int, str]:

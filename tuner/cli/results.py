@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import io
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 
 from tuner.cli.options import (
     STUDY,
@@ -22,6 +24,7 @@ from tuner.cli.options import (
     storage_option,
     tell,
 )
+from tuner.cli.serving import Serving, serve, serving_options
 from tuner.errors import SpecError
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ def style_options(command: F) -> F:
         "tuner study report digits",
         "tuner study report digits --format html --open",
         "tuner study report digits --format html --output report.html",
+        "tuner study report digits --serve --open",
         "tuner study report digits --format json | jq .best",
     )
 )
@@ -75,9 +79,26 @@ def style_options(command: F) -> F:
 @storage_option
 @style_options
 @click.option("--open", "open_", is_flag=True, help="Show the HTML page in a browser.")
+@click.option(
+    "--serve",
+    "served",
+    is_flag=True,
+    help="Serve the HTML page until Ctrl-C, renewed as trials end; the options below say where.",
+)
+@partial(serving_options, port=8081)
 @output_options
 def report(
-    name: str, storage: str | None, style: str, open_: bool, output: Path | None, force: bool
+    name: str,
+    storage: str | None,
+    style: str,
+    open_: bool,
+    served: bool,
+    host: str,
+    port: int,
+    password_file: Path | None,
+    hosts: tuple[str, ...],
+    output: Path | None,
+    force: bool,
 ) -> None:
     """Report what a study has found: which optimizer to use, and what it cost.
 
@@ -86,6 +107,13 @@ def report(
     from tuner.report.terminal import print_report
     from tuner.service.summaries import read_results
 
+    if served:
+        _refuse_with_serve(style, output)
+        database, handle = find_study(name, storage)
+        serving = Serving(host, port, password_file, hosts)
+        _serve_page(database, handle, serving, shown=open_)
+        return
+    _refuse_without_serve()
     if open_ and style != "html":
         raise click.UsageError(f"--open shows an HTML page, not {style}: add --format html.")
     database, handle = find_study(name, storage)
@@ -97,6 +125,35 @@ def report(
         print_report(summary, console())
     else:
         write(_render(style, summary), output, force=force)
+
+
+def _refuse_with_serve(style: str, output: Path | None) -> None:
+    """Refuses what would put the page elsewhere than on a server."""
+    if style != "html" and (_is_given("style") or _is_given("as_json")):
+        raise click.UsageError(f"--serve serves an HTML page, not {style}: leave out one of them.")
+    if output is not None:
+        raise click.UsageError(
+            f"--output {output}: a page that is served is no file. For a file, leave out --serve."
+        )
+
+
+def _refuse_without_serve() -> None:
+    """Refuses options that say where to serve, if nothing is served."""
+    for name, flag in (("host", "--host"), ("port", "--port"), ("hosts", "--allow-host")):
+        if _is_given(name):
+            raise click.UsageError(f"{flag} says where to serve the page: add --serve.")
+
+
+def _is_given(parameter: str) -> bool:
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is ParameterSource.COMMANDLINE
+
+
+def _serve_page(database: Database, handle: StudyHandle, serving: Serving, *, shown: bool) -> None:
+    from tuner.service.web.study_page import StudyPage
+
+    page = StudyPage(database, handle.name)
+    serve(lambda: page, f"The page of {handle.name!r}", serving, shown=shown)
 
 
 def _write_page(

@@ -54,12 +54,13 @@ class Code:
     text: str
 
 
-def to_html(view: View, now: datetime) -> str:
+def to_html(view: View, now: datetime, live: str | None = None) -> str:
     """Returns a study's report as an HTML page.
 
     Args:
         view: The study.
         now: When the page is made, in UTC.
+        live: The version of a page whose server renews it as trials end; None for a page in a file.
     """
     summary = view.summary
     ranked, untried = _tried(ranking(summary))
@@ -70,6 +71,8 @@ def to_html(view: View, now: datetime) -> str:
         symbols=define_symbols(),
         style=_style(),
         script=_asset("page.js"),
+        live=live,
+        live_script=_asset("live.js"),
         codes=_codes(summary),
         winner=draw_winner(view),
         ranked=ranked,

@@ -22,10 +22,11 @@ from tests.conftest import MakeSpec
 from tuner.domain.trials import decode
 from tuner.errors import DamageWarning, SpecError, StorageError
 from tuner.report.markdown import to_card
+from tuner.service.dashboard.application import make_dashboard
 from tuner.service.dashboard.notes import compose, strip
-from tuner.service.dashboard.server import Place, Server, listen
 from tuner.service.interruption import Interruption
 from tuner.service.summaries import read_results
+from tuner.service.web.server import Place, Server, listen
 from tuner.service.worker.worker import Worker
 from tuner.store import Database, Studies, StudyHandle, read_records
 
@@ -76,7 +77,7 @@ def listening(database: Database) -> Iterator[Listen]:
     servers: list[Server] = []
 
     def start(place: Place = LOOPBACK, **options: object) -> Ask:
-        server = listen(database, place, 0, **options)  # type: ignore[arg-type]
+        server = listen(lambda: make_dashboard(database), place, 0, **options)  # type: ignore[arg-type]
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         servers.append(server)
 
@@ -252,7 +253,7 @@ def test_nothing_but_loopback_is_served_without_a_password(
     database: Database, address: str
 ) -> None:
     with pytest.raises(SpecError, match=f"--host {address}.*--password-file PATH"):
-        listen(database, Place.find(address), 0)
+        listen(lambda: make_dashboard(database), Place.find(address), 0)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_port_that_is_taken_is_told(database: Database) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StorageError, match=f"--port {port}: cannot listen there"):
-            listen(database, LOOPBACK, port)
+            listen(lambda: make_dashboard(database), LOOPBACK, port)
 
 
 def test_every_address_answers_by_its_own_name_and_by_the_allowed_ones(listening: Listen) -> None:
@@ -308,7 +309,7 @@ def test_proxy_with_tls_in_front_may_write(listening: Listen, study: StudyHandle
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
 def test_ipv6_is_served_too(database: Database) -> None:
     try:
-        server = listen(database, Place("::1", "::1"), 0)
+        server = listen(lambda: make_dashboard(database), Place("::1", "::1"), 0)
     except StorageError as error:
         pytest.skip(str(error))
     with server:

@@ -1,1 +1,1 @@
-"""Optuna Dashboard, served with a password, read-only or with writes checked."""
+"""Optuna Dashboard over studies as people read them, whatever may be written."""

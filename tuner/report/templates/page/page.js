@@ -10,6 +10,9 @@
   };
   root.classList.add("js");
 
+  // What the reader has chosen; a page that is renewed keeps it.
+  const chosen = { tab: 0, find: "", outcome: "", column: null, down: false, trial: null };
+
   // Light or dark: as the system has it, until the reader chooses.
   const dark = matchMedia("(prefers-color-scheme: dark)");
   let theme = null;
@@ -30,69 +33,70 @@
   document.querySelector("header").append(button);
 
   // Tabs: one piece of code at a time.
-  for (const group of all(".tabs")) {
-    const tabs = all(".tab", group), list = make("div", "", "tablist");
-    list.setAttribute("role", "tablist");
-    list.setAttribute("aria-label", "Code");
-    const buttons = tabs.map((tab, place) => {
-      const one = make("button", tab.querySelector("h4").textContent, "button");
-      one.setAttribute("role", "tab");
-      one.setAttribute("aria-controls", tab.id);
-      tab.setAttribute("role", "tabpanel");
-      tab.setAttribute("aria-label", one.textContent);
-      one.addEventListener("click", () => choose(place));
-      one.addEventListener("keydown", event => {
-        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-        if (step) buttons[choose((place + step + tabs.length) % tabs.length)].focus();
+  const dressTabs = () => {
+    for (const group of all(".tabs")) {
+      const tabs = all(".tab", group), list = make("div", "", "tablist");
+      list.setAttribute("role", "tablist");
+      list.setAttribute("aria-label", "Code");
+      const buttons = tabs.map((tab, place) => {
+        const one = make("button", tab.querySelector("h4").textContent, "button");
+        one.setAttribute("role", "tab");
+        one.setAttribute("aria-controls", tab.id);
+        tab.setAttribute("role", "tabpanel");
+        tab.setAttribute("aria-label", one.textContent);
+        one.addEventListener("click", () => choose(place));
+        one.addEventListener("keydown", event => {
+          const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+          if (step) buttons[choose((place + step + tabs.length) % tabs.length)].focus();
+        });
+        list.append(one);
+        return one;
       });
-      list.append(one);
-      return one;
-    });
-    const choose = chosen => {
-      tabs.forEach((tab, place) => {
-        tab.hidden = place !== chosen;
-        buttons[place].setAttribute("aria-selected", place === chosen);
-        buttons[place].tabIndex = place === chosen ? 0 : -1;
-      });
-      return chosen;
-    };
-    group.querySelector("h3").after(list);
-    choose(0);
-  }
+      const choose = at => {
+        tabs.forEach((tab, place) => {
+          tab.hidden = place !== at;
+          buttons[place].setAttribute("aria-selected", place === at);
+          buttons[place].tabIndex = place === at ? 0 : -1;
+        });
+        return chosen.tab = at;
+      };
+      group.querySelector("h3").after(list);
+      choose(chosen.tab);
+    }
+  };
 
   // Code and commands: a button that copies.
-  for (const code of all("pre > code")) {
-    const copy = make("button", "Copy", "button copy"), around = make("div", "", "copied");
-    code.parentElement.replaceWith(around);
-    around.append(code.parentElement, copy);
-    copy.addEventListener("click", async () => {
-      try { await navigator.clipboard.writeText(code.textContent); copy.textContent = "Copied"; }
-      catch { getSelection().selectAllChildren(code); copy.textContent = "Selected"; }
-      setTimeout(() => { copy.textContent = "Copy"; }, 1500);
-    });
-  }
+  const dressCode = () => {
+    for (const code of all("pre > code")) {
+      const copy = make("button", "Copy", "button copy"), around = make("div", "", "copied");
+      code.parentElement.replaceWith(around);
+      around.append(code.parentElement, copy);
+      copy.addEventListener("click", async () => {
+        try { await navigator.clipboard.writeText(code.textContent); copy.textContent = "Copied"; }
+        catch { getSelection().selectAllChildren(code); copy.textContent = "Selected"; }
+        setTimeout(() => { copy.textContent = "Copy"; }, 1500);
+      });
+    }
+  };
 
   // Trials: what a mark stands for, and where a row is drawn.
-  const tip = document.getElementById("tip"), table = document.getElementById("all");
-  const heads = all("thead th", table), body = table.tBodies[0];
+  const tip = document.getElementById("tip"), row = number => document.getElementById(`t${number}`);
   const light = number => {
     all(".on").forEach(element => element.classList.remove("on"));
     if (number === null) return;
     all(`[data-t="${number}"]`).forEach(element => element.classList.add("on"));
-    document.getElementById(`t${number}`)?.classList.add("on");
+    row(number)?.classList.add("on");
   };
   const tell = number => {
-    const row = document.getElementById(`t${number}`);
-    if (!row) return "";
-    const cells = [...row.cells].map(cell => cell.textContent);
+    if (!row(number)) return `trial ${number}`;
+    const names = all("#all thead th").map(head => head.textContent);
+    const cells = [...row(number).cells].map(cell => cell.textContent);
     return `trial ${cells[0]}: ` + cells.slice(1).map((text, at) => at < 1 || at === 2 ? text : `${names[at + 1]} ${text}`).join("\n");
   };
-  const names = heads.map(head => head.textContent);
-  let held = null;
   document.addEventListener("pointerover", event => {
     const mark = event.target.closest?.("[data-t]");
     tip.hidden = !mark;
-    if (!mark) { light(held); return; }
+    if (!mark) { light(chosen.trial); return; }
     light(mark.dataset.t);
     tip.textContent = tell(mark.dataset.t);
     tip.style.whiteSpace = "pre-line";
@@ -103,57 +107,75 @@
   });
   document.addEventListener("click", event => {
     const mark = event.target.closest?.("[data-t]"), link = event.target.closest?.("[data-to]");
-    if (mark) {
-      held = mark.dataset.t;
-      light(held);
-      const row = document.getElementById(`t${held}`);
-      row.hidden = false;
-      row.scrollIntoView({ block: "center" });
-      row.querySelector("a").focus({ preventScroll: true });
+    if (mark && row(mark.dataset.t)) {
+      light(chosen.trial = mark.dataset.t);
+      row(chosen.trial).hidden = false;
+      row(chosen.trial).scrollIntoView({ block: "center" });
+      row(chosen.trial).querySelector("a").focus({ preventScroll: true });
     } else if (link) {
       event.preventDefault();
-      held = link.dataset.to;
-      light(held);
-      document.querySelector(`[data-t="${held}"]`)?.scrollIntoView({ block: "center" });
+      light(chosen.trial = link.dataset.to);
+      document.querySelector(`[data-t="${chosen.trial}"]`)?.scrollIntoView({ block: "center" });
     }
   });
   document.addEventListener("scroll", () => { tip.hidden = true; }, true);
   document.addEventListener("keydown", event => {
-    if (event.key === "Escape") { held = null; light(null); tip.hidden = true; }
+    if (event.key === "Escape") { light(chosen.trial = null); tip.hidden = true; }
   });
 
   // The table of trials: sorted by a column, filtered by words and outcome.
-  const sort = (at, down) => {
-    const key = row => {
-      const cell = row.cells[at];
-      return at === 0 ? Number(cell.textContent) : cell.dataset.v === undefined ? cell.textContent : Number(cell.dataset.v);
+  const dressTrials = () => {
+    const table = document.getElementById("all"), body = table.tBodies[0];
+    const heads = all("thead th", table);
+    const sort = (at, down) => {
+      const key = row => {
+        const cell = row.cells[at];
+        return at === 0 ? Number(cell.textContent) : cell.dataset.v === undefined ? cell.textContent : Number(cell.dataset.v);
+      };
+      const rows = [...body.rows].map(row => [key(row), row]);
+      rows.sort(([a], [b]) => {
+        if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1; // what has no number comes last
+        return (typeof a === "number" ? a - b : a.localeCompare(b)) * (down ? -1 : 1);
+      });
+      body.append(...rows.map(([, row]) => row));
+      heads.forEach((head, place) => head.removeAttribute("aria-sort"));
+      heads[at].setAttribute("aria-sort", down ? "descending" : "ascending");
+      Object.assign(chosen, { column: heads[at].textContent, down });
     };
-    const rows = [...body.rows].map(row => [key(row), row]);
-    rows.sort(([a], [b]) => {
-      if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1; // what has no number comes last
-      return (typeof a === "number" ? a - b : a.localeCompare(b)) * (down ? -1 : 1);
+    heads.forEach((head, at) => {
+      const turn = make("button", head.textContent);
+      head.replaceChildren(turn);
+      turn.addEventListener("click", () => sort(at, head.getAttribute("aria-sort") === "ascending"));
+      if (chosen.column === head.textContent) sort(at, chosen.down);
     });
-    body.append(...rows.map(([, row]) => row));
-    heads.forEach((head, place) => head.removeAttribute("aria-sort"));
-    heads[at].setAttribute("aria-sort", down ? "descending" : "ascending");
-  };
-  heads.forEach((head, at) => {
-    const turn = make("button", head.textContent);
-    head.replaceChildren(turn);
-    turn.addEventListener("click", () => sort(at, head.getAttribute("aria-sort") === "ascending"));
-  });
-  const find = document.getElementById("find"), outcome = document.getElementById("outcome");
-  const filter = () => {
-    const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
-    for (const row of body.rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = (outcome.value && row.dataset.o !== outcome.value) || !words.every(word => text.includes(word));
-      shown += !row.hidden;
+    const find = document.getElementById("find"), outcome = document.getElementById("outcome");
+    const filter = () => {
+      Object.assign(chosen, { find: find.value, outcome: outcome.value });
+      const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let shown = 0;
+      for (const row of body.rows) {
+        const text = row.textContent.toLowerCase();
+        row.hidden = (outcome.value && row.dataset.o !== outcome.value) || !words.every(word => text.includes(word));
+        shown += !row.hidden;
+      }
+      document.getElementById("found").textContent = `${shown} of ${body.rows.length} trials`;
+    };
+    find.addEventListener("input", filter);
+    outcome.addEventListener("change", filter);
+    find.form.addEventListener("submit", event => event.preventDefault());
+    if (chosen.find || chosen.outcome) {
+      find.value = chosen.find;
+      if ([...outcome.options].some(option => option.value === chosen.outcome)) outcome.value = chosen.outcome;
+      filter();
     }
-    document.getElementById("found").textContent = `${shown} of ${body.rows.length} trials`;
   };
-  find.addEventListener("input", filter);
-  outcome.addEventListener("change", filter);
-  find.form.addEventListener("submit", event => event.preventDefault());
+
+  const dress = () => {
+    dressTabs();
+    dressCode();
+    dressTrials();
+    light(chosen.trial);
+  };
+  document.addEventListener("renewed", dress);
+  dress();
 })();

@@ -20,9 +20,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tuner.service.dashboard import server as dashboard
-from tuner.service.dashboard.connections import Connections, affordable_places
-from tuner.service.dashboard.server import Place, Server
+from tuner.service.web import server as web
+from tuner.service.web.connections import Connections, affordable_places
+from tuner.service.web.server import Place, Server
 from tuner.store import open_database
 
 PASSWORD = "correct horse battery"  # noqa: S105
@@ -147,7 +147,7 @@ def start() -> Iterator[Start]:
 
 
 def test_dripping_client_is_closed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dashboard, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(web, "_PATIENCE_S", 0.3)
     server = start()
     with socket.create_connection(("127.0.0.1", server.server_port)) as client:
         client.sendall(BEGINNINGS[2])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.errors import SpecError
-from tuner.service.dashboard.authentication import Limiter, is_readable_by_all, read_password
+from tuner.service.web.authentication import Limiter, is_readable_by_all, read_password
 
 PASSWORD = "correct horse battery"  # noqa: S105
 

@@ -1,4 +1,4 @@
-"""Serves Optuna Dashboard on the loopback interface, or beyond it with a password."""
+"""Serves a WSGI application on the loopback interface, or beyond it with a password."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from tuner.errors import SpecError, StorageError
-from tuner.service.dashboard.authentication import LOCAL_ADDRESS, Guard
-from tuner.service.dashboard.connections import Connections, affordable_places
-from tuner.service.dashboard.denied_writes import DeniedWritesMiddleware
-from tuner.service.dashboard.pages import Pages
 from tuner.service.interruption import Interruption
-from tuner.store import Database
+from tuner.service.web.authentication import LOCAL_ADDRESS, Application, Guard
+from tuner.service.web.connections import Connections, affordable_places
 
 LOOPBACK = "127.0.0.1"
 
@@ -33,7 +30,7 @@ _MOMENT_S = 0.5
 
 @dataclass(frozen=True)
 class Place:
-    """An address of this machine on which the dashboard listens.
+    """An address of this machine on which a server listens.
 
     Args:
         host: The name that the user gave.
@@ -74,7 +71,7 @@ class Server(ThreadingMixIn, WSGIServer):
     """An HTTP server that answers each connection in a thread; leaving its context closes it.
 
     A connection brings one request. Clients that are slow to send theirs keep nobody else out: see
-    :class:`~tuner.service.dashboard.connections.Connections`.
+    :class:`~tuner.service.web.connections.Connections`.
 
     Args:
         place: The address it listens on.
@@ -99,10 +96,15 @@ class Server(ThreadingMixIn, WSGIServer):
         name = f"[{host}]" if ":" in host else host
         return f"http://{name}:{self.server_port}/"
 
-    def run(self) -> None:
-        """Answers requests until Ctrl-C or SIGTERM."""
+    def run(self, began: Callable[[], object] = lambda: None) -> None:
+        """Answers requests until Ctrl-C or SIGTERM.
+
+        Args:
+            began: Called once it answers.
+        """
         with Interruption() as interruption:
             threading.Thread(target=self.serve_forever, daemon=True).start()
+            began()
             while not interruption.wait(_SILENCE_S):
                 pass
             self.shutdown()
@@ -192,20 +194,20 @@ class _Handler(WSGIRequestHandler):
 
 
 def listen(
-    database: Database,
+    make: Callable[[], Application],
     place: Place,
     port: int,
     *,
     password: str | None = None,
     hosts: Collection[str] = (),
 ) -> Server:
-    """Returns the dashboard, ready to run.
+    """Returns a server of an application, ready to run.
 
-    Optuna Dashboard asks nobody who they are and lets anyone delete studies, so that beyond
-    loopback nobody gets to it without a password.
+    The application asks nobody who they are, so that beyond loopback nobody gets to it without a
+    password.
 
     Args:
-        database: The studies' database.
+        make: Makes the application, once it is known that it may be served.
         place: The address to listen on.
         port: The port to listen on; 0 picks a free one.
         password: The password that every request must carry; None asks for nothing.
@@ -217,19 +219,11 @@ def listen(
     """
     if password is None and not place.is_loopback:
         raise SpecError(
-            f"--host {place.host}: others reach the dashboard there, and may delete studies, so "
+            f"--host {place.host}: others reach it there, and may read studies and delete them, so "
             "it needs a password: --password-file PATH, or TUNER_DASHBOARD_PASSWORD or "
             f"TUNER_DASHBOARD_PASSWORD_FILE in the environment. For yourself: --host {LOOPBACK}."
         )
-    from optuna_dashboard import wsgi  # noqa: PLC0415 (takes a second)
-
-    from tuner.service.dashboard.shown_storage import ShownStorage  # noqa: PLC0415 (likewise)
-
-    names = (place.host, place.address, *hosts)
-    shown = ShownStorage(database)
-    pages = Pages(wsgi(shown), wsgi(database.storage), shown.open_page)
-    application = DeniedWritesMiddleware(pages, database, log="optuna_dashboard")
-    guard = Guard(application, password=password, hosts=names)
+    guard = Guard(make(), password=password, hosts=(place.host, place.address, *hosts))
     try:
         return Server(place, port, guard)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Checks the dashboard's requests, in front of its WSGI application.
+"""Checks requests, in front of the WSGI application that they are for.
 
 A request passes if it is meant for this server (its Host), no page of another site has sent it
 (its Origin and Sec-Fetch-Site), and it carries the password.
@@ -45,7 +45,7 @@ _ALWAYS = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff")]
 
 
 def read_password(value: str | None, path: Path | None) -> str | None:
-    """Returns the dashboard's password from the environment or a file.
+    """Returns the password from the environment or a file.
 
     Args:
         value: The value of ``TUNER_DASHBOARD_PASSWORD``, None without that variable.
@@ -167,7 +167,7 @@ class Guard:
             return None
         return _Refusal(
             "403 Forbidden",
-            "The dashboard does not answer to this host name. "
+            "This server does not answer to this host name. "
             "If it is reached under it, start it with --allow-host NAME.",
         )
 
@@ -181,7 +181,7 @@ class Guard:
         )
         foreign = origin is not None and _network_location(str(origin)) != host
         if foreign or (site not in ("none", "same-origin") and not follows_link):
-            return _Refusal("403 Forbidden", "The dashboard does not answer other sites' pages.")
+            return _Refusal("403 Forbidden", "This server does not answer other sites' pages.")
         return None
 
     def _refuse_stranger(self, environ: Environment) -> _Refusal | None:
@@ -190,7 +190,7 @@ class Guard:
         challenge = ("WWW-Authenticate", 'Basic realm="tuner", charset="UTF-8"')
         given = environ.get("HTTP_AUTHORIZATION")
         if given is None:
-            return _Refusal("401 Unauthorized", "The dashboard asks for a password.", (challenge,))
+            return _Refusal("401 Unauthorized", "This server asks for a password.", (challenge,))
         address = str(environ.get("REMOTE_ADDR", ""))
         # One at a time, so that guesses sent at once are counted like any others.
         with self._lock:

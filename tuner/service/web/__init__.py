@@ -1,0 +1,1 @@
+"""HTTP on this machine: a guard before every request, limits of connections, a study's page."""
