@@ -164,6 +164,15 @@ def test_diff_shows_settings_that_differ_and_results(typed: Type, make: Make) ->
     shown = typed("study", "diff", "one", "two").stdout
     assert re.search(r"budget\.trials +6 +9\n", shown)
     assert re.search(r"best +0\.5 +0\.25\n", shown)
+    page = typed("study", "diff", "one", "two", "--format", "html").stdout
+    assert "<bdi>one</bdi> and <bdi>two</bdi>" in page
+    written = typed("study", "diff", "one", "two", "--format", "html", "--output", "both.html")
+    assert (written.exit_code, Path("both.html").read_text()[:15]) == (0, "<!doctype html>")
+    assert (
+        "| budget.trials | 6 | 9 |"
+        in typed("study", "diff", "one", "two", "--format", "markdown").stdout
+    )
+    assert typed("study", "diff", "one", "two", "--open").exit_code == 2
     same = typed("study", "diff", "one", "one").stdout
     assert "Settings: none differs" in same
     assert typed("study", "diff", "one", "none").exit_code == 2

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.report.strange import STRANGE
-from tuner.report.html import to_html
+from tuner.report.html import to_difference_html, to_html
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = (
@@ -87,6 +87,21 @@ def test_a_page_is_quiet_fits_and_can_be_used_by_all(
             assert find_barriers(page) == []
     assert shown.complaints == []
     assert [url for url in shown.requests if not url.startswith("file:")] == []
+
+
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1440, "light")])
+def test_two_studies_side_by_side_fit_and_can_be_used_by_all(
+    browser: Any, folder: Path, width: int, theme: str
+) -> None:
+    one, other = STRANGE["usual"]().summary, STRANGE["long_names"]().summary
+    page = to_difference_html(one, other, datetime(2026, 1, 2, tzinfo=UTC))
+    (folder / "difference.html").write_text(page, encoding="utf-8")
+    shown = Shown(browser, folder / "difference.html", width, theme)
+    with shown as page:
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        assert find_barriers(page) == []
+        page.get_by_role("button", name="theme").click()
+    assert shown.complaints == []
 
 
 @pytest.mark.parametrize("width", [360, 1920])

@@ -1,4 +1,4 @@
-"""``tuner study list``, ``show``, ``diff`` and ``watch``: looks at studies that change nothing."""
+"""``tuner study list``, ``show`` and ``watch``: looks at studies that change nothing."""
 
 from __future__ import annotations
 
@@ -265,44 +265,6 @@ def _tell_study(
         waits = "waits for the search" if companion.waits else f"the study {companion.name!r}"
         rows.append(("confirmation", waits))
     return TextTable(handle.name, ("fact", "value"), tuple(rows))
-
-
-@click.command(
-    epilog=examples("tuner study diff digits digits-seed1", "tuner study diff a b --json")
-)
-@click.argument("one", type=STUDY)
-@click.argument("other", type=STUDY)
-@storage_option
-@json_option
-def diff(one: str, other: str, storage: str | None, as_json: bool) -> None:
-    """Show two studies side by side: the settings in which they differ, and what each found."""
-    from tuner.report.difference import (
-        compare_results,
-        compare_settings,
-        difference_tables,
-        warn_of_difference,
-    )
-    from tuner.report.terminal import FittedTable
-    from tuner.service.summaries import read_summary
-    from tuner.store import Studies
-
-    database = open_storage(storage)
-    pair = [read_summary(database, Studies(database).find(name)) for name in (one, other)]
-    doubt = warn_of_difference(*pair)
-    if as_json:
-        echo_json(
-            {
-                "studies": [summary.name for summary in pair],
-                "settings": compare_settings(*pair),
-                "results": compare_results(*pair),
-                "comparable": doubt is None,
-            }
-        )
-        return
-    for table in difference_tables(*pair):
-        console().print(FittedTable(table))
-    if doubt is not None:
-        click.echo(doubt, err=True)
 
 
 @click.command(epilog=examples("tuner study watch digits", "tuner study watch digits --json"))

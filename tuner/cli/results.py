@@ -66,6 +66,13 @@ def style_options(command: F) -> F:
     return cast("F", choose)
 
 
+def open_option(command: F) -> F:
+    """Adds ``--open``."""
+    return click.option("--open", "open_", is_flag=True, help="Show the HTML page in a browser.")(
+        command
+    )
+
+
 @click.command(
     epilog=examples(
         "tuner study report digits",
@@ -78,7 +85,7 @@ def style_options(command: F) -> F:
 @click.argument("name", type=STUDY)
 @storage_option
 @style_options
-@click.option("--open", "open_", is_flag=True, help="Show the HTML page in a browser.")
+@open_option
 @click.option(
     "--serve",
     "served",
@@ -114,11 +121,12 @@ def report(
         _serve_page(database, handle, serving, shown=open_)
         return
     _refuse_without_serve()
-    if open_ and style != "html":
-        raise click.UsageError(f"--open shows an HTML page, not {style}: add --format html.")
+    refuse_to_open(style, open_=open_)
     database, handle = find_study(name, storage)
     if style == "html":
-        _write_page(database, handle, output, force=force, shown=open_)
+        from tuner.service.pages import read_page
+
+        write_page(read_page(database, handle), name, output, force=force, shown=open_)
         return
     summary = read_results(database, handle)
     if style == "terminal" and output is None:
@@ -156,19 +164,29 @@ def _serve_page(database: Database, handle: StudyHandle, serving: Serving, *, sh
     serve(lambda: page, f"The page of {handle.name!r}", serving, shown=shown)
 
 
-def _write_page(
-    database: Database, handle: StudyHandle, output: Path | None, *, force: bool, shown: bool
-) -> None:
-    """Writes a study's page, on a terminal to a file of its name, and shows it if asked to."""
+def refuse_to_open(style: str, *, open_: bool) -> None:
+    """Refuses ``--open`` of what is no page."""
+    if open_ and style != "html":
+        raise click.UsageError(f"--open shows an HTML page, not {style}: add --format html.")
+
+
+def write_page(page: str, name: str, output: Path | None, *, force: bool, shown: bool) -> None:
+    """Writes a page, on a terminal to a file of its own name, and shows it if asked to.
+
+    Args:
+        page: The page.
+        name: What it is of.
+        output: The file to write, or None.
+        force: Whether to write over a file of another kind.
+        shown: Whether to open it in a browser.
+    """
     import sys
     import webbrowser
 
     from tuner.report.files import to_file_name
-    from tuner.service.pages import read_page
 
-    page = read_page(database, handle)
     if output is None and (shown or sys.stdout.isatty()):
-        output = Path(f"{to_file_name(handle.name)}.html")
+        output = Path(f"{to_file_name(name)}.html")
     write(page, output, force=force)
     if shown and output is not None and not webbrowser.open(output.resolve().as_uri()):
         click.echo(f"No browser could be opened: open {output} yourself.", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli import overviews, results, steering
+from tuner.cli import difference, overviews, results, steering
 from tuner.cli.options import (
     STUDY,
     Group,
@@ -227,7 +227,7 @@ def confirm(
 
 
 for command in (
-    *(overviews.list_, overviews.show, overviews.diff, overviews.watch),
+    *(overviews.list_, overviews.show, difference.diff, overviews.watch),
     *(results.report, results.export, results.widen),
     *(steering.pause, steering.resume, steering.stop),
     *(steering.repair, steering.clean, steering.delete),

@@ -115,6 +115,16 @@ def difference_tables(one: StudySummary, other: StudySummary) -> list[TextTable]
     ]
 
 
+def to_difference_json(one: StudySummary, other: StudySummary) -> dict[str, Any]:
+    """Returns two studies side by side as JSON."""
+    return {
+        "studies": [one.name, other.name],
+        "settings": compare_settings(one, other),
+        "results": compare_results(one, other),
+        "comparable": warn_of_difference(one, other) is None,
+    }
+
+
 def warn_of_difference(one: StudySummary, other: StudySummary) -> str | None:
     """Returns why the values of two studies cannot be compared, or None where they can be."""
     aims = tell_aim(one.spec.study), tell_aim(other.spec.study)

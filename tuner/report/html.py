@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -19,17 +19,19 @@ from tuner.report.charts.bars import draw_cost, draw_importance, draw_rungs
 from tuner.report.charts.curves import draw_curves, draw_winner
 from tuner.report.charts.finalists import draw_finalists
 from tuner.report.charts.knobs import draw_momenta, draw_rates
+from tuner.report.charts.pair import draw_pair, palette_of
 from tuner.report.charts.palette import Palette, define_symbols, write_hues, write_paper
 from tuner.report.charts.parallel import draw_parallel
 from tuner.report.charts.profiles import draw_profiles
 from tuner.report.charts.progress import draw_progress, random_bands
 from tuner.report.charts.schedules import draw_averages, draw_schedules
-from tuner.report.charts.svg import Chart, Key
+from tuner.report.charts.svg import Chart
 from tuner.report.charts.timeline import draw_timeline
 from tuner.report.charts.view import View
 from tuner.report.code import to_python, to_toml
 from tuner.report.comparison import comparison_tables
-from tuner.report.provenance import commands, provenance, study_file
+from tuner.report.difference import difference_tables, warn_of_difference
+from tuner.report.provenance import commands, provenance, study_file, tell_time
 from tuner.report.suite_tables import suite_tables
 from tuner.report.suite_words import conclude_suite, tell_suite
 from tuner.report.tables import TextTable, best_tables, facts, finalists, ranking, settings
@@ -70,6 +72,7 @@ def to_html(view: View, now: datetime, live: str | None = None) -> str:
         **_card(summary),
         symbols=define_symbols(),
         style=_style(),
+        theme_script=_asset("theme.js"),
         script=_asset("page.js"),
         live=live,
         live_script=_asset("live.js"),
@@ -100,7 +103,33 @@ def to_suite_html(summary: SuiteSummary) -> str:
         doubts=doubts,
         key=palette.key(summary.steps[0].optimizer) if summary.steps else None,
         profiles=draw_profiles(summary),
+        theme_script=_asset("theme.js"),
         tables=suite_tables(summary),
+        symbols=define_symbols(),
+        style=_style(),
+    )
+
+
+def to_difference_html(one: StudySummary, other: StudySummary, now: datetime) -> str:
+    """Returns two studies side by side as an HTML page.
+
+    Args:
+        one: A study.
+        other: Another one.
+        now: When the page is made, in UTC.
+    """
+    doubt = warn_of_difference(one, other)
+    palette = palette_of(one, other)
+    answers = [{"name": summary.name, **_card(summary, palette)} for summary in (one, other)]
+    return _template("difference.html.jinja").render(
+        names=(one.name, other.name),
+        about="The settings in which two studies differ, and what each has found.",
+        cards=answers,
+        doubt=doubt,
+        pair=draw_pair(one, other) if doubt is None else None,
+        tables=difference_tables(one, other),
+        made=tell_time(now),
+        theme_script=_asset("theme.js"),
         symbols=define_symbols(),
         style=_style(),
     )
@@ -113,10 +142,10 @@ def to_card(summary: StudySummary) -> str:
     )
 
 
-def _card(summary: StudySummary) -> dict[str, Answer | Key | None]:
+def _card(summary: StudySummary, palette: Palette | None = None) -> dict[str, Any]:
     """Returns the variables of the template of the answer."""
     answer = Answer.of(summary)
-    palette = Palette(summary.spec.space.optimizers)
+    palette = palette or Palette(summary.spec.space.optimizers)
     key = None if answer.optimizer is None else palette.key(answer.optimizer)
     return {"answer": answer, "key": key}
 

@@ -12,6 +12,7 @@ from tuner.domain.objective import tell_aim
 from tuner.domain.printable import printable
 from tuner.report.comparison import comparison_tables
 from tuner.report.conclusion import conclude
+from tuner.report.difference import difference_tables, warn_of_difference
 from tuner.report.suite_tables import suite_tables
 from tuner.report.suite_words import conclude_suite, tell_suite
 from tuner.report.tables import TextTable, best_tables, facts, number, ranking, settings
@@ -105,6 +106,18 @@ def to_suite_markdown(summary: SuiteSummary) -> str:
             f"**{_escape(verdict)}**",
             *([" ".join(map(_escape, doubts))] if doubts else []),
             *map(_draw, suite_tables(summary)),
+        ]
+    )
+
+
+def to_difference_markdown(one: StudySummary, other: StudySummary) -> str:
+    """Returns two studies side by side as Markdown."""
+    doubt = warn_of_difference(one, other)
+    return "\n\n".join(
+        [
+            f"# {_escape(one.name)} and {_escape(other.name)}",
+            *([f"**{_escape(doubt)}**"] if doubt else []),
+            *map(_draw, difference_tables(one, other)),
         ]
     )
 

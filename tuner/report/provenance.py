@@ -32,9 +32,9 @@ def provenance(view: View, now: datetime) -> tuple[tuple[str, str], ...]:
     devices = sorted({event.device for event in view.events if event.device})
     seeds = sorted({str(r.attributes["seed"]) for r in summary.records if "seed" in r.attributes})
     facts = {
-        "report made": _tell_time(now),
-        "first trial started": _tell_time(min(started)) if started else "–",
-        "last trial ended": _tell_time(max(ended)) if ended else "–",
+        "report made": tell_time(now),
+        "first trial started": tell_time(min(started)) if started else "–",
+        "last trial ended": tell_time(max(ended)) if ended else "–",
         "versions, of this report": ", ".join(_versions()),
         "device": ", ".join(devices) or "not on record",
         "seed": ", ".join(seeds[:8]) or str(summary.spec.search.seed),
@@ -77,7 +77,8 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def _tell_time(moment: datetime) -> str:
+def tell_time(moment: datetime) -> str:
+    """Returns a time in UTC, to the minute."""
     return moment.strftime("%Y-%m-%d %H:%M UTC")
 
 

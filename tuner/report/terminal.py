@@ -17,6 +17,7 @@ from tuner.domain.objective import tell_aim
 from tuner.domain.printable import printable
 from tuner.report.comparison import comparison_tables
 from tuner.report.conclusion import conclude
+from tuner.report.difference import difference_tables
 from tuner.report.suite_tables import suite_tables
 from tuner.report.suite_words import conclude_suite, tell_suite
 from tuner.report.tables import TextTable, best_tables, facts, ranking
@@ -159,6 +160,12 @@ _WIDEST = 30
 def print_report(summary: StudySummary, console: Console) -> None:
     """Prints a study's report on a console."""
     console.print(render(summary), crop=False)
+
+
+def print_difference(one: StudySummary, other: StudySummary, console: Console) -> None:
+    """Prints two studies side by side on a console."""
+    for table in difference_tables(one, other):
+        console.print(FittedTable(table))
 
 
 def print_suite(summary: SuiteSummary, console: Console) -> None:

@@ -12,6 +12,7 @@ from tuner.report.charts.bars import draw_cost, draw_rungs, draw_shares
 from tuner.report.charts.curves import draw_curves, draw_winner
 from tuner.report.charts.finalists import draw_finalists
 from tuner.report.charts.knobs import draw_momenta, draw_rates
+from tuner.report.charts.pair import draw_pair
 from tuner.report.charts.parallel import draw_parallel
 from tuner.report.charts.progress import draw_progress
 from tuner.report.charts.schedules import draw_averages, draw_schedules
@@ -51,6 +52,8 @@ def drawings() -> dict[str, str]:
     charts = {name: draw(view) for name, draw in _DRAWN.items()}
     charts["averages"] = draw_averages(View(averaged, {}))
     charts["shares"] = draw_shares("importance", "Importance", [("lr", 0.5), ("eps", None)], "lr")
+    other = view_of(Recipe(make_spec_of("other", 9, space={"optimizers": ["sgd", "lion"]}), 9))
+    charts["pair"] = draw_pair(view.summary, other.summary)
     return {name: write(chart) for name, chart in charts.items() if chart is not None}
 
 

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const root = document.documentElement, all = (query, from = document) => [...from.querySelectorAll(query)];
+  const all = (query, from = document) => [...from.querySelectorAll(query)];
   const make = (tag, text, kind) => {
     const element = document.createElement(tag);
     element.textContent = text;
@@ -8,29 +8,9 @@
     if (tag === "button") element.type = "button";
     return element;
   };
-  root.classList.add("js");
 
   // What the reader has chosen; a page that is renewed keeps it.
   const chosen = { tab: 0, find: "", outcome: "", column: null, down: false, trial: null };
-
-  // Light or dark: as the system has it, until the reader chooses.
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  let theme = null;
-  try { theme = localStorage.getItem("tuner-theme"); } catch { /* a page from a file may have none */ }
-  const button = make("button", "", "button switch");
-  const show = () => {
-    if (theme) root.dataset.theme = theme;
-    button.textContent = (theme ? theme === "dark" : dark.matches) ? "Light" : "Dark";
-    button.setAttribute("aria-label", `${button.textContent} theme`);
-  };
-  button.addEventListener("click", () => {
-    theme = button.textContent.toLowerCase();
-    try { localStorage.setItem("tuner-theme", theme); } catch { /* it lasts until the page closes */ }
-    show();
-  });
-  dark.addEventListener("change", show);
-  show();
-  document.querySelector("header").append(button);
 
   // Tabs: one piece of code at a time.
   const dressTabs = () => {
