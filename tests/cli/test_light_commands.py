@@ -112,7 +112,7 @@ def test_light_command_answers_without_torch_or_optuna(project: Path, arguments:
 
 def test_workers_start_and_a_study_is_watched_without_torch() -> None:
     code = (
-        "import sys, tuner.cli.progress, tuner.cli.run, tuner.report.terminal;"
+        "import sys, tuner.service.display.progress, tuner.cli.run, tuner.report.terminal;"
         "from tuner.service import folders, interruption, open_study, study_run, summaries;"
         "sys.exit('torch' in sys.modules)"
     )

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,14 +16,15 @@ from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.fuse_plan import AUTO, parse_fuse
 from tuner.domain.imports import allow, vouch_for
-from tuner.domain.names import IMPORT_STRING, find_nearest, read_typed
+from tuner.domain.names import find_nearest, read_typed
 from tuner.domain.spec import StudySpec
-from tuner.domain.study_file import apply_settings, parse_spec, read_spec, set_value
-from tuner.errors import NotFoundError, SpecError, TunerError
+from tuner.errors import SpecError, TunerError
+from tuner.service.description import code_of, describe_study
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tuner.service.study_run import Display
     from tuner.store import Database, StudyHandle
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -348,47 +345,16 @@ def load_spec(
     """
     if spec is None and workload is None:
         raise SpecError("Give a study file, or --workload: tuner run studies/digits.toml")
-    tree: dict[str, Any] = {} if spec is None else _read_spec(spec, storage)
-    if spec is None and workload is not None and name is None:
-        name = workload.rpartition(":")[2].lower()
     given = {
         "study.workload": workload,
         "study.name": name,
         "space.optimizers": optimizers and [o.strip() for o in optimizers.split(",")],
         "search.warm_start": warm_start,
     }
-    for key, value in given.items():
-        if value is not None:
-            set_value(tree, key, value)
-    parsed = parse_spec(apply_settings(tree, settings), origin=spec or "the options given")
-    vouch_for((parsed.study.workload, parsed.search.sampler, parsed.search.pruner))
+    origin = spec or "the options given"
+    parsed = describe_study(spec, given, settings, origin=origin, storage=storage)
+    vouch_for(code_of(parsed))
     return parsed
-
-
-def _read_spec(spec: str, storage: str | None) -> dict[str, Any]:
-    """Reads a study file, or tells what its name may stand for instead.
-
-    Raises:
-        NotFoundError: If it does not exist.
-        SpecError: If it is not TOML, or a suite's file.
-    """
-    try:
-        return read_spec(Path(spec))
-    except NotFoundError as error:
-        meant = ""
-        if re.fullmatch(IMPORT_STRING, spec):
-            meant = f" To train a workload: --workload {spec}"
-        elif not spec.endswith(".toml") and _has_study(spec, storage):
-            meant = f" To go on with the study {spec!r}: tuner study run {shlex.quote(spec)}"
-        raise NotFoundError(f"{error}{meant}") from None
-
-
-def _has_study(name: str, storage: str | None) -> bool:
-    from tuner.store import Studies
-
-    with contextlib.suppress(TunerError):  # no database, or none of ours: the file is missing
-        return Studies(open_storage(storage)).get(name) is not None
-    return False
 
 
 def open_storage(storage: str | None, *, create: bool = False) -> Database:
@@ -422,6 +388,20 @@ def console(*, stderr: bool = False) -> Console:
     from tuner.report.terminal import TextConsole
 
     return TextConsole(below(sys.stderr if stderr else sys.stdout))
+
+
+def open_display(*, tell_workers: bool = False) -> Display:
+    """Returns a display on standard error; its warnings come again as the command ends.
+
+    Args:
+        tell_workers: Whether lines tell which workers come and go.
+    """
+    from tuner.service.display.progress import choose_display
+
+    out = console(stderr=True)
+    display = choose_display(out, quiet=is_quiet(), tell_workers=tell_workers)
+    click.get_current_context().call_on_close(display.recall)
+    return display
 
 
 def echo_json(value: Any) -> None:

@@ -21,6 +21,7 @@ from tuner.cli.options import (
     examples,
     find_study,
     json_option,
+    open_display,
     open_storage,
     quiet_option,
     storage_option,
@@ -280,14 +281,13 @@ def watch(name: str, storage: str | None, as_json: bool) -> None:
     It changes nothing in the database, so a role that may only read can watch. Ctrl-C ends the
     watch, and not the study. Where no terminal shows it, it prints a line for each trial that ends.
     """
-    from tuner.cli.progress import open_display
     from tuner.service.confirmation import find_current
     from tuner.service.study_progress import StudyProgress
     from tuner.service.study_run import watch_study
 
     database, handle = find_study(name, storage)
     if as_json:
-        from tuner.cli.live import describe_progress
+        from tuner.service.display.live import describe_progress
 
         echo_json(describe_progress(StudyProgress(database, find_current(database, handle))))
     elif watch_study(database, handle, open_display()):

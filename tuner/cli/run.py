@@ -17,6 +17,7 @@ from tuner.cli.options import (
     examples,
     fuse_option,
     load_spec,
+    open_display,
     open_storage,
     quiet_option,
     report_json_option,
@@ -83,6 +84,7 @@ def run(
         settings=settings,
         storage=storage,
     )
+    from tuner.service.launch import try_workload
     from tuner.service.pools.pool import slots_on
     from tuner.service.pools.standby import Crew
 
@@ -99,29 +101,6 @@ def run(
             crew=crew,
             as_json=as_json,
         )
-
-
-def try_workload(crew: Crew, resolved: StudySpec, looks: bool) -> StudyCheck:
-    """Orders a worker to try a study's workload, and imports the next modules meanwhile.
-
-    Args:
-        crew: Workers that stand by.
-        resolved: The study, resolved.
-        looks: Whether to look if its model arrives with trained weights.
-    """
-    from tuner.service.interruption import holding_signals
-
-    crew.begin_check(resolved, looks=looks)
-    with holding_signals():
-        import alembic.command  # noqa: F401 (to make the database's tables)
-
-        import tuner.cli.progress
-        import tuner.service.study_run  # noqa: F401
-        from tuner.domain.regimes import Arrival
-        from tuner.service.open_study import StudyCheck
-
-    answer = crew.end_check()
-    return StudyCheck(answer.asks_nothing, Arrival(answer.arrival))
 
 
 def create_or_resume(
@@ -199,7 +178,6 @@ def train_trials(
         fuse: Likewise.
         crew: Likewise.
     """
-    from tuner.cli.progress import open_display
     from tuner.service.study_run import run_study
 
     display = open_display()
@@ -210,17 +188,10 @@ def train_trials(
 
 def tell_end(end: RunEnd) -> None:
     """Prints how a run ended; exits with 130 if it was stopped."""
+    for line in end.announcements(_as_typed()):
+        click.echo(line, err=True)
     if end.stopped_by:
-        fate = "lost since their last checkpoints" if end.lost else "saved"
-        if end.unsaved:
-            fate += f", but for {end.unsaved} that will start over: without run.steps() none can be"
-        click.echo(
-            f"Stopped by {end.stopped_by}; unfinished trials are {fate}. Continue: {_as_typed()}",
-            err=True,
-        )
         click.get_current_context().exit(INTERRUPTED)
-    for failure in end.failures:
-        click.echo(f"Worker {failure.index} died (exit code {failure.code}).", err=True)
 
 
 def conclude(database: Database, study: StudyHandle, *, as_json: bool = False) -> None:

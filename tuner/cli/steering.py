@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from typing import TYPE_CHECKING
 
 import click
 
@@ -22,10 +21,6 @@ from tuner.cli.options import (
     tell,
 )
 from tuner.domain.states import StudyState
-from tuner.errors import SpecError
-
-if TYPE_CHECKING:
-    from tuner.store import Database, StudyHandle
 
 
 @click.command(epilog=examples("tuner study pause digits", "tuner study resume digits"))
@@ -161,35 +156,22 @@ def _tell_size(size: float) -> str:
 @json_option
 def delete(name: str, storage: str | None, yes: bool, as_json: bool) -> None:
     """Delete a study with its trials, checkpoints and logs, and the study that confirms it."""
-    from tuner.service.summaries import find_readable_companion
-    from tuner.store import Studies
+    from tuner.service.steering import delete_study, find_doomed
 
     database, handle = find_study(name, storage)
-    companion = find_readable_companion(database, handle)
-    handles = [handle] if companion is None else [companion, handle]
-    told_of = [each for each in handles if each is handle or not each.waits]
-    counts = {each.name: Studies(database).count_trials(each) for each in told_of}
+    doomed = find_doomed(database, handle)
+    counts = {each.study.name: each.trials for each in doomed if each.told}
     if not yes:
         told = " and ".join(f"{each!r} and its {count} trials" for each, count in counts.items())
         click.confirm(f"Delete {told} from {database.name}?", abort=True, err=as_json)
-    for each in handles:
-        _delete(database, each)
-        if each in told_of and not as_json:
-            tell(f"Deleted {each.name!r} and its {counts[each.name]} trials.", err=False)
+    for each in doomed:
+        kept = delete_study(database, each.study)
+        if kept is not None:
+            tell(f"{kept} stays: this database has not used it. Remove it if nobody does.")
+        if each.told and not as_json:
+            tell(f"Deleted {each.study.name!r} and its {each.trials} trials.", err=False)
     if as_json:
         echo_json([{"study": each, "trials": count} for each, count in counts.items()])
-
-
-def _delete(database: Database, handle: StudyHandle) -> None:
-    from tuner.service.folders import remove_folder
-    from tuner.service.ownership import find_folder
-    from tuner.store import Studies
-
-    folder, ours = find_folder(database, handle)
-    if Studies(database).delete(handle) and ours:
-        remove_folder(folder)
-    if not ours and folder.is_dir():
-        tell(f"{folder} stays: this database has not used it. Remove it if nobody does.")
 
 
 _ORDERED = {
@@ -205,24 +187,9 @@ _ORDERED = {
 
 
 def _set_state(name: str, storage: str | None, state: StudyState, *, as_json: bool) -> None:
-    from tuner.service.summaries import find_readable_companion
-    from tuner.store.control import ask_to_leave, set_state
+    from tuner.service.steering import steer
 
-    database, handle = find_study(name, storage)
-    stops = state is StudyState.STOPPED
-    if stops and handle.spec.confirmation is not None:
-        raise SpecError(
-            f"{name!r} confirms another study: a run that is stopped in the middle tells nothing. "
-            f"Pause it, with 'tuner study pause {shlex.quote(name)}', or delete it."
-        )
-    before = set_state(database, handle, state)
-    # Looked for only now: no worker begins with it any more where the search is stopped.
-    companion = find_readable_companion(database, handle)
-    if companion is not None and not companion.waits:
-        # Its runs are saved, and its workers end: a run that ended early would count as lost.
-        set_state(database, companion, StudyState.PAUSED if stops else state)
-        if stops:
-            ask_to_leave(database, companion)
+    before = steer(*find_study(name, storage), state)
     if as_json:
         echo_json({"study": name, "state": state.value, "state_before": before.value})
     elif before is state:

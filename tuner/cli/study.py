@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from functools import partial
 from typing import TYPE_CHECKING
@@ -29,14 +28,11 @@ from tuner.cli.options import (
     workers_option,
 )
 from tuner.cli.run import create_or_resume, train
-from tuner.domain.search import COMPARE, check_comparison
-from tuner.errors import SpecError
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.domain.spec import StudySpec
     from tuner.service.open_study import StudyCheck
-    from tuner.store import Database, StudyHandle
 
 
 @click.group(
@@ -136,30 +132,11 @@ def run(
     refuse_ranks()
     database, handle = find_study(name, storage)
     if trials is not None:
-        handle = _raise_trials(database, handle, trials)
+        from tuner.service.steering import raise_trials, tell_trials
+
+        handle = raise_trials(database, handle, trials)
+        tell(tell_trials(handle, trials))
     train(database, handle, workers=workers, device=device, fuse=fuse, as_json=as_json)
-
-
-def _raise_trials(database: Database, handle: StudyHandle, trials: int) -> StudyHandle:
-    """Returns a study that may start so many trials, and says so; it never lowers their number."""
-    from tuner.store import Studies
-
-    if handle.spec.confirmation is not None:
-        raise SpecError(f"{handle.name!r} confirms another study, which says how many runs it has.")
-    if handle.spec.search.mode == COMPARE:
-        try:
-            budget = handle.spec.budget.model_copy(update={"trials": trials})
-            check_comparison(budget, handle.spec.space.optimizers)
-        except ValueError as error:
-            raise SpecError(f"--trials {trials}: {error}.") from None
-    raised = Studies(database).extend(
-        handle, lambda budget: {"trials": trials} if trials > budget.trials else {}
-    )
-    if raised.spec.budget.trials == handle.spec.budget.trials:
-        tell(f"Study {handle.name!r} stays at {raised.spec.budget.trials} trials.")
-    else:
-        tell(f"Study {handle.name!r} now has a budget of {trials} trials")
-    return raised
 
 
 @study.command(
@@ -197,24 +174,13 @@ def confirm(
     What is clearly beaten is dropped. The runs are trials of a study NAME.confirm; the same command
     continues them.
     """
-    from tuner.service.confirmation import open_confirmation
-    from tuner.store.companions import find_companion
+    from tuner.service.confirmation import ask_confirmation
 
     refuse_ranks()
     database, handle = find_study(name, storage)
-    asked = {"top": top, "seeds": seeds, "cost": cost}
-    given = {key: value for key, value in asked.items() if value is not None}
-    if cost is not None and not math.isfinite(cost):
-        raise SpecError(f"--cost {cost}: give a share of the search's training, such as 0.5.")
-    companion = find_companion(database, handle)
-    if given and companion is not None and not companion.waits:
-        click.echo(
-            f"{', '.join(f'--{key}' for key in given)}: of no effect, since {name!r} has been "
-            "confirmed already. To begin anew, delete the study that confirms it.",
-            err=True,
-        )
-    settings = (companion or handle).spec.confirm.model_copy(update=given)
-    companion = open_confirmation(database, handle, settings)
+    companion, note = ask_confirmation(database, handle, top=top, seeds=seeds, cost=cost)
+    if note:
+        click.echo(note, err=True)
     train(
         database,
         companion,

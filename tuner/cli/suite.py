@@ -27,10 +27,11 @@ from tuner.cli.options import (
     workers_option,
 )
 from tuner.cli.results import output_options, style_options, write
-from tuner.cli.run import INTERRUPTED, create_or_resume, train_trials, try_workload
+from tuner.cli.run import INTERRUPTED, create_or_resume, train_trials
 from tuner.domain.imports import vouch_for
 from tuner.domain.suite import Suite, SuitePlan, read_suite
 from tuner.errors import NotFoundError, TunerError, UnavailableError
+from tuner.service.description import code_of
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def run(
     """
     refuse_ranks()
     described = read_suite(file, settings)
-    vouch_for(name for spec in described.specs.values() for name in _code_of(spec))
+    vouch_for(name for spec in described.specs.values() for name in code_of(spec))
     runner = _Runner(described, storage, settings, workers=workers, device=device, fuse=fuse)
     runner.begin()
     failures = {}
@@ -199,6 +200,7 @@ class _Runner:
 
     def _train(self, name: str, spec: StudySpec, crew: Crew | None) -> None:
         from tuner.service.confirmation import open_confirmation
+        from tuner.service.launch import try_workload
         from tuner.service.suites import is_complete
         from tuner.store.suites import note_suite
 
@@ -224,10 +226,6 @@ class _Runner:
             return None
         usual = self._suite.specs[name].study.name
         return find_study_name(database, self._suite.plan.name, name, usual)
-
-
-def _code_of(spec: StudySpec) -> tuple[str, ...]:
-    return spec.study.workload, spec.search.sampler, spec.search.pruner
 
 
 def _read(plan: SuitePlan, storage: str | None) -> SuiteSummary:

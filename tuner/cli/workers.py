@@ -17,6 +17,7 @@ from tuner.cli.options import (
     find_study,
     fuse_option,
     json_option,
+    open_display,
     quiet_option,
     report_json_option,
     storage_option,
@@ -273,7 +274,6 @@ def _launch_on_ray(
 
 
 def _train(pool: Pool, database: Database, study: StudyHandle, fuse: str) -> None:
-    from tuner.cli.progress import open_display
     from tuner.service.study_run import run_pool
 
     tell_end(run_pool(pool, database, study, open_display(tell_workers=True), fuse))

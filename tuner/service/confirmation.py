@@ -7,6 +7,7 @@ worker that sees it writes the finalists, and all of them go on with it.
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 
 from tuner.analysis.finalists import plan_confirmation
@@ -15,6 +16,7 @@ from tuner.domain.confirmation import HEAT_SEEDS, Confirm, Confirmation
 from tuner.domain.search import Search
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
+from tuner.domain.study_file import parse_tables
 from tuner.domain.warm_start import OFF
 from tuner.errors import NotFoundError, SpecError
 from tuner.service.summaries import find_readable_companion, read_summary
@@ -151,6 +153,44 @@ def open_confirmation(database: Database, study: StudyHandle, confirm: Confirm) 
         f"finish it first, with 'tuner study run {name}', or end it as it is, with "
         f"'tuner study stop {name}'."
     )
+
+
+def ask_confirmation(
+    database: Database,
+    study: StudyHandle,
+    *,
+    top: int | None = None,
+    seeds: int | None = None,
+    cost: float | None = None,
+) -> tuple[StudyHandle, str]:
+    """Returns the study that confirms another one, as :func:`open_confirmation` does.
+
+    Args:
+        database: The database that holds the study.
+        study: The study, which is searched no more.
+        top: How many of its best configurations run again; None for what it says, like the others.
+        seeds: How many fresh seeds each gets at most.
+        cost: The share of the search's training that it may take.
+
+    Returns:
+        The companion, and a line on what of this has no effect; empty if all has.
+
+    Raises:
+        SpecError: Also if a value is out of its range.
+    """
+    asked = {"top": top, "seeds": seeds, "cost": cost}
+    given = {key: value for key, value in asked.items() if value is not None}
+    if cost is not None and not math.isfinite(cost):
+        raise SpecError(f"--cost {cost}: give a share of the search's training, such as 0.5.")
+    companion, note = find_companion(database, study), ""
+    if given and companion is not None and not companion.waits:
+        note = (
+            f"{', '.join(f'--{key}' for key in given)}: of no effect, since {study.name!r} has "
+            "been confirmed already. To begin anew, delete the study that confirms it."
+        )
+    stored = (companion or study).spec.confirm.model_dump()
+    confirm = parse_tables(Confirm, stored | given, origin="the confirmation")
+    return open_confirmation(database, study, confirm), note
 
 
 def _begin_by_itself(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -75,6 +75,24 @@ class RunEnd:
     lost: bool
     unsaved: int
     failures: Sequence[Exit]
+
+    def announcements(self, again: str) -> Iterator[str]:
+        """Yields lines that tell a person of a stop, and of workers that have died.
+
+        Args:
+            again: What goes on with the study, for a person to type.
+        """
+        if self.stopped_by:
+            fate = "lost since their last checkpoints" if self.lost else "saved"
+            if self.unsaved:
+                fate += (
+                    f", but for {self.unsaved} that will start over: without run.steps() none can "
+                    "be"
+                )
+            yield f"Stopped by {self.stopped_by}; unfinished trials are {fate}. Continue: {again}"
+            return
+        for failure in self.failures:
+            yield f"Worker {failure.index} died (exit code {failure.code})."
 
 
 def run_study(

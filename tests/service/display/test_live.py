@@ -18,11 +18,11 @@ from rich.console import Console
 from tests.cli.terminals import run_on_terminal
 from tests.conftest import MakeSpec
 from tests.store.single_trials import SingleTrials
-from tuner.cli.live import LiveView, tell_ending
-from tuner.cli.progress import Lines, LiveDisplay
 from tuner.domain.trials import Outcome, Proposal, TrialRecord
 from tuner.report.terminal import TextConsole
 from tuner.search import Proposer
+from tuner.service.display.live import LiveView, tell_ending
+from tuner.service.display.progress import Lines, LiveDisplay
 from tuner.service.pools.pool import Seat, SeatState, Slot
 from tuner.service.study_progress import StudyProgress
 from tuner.store import Database, Studies, StudyHandle, WorkerIdentity

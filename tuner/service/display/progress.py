@@ -7,19 +7,16 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
-import click
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from tuner.cli.live import ENDED_EARLY, LiveView, tell_ending, tell_used
-from tuner.cli.options import console, is_quiet
 from tuner.domain.printable import printable
 from tuner.domain.trials import TrialRecord
 from tuner.report.tables import duration
+from tuner.service.display.live import ENDED_EARLY, LiveView, tell_ending, tell_used
 from tuner.service.pools.pool import Exit, Seat, SeatState
 from tuner.service.study_progress import StudyProgress
-from tuner.service.study_run import Display
 
 _TIMED_EVERY_S = 15.0
 """Seconds between two lines that say how long all of it takes."""
@@ -31,25 +28,22 @@ _REMINDER_S = 60.0
 """Seconds between two such lines."""
 
 
-def open_display(*, tell_workers: bool = False) -> Display:
-    """Returns a display on standard error: a live one if that is a terminal, else plain lines.
-
-    Its warnings come again as the command ends.
+def choose_display(
+    out: Console, *, quiet: bool = False, tell_workers: bool = False
+) -> Lines | LiveDisplay:
+    """Returns a display on a console: a live one if that is a terminal, else plain lines.
 
     Args:
+        out: The console.
+        quiet: Whether to show warnings only.
         tell_workers: Whether lines tell which workers come and go.
     """
-    out = console(stderr=True)
     roster = Roster() if tell_workers else None
-    display: Lines | LiveDisplay
-    if is_quiet():
-        display = Lines(out, roster, quiet=True)
-    elif out.is_terminal and not out.is_dumb_terminal:
-        display = LiveDisplay(out, roster)
-    else:
-        display = Lines(out, roster)
-    click.get_current_context().call_on_close(display.recall)
-    return display
+    if quiet:
+        return Lines(out, roster, quiet=True)
+    if out.is_terminal and not out.is_dumb_terminal:
+        return LiveDisplay(out, roster)
+    return Lines(out, roster)
 
 
 class _Warner:

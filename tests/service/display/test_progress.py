@@ -10,9 +10,9 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from tests.store.single_trials import SingleTrials
-from tuner.cli.progress import Lines, Roster
 from tuner.domain.trials import Outcome
 from tuner.search import Proposer
+from tuner.service.display.progress import Lines, Roster
 from tuner.service.pools.pool import Exit, Seat, SeatState, Slot
 from tuner.service.study_progress import StudyProgress
 from tuner.store import Database, StudyHandle, TrialEnding, WorkerIdentity

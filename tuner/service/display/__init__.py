@@ -1,0 +1,1 @@
+"""Displays of a study in training: on a terminal, as plain lines, in a notebook."""
