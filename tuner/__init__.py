@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.errors import TunerError
+    from tuner.service.study import Study
+    from tuner.service.tune import tune
     from tuner.service.winner import Winner, best
     from tuner.training.datasets import data_folder, fetch
     from tuner.training.reporting import Pruned
@@ -18,6 +20,7 @@ __all__ = [
     "Data",
     "Pruned",
     "Run",
+    "Study",
     "TunerError",
     "Winner",
     "Workload",
@@ -25,6 +28,7 @@ __all__ = [
     "best",
     "data_folder",
     "fetch",
+    "tune",
 ]
 
 __version__ = version("tuner")
@@ -34,12 +38,14 @@ _HOMES = {
     "Data": "tuner.training.workload",
     "Pruned": "tuner.training.reporting",
     "Run": "tuner.training.run",
+    "Study": "tuner.service.study",
     "TunerError": "tuner.errors",
     "Winner": "tuner.service.winner",
     "Workload": "tuner.training.workload",
     "best": "tuner.service.winner",
     "data_folder": "tuner.training.datasets",
     "fetch": "tuner.training.datasets",
+    "tune": "tuner.service.tune",
 }
 
 

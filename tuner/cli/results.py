@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import shlex
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,6 @@ from tuner.cli.serving import Serving, serve, serving_options
 from tuner.errors import SpecError
 
 if TYPE_CHECKING:
-    from tuner.analysis.summary import StudySummary
     from tuner.store import Database, StudyHandle
 
 
@@ -112,6 +110,7 @@ def report(
     On a terminal, --format html writes NAME.html unless --output names another file.
     """
     from tuner.report.terminal import print_report
+    from tuner.service.reports import read_report, render_summary
     from tuner.service.summaries import read_results
 
     if served:
@@ -124,15 +123,14 @@ def report(
     refuse_to_open(style, open_=open_)
     database, handle = find_study(name, storage)
     if style == "html":
-        from tuner.service.pages import read_page
-
-        write_page(read_page(database, handle), name, output, force=force, shown=open_)
+        page = read_report(database, handle).render("html")
+        write_page(page, name, output, force=force, shown=open_)
         return
     summary = read_results(database, handle)
     if style == "terminal" and output is None:
         print_report(summary, console())
     else:
-        write(_render(style, summary), output, force=force)
+        write(render_summary(style, summary), output, force=force)
 
 
 def _refuse_with_serve(style: str, output: Path | None) -> None:
@@ -301,24 +299,6 @@ def _export_table(
         write(to_csv(trials), output, force=force)
     else:
         write(json.dumps(trials, indent=2, ensure_ascii=False), output, force=force)
-
-
-def _render(style: str, summary: StudySummary) -> str:
-    import json
-
-    if style == "json":
-        from tuner.report.json import to_json
-
-        return json.dumps(to_json(summary), indent=2, ensure_ascii=False)
-    if style == "markdown":
-        from tuner.report.markdown import to_markdown
-
-        return to_markdown(summary)
-    from tuner.report.terminal import TextConsole, print_report
-
-    text = io.StringIO()
-    print_report(summary, TextConsole(text))
-    return text.getvalue()
 
 
 def write(content: str | bytes, output: Path | None, *, force: bool) -> None:

@@ -28,6 +28,7 @@ from tuner.cli.options import (
     workers_option,
 )
 from tuner.cli.run import create_or_resume, train
+from tuner.domain.passed import refuse_passed
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def run(
     """
     refuse_ranks()
     database, handle = find_study(name, storage)
+    refuse_passed(handle.spec.passed, name)
     if trials is not None:
         from tuner.service.steering import raise_trials, tell_trials
 
@@ -178,6 +180,7 @@ def confirm(
 
     refuse_ranks()
     database, handle = find_study(name, storage)
+    refuse_passed(handle.spec.passed, name)
     companion, note = ask_confirmation(database, handle, top=top, seeds=seeds, cost=cost)
     if note:
         click.echo(note, err=True)

@@ -10,7 +10,7 @@ import sys
 import threading
 import uuid
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -86,6 +86,7 @@ def standby(device: str, fuse: str, threads: int | None) -> None:
 
     answers = keep_output_apart()
     _load(threads)
+    from tuner.service.passing import unpack
     from tuner.service.workload_check import answer_check
     from tuner.store.connection.urls import default_url, parse_url
 
@@ -107,7 +108,17 @@ def standby(device: str, fuse: str, threads: int | None) -> None:
             lose_rather_than_fail()
             os.environ["TUNER_STORAGE"] = order.url
             name, storage = order.study, None  # the URL is in the environment
-            _serve(name, storage, device, threads, fuse=fuse, follow_stdin=True, checked=checked)
+            passed = unpack(order.code) if order.code and checked is None else None
+            _serve(
+                name,
+                storage,
+                device,
+                threads,
+                fuse=fuse,
+                follow_stdin=True,
+                checked=checked,
+                passed=passed,
+            )
             return
 
 
@@ -144,13 +155,23 @@ def _serve(
     fuse: str,
     follow_stdin: bool,
     checked: TrainingLoop | None = None,
+    passed: Any = None,
 ) -> None:
     """Works on a study until nothing is left to do or a stop is asked for, which the code tells."""
     from tuner.service.interruption import Interruption
 
     with Interruption(follow_stdin=follow_stdin) as interruption:
         try:
-            work(name, storage, device, threads, interruption, fuse=fuse, checked=checked)
+            work(
+                name,
+                storage,
+                device,
+                threads,
+                interruption,
+                fuse=fuse,
+                checked=checked,
+                passed=passed,
+            )
         except (KeyboardInterrupt, UnavailableError) as error:
             if not interruption.requested:
                 raise
@@ -186,6 +207,7 @@ def work(
     *,
     fuse: str = AUTO,
     checked: TrainingLoop | None = None,
+    passed: Any = None,
 ) -> None:
     """Opens the database, waiting for it if it is away, and works on a study.
 
@@ -197,6 +219,7 @@ def work(
         interruption: Tells when to stop.
         fuse: The number of trials that train as one, as ``--fuse`` takes it.
         checked: The study's training loop if this process has checked the study's workload.
+        passed: The workload, if it was passed as an object; None to import it.
 
     Raises:
         KeyboardInterrupt: If a stop is asked for before any trial is in training.
@@ -225,5 +248,6 @@ def work(
             log=click.echo,
             fuse=fuse,
             loop=checked,
+            passed=passed,
         )
     worker.run()

@@ -17,6 +17,7 @@ from tuner.domain.catalog.tables import TABLES, Row
 from tuner.domain.confirmation import COMPARED_COST, Confirm, Confirmation
 from tuner.domain.names import IMPORT_STRING, check_names
 from tuner.domain.networks import Networks, branch_of, resolve_networks
+from tuner.domain.passed import Passed
 from tuner.domain.regimes import SCRATCH, Regime
 from tuner.domain.samplers import check_space
 from tuner.domain.search import COMPARE, Search, check_comparison
@@ -148,6 +149,7 @@ class StudySpec(Frozen):
         confirm: How its best configurations are run again.
         warm_start: What the study has taken over from an earlier one. None in a file.
         confirmation: The finalists of another study, if this one confirms that. None in a file.
+        passed: The place of its workload, if a program passed that as an object. None in a file.
         written: The axes that the study file itself sets, such as ``optimizer.adam.lr``: these
             bind the defaults too. None in a file, and in the specs that older versions stored.
     """
@@ -164,6 +166,7 @@ class StudySpec(Frozen):
     confirm: Confirm = Confirm()
     warm_start: WarmStart | None = None
     confirmation: Confirmation | None = None
+    passed: Passed | None = None
     written: tuple[str, ...] | None = Field(default=None, strict=False)
 
     @field_validator("optimizer")
@@ -386,8 +389,8 @@ class StudySpec(Frozen):
     def differences(self, other: StudySpec) -> dict[str, tuple[Any, Any]]:
         """Returns the differences from another spec, by dotted key: (here, there).
 
-        ``written`` and the tables ``warm_start``, ``confirm`` and ``confirmation`` are not
-        compared: the study keeps what it began with.
+        ``written`` and the tables ``warm_start``, ``confirm``, ``confirmation`` and ``passed`` are
+        not compared: the study keeps what it began with.
         """
         mine, theirs = _flatten(_compared(self)), _flatten(_compared(other))
         return {
@@ -397,7 +400,7 @@ class StudySpec(Frozen):
         }
 
 
-_NOT_COMPARED = ("written", "warm_start", "confirm", "confirmation")
+_NOT_COMPARED = ("written", "warm_start", "confirm", "confirmation", "passed")
 
 
 def _compared(spec: StudySpec) -> dict[str, Any]:

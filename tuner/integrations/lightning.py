@@ -327,7 +327,9 @@ class _Memory:
 
     def load_checkpoint(self, path: Any, *args: Any, **kw: Any) -> Any:
         """Returns the kept checkpoint, or reads a file."""
-        return self.take() if path == _CHECKPOINT else self._files.load_checkpoint(path, *args, **kw)
+        return (
+            self.take() if path == _CHECKPOINT else self._files.load_checkpoint(path, *args, **kw)
+        )
 
     def take(self) -> Any:
         """Returns the kept checkpoint, and keeps it no longer."""

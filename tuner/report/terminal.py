@@ -45,7 +45,14 @@ class TextConsole(Console):
     def __init__(self, stream: TextIO) -> None:
         self._shown = stream.isatty()
         width = None if self._shown else _UNBOUNDED
-        super().__init__(file=stream, width=width, markup=False, emoji=False, highlight=False)
+        super().__init__(
+            file=stream,
+            width=width,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            force_jupyter=False,  # a stream gets text, in a notebook too
+        )
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Prints objects as Rich does, to a terminal or not."""

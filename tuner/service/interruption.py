@@ -27,6 +27,7 @@ class Interruption:
     Args:
         follow_stdin: Whether the end of standard input asks for a stop, too: it comes when the
             parent process, which holds the other end, has died.
+        ends_at_once: Whether a signal that insists raises KeyboardInterrupt, wherever it comes.
 
     Attributes:
         requested: Whether to stop.
@@ -35,13 +36,13 @@ class Interruption:
         insisted: Whether another request came more than a second after the first.
     """
 
-    def __init__(self, *, follow_stdin: bool = False) -> None:
+    def __init__(self, *, follow_stdin: bool = False, ends_at_once: bool = False) -> None:
         self.requested = False
         self.requested_by = ""
         self.requested_at: float | None = None
         self.insisted = False
         self._event = threading.Event()
-        self._follow_stdin = follow_stdin
+        self._follow_stdin, self._ends_at_once = follow_stdin, ends_at_once
         self._raises = False
         self._former: dict[signal.Signals, Any] = {}
 
@@ -90,6 +91,8 @@ class Interruption:
             raise KeyboardInterrupt
 
     def __enter__(self) -> Interruption:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # signals are the main thread's, which goes on with its own work
         _listening.add(self)
         for number in _SIGNALS:
             self._former[number] = signal.signal(number, self._handle)
@@ -103,11 +106,12 @@ class Interruption:
     def __exit__(self, *error: object) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+        self._former.clear()
         _listening.discard(self)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.request(_SIGNALS[signal.Signals(number)])
-        if self._raises:
+        if self._raises or (self._ends_at_once and self.insisted):
             raise KeyboardInterrupt
 
     def _watch_stdin(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -16,11 +16,13 @@ class Check:
         spec: The study, resolved, as plain values.
         device: The device to train on, as the user has typed it.
         looks: Whether to look if its model arrives with trained weights.
+        code: The workload, packed, if it was passed as an object; empty to import it.
     """
 
     spec: dict[str, Any]
     device: str
     looks: bool = True
+    code: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,14 @@ class Work:
         study: The study's name.
         url: The database's URL.
         log: The file that the process appends its output to from now on.
+        code: The workload, packed, if it was passed as an object; empty to import it, or if it has
+            been checked here.
     """
 
     study: str
     url: str
     log: str
+    code: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def order_to_line(order: Order) -> bytes:
     r"""Returns an order as a line.
 
     >>> order_to_line(Check({"study": {}}, "cpu"))
-    b'{"order": "check", "spec": {"study": {}}, "device": "cpu", "looks": true}\n'
+    b'{"order": "check", "spec": {"study": {}}, "device": "cpu", "looks": true, "code": ""}\n'
     """
     [kind] = [name for name, kind in _KINDS.items() if isinstance(order, kind)]
     return _to_line({"order": kind, **asdict(order)})

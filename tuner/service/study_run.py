@@ -7,11 +7,12 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tuner.domain.fuse_plan import AUTO, OFF
 from tuner.domain.imports import ALLOW
+from tuner.domain.passed import refuse_passed
 from tuner.domain.states import StudyState
 from tuner.domain.trials import TrialRecord
 from tuner.errors import DeniedError, SpecError, UnavailableError, WorkloadError
@@ -104,6 +105,8 @@ def run_study(
     workers: int,
     fuse: str = AUTO,
     crew: Crew | None = None,
+    code: str = "",
+    interruption: Interruption | None = None,
 ) -> RunEnd | None:
     """Trains a study, then its finalists again, on worker processes of this machine.
 
@@ -115,6 +118,8 @@ def run_study(
         workers: How many processes there are, at least 1.
         fuse: How many trials train as one, as ``--fuse`` takes it.
         crew: As many processes that were started for such workers beforehand.
+        code: The workload, packed, if it was passed as an object.
+        interruption: Tells when to stop early; one of its own without.
 
     Returns:
         How the run ended, or None if nothing was left to train.
@@ -123,19 +128,36 @@ def run_study(
         SpecError: If the study is paused or stopped, or waits for another one's search.
         WorkloadError: If the workers have ended and the study is not done.
     """
+    if not has_work(database, study):
+        return None
+    if not code:
+        refuse_passed(study.spec.passed, study.name)
+    job = replace(make_job(database, study, fuse), code=code)
+    pool = LocalPool(job, slots_on([device], workers), crew=crew)
+    return run_pool(pool, database, study, display, fuse, interruption)
+
+
+def has_work(database: Database, study: StudyHandle) -> bool:
+    """Tells whether anything is left to train of a study, or of the one that confirms it.
+
+    Args:
+        database: The database that holds the study.
+        study: The study.
+
+    Raises:
+        SpecError: If the study is paused or stopped, or waits for another one's search.
+    """
     with contextlib.suppress(DeniedError):  # then it is not confirmed by itself
         prepare_confirmation(database, study)
     following = find_next(database, study)
     if following is None:
         if _has_budget(database, study):
             _refuse_halted(database, study)
-        return None
+        return False
     if following.uuid == study.uuid or read_state(database, study) is StudyState.PAUSED:
         _refuse_halted(database, study)
     _refuse_halted(database, following)
-    job = make_job(database, study, fuse)
-    pool = LocalPool(job, slots_on([device], workers), crew=crew)
-    return run_pool(pool, database, study, display, fuse)
+    return True
 
 
 def make_job(database: Database, study: StudyHandle, fuse: str = AUTO) -> Job:
@@ -154,7 +176,12 @@ def make_job(database: Database, study: StudyHandle, fuse: str = AUTO) -> Job:
 
 
 def run_pool(
-    pool: Pool, database: Database, study: StudyHandle, display: Display, fuse: str
+    pool: Pool,
+    database: Database,
+    study: StudyHandle,
+    display: Display,
+    fuse: str,
+    interruption: Interruption | None = None,
 ) -> RunEnd:
     """Starts a pool, watches it until its last worker has ended, and tells how that came.
 
@@ -168,16 +195,18 @@ def run_pool(
         study: The study.
         display: Shows how it goes.
         fuse: How many trials the workers were asked to train as one.
+        interruption: Tells when to stop early; one of its own without.
 
     Raises:
         WorkloadError: If the workers have ended, nobody stopped them, and the study is not done.
     """
-    with Interruption() as interruption, display:
-        watch = _Watch(database, study, fuse, display)
+    interruption = interruption or Interruption()
+    with interruption, display:
+        watch = Watch(database, study, fuse, display)
         failures, lost = _watch(pool, interruption, watch, display)
     done = find_next(database, study) is None
     stopped_by = interruption.requested_by
-    if not done and not stopped_by and _were_asked_to_leave(database, study, pool):
+    if not done and not stopped_by and were_asked_to_leave(database, study, pool.seats):
         stopped_by = "'tuner workers stop'"
     if not done and not stopped_by:
         messages = [failure.message for failure in failures if failure.message]
@@ -203,7 +232,7 @@ def watch_study(database: Database, study: StudyHandle, display: Display) -> boo
         NotFoundError: If the study is deleted meanwhile.
     """
     with Interruption() as interruption, display:
-        watch = _Watch(database, study, OFF, display)
+        watch = Watch(database, study, OFF, display)
         while not interruption.requested:
             watch.look("The watch goes on once it is back.")
             if watch.is_over():
@@ -216,7 +245,7 @@ def watch_study(database: Database, study: StudyHandle, display: Display) -> boo
 _WATCHED_EVERY_S = 0.5
 
 
-class _Watch:
+class Watch:
     """Shows how a study goes, and then how the one goes that confirms it.
 
     Args:
@@ -284,7 +313,7 @@ class _Watch:
 
 
 def _watch(
-    pool: Pool, interruption: Interruption, watch: _Watch, display: Display
+    pool: Pool, interruption: Interruption, watch: Watch, display: Display
 ) -> tuple[list[Exit], bool]:
     """Runs a pool to its end.
 
@@ -326,7 +355,14 @@ def _has_budget(database: Database, study: StudyHandle) -> bool:
     return started < study.spec.budget.trials and read_exhausted(database, study) is None
 
 
-def _were_asked_to_leave(database: Database, study: StudyHandle, pool: Pool) -> bool:
+def were_asked_to_leave(database: Database, study: StudyHandle, seats: Sequence[Seat]) -> bool:
+    """Tells whether the worker of one of some seats has been asked to leave.
+
+    Args:
+        database: The database that holds the study.
+        study: The study that they work on, or whose finalists they train.
+        seats: The seats of a pool.
+    """
     rows = [*read_workers(database, study), *read_workers(database, find_current(database, study))]
     leaving = {(row.host, row.pid) for row in rows if row.leaving}
-    return any((seat.host, seat.pid) in leaving for seat in pool.seats)
+    return any((seat.host, seat.pid) in leaving for seat in seats)

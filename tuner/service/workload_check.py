@@ -22,6 +22,7 @@ from tuner.errors import ExhaustedError, SpecError, TunerError, tell_error
 from tuner.search import Proposer, build_pruner
 from tuner.service.open_study import StudyCheck
 from tuner.service.orders import Answer, Check
+from tuner.service.passing import unpack
 from tuner.training.arrival import detect_arrival
 from tuner.training.device import resolve_device
 from tuner.training.forks import ending_forks
@@ -129,13 +130,14 @@ def check_workload(import_string: str, device: str) -> WorkloadCheck:
 
 
 def check_study(
-    spec: StudySpec, device: torch.device, *, looks: bool = True
+    spec: StudySpec, device: torch.device, passed: Any = None, *, looks: bool = True
 ) -> tuple[StudyCheck, TrainingLoop]:
     """Trains a study's workload for a few steps and evaluates it, before the study is created.
 
     Args:
         spec: The study, resolved.
         device: The device to train on.
+        passed: The workload, if it was passed as an object; None to import it.
         looks: Whether to look if its model arrives with trained weights, by building it twice more.
 
     Returns:
@@ -150,7 +152,7 @@ def check_study(
     with contextlib.suppress(ExhaustedError):  # there may be no more than the openings
         Proposer(spec, seed=0).propose()
     build_pruner(spec)
-    loop = prepare_checked(spec, device)
+    loop = prepare_checked(spec, device, passed)
     arrival = detect_arrival(loop, spec, device) if looks else Arrival.FRESH
     return StudyCheck(isinstance(loop, WorkloadLoop), arrival), loop
 
@@ -168,7 +170,8 @@ def answer_check(order: Check, device: str) -> tuple[Answer, TrainingLoop | None
     try:
         place = resolve_device(device, typed=order.device)
         spec = parse_spec(order.spec, origin="the study to check")
-        seen, loop = check_study(spec, place, looks=order.looks)
+        passed = unpack(order.code) if order.code else None
+        seen, loop = check_study(spec, place, passed, looks=order.looks)
     except TunerError as error:
         return Answer(kind=type(error).__name__, error=str(error)), None
     except Exception:  # noqa: BLE001 (a fault of tuner, which the other process tells)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
+from tuner.domain.passed import refuse_passed
 from tuner.domain.spec import StudySpec
 from tuner.domain.train import FULL
 from tuner.domain.trials import TrialConfig, decode, default_proposals
@@ -28,7 +29,7 @@ from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.reporting import Diverged, Evaluation
 from tuner.training.run import Run
 from tuner.training.seeds import split_seed
-from tuner.training.workload import Batch, load_workload, missing_methods
+from tuner.training.workload import Batch, construct_workload, load_workload, missing_methods
 
 _REHEARSAL_STEPS = 2
 
@@ -95,21 +96,22 @@ class Rehearsal:
         """Writes nothing."""
 
 
-def prepare(spec: StudySpec, device: torch.device) -> TrainingLoop:
+def prepare(spec: StudySpec, device: torch.device, passed: Any = None) -> TrainingLoop:
     """Loads a study's workload as a training loop, and checks the contract of a workload class.
 
     Args:
         spec: The study, resolved.
         device: The device it trains on.
+        passed: The workload, if it was passed as an object; None to import it.
 
     Raises:
         SpecError: If the workload cannot be loaded, breaks its contract, or lacks the metric.
         WorkloadError: If its code raises.
     """
-    return _explained(spec, lambda: _prepare(spec, device, check=False))
+    return _explained(spec, lambda: _prepare(spec, device, passed, check=False))
 
 
-def prepare_checked(spec: StudySpec, device: torch.device) -> TrainingLoop:
+def prepare_checked(spec: StudySpec, device: torch.device, passed: Any = None) -> TrainingLoop:
     """Loads a study's workload, and checks it by running a few steps and one evaluation.
 
     A workload class is stepped once with every optimizer of the study.
@@ -117,16 +119,21 @@ def prepare_checked(spec: StudySpec, device: torch.device) -> TrainingLoop:
     Args:
         spec: The study, resolved.
         device: The device it trains on.
+        passed: The workload, if it was passed as an object; None to import it.
 
     Raises:
         SpecError: If the workload cannot be loaded, breaks its contract, or lacks the metric.
         WorkloadError: If its code raises, or an optimizer cannot train its model.
     """
-    return _explained(spec, lambda: _prepare(spec, device, check=True))
+    return _explained(spec, lambda: _prepare(spec, device, passed, check=True))
 
 
-def _prepare(spec: StudySpec, device: torch.device, *, check: bool) -> TrainingLoop:
-    target = load_workload(spec.study.workload)
+def _prepare(spec: StudySpec, device: torch.device, passed: Any, *, check: bool) -> TrainingLoop:
+    if passed is None:
+        refuse_passed(spec.passed, spec.study.name)
+        target = load_workload(spec.study.workload)
+    else:
+        target = construct_workload(passed, f"study.workload = {spec.study.workload!r}")
     if not missing_methods(target):
         workload: Any = target
         seed = split_seed(spec.search.seed)

@@ -93,9 +93,7 @@ class Run:
         self._checkpointing = Checkpointing(
             snapshot, config, self.seed, device, steps, suggestions, optimization, evaluations
         )
-        self._turns = Turns(
-            steps, optimization, evaluations, self._checkpointing, reporter, device
-        )
+        self._turns = Turns(steps, optimization, evaluations, self._checkpointing, reporter, device)
         self._logged = Logged()
         seed_all(derive_seed(self.seed, "init"))
         self._checkpointing.restore_counts()

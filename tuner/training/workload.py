@@ -86,7 +86,19 @@ def load_workload(import_string: str) -> Workload | Callable[..., Any]:
         SpecError: If it cannot be imported or constructed, or is neither.
     """
     where = f"study.workload = {import_string!r}"
-    target = import_attribute(import_string, where)
+    return construct_workload(import_attribute(import_string, where), where)
+
+
+def construct_workload(target: Any, where: str) -> Workload | Callable[..., Any]:
+    """Returns a workload, constructed if it is a class.
+
+    Args:
+        target: The class, an object of one, or a training loop.
+        where: The option or key that names it, for messages.
+
+    Raises:
+        SpecError: If it cannot be constructed, or is neither.
+    """
     try:
         workload = target() if isinstance(target, type) else target
     except KeyboardInterrupt:

@@ -27,10 +27,18 @@ class Standby:
         threads: The number of threads it computes on, unless ``OMP_NUM_THREADS`` says so.
         fuse: The number of trials that train as one, as ``--fuse`` takes it.
         url: The database's URL if it is known, so that it is hidden in what a workload prints.
+        code: The workload, packed, if it was passed as an object.
     """
 
-    def __init__(self, slot: Slot, threads: int, fuse: str = AUTO, url: str | None = None) -> None:
-        self._device = slot.device
+    def __init__(
+        self,
+        slot: Slot,
+        threads: int | None,
+        fuse: str = AUTO,
+        url: str | None = None,
+        code: str = "",
+    ) -> None:
+        self._device, self._code = slot.device, code
         device, environment = see_only(slot.device, os.environ)
         if url is not None:
             environment["TUNER_STORAGE"] = url
@@ -45,7 +53,7 @@ class Standby:
             spec: The study, resolved.
             looks: Whether to look if its model arrives with trained weights.
         """
-        self._process.give(Check(spec.to_json(), self._device, looks))
+        self._process.give(Check(spec.to_json(), self._device, looks, self._code))
 
     def end_check(self) -> Answer:
         """Waits until the workload is checked; returns what was seen of it.
@@ -72,7 +80,7 @@ class Standby:
             url: The database's URL, which no list of processes shows.
             log: The file that its output is appended to from now on.
         """
-        self._process.give(Work(study, url, str(log)))
+        self._process.give(Work(study, url, str(log), self._code))
         self._process.stop_listening()
         return self._process.process
 
@@ -88,11 +96,14 @@ class Crew:
         slots: The places.
         fuse: The number of trials that train as one, as ``--fuse`` takes it.
         url: The database's URL if it is known.
+        code: The workload, packed, if it was passed as an object.
     """
 
-    def __init__(self, slots: Sequence[Slot], fuse: str = AUTO, url: str | None = None) -> None:
+    def __init__(
+        self, slots: Sequence[Slot], fuse: str = AUTO, url: str | None = None, code: str = ""
+    ) -> None:
         share = share_of_cores(len(slots))
-        self._standbys = {slot.index: Standby(slot, share, fuse, url) for slot in slots}
+        self._standbys = {slot.index: Standby(slot, share, fuse, url, code) for slot in slots}
         self._first = self._standbys[slots[0].index]
 
     def begin_check(self, spec: StudySpec, *, looks: bool) -> None:

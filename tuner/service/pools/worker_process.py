@@ -13,7 +13,7 @@ from pathlib import Path
 from tuner.domain.fuse_plan import AUTO
 from tuner.domain.names import to_argument
 from tuner.domain.places import make_private, project_folder
-from tuner.service.pools.pool import Exit
+from tuner.service.pools.pool import Exit, Slot
 from tuner.service.pools.standby import Standby
 from tuner.service.processes import TUNER, end_group, see_only, threads_option
 
@@ -32,6 +32,8 @@ class Job:
         logs: The folder their output goes to.
         fuse: The number of trials that train as one, as ``--fuse`` takes it.
         environment: Further environment variables, on whichever machine they run.
+        code: The workload, packed, if it was passed as an object. It travels in the pipes of
+            processes of this machine.
     """
 
     study: str
@@ -39,6 +41,7 @@ class Job:
     logs: Path
     fuse: str = AUTO
     environment: Mapping[str, str] = field(default_factory=dict)
+    code: str = field(default="", repr=False)
 
 
 class WorkerProcess:
@@ -68,6 +71,8 @@ class WorkerProcess:
         self._log_path = job.logs / f"worker-{index}.log"
         with self._log_path.open("ab") as log:
             self._log_start = log.tell()
+            if standby is None and job.code:
+                standby = Standby(Slot(index, device), threads, job.fuse, job.url, job.code)
             if standby is not None:
                 self._process = standby.begin_work(job.study, job.url, self._log_path)
                 return

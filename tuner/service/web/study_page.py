@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tuner.errors import NotFoundError, TunerError, UnavailableError
+from tuner.report.html import to_html
 from tuner.service.liveness import is_dead
-from tuner.service.pages import read_page
+from tuner.service.reports import read_report
 from tuner.service.summaries import find_readable_companion
 from tuner.store import Database, Studies, StudyHandle
 
@@ -87,7 +88,8 @@ class StudyPage:
                 study = Studies(self._database).find(self._name)
                 version = self._read_version(study)
                 if version != self._version:
-                    page = read_page(self._database, study, live=f'"{version}"')
+                    report = read_report(self._database, study)
+                    page = to_html(report.view, report.at, live=f'"{version}"')
                     self._version, self._page = version, page.encode()
                     ended = self._clock()
                     self._fresh_until = ended + _REST * (ended - began)

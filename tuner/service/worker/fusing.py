@@ -91,7 +91,8 @@ class Fusing:
 
         plan = read()
         # Who asks for a number gets the same search again: no code comes in between.
-        aside = self._asked == AUTO and may_compile_aside(self._prepared)
+        aside = self._asked == AUTO and self._spec.passed is None
+        aside = aside and may_compile_aside(self._prepared)
         if plan is None:
             work = Work(trials, left, self._asked, aside)
             found, self._model = calibrate(self._prepared, self._spec, work, self._refusals, look)

@@ -34,7 +34,8 @@ class Watchdog:
         stall_s: Seconds without a step after which training counts as hung.
         grace_s: Seconds from the request of a stop to its end.
         log: Takes the lines said before the end.
-        end: Ends the process with an exit code, at once.
+        end: Ends the process with an exit code, at once; None leaves that to whoever owns it, and
+            nothing is watched.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Watchdog:
         stall_s: float,
         grace_s: float = GRACE_S,
         log: Log = lambda line: None,
-        end: Callable[[int], object] = os._exit,
+        end: Callable[[int], object] | None = os._exit,
     ) -> None:
         self._interruption = interruption
         self._stall_s = stall_s
@@ -85,6 +86,8 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
+        if self._end is None:
+            return
         while not self._over.wait(min(_LOOK_S, self._stall_s / 4, self._grace_s / 4)):
             now = time.monotonic()
             warning = self.warn(now)

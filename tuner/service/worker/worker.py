@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
@@ -80,6 +81,8 @@ class Worker:
         fuse: ``auto``, ``off``, or the number of trials that train as one.
         loop: The study's training loop if this process has checked the workload beforehand, so
             that its data is on the device.
+        passed: The workload, if it was passed as an object; None to import it.
+        is_guest: Whether the process is a program's or a notebook's, which must not be ended.
     """
 
     database: Database
@@ -90,6 +93,8 @@ class Worker:
     log: Log = lambda line: None
     fuse: str = AUTO
     loop: TrainingLoop | None = None
+    passed: Any = None
+    is_guest: bool = False
 
     def run(self) -> None:
         """Works until nothing is left to do or a stop is asked for.
@@ -110,11 +115,16 @@ class Worker:
             seed=derive_seed(spec.search.seed, "patience", uuid.uuid4().hex),
             log=self._say,
         )
-        with Watchdog(self.interruption, stall_s=spec.train.stall_s, log=self._say) as watchdog:
+        with Watchdog(
+            self.interruption,
+            stall_s=spec.train.stall_s,
+            log=self._say,
+            end=None if self.is_guest else os._exit,
+        ) as watchdog:
             with self.interruption.raising():
                 self._go_on(asked, patience)
                 # The finalists train as the search has, so this serves both.
-                loop = self.loop or prepare(spec, self.device)
+                loop = self.loop or prepare(spec, self.device, self.passed)
                 self._leave_busy_cores()
             while self._serve(loop, watchdog, patience) and self._go_on(asked, patience):
                 self.started_at = time.monotonic()  # nothing has to load again
