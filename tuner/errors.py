@@ -36,6 +36,10 @@ class UnavailableError(StorageError):
     """A database that cannot be reached right now; the same may well work in a while."""
 
 
+class SinkAwayError(UnavailableError):
+    """A tool that curves are sent to, and that cannot be reached right now."""
+
+
 class DeniedError(StorageError):
     """Something that the database does not let its role do."""
 

@@ -1,0 +1,1 @@
+"""Sinks: tools of others that curves are sent to, each through its own client."""
