@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tuner.service.tune import tune
     from tuner.service.winner import Winner, best
     from tuner.training.datasets import data_folder, fetch
+    from tuner.training.processes.current import current
     from tuner.training.reporting import Pruned
     from tuner.training.run import Run
     from tuner.training.workload import Batch, Data, Workload
@@ -26,6 +27,7 @@ __all__ = [
     "Workload",
     "__version__",
     "best",
+    "current",
     "data_folder",
     "fetch",
     "tune",
@@ -43,6 +45,7 @@ _HOMES = {
     "Winner": "tuner.service.winner",
     "Workload": "tuner.training.workload",
     "best": "tuner.service.winner",
+    "current": "tuner.training.processes.current",
     "data_folder": "tuner.training.datasets",
     "fetch": "tuner.training.datasets",
     "tune": "tuner.service.tune",

@@ -52,6 +52,19 @@ class WorkloadError(TunerError):
     """Workload code that raised, ran out of memory or returned a value that is not allowed."""
 
 
+class CommandError(WorkloadError):
+    """A command that trains a trial, and has failed, hung or reported nothing.
+
+    Args:
+        message: What has happened, with its last lines.
+        place: The line of code that its traceback ends with, as ``file:line``, or nothing.
+    """
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
+
+
 def tell_error(error: BaseException) -> str:
     """Returns an exception's kind and message, with the remedy where one is known.
 
@@ -98,7 +111,12 @@ _BUILT_ON = {"torch", "numpy"}
 
 
 def tell_place(error: BaseException) -> str:
-    """Returns the line that :func:`find_place` finds, as ``file:line``; empty if there is none."""
+    """Returns the line that :func:`find_place` finds, as ``file:line``; empty if there is none.
+
+    Of a command's error it is a line of the command's own code.
+    """
+    if isinstance(error, CommandError):
+        return error.place
     place = find_place(error)
     return "" if place is None else f"{place.filename}:{place.lineno}"
 

@@ -12,14 +12,16 @@ import click
 from click.shell_completion import CompletionItem
 
 from tuner.cli.streams import below
+from tuner.domain.allowed_commands import allow_commands
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
 from tuner.domain.fuse_plan import AUTO, parse_fuse
-from tuner.domain.imports import allow, vouch_for
+from tuner.domain.imports import allow
 from tuner.domain.names import find_nearest, read_typed
 from tuner.domain.spec import StudySpec
+from tuner.domain.vouching import vouch_for_study
 from tuner.errors import SpecError, TunerError
-from tuner.service.description import code_of, describe_study
+from tuner.service.description import describe_study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,7 +178,16 @@ def _warn_of_secret(ctx: click.Context, _param: click.Parameter, url: str | None
 
 
 def allow_option(command: F) -> F:
-    """Adds ``--allow``, which tells this process and its workers by the environment."""
+    """Adds ``--allow`` and ``--allow-command``, which tell workers by the environment."""
+    command = click.option(
+        "--allow-command",
+        multiple=True,
+        metavar="WORDS",
+        expose_value=False,
+        callback=lambda _ctx, _param, lines: allow_commands(lines),
+        help="The first words of a command that the study may run, such as 'python train.py'; a "
+        "study file that you give yourself needs none. Repeatable.",
+    )(command)
     return click.option(
         "--allow",
         multiple=True,
@@ -353,7 +364,7 @@ def load_spec(
     }
     origin = spec or "the options given"
     parsed = describe_study(spec, given, settings, origin=origin, storage=storage)
-    vouch_for(code_of(parsed))
+    vouch_for_study(parsed)
     return parsed
 
 

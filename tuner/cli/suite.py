@@ -28,10 +28,9 @@ from tuner.cli.options import (
 )
 from tuner.cli.results import output_options, style_options, write
 from tuner.cli.run import INTERRUPTED, create_or_resume, train_trials
-from tuner.domain.imports import vouch_for
 from tuner.domain.suite import Suite, SuitePlan, read_suite
+from tuner.domain.vouching import vouch_for_study
 from tuner.errors import NotFoundError, TunerError, UnavailableError
-from tuner.service.description import code_of
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
@@ -92,7 +91,8 @@ def run(
     """
     refuse_ranks()
     described = read_suite(file, settings)
-    vouch_for(name for spec in described.specs.values() for name in code_of(spec))
+    for spec in described.specs.values():
+        vouch_for_study(spec)
     runner = _Runner(described, storage, settings, workers=workers, device=device, fuse=fuse)
     runner.begin()
     failures = {}

@@ -6,14 +6,13 @@ run: those named by ``--allow`` or typed by the user, else those in the working 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import os
 import sys
 import sysconfig
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -107,24 +106,6 @@ def vouch_for(import_strings: Iterable[str]) -> None:
     modules = [text.partition(":")[0] for text in import_strings if ":" in text]
     packages = [module.partition(".")[0] for module in modules if module not in _TRUSTED]
     allow(package for package in packages if package.isidentifier())
-
-
-@contextlib.contextmanager
-def vouching(import_strings: Iterable[str]) -> Iterator[None]:
-    """Allows the packages that a program has named, as :func:`vouch_for`, within the block.
-
-    Args:
-        import_strings: The texts that the program gave.
-    """
-    before = os.environ.get(ALLOW)
-    vouch_for(import_strings)
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(ALLOW, None)
-        else:
-            os.environ[ALLOW] = before
 
 
 def allowed() -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tuner.domain.axes import fit_axes, own_axes
 from tuner.domain.budget import Budget
@@ -14,6 +15,8 @@ from tuner.domain.catalog.hyperparameters import FINE, LR, MAIN
 from tuner.domain.catalog.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES
 from tuner.domain.catalog.tables import TABLES, Row
+from tuner.domain.command import Process, check_command, write_line
+from tuner.domain.command_rules import check_command_study, keep_schedule, tell_command
 from tuner.domain.confirmation import COMPARED_COST, Confirm, Confirmation
 from tuner.domain.names import IMPORT_STRING, check_names
 from tuner.domain.networks import Networks, branch_of, resolve_networks
@@ -41,7 +44,9 @@ class StudySection(Frozen):
 
     Attributes:
         name: The study's name, unique in its database.
-        workload: Import string ``module:attribute`` of the workload.
+        command: The words of a command that trains a trial, with settings in braces; or None.
+        workload: Import string ``module:attribute`` of the workload; the command as one line where
+            that trains.
         metric: The metric, among those the workload returns, that ranks trials.
         direction: Whether a smaller or a larger metric is better.
         objective: What trials are ranked by: the ``metric``, or ``time_to_target``, the time until
@@ -53,7 +58,8 @@ class StudySection(Frozen):
     """
 
     name: str = Field(min_length=1, max_length=200, pattern=NAME)
-    workload: str = Field(pattern=IMPORT_STRING)
+    command: tuple[str, ...] | None = Field(default=None, strict=False)
+    workload: str
     metric: str = Field(default="val_loss", pattern=METRIC)
     direction: Direction = "minimize"
     objective: Literal["metric", "time_to_target"] = "metric"
@@ -63,6 +69,29 @@ class StudySection(Frozen):
     show: tuple[Annotated[str, Field(pattern=METRIC)], ...] = Field(
         default=(), max_length=20, strict=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tell_command(cls, raw: Any) -> Any:
+        return tell_command(raw)
+
+    @field_validator("command")
+    @classmethod
+    def _check_command(cls, words: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if words is not None:
+            check_command(words)
+        return words
+
+    @field_validator("workload")
+    @classmethod
+    def _check_workload(cls, workload: str, info: ValidationInfo) -> str:
+        command = info.data.get("command")
+        if command is None:
+            if "command" in info.data and not re.fullmatch(IMPORT_STRING, workload):
+                raise ValueError("must be an import string such as models.digits:Digits")
+        elif workload != write_line(command):
+            raise ValueError("give workload or command, not both")
+        return workload
 
     @model_validator(mode="after")
     def _check_target(self) -> StudySection:
@@ -143,9 +172,11 @@ class StudySpec(Frozen):
             catalog, a resolved spec holds every axis.
         schedule: Axes by schedule and hyperparameter, likewise.
         average: Axes by average and hyperparameter, likewise.
+        own: Axes of a command's own hyperparameters, by name.
         network: Axes by network of a loop, optimizer and hyperparameter, of the hyperparameters
             that a network does not share with the others; a resolved spec holds no more.
         train: The settings that every trial trains with.
+        process: How the process of a command reports, pauses and ends; None without a command.
         confirm: How its best configurations are run again.
         warm_start: What the study has taken over from an earlier one. None in a file.
         confirmation: The finalists of another study, if this one confirms that. None in a file.
@@ -161,13 +192,20 @@ class StudySpec(Frozen):
     optimizer: Overrides = Field(default_factory=dict)
     schedule: Overrides = Field(default_factory=dict)
     average: Overrides = Field(default_factory=dict)
+    own: dict[str, Axis] = Field(default_factory=dict)
     network: Networks = Field(default_factory=dict)
     train: Train = Train()
+    process: Process | None = None
     confirm: Confirm = Confirm()
     warm_start: WarmStart | None = None
     confirmation: Confirmation | None = None
     passed: Passed | None = None
     written: tuple[str, ...] | None = Field(default=None, strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_schedule(cls, raw: Any) -> Any:
+        return keep_schedule(raw)
 
     @field_validator("optimizer")
     @classmethod
@@ -223,6 +261,11 @@ class StudySpec(Frozen):
                 f"and train.batch_size is {', '.join(map(str, sizes))}: call "
                 "run.measure(examples // run.batch_size) in the loop instead"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_command(self) -> StudySpec:
+        check_command_study(self)
         return self
 
     @model_validator(mode="after")
@@ -374,8 +417,9 @@ class StudySpec(Frozen):
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as plain values, as the database keeps it."""
         dumped: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
-        if not self.network:
-            del dumped["network"]
+        for table in ("network", "own"):
+            if not dumped[table]:
+                del dumped[table]
         return dumped
 
     def with_seed(self, seed: int) -> StudySpec:

@@ -259,7 +259,7 @@ def _show(value: Any) -> str:
 def _keys_at(location: list[str], model: Any) -> list[str]:
     """Returns the keys known in a table, by its path; an axis knows those of every form."""
     if (
-        set(location[:1]) & {"optimizer", "schedule", "average", "network"}
+        set(location[:1]) & {"optimizer", "schedule", "average", "network", "own"}
         or location in _TRAIN_AXES
     ):
         return _AXIS_KEYS

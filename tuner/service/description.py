@@ -53,11 +53,6 @@ def describe_study(
     return parse_spec(apply_settings(tree, settings), origin=origin)
 
 
-def code_of(spec: StudySpec) -> tuple[str, ...]:
-    """Returns the names of code in a study, which whoever describes it vouches for."""
-    return spec.study.workload, spec.search.sampler, spec.search.pruner
-
-
 def _read_file(path: str, storage: str | None) -> dict[str, Any]:
     """Reads a study file, or tells what its name may stand for instead.
 

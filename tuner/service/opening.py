@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.text import Text
 
-from tuner.domain.imports import vouching
 from tuner.domain.spec import StudySpec
+from tuner.domain.vouching import Typed, typed_in, vouching
 from tuner.errors import SpecError
-from tuner.service.description import code_of, describe_study
+from tuner.service.description import describe_study
 from tuner.service.display.notebook import open_console
 from tuner.service.open_study import Opened, StudyCheck, open_study
 from tuner.service.passing import Workload, take_workload
@@ -108,7 +108,7 @@ class Opening:
     def vouched(self) -> Iterator[None]:
         """Allows the code that the study names: whoever describes a study has typed these names."""
         passed = self.workload is not None and self.workload.target is not None
-        with vouching(() if passed else code_of(self.spec)):
+        with vouching(Typed() if passed else typed_in(self.spec)):
             yield
 
     def open(self, check: Check | None) -> Opened:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tuner.domain.fuse_plan import AUTO, parse_fuse
-from tuner.domain.imports import vouching
 from tuner.domain.passed import write_call
+from tuner.domain.vouching import Typed, vouching
 from tuner.errors import SpecError
 from tuner.service.background import BackgroundRun
 from tuner.service.display.notebook import show_here
@@ -63,15 +62,13 @@ class Runs:
     Args:
         database: The database that holds the study.
         workload: What it trains, as the program gave it; None where only the study names it.
-        allowed: Import strings of packages that it may import code from.
+        typed: The code, or the command, that the program has named.
     """
 
-    def __init__(
-        self, database: Database, workload: Workload | None, allowed: Iterable[str]
-    ) -> None:
+    def __init__(self, database: Database, workload: Workload | None, typed: Typed) -> None:
         self._database = database
         self._target = None if workload is None else workload.target
-        self._allowed = () if self._target is not None else tuple(allowed)
+        self._typed = Typed() if self._target is not None else typed
         self._behind: BackgroundRun | None = None
 
     @property
@@ -131,7 +128,7 @@ class Runs:
         interruption = Interruption(ends_at_once=True)
 
         def run() -> RunEnd | None:
-            with crew or contextlib.nullcontext(), vouching(self._allowed):
+            with crew or contextlib.nullcontext(), vouching(self._typed):
                 return self._run(study, plan, interruption, checked, crew)
 
         def conclude(end: RunEnd | None) -> None:

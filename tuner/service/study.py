@@ -16,11 +16,11 @@ from tuner.analysis.verdict import Verdict
 from tuner.domain.fuse_plan import AUTO
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
+from tuner.domain.vouching import Typed, typed_in
 from tuner.errors import NotFoundError, SpecError, TunerError
 from tuner.report.html import to_card
 from tuner.report.trial_table import describe_trials, to_rows
 from tuner.service.confirmation import ask_confirmation
-from tuner.service.description import code_of
 from tuner.service.launch import try_workload
 from tuner.service.liveness import is_dead
 from tuner.service.opening import Check, Opening, connect, refuse_other, tell
@@ -75,17 +75,17 @@ class Study:
         except BaseException:
             database.close()
             raise
-        self._hold(database, handle, taken, [f"{package}:_" for package in allow])
+        self._hold(database, handle, taken, Typed(tuple(f"{package}:_" for package in allow)))
 
     def _hold(
         self,
         database: Database,
         handle: StudyHandle,
         workload: Workload | None,
-        allowed: Iterable[str],
+        typed: Typed,
     ) -> None:
         self._database, self._handle = database, handle
-        self._runs = Runs(database, workload, allowed)
+        self._runs = Runs(database, workload, typed)
         self._close = weakref.finalize(self, database.close)
 
     @classmethod
@@ -133,8 +133,8 @@ class Study:
     def _opened(cls, opening: Opening, check: Check | None) -> Study:
         opened = opening.open(check)
         study = cls.__new__(cls)
-        allowed = code_of(opening.spec)
-        study._hold(opened.database, opened.study, opening.workload, allowed)  # noqa: SLF001 (ours)
+        typed = typed_in(opening.spec)
+        study._hold(opened.database, opened.study, opening.workload, typed)  # noqa: SLF001 (ours)
         return study
 
     @classmethod

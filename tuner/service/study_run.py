@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from tuner.domain.allowed_commands import ALLOW_COMMAND
 from tuner.domain.fuse_plan import AUTO, OFF
 from tuner.domain.imports import ALLOW
 from tuner.domain.passed import refuse_passed
@@ -171,7 +172,7 @@ def make_job(database: Database, study: StudyHandle, fuse: str = AUTO) -> Job:
         url=database.url,
         logs=claim_folder(database, study) / "logs",
         fuse=fuse,
-        environment={key: value for key, value in os.environ.items() if key == ALLOW},
+        environment={key: os.environ[key] for key in (ALLOW, ALLOW_COMMAND) if key in os.environ},
     )
 
 

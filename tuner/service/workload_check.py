@@ -28,6 +28,7 @@ from tuner.training.device import resolve_device
 from tuner.training.forks import ending_forks
 from tuner.training.loop import TrainingLoop, WorkloadLoop, run_trial, train_workload
 from tuner.training.prepared_workload import PreparedWorkload
+from tuner.training.processes.command_loop import CommandLoop
 from tuner.training.rehearsal import Rehearsal, prepare, prepare_checked, rehearse
 from tuner.training.run import Run
 from tuner.training.seeds import split_seed
@@ -153,6 +154,8 @@ def check_study(
         Proposer(spec, seed=0).propose()
     build_pruner(spec)
     loop = prepare_checked(spec, device, passed)
+    if isinstance(loop, CommandLoop):
+        return StudyCheck(asks_nothing=not spec.own), loop
     arrival = detect_arrival(loop, spec, device) if looks else Arrival.FRESH
     return StudyCheck(isinstance(loop, WorkloadLoop), arrival), loop
 

@@ -50,6 +50,7 @@ class Checkpointing:
         evaluations: Its evaluations, and the averages of its models.
         requested: Whether the loop has asked for a checkpoint at the end of this step.
         keeper: The trainer that owns the loop, if any.
+        kept_elsewhere: Whether another process, which trains, keeps a checkpoint of its own.
     """
 
     snapshot: Snapshot
@@ -62,6 +63,7 @@ class Checkpointing:
     evaluations: Evaluations
     requested: bool = False
     keeper: Keeper | None = None
+    kept_elsewhere: bool = False
     _objects: dict[str, Any] = field(default_factory=dict)
     _held: dict[str, Any] | None = None
 
@@ -156,13 +158,14 @@ class Checkpointing:
             return False
         steps = self.steps
         within = steps.inside or (steps.begun and steps.is_over)
-        return steps.begun and not within and bool(self.optimization.optimizers)
+        kept = self.kept_elsewhere or bool(self.optimization.optimizers)
+        return steps.begun and not within and kept
 
     @property
     def stepped(self) -> bool:
         """Whether any optimizer has stepped, in this attempt or an earlier one."""
         before = bool(self.snapshot) and bool(self.snapshot["stepped"])
-        return before or self.steps.stepped() > 0
+        return before or self.steps.stepped() > 0 or self.steps.elsewhere
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to continue later, between two steps."""

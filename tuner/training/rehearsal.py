@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
+from tuner.domain.command import placeholders_of
 from tuner.domain.passed import refuse_passed
 from tuner.domain.spec import StudySpec
 from tuner.domain.train import FULL
@@ -26,6 +27,7 @@ from tuner.training.loop import OWN_OPTIMIZER, Step, TrainingLoop, WorkloadLoop,
 from tuner.training.module_modes import evaluating
 from tuner.training.numbers import check_name
 from tuner.training.prepared_workload import PreparedWorkload
+from tuner.training.processes.command_loop import CommandLoop
 from tuner.training.reporting import Diverged, Evaluation
 from tuner.training.run import Run
 from tuner.training.seeds import split_seed
@@ -129,6 +131,8 @@ def prepare_checked(spec: StudySpec, device: torch.device, passed: Any = None) -
 
 
 def _prepare(spec: StudySpec, device: torch.device, passed: Any, *, check: bool) -> TrainingLoop:
+    if spec.study.command is not None:
+        return _prepare_command(spec, device, check=check)
     if passed is None:
         refuse_passed(spec.passed, spec.study.name)
         target = load_workload(spec.study.workload)
@@ -148,6 +152,21 @@ def _prepare(spec: StudySpec, device: torch.device, passed: Any, *, check: bool)
         runs = [rehearse(loop, spec, c, device)[1] for c in (first, *demanding, *_variants(spec))]
         if any(isinstance(run.evaluations.over, Diverged) for run in runs):
             _check_metric(loop, spec, _at_rest(first), device)
+    return loop
+
+
+def _prepare_command(spec: StudySpec, device: torch.device, *, check: bool) -> TrainingLoop:
+    """Returns the loop of a command; a check runs it until its first evaluation.
+
+    It does so with every optimizer that the command is told the name of: it has to know them.
+    """
+    loop = CommandLoop.of(spec)
+    configs = default_configs(spec)
+    told = "optimizer" in placeholders_of(loop.words)
+    tried = check and loop.process.check_s > 0
+    for config in configs if told else configs[:1]:
+        if tried:
+            rehearse(loop, spec, config, device)
     return loop
 
 
@@ -176,7 +195,8 @@ def _is_demanding(row: OptimizerRow) -> bool:
 
 
 def _explained(spec: StudySpec, load: Callable[[], TrainingLoop]) -> TrainingLoop:
-    where = f"study.workload = {spec.study.workload!r}"
+    key = "workload" if spec.study.command is None else "command"
+    where = f"study.{key} = {spec.study.workload!r}"
     try:
         with ending_forks():
             return load()
@@ -196,7 +216,7 @@ def _explained(spec: StudySpec, load: Callable[[], TrainingLoop]) -> TrainingLoo
 def rehearse(
     loop: TrainingLoop, spec: StudySpec, config: TrialConfig, device: torch.device
 ) -> tuple[dict[str, float], Run]:
-    """Runs a training loop for two steps.
+    """Runs a training loop for two steps, a command until its first evaluation.
 
     Args:
         loop: The loop.
@@ -212,7 +232,10 @@ def rehearse(
         WorkloadError: If it asks for no optimizer, or gives no closure where that needs one.
     """
     reporter = Rehearsal(_REHEARSAL_STEPS)
-    run = Run(spec, config, device=device, reporter=reporter, at_most=_REHEARSAL_STEPS)
+    # A command is asked for a full trial, and ended at its first evaluation: how often it evaluates
+    # is its own matter.
+    at_most = None if isinstance(loop, CommandLoop) else _REHEARSAL_STEPS
+    run = Run(spec, config, device=device, reporter=reporter, at_most=at_most)
     try:
         with _norms_explained(f"in batches of {config.batch_size}"):
             outcome = run_trial(loop, run)

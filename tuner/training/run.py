@@ -22,7 +22,8 @@ from tuner.training.evaluations import Evaluations
 from tuner.training.loader import length_of, resume_batches
 from tuner.training.numbers import Logged
 from tuner.training.optimization import Optimization
-from tuner.training.reporting import Reporter
+from tuner.training.place import Place
+from tuner.training.reporting import Interrupted, Reporter
 from tuner.training.seeds import derive_seed, seed_all, split_seed
 from tuner.training.settings import APPLIED_BY_LOOPS, Settings
 from tuner.training.steps import Steps
@@ -46,6 +47,7 @@ class Run:
         reporter: The worker, or a test, that takes the reports.
         state: The :meth:`state_dict` of an earlier attempt, to continue from.
         at_most: Steps to cut a full trial to, for a rehearsal.
+        place: The trial's number, and the folder for its files; None in a rehearsal.
 
     Attributes:
         seed: The study's seed; every source of randomness has been seeded from it.
@@ -53,6 +55,9 @@ class Run:
         budget: The ``[budget]`` table of the study.
         train: The ``[train]`` table of the study, for the loop to apply.
         config: The trial's settings.
+        spec: The study, resolved, with the trial's seed.
+        place: The trial's number, and the folder for its files; None in a rehearsal.
+        at_most: Steps that a full trial is cut to in a rehearsal, or None.
         metric: The metric that ranks trials, among those a loop reports.
         own: The values drawn for the loop's own hyperparameters, by name.
         networks: The models it optimizes, and the names that the loop gives them.
@@ -73,7 +78,9 @@ class Run:
         reporter: Reporter,
         state: Mapping[str, Any] | None = None,
         at_most: int | None = None,
+        place: Place | None = None,
     ) -> None:
+        self.spec, self.place, self.at_most = spec, place, at_most
         self.config = config
         self.device = device
         self.seed = spec.search.seed
@@ -230,6 +237,35 @@ class Run:
         self._checkpointing.keep_by(keeper)
         return self._turns
 
+    def track(
+        self,
+        taken: int,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        kept: bool = False,
+    ) -> None:
+        """Takes over the steps of a process that trains for this trial, instead of a loop's.
+
+        Call it every second at least, also where there is nothing new.
+
+        Args:
+            taken: Steps that it has taken.
+            metrics: An evaluation after these steps, if there is one.
+            kept: Whether it keeps a checkpoint of them, from which it can go on.
+
+        Raises:
+            Pruned: As :meth:`report`.
+            Interrupted: If the trial is to stop where it is.
+        """
+        self._steps.follow(taken)
+        self._checkpointing.kept_elsewhere = kept
+        self.timing.mark()
+        if metrics is not None:
+            self.report(None, **metrics)
+        if not self._reporter.advance(self._steps.taken) and not self._steps.is_over:
+            self.evaluations.over = Interrupted()
+            raise self.evaluations.over
+
     def due(self, step: int | None = None) -> bool:
         """Returns whether the budget asks for an evaluation after this step.
 
@@ -333,6 +369,10 @@ class Run:
         """
         self._steps.stop(why)
 
+    def heed(self, name: str) -> None:
+        """Takes note that a setting of ``[train]`` is applied, such as ``batch_size``."""
+        self._unread.discard(name)
+
     @property
     def split_seed(self) -> int:
         """A seed below 2**32 to split the data by: one for a search, others for fresh seeds.
@@ -385,8 +425,8 @@ class Run:
 
     @property
     def has_optimizer(self) -> bool:
-        """Whether its loop has asked for an optimizer."""
-        return bool(self._optimization.optimizers)
+        """Whether its loop has asked for an optimizer, or another process trains with one."""
+        return bool(self._optimization.optimizers) or self._steps.elsewhere
 
     @property
     def parameters(self) -> int:
@@ -424,7 +464,8 @@ class Run:
         own: dict[str, Any] = {"unread": sorted(self._unread)} if self._unread else {}
         if self._split_seed is not None:
             own[SPLIT_SEED] = self._split_seed
-        return self._steps.describe() | self._optimization.describe() | own
+        built = {} if self._steps.elsewhere else self._optimization.describe()
+        return self._steps.describe() | built | own
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to continue later, between two steps."""

@@ -37,6 +37,7 @@ class Steps:
         inside: Whether a turn is being taken.
         last_cost: Steps that the last turn cost, or the last step of an optimizer with a closure.
         stopped: The reason the loop gave for ending before a full trial, or None.
+        elsewhere: Whether another process takes the steps, and tells how many.
     """
 
     def __init__(self, budget: Budget, batch_size: BatchSize, at_most: int | None, *, capped: bool):
@@ -59,6 +60,7 @@ class Steps:
         self.turns = 0
         self.begun = False
         self.inside = False
+        self.elsewhere = False
         if budget.steps is not None:
             self._set_length(budget.steps)
         if budget.epoch_steps is not None and not self._full:
@@ -139,6 +141,15 @@ class Steps:
         self.epoch_steps = epoch_steps
         batch_size = 1 if self._budget.examples is None else self.batch_size
         self._set_length(self._budget.full_steps(epoch_steps, batch_size))
+
+    def follow(self, taken: int) -> None:
+        """Counts the steps that another process has taken; fewer than before change nothing.
+
+        Args:
+            taken: All of them, of which those beyond a full trial are left out.
+        """
+        self.begun = self.elsewhere = True
+        self._done = self.turns = max(self._done, min(taken, self.total))
 
     def begin(self) -> None:
         """Starts counting turns."""

@@ -91,7 +91,9 @@ class Bureau:
         spec = self.study.spec
         checkpoints = Checkpoints(self._folder, self.study.uuid, lease)
         trial = HeldTrial(spec, lease, record, checkpoints)
-        task = Task(spec, context, [trial], start_alone(loop, CPU), self.said.append)
+        task = Task(
+            spec, context, [trial], start_alone(loop, CPU, context.folder), self.said.append
+        )
         try:
             task.train()
         except LeaseLostError:

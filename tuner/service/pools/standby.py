@@ -9,13 +9,15 @@ from pathlib import Path
 
 from tuner.domain.fuse_plan import AUTO
 from tuner.domain.spec import StudySpec
-from tuner.errors import SpecError, TunerError, WorkloadError
+from tuner.errors import CommandError, SpecError, TunerError, WorkloadError
 from tuner.service.ordered_process import OrderedProcess
 from tuner.service.orders import Answer, Check, Work
 from tuner.service.pools.pool import Slot
 from tuner.service.processes import see_only, share_of_cores, threads_option
 
-_TOLD: Mapping[str, type[TunerError]] = {kind.__name__: kind for kind in (SpecError, WorkloadError)}
+_TOLD: Mapping[str, type[TunerError]] = {
+    kind.__name__: kind for kind in (SpecError, WorkloadError, CommandError)
+}
 """The errors of a check that its caller gets as they are, by name."""
 
 

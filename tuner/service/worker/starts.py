@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -13,6 +14,7 @@ from tuner.fused.twin import Twin
 from tuner.service.worker.held_trial import HeldTrial
 from tuner.service.worker.lanes import Lanes, OnlyLane
 from tuner.training.loop import TrainingLoop
+from tuner.training.place import Place
 from tuner.training.reporting import Reporter
 from tuner.training.run import Run
 
@@ -20,18 +22,27 @@ Start = Callable[[Sequence[HeldTrial], Reporter], Lanes]
 """Puts trials where their checkpoints left them; the reporter hears from them as they train."""
 
 
-def start_alone(loop: TrainingLoop, device: torch.device) -> Start:
+def start_alone(loop: TrainingLoop, device: torch.device, folder: Path) -> Start:
     """Returns the start of a trial that a training loop trains alone.
 
     Args:
         loop: The training loop.
         device: The device to train on.
+        folder: The study's folder.
     """
 
     def start(trials: Sequence[HeldTrial], reporter: Reporter) -> OnlyLane:
         [trial] = trials
         trial.load()
-        run = Run(trial.spec, trial.config, device=device, reporter=reporter, state=trial.state)
+        place = Place(trial.spec.study.name, trial.number, folder / "trials" / str(trial.number))
+        run = Run(
+            trial.spec,
+            trial.config,
+            device=device,
+            reporter=reporter,
+            state=trial.state,
+            place=place,
+        )
         return OnlyLane(trial.spec, run, loop)
 
     return start

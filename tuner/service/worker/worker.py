@@ -305,7 +305,7 @@ class Worker:
         self, loop: TrainingLoop, context: WorkerContext, trials: Sequence[HeldTrial]
     ) -> None:
         """Trains a trial; any error of its loop ends the trial, and the worker goes on."""
-        start = start_alone(loop, self.device)
+        start = start_alone(loop, self.device, context.folder)
         task = Task(trials[0].spec, context, trials, start, self._say)
         try:
             task.train()

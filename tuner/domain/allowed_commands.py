@@ -1,0 +1,106 @@
+"""The commands that this process may run, since a user has typed them.
+
+A study comes out of a database, and so does its command. It runs only if it is one that was typed
+here, in a study file or by ``--allow-command``, or begins with the words of one that was allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+
+from tuner.domain.command import placeholders_of, read_line, write_line
+from tuner.errors import SpecError
+
+ALLOW_COMMAND = "TUNER_ALLOW_COMMAND"
+"""The environment variable that carries the allowed commands to workers: one line of a shell, or
+JSON, a list of lists of words."""
+
+_LAUNCHERS = re.compile(
+    r"(python|pypy)[\d.]*|(ba|da|z|k|fi)?sh|env|sudo|nohup|nice|timeout|xargs|uv|uvx|pipx|conda|mamba"
+    r"|torchrun|accelerate|deepspeed|mpirun|mpiexec|srun|ssh|docker|podman|perl|ruby|node|make"
+)
+"""Programs that run whichever program or code their arguments name."""
+
+
+def allow_commands(lines: Iterable[str]) -> None:
+    """Lets this process, and those it starts, run commands that begin with some words.
+
+    Args:
+        lines: The words of each, as one line for a shell.
+
+    Raises:
+        SpecError: If a line is empty, leaves a quote open, or would allow any program.
+    """
+    found = []
+    for line in lines:
+        words = read_line(line, "--allow-command")
+        if len(words) == 1 and _LAUNCHERS.fullmatch(PurePath(words[0]).name):
+            raise SpecError(
+                f"--allow-command {line!r}: {words[0]} runs whatever its arguments name, so this "
+                f"would allow anything. Name the script as well: --allow-command '{line} train.py'."
+            )
+        found.append(words)
+    _add(found)
+
+
+def vouch_for_command(words: Sequence[str] | None) -> None:
+    """Allows the command that a user has typed in a study file, or none."""
+    if words is not None:
+        _add([list(words)])
+
+
+def check_allowed(words: Sequence[str]) -> None:
+    """Checks that a command may run here, before anything of it does.
+
+    Raises:
+        SpecError: If nobody has allowed it.
+    """
+    known = _allowed()
+    if any(list(words[: len(one)]) == one for one in known):
+        return
+    start = list(words[: next((i for i, w in enumerate(words) if _varies(w, i)), len(words))])
+    option = write_line(["--allow-command", write_line(start)])
+    rule = (
+        f"this process was started for {'; '.join(map(write_line, known))}"
+        if known
+        else "this process was started for none"
+    )
+    raise SpecError(
+        f"study.command = {write_line(words)!r} was not run: a command that a database names runs "
+        f"only if it begins with the words of one that was allowed; {rule}. If you trust it, start "
+        f"it with {option}"
+    )
+
+
+def _varies(word: str, place: int) -> bool:
+    """Tells whether a word is of the part of a command that differs between trials."""
+    return place > 1 and (bool(list(placeholders_of([word]))) or word.startswith("-"))
+
+
+def _allowed() -> list[list[str]]:
+    text = os.environ.get(ALLOW_COMMAND, "").strip()
+    if not text:
+        return []
+    if not text.startswith("["):
+        return [read_line(text, ALLOW_COMMAND)]
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise SpecError(f"{ALLOW_COMMAND}: no JSON: {error}.") from None
+    if not all(
+        isinstance(one, list) and one and all(isinstance(word, str) for word in one)
+        for one in found
+    ):
+        raise SpecError(f"{ALLOW_COMMAND}: give a list of commands, each a list of words.")
+    return [list(one) for one in found]
+
+
+def _add(commands: Sequence[list[str]]) -> None:
+    known = _allowed()
+    new = [words for words in commands if words not in known]
+    if new:
+        os.environ[ALLOW_COMMAND] = json.dumps([*known, *new])

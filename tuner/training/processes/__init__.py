@@ -1,0 +1,1 @@
+"""Trials that train in processes of their own: started, heard and ended."""
