@@ -100,6 +100,8 @@ class Output:
     def __post_init__(self) -> None:
         self.log.touch(mode=0o600)
         self._file = self.log.open("ab")
+        if self._file.tell():
+            self._file.write(b"\n")  # an earlier attempt may have been cut off within a line
 
     def take(self, data: bytes) -> Iterator[str]:
         """Keeps bytes and yields the lines that they complete; a carriage return ends one, too."""
