@@ -24,10 +24,11 @@ from tests.store.single_trials import SingleTrials
 from tuner.cli.main import cli
 from tuner.domain.states import StudyState
 from tuner.search import Proposer
-from tuner.service.ownership import claim_folder
+from tuner.service.ownership import MARK, claim_folder
 from tuner.store import Database, Studies, StudyHandle, open_database
 from tuner.store.control import set_state
 from tuner.store.leases.workers import WorkerIdentity
+from tuner.store.origin import read_origin
 from tuner.store.tables import workers
 
 Type = Callable[..., Result]
@@ -263,19 +264,76 @@ def test_clean_shows_and_frees_what_finished_studies_hold(
         folder.mkdir()
         files[study.name] = folder / f"trial-0-{'a' * 32}.pt"
         files[study.name].write_bytes(b"x" * 2500)
-    found = json.loads(typed("study", "clean", "--json").stdout)
+    found = json.loads(typed("study", "clean", "--json").stdout)["studies"]
     assert [(row["study"], row["size"], row["is_free"]) for row in found] == [
         ("done", 2500, True),
         ("going", 2500, False),
     ]
     asked = CliRunner().invoke(cli, ["study", "clean"], input="n\n")
-    assert "Free 2.5 kB of 1 finished studies?" in asked.output
+    assert "Free 2.5 kB of 1 finished study?" in asked.output
     assert files["done"].exists()
     assert "Freed 2.5 kB." in typed("study", "clean", "--yes").stderr
     assert not files["done"].exists()
     assert files["going"].exists()
     assert "None of these studies is finished" in typed("study", "clean", "--yes").stderr
     assert "No study holds checkpoints" in typed("study", "clean", "done").stderr
+
+
+def test_clean_frees_what_is_left_of_studies_that_others_deleted(
+    typed: Type, make: Make, database: Database
+) -> None:
+    gone = make("gone", 0.5)
+    folder = claim_folder(database, gone)
+    (folder / "logs").mkdir()
+    (folder / "logs" / "worker.log").write_text("x" * 1000)
+    register(database, gone)
+    optuna.delete_study(study_name="gone", storage=database.storage)
+    shown = typed("study", "clean", "--json")
+    [row] = json.loads(shown.stdout)["gone"]
+    assert row["is_free"] is True
+    assert row["reason"] == "its study was in this database, and has been deleted"
+    assert folder.exists()
+    asked = CliRunner().invoke(cli, ["study", "clean"], input="y\n")
+    assert "of 1 deleted study?" in asked.output
+    assert "Freed" in asked.output
+    assert not folder.exists()
+    assert "No study holds checkpoints" in typed("study", "clean").stderr
+
+
+def test_clean_leaves_what_may_be_of_another_database_and_says_why(
+    typed: Type, make: Make, database: Database, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    make("here", 0.5)
+    other = open_database(f"sqlite:///{tmp_path / 'other.db'}", create=True)
+    theirs = Studies(other).create(make_spec())
+    kept = claim_folder(other, theirs)  # of a database that is there
+    unmarked = kept.with_name("b" * 32)
+    unmarked.mkdir()
+    unknown = kept.with_name("c" * 32)  # as of a database that was here before this one
+    unknown.mkdir()
+    (unknown / MARK).write_text(f"{read_origin(database).describe(unknown)}\n")
+    linked = kept.with_name("d" * 32)
+    linked.symlink_to(kept)
+    told = typed("study", "clean", "--yes").stdout
+    assert f"{unmarked} stays: it is of no database: none has claimed it." in told
+    assert f"{unknown} stays: nothing in this database tells of its study" in told
+    assert str(kept) not in told
+    for folder in (kept, unmarked, unknown, linked):
+        assert folder.exists()
+    Studies(other).delete(theirs)
+    register(database, theirs)  # its name in this database gives no right to another's folder
+    told = typed("study", "clean", "--yes").stdout
+    assert f"{kept} stays: it is of another database, which is gone" in told
+    assert kept.exists()
+    other.close()
+
+
+def register(database: Database, study: StudyHandle) -> None:
+    """Notes a worker of a study, as each worker does when it begins."""
+    row = {"worker_id": study.uuid, "study_uuid": study.uuid, "ordinal": 0, "host": "host"}
+    row |= {"pid": 1, "device": "cpu", "version": "1", "seed": "0"}
+    with database.write() as connection:
+        connection.execute(sa.insert(workers).values(**row, started_at=1.0, last_seen=2.0))
 
 
 def test_quiet_commands_say_nothing_and_do_it(typed: Type, make: Make, database: Database) -> None:

@@ -85,7 +85,7 @@ def test_the_page_draws_profiles_that_end_where_they_should(summary: SuiteSummar
 
 def test_a_suite_without_scores_has_a_page_without_plots() -> None:
     page = Page(to_suite_html(suite_of(digits="gone")))
-    assert (page.tags.count("table"), page.tags.count("script")) == (1, 0)
+    assert (page.tags.count("table"), page.tags.count("figure")) == (1, 0)
 
 
 def test_the_page_loads_nothing(summary: SuiteSummary) -> None:

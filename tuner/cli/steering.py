@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +23,9 @@ from tuner.cli.options import (
     tell,
 )
 from tuner.domain.states import StudyState
+
+if TYPE_CHECKING:
+    from tuner.service.cleaning import Holding, Remnant
 
 
 @click.command(epilog=examples("tuner study pause digits", "tuner study resume digits"))
@@ -104,39 +109,78 @@ def repair(name: str, storage: str | None, as_json: bool) -> None:
 @quiet_option
 @json_option
 def clean(names: tuple[str, ...], storage: str | None, yes: bool, as_json: bool) -> None:
-    """Show the room that checkpoints of studies hold on disk, and free that of finished studies.
+    """Show the room that studies hold on disk for nobody, and free it.
 
-    Finished are studies that are done, or stopped without a trial that waits: none of their trials
-    goes on from a checkpoint. All other files stay. With --json nothing is freed without --yes.
+    That is the checkpoints of finished studies, which are done, or stopped without a trial that
+    waits: none of their trials goes on from a checkpoint. Without NAMES it is also the folders of
+    studies that have been deleted from this database. All other files stay. With --json nothing is
+    freed without --yes.
     """
-    from tuner.report.tables import TextTable
-    from tuner.report.terminal import FittedTable
-    from tuner.service.cleaning import read_holdings
+    from tuner.service.cleaning import free, read_holdings, read_remnants
 
     database = open_storage(storage)
     holdings = read_holdings(database, names, frees=yes)
+    remnants = [] if names else read_remnants(database)
+    remnants = free(remnants) if yes else remnants
     if as_json:
-        echo_json([dataclasses.asdict(holding) for holding in holdings])
+        studies = [dataclasses.asdict(holding) for holding in holdings]
+        echo_json({"studies": studies, "gone": [dataclasses.asdict(one) for one in remnants]})
         return
+    if not holdings and not remnants:
+        tell("No study holds checkpoints here.")
+        return
+    if not is_quiet():
+        _print_holdings(holdings)
+        _print_remnants(remnants)
+    finished = [holding for holding in holdings if holding.is_free]
+    gone = [remnant for remnant in remnants if remnant.is_free]
+    if not finished and not gone:
+        if holdings:
+            tell("None of these studies is finished: their trials go on from these checkpoints.")
+        return
+    if not yes:
+        size = sum(holding.size for holding in finished) + sum(remnant.size for remnant in gone)
+        click.confirm(f"Free {_tell_size(size)} of {_tell_whose(finished, gone)}?", abort=True)
+        if finished:
+            finished = read_holdings(database, [one.study for one in finished], frees=True)
+        gone = free(gone)
+    freed = sum(holding.freed for holding in finished) + sum(remnant.freed for remnant in gone)
+    tell(f"Freed {_tell_size(freed)}.")
+
+
+def _tell_whose(finished: Sequence[Holding], gone: Sequence[Remnant]) -> str:
+    parts = [(len(finished), "finished"), (len(gone), "deleted")]
+    told = " and ".join(f"{count} {what}" for count, what in parts if count)
+    return f"{told} {'study' if len(finished) + len(gone) == 1 else 'studies'}"
+
+
+def _print_holdings(holdings: Sequence[Holding]) -> None:
+    from tuner.report.tables import TextTable
+    from tuner.report.terminal import FittedTable
+
     rows = tuple(
         (h.study, h.activity.value, str(h.files), _tell_size(h.size), "yes" if h.is_free else "no")
         for h in holdings
     )
-    if not holdings:
-        tell("No study holds checkpoints here.")
-        return
-    columns = ("study", "state", "checkpoints", "size", "finished")
-    if not is_quiet():
+    if rows:
+        columns = ("study", "state", "checkpoints", "size", "finished")
         console().print(FittedTable(TextTable("Checkpoints", columns, rows)))
-    free = [holding for holding in holdings if holding.is_free]
-    if not free:
-        tell("None of these studies is finished: their trials go on from these checkpoints.")
-        return
-    if not yes:
-        size = _tell_size(sum(holding.size for holding in free))
-        click.confirm(f"Free {size} of {len(free)} finished studies?", abort=True)
-        free = read_holdings(database, [holding.study for holding in free], frees=True)
-    tell(f"Freed {_tell_size(sum(holding.freed for holding in free))}.")
+
+
+def _print_remnants(remnants: Sequence[Remnant]) -> None:
+    from tuner.report.tables import TextTable
+    from tuner.report.terminal import FittedTable
+
+    rows = tuple(
+        (r.folder, str(r.files), _tell_size(r.size), "yes" if r.is_free else "no") for r in remnants
+    )
+    if rows:
+        columns = ("folder", "files", "size", "ours")
+        title = "Folders of studies that are not in this database"
+        console().print(FittedTable(TextTable(title, columns, rows)))
+    for remnant in remnants:
+        if not remnant.is_free:
+            click.echo(f"{remnant.folder} stays: {remnant.reason}.")
 
 
 def _tell_size(size: float) -> str:

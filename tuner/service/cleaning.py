@@ -1,15 +1,20 @@
-"""The room that checkpoints of finished studies hold on disk: how much it is, and its release."""
+"""The room that files of studies hold on disk for nobody: how much it is, and its release.
+
+That is the checkpoints of finished studies, and all files of studies that are gone.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.domain.states import Activity
 from tuner.errors import TunerError, UnavailableError
+from tuner.service.folders import remove_folder, studies_folder
 from tuner.service.liveness import is_dead
-from tuner.service.ownership import find_folder
+from tuner.service.ownership import Owner, find_folder, find_owner
 from tuner.service.worker.checkpoints import find_checkpoints, sweep
 from tuner.store import Database, Studies, StudyHandle
 
@@ -71,6 +76,90 @@ def read_holdings(
         freed = size - _measure(left)
         holdings.append(Holding(study.name, overview.activity, len(before), size, freed, is_free))
     return sorted(holdings, key=lambda holding: (-holding.size, holding.study))
+
+
+@dataclass(frozen=True)
+class Remnant:
+    """The folder of a study that is gone from the database.
+
+    Attributes:
+        folder: Its path.
+        files: How many files are in it.
+        size: Their bytes.
+        freed: The bytes that have been freed.
+        is_free: Whether it is known to be this database's, so that it serves nobody.
+        reason: Why it is, or is not.
+    """
+
+    folder: str
+    files: int
+    size: int
+    freed: int
+    is_free: bool
+    reason: str
+
+
+_FOLDER = re.compile(r"(?P<uuid>[0-9a-f]{32})(?:-\d{1,4})?")
+"""The name of a study's folder; see :mod:`tuner.service.ownership`."""
+
+
+def read_remnants(database: Database) -> list[Remnant]:
+    """Returns the folders, where this database has its own, of studies that are not in it.
+
+    One is free only if it is marked as this database's, and this database remembers workers of its
+    study. The mark alone proves nothing: it tells a SQLite database by its place, and another one
+    may have been there before.
+    """
+    home = studies_folder(database.url)
+    # Listed first: a study is in the database before it has a folder.
+    found = {path: named["uuid"] for path in _list(home) if (named := _FOLDER.fullmatch(path.name))}
+    traces = Studies(database).trace(set(found.values()))
+    remnants = []
+    for folder, uuid in found.items():
+        if traces.get(uuid):
+            continue
+        owner = find_owner(database, folder, uuid)
+        if owner is Owner.OTHER:
+            continue  # its study is where it belongs
+        is_free = owner is Owner.THIS and uuid in traces
+        files = _find_files(folder)
+        reason = _tell(owner, is_known=uuid in traces)
+        remnants.append(Remnant(str(folder), len(files), _measure(files), 0, is_free, reason))
+    return sorted(remnants, key=lambda remnant: (-remnant.size, remnant.folder))
+
+
+def free(remnants: Iterable[Remnant]) -> list[Remnant]:
+    """Deletes the folders that are free, and returns all of them with what has been freed."""
+    freed = []
+    for remnant in remnants:
+        if remnant.is_free:
+            folder = Path(remnant.folder)
+            before = _measure(_find_files(folder))
+            remove_folder(folder)
+            remnant = replace(remnant, freed=before - _measure(_find_files(folder)))  # noqa: PLW2901
+        freed.append(remnant)
+    return freed
+
+
+def _find_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
+def _list(home: Path) -> list[Path]:
+    """Returns the folders in a folder, links left out; none if it cannot be read."""
+    try:
+        return [path for path in home.iterdir() if path.is_dir() and not path.is_symlink()]
+    except OSError:
+        return []
+
+
+def _tell(owner: Owner, *, is_known: bool) -> str:
+    """Returns why the folder of a study that is gone can be freed, or cannot."""
+    if owner is not Owner.THIS:
+        return f"it is of {owner.value}"
+    if is_known:
+        return "its study was in this database, and has been deleted"
+    return "nothing in this database tells of its study: another one may have been in its place"
 
 
 def _read_all(studies: Studies) -> Iterable[StudyHandle]:

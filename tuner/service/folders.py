@@ -25,12 +25,24 @@ def study_folder(url: str, study: StudyHandle) -> Path:
     Raises:
         SpecError: If ``TUNER_HOME`` names the home of nobody.
     """
+    return studies_folder(url) / study.uuid
+
+
+def studies_folder(url: str) -> Path:
+    """Returns the folder that holds the folders of all studies of a database.
+
+    Args:
+        url: The database's URL.
+
+    Raises:
+        SpecError: If ``TUNER_HOME`` names the home of nobody.
+    """
     configured = os.environ.get("TUNER_HOME")
     if configured:
-        return absolute(configured, "TUNER_HOME") / study.uuid
+        return absolute(configured, "TUNER_HOME")
     path = sqlite_path(url)
     base = absolute(".") if path is None else Path(os.path.realpath(path)).parent
-    return base / ".tuner" / study.uuid
+    return base / ".tuner"
 
 
 def remove_folder(folder: Path) -> None:

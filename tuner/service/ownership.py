@@ -10,6 +10,7 @@ on. It may continue from checkpoints in the others, without ever changing them.
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import uuid
 from collections.abc import Iterator
@@ -25,6 +26,15 @@ MARK = "database"
 """The file in a study's folder that names the database that owns the folder."""
 
 Mark = str | None
+
+
+class Owner(enum.Enum):
+    """Whose a study's folder is."""
+
+    THIS = "this database"
+    OTHER = "another database, which holds the study"
+    GONE = "another database, which is gone or holds the study no longer"
+    NOBODY = "no database: none has claimed it"
 
 
 def claim_folder(database: Database, study: StudyHandle) -> Path:
@@ -50,6 +60,16 @@ def find_folder(database: Database, study: StudyHandle) -> tuple[Path, bool]:
     """Returns the folder that :func:`claim_folder` would, and whether this database owns it."""
     folder, mark = _choose(database, study)
     return folder, mark == read_origin(database).describe(folder)
+
+
+def find_owner(database: Database, folder: Path, study_uuid: str) -> Owner:
+    """Returns whose a study's folder is, whether or not its study is still there."""
+    mark = _read_mark(folder)
+    if mark is None:
+        return Owner.NOBODY
+    if mark == read_origin(database).describe(folder):
+        return Owner.THIS
+    return Owner.OTHER if is_still_there(database, study_uuid, mark, folder) else Owner.GONE
 
 
 def claimed_at(folder: Path) -> float | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -207,6 +208,21 @@ class Studies:
         others = sa.select(sa.func.count()).where(ot.studies.c.study_id.not_in(ours))
         with self._database.read() as connection:
             return connection.execute(others).scalar_one()
+
+    def trace(self, uuids: Collection[str]) -> Mapping[str, bool]:
+        """Returns which of some studies this database has held: True where it still does.
+
+        A study that others than tuner deleted leaves its workers behind. One that tuner deleted
+        leaves nothing, as one that was never here.
+        """
+        stored = {json.dumps(uuid): uuid for uuid in uuids}
+        kept = ot.study_attributes.c
+        is_held = sa.select(kept.value_json).where(kept.key == UUID)
+        worked = sa.select(workers.c.study_uuid).distinct()
+        with self._database.read() as connection:
+            held = {stored.get(row.value_json) for row in connection.execute(is_held)}
+            known = {row.study_uuid for row in connection.execute(worked)}
+        return {uuid: uuid in held for uuid in uuids if uuid in held or uuid in known}
 
     def list(self, is_dead: Callable[[str], bool] = assume_alive) -> list[StudyOverview]:
         """Returns every study made by tuner, by name, but those that wait to confirm another one.
