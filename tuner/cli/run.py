@@ -26,15 +26,18 @@ from tuner.cli.options import (
     tell,
     workers_option,
 )
+from tuner.cli.outlets import notify_option, notifying, targets_option
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tuner.domain.spec import StudySpec
+    from tuner.service.notices import Recipient
     from tuner.service.open_study import StudyCheck
     from tuner.service.pools.standby import Crew
     from tuner.service.study_run import RunEnd
+    from tuner.sinks.targets import Target
     from tuner.store import Database, StudyHandle
 
 INTERRUPTED = 130
@@ -53,6 +56,8 @@ INTERRUPTED = 130
 @device_option
 @fuse_option
 @allow_option
+@targets_option("--log-to")
+@notify_option
 @quiet_option
 @report_json_option
 def run(
@@ -66,6 +71,8 @@ def run(
     workers: int,
     device: str,
     fuse: str,
+    targets: tuple[Target, ...],
+    notify: tuple[Recipient, ...],
     as_json: bool,
 ) -> None:
     """Create or resume a study, train it on this machine, and report.
@@ -100,6 +107,8 @@ def run(
             fuse=fuse,
             crew=crew,
             as_json=as_json,
+            targets=targets,
+            notify=notify,
         )
 
 
@@ -140,6 +149,8 @@ def train(
     crew: Crew | None = None,
     reported: StudyHandle | None = None,
     as_json: bool = False,
+    targets: Sequence[Target] = (),
+    notify: Sequence[Recipient] = (),
 ) -> None:
     """Trains a study on workers of this machine, shows how it goes, and reports.
 
@@ -154,9 +165,20 @@ def train(
         crew: As many processes that were started for them beforehand.
         reported: The study that is reported, if it is another one.
         as_json: Whether to report as JSON.
+        targets: Where curves are sent to meanwhile.
+        notify: Whom to tell how it ended.
     """
-    train_trials(database, study, workers=workers, device=device, fuse=fuse, crew=crew)
-    conclude(database, reported or study, as_json=as_json)
+    told = reported or study
+    with notifying(database, told, notify):
+        train_trials(
+            *(database, study),
+            workers=workers,
+            device=device,
+            fuse=fuse,
+            crew=crew,
+            targets=targets,
+        )
+        conclude(database, told, as_json=as_json)
 
 
 def train_trials(
@@ -167,6 +189,7 @@ def train_trials(
     device: str,
     fuse: str,
     crew: Crew | None = None,
+    targets: Sequence[Target] = (),
 ) -> None:
     """Trains a study as :func:`train` does, without a report; exits with 130 if it was stopped.
 
@@ -177,11 +200,16 @@ def train_trials(
         device: Likewise.
         fuse: Likewise.
         crew: Likewise.
+        targets: Likewise.
     """
+    from tuner.service.sending_process import sending
     from tuner.service.study_run import run_study
 
     display = open_display()
-    end = run_study(database, study, display, device=device, workers=workers, fuse=fuse, crew=crew)
+    with sending(database, study, targets, say=display.say, warn=display.warn):
+        end = run_study(
+            database, study, display, device=device, workers=workers, fuse=fuse, crew=crew
+        )
     if end is not None:
         tell_end(end)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli import difference, overviews, results, steering
+from tuner.cli import difference, feeds, overviews, results, steering
 from tuner.cli.options import (
     STUDY,
     Group,
@@ -27,13 +27,16 @@ from tuner.cli.options import (
     tell,
     workers_option,
 )
+from tuner.cli.outlets import notify_option, targets_option
 from tuner.cli.run import create_or_resume, train
 from tuner.domain.passed import refuse_passed
 from tuner.service.ranks import refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.domain.spec import StudySpec
+    from tuner.service.notices import Recipient
     from tuner.service.open_study import StudyCheck
+    from tuner.sinks.targets import Target
 
 
 @click.group(
@@ -115,6 +118,8 @@ def create(
     type=click.IntRange(1, 10**6),
     help="Raise the number of trials that the study may start.",
 )
+@targets_option("--log-to")
+@notify_option
 @quiet_option
 @report_json_option
 def run(
@@ -124,6 +129,8 @@ def run(
     device: str,
     fuse: str,
     trials: int | None,
+    targets: tuple[Target, ...],
+    notify: tuple[Recipient, ...],
     as_json: bool,
 ) -> None:
     """Train a study that exists on this machine, and report.
@@ -138,7 +145,15 @@ def run(
 
         handle = raise_trials(database, handle, trials)
         tell(tell_trials(handle, trials))
-    train(database, handle, workers=workers, device=device, fuse=fuse, as_json=as_json)
+    train(
+        *(database, handle),
+        workers=workers,
+        device=device,
+        fuse=fuse,
+        as_json=as_json,
+        targets=targets,
+        notify=notify,
+    )
 
 
 @study.command(
@@ -198,6 +213,7 @@ def confirm(
 for command in (
     *(overviews.list_, overviews.show, difference.diff, overviews.watch),
     *(results.report, results.export, results.widen),
+    *(feeds.log, feeds.events),
     *(steering.pause, steering.resume, steering.stop),
     *(steering.repair, steering.clean, steering.delete),
 ):

@@ -10,6 +10,7 @@ import sys
 import threading
 import uuid
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -134,6 +135,40 @@ def compile() -> None:  # noqa: A001 (a command)
     from tuner.service.compile_order import answer_compile
 
     os.write(answers, answer_compile(order).to_line())
+
+
+@worker.command(hidden=True, epilog=examples("tuner worker send"))
+def send() -> None:
+    """Send a study's curves to tools, as standard input orders, until that ends.
+
+    Each line of standard output is something to tell whoever ordered it.
+    """
+    from tuner.service.interruption import Interruption
+    from tuner.service.orders import Send, Told, read_orders
+    from tuner.service.sending import Sending
+    from tuner.sinks.targets import parse_target
+    from tuner.store import Studies
+
+    answers = keep_output_apart()
+    [order] = read_orders([sys.stdin.buffer.readline()])
+    if not isinstance(order, Send):
+        raise TypeError(f"{order} is none that sends")
+
+    def tell(text: str, *, warns: bool = False) -> None:
+        with contextlib.suppress(BrokenPipeError):  # whoever ordered it has died
+            os.write(answers, Told(text, warns).to_line())
+
+    with Interruption(follow_stdin=True) as interruption:
+        targets = [parse_target(text, "--log-to") for text in order.targets]
+        database = open_storage(None)  # the URL is in the environment
+        study = Studies(database).find(order.study)
+        sending = Sending(database, study, targets, partial(tell, warns=True))
+        try:
+            sending.run(interruption, follow=True)
+        finally:
+            sending.close()
+        for line, arrived in sending.tell():
+            tell(line, warns=not arrived)
 
 
 def _end_with_parent() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 from tuner.domain.places import project_folder
@@ -44,6 +44,15 @@ class OrderedProcess:
         """Waits for its answer; None if it has ended without one, which :attr:`fate` tells."""
         line = _there(self.process.stdout).readline()
         return Answer.from_line(line) if line else None
+
+    def read_lines(self) -> Iterator[bytes]:
+        """Yields the lines of its answers, as they come, until it ends."""
+        yield from _there(self.process.stdout)
+
+    def stop_ordering(self) -> None:
+        """Closes the pipe of its orders: there will be no more, so it ends once it is done."""
+        with contextlib.suppress(OSError):  # an order that nobody has read
+            _there(self.process.stdin).close()
 
     @property
     def fate(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -60,9 +60,27 @@ class Compile:
     threads: int
 
 
-Order = Check | Work | Compile
+@dataclass(frozen=True)
+class Send:
+    """The order to send a study's curves to tools, until there are no more orders.
 
-_KINDS: dict[str, type[Order]] = {"check": Check, "work": Work, "compile": Compile}
+    Attributes:
+        study: The study's name.
+        targets: Where to, as ``--log-to`` takes it; a password may be in one.
+    """
+
+    study: str
+    targets: Sequence[str]
+
+
+Order = Check | Work | Compile | Send
+
+_KINDS: dict[str, type[Order]] = {
+    "check": Check,
+    "work": Work,
+    "compile": Compile,
+    "send": Send,
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +106,28 @@ class Answer:
     @classmethod
     def from_line(cls, line: bytes) -> Answer:
         """Returns the answer in a line."""
+        return cls(**json.loads(line))
+
+
+@dataclass(frozen=True)
+class Told:
+    """A line that a process that does :class:`Send` tells whoever ordered it.
+
+    Attributes:
+        text: The line.
+        warns: Whether it tells of something that went wrong.
+    """
+
+    text: str
+    warns: bool = False
+
+    def to_line(self) -> bytes:
+        """Returns it as a line."""
+        return _to_line(asdict(self))
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Told:
+        """Returns what is in a line."""
         return cls(**json.loads(line))
 
 

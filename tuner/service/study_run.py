@@ -24,10 +24,11 @@ from tuner.service.pools.local import LocalPool
 from tuner.service.pools.pool import Exit, Pool, Seat, slots_on, tend
 from tuner.service.pools.standby import Crew
 from tuner.service.pools.worker_process import Job
+from tuner.service.study_end import is_at_end
 from tuner.service.study_progress import StudyProgress
 from tuner.store import Database, Studies, StudyHandle
 from tuner.store.control import read_state
-from tuner.store.leases.budget import is_done, read_exhausted
+from tuner.store.leases.budget import read_exhausted
 from tuner.store.leases.rows import count_unsaved
 from tuner.store.leases.workers import read_workers
 
@@ -288,11 +289,7 @@ class Watch:
     def is_over(self) -> bool:
         """Tells whether nothing is left to train, and nobody works on the study any more."""
         try:
-            return (
-                self._progress.is_idle
-                and not self._progress.workers()
-                and is_done(self._database, find_current(self._database, self._study))
-            )
+            return self._progress.is_idle and is_at_end(self._database, self._study)
         except UnavailableError:
             return False
 

@@ -1,4 +1,4 @@
-"""Events of a study and its trials, beyond plain training, for people to read."""
+"""Events of a study, its trials and its workers, beyond plain training, for people to read."""
 
 from __future__ import annotations
 
@@ -8,23 +8,12 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from tuner.domain.event_kinds import KINDS
 from tuner.domain.printable import printable
 from tuner.store.connection.database import Database
 from tuner.store.damage import warn_of_damage
 from tuner.store.soundness import is_count, is_time
 from tuner.store.tables import DatabaseClock, events, workers
-
-KINDS = frozenset(
-    {
-        *("started", "taken_over", "continued", "started_over", "released"),
-        *("promoted", "ended", "failed_attempts", "rerun", "repaired", "left_out"),
-        *("paused", "resumed", "stopped", "exhausted", "planned", "renamed", "left"),
-    }
-)
-"""The kinds of events: of trials, and, in the last line, of studies and workers.
-
-Trials are paused, too.
-"""
 
 
 @dataclass(frozen=True)
@@ -32,8 +21,9 @@ class Event:
     """An event of a study or of one of its trials.
 
     Attributes:
+        id: Its number in the database, greater than those of most events before it.
         at: Its time, in seconds since 1970 by the database's clock.
-        kind: Its kind, one of :data:`KINDS`.
+        kind: Its kind, one of :data:`~tuner.domain.event_kinds.KINDS`.
         number: The number of the trial, None for an event of the whole study.
         worker_id: The worker it happened on, if any.
         host: The name of that worker's machine.
@@ -42,6 +32,7 @@ class Event:
         detail: A few words about it, may be empty.
     """
 
+    id: int
     at: float
     kind: str
     number: int | None
@@ -52,10 +43,19 @@ class Event:
     detail: str
 
     def __str__(self) -> str:
-        at = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"{self.time} {self.words}"
+
+    @property
+    def time(self) -> str:
+        """Its time as people read it."""
+        return datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+    @property
+    def words(self) -> str:
+        """Its kind, place and detail in a few words."""
         place = "" if self.host is None else f" on {self.host}, process {self.pid}, {self.device}"
         detail = f": {self.detail}" if self.detail else ""
-        return printable(f"{at} {self.kind.replace('_', ' ')}{place}{detail}")
+        return printable(f"{self.kind.replace('_', ' ')}{place}{detail}")
 
 
 def record(
@@ -72,7 +72,7 @@ def record(
     Args:
         connection: The transaction that makes it happen.
         study_uuid: The study.
-        kind: Its kind, one of :data:`KINDS`.
+        kind: Its kind, one of :data:`~tuner.domain.event_kinds.KINDS`.
         number: The number of the trial, None for an event of the whole study.
         worker_id: The worker it happened on, if any.
         detail: A few words about it.
@@ -123,16 +123,20 @@ def record_all(
     )
 
 
-def read_events(database: Database, study_uuid: str, number: int | None = None) -> list[Event]:
+def read_events(
+    database: Database, study_uuid: str, number: int | None = None, *, after: int = 0
+) -> list[Event]:
     """Returns the events of a study, oldest first.
 
     Args:
         database: The study's database.
         study_uuid: The study.
         number: The number of one trial, or None for all events of the study.
+        after: The id below or at which events are left out.
     """
     with database.read() as connection:
-        return select_events(connection, study_uuid, None if number is None else [number])
+        numbers = None if number is None else [number]
+        return select_events(connection, study_uuid, numbers, after=after)
 
 
 def read_devices(database: Database, study_uuid: str) -> dict[int, str]:
@@ -153,7 +157,11 @@ _TAKEN = ("started", "taken_over", "promoted")
 
 
 def select_events(
-    connection: sa.Connection, study_uuid: str, numbers: Collection[int] | None = None
+    connection: sa.Connection,
+    study_uuid: str,
+    numbers: Collection[int] | None = None,
+    *,
+    after: int = 0,
 ) -> list[Event]:
     """Returns the events of a study, oldest first; see :func:`read_events`.
 
@@ -161,11 +169,12 @@ def select_events(
         connection: An open transaction.
         study_uuid: The study.
         numbers: The numbers of trials, or None for all events of the study.
+        after: The id below or at which events are left out.
     """
     statement = (
         sa.select(events, workers.c.host, workers.c.pid, workers.c.device)
         .select_from(events.outerjoin(workers, workers.c.worker_id == events.c.worker_id))
-        .where(events.c.study_uuid == study_uuid)
+        .where(events.c.study_uuid == study_uuid, events.c.event_id > after)
         .order_by(events.c.event_id)
     )
     if numbers is not None:
@@ -175,7 +184,10 @@ def select_events(
         texts = (r.kind, r.detail, r.worker_id or "", r.host or "", r.device or "")
         if is_time(r.at) and is_count(r.pid or 0) and all(isinstance(text, str) for text in texts):
             found.append(
-                Event(r.at, r.kind, r.number, r.worker_id, r.host, r.pid, r.device, r.detail)
+                Event(
+                    *(r.event_id, r.at, r.kind, r.number, r.worker_id),
+                    *(r.host, r.pid, r.device, r.detail),
+                )
             )
         else:
             warn_of_damage("An event is left out", f"it is none: {r.kind!r} at {r.at!r}")

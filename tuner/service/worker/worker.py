@@ -186,8 +186,13 @@ class Worker:
                 worker_lock=worker_lock,
             )
             self._sweep(folder)
-            with ending_forks():
-                reason = self._work(loop, context)
+            try:
+                with ending_forks():
+                    reason = self._work(loop, context)
+            except WorkloadError as error:
+                why = f"error: {str(error).splitlines()[0]}"
+                patience.run(lambda: ledger.leave(why))
+                raise
             patience.run(lambda: ledger.leave(reason))
             self._sweep(folder)
         return reason == _NOTHING_LEFT

@@ -55,6 +55,15 @@ class Database:
         self._pid = os.getpid()
         self._away_at = time.monotonic()
         self._ahead_s: float | None = None
+        self._outage: tuple[float, float | None] | None = None
+
+    def take_outage_s(self) -> float | None:
+        """Returns for how many seconds it was away, once it is back; None if that was told."""
+        began, ended = self._outage or (0.0, None)
+        if ended is None:
+            return None
+        self._outage = None
+        return ended - began
 
     @property
     def calm_s(self) -> float:
@@ -126,7 +135,11 @@ class Database:
                 yield
         except UnavailableError:
             self._away_at = time.monotonic()
+            since = self._away_at if self._outage is None else self._outage[0]
+            self._outage = since, None
             raise
+        if self._outage is not None and self._outage[1] is None:
+            self._outage = self._outage[0], time.monotonic()
 
     def _refuse_fork(self) -> None:
         # A connection that two processes share breaks for both.

@@ -35,6 +35,9 @@ _UNREADABLE = "(not a database URL)"
 _known: set[str] = set()
 """Every URL with a secret that this process has read."""
 
+_whole: dict[str, str] = {}
+"""Further texts that hold secrets, such as a webhook's URL, each with what is shown instead."""
+
 
 def default_url() -> str:
     """Returns the URL in ``TUNER_STORAGE``, else in the file that ``TUNER_STORAGE_FILE`` names.
@@ -192,12 +195,25 @@ def _secrets_of(url: str) -> frozenset[str]:
     return frozenset(_secrets(sqlalchemy.make_url(url)))
 
 
+def hide_whole(text: str, shown: str) -> None:
+    """Has :func:`hide_known_secrets` hide a text from now on, wherever it is found whole.
+
+    Args:
+        text: The text, such as a webhook's URL, that holds a secret.
+        shown: What is shown instead.
+    """
+    if text != shown:
+        _whole[text] = shown
+
+
 def hide_known_secrets(text: str) -> str:
     """Returns a text of anyone's, such as a traceback, as :func:`hide_secrets` does for every URL.
 
     That is every URL with a secret which this process has read. The secrets of its environment
     are hidden likewise.
     """
+    for whole in sorted(_whole, key=len, reverse=True):
+        text = text.replace(whole, _whole[whole])
     for url in sorted(_known, key=len, reverse=True):
         text = hide_secrets(text.replace(url, redact(url)), url)
     return _hide(text, {secret for name in _VARIABLES if (secret := os.environ.get(name))})

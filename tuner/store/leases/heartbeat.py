@@ -10,10 +10,14 @@ import sqlalchemy as sa
 
 from tuner.store.connection.database import Database
 from tuner.store.connection.retries import Clock
+from tuner.store.events import record
 from tuner.store.tables import DatabaseClock, workers
 
 EVERY_S = 5.0
 """Seconds that a worker which writes all the time may go without a heartbeat."""
+
+_LEAST_OUTAGE_S = 1.0
+"""Seconds for which the database was away, from which on that is an event."""
 
 _LONGEST_S = 1e10
 
@@ -37,12 +41,20 @@ class Heartbeat:
 
     Args:
         database: Where the worker is entered.
+        study_uuid: The study that it works on.
         worker_id: The worker's id.
         clock: Returns the seconds that measure the worker's life; must only grow.
     """
 
-    def __init__(self, database: Database, worker_id: str, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        database: Database,
+        study_uuid: str,
+        worker_id: str,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self._database = database
+        self._study_uuid = study_uuid
         self._worker_id = worker_id
         self._clock = clock
         self._born_at = clock()
@@ -66,6 +78,11 @@ class Heartbeat:
         now_s = touch(connection, self.alive)
         if now_s is not None:
             self._database.hear_clock(now_s)
+        away_s = self._database.take_outage_s()
+        if away_s is not None and away_s >= _LEAST_OUTAGE_S:
+            detail = f"the database had been away for {away_s:.0f} s"
+            study_uuid, worker_id = self._study_uuid, self._worker_id
+            record(connection, study_uuid, "reconnected", worker_id=worker_id, detail=detail)
         self._beat_at = self._clock()
 
     def beat_if_due(self, connection: sa.Connection) -> None:

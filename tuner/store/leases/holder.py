@@ -44,6 +44,7 @@ from tuner.store.leases.trial_reports import (
     write_reports,
 )
 from tuner.store.leases.workers import WorkerIdentity, enter, refuse_second_machine
+from tuner.store.trial_rows import to_outcome
 
 Lost = dict[int, LeaseLostError]
 """The errors of lost leases, by trial number: each says why the worker no longer holds the trial.
@@ -78,7 +79,7 @@ class Holder:
         self._worker = worker
         self._lease_s = lease_s
         self._held = HeldLeases()
-        self._heartbeat = Heartbeat(database, worker.worker_id, clock)
+        self._heartbeat = Heartbeat(database, study.uuid, worker.worker_id, clock)
         self._charges = study.spec.budget.full_trials is not None
 
     def register(self, age_s: float, derive: Callable[[int], int]) -> int:
@@ -172,7 +173,7 @@ class Holder:
 
         Args:
             held: The leases the trials are held under; their tokens are checked.
-            kind: The kind of event, one of :data:`tuner.store.events.KINDS`.
+            kind: The kind of event, one of :data:`~tuner.domain.event_kinds.KINDS`.
             detail: A few words about it.
 
         Returns:
@@ -267,6 +268,13 @@ class Holder:
         with self._held.fence(self._database, self._study, held, DELETION) as fenced:
             write_endings(fenced, endings)
             self._settle(fenced, endings)
+            happened = [
+                (ending.lease.number, "finished", _tell_ending(ending))
+                for ending in endings
+                if ending.lease.number in fenced.ids
+            ]
+            worker_id, study_uuid = self._worker.worker_id, self._study.uuid
+            events.record_all(fenced.connection, study_uuid, happened, worker_id=worker_id)
             self._heartbeat.beat(fenced.connection)
         self._held.remove(held)
         return fenced.lost
@@ -313,3 +321,9 @@ class Holder:
         with self._held.fence(self._database, self._study, held, update) as fenced:
             yield fenced
             self._heartbeat.beat_if_due(fenced.connection)
+
+
+def _tell_ending(ending: TrialEnding) -> str:
+    """Returns how a trial ended, as its event tells it: its outcome, and its value if any."""
+    outcome = to_outcome(ending.state, ending.attributes).value
+    return outcome if ending.value is None else f"{outcome}, {ending.value:.6g}"

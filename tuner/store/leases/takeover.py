@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from tuner.domain.names import name_some
 from tuner.domain.objective import to_unreached
 from tuner.domain.states import StudyState
 from tuner.store import events
@@ -18,6 +19,7 @@ from tuner.store.identity import StudyRow
 from tuner.store.leases.charges import add_lost, fits, read_losses, read_room, settle
 from tuner.store.leases.rows import LASTING_S, UNTIL, Lease, lock_leases, new_token
 from tuner.store.optuna import tables as ot
+from tuner.store.tables import events as event_rows
 from tuner.store.tables import leases
 
 MAX_ATTEMPTS = 3
@@ -56,10 +58,13 @@ class TakeOverResult(StrEnum):
 
 _UNPAID = TakeOverResult.UNAFFORDABLE
 _ENDED_AS_THEY_ARE = {
+    TakeOverResult.STOPPED: "stopped",
     TakeOverResult.UNPROMOTED: "paused",
     _UNPAID: "what it had lost does not fit in the budget any more,",
 }
 """The results after which a trial ends with its last evaluation, and what its event says."""
+
+_UNPROMOTED = (TakeOverResult.UNPROMOTED, _UNPAID)
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,7 @@ def record_taking(
     For a trial that was released, the worker records later where it goes on from, once it knows:
     see :meth:`tuner.store.leases.ledger.Ledger.tell`.
     """
+    _record_lost(connection, study_uuid, taken, worker_id)
     happened = []
     for each in taken:
         row, lease = each.row, each.lease
@@ -169,6 +175,29 @@ def record_taking(
         elif not lease.begun:
             happened.append((lease.number, "started", ""))
     events.record_all(connection, study_uuid, happened, worker_id=worker_id)
+
+
+def _record_lost(
+    connection: sa.Connection, study_uuid: str, taken: Sequence[TakeOver], worker_id: str
+) -> None:
+    """Records, once a worker, that it was lost: its trials were taken though it never left."""
+    left: dict[str, list[int]] = defaultdict(list)
+    for each in taken:
+        if each.row.worker_id not in (None, worker_id):
+            left[each.row.worker_id].append(each.row.number)
+    if not left:
+        return
+    known = connection.execute(
+        sa.select(event_rows.c.worker_id).where(
+            event_rows.c.study_uuid == study_uuid,
+            event_rows.c.kind.in_(("lost", "left")),
+            event_rows.c.worker_id.in_(left),
+        )
+    ).scalars()
+    for lost in left.keys() - set(known):
+        trials = name_some([str(number) for number in sorted(left[lost])])
+        detail = f"died or fell silent with trials in training: {trials}"
+        events.record(connection, study_uuid, "lost", worker_id=lost, detail=detail)
 
 
 def _judge(study_row: StudyRow, row: sa.Row[Any], attempt: int) -> TakeOverResult:
@@ -228,7 +257,7 @@ def end_left(connection: sa.Connection, study_row: StudyRow, ended: Sequence[Tak
     if not ended:
         return
     study_uuid = study_row.uuid
-    unpromoted = [each.row for each in ended if each.result in _ENDED_AS_THEY_ARE]
+    unpromoted = [each.row for each in ended if each.result in _UNPROMOTED]
     stopped = [each.row for each in ended if each.result is TakeOverResult.STOPPED]
     failed = [each.row for each in ended if each.result is TakeOverResult.FAILED]
     values = ot.read_last_reports(connection, [row.trial_id for row in (*stopped, *unpromoted)])

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from tuner.domain.states import StudyState, WorkerState
 from tuner.errors import StorageError
 from tuner.store.connection.database import Database
+from tuner.store.events import record
 from tuner.store.identity import StudyHandle, look_up
 from tuner.store.leases.heartbeat import Alive, touch
 from tuner.store.leases.rows import assume_alive
@@ -207,6 +208,11 @@ def enter(
         )
     )
     touch(connection, Alive(worker.worker_id, age_s))
+    record(
+        *(connection, study_uuid, "joined"),
+        worker_id=worker.worker_id,
+        detail=", ".join(filter(None, (f"tuner {worker.version}", worker.software))),
+    )
     return seed
 
 
