@@ -15,6 +15,7 @@ from tuner.cli.completion import completion
 from tuner.cli.dashboard import dashboard
 from tuner.cli.db import db
 from tuner.cli.init import init
+from tuner.cli.lr_range import lr_range
 from tuner.cli.options import Group, console
 from tuner.cli.run import run
 from tuner.cli.streams import clean_streams, hide_secrets
@@ -74,7 +75,7 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    *(init, run, study, suite, trial, worker, workers, workloads),
+    *(init, run, study, suite, trial, worker, workers, workloads, lr_range),
     *(optimizers, schedules, dashboard, db, completion),
 ):
     cli.add_command(command)

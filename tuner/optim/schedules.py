@@ -170,7 +170,7 @@ class Schedule(LRScheduler):
         scale = self._scale()
         for group in self.optimizer.param_groups:
             key = rate_key(group)
-            group[key] = _initial_rate(group, key) * scale
+            group[key] = initial_rate(group, key) * scale
         if self._momentum_fn is not None:
             set_momentum(self._tunable(), self._momentum_fn(self._position()))
         elif self._momentum_warmup:
@@ -184,7 +184,7 @@ class Schedule(LRScheduler):
         """Returns every group's learning rate, or factor on it, where the schedule stands."""
         scale = self._scale()
         groups = self.optimizer.param_groups
-        return [_initial_rate(group, rate_key(group)) * scale for group in groups]
+        return [initial_rate(group, rate_key(group)) * scale for group in groups]
 
     def get_last_lr(self) -> list[float | Tensor]:
         """Returns every group's learning rate."""
@@ -219,8 +219,13 @@ class Schedule(LRScheduler):
         return self.last_epoch // self._epoch_steps
 
 
-def _initial_rate(group: dict[str, Any], key: str) -> Any:
-    """Returns the rate, or factor on it, that a group joined its optimizer with."""
+def initial_rate(group: dict[str, Any], key: str) -> Any:
+    """Returns the rate, or factor on it, that a group joined its optimizer with.
+
+    Args:
+        group: The parameter group, which remembers it as torch's schedulers do.
+        key: Its key, of :func:`tuner.optim.groups.rate_key`.
+    """
     initial = "initial_lr" if key == "lr" else f"initial_{key}"
     if initial not in group:
         group[initial] = group[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import resources
@@ -24,6 +25,7 @@ from tuner.report.charts.palette import Palette, define_symbols, write_hues, wri
 from tuner.report.charts.parallel import draw_parallel
 from tuner.report.charts.profiles import draw_profiles
 from tuner.report.charts.progress import draw_progress, random_bands
+from tuner.report.charts.rate_range import draw_rate_range
 from tuner.report.charts.schedules import draw_averages, draw_schedules
 from tuner.report.charts.svg import Chart
 from tuner.report.charts.timeline import draw_timeline
@@ -38,6 +40,7 @@ from tuner.report.tables import TextTable, best_tables, facts, finalists, rankin
 from tuner.report.trial_rows import head, trial_rows
 
 if TYPE_CHECKING:
+    from tuner.analysis.rate_range import RateCurve
     from tuner.analysis.suite import SuiteSummary
 
 _FOLDER = "templates/page"
@@ -129,6 +132,26 @@ def to_difference_html(one: StudySummary, other: StudySummary, now: datetime) ->
         pair=draw_pair(one, other) if doubt is None else None,
         tables=difference_tables(one, other),
         made=tell_time(now),
+        theme_script=_asset("theme.js"),
+        symbols=define_symbols(),
+        style=_style(),
+    )
+
+
+def to_rates_html(workload: str, about: str, curves: Sequence[RateCurve], toml: str) -> str:
+    """Returns a learning-rate range test as an HTML page.
+
+    Args:
+        workload: The workload's name.
+        about: How it was tested, in a sentence.
+        curves: The losses of each optimizer.
+        toml: What it found, as tables of a study file; empty if that is nothing.
+    """
+    return _template("rate_range.html.jinja").render(
+        workload=printable(workload),
+        about=printable(about),
+        chart=draw_rate_range(curves),
+        toml=printable(toml, lines=True).strip(),
         theme_script=_asset("theme.js"),
         symbols=define_symbols(),
         style=_style(),

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ from tuner.training.reporting import Diverged, Evaluation
 from tuner.training.run import Run
 from tuner.training.seeds import split_seed
 from tuner.training.workload import Batch, construct_workload, load_workload, missing_methods
+
+T = TypeVar("T")
 
 _REHEARSAL_STEPS = 2
 
@@ -110,7 +112,7 @@ def prepare(spec: StudySpec, device: torch.device, passed: Any = None) -> Traini
         SpecError: If the workload cannot be loaded, breaks its contract, or lacks the metric.
         WorkloadError: If its code raises.
     """
-    return _explained(spec, lambda: _prepare(spec, device, passed, check=False))
+    return explained(spec, lambda: _prepare(spec, device, passed, check=False))
 
 
 def prepare_checked(spec: StudySpec, device: torch.device, passed: Any = None) -> TrainingLoop:
@@ -127,7 +129,7 @@ def prepare_checked(spec: StudySpec, device: torch.device, passed: Any = None) -
         SpecError: If the workload cannot be loaded, breaks its contract, or lacks the metric.
         WorkloadError: If its code raises, or an optimizer cannot train its model.
     """
-    return _explained(spec, lambda: _prepare(spec, device, passed, check=True))
+    return explained(spec, lambda: _prepare(spec, device, passed, check=True))
 
 
 def _prepare(spec: StudySpec, device: torch.device, passed: Any, *, check: bool) -> TrainingLoop:
@@ -194,12 +196,22 @@ def _is_demanding(row: OptimizerRow) -> bool:
     return any(needs) or row.package != "torch"
 
 
-def _explained(spec: StudySpec, load: Callable[[], TrainingLoop]) -> TrainingLoop:
+def explained(spec: StudySpec, act: Callable[[], T]) -> T:
+    """Returns what a call of a workload's code returns; its errors name the workload.
+
+    Args:
+        spec: The study.
+        act: The call.
+
+    Raises:
+        SpecError: If the workload breaks its contract.
+        WorkloadError: If its code raises.
+    """
     key = "workload" if spec.study.command is None else "command"
     where = f"study.{key} = {spec.study.workload!r}"
     try:
         with ending_forks():
-            return load()
+            return act()
     except SpecError as error:
         text = str(error)
         raise SpecError(text if _KEY.match(text) else f"{where}: {text}") from error
