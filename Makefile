@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 SPREAD := --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10
 PYTEST := $(BIN)/python -m pytest $(SPREAD) $(COVERAGE)
 
-.PHONY: help demo test slow machines compat gpu rivals lint types contracts wheel docs clean
+.PHONY: help demo test slow machines compat gpu rivals lint types contracts wheel docs site clean
 
 # What computes in floating point, and is quick.
 ROUNDED := tests/optim tests/models tests/fused/test_lane_state.py tests/fused/test_lane_update.py \
@@ -25,7 +25,7 @@ demo: .venv/demo.stamp ## Tune eight optimizers on handwritten digits, and repor
 	$(BIN)/tuner run studies/digits.toml
 	$(BIN)/tuner study report digits --format html --output digits.html
 
-test: .venv/dev.stamp lint types contracts wheel ## Check style, types, layers, wheel, and all but the slow tests
+test: .venv/dev.stamp lint types contracts wheel site ## Check style, types, layers, wheel, site, and all but the slow tests
 	$(PYTEST) -m 'not slow'
 
 slow: .venv/dev.stamp ## Run the slow tests: several workers, Ray, the services of docker-compose.yml
@@ -59,8 +59,11 @@ wheel: .venv/dev.stamp ## Build the wheel and run it in a bare environment outsi
 docs: .venv/dev.stamp ## Write the catalog's page and pictures
 	$(BIN)/python scripts/write-catalog
 
+site: .venv/dev.stamp ## Build the site of the documentation into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 clean: ## Remove the environment and what tools left behind
-	rm -rf .venv .venv-compat .venv-rivals .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-compat .venv-rivals .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist site
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

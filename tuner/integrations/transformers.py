@@ -81,8 +81,8 @@ def attach(trainer: Any, run: Run) -> str | None:
 
 def _count_updates(trainer: Any) -> int:
     """Returns the optimizer steps of an epoch, as the Trainer counts them."""
-    loader = trainer.get_train_dataloader()
-    return max(1, -(-len(loader) // trainer.args.gradient_accumulation_steps))
+    batches = len(trainer.get_train_dataloader())
+    return max(1, -(-batches // trainer.args.gradient_accumulation_steps))
 
 
 class _Callback(TrainerCallback):
