@@ -125,7 +125,7 @@ class Space(Frozen):
 
     Attributes:
         optimizers: Names from the catalog; left out, the eight that are tried most.
-        schedules: Names from the catalog; left out, constant, cosine and step.
+        schedules: Names from the catalog; left out, constant, linear, cosine and stable_decay.
         breadth: 1 searches learning rates alone, 2 the usual few hyperparameters, 3 all;
             left out, it follows the number of trials an optimizer gets.
         regime: ``scratch`` has the usual ranges, ``finetune`` those for a model that arrives with

@@ -41,6 +41,13 @@ class CompositeOptimizer(torch.optim.Optimizer):
 
     Raises:
         ValueError: If there are no parts, no group trains, or two of them share a parameter.
+
+    >>> weight, bias = (torch.ones(2, requires_grad=True) for _ in range(2))
+    >>> both = CompositeOptimizer([torch.optim.SGD([weight], lr=0.5), torch.optim.Adam([bias])])
+    >>> (weight.sum() + bias.sum()).backward()
+    >>> both.step()
+    >>> weight.tolist(), [group["lr"] for group in both.param_groups]
+    ([0.5, 0.5], [0.5, 0.001])
     """
 
     def __init__(
@@ -98,7 +105,11 @@ class CompositeOptimizer(torch.optim.Optimizer):
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears the gradients of every part."""
+        """Clears the gradients of every part.
+
+        Args:
+            set_to_none: Whether they become None, and not zero.
+        """
         for part in self.parts:
             part.zero_grad(set_to_none)
 

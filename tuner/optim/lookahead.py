@@ -88,7 +88,11 @@ class Lookahead(torch.optim.Optimizer):
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears the gradients."""
+        """Clears the gradients.
+
+        Args:
+            set_to_none: Whether they become None, and not zero.
+        """
         self.inner.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:

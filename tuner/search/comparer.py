@@ -51,7 +51,11 @@ class Comparer(Proposer):
             self._searches[trial.params["optimizer"]].history.tried.plan(trial.params)
 
     def learn(self, news: Iterable[TrialRecord]) -> None:
-        """Takes in trials that started, were evaluated or finished."""
+        """Takes in trials that started, were evaluated or finished.
+
+        Args:
+            news: Their records, each as it is by now; one that is known already replaces itself.
+        """
         news = list(news)
         super().learn(news)
         for record in news:
@@ -101,7 +105,16 @@ class Comparer(Proposer):
     def suggest(
         self, name: str, axis: Dimension, proposal: Proposal | None = None
     ) -> tuple[Value, BaseDistribution]:
-        """Returns a hyperparameter that a training loop asks for, from its optimizer's search."""
+        """Returns a hyperparameter that a training loop asks for, from its optimizer's search.
+
+        Args:
+            name: The hyperparameter's name.
+            axis: The range that the loop asks for it in.
+            proposal: The trial that asks; without one, any search of this study may answer.
+
+        Returns:
+            The value, and the range as Optuna keeps it.
+        """
         if proposal is None:
             return super().suggest(name, axis)
         return self._searches[str(proposal.params["optimizer"])].suggest(name, axis, proposal)

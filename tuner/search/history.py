@@ -89,7 +89,11 @@ class History:
         return len(self._started.ids)
 
     def add(self, records: Iterable[TrialRecord]) -> None:
-        """Takes in trials that started, were evaluated or finished."""
+        """Takes in trials that started, were evaluated or finished.
+
+        Args:
+            records: Their records, each as it is by now; one that is known already replaces itself.
+        """
         with uncollected():
             for record in records:
                 self._add(record)
@@ -135,17 +139,28 @@ class History:
                     self.forget(trial)
 
     def notes_on(self, question: optuna.Trial) -> dict[str, Any]:
-        """Returns the notes that the sampler has left with a question."""
+        """Returns the notes that the sampler has left with a question.
+
+        Args:
+            question: What Optuna was asked, and has not been told the end of.
+        """
         return self._asked.storage.get_trial(question._trial_id).system_attrs  # noqa: SLF001
 
     def forget(self, question: optuna.Trial | FrozenTrial) -> None:
-        """Forgets a question; the trial that came of it is, or will be, among the trials."""
+        """Forgets a question; the trial that came of it is, or will be, among the trials.
+
+        Args:
+            question: What Optuna was asked.
+        """
         self._asked.storage.forget(question._trial_id)  # noqa: SLF001
 
     def to_frozen(self, record: TrialRecord) -> FrozenTrial:
         """Returns a record as Optuna's kind of trial.
 
         A diverged trial ends in a NaN, which Optuna's samplers rank behind every number.
+
+        Args:
+            record: The trial as the database has it.
         """
         evaluations = dict(record.evaluations)
         if self._turned:

@@ -75,7 +75,11 @@ class Proposer:
         self._exhausted_at: int | None = None
 
     def learn(self, news: Iterable[TrialRecord]) -> None:
-        """Takes in trials that started, were evaluated or finished."""
+        """Takes in trials that started, were evaluated or finished.
+
+        Args:
+            news: Their records, each as it is by now; one that is known already replaces itself.
+        """
         self.history.add(news)
 
     def openings(self) -> list[FrozenTrial]:
@@ -83,7 +87,11 @@ class Proposer:
         return self._opening_trials
 
     def together(self, count: int) -> int:
-        """Returns how many trials to start together, of as many as can train as one."""
+        """Returns how many trials to start together.
+
+        Args:
+            count: How many can train as one.
+        """
         return count
 
     def closing(self) -> FrozenTrial | None:

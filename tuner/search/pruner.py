@@ -160,6 +160,9 @@ def _stand(record: TrialRecord, evaluations: Mapping[int, float], reached: int) 
 def build_pruner(spec: StudySpec) -> LanePruner | optuna.pruners.BasePruner:
     """Returns the pruner of a study.
 
+    Args:
+        spec: The study, whose ``search.pruner`` names it.
+
     Raises:
         SpecError: If the user's own pruner cannot be built.
     """
@@ -183,5 +186,9 @@ def build_pruner(spec: StudySpec) -> LanePruner | optuna.pruners.BasePruner:
 
 
 def needs_running(spec: StudySpec) -> bool:
-    """Tells whether the study's pruner looks at evaluations of trials that still run elsewhere."""
+    """Tells whether the study's pruner looks at evaluations of trials that still run elsewhere.
+
+    Args:
+        spec: The study.
+    """
     return pruner_row(spec.search.pruner).needs_running

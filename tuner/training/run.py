@@ -354,6 +354,12 @@ class Run:
         """Logs numbers of the trial, by name; it is ranked by :meth:`report` alone.
 
         Logging is a sign of life. A tensor is read only when numbers are next written.
+
+        Args:
+            values: The numbers by name, such as ``train_loss``; a tensor has one element.
+
+        Raises:
+            WorkloadError: If one is not a single number, or no database can keep its name.
         """
         self.alive()
         for name, value in values.items():

@@ -25,6 +25,14 @@ class Data:
         val: Validation data, in the same order, for the metrics.
         test: Test data, or None. No search touches it: the metrics over it are taken once a run, at
             its end, where a study's finalists run again on fresh seeds.
+
+    Raises:
+        SpecError: If a part is no tuple of tensors, has no rows, or tensors of different lengths.
+
+    >>> x, y = torch.randn(100, 20), torch.randint(2, (100,))  # 100 rows
+    >>> data = Data(train=(x[:80], y[:80]), val=(x[80:], y[80:]))
+    >>> [len(tensor) for tensor in data.train]
+    [80, 80]
     """
 
     train: Batch
@@ -52,6 +60,23 @@ class Workload(Protocol):
 
     A class with these four methods is a workload; it need not inherit from this one. It is
     constructed without arguments, once a worker.
+
+    >>> class Line:
+    ...     def model(self):
+    ...         return nn.Linear(1, 1)
+    ...
+    ...     def data(self):
+    ...         x = torch.linspace(-1, 1, 100).unsqueeze(1)  # 100 rows of one number
+    ...         return Data(train=(x[:80], 2 * x[:80]), val=(x[80:], 2 * x[80:]))
+    ...
+    ...     def loss(self, model, batch):
+    ...         x, y = batch
+    ...         return (model(x) - y).square().mean()
+    ...
+    ...     def metrics(self, model, batch):
+    ...         return {"val_loss": self.loss(model, batch)}
+    >>> isinstance(Line(), Workload)
+    True
     """
 
     def model(self) -> nn.Module:
@@ -63,13 +88,27 @@ class Workload(Protocol):
         It takes nothing, or ``seed``, an int to split the data by: then the same data for the same
         seed. A search asks for one split; where its finalists run again, each fresh seed has a
         split of its own.
+
+        Args:
+            args: None; a workload of one's own writes ``data(self)`` or ``data(self, seed)``.
+            kwargs: The ``seed``, where it takes one.
         """
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Returns the loss to minimise on a batch of training data, a scalar."""
+        """Returns the loss to minimise on a batch of training data, a scalar with a gradient.
+
+        Args:
+            model: What :meth:`model` returned, on the device of the trial, in train mode.
+            batch: Rows of the training data, on the same device: tensors of shape (rows, …).
+        """
 
     def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """Returns means over a batch of validation or test data, scalars by name."""
+        """Returns means over a batch of validation or test data, scalars by name.
+
+        Args:
+            model: As in :meth:`loss`, but in eval mode; gradients are off.
+            batch: Rows of the data, as in :meth:`loss`.
+        """
 
 
 def load_workload(import_string: str) -> Workload | Callable[..., Any]:
