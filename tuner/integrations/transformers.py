@@ -82,7 +82,8 @@ def attach(trainer: Any, run: Run) -> str | None:
 def _count_updates(trainer: Any) -> int:
     """Returns the optimizer steps of an epoch, as the Trainer counts them."""
     batches = len(trainer.get_train_dataloader())
-    return max(1, -(-batches // trainer.args.gradient_accumulation_steps))
+    accumulated: int = trainer.args.gradient_accumulation_steps
+    return max(1, -(-batches // accumulated))
 
 
 class _Callback(TrainerCallback):
