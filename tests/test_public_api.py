@@ -16,6 +16,7 @@ GOLDEN = Path(__file__).parent / "public_api.txt"
 
 CONSTRUCTED = {
     "tuner.Data",
+    "tuner.Study",
     "tuner.optim.CompositeOptimizer",
     "tuner.optim.Lookahead",
     "tuner.optim.YellowFin",
@@ -51,11 +52,10 @@ def things(room: str) -> Iterator[tuple[str, object]]:
             continue
         yield f"{room}.{name}", value
         if inspect.isclass(value):
-            for member, inner in sorted(vars(value).items()):
-                if (
-                    not member.startswith("_")
-                    and isinstance(inner, (property, staticmethod, classmethod))
-                ) or (not member.startswith("_") and inspect.isfunction(inner)):
+            for member, held in sorted(vars(value).items()):
+                inner = held.__func__ if isinstance(held, (staticmethod, classmethod)) else held
+                shown = isinstance(inner, property) or inspect.isfunction(inner)
+                if shown and not member.startswith("_"):
                     yield f"{room}.{name}.{member}", inner
 
 
