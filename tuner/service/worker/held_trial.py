@@ -235,4 +235,5 @@ def _with_own_seed(spec: StudySpec, record: TrialRecord) -> StudySpec:
     repeat = record.attributes.get(REPEAT)
     if record.proposal.preset != CONFIRM or not isinstance(repeat, int):
         return spec
-    return spec.with_seed(derive_seed(spec.search.seed, CONFIRM, repeat))
+    # As small as NumPy, Lightning and Transformers take them; they refuse others, or all take 0.
+    return spec.with_seed(derive_seed(spec.search.seed, CONFIRM, repeat) % 2**32)
