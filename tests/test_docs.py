@@ -11,6 +11,7 @@ import click
 import pytest
 
 from tuner.cli.main import cli
+from tuner.domain.event_kinds import KINDS
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.suite import SuiteFile, SuiteSection, Table, WorkloadTable, read_suite
@@ -118,6 +119,12 @@ def test_decisions_are_numbered_and_listed() -> None:
     assert [int(name[:4]) for name in pages] == list(range(1, len(pages) + 1))
     listed = re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text())
     assert sorted(listed) == pages
+
+
+def test_every_kind_of_event_is_explained() -> None:
+    page = (DOCS / "events.md").read_text()
+    for kind, meaning in KINDS.items():
+        assert f"| `{kind}` | {meaning} |" in page
 
 
 def check_suite(block: str, folder: Path) -> None:

@@ -64,7 +64,7 @@ def test_paused_study_starts_nothing_and_gives_nothing_out(bench: Bench) -> None
     assert taken is not None
     assert (taken.number, taken.attempt, taken.step) == (released.number, 1, 5)
     ledger.tell_one(taken, "continued", "at step 5")
-    assert bench.kinds() == ["started", "paused", "released", "resumed", "continued"]
+    assert bench.kinds() == ["joined", "started", "paused", "released", "resumed", "continued"]
     assert read_events(bench.database, bench.study.uuid)[-1].detail == "at step 5"
 
 

@@ -132,7 +132,7 @@ def parse_recipient(text: str) -> Recipient:
         words = tuple(shlex.split(text))
     except ValueError as error:
         raise SpecError(f"--notify {text}: {error}: close every quote.") from None
-    if not words:
+    if not words or not words[0]:
         raise SpecError("--notify: name a URL, or a command such as 'notify-send done'.")
     if shutil.which(words[0]) is None:
         raise SpecError(

@@ -46,11 +46,12 @@ class WandbSink:
     def open(self, study: StudySheet) -> None:
         """Checks that there is a key where one is needed: nobody is at hand to be asked for it."""
         with self._translated():
-            if not self._offline and not wandb.Api().api_key:
-                raise SpecError(
-                    f"wandb:{self._place}: no key is known: run 'wandb login' once, or set "
-                    "WANDB_API_KEY, or WANDB_MODE=offline to keep runs in files."
-                )
+            known = self._offline or wandb.login(prompt=False)
+        if not known:
+            raise SpecError(
+                f"wandb:{self._place}: no key is known: run 'wandb login' once, or set "
+                "WANDB_API_KEY, or WANDB_MODE=offline to keep runs in files."
+            )
         self._study = study
 
     @contextlib.contextmanager

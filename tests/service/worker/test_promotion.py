@@ -229,7 +229,7 @@ def test_a_trial_that_cannot_be_saved_is_pruned_and_others_beside_it_pause(
     for number in refused:
         assert f"Trial {number} cannot be saved, so it is pruned instead of paused" in said
         kinds = [event.kind for event in read_events(database, study.uuid, number)]
-        assert kinds == ["started"]
+        assert kinds == ["started", "finished"]
     assert events_of(database, study, "promoted")
 
 
