@@ -258,5 +258,5 @@ def _render(style: str, summary: SuiteSummary) -> str:
     from tuner.report.terminal import TextConsole, print_suite
 
     text = io.StringIO()
-    print_suite(summary, TextConsole(text))
+    print_suite(summary, TextConsole(text, plain=True))
     return text.getvalue()

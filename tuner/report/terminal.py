@@ -40,9 +40,10 @@ class TextConsole(Console):
 
     Args:
         stream: The file that it prints to.
+        plain: Whether the text has no colours, whatever the environment asks for.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, plain: bool = False) -> None:
         self._shown = stream.isatty()
         width = None if self._shown else _UNBOUNDED
         super().__init__(
@@ -52,6 +53,7 @@ class TextConsole(Console):
             emoji=False,
             highlight=False,
             force_jupyter=False,  # a stream gets text, in a notebook too
+            force_terminal=False if plain else None,
         )
 
     def print(self, *objects: Any, **options: Any) -> None:

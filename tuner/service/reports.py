@@ -121,7 +121,7 @@ def render_summary(style: str, summary: StudySummary) -> str:
             return to_markdown(summary)
         case "terminal":
             text = io.StringIO()
-            print_report(summary, TextConsole(text))
+            print_report(summary, TextConsole(text, plain=True))
             return text.getvalue()
         case _:
             styles = ", ".join(dict.fromkeys(_STYLES.values()))
