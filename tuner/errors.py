@@ -53,7 +53,7 @@ class WorkloadError(TunerError):
 
 
 class CommandError(WorkloadError):
-    """A command that trains a trial, and has failed, hung or reported nothing.
+    """The process of a trial has failed, hung or reported nothing.
 
     Args:
         message: What has happened, with its last lines.
@@ -63,6 +63,14 @@ class CommandError(WorkloadError):
     def __init__(self, message: str, place: str = "") -> None:
         super().__init__(message)
         self.place = place
+
+
+class RankError(CommandError):
+    """One of the processes that train a trial together has raised, or ended before the trial."""
+
+
+class RankKilledError(RankError):
+    """One of the processes that train a trial together was killed: the trial may go on."""
 
 
 def tell_error(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from tuner.domain.spec import StudySpec
 from tuner.domain.vouching import vouch_for_study
 from tuner.errors import SpecError, TunerError
 from tuner.service.description import describe_study
+from tuner.service.ranks import PROCESSES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -271,6 +273,23 @@ def fuse_option(command: F) -> F:
         help="How many trials train as one: auto measures what is fastest, once for each study and "
         "kind of device; off trains one at a time.",
     )(command)
+
+
+def processes_option(command: F) -> F:
+    """Adds ``--processes``, which tells workers by the environment."""
+    return click.option(
+        "--processes",
+        type=click.IntRange(1, 64),
+        expose_value=False,
+        callback=_tell_processes,
+        help="How many processes train each trial together, as DDP has it; a command starts its "
+        "own. [default: 1]",
+    )(command)
+
+
+def _tell_processes(_ctx: click.Context, _param: click.Parameter, processes: int | None) -> None:
+    if processes is not None:
+        os.environ[PROCESSES] = str(processes)
 
 
 def _parse_fuse(ctx: click.Context, _param: click.Parameter, text: str) -> str:

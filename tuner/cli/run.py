@@ -19,6 +19,7 @@ from tuner.cli.options import (
     load_spec,
     open_display,
     open_storage,
+    processes_option,
     quiet_option,
     report_json_option,
     spec_options,
@@ -55,6 +56,7 @@ INTERRUPTED = 130
 @workers_option
 @device_option
 @fuse_option
+@processes_option
 @allow_option
 @targets_option("--log-to")
 @notify_option

@@ -20,6 +20,7 @@ from tuner.cli.options import (
     fuse_option,
     json_option,
     load_spec,
+    processes_option,
     quiet_option,
     report_json_option,
     spec_options,
@@ -112,6 +113,7 @@ def create(
 @workers_option
 @device_option
 @fuse_option
+@processes_option
 @allow_option
 @click.option(
     "--trials",
@@ -164,6 +166,7 @@ def run(
 @workers_option
 @device_option
 @fuse_option
+@processes_option
 @allow_option
 @click.option("--top", type=click.IntRange(1, 8), help="Best configurations that run again. [3]")
 @click.option("--seeds", type=click.IntRange(5, 100), help="Fresh seeds for each, at most. [10]")

@@ -20,6 +20,7 @@ from tuner.cli.options import (
     examples,
     fuse_option,
     open_storage,
+    processes_option,
     quiet_option,
     report_json_option,
     storage_option,
@@ -62,6 +63,7 @@ def suite() -> None:
 @workers_option
 @device_option
 @fuse_option
+@processes_option
 @allow_option
 @click.option(
     "--set",

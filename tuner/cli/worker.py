@@ -24,6 +24,7 @@ from tuner.cli.options import (
     examples,
     fuse_option,
     open_storage,
+    processes_option,
     storage_option,
 )
 from tuner.cli.run import INTERRUPTED
@@ -31,7 +32,7 @@ from tuner.cli.streams import append_output, keep_output_apart, lose_rather_than
 from tuner.domain.fuse_plan import AUTO
 from tuner.errors import TunerError, UnavailableError
 from tuner.service.processes import limit_spinning
-from tuner.service.ranks import refuse_ranks
+from tuner.service.ranks import read_processes, refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.service.interruption import Interruption
@@ -50,6 +51,7 @@ def worker() -> None:
 @storage_option
 @device_option
 @fuse_option
+@processes_option
 @allow_option
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; else torch decides.")
 @click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when standard input ends.")
@@ -76,6 +78,7 @@ def start(
 @worker.command(hidden=True, epilog=examples("tuner worker standby --device cpu"))
 @device_option
 @fuse_option
+@processes_option
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; else torch decides.")
 def standby(device: str, fuse: str, threads: int | None) -> None:
     """Load what a worker needs, then do what standard input orders.
@@ -135,6 +138,15 @@ def compile() -> None:  # noqa: A001 (a command)
     from tuner.service.compile_order import answer_compile
 
     os.write(answers, answer_compile(order).to_line())
+
+
+@worker.command(hidden=True, epilog=examples("tuner worker rank"))
+def rank() -> None:
+    """Train as one of several processes of a trial, as the worker that started it orders."""
+    lose_rather_than_fail()
+    from tuner.service.worker.ranks.rank_process import main
+
+    click.get_current_context().exit(main())
 
 
 @worker.command(hidden=True, epilog=examples("tuner worker send"))
@@ -284,5 +296,6 @@ def work(
             fuse=fuse,
             loop=checked,
             passed=passed,
+            processes=read_processes(),
         )
     worker.run()

@@ -18,6 +18,7 @@ from tuner.cli.options import (
     fuse_option,
     json_option,
     open_display,
+    processes_option,
     quiet_option,
     report_json_option,
     storage_option,
@@ -59,6 +60,7 @@ def workers() -> None:
 @click.argument("name", type=STUDY)
 @storage_option
 @fuse_option
+@processes_option
 @allow_option
 @click.option(
     "--on",

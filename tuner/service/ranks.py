@@ -1,4 +1,4 @@
-"""Ranks of a distributed training (DDP, torchrun): tuner refuses to run as one."""
+"""Ranks of a distributed training (DDP): how many train a trial; tuner refuses to run as one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,23 @@ import sys
 
 from tuner.errors import SpecError
 
+_MOST = 64
+PROCESSES = "TUNER_PROCESSES"
+"""The environment variable that tells workers how many processes train each trial."""
+
 _SIZE = "WORLD_SIZE"
+
+
+def read_processes() -> int:
+    """Returns how many processes train each trial of a worker: 1 unless ``--processes`` says so.
+
+    Raises:
+        SpecError: If the environment has something else than a number from 1 to 64.
+    """
+    text = os.environ.get(PROCESSES, "").strip() or "1"
+    if not (text.isdecimal() and 1 <= int(text) <= _MOST):
+        raise SpecError(f"{PROCESSES}={text}: give a number of processes, from 1 to {_MOST}.")
+    return int(text)
 
 
 def refuse_ranks() -> None:
@@ -40,6 +56,6 @@ _REASON = (
     "Each rank would be a worker of its own, and ranks would average gradients of different trials."
 )
 _REMEDY = (
-    "Start one process, without torchrun: tuner run …; to use several GPUs: "
-    "tuner workers launch NAME --devices 0,1."
+    "Start one process, without torchrun: tuner run … --processes 2 has each trial trained by two; "
+    "to train one on each of several GPUs: tuner workers launch NAME --devices 0,1."
 )

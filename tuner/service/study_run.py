@@ -24,6 +24,7 @@ from tuner.service.pools.local import LocalPool
 from tuner.service.pools.pool import Exit, Pool, Seat, slots_on, tend
 from tuner.service.pools.standby import Crew
 from tuner.service.pools.worker_process import Job
+from tuner.service.ranks import PROCESSES
 from tuner.service.study_end import is_at_end
 from tuner.service.study_progress import StudyProgress
 from tuner.store import Database, Studies, StudyHandle
@@ -31,6 +32,9 @@ from tuner.store.control import read_state
 from tuner.store.leases.budget import read_exhausted
 from tuner.store.leases.rows import count_unsaved
 from tuner.store.leases.workers import read_workers
+
+_TOLD = (ALLOW, ALLOW_COMMAND, PROCESSES)
+"""The variables of the environment that tell workers, on whichever machine, what they may do."""
 
 
 class Display(AbstractContextManager["Display"], Protocol):
@@ -173,7 +177,7 @@ def make_job(database: Database, study: StudyHandle, fuse: str = AUTO) -> Job:
         url=database.url,
         logs=claim_folder(database, study) / "logs",
         fuse=fuse,
-        environment={key: os.environ[key] for key in (ALLOW, ALLOW_COMMAND) if key in os.environ},
+        environment={key: os.environ[key] for key in _TOLD if key in os.environ},
     )
 
 

@@ -23,6 +23,9 @@ from tuner.search import Proposer, build_pruner
 from tuner.service.open_study import StudyCheck
 from tuner.service.orders import Answer, Check
 from tuner.service.passing import unpack
+from tuner.service.ranks import read_processes
+from tuner.service.worker.ranks.rank_lane import check_ranks
+from tuner.service.worker.ranks.rank_process import lone_rank
 from tuner.training.arrival import detect_arrival
 from tuner.training.device import resolve_device
 from tuner.training.forks import ending_forks
@@ -153,10 +156,13 @@ def check_study(
     with contextlib.suppress(ExhaustedError):  # there may be no more than the openings
         Proposer(spec, seed=0).propose()
     build_pruner(spec)
-    loop = prepare_checked(spec, device, passed)
+    with lone_rank():
+        loop = prepare_checked(spec, device, passed)
+    check_ranks(loop, read_processes())
     if isinstance(loop, CommandLoop):
         return StudyCheck(asks_nothing=not spec.own), loop
-    arrival = detect_arrival(loop, spec, device) if looks else Arrival.FRESH
+    with lone_rank():
+        arrival = detect_arrival(loop, spec, device) if looks else Arrival.FRESH
     return StudyCheck(isinstance(loop, WorkloadLoop), arrival), loop
 
 

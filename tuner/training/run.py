@@ -23,6 +23,7 @@ from tuner.training.loader import length_of, resume_batches
 from tuner.training.numbers import Logged
 from tuner.training.optimization import Optimization
 from tuner.training.place import Place
+from tuner.training.ranks import Ranks
 from tuner.training.reporting import Interrupted, Reporter
 from tuner.training.seeds import derive_seed, seed_all, split_seed
 from tuner.training.settings import APPLIED_BY_LOOPS, Settings
@@ -48,6 +49,7 @@ class Run:
         state: The :meth:`state_dict` of an earlier attempt, to continue from.
         at_most: Steps to cut a full trial to, for a rehearsal.
         place: The trial's number, and the folder for its files; None in a rehearsal.
+        ranks: Its place among the processes that train the trial together.
 
     Attributes:
         seed: The study's seed; every source of randomness has been seeded from it.
@@ -58,6 +60,8 @@ class Run:
         spec: The study, resolved, with the trial's seed.
         place: The trial's number, and the folder for its files; None in a rehearsal.
         at_most: Steps that a full trial is cut to in a rehearsal, or None.
+        rank: The number of this process among those that train the trial together, from 0.
+        world_size: How many there are, 1 without ``--processes``.
         metric: The metric that ranks trials, among those a loop reports.
         own: The values drawn for the loop's own hyperparameters, by name.
         networks: The models it optimizes, and the names that the loop gives them.
@@ -79,7 +83,10 @@ class Run:
         state: Mapping[str, Any] | None = None,
         at_most: int | None = None,
         place: Place | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks or Ranks()
+        self.rank, self.world_size = self._ranks.rank, self._ranks.size
         self.spec, self.place, self.at_most = spec, place, at_most
         self.config = config
         self.device = device
@@ -145,7 +152,7 @@ class Run:
             SpecError: If the length of a full trial is not known.
         """
         if loader is not None:
-            self.measure(length_of(loader, self.epoch_steps))
+            self.measure(length_of(self._ranks.share(loader), self.epoch_steps))
         return self._optimization.build_schedule(optimizer)
 
     def checkpoint(self, **objects: Any) -> None:
@@ -202,7 +209,8 @@ class Run:
         Args:
             loader: Batches to go through, epoch after epoch, such as a DataLoader. If it has no
                 length, as over an iterable dataset, ``budget.epoch_steps`` or :meth:`measure`
-                tells it. Its order is seeded by the study's seed and the epoch.
+                tells it. Its order is seeded by the study's seed and the epoch. Of several ranks
+                each takes its part of them: every n-th batch.
 
         Yields:
             The step, from 0; with a loader, the step and a batch.
@@ -213,10 +221,14 @@ class Run:
                 batches than the loader's length, or than it was told to have.
         """
         if loader is not None:
+            loader = self._ranks.share(loader)
             self.measure(length_of(loader, self.epoch_steps))
         turns, batches = self._turns, None
         if loader is not None:
             batches = resume_batches(loader, self.seed, self.turns, self.device, self.epoch_steps)
+        if self.rank and not self._steps.begun:
+            # The others draw other masks and noise than the first.
+            seed_all(derive_seed(self.seed, "rank", self.rank))
         turns.begin()
         while (step := turns.enter()) is not None:
             yield step if batches is None else (step, next(batches))
@@ -390,9 +402,12 @@ class Run:
 
     @property
     def batch_size(self) -> int:
-        """Examples a step; a SpecError is raised if ``full`` awaits :meth:`measure`."""
+        """Examples a step: of several ranks, this one's share.
+
+        A SpecError is raised if ``full`` awaits :meth:`measure`, or ranks cannot share equally.
+        """
         self._unread.discard("batch_size")
-        return self._steps.batch_size
+        return self._ranks.share_of(self._steps.batch_size)
 
     @property
     def taken(self) -> int:

@@ -20,7 +20,7 @@ from tuner.service.liveness import WorkerLock
 from tuner.service.worker.checkpoints import Checkpoints, sweep
 from tuner.service.worker.context import WorkerContext
 from tuner.service.worker.held_trial import HeldTrial
-from tuner.service.worker.starts import start_alone
+from tuner.service.worker.starts import Start, start_alone
 from tuner.service.worker.task import Task
 from tuner.service.worker.watchdog import Watchdog
 from tuner.store import Database, Ledger, Patience, RecordReader, Studies, WorkerIdentity
@@ -91,9 +91,7 @@ class Bureau:
         spec = self.study.spec
         checkpoints = Checkpoints(self._folder, self.study.uuid, lease)
         trial = HeldTrial(spec, lease, record, checkpoints)
-        task = Task(
-            spec, context, [trial], start_alone(loop, CPU, context.folder), self.said.append
-        )
+        task = Task(spec, context, [trial], self.start(loop), self.said.append)
         try:
             task.train()
         except LeaseLostError:
@@ -102,6 +100,10 @@ class Bureau:
         trained = read_record(self.database, self.study, lease.number)
         assert trained is not None
         return trained
+
+    def start(self, loop: TrainingLoop) -> Start:
+        """Returns the start of a trial that a loop trains."""
+        return start_alone(loop, CPU, self._folder)
 
     def history(self, number: int) -> list[str]:
         """Returns what happened to a trial, as a kind and what is told of it."""

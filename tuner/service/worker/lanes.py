@@ -65,6 +65,11 @@ class OnlyLane:
         self._spec, self._run, self._loop = spec, run, loop
 
     @property
+    def run(self) -> Run:
+        """The run."""
+        return self._run
+
+    @property
     def taken(self) -> int:
         """Steps taken, the present one included."""
         return self._run.taken

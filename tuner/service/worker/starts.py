@@ -34,18 +34,22 @@ def start_alone(loop: TrainingLoop, device: torch.device, folder: Path) -> Start
     def start(trials: Sequence[HeldTrial], reporter: Reporter) -> OnlyLane:
         [trial] = trials
         trial.load()
-        place = Place(trial.spec.study.name, trial.number, folder / "trials" / str(trial.number))
         run = Run(
             trial.spec,
             trial.config,
             device=device,
             reporter=reporter,
             state=trial.state,
-            place=place,
+            place=place_of(trial, folder),
         )
         return OnlyLane(trial.spec, run, loop)
 
     return start
+
+
+def place_of(trial: HeldTrial, folder: Path) -> Place:
+    """Returns the place of a trial, with a folder of its own in that of its study."""
+    return Place(trial.spec.study.name, trial.number, folder / "trials" / str(trial.number))
 
 
 def start_cohort(model: FusedModel, twin: Twin | None, rest: Callable[[], object]) -> Start:

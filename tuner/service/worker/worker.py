@@ -11,8 +11,9 @@ import os
 import platform
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,13 @@ from tuner.domain.fuse_plan import AUTO, COHORTS
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState, announce_pause
 from tuner.domain.trials import Outcome, TrialRecord, decode
-from tuner.errors import LeaseLostError, StorageError, UnavailableError, WorkloadError
+from tuner.errors import (
+    LeaseLostError,
+    RankKilledError,
+    StorageError,
+    UnavailableError,
+    WorkloadError,
+)
 from tuner.fused.twin import ApartError
 from tuner.search import needs_running
 from tuner.service.confirmation import announce, find_next
@@ -40,6 +47,7 @@ from tuner.service.worker.confirmer import propose_for
 from tuner.service.worker.context import WorkerContext
 from tuner.service.worker.fusing import Fusing
 from tuner.service.worker.held_trial import HeldTrial
+from tuner.service.worker.ranks.rank_lane import RankSetup, check_ranks, start_ranks
 from tuner.service.worker.starts import start_alone, start_cohort
 from tuner.service.worker.task import Task
 from tuner.service.worker.watchdog import Watchdog
@@ -83,6 +91,7 @@ class Worker:
             that its data is on the device.
         passed: The workload, if it was passed as an object; None to import it.
         is_guest: Whether the process is a program's or a notebook's, which must not be ended.
+        processes: How many train each trial together.
     """
 
     database: Database
@@ -95,6 +104,8 @@ class Worker:
     loop: TrainingLoop | None = None
     passed: Any = None
     is_guest: bool = False
+    processes: int = 1
+    _killed: Counter[int] = field(default_factory=Counter, init=False, repr=False)
 
     def run(self) -> None:
         """Works until nothing is left to do or a stop is asked for.
@@ -125,6 +136,7 @@ class Worker:
                 self._go_on(asked, patience)
                 # The finalists train as the search has, so this serves both.
                 loop = self.loop or prepare(spec, self.device, self.passed)
+                check_ranks(loop, self.processes)
                 self._leave_busy_cores()
             while self._serve(loop, watchdog, patience) and self._go_on(asked, patience):
                 self.started_at = time.monotonic()  # nothing has to load again
@@ -310,17 +322,35 @@ class Worker:
         self, loop: TrainingLoop, context: WorkerContext, trials: Sequence[HeldTrial]
     ) -> None:
         """Trains a trial; any error of its loop ends the trial, and the worker goes on."""
-        start = start_alone(loop, self.device, context.folder)
-        task = Task(trials[0].spec, context, trials, start, self._say)
+        with contextlib.ExitStack() as stack:
+            start = start_alone(loop, self.device, context.folder)
+            if self.processes > 1:
+                setup = RankSetup(self.processes, str(self.device), self._threads, self._say)
+                start = start_ranks(setup, context.folder, stack)
+            self._train_task(Task(trials[0].spec, context, trials, start, self._say), trials[0])
+
+    def _train_task(self, task: Task, trial: HeldTrial) -> None:
         try:
             task.train()
         except StorageError:
             raise
+        except RankKilledError as error:
+            self._killed[trial.number] += 1
+            if self._killed[trial.number] > 1 and self.interruption.requested_at is None:
+                task.fail(error)
+            else:
+                self._say(f"Trial {trial.number} is released: {str(error).splitlines()[0]}")
+                task.abandon()
         except BaseException as error:  # noqa: BLE001 (whatever it is, it is the trial's alone)
             if self.interruption.requested_at is None:
                 task.fail(error)
             else:
                 task.give_back(error)
+
+    @property
+    def _threads(self) -> int | None:
+        """Threads of each process of a trial: they share those of this one."""
+        return max(1, torch.get_num_threads() // self.processes)
 
     def _train_cohort(
         self, context: WorkerContext, fusing: Fusing, trials: Sequence[HeldTrial]

@@ -163,5 +163,5 @@ def connect(environment: Mapping[str, str]) -> Channel | None:
         link.close()
         return None
     channel = Channel(link)
-    channel.send({"token": environment.get(TOKEN, "")})
+    channel.send({"token": environment.get(TOKEN, ""), "rank": environment.get("RANK", "0")})
     return channel

@@ -30,7 +30,7 @@ _WITHHELD = (
     "TUNER_ALLOW_COMMAND",
     "PGPASSWORD",
 )
-"""Variables of a worker that its command has no use for: most hold secrets."""
+"""Variables of a worker that the process of a trial has no use for: most hold secrets."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class TrialFacts:
             facts["TUNER_RESUME"] = "1"
         inherited = {
             name: value
-            for name, value in os.environ.items()
-            if name not in _WITHHELD and name != "TUNER_RESUME" and not name.startswith(_PREFIX)
+            for name, value in withhold_secrets(os.environ).items()
+            if name != "TUNER_RESUME" and not name.startswith(_PREFIX)
         }
         return inherited | settings | facts
 
@@ -156,6 +156,11 @@ class TrialFacts:
         self.file.unlink(missing_ok=True)
         with os.fdopen(os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
             json.dump(tree, out, indent=2)
+
+
+def withhold_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns an environment without what the process of a trial has no use for."""
+    return {name: value for name, value in environment.items() if name not in _WITHHELD}
 
 
 def read_trial(path: str | Path) -> dict[str, Any]:

@@ -1,0 +1,193 @@
+"""Trials of several ranks: real process groups of gloo, each of two processes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import MakeSpec
+from tests.service.worker.contexts import CPU, Bureau
+from tuner.domain.trials import Outcome, TrialRecord
+from tuner.errors import RankError, RankKilledError, SpecError, WorkloadError
+from tuner.search.promotion import PromotionPruner
+from tuner.service.interruption import Interruption
+from tuner.service.worker.ranks.rank_lane import RankSetup, check_ranks, start_ranks
+from tuner.service.worker.starts import Start
+from tuner.store import Database
+from tuner.training.loop import WorkloadLoop
+from tuner.training.prepared_workload import PreparedWorkload
+from tuner.training.rehearsal import prepare
+
+pytestmark = pytest.mark.slow
+
+
+class Ranks(Bureau):
+    """A bureau whose trials are trained by several ranks, or by one process."""
+
+    size = 2
+
+    def run(self, worker: str = "a", interruption: Interruption | None = None) -> TrialRecord:
+        loop = prepare(self.study.spec, CPU)
+        with contextlib.ExitStack() as stack:
+            self._stack = stack
+            return self.train(loop, worker=worker, interruption=interruption)
+
+    def start(self, loop: Any) -> Start:
+        if self.size == 1:
+            return super().start(loop)
+        return start_ranks(
+            RankSetup(self.size, "cpu", 1, self.said.append), self._folder, self._stack
+        )
+
+    def folder(self, number: int = 0) -> Path:
+        return self._folder / "trials" / str(number)
+
+    def notes(self, rank: int, number: int = 0) -> list[str]:
+        return (self.folder(number) / f"notes-{rank}.txt").read_text().splitlines()
+
+    def prepare_deed(self, deed: str) -> None:
+        (self._folder / "trials").mkdir(parents=True, exist_ok=True)
+        (self._folder / "trials" / "deed").write_text(deed)
+
+
+@pytest.fixture
+def ranks(database: Database, make_spec: MakeSpec, tmp_path: Path) -> Callable[..., Ranks]:
+    """Returns a function that makes a bureau of a loop."""
+
+    def make(loop: str = "train", **tables: Any) -> Ranks:
+        given: dict[str, Any] = {
+            "study": {"name": "small", "workload": f"tests.service.worker.ddp:{loop}"},
+            "budget": {"trials": 20, "steps": 20, "evaluations": 4},
+            "space": {"optimizers": ["adam"], "schedules": ["cosine"]},
+            "train": {"batch_size": 16, "checkpoint_s": 0.1},
+        }
+        return Ranks(database, make_spec, tmp_path / "study", **(given | tables))
+
+    return make
+
+
+def test_two_ranks_train_as_one_process_does(
+    ranks: Callable[..., Ranks], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = {"sampler": "random", "portfolio": False, "pruner": "none"}
+    optimizer = {"adam": {"lr": 0.01, "beta1": 0.9, "beta2": 0.999}}
+    bureau = ranks(search=search, optimizer=optimizer)
+    together = bureau.run()
+    bureau.size = 1
+    alone = bureau.run()
+    config = (together.proposal.params, together.attributes["steps"])
+    assert config == (alone.proposal.params, alone.attributes["steps"])
+    assert together.outcome is alone.outcome is Outcome.COMPLETE
+    assert list(together.evaluations) == list(alone.evaluations) == [5, 10, 15, 20]
+    for step, value in alone.evaluations.items():
+        # The same sums in another order.
+        assert together.evaluations[step] == pytest.approx(value, rel=1e-12)
+    assert together.attributes["processes"] == 2
+
+
+def test_a_prune_reaches_both_ranks_at_the_same_step(
+    ranks: Callable[..., Ranks], short_trials: None
+) -> None:
+    bureau = ranks(search={"sampler": "random", "pruner": "median"})
+    record = next(r for r in iter(bureau.run, None) if r.outcome is Outcome.PRUNED)
+    first, second = (bureau.notes(rank, record.number) for rank in (0, 1))
+    assert first == second
+    assert len(first) - 1 < len(record.evaluations)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_killed_gives_the_trial_back(
+    ranks: Callable[..., Ranks], rank: int
+) -> None:
+    bureau = ranks()
+    bureau.prepare_deed(f"{rank} 12 die")
+    with pytest.raises(RankKilledError, match=f"Rank {rank} was killed by SIGKILL"):
+        bureau.run()
+    record = bureau.run(worker="b")
+    assert (record.number, record.outcome) == (0, Outcome.COMPLETE)
+    assert list(record.evaluations) == [5, 10, 15, 20]
+
+
+@pytest.mark.parametrize(
+    ("deed", "words"),
+    [("raise", "Rank 1: ValueError: the scale is off"), ("exit", r"Rank 1 has ended \(0\)")],
+)
+def test_a_rank_that_fails_ends_the_trial(
+    ranks: Callable[..., Ranks], deed: str, words: str
+) -> None:
+    bureau = ranks()
+    bureau.prepare_deed(f"1 7 {deed}")
+    with pytest.raises(RankError, match=words) as caught:
+        bureau.run()
+    if deed == "raise":
+        assert "ddp.py" in caught.value.place
+        assert "Traceback" in caught.value.__notes__[0]
+
+
+def test_ranks_that_ask_differently_are_told(ranks: Callable[..., Ranks]) -> None:
+    with pytest.raises(WorkloadError, match=r"come apart \(rank 0 \w+, rank 1 suggest\)"):
+        ranks("strays").run()
+
+
+class Told(Interruption):
+    """Asks for a stop once a file has a number of lines."""
+
+    def __init__(self, path: Path, lines: int) -> None:
+        super().__init__()
+        self._path, self._lines = path, lines
+
+    @property
+    def requested(self) -> bool:
+        return self._path.exists() and len(self._path.read_text().splitlines()) >= self._lines
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
+def test_an_interrupted_trial_goes_on_bit_for_bit(ranks: Callable[..., Ranks]) -> None:
+    search = {"sampler": "random", "portfolio": False, "pruner": "none"}
+    budget = {"trials": 20, "steps": 4000, "evaluations": 400}
+    bureau = ranks(search=search, budget=budget)
+    record = bureau.run(interruption=Told(bureau.folder() / "notes-0.txt", 30))
+    assert record.outcome is Outcome.RUNNING
+    assert len(bureau.checkpoints(0)) == 1
+    resumed = bureau.run(worker="b")
+    assert (resumed.number, resumed.outcome) == (0, Outcome.COMPLETE)
+    assert "continues at step" in " ".join(bureau.said)
+    whole = bureau.run(worker="b")
+    if whole.proposal.params == record.proposal.params:
+        assert whole.evaluations == resumed.evaluations
+
+
+def test_a_trial_pauses_and_is_promoted(
+    ranks: Callable[..., Ranks], monkeypatch: pytest.MonkeyPatch, short_trials: None
+) -> None:
+    monkeypatch.setattr(PromotionPruner, "_least", 0)
+    bureau = ranks(
+        search={"pruner": "halving", "sampler": "random", "portfolio": False},
+        budget={"trials": 40, "steps": 10, "evaluations": 2},
+    )
+    record = bureau.run()
+    assert (record.outcome, list(record.evaluations)) == (Outcome.RUNNING, [5])
+    while bureau.run().number < 3 and record.outcome is Outcome.RUNNING:
+        [*_] = bureau.said
+    assert any("continues at step 5" in line for line in bureau.said)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(ranks: Callable[..., Ranks]) -> None:
+    with pytest.raises(WorkloadError, match="2 processes cannot share it equally"):
+        ranks(train={"batch_size": 15}).run()
+
+
+def test_what_ranks_cannot_train_is_refused() -> None:
+    prepared = PreparedWorkload.__new__(PreparedWorkload)
+    with pytest.raises(SpecError, match="a workload class is trained by one process"):
+        check_ranks(WorkloadLoop(prepared), 2)
+    check_ranks(WorkloadLoop(prepared), 1)
+    assert torch.distributed.is_initialized() is False

@@ -1,0 +1,1 @@
+"""Trials that several processes train together: their worker's half, and their own."""
