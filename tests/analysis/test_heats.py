@@ -9,7 +9,7 @@ import pytest
 from tests.analysis.confirmations import arms_of
 from tuner.analysis.heats import Heats, run_heats
 from tuner.domain.confirmation import Confirmation, Finalist
-from tuner.domain.spec import Direction
+from tuner.domain.study_section import Direction
 
 Values = Sequence[float | None]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.analysis.confirmations import SEEDS, arms_of, cut, fields, noisy_arms
 from tuner.analysis.arms import Arm
 from tuner.analysis.race import ENOUGH, Drop, Race, run_race
-from tuner.domain.spec import Direction
+from tuner.domain.study_section import Direction
 
 
 def step_by_step(arms: list[Arm], protected: tuple[int, ...] = ()) -> tuple[Race, list[Arm]]:

@@ -20,8 +20,8 @@ from tuner.domain.objective import (
     to_unreached,
     to_value,
 )
-from tuner.domain.spec import StudySection
 from tuner.domain.study_file import parse_spec
+from tuner.domain.study_section import StudySection
 from tuner.errors import SpecError
 
 METRICS = st.floats(-1e6, 1e6).map(lambda metric: round(metric, 3))

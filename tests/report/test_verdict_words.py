@@ -8,7 +8,7 @@ from dataclasses import replace
 from tests.analysis.confirmations import SEEDS, arms_of, cut, noisy_arms
 from tuner.analysis.arms import Arm
 from tuner.analysis.verdict import judge
-from tuner.domain.spec import Direction
+from tuner.domain.study_section import Direction
 from tuner.report.verdict_words import tell_verdict
 
 NAMES = {0: "adamw with cosine (lr 0.0031)", 1: "momentum", 2: "nadam", 3: "sgd"}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.domain.objective import sign_of
-from tuner.domain.spec import Direction
+from tuner.domain.study_section import Direction
 
 Floats = NDArray[np.float64]
 

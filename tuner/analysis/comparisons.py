@@ -15,7 +15,7 @@ from tuner.analysis.families import adjust, beats_of, find, follow, intervals_of
 from tuner.analysis.looks import FIRST_LOOK, compare_up_to
 from tuner.analysis.paired_tests import flip_signs
 from tuner.domain.objective import sign_of
-from tuner.domain.spec import Direction
+from tuner.domain.study_section import Direction
 
 Interval = tuple[float, float]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.arms import Arm, costs_of, rank_arms
 from tuner.domain.confirmation import HEAT_SEEDS, Confirmation
-from tuner.domain.spec import Direction
+from tuner.domain.study_section import Direction
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tuner.analysis.arms import Arm, Floats, check_arms, costs_of, rank_arms
 from tuner.analysis.families import adjust, beats_of, follow
 from tuner.analysis.looks import look_again, no_looks, shares_of
-from tuner.domain.spec import Direction
+from tuner.domain.study_section import Direction
 
 PLANNED = 10
 """Seeds that a race has at most, unless its caller plans others."""

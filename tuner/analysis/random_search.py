@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from tuner.domain.spec import Direction
+from tuner.domain.study_section import Direction
 
 LEVEL = 0.95
 """How often, at least, a band or an interval holds the truth."""

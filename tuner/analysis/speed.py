@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from tuner.domain.objective import reaches, sign_of
-from tuner.domain.spec import StudySection, StudySpec
+from tuner.domain.spec import StudySpec
+from tuner.domain.study_section import StudySection
 from tuner.domain.trials import Outcome, TrialRecord, steps_at
 
 

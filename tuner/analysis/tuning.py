@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from tuner.analysis.random_search import EvenDraws, Share, to_share
 from tuner.domain.lengths import share_trained, split_by_length
 from tuner.domain.objective import is_missed, sign_of
-from tuner.domain.spec import Direction, StudySpec
+from tuner.domain.spec import StudySpec
+from tuner.domain.study_section import Direction
 from tuner.domain.trials import RANDOM, RERUN_OF, Outcome, TrialRecord
 
 NEAR = 0.05

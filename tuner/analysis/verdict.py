@@ -13,7 +13,7 @@ from tuner.analysis.choice import Interval, Reason, choose, interval_of, interva
 from tuner.analysis.comparisons import Comparison, compare_arms
 from tuner.analysis.race import LEVEL, PLANNED, is_unfit, run_race
 from tuner.domain.objective import sign_of
-from tuner.domain.spec import Direction
+from tuner.domain.study_section import Direction
 
 Standing = Literal["winner", "tied", "beaten", "diverged", "untried"]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tuner.domain.spec import Direction, StudySection
+from tuner.domain.study_section import Direction, StudySection
 
 UNREACHED = 1e10
 """The least value of a trial that has not reached the target: more than any steps or seconds."""

@@ -14,7 +14,7 @@ from tuner.domain.catalog.dimensions import Finite, Frozen
 from tuner.domain.confirmation import MOST_FINALISTS
 from tuner.domain.names import IMPORT_STRING, read_typed, suggest
 from tuner.domain.search import COMPARE
-from tuner.domain.spec import NAME, Direction, StudySpec
+from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import (
     apply_settings,
     parse_spec,
@@ -23,6 +23,7 @@ from tuner.domain.study_file import (
     set_tables,
     set_value,
 )
+from tuner.domain.study_section import NAME, Direction
 from tuner.errors import SpecError
 
 _EXAMPLE = "a suite file, such as studies/suite.toml"

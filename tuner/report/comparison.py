@@ -17,7 +17,7 @@ from tuner.report.tables import TextTable, number
 if TYPE_CHECKING:  # numpy comes with these
     from tuner.analysis.compared import Compared, Undertuned
     from tuner.analysis.speed import Speed, Target
-    from tuner.domain.spec import StudySection
+    from tuner.domain.study_section import StudySection
 
 
 def comparison_tables(summary: StudySummary) -> list[TextTable]:

@@ -17,7 +17,7 @@ from tuner.domain.names import name_some
 from tuner.domain.objective import is_reached, tell_metric, tell_target, tell_value
 from tuner.domain.printable import cut, printable
 from tuner.domain.search import COMPARE
-from tuner.domain.spec import StudySection
+from tuner.domain.study_section import StudySection
 from tuner.domain.trials import WARM_START, Outcome, TrialConfig, TrialRecord, bent_defaults
 from tuner.report.comparison import tell_comparison
 from tuner.report.tables import number

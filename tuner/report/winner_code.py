@@ -10,7 +10,8 @@ from tuner.domain.catalog.averages import AVERAGES, start_step
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.lengths import tell_length
 from tuner.domain.objective import is_reached, tell_target, tell_value
-from tuner.domain.spec import StudySection, StudySpec
+from tuner.domain.spec import StudySpec
+from tuner.domain.study_section import StudySection
 from tuner.report.optimizer_code import OptimizerCode
 from tuner.report.schedule_code import ScheduleCode
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.domain.objective import sign_of
-from tuner.domain.spec import Direction
+from tuner.domain.study_section import Direction
 
 _KEPT = (TrialState.COMPLETE, TrialState.PRUNED)
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from tuner.analysis.summary import StudySummary, choose_trial, refuse_companion
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.spec import Direction
+from tuner.domain.study_section import Direction
 from tuner.domain.trials import TrialConfig
 from tuner.errors import NotFoundError, TunerError, WorkloadError
 from tuner.optim import Schedule, build_optimizer, build_schedule

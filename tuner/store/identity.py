@@ -20,8 +20,9 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 from pydantic import ValidationError
 
-from tuner.domain.spec import StudySection, StudySpec
+from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
+from tuner.domain.study_section import StudySection
 from tuner.errors import NotFoundError, SpecError, StorageError
 from tuner.store import events
 from tuner.store.damage import damage_error, parse_value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tuner.analysis.summary import StudySummary
 from tuner.domain.lengths import split_by_length
 from tuner.domain.objective import is_missed, tell_objective, tell_value
-from tuner.domain.spec import StudySection
+from tuner.domain.study_section import StudySection
 from tuner.domain.trials import Decoder, Outcome, TrialConfig, TrialRecord
 from tuner.report.charts.palette import Palette
 from tuner.report.charts.scales import Scale, cap_values, fit_scale, is_positive

@@ -16,7 +16,7 @@ from tuner.analysis.standings import Standing
 from tuner.domain.lengths import tell_length
 from tuner.domain.objective import tell_objective, tell_value
 from tuner.domain.printable import cut, printable
-from tuner.domain.spec import StudySection
+from tuner.domain.study_section import StudySection
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.catalog import to_sparkline
 from tuner.report.tables import TextTable, duration, tell_training
