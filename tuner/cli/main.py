@@ -14,6 +14,7 @@ from tuner.cli.catalog import optimizers, schedules
 from tuner.cli.completion import completion
 from tuner.cli.dashboard import dashboard
 from tuner.cli.db import db
+from tuner.cli.doctor import doctor
 from tuner.cli.init import init
 from tuner.cli.lr_range import lr_range
 from tuner.cli.options import Group, console
@@ -76,7 +77,7 @@ def cli(debug: bool) -> None:
 
 for command in (
     *(init, run, study, suite, trial, worker, workers, workloads, lr_range),
-    *(optimizers, schedules, dashboard, db, completion),
+    *(optimizers, schedules, dashboard, db, doctor, completion),
 ):
     cli.add_command(command)
 

@@ -63,6 +63,13 @@ def is_dead(worker_id: str) -> bool:
     )
 
 
+def find_left() -> list[Path]:
+    """Returns the lock files on this machine whose workers have died, or left trials behind."""
+    folders = [folder for folder in _folders() if is_private(folder)]
+    files = [path for folder in folders for path in sorted(folder.glob("*.lock"))]
+    return [path for path in files if _is_left(path)]
+
+
 def _is_left(path: Path) -> bool:
     """Tells whether a lock's file exists and no process holds the lock."""
     if not path.exists():

@@ -1,7 +1,11 @@
-"""The status of a database: its server, the versions of its tables, its size in trials."""
+"""The status of a database: its server, the versions of its tables, its size; and its health."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -9,9 +13,14 @@ import sqlalchemy as sa
 from tuner.store.connection import versions
 from tuner.store.connection.database import check_place, translated
 from tuner.store.connection.engines import engine_options, for_reading
-from tuner.store.connection.urls import parse_url, redact
+from tuner.store.connection.urls import parse_url, redact, sqlite_path
 from tuner.store.identity import UUID
+from tuner.store.leases.rows import is_abandoned, read_leases
 from tuner.store.optuna import tables as ot
+from tuner.store.tables import DatabaseClock
+
+_CHECKED_BYTES = 2**28
+"""The largest SQLite file that is read whole to see whether it is sound."""
 
 _BACKENDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
@@ -55,15 +64,111 @@ def read_status(url: str) -> DatabaseStatus:
         NotFoundError: If there is no such SQLite file.
         UnavailableError: If it cannot be reached right now.
     """
+    with _reading(url) as connection:
+        return _read(connection, url)
+
+
+@dataclass(frozen=True)
+class DatabaseHealth:
+    """What may be wrong with a database, beyond its status.
+
+    Attributes:
+        status: Its status.
+        ahead_s: By how many seconds its clock is ahead of this machine's.
+        journal: SQLite's journal mode, such as ``wal``; None for another server.
+        fault: What is broken in a SQLite file; None if nothing is, or it was not looked for.
+        others: The number of Optuna's studies that tuner did not make.
+        left: The numbers of trials that their workers have left behind, by study.
+    """
+
+    status: DatabaseStatus
+    ahead_s: float
+    journal: str | None
+    fault: str | None
+    others: int
+    left: dict[str, tuple[int, ...]]
+
+
+def read_health(url: str, is_dead: Callable[[str], bool]) -> DatabaseHealth:
+    """Returns the health of a database, and changes nothing in it, whatever its version.
+
+    Args:
+        url: Its URL.
+        is_dead: Returns for a worker's id whether its process is known to have died.
+
+    Raises:
+        SpecError: If the URL is not one of SQLite or PostgreSQL.
+        NotFoundError: If there is no such SQLite file.
+        UnavailableError: If it cannot be reached right now.
+        StorageError: If it cannot be read.
+    """
+    with _reading(url) as connection:
+        status = _read(connection, url)
+        before = time.time()
+        clock = float(connection.execute(sa.select(DatabaseClock())).scalar_one())
+        here = (before + time.time()) / 2
+        return DatabaseHealth(
+            status=status,
+            ahead_s=clock - here,
+            journal=_read_journal(connection),
+            fault=_find_fault(connection, url),
+            others=_count_others(connection, status),
+            left=_find_left(connection, is_dead) if status.revision == status.known else {},
+        )
+
+
+@contextlib.contextmanager
+def _reading(url: str) -> Iterator[sa.Connection]:
+    """Opens a connection that reads, without any command that sets the database up."""
     check_place(url, create=False)
     parsed = parse_url(url)
     with translated(url):
         engine = sa.create_engine(parsed, **engine_options(parsed))
         try:
             with engine.connect() as connection:
-                return _read(for_reading(connection), url)
+                yield for_reading(connection)
         finally:
             engine.dispose()
+
+
+def _read_journal(connection: sa.Connection) -> str | None:
+    if connection.dialect.name != "sqlite":
+        return None
+    return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar_one())
+
+
+def _find_fault(connection: sa.Connection, url: str) -> str | None:
+    path = sqlite_path(url)
+    if path is None or path.stat().st_size > _CHECKED_BYTES:
+        return None
+    found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+    return None if found == "ok" else found
+
+
+def _count_others(connection: sa.Connection, status: DatabaseStatus) -> int:
+    if status.optuna_revision is None:
+        return 0
+    every = connection.execute(sa.select(sa.func.count()).select_from(ot.studies)).scalar_one()
+    return int(every) - status.studies
+
+
+def _find_left(
+    connection: sa.Connection, is_dead: Callable[[str], bool]
+) -> dict[str, tuple[int, ...]]:
+    """Returns the trials whose leases have expired, or whose workers have died, by study."""
+    ours = connection.execute(
+        sa.select(ot.studies.c.study_name, ot.study_attributes.c.value_json)
+        .join(ot.study_attributes, ot.study_attributes.c.study_id == ot.studies.c.study_id)
+        .where(ot.study_attributes.c.key == UUID)
+        .order_by(ot.studies.c.study_name)
+    ).all()
+    left: dict[str, tuple[int, ...]] = {}
+    for name, told in ours:
+        rows = read_leases(connection, str(json.loads(told)))
+        numbers = [r.number for r in rows if r.worker_id is not None and is_abandoned(r, is_dead)]
+        if numbers:
+            left[name] = tuple(numbers)
+    return left
 
 
 def _read(connection: sa.Connection, url: str) -> DatabaseStatus:
