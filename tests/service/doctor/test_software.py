@@ -4,7 +4,6 @@ from importlib import metadata
 
 import pytest
 
-from tuner.service.doctor import software
 from tuner.service.doctor.finding import Finding, Level
 from tuner.service.doctor.software import examine_software
 
@@ -36,7 +35,7 @@ def test_what_is_installed_is_told() -> None:
 def test_a_package_of_another_version_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, wanted: str, said: str, remedy: str
 ) -> None:
-    monkeypatch.setattr(software.metadata, "requires", lambda name: [wanted])
+    monkeypatch.setattr(metadata, "requires", lambda name: [wanted])
     [found] = [one for one in examine_software() if one.level is not Level.OK]
     assert (found.level, found.remedy) == (Level.PROBLEM, remedy)
     assert said in found.text
@@ -44,7 +43,7 @@ def test_a_package_of_another_version_is_a_problem(
 
 def test_extras_that_are_missing_are_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ['no-such-package>=1; extra == "fancy"', 'other>=1; extra == "dev"']
-    monkeypatch.setattr(software.metadata, "requires", lambda name: wanted)
+    monkeypatch.setattr(metadata, "requires", lambda name: wanted)
     found = examine_software()
     assert levels(found) == {Level.OK}
     assert found[-1].text == "none; not installed: fancy"
