@@ -67,6 +67,7 @@ def test_bash_completes_commands_studies_optimizers_and_schedules(
     assert press_tab(home, "trial", "list", "digits", "--schedule", "cos")[0] == "cosine"
     assert "sgd,adamw" in press_tab(home, "run", "--optimizers", "sgd,ada")
     assert "adamw" in press_tab(home, "optimizers", "adam")
+    assert press_tab(home, "init", "mine", "--template", "own") == ["own-loop"]
     nowhere = ("--storage", "sqlite:///none.db")
     assert press_tab(home, "study", "show", *nowhere, "par") == []
     secret = ("--storage", "postgresql://ann:hunter2@db.example/tuner", "--schedule", "cos")
