@@ -128,7 +128,7 @@ class Sending:
             route.due_at = time.monotonic() + pause_s
             if not route.told:
                 route.told = True
-                self._warn(f"{error} Training goes on; what is new is sent once it is back.")
+                self._warn(f"{error} What is new is sent once it is back.")
         except UnavailableError as error:
             self._tell_away(error)
         except SpecError as error:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 # Nothing is sent to MLflow's makers, and pauses between attempts are the sender's.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # MLflow calls folders legacy, and asks for this word of whoever wants one all the same.
@@ -23,6 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from tuner.domain.printable import cut
 from tuner.domain.trials import Outcome
 from tuner.errors import SinkAwayError, SpecError
 from tuner.sinks.sheets import VALUE, Ending, Point, StudySheet, TrialSheet, time_of
@@ -85,12 +87,15 @@ class MLflowSink:
             raise self._translate(error) from None
 
     def _translate(self, error: MlflowException | OSError) -> Exception:
+        where = f"mlflow:{hide_login(self._place)}"
         why = str(error).splitlines()[0].replace(self._place, hide_login(self._place))
         if password := urlsplit(self._place).password:
             why = why.replace(password, "***")
-        told = f"mlflow:{hide_login(self._place)}: {why}"
         status = error.get_http_status_code() if isinstance(error, MlflowException) else 500
-        return SpecError(told) if 400 <= status < 500 and status != 429 else SinkAwayError(told)
+        if 400 <= status < 500 and status != 429:
+            return SpecError(f"{where}: {cut(why, _LONGEST_TEXT)}")
+        cause = re.search(r"Caused by (\w+)", why)
+        return SinkAwayError(f"{where} cannot be reached: {cause[1] if cause else cut(why, 200)}.")
 
     @_translated
     def open(self, study: StudySheet) -> None:

@@ -66,6 +66,8 @@ def parse_target(text: str, option: str = "--to") -> Target:
         raise SpecError(f"{option} {text}: say where to: {_FORMS[kind]}.")
     if kind == "wandb" and not _PROJECT.fullmatch(place):
         raise SpecError(f"{option} {text}: name a project: {_FORMS[kind]}.")
+    if place.startswith(("http://", "https://")) and not urlsplit(place).hostname:
+        raise SpecError(f"{option} {text}: the URI names no host: {_FORMS[kind]}.")
     if importlib.util.find_spec(kind) is None:
         raise SpecError(
             f"{option} {kind}:…: the package {kind} is not installed: pip install 'tuner[{kind}]'"
