@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from tuner.domain.event_kinds import KINDS
-from tuner.sinks import targets
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -186,7 +185,7 @@ def test_nonsense_is_refused_before_anything_starts(
 def test_missing_extra_is_named(
     typed: Tuner, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     ended = typed("run", "studies/digits.toml", "--log-to", "wandb:mine")
     assert ended.returncode == 2
     assert "pip install 'tuner[wandb]'" in ended.stderr

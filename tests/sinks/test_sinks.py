@@ -356,6 +356,24 @@ def test_one_sender_follows_a_trial_in_training(
     assert counts == Counter((n, s) for n in ("train_loss", "val_loss") for s in (5, 10, 15))
 
 
+@pytest.mark.parametrize("tool", ["tensorboard", "wandb"], indirect=True)
+def test_file_that_is_cut_short_is_gone_on_with(
+    tool: Tool, database: Database, trials: Trials
+) -> None:
+    number = trials.start()
+    for step in (5, 10, 15):
+        trials.report(number, step, val_loss=1 / step)
+    send(database, trials.study, tool)
+    for path in [*tool.folder.rglob("trial-*/*tfevents*"), *tool.folder.rglob("run-*/*.wandb")]:
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size - 3)
+    trials.end(number, TrialState.COMPLETE, 1 / 15)
+    send(database, trials.study, tool)
+    seen = tool.read(trials.study)[number]
+    assert sorted(step for _, step, _ in seen.points) == [5, 10, 15]
+    assert seen.outcome == "complete"
+
+
 def test_trial_that_runs_again_is_a_trial_of_its_own(
     tool: Tool, database: Database, trials: Trials
 ) -> None:

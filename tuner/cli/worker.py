@@ -176,7 +176,7 @@ def send() -> None:
         study = Studies(database).find(order.study)
         sending = Sending(database, study, targets, partial(tell, warns=True))
         try:
-            sending.run(interruption, follow=True)
+            sending.run(interruption, follow=True, patience_s=10.0)
         finally:
             sending.close()
         for line, arrived in sending.tell():
