@@ -21,7 +21,6 @@ class Event:
     """An event of a study or of one of its trials.
 
     Attributes:
-        id: Its number in the database, greater than those of most events before it.
         at: Its time, in seconds since 1970 by the database's clock.
         kind: Its kind, one of :data:`~tuner.domain.event_kinds.KINDS`.
         number: The number of the trial, None for an event of the whole study.
@@ -30,9 +29,9 @@ class Event:
         pid: The id of that worker's process.
         device: The device that worker trains on.
         detail: A few words about it, may be empty.
+        id: Its number in the database, greater than those of most events before it.
     """
 
-    id: int
     at: float
     kind: str
     number: int | None
@@ -41,6 +40,7 @@ class Event:
     pid: int | None
     device: str | None
     detail: str
+    id: int = 0
 
     def __str__(self) -> str:
         return f"{self.time} {self.words}"
@@ -185,8 +185,8 @@ def select_events(
         if is_time(r.at) and is_count(r.pid or 0) and all(isinstance(text, str) for text in texts):
             found.append(
                 Event(
-                    *(r.event_id, r.at, r.kind, r.number, r.worker_id),
-                    *(r.host, r.pid, r.device, r.detail),
+                    *(r.at, r.kind, r.number, r.worker_id),
+                    *(r.host, r.pid, r.device, r.detail, r.event_id),
                 )
             )
         else:

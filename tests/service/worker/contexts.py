@@ -106,9 +106,12 @@ class Bureau:
         return start_alone(loop, CPU, self._folder)
 
     def history(self, number: int) -> list[str]:
-        """Returns what happened to a trial, as a kind and what is told of it."""
-        events = read_events(self.database, self.study.uuid, number)
-        return [": ".join(filter(None, (event.kind, event.detail))) for event in events]
+        """Returns what happened to a trial before its end, as a kind and what is told of it."""
+        return [
+            ": ".join(filter(None, (event.kind, event.detail)))
+            for event in read_events(self.database, self.study.uuid, number)
+            if event.kind != "finished"
+        ]
 
     def checkpoints(self, number: int) -> list[Path]:
         return list((self._folder / "checkpoints").glob(f"trial-{number}-*.pt"))

@@ -21,6 +21,7 @@ from tuner.domain.trials import Outcome
 from tuner.errors import UnavailableError
 from tuner.store import open_database, read_records
 from tuner.store.control import set_state
+from tuner.store.events import read_events
 from tuner.store.leases.budget import is_done
 from tuner.store.leases.reruns import rerun
 from tuner.store.leases.takeover import MAX_ATTEMPTS
@@ -37,6 +38,28 @@ def test_trial_of_a_dead_worker_is_taken_at_once(bench: Bench) -> None:
     taken = bench.ledger("b").take_one(lambda worker: worker == "a")
     assert taken is not None
     assert (taken.number, taken.attempt) == (lease.number, 2)
+
+
+def test_worker_that_died_with_trials_is_recorded_as_lost_once(bench: Bench) -> None:
+    holder, other = bench.ledger("a"), bench.ledger("b")
+    numbers = {bench.start(holder).number, bench.start(holder).number}
+    taken = {lease.number for lease in other.take_over(everybody_died, at_most=1)}
+    taken |= {lease.number for lease in other.take_over(lambda worker: worker == "a", at_most=1)}
+    assert taken == numbers
+    events = read_events(bench.database, bench.study.uuid)
+    [lost] = [event for event in events if event.kind == "lost"]
+    assert (lost.worker_id, lost.number, lost.host) == ("a", None, "host")
+    assert lost.detail.startswith("died or fell silent with trials in training: ")
+    assert [event.worker_id for event in events if event.kind == "joined"] == ["a", "b"]
+
+
+def test_worker_that_left_is_not_lost(bench: Bench) -> None:
+    holder = bench.ledger("a")
+    bench.start(holder)
+    holder.leave("interrupted")
+    assert bench.ledger("b").take_one(everybody_died) is not None
+    kinds = [event.kind for event in read_events(bench.database, bench.study.uuid)]
+    assert kinds == ["joined", "started", "left", "joined", "taken_over"]
 
 
 def test_expired_lease_is_left_alone_while_nobody_could_have_renewed_it(bench: Bench) -> None:
