@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
+from tests.analysis.contests import contest
 from tests.report.summaries import START, averaging_summary, make_spec, summary_of, trial
 from tuner.analysis.advice.rules import advise
 from tuner.analysis.confirmed import Confirmed, summarize_confirmation
@@ -269,6 +270,18 @@ def _to_target() -> View:
     )
 
 
+def _comparison() -> View:
+    draw = random.Random(3)  # noqa: S311 (made-up values)
+    rows: dict[str, list[float | None]] = {
+        name: [
+            None if draw.random() < 0.1 else (0.1 + 0.02 * rank) * math.exp(draw.gauss(0, 0.6))
+            for _ in range(24)
+        ]
+        for rank, name in enumerate(USUAL_OPTIMIZERS)
+    }
+    return _of(contest(rows))
+
+
 STRANGE: dict[str, Callable[[], View]] = {
     "usual": lambda: view_of(Recipe(make_spec_of("usual", 60), 60), confirm=True),
     "none_finished": lambda: _of(
@@ -321,6 +334,7 @@ STRANGE: dict[str, Callable[[], View]] = {
         )
     ),
     "to_target": _to_target,
+    "comparison": _comparison,
     "averaging": lambda: _of(averaging_summary()),
 }
 """Strange studies by name: each is made when it is asked for."""

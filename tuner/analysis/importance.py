@@ -202,16 +202,22 @@ def _fit(scores: Matrix, blocks: Mapping[str, Matrix]) -> tuple[float | None, tu
     """Returns the share that all blocks predict, and that of each."""
     count = len(scores)
     whole = np.concatenate([np.ones((count, 1)), *blocks.values()], axis=1)
-    weights, rest, rank = _solve(whole, scores)
+    # A rotation keeps all squares, and leaves a row for each column instead of each trial.
+    basis, turned = np.linalg.qr(whole)
+    seen = basis.T @ scores
+    unseen = float(np.square(scores - basis @ seen).sum())
+    weights, rest, rank = _solve(turned, seen)
+    rest += unseen
     freedom = count - rank
     if freedom < 1 or np.ptp(scores) == 0:
         return None, ()
-    explained = _predict(whole, scores)
+    explained = _predict(basis, turned, scores)
     raw, effects, start = {}, {}, 1
     for name, columns in blocks.items():
         width = columns.shape[1]
-        others = np.delete(whole, np.s_[start : start + width], axis=1)
-        _, rest_without, rank_without = _solve(others, scores)
+        others = np.delete(turned, np.s_[start : start + width], axis=1)
+        _, rest_without, rank_without = _solve(others, seen)
+        rest_without += unseen
         gained = max(1, rank - rank_without)
         if rank == rank_without:  # others say the same
             raw[name] = 1.0
@@ -242,10 +248,16 @@ def _solve(matrix: Matrix, scores: Matrix) -> tuple[Matrix, float, int]:
     return weights, rest, int(rank)
 
 
-def _predict(matrix: Matrix, scores: Matrix) -> float:
-    """Returns the share of the differences that is predicted of trials left out, at least 0."""
-    left, values, _ = np.linalg.svd(matrix, full_matrices=False)
-    basis = left[:, values > 1e-9 * values[0]]
+def _predict(basis: Matrix, turned: Matrix, scores: Matrix) -> float:
+    """Returns the share of the differences that is predicted of trials left out, at least 0.
+
+    Args:
+        basis: The orthogonal part of the matrix of the trials' choices.
+        turned: The triangular part of it.
+        scores: What is to be predicted.
+    """
+    left, values, _ = np.linalg.svd(turned, full_matrices=False)
+    basis = basis @ left[:, values > 1e-9 * values[0]]
     leverage = np.square(basis).sum(axis=1)
     residuals = scores - basis @ (basis.T @ scores)
     missed = residuals / np.maximum(1 - leverage, 1e-3)

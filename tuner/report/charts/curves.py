@@ -17,6 +17,9 @@ from tuner.report.tables import tell_count
 POINTS = 60
 """The most points of one curve that a page draws."""
 
+_MANY = 30
+"""Complete trials from which on only the best of each optimizer keep a full line."""
+
 
 def draw_curves(view: View) -> Chart | None:
     """Draws the curves of trials: colour tells the optimizer; of pruned ones they are faint."""
@@ -26,12 +29,15 @@ def draw_curves(view: View) -> Chart | None:
     frame = _frame(view, drawn, 300)
     bests = {record.number for record in view.bests.values()}
     order = sorted(drawn, key=lambda r: (r.outcome is Outcome.COMPLETE, r.number in bests))
+    complete = sum(record.outcome is Outcome.COMPLETE for record in drawn)
+    usual = " thin" if complete > _MANY else ""
     lines, marks = [], []
     for record in order:
         points = _points(view, record)
         kind = view.palette.kind(record.optimizer)
-        faint = "" if record.outcome is Outcome.COMPLETE else " faint"
-        lines.append(line(frame, points, f"{kind} curve{faint}", trial=record.number))
+        weight = " faint" if record.outcome is not Outcome.COMPLETE else usual
+        weight = " best" if record.number in bests else weight
+        lines.append(line(frame, points, f"{kind} curve{weight}", trial=record.number))
         if record.number in bests:
             symbol = view.palette.symbol(record.optimizer)
             marks.append(mark(frame, *points[-1], symbol, kind, record.number))
@@ -44,6 +50,7 @@ def draw_curves(view: View) -> Chart | None:
         (
             *view.palette.legend(_names(view, drawn)),
             Key("pruned, or not over", "ink stroke faint", "line"),
+            *([Key("the optimizer's best", "ink stroke", "line")] if usual else []),
         ),
         tuple(_notes(view, drawn)),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
+
 from tuner.analysis.random_search import RandomCurve
 from tuner.report.charts.frame import Frame, band, draw, line, mark
 from tuner.report.charts.scales import Scale, cap_values, fit_scale, is_positive
@@ -19,8 +21,17 @@ _BANDS = (
 )
 
 
+_HEIGHT, _SMALL = 280, 170
+
+Curve = Sequence[tuple[int, float]]
+"""The best value so far, by the count of an optimizer's trials."""
+
+
 def draw_progress(view: View, bands: Mapping[str, RandomCurve] | None = None) -> Chart | None:
     """Draws the best value after k trials of each optimizer; None before any is complete.
+
+    Bands of several optimizers would hide each other. So where there are any, each optimizer has a
+    panel of its own, on axes that all share, with the others as faint lines.
 
     Args:
         view: The study.
@@ -36,40 +47,73 @@ def draw_progress(view: View, bands: Mapping[str, RandomCurve] | None = None) ->
     cap = cap_values(values, log=log, worse=view.worse)
     y = fit_scale([v for v in values if cap is None or view.worse * v <= view.worse * cap], log=log)
     x = Scale(1, max(2, most))
-    counts = [tick for tick in x.ticks() if tick.value == int(tick.value)]
+    counts = [tick for tick in x.ticks(5) if tick.value == int(tick.value)]
+    height = _SMALL if bands else _HEIGHT
     what = view.study.metric if view.study.target is None else view.objective
-    title = f"best {what} so far"
-    frame = Frame(x, y, 280, "trials of the optimizer", title, counts)
-    lines, marks = [], []
-    for name, own in (bands or {}).items():
-        if name not in known:
-            continue
-        kind = view.palette.kind(name)
-        lines.append(band(frame, _edges(view, own, y), kind))
-        middle = [(float(n), v) for n, v in enumerate(own.median, start=1) if v is not None]
-        lines.append(line(frame, middle, f"{kind} dotted"))
-    for name, curve in known.items():
-        kind, symbol = view.palette.kind(name), view.palette.symbol(name)
-        last = (len(view.by_optimizer[name]), curve[-1][1])
-        lines.append(line(frame, [*curve, last], f"{kind} best", steps=True))
-        turns = [curve[0], *(b for a, b in itertools.pairwise(curve) if b[1] != a[1])]
-        marks += [mark(frame, x, value, symbol, kind) for x, value in turns if y.holds(value)]
+    title = f"best {what}" if bands else f"best {what} so far"
+    frame = Frame(x, y, height, "its trials" if bands else "trials of the optimizer", title, counts)
+    finding = _tell(view, known)
+    if bands:
+        panels = [_draw_own(view, frame, name, known, bands.get(name)) for name in known]
+    else:
+        panels = [_draw_all(view, frame, known, finding)]
     notes = ["A mark is a trial that was better than all before it."]
     if bands:
-        notes.append(_BANDS)
+        notes += ["Thin lines are the other optimizers.", _BANDS]
     if cap is not None:
         notes.append(f"The axis leaves out first values that were far {_worse(view)}.")
-    finding = _tell(view, known)
     return Chart(
         "progress",
         "Best after k trials, by optimizer",
         finding,
-        (Panel(draw(frame, finding, lines=lines, marks=marks)),),
-        view.palette.legend(list(known)),
+        tuple(panels),
+        () if bands else view.palette.legend(list(known)),
         tuple(notes),
         ("optimizer", "trials", "best", "found by its trial number"),
         tuple(_row(view, name, curve) for name, curve in known.items()),
     )
+
+
+def _draw_all(view: View, frame: Frame, known: Mapping[str, Curve], finding: str) -> Panel:
+    """Returns one panel with the lines of all optimizers."""
+    lines, marks = [], []
+    for name, curve in known.items():
+        lines.append(_draw_line(view, frame, name, curve, "best"))
+        marks += _draw_turns(view, frame, name, curve)
+    return Panel(draw(frame, finding, lines=lines, marks=marks))
+
+
+def _draw_own(
+    view: View, frame: Frame, name: str, known: Mapping[str, Curve], own: RandomCurve | None
+) -> Panel:
+    """Returns the panel of one optimizer: its line and band, the other lines faint."""
+    kind = view.palette.kind(name)
+    others = [(other, curve) for other, curve in known.items() if other != name]
+    lines = []
+    if own is not None:
+        lines.append(band(frame, _edges(view, own, frame.y), kind))
+    lines += [_draw_line(view, frame, other, curve, "other") for other, curve in others]
+    if own is not None:
+        middle = [(float(n), v) for n, v in enumerate(own.median, start=1) if v is not None]
+        lines.append(line(frame, middle, f"{kind} dotted"))
+    lines.append(_draw_line(view, frame, name, known[name], "best"))
+    finding = _tell(view, {name: known[name]})
+    marks = _draw_turns(view, frame, name, known[name])
+    drawn = draw(frame, finding, lines=lines, marks=marks)
+    return Panel(drawn, name, finding.removeprefix(f"{name} "), view.palette.key(name))
+
+
+def _draw_line(view: View, frame: Frame, name: str, curve: Curve, kind: str) -> Markup:
+    last = (len(view.by_optimizer[name]), curve[-1][1])
+    own = kind if kind == "other" else f"{view.palette.kind(name)} {kind}"
+    return line(frame, [*curve, last], own, steps=True)
+
+
+def _draw_turns(view: View, frame: Frame, name: str, curve: Curve) -> list[Markup]:
+    """Returns a mark for each trial that was better than all before it."""
+    kind, symbol = view.palette.kind(name), view.palette.symbol(name)
+    turns = [curve[0], *(b for a, b in itertools.pairwise(curve) if b[1] != a[1])]
+    return [mark(frame, x, value, symbol, kind) for x, value in turns if frame.y.holds(value)]
 
 
 def random_bands(view: View) -> dict[str, RandomCurve]:
@@ -97,7 +141,7 @@ def _row(view: View, name: str, curve: Sequence[tuple[int, float]]) -> tuple[str
     return name, str(len(view.by_optimizer[name])), view.tell(best), str(found)
 
 
-def _tell(view: View, known: dict[str, list[tuple[int, float]]]) -> str:
+def _tell(view: View, known: Mapping[str, Curve]) -> str:
     name, curve = next(iter(known.items()))
     best = curve[-1][1]
     found = next(place for place, value in curve if value == best)
