@@ -41,7 +41,7 @@ batch_size = 32
 [confirm]
 top = 0
 """
-DO = {"device": "cpu", "fuse": "off", "quiet": True}
+DO: dict[str, Any] = {"device": "cpu", "fuse": "off", "quiet": True}
 TYPED = ("--device", "cpu", "--fuse", "off", "-q")
 
 

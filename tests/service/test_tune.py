@@ -140,9 +140,9 @@ def test_the_same_call_goes_on_and_another_function_does_not(project: Path) -> N
 
 
 def test_random_numbers_of_the_program_stay_as_they_were(project: Path) -> None:
-    before = random.getstate(), np.random.get_state()[2], torch.get_rng_state()
+    before = random.getstate(), np.random.get_state(legacy=False)["state"]["pos"], torch.get_rng_state()
     tuner.tune(make_loop(), **SMALL)
-    after = random.getstate(), np.random.get_state()[2], torch.get_rng_state()
+    after = random.getstate(), np.random.get_state(legacy=False)["state"]["pos"], torch.get_rng_state()
     assert before[:2] == after[:2]
     assert torch.equal(before[2], after[2])
 

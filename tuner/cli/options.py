@@ -159,19 +159,20 @@ def storage_option(command: F) -> F:
     return click.option(
         "--storage",
         metavar="URL",
-        callback=_warn_of_secret,
+        callback=warn_of_secret,
         help="The database. [default: $TUNER_STORAGE, else the URL in the file "
         "$TUNER_STORAGE_FILE, else sqlite:///tuner.db]",
     )(command)
 
 
-def _warn_of_secret(ctx: click.Context, _param: click.Parameter, url: str | None) -> str | None:
+def warn_of_secret(ctx: click.Context, param: click.Parameter, url: str | None) -> str | None:
+    """Warns of a password in an option's URL, which it returns."""
     if url is not None and not ctx.resilient_parsing:  # as when the Tab key asks what may follow
         from tuner.store.connection.urls import holds_secret
 
         if holds_secret(url):
             click.echo(
-                "Warning: --storage holds a password, which the list of processes shows to "
+                f"Warning: {param.opts[0]} holds a password, which the list of processes shows to "
                 "everyone on this machine. Put the URL into TUNER_STORAGE, or into a file that "
                 "TUNER_STORAGE_FILE names.",
                 err=True,

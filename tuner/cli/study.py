@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli import difference, feeds, overviews, results, steering
+from tuner.cli import difference, feeds, overviews, results, steering, transfer
 from tuner.cli.options import (
     STUDY,
     Group,
@@ -219,5 +219,6 @@ for command in (
     *(feeds.log, feeds.events),
     *(steering.pause, steering.resume, steering.stop),
     *(steering.repair, steering.clean, steering.delete),
+    transfer.copy,
 ):
     study.add_command(command)

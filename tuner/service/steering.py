@@ -11,10 +11,12 @@ from tuner.domain.search import COMPARE, check_comparison
 from tuner.domain.states import StudyState
 from tuner.errors import SpecError
 from tuner.service.folders import remove_folder
+from tuner.service.liveness import is_dead
 from tuner.service.ownership import find_folder
 from tuner.service.summaries import find_readable_companion
 from tuner.store import Database, Studies, StudyHandle
 from tuner.store.control import ask_to_leave, set_state
+from tuner.store.copies import copy_studies
 
 
 def steer(database: Database, study: StudyHandle, state: StudyState) -> StudyState:
@@ -112,6 +114,42 @@ def find_doomed(database: Database, study: StudyHandle) -> Sequence[Doomed]:
         told = not companion.waits
         doomed.insert(0, Doomed(companion, count(companion) if told else 0, told))
     return doomed
+
+
+def copy_study(
+    source: Database, study: StudyHandle, target: Database, name: str | None = None
+) -> StudyHandle:
+    """Copies a study, and the one that confirms it, into another database or under another name.
+
+    Checkpoints and logs stay: a trial that waits starts over in the copy.
+
+    Args:
+        source: The database that holds it.
+        study: The study.
+        target: The database of the copy; it may be the same one.
+        name: The name of the copy; None for the same.
+
+    Raises:
+        SpecError: If a worker trains it at the moment, it confirms another one, or there is a
+            study of the name in the other database.
+        StorageError: If a value of it is damaged; nothing is copied then.
+    """
+    name = name or study.name
+    if study.spec.confirmation is not None:
+        raise SpecError(f"The study {study.name!r} confirms another one: copy that one instead.")
+    companion = find_readable_companion(source, study)
+    both = [study] if companion is None else [study, companion]
+    for each in both:
+        if Studies(source).look(each, is_dead).running:
+            raise SpecError(
+                f"{each.name!r} is being trained: pause it first, with 'tuner study pause "
+                f"{shlex.quote(study.name)}', and copy it once its trials are saved."
+            )
+    copies = {name: study}
+    if companion is not None:
+        ending = companion.name.removeprefix(study.name)
+        copies[f"{name}{ending}" if ending != companion.name else companion.name] = companion
+    return copy_studies(source, copies, target)[0]
 
 
 def delete_study(database: Database, study: StudyHandle) -> Path | None:

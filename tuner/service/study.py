@@ -23,16 +23,23 @@ from tuner.report.trial_table import describe_trials, to_rows
 from tuner.service.confirmation import ask_confirmation
 from tuner.service.launch import try_workload
 from tuner.service.liveness import is_dead
-from tuner.service.opening import Check, Opening, connect, refuse_other, tell
+from tuner.service.opening import Check, Opening, connect, find_url, refuse_other, tell
 from tuner.service.passing import Workload, pack, take_workload
 from tuner.service.pools.pool import slots_on
 from tuner.service.pools.standby import Crew
 from tuner.service.reports import Report, read_report
 from tuner.service.runs import Plan, Runs
-from tuner.service.steering import delete_study, find_doomed, raise_trials, steer, tell_trials
+from tuner.service.steering import (
+    copy_study,
+    delete_study,
+    find_doomed,
+    raise_trials,
+    steer,
+    tell_trials,
+)
 from tuner.service.summaries import read_confirmed, read_results, read_shown
 from tuner.service.winner import Winner, best
-from tuner.store import Database, Studies, StudyHandle
+from tuner.store import Database, Studies, StudyHandle, open_database
 from tuner.store.overviews import StudyOverview
 from tuner.training.loop import TrainingLoop
 
@@ -377,6 +384,22 @@ class Study:
         """
         self._runs.interrupt()
         return self.wait(timeout)
+
+    def copy(self, storage: str | None = None, name: str | None = None) -> Study:
+        """Copies the study, and the one that confirms it; returns the copy.
+
+        Args:
+            storage: The URL of the copy's database, which is made if it is missing; None for the
+                same.
+            name: The name of the copy; None for the same.
+
+        Raises:
+            SpecError: If a worker trains it, or there is a study of that name already.
+        """
+        url = self._database.url if storage is None else find_url(storage)
+        with contextlib.closing(open_database(url, create=True)) as target:
+            copy = copy_study(self._database, self._refreshed(), target, name)
+        return Study(copy.name, url)
 
     def delete(self) -> None:
         """Deletes the study with its trials, checkpoints and logs, and the one that confirms it.

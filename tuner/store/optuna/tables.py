@@ -53,7 +53,7 @@ trial_columns = (
 )
 """The columns to read of trials; a damaged value is :class:`~tuner.store.damage.Damaged`."""
 
-_OF_TRIALS = (
+of_trials = (
     trial_params,
     trial_values,
     trial_reports,
@@ -61,11 +61,15 @@ _OF_TRIALS = (
     models.TrialSystemAttributeModel.__table__,
     models.TrialHeartbeatModel.__table__,
 )
-_OF_STUDIES = (
+"""What Optuna keeps of trials, in tables of their own."""
+
+of_studies = (
     study_attributes,
     study_directions,
     models.StudySystemAttributeModel.__table__,
 )
+"""What Optuna keeps of studies, in tables of their own."""
+
 _UNFINISHED = [state for state in TrialState if not state.is_finished()]
 
 
@@ -91,10 +95,10 @@ def insert_study(
 def delete_study(connection: sa.Connection, study_id: int) -> None:
     """Deletes a study and everything Optuna keeps of it."""
     of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study_id)
-    for table in _OF_TRIALS:
+    for table in of_trials:
         connection.execute(sa.delete(table).where(table.c.trial_id.in_(of_study)))
     connection.execute(sa.delete(trials).where(trials.c.study_id == study_id))
-    for table in _OF_STUDIES:
+    for table in of_studies:
         connection.execute(sa.delete(table).where(table.c.study_id == study_id))
     connection.execute(sa.delete(studies).where(studies.c.study_id == study_id))
 
