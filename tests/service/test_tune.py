@@ -140,11 +140,13 @@ def test_the_same_call_goes_on_and_another_function_does_not(project: Path) -> N
 
 
 def test_random_numbers_of_the_program_stay_as_they_were(project: Path) -> None:
-    before = random.getstate(), np.random.get_state(legacy=False)["state"]["pos"], torch.get_rng_state()
+    before = random.getstate(), torch.get_rng_state()
+    drawn = np.random.RandomState(3)
+    np.random.seed(3)
     tuner.tune(make_loop(), **SMALL)
-    after = random.getstate(), np.random.get_state(legacy=False)["state"]["pos"], torch.get_rng_state()
-    assert before[:2] == after[:2]
-    assert torch.equal(before[2], after[2])
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert np.random.random() == drawn.random_sample()
 
 
 def test_every_table_of_a_study_file_can_be_given(project: Path) -> None:

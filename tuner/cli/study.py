@@ -219,6 +219,6 @@ for command in (
     *(feeds.log, feeds.events),
     *(steering.pause, steering.resume, steering.stop),
     *(steering.repair, steering.clean, steering.delete),
-    transfer.copy,
+    *(transfer.import_, transfer.copy),
 ):
     study.add_command(command)

@@ -11,6 +11,9 @@ import shlex
 from tuner.domain.catalog.dimensions import Frozen
 from tuner.errors import SpecError
 
+IMPORTED = "optuna"
+"""The module of what was never here: the objective of a study that was imported."""
+
 
 class Passed(Frozen):
     """The place of a workload that was passed as an object.
@@ -43,6 +46,12 @@ def refuse_passed(passed: Passed | None, study: str) -> None:
     Raises:
         SpecError: If it was.
     """
+    if passed is not None and passed.module == IMPORTED:
+        raise SpecError(
+            f"{study!r} was imported from {passed.file}, where {passed.qualname!r} is, and no "
+            "workload was named that trains it here. Delete it, and import it with --workload "
+            f"MODULE:NAME. Its results need none: tuner study report {shlex.quote(study)}"
+        )
     if passed is not None:
         raise SpecError(
             f"{study!r} trains {passed.describe()}, which a program passed to tuner and no "

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 from sqlalchemy.exc import IntegrityError
 
 from tuner.domain.budget import Budget
@@ -55,11 +56,12 @@ class Studies:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, spec: StudySpec) -> StudyHandle:
+    def create(self, spec: StudySpec, past: Sequence[FrozenTrial] = ()) -> StudyHandle:
         """Creates a study, with all its attributes in one transaction.
 
         Args:
             spec: A resolved spec.
+            past: Trials of it that have ended elsewhere.
 
         Raises:
             SpecError: If the name is taken.
@@ -77,6 +79,7 @@ class Studies:
             with self._database.write() as connection:
                 study_id = ot.insert_study(connection, name, direction, attributes)
                 set_attribute(connection, study_id, HOME, study_id)
+                ot.insert_ended(connection, study_id, past)
         except StorageError as error:
             if isinstance(error.__cause__, IntegrityError):
                 raise SpecError(

@@ -231,6 +231,49 @@ def insert_trials(
     return started
 
 
+def insert_ended(connection: sa.Connection, study_id: int, ended: Sequence[FrozenTrial]) -> None:
+    """Inserts trials that have ended, with all that is known of them; nobody else sees the study.
+
+    Args:
+        connection: In a transaction.
+        study_id: The study, which has no trial yet.
+        ended: The trials; they are numbered in their order.
+    """
+    inserted = insert_trials(connection, study_id, ended)
+    ids = [trial_id for trial_id, _ in inserted]
+    rows = [
+        {
+            "key": trial_id,
+            "ended": trial.state,
+            "began_at": trial.datetime_start,
+            "ended_at": trial.datetime_complete,
+        }
+        for trial_id, trial in zip(ids, ended, strict=True)
+    ]
+    if rows:
+        statement = (
+            sa.update(trials)
+            .where(trials.c.trial_id == sa.bindparam("key"))
+            .values(
+                state=sa.bindparam("ended"),
+                datetime_start=sa.bindparam("began_at"),
+                datetime_complete=sa.bindparam("ended_at"),
+            )
+        )
+        connection.execute(statement, rows)
+    pairs = list(zip(ids, ended, strict=True))
+    values = [row for trial_id, trial in pairs for row in _value_rows(trial_id, trial.value)]
+    upsert(connection, trial_values, values, ("trial_id", "objective"))
+    insert_reports(
+        connection,
+        [
+            (trial_id, step, value)
+            for trial_id, trial in pairs
+            for step, value in trial.intermediate_values.items()
+        ],
+    )
+
+
 def insert_params(
     connection: sa.Connection, params: Sequence[tuple[int, str, Any, BaseDistribution]]
 ) -> None:
