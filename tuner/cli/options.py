@@ -16,6 +16,7 @@ from tuner.cli.streams import below
 from tuner.domain.allowed_commands import allow_commands
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES
+from tuner.domain.command import read_line
 from tuner.domain.fuse_plan import AUTO, parse_fuse
 from tuner.domain.imports import allow
 from tuner.domain.names import find_nearest, read_typed
@@ -322,6 +323,11 @@ def spec_options(command: F) -> F:
             ),
             click.option("--workload", metavar="MODULE:NAME", help="What to train."),
             click.option(
+                "--command",
+                metavar="WORDS",
+                help="A command to train instead, such as 'python train.py --lr={lr}'.",
+            ),
+            click.option(
                 "--optimizers",
                 type=OPTIMIZER_NAMES,
                 metavar="A,B",
@@ -354,6 +360,7 @@ def load_spec(
     *,
     name: str | None,
     workload: str | None,
+    command: str | None,
     optimizers: str | None,
     warm_start: str | None,
     settings: tuple[str, ...],
@@ -365,6 +372,7 @@ def load_spec(
         spec: The study file, or None.
         name: The study's name, or None, like all others where the option was not given.
         workload: The workload.
+        command: The command that trains instead of one, as a line.
         optimizers: The optimizers, separated by commas.
         warm_start: The earlier study to start from.
         settings: Values to replace.
@@ -374,10 +382,12 @@ def load_spec(
         NotFoundError: If the file does not exist.
         SpecError: If something in it breaks a rule.
     """
-    if spec is None and workload is None:
-        raise SpecError("Give a study file, or --workload: tuner run studies/digits.toml")
+    if spec is None and workload is None and command is None:
+        raise SpecError("Give a study file, --workload or --command: tuner run studies/digits.toml")
+    words = None if command is None else read_line(command, "--command")
     given = {
         "study.workload": workload,
+        "study.command": words,
         "study.name": name,
         "space.optimizers": optimizers and [o.strip() for o in optimizers.split(",")],
         "search.warm_start": warm_start,

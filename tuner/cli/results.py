@@ -208,8 +208,9 @@ def write_page(page: str, name: str, output: Path | None, *, force: bool, shown:
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["python", "toml", "json", "csv", "parquet"]),
-    help="csv and parquet are of all trials; parquet needs pandas. [default: python, csv of all]",
+    type=click.Choice(["python", "toml", "json", "command", "csv", "parquet"]),
+    help="command is the line that trains the winner, where the study has one; csv and parquet are "
+    "of all trials; parquet needs pandas. [default: python, csv of all]",
 )
 @output_options
 def export(
@@ -221,7 +222,7 @@ def export(
     output: Path | None,
     force: bool,
 ) -> None:
-    """Export the winner, as Python code, a study file or JSON; or all trials, as a table."""
+    """Export the winner as Python, a study file, JSON or a command; or all trials, as a table."""
     if as_table or style in _TABLES:
         if trial is not None:
             raise SpecError(f"--trial {trial}: a table is of all trials; leave out one of the two.")
@@ -239,6 +240,10 @@ def export(
         summary = choose_trial(summary, trial)
     if style == "json":
         text = json.dumps(to_winner(summary), indent=2)
+    elif style == "command":
+        from tuner.report.command_line import to_command
+
+        text = to_command(summary)
     else:
         text = to_toml(summary) if style == "toml" else to_python(summary)
     write(text, output, force=force)

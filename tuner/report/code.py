@@ -33,7 +33,7 @@ def to_python(summary: StudySummary) -> str:
     Raises:
         NotFoundError: If no trial is complete.
     """
-    winner = WinnerCode.of(_best(summary), summary)
+    winner = WinnerCode.of(find_best(summary), summary)
     return _environment().get_template("winner/module.py.jinja").render(vars(winner))
 
 
@@ -81,7 +81,7 @@ def to_toml(summary: StudySummary) -> str:
     Raises:
         NotFoundError: If no trial is complete.
     """
-    best = _best(summary)
+    best = find_best(summary)
     config = best.config
     left_out = {"written", "warm_start"}
     tree = summary.spec.model_dump(mode="json", exclude_none=True, exclude=left_out)
@@ -103,16 +103,18 @@ def to_toml(summary: StudySummary) -> str:
     if not config.networks:
         del tree["network"]
     title = f"{best.title} of {summary.name}"
-    head = [f"{title}: {best.label.lower()}, {_tell_best(summary)}."]
-    if config.own:
+    head = [f"{title}: {best.label.lower()}, {tell_best(summary)}."]
+    if summary.spec.own:
+        tree["own"] = config.own
+    elif config.own:
         head.append("The workload's own hyperparameters are searched again; they were:")
         head += [f"{name} = {value!r}" for name, value in config.own.items()]
     return "".join(f"# {printable(line)}\n" for line in head) + tomli_w.dumps(tree)
 
 
-def _tell_best(summary: StudySummary) -> str:
+def tell_best(summary: StudySummary) -> str:
     """Returns the value of the winner: a metric with all its digits, a time in words."""
-    study, value = summary.spec.study, _best(summary).record.value
+    study, value = summary.spec.study, find_best(summary).record.value
     return repr(value) if study.target is None else tell_value(study, value)
 
 
@@ -122,7 +124,7 @@ def to_winner(summary: StudySummary) -> dict[str, Any]:
     Raises:
         NotFoundError: If no trial is complete.
     """
-    best = _best(summary)
+    best = find_best(summary)
     return {
         "study": summary.name,
         "trial": best.record.number,
@@ -165,7 +167,13 @@ def _describe(wrapper: Call) -> dict[str, Any]:
     return {"target": wrapper.target, "arguments": wrapper.arguments}
 
 
-def _best(summary: StudySummary) -> BestTrial:
+def find_best(summary: StudySummary) -> BestTrial:
+    """Returns the trial that is exported.
+
+    Raises:
+        NotFoundError: If no trial is complete.
+        SpecError: If the study confirms another one, whose winner it helps to find.
+    """
     refuse_companion(summary)
     if summary.best is None:
         raise NotFoundError(

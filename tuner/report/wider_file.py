@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import Any
 
-from tuner.analysis.advice.commands import axes_of, settings_of, write_key, write_toml
+from tuner.analysis.advice.commands import axes_of, code_of, settings_of, write_key, write_toml
 from tuner.analysis.edges import AGREE, BEST, ENOUGH, Edge, find_edges, widen_all
 from tuner.analysis.summary import StudySummary, refuse_companion
 from tuner.domain.names import to_study_name
@@ -68,9 +68,7 @@ def wider_name(name: str) -> str:
 def _tables(summary: StudySummary) -> dict[str, dict[str, Any]]:
     """Returns the tables of the file but for those of axes."""
     spec = summary.spec
-    tree: dict[str, Any] = {
-        "study": {"name": wider_name(summary.name), "workload": spec.study.workload}
-    }
+    tree: dict[str, Any] = {"study": {"name": wider_name(summary.name), **code_of(spec)}}
     for key, value in settings_of(spec).items():
         set_value(tree, key, value)
     if spec.search.mode != COMPARE:  # which starts all optimizers alike

@@ -6,7 +6,7 @@ import copy
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from tuner.domain.names import IMPORT_STRING
@@ -27,7 +27,8 @@ def describe_study(
 
     Args:
         source: The path of a study file, or its tables; None for values alone. Without a name the
-            study gets the file's, else the workload's in small letters.
+            study gets the file's, else the workload's in small letters, or that of the command's
+            script.
         values: Values by dotted key, such as ``space.optimizers``; None leaves one as it is.
         settings: ``key=value`` texts that come last.
         origin: Where all this comes from, for messages.
@@ -48,9 +49,20 @@ def describe_study(
         if value is not None:
             set_value(tree, key, value)
     section = tree.get("study")
-    if isinstance(section, dict) and isinstance(section.get("workload"), str):
-        section.setdefault("name", section["workload"].rpartition(":")[2].lower())
+    if isinstance(section, dict) and "name" not in section:
+        section |= _name_after(section)
     return parse_spec(apply_settings(tree, settings), origin=origin)
+
+
+def _name_after(section: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the name of a study that has none: its workload's, or its command's script's."""
+    match section:
+        case {"workload": str(workload)}:
+            return {"name": workload.rpartition(":")[2].lower()}
+        case {"command": [_, *_] as words} if all(isinstance(word, str) for word in words):
+            scripts = [word for word in words[1:] if not word.startswith("-")]
+            return {"name": PurePath((scripts or words)[0]).stem}
+    return {}
 
 
 def _read_file(path: str, storage: str | None) -> dict[str, Any]:

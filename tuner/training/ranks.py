@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from tuner.errors import SpecError
@@ -69,6 +71,19 @@ class Ranks:
             prefetch_factor=loader.prefetch_factor if workers else None,
             persistent_workers=loader.persistent_workers,
         )
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Tells whether ranks hold parts of a model's parameters each, as with FSDP."""
+    # Who has not loaded these modules, which takes seconds, has sharded nothing.
+    fsdp, tensor = (sys.modules.get(f"torch.distributed.{name}") for name in ("fsdp", "tensor"))
+    wrapped = fsdp is not None and any(
+        isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()
+    )
+    return wrapped or (
+        tensor is not None
+        and any(isinstance(parameter, tensor.DTensor) for parameter in model.parameters())
+    )
 
 
 class _EveryNth:

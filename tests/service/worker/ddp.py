@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import optuna
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -67,6 +68,14 @@ def _misbehave(run: Run, step: int) -> None:
     if deed == "report":
         run.report(val_loss=1.0)
     sys.stdout.write(f"{Path(__file__).name}\n")
+
+
+class Strict(optuna.pruners.BasePruner):
+    """Stops every trial at step 10."""
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        """Tells whether a trial is to stop."""
+        return trial.last_step == 10
 
 
 def strays(run: Run) -> None:

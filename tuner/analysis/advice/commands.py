@@ -19,8 +19,13 @@ from tuner.errors import SpecError
 Axes = Mapping[AxisPath, Dimension]
 """Axes by where they stand in a study file."""
 
-_KEPT = ("study", "budget", "search", "train", "confirm")
-_NOT_KEPT = {("study", "name"), ("study", "workload"), ("search", "warm_start")}
+_KEPT = ("study", "budget", "search", "own", "train", "process", "confirm")
+_NOT_KEPT = {
+    ("study", "name"),
+    ("study", "workload"),
+    ("study", "command"),
+    ("search", "warm_start"),
+}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _BARE_TEXT = re.compile(r"(?!true$|false$|inf$|nan$)[A-Za-z][A-Za-z_]*")
 
@@ -55,16 +60,24 @@ def search_again(
     typed = [f"{key}={write_value(value)}" for key, value in settings.items()]
     name = f"{spec.study.name}.{suffix}"
     tree: dict[str, Any] = {
-        "study": {"name": name, "workload": spec.study.workload},
+        "study": {"name": name, **code_of(spec)},
         "space": {"optimizers": list(competing)},
     }
     try:
         parse_spec(apply_settings(tree, typed), origin="advice").resolve()
     except SpecError:
         return None
-    words = ["run", "--workload", spec.study.workload, "--name", name]
+    option = "--workload" if spec.study.command is None else "--command"
+    words = ["run", option, spec.study.workload, "--name", name]
     words += ["--optimizers", ",".join(competing)]
     return join(*words, *(word for setting in typed for word in ("--set", setting)))
+
+
+def code_of(spec: StudySpec) -> dict[str, Any]:
+    """Returns the part of a study's ``[study]`` table that says what it trains."""
+    if spec.study.command is None:
+        return {"workload": spec.study.workload}
+    return {"command": list(spec.study.command)}
 
 
 def write_value(value: Any) -> str:
@@ -102,13 +115,13 @@ def settings_of(spec: StudySpec) -> dict[str, Any]:
 
     Its name, its workload, its optimizers and its warm start are left out.
     """
-    study = {"name": "a", "workload": spec.study.workload}
+    study = {"name": "a", "workload": "a:a"}
     usual = StudySpec.model_validate({"study": study}).model_dump(mode="json")
     own = spec.model_dump(mode="json", exclude_none=True)
     found: dict[str, Any] = {}
     for table in _KEPT:
-        for key, value in own[table].items():
-            if value != usual[table].get(key) and (table, key) not in _NOT_KEPT:
+        for key, value in own.get(table, {}).items():
+            if value != (usual.get(table) or {}).get(key) and (table, key) not in _NOT_KEPT:
                 found[f"{table}.{key}"] = value
     if spec.budget.full_trials is not None:  # which would else say how many trials there are
         found["budget.trials"] = spec.budget.trials

@@ -18,6 +18,7 @@ from tuner.domain.catalog.dimensions import Choice, Fixed, Int
 from tuner.domain.command import Process, fill, placeholders_of
 from tuner.domain.places import make_private
 from tuner.domain.spec import StudySpec
+from tuner.domain.trial_settings import length_of
 from tuner.errors import CommandError
 from tuner.training.place import Place
 from tuner.training.processes.channel import Listener
@@ -74,8 +75,11 @@ class CommandLoop:
                 _empty(place.folder)
             facts = _gather_facts(run, place, resumes=resumes)
             facts.write()
-            for name in {*APPLIED_BY_LOOPS}.intersection(placeholders_of(self.words)):
-                run.heed(name)
+            names = set(placeholders_of(self.words))
+            for name in APPLIED_BY_LOOPS:
+                # One that is given nothing by arguments reads it elsewhere, or does not: who knows.
+                if name in names or not names:
+                    run.heed(name)
             command = fill(self.words, facts.settings())
             listener = stack.enter_context(Listener())
             environment = facts.environment() | listener.environment
@@ -246,7 +250,6 @@ class _Attendance:
 def _gather_facts(run: Run, place: Place, *, resumes: bool) -> TrialFacts:
     spec = run.spec
     own = {name: _draw(run, name) for name in spec.own}
-    unit = spec.budget.steps if spec.budget.epochs is None else int(spec.budget.epochs)
     return TrialFacts(
         spec=spec,
         config=run.config,
@@ -256,7 +259,7 @@ def _gather_facts(run: Run, place: Place, *, resumes: bool) -> TrialFacts:
         device=str(run.device),
         seed=run.seed,
         split_seed=split_seed(run.seed),
-        length=run.length or min(unit or 1, run.at_most or unit or 1),
+        length=run.length or min(length_of(spec), run.at_most or length_of(spec)),
         step=run.taken if resumes else 0,
         own=own,
         at_most=run.at_most,

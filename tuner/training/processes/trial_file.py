@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.command import Setting, optimizer_settings, write_setting
+from tuner.domain.command import Setting, write_setting
 from tuner.domain.groups import GroupValues
 from tuner.domain.spec import StudySpec
+from tuner.domain.trial_settings import settings_of_trial, unit_of
 from tuner.domain.trials import TrialConfig
 from tuner.errors import SpecError
 
@@ -73,24 +73,12 @@ class TrialFacts:
     @property
     def unit(self) -> str:
         """What the budget counts: ``steps`` or ``epochs``."""
-        return "steps" if self.spec.budget.epochs is None else "epochs"
+        return unit_of(self.spec)
 
     def settings(self) -> dict[str, Setting]:
         """Returns what placeholders stand for, by name; None where the trial has none."""
-        config, train = self.config, self.spec.train
-        average = {f"average.{key}": value for key, value in config.average_values.items()}
         return {
-            "optimizer": config.optimizer,
-            **optimizer_settings(config.optimizer, config.optimizer_values),
-            "schedule": config.schedule,
-            **{f"schedule.{key}": value for key, value in config.schedule_values.items()},
-            "average": config.average,
-            **(average if config.average != NO_AVERAGE else {}),
-            "batch_size": config.batch_size,
-            "accumulate": train.accumulate,
-            "grad_clip": train.grad_clip,
-            "precision": train.precision,
-            "momentum_warmup": config.momentum_warmup,
+            **settings_of_trial(self.spec, self.config, self.own),
             self.unit: self.length,
             "seed": self.seed,
             "split_seed": self.split_seed,
@@ -99,7 +87,6 @@ class TrialFacts:
             "folder": str(self.folder),
             "file": str(self.file),
             "device": self.device,
-            **self.own,
         }
 
     def environment(self) -> dict[str, str]:

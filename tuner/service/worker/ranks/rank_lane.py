@@ -35,6 +35,7 @@ from tuner.training.run import Run
 _CPU = torch.device("cpu")
 _GRACE_S = 2.0
 _LOOK_S = 0.2
+_CAUSE_S = 1.5
 _ASK_S = 0.2
 """Seconds from one question of the ranks to the next, about."""
 
@@ -120,6 +121,8 @@ class RankLane:
         self._logged: list[tuple[int, str, float]] = []
         self._asked_at, self._asked_step = time.monotonic(), idle.taken
         self._answering = False
+        self._raised: list[tuple[_Rank, Message]] = []
+        self._raised_at = 0.0
 
     @property
     def taken(self) -> int:
@@ -287,30 +290,44 @@ class RankLane:
             rank.channel = channel
             self._selector.modify(channel, selectors.EVENT_READ, rank)
             channel.send(self._order(rank))
-            return rank
+        else:
+            self._heed(rank, message)
+        return rank
+
+    def _heed(self, rank: _Rank, message: Message) -> None:
         if not rank.number and message.get("facts"):
             self._logged += [(int(s), str(n), float(v)) for s, n, v in message["facts"]["logged"]]
             self._facts |= message["facts"]
         match message.get("do"):
             case "raised":
-                raise _to_error(rank.number, message)
+                self._raised.append((rank, message))
+                self._raised_at = time.monotonic()
             case "warn":
                 self._reporter.warn(str(message["text"]))
             case "alive":
                 self._reporter.advance(self.taken)
             case _:
                 rank.asks = message
-        return rank
 
     def _check_alive(self) -> None:
+        """Raises what has befallen a rank; of several, the cause.
+
+        Where one dies, the others soon raise that they have lost the connection to it. So what is
+        raised waits a moment for a death to be seen.
+        """
         for rank in self._ranks:
-            if rank.process.poll() is not None:
-                for key, _ in self._selector.select(0):
-                    if key.data is rank and key.fileobj is rank.channel:
-                        for message in _channel_of(rank).arrived():
-                            if message.get("do") == "raised":
-                                raise _to_error(rank.number, message)
+            if rank.process.poll() is not None and not self._drain(rank):
                 raise self._tell_death(rank)
+        if self._raised and time.monotonic() - self._raised_at > _CAUSE_S:
+            rank, message = self._raised[0]
+            raise _to_error(rank.number, message)
+
+    def _drain(self, rank: _Rank) -> bool:
+        """Takes the last messages of a rank that has ended; returns whether it has raised."""
+        while rank.channel is not None and rank.channel.is_open:
+            for message in rank.channel.arrived():
+                self._heed(rank, message)
+        return any(rank is each for each, _ in self._raised)
 
     def _tell_death(self, rank: _Rank) -> RankError:
         code = rank.process.poll()

@@ -28,7 +28,7 @@ from tuner.training.loop import TrainingLoop, run_trial
 from tuner.training.place import Place
 from tuner.training.processes.channel import Channel, Message, connect
 from tuner.training.processes.trial_file import read_config
-from tuner.training.ranks import Ranks
+from tuner.training.ranks import Ranks, is_sharded
 from tuner.training.rehearsal import prepare
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
@@ -201,7 +201,8 @@ class _ToWorker:
             "taken": run.taken,
             "length": run.length,
             "evaluated": run.evaluated,
-            "resumable": run.resumable,
+            # The parts of a sharded model lie in all ranks.
+            "resumable": run.resumable and not any(map(is_sharded, run.networks.models)),
             "logged": run.take_logged(),
         }
         if kind in ("report", "ended", "save"):
