@@ -82,11 +82,14 @@ def test_run_sends_its_curves_and_tells_its_end(tuner: Tuner, project: Path, hoo
     logged = tuner("study", "log", "small", "--to", "tensorboard:runs")
     assert logged.returncode == 0
     assert "holds 4 trials of 'small'" in logged.stdout
+    as_json = tuner("study", "log", "small", "--to", "tensorboard:runs", "--json").stdout
+    [told] = json.loads(as_json)["targets"]
+    assert (told["trials"], told["whole"]) == (4, True)
     files = list((project / "runs" / "small").glob("trial-*/*"))
     assert len(files) == 4, "what was there was written again"
 
-    told = tuner("study", "events", "small", "--json").stdout.splitlines()
-    events = [json.loads(line) for line in told]
+    lines = tuner("study", "events", "small", "--json").stdout.splitlines()
+    events = [json.loads(line) for line in lines]
     assert {event["kind"] for event in events} <= KINDS.keys()
     assert [event["id"] for event in events] == sorted(event["id"] for event in events)
     keys = {"id", "at", "kind", "study", "trial", "worker", "host", "pid", "device", "detail"}

@@ -153,8 +153,9 @@ def test_trial_runs_again_and_shows_its_history(typed: Type) -> None:
     shown = typed("trial", "show", "small", "2").output
     assert "UTC rerun: trial 0 again" in shown
     assert "rerun_of: 0" in shown
-    [event] = json.loads(typed("trial", "show", "small", "0", "--json").output)["events"]
-    assert (event["kind"], event["host"], event["pid"]) == ("started", "host", 7)
+    events = json.loads(typed("trial", "show", "small", "0", "--json").output)["events"]
+    assert [event["kind"] for event in events] == ["started", "finished"]
+    assert (events[0]["host"], events[0]["pid"]) == ("host", 7)
     refused = typed("trial", "rerun", "small", "9")
     assert refused.exit_code == 2
     assert "no trial 9" in refused.output

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli.options import STUDY, examples, find_study, quiet_option, storage_option, tell
+from tuner.cli.options import (
+    STUDY,
+    echo_json,
+    examples,
+    find_study,
+    json_option,
+    quiet_option,
+    storage_option,
+    tell,
+)
 from tuner.cli.outlets import targets_option
 from tuner.cli.run import INTERRUPTED
 from tuner.domain.event_kinds import KINDS
@@ -30,7 +39,10 @@ if TYPE_CHECKING:
 @click.option("--follow", is_flag=True, help="Go on with what is new, until the study is over.")
 @storage_option
 @quiet_option
-def log(name: str, targets: tuple[Target, ...], follow: bool, storage: str | None) -> None:
+@json_option
+def log(
+    name: str, targets: tuple[Target, ...], follow: bool, storage: str | None, as_json: bool
+) -> None:
     """Send the curves, settings and endings of a study's trials to TensorBoard, MLflow or W&B.
 
     It reads them from the database, at any time and from any machine, and writes nothing twice.
@@ -47,12 +59,12 @@ def log(name: str, targets: tuple[Target, ...], follow: bool, storage: str | Non
             sending.run(interruption, follow=follow)
         finally:
             sending.close()
-    lacks = []
+    if as_json:
+        echo_json({"study": study.name, "targets": sending.to_json()})
+    lacks = [line for line, arrived in sending.tell() if not arrived]
     for line, arrived in sending.tell():
-        if arrived:
+        if arrived and not as_json:
             tell(line, err=False)
-        else:
-            lacks.append(line)
     if sending.refused:
         raise SpecError("\n".join(lacks))
     if interruption.requested:

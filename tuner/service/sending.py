@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tuner.errors import SinkAwayError, SpecError, UnavailableError
 from tuner.service.confirmation import find_current
@@ -39,6 +40,11 @@ class _Route:
     told: bool = False
     refused: str = ""
     whole: bool = False
+
+    @property
+    def sent(self) -> int:
+        """How many trials that have ended the target holds whole."""
+        return sum(len(sender.sent) for sender in self.senders.values())
 
 
 class Sending:
@@ -151,6 +157,13 @@ class Sending:
         """Whether a target has refused what it was sent."""
         return any(route.refused for route in self._routes)
 
+    def to_json(self) -> list[dict[str, Any]]:
+        """Returns for each target, as plain values, what it holds."""
+        return [
+            {"target": str(route.target), "trials": route.sent, "whole": route.whole}
+            for route in self._routes
+        ]
+
     def close(self) -> None:
         """Lets go of the sinks."""
         for route in self._routes:
@@ -163,8 +176,7 @@ class Sending:
 
     def _tell(self, route: _Route) -> str:
         if route.whole:
-            sent = sum(len(sender.sent) for sender in route.senders.values())
-            trials = f"{sent} trial{'s' * (sent != 1)}"
+            trials = f"{route.sent} trial{'s' * (route.sent != 1)}"
             return f"{route.target} holds {trials} of {self._study.name!r} that have ended."
         name = shlex.quote(self._study.name)
         return (

@@ -47,8 +47,8 @@ class Target:
 def parse_target(text: str, option: str = "--to") -> Target:
     """Returns the target that a text names; what is needed to reach it is installed.
 
-    >>> str(parse_target("tensorboard:runs"))
-    'tensorboard:runs'
+    >>> str(parse_target("tensorboard:/runs"))
+    'tensorboard:/runs'
 
     Args:
         text: The target, such as ``tensorboard:runs``.
