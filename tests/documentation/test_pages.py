@@ -26,7 +26,7 @@ NOT_RUN = Path(__file__).parent / "not_run.md"
 POSTGRESQL = "postgresql+psycopg://user:password@host/database"
 """The URL that pages have for the reader's database; here a server that tests have started."""
 
-LANGUAGES = {"", "console", "json", "python", "sh", "sql", "text", "toml", "yaml"}
+LANGUAGES = {"", "console", "diff", "json", "python", "sh", "sql", "text", "toml", "yaml"}
 
 
 def runs(part: Part) -> bool:

@@ -169,10 +169,15 @@ def read(name: str, script: str) -> list[str]:
     return (EXAMPLES / name / script).read_text().splitlines()
 
 
+def without_call(name: str) -> list[str]:
+    """Returns a script without the lines at its end that run it at once."""
+    text = (EXAMPLES / name / "before.py").read_text()
+    return text.partition("\n\nif __name__")[0].splitlines()
+
+
 def count_changes(name: str) -> int:
     """Returns how many lines of a script change, but for what runs it without a study."""
-    before, after = read(name, "before.py"), read(name, "train.py")
-    before = before[: next(n for n, line in enumerate(before) if "__name__" in line)]
+    before, after = without_call(name), read(name, "train.py")
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     changed = 0
     for kind, a, b, c, d in matcher.get_opcodes():
@@ -204,6 +209,28 @@ def test_every_example_is_tested() -> None:
 @each_example
 def test_few_lines_change(name: str) -> None:
     assert 0 < count_changes(name) <= AT_MOST
+
+
+def test_the_list_of_examples_counts_their_lines() -> None:
+    table = (EXAMPLES / "README.md").read_text()
+    listed = dict(re.findall(r"^\| `(\w+)` \| .* \| (\d+) \|$", table, flags=re.MULTILINE))
+    assert {name: int(count) for name, count in listed.items()} == {
+        name: count_changes(name) for name in BY_HAND
+    }
+
+
+@pytest.mark.parametrize("name", ["lightning", "lightning_manual", "transformers", "accelerate"])
+def test_the_documentation_shows_the_lines_that_change(name: str) -> None:
+    page = (ROOT / "docs/integrations.md").read_text()
+    shown = re.findall(r"^```diff\n(.*?)\n^```", page, flags=re.DOTALL | re.MULTILINE)
+    assert diff(name) in shown
+
+
+def diff(name: str) -> str:
+    """Returns the lines that change, each with the line before and after it."""
+    before, after = without_call(name), read(name, "train.py")
+    lines = list(difflib.unified_diff(before, after, lineterm="", n=1))[2:]
+    return "\n".join("@@" if line.startswith("@@") else line.rstrip() for line in lines)
 
 
 @pytest.mark.slow

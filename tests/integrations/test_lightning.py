@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import lightning as L  # noqa: N812 (as its documentation has it)
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
@@ -151,7 +150,10 @@ def test_it_trains_as_it_does_by_hand(optimizer: str, parts: int) -> None:
     trainer.fit(by_hand, *loaders(parts=parts))
     assert trial.values == by_hand.values
     assert trial.steps_evaluated == [6, 12, 18]
-    assert all(torch.equal(a, b) for a, b in zip(loop.module.parameters(), by_hand.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(loop.module.parameters(), by_hand.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("step", [1, 5, 6, 7, 12, 17])
@@ -306,7 +308,7 @@ class Adversarial(L.LightningModule):
         self.manual_backward((self.judge(made) - 1).square().mean())
         maker.step()
         for schedule in self.lr_schedulers():  # type: ignore[union-attr]
-            schedule.step()  # type: ignore[union-attr, call-arg]
+            schedule.step()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.log("val_loss", (self.maker(batch[0]).std(0) - batch[0].std(0)).square().mean())
@@ -370,14 +372,16 @@ def test_loader_processes_draw_what_they_would_have_drawn() -> None:
 def test_the_package_of_the_older_name_works_as_well() -> None:
     import pytorch_lightning as pl
 
-    module = type("Older", (pl.LightningModule,), {
-        name: part for name, part in vars(Regression).items() if not name.startswith("__")
-    })
+    module = type(
+        "Older",
+        (pl.LightningModule,),
+        {name: part for name, part in vars(Regression).items() if not name.startswith("__")},
+    )
 
     def loop(run: Run) -> None:
         net = module()
         net.net = nn.Linear(4, 1)
-        net.forward = lambda x: net.net(x)
+        net.forward = net.net
         net.by_hand, net.values = None, []
         trainer = pl.Trainer(accelerator="cpu", max_epochs=1)
         trainer.fit(net, *loaders(), ckpt_path=attach(trainer, run))

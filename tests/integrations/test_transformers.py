@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
-    EarlyStoppingCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -28,6 +27,7 @@ from tests.training.trials import (
     through_disk,
     train,
 )
+from tuner.errors import SpecError, WorkloadError
 from tuner.integrations.transformers import attach
 from tuner.optim import build_optimizer, build_schedule
 from tuner.training.run import Run
@@ -102,17 +102,20 @@ class Loop:
 
     @property
     def weights(self) -> Tensor:
-        model = self.trainer.model
-        assert model is not None
-        return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+        return weights_of(self.trainer)
 
 
-def stop_and_go(loop: Loop, step: int, spec: Any = SPEC, config: Any = CONFIG) -> tuple[Trial, Trial]:
-    stopped = train(loop, spec, config, Recorder(interrupt_at=step))
+def weights_of(trainer: Trainer) -> Tensor:
+    assert trainer.model is not None
+    return torch.cat([p.detach().reshape(-1) for p in trainer.model.parameters()])
+
+
+def stop_and_go(loop: Loop, step: int, config: Any = CONFIG) -> tuple[Trial, Trial]:
+    stopped = train(loop, SPEC, config, Recorder(interrupt_at=step))
     assert stopped.outcome.ending == "interrupted"
     state = through_disk(stopped.run.state_dict())
     torch.rand(17)
-    return stopped, train(loop, spec, config, Recorder(), state)
+    return stopped, train(loop, SPEC, config, Recorder(), state)
 
 
 def values_of(trial: Trial) -> list[float]:
@@ -134,19 +137,18 @@ def test_it_trains_as_it_does_by_hand(optimizer: str, accumulate: int) -> None:
     by_hand = make_trainer(accumulate=accumulate)
     assert by_hand.model is not None
     by_hand.optimizer = build_optimizer(config.optimizer, config.optimizer_values, by_hand.model)
-    by_hand.lr_scheduler = build_schedule(
+    schedule: Any = build_schedule(
         config.schedule, config.schedule_values, by_hand.optimizer, STEPS
     )
+    by_hand.lr_scheduler = schedule
     by_hand.train()
     told = [line["eval_loss"] for line in by_hand.state.log_history if "eval_loss" in line]
     assert values_of(trial) == told
     assert trial.steps_evaluated == [4, 8, 12]
-    for one, other in zip(loop.trainer.model.parameters(), by_hand.model.parameters(), strict=True):
-        assert torch.equal(one, other)
+    assert torch.equal(loop.weights, weights_of(by_hand))
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 5, 8, 11])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("step", "accumulate"), [(1, 1), (4, 1), (5, 1), (11, 1), (3, 2), (8, 2)])
 def test_it_goes_on_as_if_never_stopped(step: int, accumulate: int) -> None:
     loop = Loop(accumulate=accumulate)
     whole, weights = train(loop, SPEC, CONFIG), loop.weights
@@ -159,6 +161,108 @@ def test_it_goes_on_as_if_never_stopped(step: int, accumulate: int) -> None:
 def test_any_optimizer_goes_on_as_if_never_stopped() -> None:
     loop, config = Loop(), make_config("muon", lr=0.01)
     whole, weights = train(loop, SPEC, config), loop.weights
-    stopped, continued = stop_and_go(loop, 6, config=config)
+    stopped, continued = stop_and_go(loop, 6, config)
     assert stopped.evaluations + continued.evaluations == whole.evaluations
     assert torch.equal(loop.weights, weights)
+
+
+def test_it_is_saved_while_it_trains() -> None:
+    """The Trainer saves when the worker's next checkpoint is due; here that is at every step."""
+    spec = SPEC.model_copy(update={"train": SPEC.train.model_copy(update={"checkpoint_s": 1e-9})})
+    states = []
+
+    def keep(run: Run, step: int) -> None:
+        if step in (3, 4, 9) and run.resumable:
+            states.append(through_disk(run.state_dict()))
+
+    loop = Loop()
+    whole = train(loop, spec, CONFIG, Recorder(on_step=keep))
+    weights = loop.weights
+    assert [state["steps"]["done"] for state in states] == [3, 4, 9]
+    for state in states:
+        continued = train(loop, spec, CONFIG, Recorder(), state)
+        assert continued.evaluations == whole.evaluations[state["evaluated"] :]
+        assert torch.equal(loop.weights, weights)
+
+
+def test_it_stops_where_it_is_pruned() -> None:
+    loop = Loop()
+    trial = train(loop, SPEC, CONFIG, Recorder(prune_at=8))
+    assert trial.outcome.ending == "pruned"
+    assert loop.trainer.state.global_step == trial.run.taken == 8
+
+
+def test_what_it_computes_and_logs_is_kept(folder: Path) -> None:
+    def compute_metrics(prediction: Any) -> dict[str, float]:
+        return {
+            "accuracy": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())
+        }
+
+    loop = Loop(compute_metrics=compute_metrics, arguments={"logging_steps": 5})
+    trial = train(loop, SPEC, CONFIG)
+    assert [set(e.metrics) for e in trial.evaluations] == [{"eval_loss", "eval_accuracy"}] * EPOCHS
+    logged = trial.run.take_logged()
+    assert {(step, name) for step, name, _ in logged} == {
+        (step, name) for step in (5, 10) for name in ("train_loss", "grad_norm")
+    }
+    assert [path.name for path in folder.rglob("*")] == ["out"]
+    metrics = loop.trainer.evaluate()
+    assert metrics["eval_loss"] == trial.evaluations[-1].metrics["eval_loss"]
+
+
+def test_several_evaluation_sets_are_reported_together() -> None:
+    spec = make_spec(
+        budget={"steps": 10, "evaluations": 2},
+        study={"name": "s", "workload": "train:train", "metric": "eval_far_loss"},
+    )
+    sets = {"near": Parity(32, 1), "far": Parity(32, 2)}
+    trial = train(Loop(eval_dataset=sets), spec, CONFIG)
+    assert trial.steps_evaluated == [5, 10]
+    assert [set(e.metrics) for e in trial.evaluations] == [{"eval_near_loss", "eval_far_loss"}] * 2
+
+
+def test_averaged_weights_are_evaluated_and_those_that_train_go_on() -> None:
+    config, loop, by_itself = averaged(CONFIG, "ema"), Loop(), Loop()
+    whole, weights = train(loop, SPEC, config), loop.weights
+    assert values_of(train(by_itself, SPEC, CONFIG))[-1] != values_of(whole)[-1]
+    assert torch.equal(by_itself.weights, weights)
+    stopped, continued = stop_and_go(loop, 9, config)
+    assert stopped.evaluations + continued.evaluations == whole.evaluations
+
+
+def test_a_callback_that_stops_the_trainer_ends_the_trial_early() -> None:
+    class Enough(TrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = state.global_step >= 8
+
+    trial = train(Loop(callbacks=[Enough()]), SPEC, CONFIG)
+    assert trial.outcome.ending == "complete"
+    assert trial.run.taken == 8
+    assert trial.run.describe_loop()["stopped_early"] == "a callback has stopped the Trainer"
+
+
+def test_a_trainer_that_builds_its_model_again_is_refused() -> None:
+    def loop(run: Run) -> None:
+        trainer = make_trainer()
+        trainer.model_init = lambda: trainer.model
+        attach(trainer, run)
+
+    with pytest.raises(WorkloadError, match="model_init"):
+        train(loop, SPEC, CONFIG)
+
+
+def test_data_without_a_length_need_a_budget_that_tells_it() -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter([Parity(64, 0)[row] for row in range(64)])
+
+    class Streaming(Loop):
+        def __call__(self, run: Run) -> None:
+            self.trainer = make_trainer(arguments={"max_steps": 1})
+            self.trainer.train_dataset = Stream()
+            self.trainer.train(resume_from_checkpoint=attach(self.trainer, run))
+
+    with pytest.raises(SpecError, match="no length"):
+        train(Streaming(), SPEC, CONFIG)
+    spec = make_spec(budget={"steps": 7, "evaluations": 1}, study=SPEC.study.model_dump())
+    assert train(Streaming(), spec, CONFIG).run.taken == 7

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import importlib
 import logging
+import math
 import numbers
 import warnings
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuner.errors import WorkloadError
+from tuner.errors import SpecError, WorkloadError
 from tuner.integrations.devices import check_device
 from tuner.training.run import Run
 from tuner.training.seeds import random_state, restore_random_state
@@ -71,6 +72,7 @@ def optimizers(module: Any, **networks: nn.Module) -> Any:
             left out, there is one of each for the whole module.
 
     Raises:
+        SpecError: If the budget counts epochs, and the trainer's data have no length.
         WorkloadError: If no run is attached to its trainer, or its optimizer cannot train it.
 
     Example:
@@ -154,7 +156,13 @@ class _Callback:
         if run.length is None:
             self._mark_epoch()
             trainer.fit_loop.setup_data()
-            run.measure(-(-trainer.num_training_batches // trainer.accumulate_grad_batches))
+            batches = trainer.num_training_batches
+            if math.isinf(batches):
+                raise SpecError(
+                    "The trainer's data have no length, by which the budget could count epochs: "
+                    "set budget.epoch_steps, or budget.steps."
+                )
+            run.measure(math.ceil(batches / trainer.accumulate_grad_batches))
             self._limit()
         built = [run.optimizer(network, name) for name, network in networks.items()]
         built = built or [run.optimizer(module)]
@@ -166,7 +174,7 @@ class _Callback:
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         """Notes where the first epoch's draws begin."""
         del module
-        if not module_is_automatic(trainer):
+        if not trainer.lightning_module.automatic_optimization:
             trainer.fit_loop.epoch_loop.max_steps = -1  # it counts the steps of each optimizer
         if self._epoch is None:
             self._mark_epoch()
@@ -335,11 +343,6 @@ class _Memory:
         """Returns the kept checkpoint, and keeps it no longer."""
         kept, self._kept = self._kept, None
         return kept
-
-
-def module_is_automatic(trainer: Any) -> bool:
-    """Returns whether Lightning steps the optimizer itself."""
-    return bool(trainer.lightning_module.automatic_optimization)
 
 
 def _to_before_batch(checkpoint: dict[str, Any]) -> dict[str, Any]:

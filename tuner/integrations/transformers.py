@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers.trainer_utils import has_length
 from transformers.training_args import TrainingArguments
 
 from tuner.domain.catalog.averages import NO_AVERAGE
+from tuner.errors import SpecError, WorkloadError
 from tuner.integrations.devices import check_device
 from tuner.integrations.files import pack, unpack
 from tuner.training.reporting import Interrupted
@@ -43,14 +46,19 @@ def attach(trainer: Any, run: Run) -> str | None:
 
     Raises:
         SpecError: If the budget counts epochs, and the training data have no length.
-        WorkloadError: If the Trainer has chosen another device than the trial's, or the trial's
-            optimizer cannot train its model.
+        WorkloadError: If the Trainer has chosen another device than the trial's or has a
+            ``model_init``, or the trial's optimizer cannot train its model.
 
     Example:
         >>> def train(run):  # doctest: +SKIP
         ...     trainer = Trainer(model, args, train_dataset=data, eval_dataset=held_out)
         ...     trainer.train(resume_from_checkpoint=attach(trainer, run))
     """
+    if trainer.model_init is not None:
+        raise WorkloadError(
+            "The Trainer has a model_init, and would build another model than the one whose "
+            "optimizer this trial has: build the model first, and hand it over as model=."
+        )
     args = trainer.args
     check_device(
         "Trainer",
@@ -81,9 +89,13 @@ def attach(trainer: Any, run: Run) -> str | None:
 
 def _count_updates(trainer: Any) -> int:
     """Returns the optimizer steps of an epoch, as the Trainer counts them."""
-    batches = len(trainer.get_train_dataloader())
-    accumulated: int = trainer.args.gradient_accumulation_steps
-    return max(1, -(-batches // accumulated))
+    loader = trainer.get_train_dataloader()
+    if not isinstance(loader, Sized) or not has_length(loader):
+        raise SpecError(
+            "The Trainer's data have no length, by which the budget could count epochs: set "
+            "budget.epoch_steps, or budget.steps."
+        )
+    return max(1, math.ceil(len(loader) / trainer.args.gradient_accumulation_steps))
 
 
 class _Callback(TrainerCallback):
