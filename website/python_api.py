@@ -8,6 +8,8 @@ import inspect
 ROOMS = {
     "tuner": "What scripts and notebooks use. `import tuner` loads no torch until it is needed.",
     "tuner.optim": "Optimizers and schedules as the catalog names them, over any model.",
+    "tuner.integrations.lightning": "Lightning's trainer, attached to a trial.",
+    "tuner.integrations.transformers": "The Trainer of Transformers, attached to a trial.",
     "tuner.search": "What proposes trials and what stops them, over Optuna, in memory.",
 }
 """The packages whose public names are promised, and what each is for.

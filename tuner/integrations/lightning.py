@@ -20,6 +20,8 @@ from tuner.integrations.devices import check_device
 from tuner.training.run import Run
 from tuner.training.seeds import random_state, restore_random_state
 
+__all__ = ["attach", "optimizers"]
+
 _CHECKPOINT = "the checkpoint of this trial"
 """Stands for a path where Lightning saves to, or loads from, what the run keeps."""
 

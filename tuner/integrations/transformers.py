@@ -24,6 +24,8 @@ from tuner.integrations.files import pack, unpack
 from tuner.training.reporting import Interrupted
 from tuner.training.run import Run
 
+__all__ = ["attach"]
+
 _ABOUT_THE_RUN = ("_runtime", "_per_second", "_time")
 """How the names of those numbers end that an evaluation measures of itself, not of the model."""
 
