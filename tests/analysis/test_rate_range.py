@@ -58,6 +58,16 @@ def test_growing_loss_and_few_steps_have_no_range() -> None:
     assert RateCurve("sgd", RATES[:5], grown[:5], diverged=True).find_range() is None
 
 
+@given(losses=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60))
+def test_any_losses_have_a_range_within_what_was_tested_or_none(losses: list[float]) -> None:
+    rates = RATES[: len(losses)]
+    found = RateCurve("sgd", rates, tuple(losses), diverged=False).find_range()
+    if found is not None:
+        assert found.high in rates
+        assert 0 < found.low < found.high
+        assert found.low / 2 < found.steepest <= found.high
+
+
 def test_range_at_an_end_of_the_test_is_said_to_be_open() -> None:
     whole = curve()
     cut = next(at for at, rate in enumerate(RATES) if rate > 0.02)

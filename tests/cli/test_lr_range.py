@@ -91,6 +91,14 @@ def test_no_range_is_said_and_ends_with_an_error(typed: Type) -> None:
     assert not Path("never.toml").exists()
 
 
+def test_a_command_is_refused(typed: Type) -> None:
+    words = '["python", "x.py", "--optimizer={optimizer}", "--lr={lr}"]'
+    Path("command.toml").write_text(f"[study]\ncommand = {words}\n\n[budget]\nsteps = 10\n")
+    shown = typed("command.toml")
+    assert shown.exit_code == 2, shown.output
+    assert "needs a class or a training loop in Python" in shown.output
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -94,7 +94,7 @@ class RateCurve:
         start = sum(curve[:begin]) / begin
         least = min(range(len(curve)), key=lambda at: curve[at])
         fall = start - curve[least]
-        if fall <= max(2 * self._noise(curve), 1e-3 * abs(start)):
+        if least < begin or fall <= max(2 * self._noise(curve), 1e-3 * abs(start)):
             return None
         edge = start - _FALLEN * fall
         first = next(at for at in range(least, -1, -1) if at == 0 or curve[at - 1] > edge)

@@ -121,7 +121,7 @@ def lr_range(
     curves = _measure(spec, optimizers, device, low, high, steps, metric)
     tables = _to_tables(curves)
     if output is not None:
-        about = f"{steps} steps from {low:g} to {high:g}, {_tell_training(spec)}."
+        about = f"{steps} steps from {low:g} to {high:g}, with seed {spec.search.seed}."
         page = to_rates_html(spec.study.workload, about, curves, _to_toml(tables))
         write_file(output, page, force=force)
     if study_file is not None:
@@ -171,6 +171,11 @@ def _measure(
     from tuner.training.rate_range import check_rate, measure_rates
     from tuner.training.rehearsal import prepare
 
+    if spec.study.command is not None:
+        raise SpecError(
+            "study.command: a command is told one learning rate, which it keeps: a range test "
+            "needs a class or a training loop in Python, as study.workload."
+        )
     known = spec.space.optimizers
     for name in optimizers:
         if name not in known:
@@ -186,18 +191,13 @@ def _measure(
     with contextlib.redirect_stdout(sys.stderr):  # what the workload prints is no result
         loop = prepare(spec, place)
         for name in chosen:
-            tell(f"{name}: {steps} steps from {low:g} to {high:g}, {_tell_training(spec)}")
+            tell(f"{name}: {steps} steps from {low:g} to {high:g}")
             curves.append(
                 measure_rates(
                     loop, spec, name, place, low=low, high=high, steps=steps, metric=metric
                 )
             )
     return curves
-
-
-def _tell_training(spec: StudySpec) -> str:
-    sizes = spec.train.batch_sizes
-    return f"in batches of {sizes[0]}, seed {spec.search.seed}"
 
 
 def _to_tables(curves: Sequence[RateCurve]) -> dict[str, Any]:
