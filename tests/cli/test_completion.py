@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,6 +50,54 @@ def press_tab(home: Path, *words: str) -> list[str]:
     ended = subprocess.run([bash, "-c", asked], capture_output=True, text=True, check=True)
     assert ended.stderr == ""
     return ended.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="this system has no fish")
+def test_fish_completes_names_and_lists_of_names(home: Path, project: Path, typed: Tuner) -> None:
+    created = typed("study", "create", "studies/parabola.toml", "--no-check")
+    assert created.returncode == 0, created.stderr
+    assert typed("completion", "fish").returncode == 0
+
+    def complete(line: str) -> list[str]:
+        asked = f"complete -C '{line}'"
+        ended = subprocess.run(
+            ["fish", "-c", asked],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [row.partition("\t")[0] for row in ended.stdout.splitlines()]
+
+    assert complete("tuner study di") == ["diff"]
+    assert complete("tuner study show par") == ["parabola"]
+    assert "sgd,adamw" in complete("tuner run --optimizers sgd,ada")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="this system has no zsh")
+def test_zsh_completes_what_is_typed(home: Path, project: Path, typed: Tuner) -> None:
+    created = typed("study", "create", "studies/parabola.toml", "--no-check")
+    assert created.returncode == 0, created.stderr
+    assert typed("completion", "zsh").returncode == 0
+    pid, terminal = pty.fork()
+    if pid == 0:  # pragma: no cover (another program from here on)
+        os.execvp("zsh", ["zsh", "-i"])  # noqa: S606
+    try:
+        for line, whole in (
+            ("tuner study show par\t", "parabola"),
+            ("tuner optimizers yellow\t", "yellowfin"),
+            ("tuner run --optimizers sgd,yellow\t", "sgd,yellowfin"),
+        ):
+            os.write(terminal, b"\x15" + line.encode())
+            seen = ""
+            while whole not in seen.replace("\x1b[1m", ""):
+                ready, _, _ = select.select([terminal], [], [], 60)
+                assert ready, f"{line!r} became {seen!r}"
+                seen += os.read(terminal, 65536).decode(errors="replace")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="this system has no bash")

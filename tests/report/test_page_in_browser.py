@@ -179,6 +179,12 @@ def test_without_scripts_everything_is_there(browser: Any, folder: Path) -> None
         assert not page.locator("#find").is_visible()
 
 
+@pytest.mark.parametrize("name", ["usual", "comparison", "all_diverged"])
+def test_a_printed_page_is_a_small_file(browser: Any, folder: Path, name: str) -> None:
+    with Shown(browser, folder / f"{name}.html", 1440, "dark") as page:
+        assert len(page.pdf(format="A4")) < 1e6
+
+
 def test_a_printed_page_is_on_white_and_hides_nothing(browser: Any, folder: Path) -> None:
     with Shown(browser, folder / "usual.html", 1440, "dark") as page:
         page.emulate_media(media="print")

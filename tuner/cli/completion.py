@@ -83,6 +83,8 @@ def _write_script(shell: str) -> str:
     if found is None:
         raise SpecError(f"{shell}: completion is for {', '.join(_SHELLS)}.")
     script = found(root, {}, "tuner", "_TUNER_COMPLETE").source().strip()
+    if shell == "fish":  # what is completed may have commas itself, as in --optimizers sgd,adam
+        script = script.replace('string split ","', 'string split -m 1 ","')
     return f"{_ZSH_BEGIN if shell == 'zsh' else ''}{script}\n"
 
 

@@ -93,7 +93,8 @@ def draw_rungs(view: View) -> Chart | None:
     count = {o: view.summary.counts[o] for o in (Outcome.PRUNED, Outcome.DIVERGED)}
     steps = round(sum(_read(r, "steps") for r in view.summary.records if r.outcome in count))
     finding = (
-        f"{count[Outcome.PRUNED]} of {over} trials were pruned and {count[Outcome.DIVERGED]} "
+        f"{count[Outcome.PRUNED]:,} of {over:,} trials were pruned and "
+        f"{count[Outcome.DIVERGED]:,} "
         f"diverged, after {steps:,} steps in all."
     )
     return Chart(
@@ -123,8 +124,9 @@ def draw_importance(view: View) -> list[Chart]:
 
 def _draw_among(one: Among) -> Chart:
     whose = f"the settings of {one.optimizer}" if one.optimizer else "the choice of optimizer"
+    verb = "explain" if one.optimizer else "explains"
     finding = (
-        f"Among {tell_count(one.trials, 'trial')}, {whose} explain "
+        f"Among {tell_count(one.trials, 'trial')}, {whose} {verb} "
         f"{one.explained or 0:.0%} of the differences."
     )
     left = (f"There are too few trials for {', '.join(one.left_out)}.",) if one.left_out else ()
@@ -156,9 +158,13 @@ def draw_shares(
     scale = Scale(0, 1, label=lambda value: f"{value:.0%}")
     told = tuple((one, "not told from noise" if s is None else f"{s:.1%}") for one, s in shares)
     rows = [
-        (f"{one}: {words}", _HEIGHT, [_bar(scale, 0, share or 0, "ink")])
+        (f"{one}: {words}", _HEIGHT, [_bar(scale, 0, share, "ink")])
         for (one, words), (_, share) in zip(told, shares, strict=True)
+        if share is not None
     ]
+    noise = [one for one, share in shares if share is None]
+    if noise:
+        notes = (f"Not told from noise: {', '.join(noise)}.", *notes)
     panel = Panel(draw_rows(rows, finding, scale, "share of the differences that it explains"))
     return Chart(name, title, finding, (panel,), (), notes, ("choice", "share"), told)
 
