@@ -216,7 +216,8 @@ def test_importance_is_a_table_and_drawn_where_it_is_told_from_noise() -> None:
     page = page_of(advised_summary())
     assert "Importance: how much of the differences" in page.text
     assert "adam.lr: 42.0%" in page.text
-    assert "adam.eps: not told from noise" in page.text
+    assert "Not told from noise: adam.eps." in page.text
+    assert "adam.eps: not told from noise" not in page.text
     assert "chart-importance-sgd" not in set(page.values("id"))
 
 

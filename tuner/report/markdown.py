@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tuner.analysis.suite import SuiteSummary
 
 _MARKUP = re.compile(r"[\\`*_\[\]<>&|~$!#]")
+_WIDE = 90
+"""The characters of a line of a command, at most, where it can be broken."""
+
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
@@ -90,10 +93,29 @@ def _draw_advice(summary: StudySummary) -> list[str]:
 
 def _fence(command: str) -> str:
     """Returns commands as a block of code."""
-    shown = printable(command, lines=True)
+    shown = printable("\n".join(map(_break, command.splitlines())), lines=True)
     # A fence ends only at one that is as long.
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
     return f"{fence}sh\n{shown}\n{fence}"
+
+
+def _break(command: str) -> str:
+    r"""Returns a long command in lines that a shell reads as one; not every page can scroll.
+
+    >>> print(_break("tuner run --set budget.trials=1000 " + "--set budget.steps=5000 " * 3))
+    tuner run --set budget.trials=1000 --set budget.steps=5000 --set budget.steps=5000 \
+        --set budget.steps=5000
+    """
+    words = command.split(" --")
+    if len(command) <= _WIDE or any(part.count("'") % 2 for part in words):
+        return command  # a quoted text must stay whole
+    lines = [words[0]]
+    for option in words[1:]:
+        if len(lines[-1]) + len(option) + 3 > _WIDE - 2:
+            lines.append(f"   --{option}")
+        else:
+            lines[-1] += f" --{option}"
+    return " \\\n ".join(lines).rstrip()
 
 
 def to_suite_markdown(summary: SuiteSummary) -> str:
