@@ -137,6 +137,8 @@ def test_the_best_is_theirs(theirs: str, database: Database) -> None:
     assert summary.spec.study.metric == "val_loss"
     for style in ("terminal", "markdown", "json", "html"):
         assert "ours" in read_report(database, study).render(style)
+    advice = read_report(database, study).view.summary.advice
+    assert not any("study run" in one.command or ".run(" in one.command for one in advice)
 
 
 def test_the_source_stays_as_it_is(theirs: str, database: Database, tmp_path: Path) -> None:

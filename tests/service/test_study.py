@@ -196,6 +196,13 @@ def test_it_shows_itself(done: tuner.Study) -> None:
     assert done.verdict is None
 
 
+def test_its_advice_is_calls(done: tuner.Study) -> None:
+    advice = json.loads(done.report().render("json"))["advice"]
+    commands = [one["command"] for one in advice]
+    assert any(c.startswith("tuner.Study('digits', workload=train).run(") for c in commands)
+    assert not any(c.startswith(("tuner study run", "tuner run")) for c in commands)
+
+
 def test_finalists_run_again_and_there_is_a_verdict(project: Path) -> None:
     def train(run: tuner.Run) -> None:
         loop(run)

@@ -25,7 +25,9 @@ ALLOW = "TUNER_ALLOW"
 _TRUSTED = ("optuna.samplers", "optuna.pruners")
 """Modules whose classes do no harm, whoever names them."""
 
-_FOR_PACKAGES = ("site-packages", "dist-packages")
+FOR_PACKAGES = ("site-packages", "dist-packages")
+"""The names of folders that packages are installed in."""
+
 _INSTALLED = {Path(sysconfig.get_path(key)) for key in ("stdlib", "platstdlib")}
 
 
@@ -171,7 +173,7 @@ def _is_of_working_directory(package: str) -> bool:
     who can put one there could put the code there.
     """
     folder = project_folder()
-    if folder.name in _FOR_PACKAGES or folder in _INSTALLED:
+    if folder.name in FOR_PACKAGES or folder in _INSTALLED:
         return False
     homes = {place.parent.resolve() for place in _places(package)}
     return homes == {folder.resolve()}

@@ -72,5 +72,10 @@ def write_call(study: str, passed: Passed | None) -> str:
     """
     if passed is None:
         return f"tuner.Study({study!r}).run()"
+    return f"tuner.Study({study!r}, workload={write_name(passed)}).run()"
+
+
+def write_name(passed: Passed) -> str:
+    """Returns the name by which a program passes a workload; ``...`` of one without a name."""
     name = passed.qualname.rpartition(".")[2]
-    return f"tuner.Study({study!r}, workload={name if name.isidentifier() else '...'}).run()"
+    return name if name.isidentifier() else "..."

@@ -12,15 +12,16 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import pickle
 import re
 import runpy
 import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.domain.imports import FOR_PACKAGES
 from tuner.domain.names import IMPORT_STRING
 from tuner.domain.passed import Passed
 from tuner.domain.places import project_folder
@@ -100,7 +101,10 @@ def _is_importable(module: str, workload: Any) -> bool:
     file = getattr(loaded, "__file__", None)
     if file is None:
         return False
-    homes = [project_folder(), *(Path(sysconfig.get_path(k)) for k in ("purelib", "platlib"))]
+    # Where other processes look, too: not in folders that the program has added for itself.
+    given = [Path(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    packages = [Path(path) for path in sys.path if Path(path).name in FOR_PACKAGES]
+    homes = [project_folder(), *given, *packages]
     parts = module.split(".")
     return any(
         Path(file).resolve() in {(home / place).resolve() for place in _places(parts)}

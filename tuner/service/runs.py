@@ -157,6 +157,7 @@ class Runs:
         crew: Crew | None,
     ) -> RunEnd | None:
         display = show_here(quiet=plan.quiet)
+        display.hears = not plan.background  # the program may hear them itself meanwhile
         try:
             if self._target is not None and plan.workers == 1:
                 return run_here(

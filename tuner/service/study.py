@@ -93,7 +93,8 @@ class Study:
     ) -> None:
         self._database, self._handle = database, handle
         self._runs = Runs(database, workload, typed)
-        self._close = weakref.finalize(self, database.close)
+        # A run in the background keeps its Runs, and so the database open, if nobody keeps this.
+        self._close = weakref.finalize(self._runs, database.close)
 
     @classmethod
     def launch(cls, opening: Opening, plan: Plan) -> Study:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tuner.analysis.advice import ranking_rules, search_rules, training_rules
+from tuner.analysis.advice.calls import to_calls
 from tuner.analysis.advice.evidence import Advice, Evidence, Rule
 from tuner.analysis.importance import Importance
 from tuner.analysis.summary import StudySummary
@@ -39,4 +40,6 @@ def advise(
         return ()
     evaluations = {record.number: record.evaluations for record in curves}
     evidence = Evidence(summary, evaluations, importance)
-    return tuple(advice for rule in RULES for advice in rule(evidence))
+    advice = (advice for rule in RULES for advice in rule(evidence))
+    passed = summary.spec.passed
+    return tuple(advice if passed is None else to_calls(advice, passed))

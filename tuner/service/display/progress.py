@@ -53,20 +53,28 @@ class _Warner:
 
     Args:
         out: The console that prints them.
+
+    Attributes:
+        hears: Whether it takes Python's warnings, which are the whole process's.
     """
 
     def __init__(self, out: Console) -> None:
+        self.hears = True
         self._out = out
         self._warned: dict[str, None] = {}
         self._catching = warnings.catch_warnings()
 
     def open(self) -> None:
         """Takes Python's warnings from here on, and prints them as lines."""
+        if not self.hears:
+            return
         self._catching.__enter__()
         warnings.showwarning = self._hear
 
     def close(self) -> None:
         """Leaves Python's warnings to Python again."""
+        if not self.hears:
+            return
         self._catching.__exit__(None, None, None)
         self._catching = warnings.catch_warnings()
 
