@@ -281,11 +281,12 @@ def processes_option(command: F) -> F:
     """Adds ``--processes``, which tells workers by the environment."""
     return click.option(
         "--processes",
+        "--gpus-per-trial",
         type=click.IntRange(1, 64),
         expose_value=False,
         callback=_tell_processes,
-        help="How many processes train each trial together, as DDP has it; a command starts its "
-        "own. [default: 1]",
+        help="How many processes train each trial together, as DDP has it; on GPUs each has one of "
+        "its own. A command starts its own processes. [default: 1]",
     )(command)
 
 

@@ -26,7 +26,8 @@ from tuner.cli.options import (
 )
 from tuner.cli.run import conclude, tell_end
 from tuner.errors import NotFoundError, SpecError
-from tuner.service.ranks import refuse_ranks
+from tuner.service.processes import group_devices
+from tuner.service.ranks import read_processes, refuse_ranks
 
 if TYPE_CHECKING:
     from tuner.service.pools.pool import Pool
@@ -132,7 +133,8 @@ def launch(
         from tuner.service.pools.pool import slots_on
         from tuner.training.device import expand_devices
 
-        slots = slots_on(expand_devices(devices or "all"), per_device or 1)
+        grouped = group_devices(expand_devices(devices or "all"), read_processes())
+        slots = slots_on(grouped, per_device or 1)
         _train(LocalPool(job, slots, max_restarts=cap), database, study, job.fuse)
     conclude(database, study, as_json=as_json)
 
@@ -267,7 +269,8 @@ def _launch_on_ray(
 
     with join_cluster(address, cpus=max(count, os.cpu_count() or 1)):
         gpus = count_gpus()
-        share = float(gpus > 0) if gpus_per_worker is None else gpus_per_worker
+        usual = float(read_processes() if gpus else 0)
+        share = usual if gpus_per_worker is None else gpus_per_worker
         if address is None:
             # Another cluster may grow.
             check_room(count, share, gpus)

@@ -6,7 +6,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+
+from tuner.errors import SpecError
 
 # -P: a tuner.py in the working directory is not the program to run.
 TUNER = (sys.executable, "-P", "-m", "tuner")
@@ -26,24 +28,56 @@ def see_only(device: str, environment: Mapping[str, str]) -> tuple[str, dict[str
 
     >>> see_only("cuda:1", {"CUDA_VISIBLE_DEVICES": "4,6"})
     ('cuda:0', {'CUDA_VISIBLE_DEVICES': '6'})
+    >>> see_only("cuda:1+0", {"CUDA_VISIBLE_DEVICES": "4,6"})
+    ('cuda:0', {'CUDA_VISIBLE_DEVICES': '6,4'})
     >>> see_only("cpu", {})
     ('cpu', {'CUDA_VISIBLE_DEVICES': ''})
 
     Args:
-        device: The device, as ``--device`` takes it.
+        device: The device, as ``--device`` takes it; or several for the ranks of a trial, as
+            :func:`group_devices` names them.
         environment: The environment of this process.
     """
     kind, _, number = device.partition(":")
-    if kind == "cuda" and number.isdecimal():
+    numbers = number.split("+")
+    if kind == "cuda" and all(part.isdecimal() for part in numbers):
         if _VISIBLE not in environment:
-            return "cuda:0", {**environment, _VISIBLE: number}
+            return "cuda:0", {**environment, _VISIBLE: ",".join(numbers)}
         names = [name.strip() for name in environment[_VISIBLE].split(",") if name.strip()]
         # One beyond what is visible stays itself: the worker refuses it by the name it was given.
-        if int(number) < len(names):
-            return "cuda:0", {**environment, _VISIBLE: names[int(number)]}
+        if max(map(int, numbers)) < len(names):
+            seen = ",".join(names[int(part)] for part in numbers)
+            return "cuda:0", {**environment, _VISIBLE: seen}
     if kind == "cpu":
         return device, {**environment, _VISIBLE: ""}
     return device, dict(environment)
+
+
+def group_devices(devices: Sequence[str], size: int) -> list[str]:
+    """Returns devices as workers get them whose trials are trained by several ranks.
+
+    Each gets as many CUDA devices as ranks; others are shared by all.
+
+    >>> group_devices(["cuda:0", "cuda:1", "cuda:2"], 2), group_devices(["cpu"], 2)
+    (['cuda:0+1'], ['cpu'])
+
+    Args:
+        devices: The devices, as ``--device`` takes them.
+        size: Ranks of a trial.
+
+    Raises:
+        SpecError: If there are fewer CUDA devices than ranks.
+    """
+    numbers = [device.partition(":")[2] for device in devices]
+    if size == 1 or not all(number.isdecimal() for number in numbers):
+        return list(devices)
+    groups = [numbers[i : i + size] for i in range(0, len(numbers) - size + 1, size)]
+    if not groups:
+        raise SpecError(
+            f"--processes {size}: each process of a trial has a CUDA device of its own, and there "
+            f"are {len(numbers)}: lower it, or add --devices."
+        )
+    return [f"cuda:{'+'.join(group)}" for group in groups]
 
 
 def share_of_cores(processes: int) -> int:

@@ -158,7 +158,7 @@ def check_study(
     build_pruner(spec)
     with lone_rank():
         loop = prepare_checked(spec, device, passed)
-    check_ranks(loop, read_processes())
+    check_ranks(loop, read_processes(), device)
     if isinstance(loop, CommandLoop):
         return StudyCheck(asks_nothing=not spec.own), loop
     with lone_rank():

@@ -205,6 +205,6 @@ def test_a_batch_that_cannot_be_shared_is_refused(ranks: Callable[..., Ranks]) -
 def test_what_ranks_cannot_train_is_refused() -> None:
     prepared = PreparedWorkload.__new__(PreparedWorkload)
     with pytest.raises(SpecError, match="a workload class is trained by one process"):
-        check_ranks(WorkloadLoop(prepared), 2)
-    check_ranks(WorkloadLoop(prepared), 1)
+        check_ranks(WorkloadLoop(prepared), 2, CPU)
+    check_ranks(WorkloadLoop(prepared), 1, CPU)
     assert torch.distributed.is_initialized() is False

@@ -136,7 +136,7 @@ class Worker:
                 self._go_on(asked, patience)
                 # The finalists train as the search has, so this serves both.
                 loop = self.loop or prepare(spec, self.device, self.passed)
-                check_ranks(loop, self.processes)
+                check_ranks(loop, self.processes, self.device)
                 self._leave_busy_cores()
             while self._serve(loop, watchdog, patience) and self._go_on(asked, patience):
                 self.started_at = time.monotonic()  # nothing has to load again

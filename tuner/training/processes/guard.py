@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 _SUBREAPER, _DEATH_SIGNAL = 36, 1
 """The numbers of two requests of Linux's prctl."""
@@ -86,15 +87,18 @@ def _clear(main_pid: int, grace_s: float) -> None:
     for pid in left:
         _signal(pid, signal.SIGTERM)
     _signal_group(main_pid, signal.SIGTERM)
-    until = time.monotonic() + grace_s
+    _wait_for(main_pid, grace_s, lambda: None)
+    _wait_for(main_pid, _KILLING_S, lambda: _kill(main_pid))
+
+
+def _wait_for(main_pid: int, limit_s: float, act: Callable[[], None]) -> None:
+    """Waits until a command has left nothing behind, acting now and then; reaps what has ended."""
+    until = time.monotonic() + limit_s
     while (_descendants() or _has_group(main_pid)) and time.monotonic() < until:
+        act()
         time.sleep(_LOOK_S)
-        list(_reap())
-    until = time.monotonic() + _KILLING_S
-    while (_descendants() or _has_group(main_pid)) and time.monotonic() < until:
-        _kill(main_pid)
-        time.sleep(_LOOK_S)
-        list(_reap())
+        _reap()
+    _reap()
 
 
 def _kill(main_pid: int) -> None:

@@ -83,8 +83,12 @@ class Progress:
         run.track(count, metrics, kept=self._kept)
 
     def move(self, count: int) -> None:
-        """Takes note of steps that have been taken, without an evaluation."""
-        self._run.track(min(count, self._run.total_steps - 1), kept=False)
+        """Takes note of steps that have been taken, without an evaluation.
+
+        A process that keeps checkpoints goes on from what it has evaluated: these count alone.
+        """
+        taken = self._run.taken if self._kept else min(count, self._run.total_steps - 1)
+        self._run.track(taken, kept=self._kept)
 
     def look(self) -> None:
         """Gives a sign of life.

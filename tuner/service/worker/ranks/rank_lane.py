@@ -424,12 +424,13 @@ def start_ranks(setup: RankSetup, folder: Path, stack: contextlib.ExitStack) -> 
     return start
 
 
-def check_ranks(loop: TrainingLoop, processes: int) -> None:
+def check_ranks(loop: TrainingLoop, processes: int, device: torch.device) -> None:
     """Checks that several processes can train the trials of a study.
 
     Args:
         loop: The study's training loop.
         processes: How many are to train each trial.
+        device: The device that they train on.
 
     Raises:
         SpecError: If they cannot.
@@ -446,6 +447,11 @@ def check_ranks(loop: TrainingLoop, processes: int) -> None:
             f"--processes {processes}: a workload class is trained by one process: write a "
             "training loop of your own, def train(run), which wraps its model in DDP; or leave "
             "--processes out."
+        )
+    if device.type == "cuda" and torch.cuda.device_count() < processes:
+        raise SpecError(
+            f"--processes {processes}: each has a CUDA device of its own, and this worker sees "
+            f"{torch.cuda.device_count()}: lower it, or train on the CPU, --device cpu."
         )
 
 
