@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
 
-from tuner.domain import allowed_commands
 from tuner.domain.allowed_commands import (
     ALLOW_COMMAND,
     allow_commands,
@@ -175,7 +175,7 @@ def test_the_variable_holds_a_line_or_a_list(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(ALLOW_COMMAND, "python train.py")
     check_allowed(TRAIN)
     vouch_for_command(["sh", "a b\nc"])
-    assert json.loads(allowed_commands.os.environ[ALLOW_COMMAND]) == [TRAIN, ["sh", "a b\nc"]]
+    assert json.loads(os.environ[ALLOW_COMMAND]) == [TRAIN, ["sh", "a b\nc"]]
     for text in ("[", "[1]", "[[]]", "[[1]]"):
         monkeypatch.setenv(ALLOW_COMMAND, text)
         with pytest.raises(SpecError, match=ALLOW_COMMAND):

@@ -97,7 +97,8 @@ def _count_updates(trainer: Any) -> int:
             "The Trainer's data have no length, by which the budget could count epochs: set "
             "budget.epoch_steps, or budget.steps."
         )
-    return max(1, math.ceil(len(loader) / trainer.args.gradient_accumulation_steps))
+    accumulated: int = trainer.args.gradient_accumulation_steps
+    return max(1, math.ceil(len(loader) / accumulated))
 
 
 class _Callback(TrainerCallback):
