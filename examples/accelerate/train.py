@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 def load_data():
     images, labels = load_digits(return_X_y=True)
     examples = TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels))
-    return torch.utils.data.random_split(examples, [1280, 517])
+    split = torch.Generator().manual_seed(0)
+    return torch.utils.data.random_split(examples, [1280, 517], split)
 
 
 @torch.no_grad()

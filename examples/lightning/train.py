@@ -32,7 +32,8 @@ class Classifier(L.LightningModule):
 def load_data():
     images, labels = load_digits(return_X_y=True)
     examples = TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels))
-    return torch.utils.data.random_split(examples, [1280, 517])
+    split = torch.Generator().manual_seed(0)
+    return torch.utils.data.random_split(examples, [1280, 517], split)
 
 
 def train(run):

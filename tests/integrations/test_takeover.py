@@ -1,4 +1,4 @@
-"""A trial whose worker is killed goes on in another process as if it never had been."""
+"""A trial whose worker is killed goes on in another process as if it had not been."""
 
 from __future__ import annotations
 
