@@ -38,7 +38,8 @@ class _Template(click.ParamType[str]):
     show_default=True,
     type=_Template(),
     metavar="NAME",
-    help="What to start from: class, own-loop, lightning, or whichever other of the examples fits; "
+    help="What to start from: class, own-loop, lightning, transformers, command, or another of the "
+    "examples; "
     "a name that there is none of shows all.",
 )
 @quiet_option
