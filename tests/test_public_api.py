@@ -37,8 +37,10 @@ def test_everything_public_says_what_it_takes_gives_and_raises(room: str) -> Non
         text = inspect.getdoc(value)
         assert text, f"{where} has no docstring"
         if inspect.isroutine(value):
+            if "see :meth:`tuner.Run." in text:  # the same arguments, described in one place
+                continue
             for name in arguments(value):
-                assert f"{name}:" in text or "see :" in text or f"`{name}`" in text, (
+                assert f"{name}:" in text or f"`{name}`" in text, (
                     f"{where}: its docstring does not say what {name} is"
                 )
 

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from tuner.service.tune import tune
     from tuner.service.winner import Winner, best
     from tuner.training.datasets import data_folder, fetch
-    from tuner.training.processes.current import current
+    from tuner.training.processes.current import CurrentTrial, current
     from tuner.training.reporting import Pruned
     from tuner.training.run import Run
     from tuner.training.workload import Batch, Data, Workload
 
 __all__ = [
     "Batch",
+    "CurrentTrial",
     "Data",
     "Pruned",
     "Run",
@@ -37,6 +38,7 @@ __version__ = version("tuner")
 
 _HOMES = {
     "Batch": "tuner.training.workload",
+    "CurrentTrial": "tuner.training.processes.current",
     "Data": "tuner.training.workload",
     "Pruned": "tuner.training.reporting",
     "Run": "tuner.training.run",

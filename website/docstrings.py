@@ -33,6 +33,8 @@ def rewrite(text: str, obj: griffe.Object) -> str:
         call = "()" if found["role"] in ("meth", "func") else ""
         home = obj if obj.is_class or obj.parent is None else obj.parent
         shown = f"`{target}{call}`"
+        if target.startswith("tuner.Run."):
+            return f"[{shown}][{target}]"
         member = home.members.get(target) if home.is_class and _is_public(home) else None
         if member is not None and member.has_docstring:
             return f"[{shown}][tuner.{home.name}.{target}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import griffe
 from pydantic import BaseModel
@@ -20,12 +20,18 @@ from tuner.domain.suite import SuiteFile, SuiteSection, Table, WorkloadTable
 _STORED = "None in a file"
 """What the docstring says of a key of a stored spec that no file holds."""
 
-_CATALOG = {
+_TITLES = {
     "optimizer": "`[optimizer.NAME]`",
     "schedule": "`[schedule.NAME]`",
     "average": "`[average.NAME]`",
     "network": "`[network.NAME.OPTIMIZER]`",
 }
+"""How the tables of axes are written, where it is not by their name alone."""
+
+_CATALOG = "The keys are hyperparameters of the [catalog](../optimizers.md)."
+
+_KEYS = {"own": "The keys are names of your own."}
+"""What the keys of a table of axes are, where they are none of the catalog's."""
 
 _AXIS = "value, `{ low, high, log }` or `{ choices }`"
 
@@ -53,14 +59,12 @@ def _study() -> Iterator[str]:
     for name, field in StudySpec.model_fields.items():
         if _STORED in meanings[name]:
             continue
-        if name in _CATALOG:
-            yield from (f"## {_CATALOG[name]}", "", meanings[name], "")
-            yield from (
-                f"Keys: hyperparameters of the [catalog](../optimizers.md). Each is a {_AXIS}.",
-                "",
-            )
-            continue
-        yield from _table(cast("type[BaseModel]", field.annotation), f"`[{name}]`")
+        table = _model_of(field.annotation)
+        if table is not None:
+            yield from _table(table, f"`[{name}]`")
+        else:
+            yield from (f"## {_TITLES.get(name, f'`[{name}]`')}", "", meanings[name], "")
+            yield from (f"Each key is a {_AXIS}. {_KEYS.get(name, _CATALOG)}", "")
     yield from _table(Group, "`[[train.groups]]`")
 
 
@@ -69,6 +73,14 @@ def _suite() -> Iterator[str]:
     yield from (_summary(SuiteFile), "")
     yield from _table(SuiteSection, "`[suite]`", level=3)
     yield from _table(WorkloadTable, "`[[workload]]`", level=3)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """Returns the model that reads a table, or None of a table of axes."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None
 
 
 def _table(model: type[BaseModel], title: str, level: int = 2) -> Iterator[str]:

@@ -12,7 +12,8 @@ before its fence, or sees it as the name of a file::
     <!-- then: COMMAND -->          what shows that the file works, where the page says it in words
     <!-- not run: REASON -->        it needs what is not here
 
-A page begins in an empty folder, unless it says another beginning. It may begin anew further down::
+Blocks of Python that follow each other, with no block of another kind that is run between them, are
+one program, as the cells of a notebook are. A page begins in an empty folder, unless it says another beginning. It may begin anew further down::
 
     <!-- begins in: project -->
 """
@@ -20,7 +21,7 @@ A page begins in an empty folder, unless it says another beginning. It may begin
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _FENCE = re.compile(
@@ -59,6 +60,11 @@ class Block:
     then: str | None = None
     reason: str | None = None
 
+    @property
+    def is_cell(self) -> bool:
+        """Whether it is a part of a program that goes on in the next block of Python."""
+        return self.language == "python" and self.file is None and self.reason is None
+
 
 @dataclass(frozen=True)
 class Part:
@@ -75,6 +81,16 @@ class Part:
     number: int
     beginning: str
     blocks: tuple[Block, ...]
+
+    def programs(self) -> list[Block]:
+        """Returns its blocks; those of Python that follow each other are one."""
+        joined: list[Block] = []
+        for block in self.blocks:
+            if block.is_cell and joined and joined[-1].is_cell and not block.among:
+                joined[-1] = replace(joined[-1], text=f"{joined[-1].text}\n{block.text}")
+            elif block.reason is None:
+                joined.append(block)
+        return joined
 
 
 def read_parts(page: Path) -> list[Part]:

@@ -234,6 +234,11 @@ def best(name: str, storage: str | None = None, *, trial: int | None = None) -> 
         NotFoundError: If there is no such study or trial, or no trial of it is complete.
         SpecError: If the study confirms another one, whose winner it helps to find.
         StorageError: If the database cannot be read.
+
+    Example:
+        >>> winner = tuner.best("digits")  # doctest: +SKIP
+        >>> optimizer = winner.optimizer(model)  # doctest: +SKIP
+        >>> schedule = winner.schedule(optimizer)  # doctest: +SKIP
     """
     summary = _read_study(name, storage, trial, read_summary)
     best_trial = summary.best

@@ -41,6 +41,21 @@ class Run:
     iteration, as L-BFGS does, each call costs a step, so that every trial's budget buys equally
     many gradients.
 
+    Example:
+        >>> def train(run):
+        ...     model, loader = build_model().to(run.device), build_loader()
+        ...     optimizer = run.optimizer(model)
+        ...     schedule = run.schedule(optimizer, loader)
+        ...     for _, (inputs, labels) in run.steps(loader):
+        ...         loss = loss_of(model(inputs), labels)
+        ...         optimizer.zero_grad()
+        ...         loss.backward()
+        ...         optimizer.step()
+        ...         schedule.step()
+        ...         if run.due():
+        ...             with run.evaluation():
+        ...                 run.report(val_loss=validate(model))
+
     Args:
         spec: The study, resolved.
         config: The trial's settings.
@@ -172,15 +187,55 @@ class Run:
         self._checkpointing.requested |= not objects
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Suggests a float in [low, high]; see :meth:`Suggestions.suggest_float`."""
+        """Suggests a float in [low, high] for a hyperparameter of the loop's own.
+
+        Args:
+            name: Its name, a plain word; the same in every trial of a study.
+            low: Smallest value.
+            high: Largest value.
+            log: Whether to search on a logarithmic scale.
+
+        Raises:
+            WorkloadError: If the name or the range breaks a rule, or the trial has asked for this
+                name in another range.
+
+        Example:
+            >>> dropout = run.suggest_float("dropout", 0.0, 0.5)  # doctest: +SKIP
+        """
         return self._suggestions.suggest_float(name, low, high, log=log)
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """Suggests an int in [low, high]; see :meth:`Suggestions.suggest_int`."""
+        """Suggests an int in [low, high], as :meth:`suggest_float` does a float.
+
+        Args:
+            name: Its name.
+            low: Smallest value, a whole number.
+            high: Largest value, likewise.
+            log: Whether to search on a logarithmic scale.
+
+        Raises:
+            WorkloadError: As :meth:`suggest_float`, and if an end is not a whole number or too
+                large for the database to return it exactly.
+
+        Example:
+            >>> width = run.suggest_int("width", 16, 128, log=True)  # doctest: +SKIP
+        """
         return self._suggestions.suggest_int(name, low, high, log=log)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Suggests one of several choices; see :meth:`Suggestions.suggest_categorical`."""
+        """Suggests one of several choices: numbers, strings, booleans or None.
+
+        Args:
+            name: The name of a hyperparameter of the loop's own.
+            choices: The choices, at least one, all different.
+
+        Raises:
+            WorkloadError: As :meth:`suggest_float`, and if a choice is anything else, or equals
+                another one.
+
+        Example:
+            >>> activation = run.suggest_categorical("act", ["relu", "gelu"])  # doctest: +SKIP
+        """
         return self._suggestions.suggest_categorical(name, choices)
 
     def measure(self, epoch_steps: int | None = None, *, examples: int | None = None) -> None:
@@ -388,7 +443,11 @@ class Run:
         self._steps.stop(why)
 
     def heed(self, name: str) -> None:
-        """Takes note that a setting of ``[train]`` is applied, such as ``batch_size``."""
+        """Takes note that a setting of ``[train]`` is applied.
+
+        Args:
+            name: The setting, such as ``batch_size``.
+        """
         self._unread.discard(name)
 
     @property

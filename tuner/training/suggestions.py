@@ -44,40 +44,19 @@ class Suggestions:
         self._source = reporter
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Suggests a float in [low, high] for a hyperparameter of the loop's own.
-
-        Args:
-            name: Its name.
-            low: Smallest value.
-            high: Largest value.
-            log: Whether to search on a logarithmic scale.
-
-        Raises:
-            WorkloadError: If the name or the range breaks a rule, or the trial has asked for this
-                name in another range.
-        """
+        """Suggests a float; see :meth:`tuner.Run.suggest_float`."""
         ends = [_to_float(name, end) for end in (low, high)]
         axis = _build(name, lambda: Float(low=ends[0], high=ends[1], log=log))
         return float(self._suggest(name, axis))
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """Suggests an int in [low, high], as :meth:`suggest_float` does a float.
-
-        Raises:
-            WorkloadError: As :meth:`suggest_float`, and if an end is not a whole number or too
-                large for the database to return it exactly.
-        """
+        """Suggests a whole number; see :meth:`tuner.Run.suggest_int`."""
         ends = [_to_int(name, end) for end in (low, high)]
         axis = _build(name, lambda: Int(low=ends[0], high=ends[1], log=log))
         return int(self._suggest(name, axis))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Suggests one of several choices: numbers, strings, booleans or None.
-
-        Raises:
-            WorkloadError: As :meth:`suggest_float`, and if a choice is anything else, or equals
-                another one.
-        """
+        """Suggests one of several choices; see :meth:`tuner.Run.suggest_categorical`."""
         if isinstance(choices, str) or not isinstance(choices, Sequence | np.ndarray):
             raise _refusal(name, f"{choices!r} is no list of choices")
         options = tuple(_to_option(name, choice) for choice in choices)

@@ -109,11 +109,11 @@ class CurrentTrial:
             raise Pruned(f"behind after {count}")
 
     def log(self, **values: Any) -> None:
-        """Logs numbers, by name, for the trial's curves."""
+        """Logs numbers for the trial's curves; see :meth:`tuner.Run.log`."""
         self._ask("log", values={name: _to_float(name, value) for name, value in values.items()})
 
     def report_test(self, **metrics: Any) -> None:
-        """Reports metrics over test data; only a confirmation hears it."""
+        """Reports metrics over test data; see :meth:`tuner.Run.report_test`."""
         values = {name: _to_float(name, value) for name, value in metrics.items()}
         self._ask("test", metrics=values)
 
@@ -128,19 +128,19 @@ class CurrentTrial:
         return self._state != "on"
 
     def stop(self, why: str) -> None:
-        """Ends the trial early on purpose; it is ranked with the full ones. Leave the loop then."""
+        """Ends the trial early on purpose; see :meth:`tuner.Run.stop`. Leave the loop then."""
         self._ask("stop", why=why)
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Suggests a float in [low, high] for a hyperparameter of the script's own."""
+        """Suggests a float; see :meth:`tuner.Run.suggest_float`."""
         return float(self._suggest(name, low=low, high=high, log=log))
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """Suggests an int in [low, high], as :meth:`suggest_float` does a float."""
+        """Suggests a whole number; see :meth:`tuner.Run.suggest_int`."""
         return int(self._suggest(name, low=low, high=high, log=log, whole=True))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Suggests one of several choices: numbers, strings, booleans or None."""
+        """Suggests one of several choices; see :meth:`tuner.Run.suggest_categorical`."""
         return self._suggest(name, choices=list(choices))
 
     def _suggest(self, name: str, **axis: Any) -> Any:
@@ -185,7 +185,7 @@ class CurrentTrial:
             yield turn
 
     def due(self, step: int | None = None) -> bool:
-        """Returns whether the budget asks for an evaluation after this step."""
+        """Returns whether the budget asks for an evaluation now; see :meth:`tuner.Run.due`."""
         return self._run.due(step)
 
     def evaluation(
