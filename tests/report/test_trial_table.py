@@ -85,7 +85,8 @@ def test_csv_of_no_trial_has_heads() -> None:
 def test_parquet_is_written_by_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     class DataFrame:
         def __init__(self, rows: list[dict[str, Any]], columns: list[str]) -> None:
-            self._text = f"{len(rows)} rows, {columns[0]}"
+            at = rows[0]["started_at"]
+            self._text = f"{len(rows)} rows, {columns[0]}, {type(at).__name__}"
 
         def to_parquet(self, *, index: bool) -> bytes:
             return f"{self._text}, {index}".encode()
@@ -93,7 +94,7 @@ def test_parquet_is_written_by_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     pandas = ModuleType("pandas")
     pandas.DataFrame = DataFrame  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pandas", pandas)
-    assert to_parquet(described(0.5)) == b"1 rows, trial, False"
+    assert to_parquet(described(0.5)) == b"1 rows, trial, datetime, False"
 
 
 def test_parquet_without_pandas_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import importlib
 import io
 import math
 from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from tuner.domain.catalog.dimensions import format_value
@@ -218,6 +219,16 @@ def _cell(value: Any) -> Any:
     return format_value(value) if isinstance(value, bool) else value
 
 
+_MOMENTS = ("started_at", "finished_at")
+"""The columns that hold times."""
+
+
+def _with_moments(trial: dict[str, Any]) -> dict[str, Any]:
+    """Returns a trial whose times are no texts."""
+    times = {name: datetime.fromisoformat(trial[name]) for name in _MOMENTS if trial.get(name)}
+    return trial | times
+
+
 def to_parquet(trials: Sequence[dict[str, Any]]) -> bytes:
     """Returns trials as a Parquet file, which pandas writes.
 
@@ -227,12 +238,12 @@ def to_parquet(trials: Sequence[dict[str, Any]]) -> bytes:
     Raises:
         SpecError: If pandas, or what it writes Parquet with, is not installed.
     """
-    columns, rows = to_rows(trials)
+    columns, rows = to_rows([_with_moments(trial) for trial in trials])
     try:
         frame = importlib.import_module("pandas").DataFrame(rows, columns=columns)
         content: bytes = frame.to_parquet(index=False)
     except ImportError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(".")
         raise SpecError(
             f"--format parquet: {reason}. Install it: pip install pandas pyarrow; or take "
             "--format csv, which needs neither."
