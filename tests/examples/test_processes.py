@@ -37,7 +37,7 @@ def test_a_script_is_tuned_and_its_winner_gives_the_trials_value(tmp_path: Path)
     assert "tuner" not in (folder / "train.py").read_text().partition('"""')[2].partition('"""')[2]
     run(folder, "tuner", "run", "study.toml", "--set", "budget.trials=2")
     script = run(folder, "tuner", "study", "export", "command", "--format", "command")
-    value = re.search(r"val_loss ([\d.e-]+)\.\n", script)
+    value = re.search(r"trial \d+, ([\d.e-]+)\.\n", script)
     assert value is not None
     # The line as it was printed, by hand.
     lines = run(folder, "sh", "-c", script).splitlines()
