@@ -13,7 +13,8 @@ before its fence, or sees it as the name of a file::
     <!-- not run: REASON -->        it needs what is not here
 
 Blocks of Python that follow each other, with no block of another kind that is run between them, are
-one program, as the cells of a notebook are. A page begins in an empty folder, unless it says another beginning. It may begin anew further down::
+one program, as the cells of a notebook are. A page begins in an empty folder, unless it says
+another beginning. It may begin anew further down::
 
     <!-- begins in: project -->
 """

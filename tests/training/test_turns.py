@@ -98,7 +98,7 @@ def test_it_goes_on_from_what_it_has_kept(step: int) -> None:
 
 
 def test_a_trainer_that_is_not_ready_is_not_asked() -> None:
-    saved = []
+    saved: list[bool] = []
 
     def look(run: Run, step: int) -> None:
         loop.trainer.ready = step != 5
