@@ -370,21 +370,25 @@ def test_loader_processes_draw_what_they_would_have_drawn() -> None:
 
 
 def test_the_package_of_the_older_name_works_as_well() -> None:
-    import pytorch_lightning as pl
+    import pytorch_lightning
 
-    module = type(
-        "Older",
-        (pl.LightningModule,),
-        {name: part for name, part in vars(Regression).items() if not name.startswith("__")},
-    )
+    class Older(pytorch_lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(4, 1)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return mse_loss(self.net(batch[0]), batch[1])
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val_loss", mse_loss(self.net(batch[0]), batch[1]))
+
+        def configure_optimizers(self) -> Any:
+            return optimizers(self)
 
     def loop(run: Run) -> None:
-        net = module()
-        net.net = nn.Linear(4, 1)
-        net.forward = net.net
-        net.by_hand, net.values = None, []
-        trainer = pl.Trainer(accelerator="cpu", max_epochs=1)
-        trainer.fit(net, *loaders(), ckpt_path=attach(trainer, run))
+        trainer = pytorch_lightning.Trainer(accelerator="cpu", max_epochs=1)
+        trainer.fit(Older(), *loaders(), ckpt_path=attach(trainer, run))
 
     assert train(loop, SPEC, CONFIG).steps_evaluated == [6, 12, 18]
 

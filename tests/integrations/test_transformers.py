@@ -243,8 +243,8 @@ def test_a_callback_that_stops_the_trainer_ends_the_trial_early() -> None:
 
 def test_a_trainer_that_builds_its_model_again_is_refused() -> None:
     def loop(run: Run) -> None:
-        trainer = make_trainer()
-        trainer.model_init = lambda: trainer.model  # type: ignore[assignment,return-value]
+        trainer: Any = make_trainer()
+        trainer.model_init = lambda: trainer.model
         attach(trainer, run)
 
     with pytest.raises(WorkloadError, match="model_init"):

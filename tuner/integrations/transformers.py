@@ -97,8 +97,8 @@ def _count_updates(trainer: Any) -> int:
             "The Trainer's data have no length, by which the budget could count epochs: set "
             "budget.epoch_steps, or budget.steps."
         )
-    accumulated: int = trainer.args.gradient_accumulation_steps
-    return max(1, math.ceil(len(loader) / accumulated))
+    batches: int = trainer.args.gradient_accumulation_steps
+    return max(1, math.ceil(len(loader) / batches))
 
 
 class _Callback(TrainerCallback):
