@@ -66,6 +66,10 @@ def test_an_unknown_setting_is_refused_with_those_there_are() -> None:
         (["a", "{}"], "holds no name"),
         (["a", "b}"], "holds no name"),
         (["a", "b\0"], "NUL"),
+        (["a", "--{optimizer}={lr}"], "has its option named by a setting"),
+        (["a", "-{optimizer}"], "has its option named by a setting"),
+        (["python", "-u", "{optimizer}"], "tells python what to run"),
+        (["bash", "-c", "{optimizer}"], "tells bash what to run"),
     ],
 )
 def test_words_that_can_be_no_command_are_refused(words: list[str], rule: str) -> None:
@@ -155,8 +159,9 @@ def test_a_study_file_vouches_for_its_very_command() -> None:
     vouch_for_command([*TRAIN, "--lr={lr}"])
     vouch_for_command(None)
     check_allowed([*TRAIN, "--lr={lr}"])
-    with pytest.raises(SpecError, match="was not run"):
-        check_allowed([*TRAIN, "--config=evil"])
+    for other in ([*TRAIN, "--config=evil"], [*TRAIN, "--lr={lr}", "--config=evil"]):
+        with pytest.raises(SpecError, match="was not run"):
+            check_allowed(other)
 
 
 @pytest.mark.parametrize("line", ["python", "/usr/bin/python3.11", "bash", "env", "torchrun"])
@@ -175,8 +180,9 @@ def test_the_variable_holds_a_line_or_a_list(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(ALLOW_COMMAND, "python train.py")
     check_allowed(TRAIN)
     vouch_for_command(["sh", "a b\nc"])
-    assert json.loads(os.environ[ALLOW_COMMAND]) == [TRAIN, ["sh", "a b\nc"]]
-    for text in ("[", "[1]", "[[]]", "[[1]]"):
+    assert json.loads(os.environ[ALLOW_COMMAND]) == [TRAIN, ["sh", "a b\nc", None]]
+    check_allowed(["sh", "a b\nc"])
+    for text in ("[", "[1]", "[[]]", "[[1]]", "[[null, 1]]", "python"):
         monkeypatch.setenv(ALLOW_COMMAND, text)
         with pytest.raises(SpecError, match=ALLOW_COMMAND):
             check_allowed(TRAIN)

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence
-from pathlib import PurePath
 
-from tuner.domain.command import placeholders_of, read_line, write_line
+from tuner.domain.command import is_launcher, placeholders_of, read_line, write_line
 from tuner.errors import SpecError
 
 ALLOW_COMMAND = "TUNER_ALLOW_COMMAND"
 """The environment variable that carries the allowed commands to workers: one line of a shell, or
-JSON, a list of lists of words."""
+JSON, a list of lists of words, where null at the end stands for the end of the command."""
 
-_LAUNCHERS = re.compile(
-    r"(python|pypy)[\d.]*|(ba|da|z|k|fi)?sh|env|sudo|nohup|nice|timeout|xargs|uv|uvx|pipx|conda|mamba"
-    r"|torchrun|accelerate|deepspeed|mpirun|mpiexec|srun|ssh|docker|podman|perl|ruby|node|make"
-)
-"""Programs that run whichever program or code their arguments name."""
+Words = list[str | None]
+"""The first words of a command that is allowed; None at the end says that no more may follow."""
 
 
 def allow_commands(lines: Iterable[str]) -> None:
@@ -35,22 +30,18 @@ def allow_commands(lines: Iterable[str]) -> None:
     Raises:
         SpecError: If a line is empty, leaves a quote open, or would allow any program.
     """
-    found = []
+    found: list[Words] = []
     for line in lines:
         words = read_line(line, "--allow-command")
-        if len(words) == 1 and _LAUNCHERS.fullmatch(PurePath(words[0]).name):
-            raise SpecError(
-                f"--allow-command {line!r}: {words[0]} runs whatever its arguments name, so this "
-                f"would allow anything. Name the script as well: --allow-command '{line} train.py'."
-            )
-        found.append(words)
+        _refuse_launcher(words, "--allow-command")
+        found.append([*words])
     _add(found)
 
 
 def vouch_for_command(words: Sequence[str] | None) -> None:
-    """Allows the command that a user has typed in a study file, or none."""
+    """Allows the command that a user has typed in a study file, to the letter; or none."""
     if words is not None:
-        _add([list(words)])
+        _add([[*words, None]])
 
 
 def check_allowed(words: Sequence[str]) -> None:
@@ -60,12 +51,12 @@ def check_allowed(words: Sequence[str]) -> None:
         SpecError: If nobody has allowed it.
     """
     known = _allowed()
-    if any(list(words[: len(one)]) == one for one in known):
+    if any([*words, None][: len(one)] == one for one in known):
         return
     start = list(words[: next((i for i, w in enumerate(words) if _varies(w, i)), len(words))])
     option = write_line(["--allow-command", write_line(start)])
     rule = (
-        f"this process was started for {'; '.join(map(write_line, known))}"
+        f"this process was started for {'; '.join(map(_write, known))}"
         if known
         else "this process was started for none"
     )
@@ -81,25 +72,42 @@ def _varies(word: str, place: int) -> bool:
     return place > 1 and (bool(list(placeholders_of([word]))) or word.startswith("-"))
 
 
-def _allowed() -> list[list[str]]:
+def _write(words: Words) -> str:
+    return write_line([word for word in words if word is not None])
+
+
+def _refuse_launcher(words: Sequence[str], where: str) -> None:
+    if len(words) == 1 and is_launcher(words[0]):
+        raise SpecError(
+            f"{where} {words[0]!r}: it runs whatever its arguments name, so this would allow "
+            f"anything. Name the script as well, such as '{words[0]} train.py'."
+        )
+
+
+def _allowed() -> list[Words]:
     text = os.environ.get(ALLOW_COMMAND, "").strip()
     if not text:
         return []
     if not text.startswith("["):
-        return [read_line(text, ALLOW_COMMAND)]
+        words = read_line(text, ALLOW_COMMAND)
+        _refuse_launcher(words, ALLOW_COMMAND)
+        return [[*words]]
     try:
         found = json.loads(text)
     except ValueError as error:
         raise SpecError(f"{ALLOW_COMMAND}: no JSON: {error}.") from None
     if not all(
-        isinstance(one, list) and one and all(isinstance(word, str) for word in one)
+        isinstance(one, list)
+        and one
+        and all(isinstance(word, str) for word in one[:-1])
+        and isinstance(one[-1], str | None)
         for one in found
     ):
         raise SpecError(f"{ALLOW_COMMAND}: give a list of commands, each a list of words.")
     return [list(one) for one in found]
 
 
-def _add(commands: Sequence[list[str]]) -> None:
+def _add(commands: Sequence[Words]) -> None:
     known = _allowed()
     new = [words for words in commands if words not in known]
     if new:

@@ -6,6 +6,7 @@ import functools
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -21,6 +22,12 @@ from tuner.errors import SpecError
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _OWN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_LAUNCHERS = re.compile(
+    r"(python|pypy)[\d.]*|(ba|da|z|k|fi)?sh|env|sudo|nohup|nice|timeout|xargs|uv|uvx|pipx|conda|mamba"
+    r"|torchrun|accelerate|deepspeed|mpirun|mpiexec|srun|ssh|docker|podman|perl|ruby|node|make"
+)
+"""Programs that run whichever program or code their arguments name."""
 
 OF_TRIAL = ("seed", "split_seed", "trial", "study", "folder", "file", "device")
 """The placeholders that stand for no setting, but for facts of a trial."""
@@ -88,7 +95,31 @@ def check_command(words: Sequence[str]) -> None:
             f"{words[0]!r} names the program, which no setting may: write it out, and give "
             "settings to its arguments"
         )
+    for word in words[1:]:
+        if _varies_option(word):
+            raise ValueError(f"{word!r} has its option named by a setting: write the option out")
+    script = next((word for word in words[1:] if not word.startswith("-")), "")
+    if is_launcher(words[0]) and list(placeholders_of([script])):
+        raise ValueError(
+            f"{script!r} tells {words[0]} what to run, which no setting may: write it out; give "
+            "settings to options in one word, such as --lr={lr}"
+        )
     list(placeholders_of(words))
+
+
+def _varies_option(word: str) -> bool:
+    if word.startswith("--"):
+        return any(placeholders_of([word.partition("=")[0]]))
+    return re.match(r"-\{(?!\{)", word) is not None
+
+
+def is_launcher(program: str) -> bool:
+    """Tells whether a program runs whichever program or code its arguments name.
+
+    >>> is_launcher("/usr/bin/python3.11"), is_launcher("./train.sh")
+    (True, False)
+    """
+    return _LAUNCHERS.fullmatch(PurePath(program).name) is not None
 
 
 def placeholders_of(words: Iterable[str]) -> Iterator[str]:
