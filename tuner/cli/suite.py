@@ -25,7 +25,6 @@ from tuner.cli.options import (
     report_json_option,
     storage_option,
     tell,
-    vouch_for_study,
     workers_option,
 )
 from tuner.cli.results import output_options, style_options, write
