@@ -26,8 +26,9 @@ def to_command(summary: StudySummary) -> str:
         )
     settings = settings_of_trial(spec, best.config, best.config.own)
     told = {name: write_setting(value) for name, value in settings.items() if value is not None}
+    seed = spec.search.seed % 2**32
     facts: dict[str, Setting] = {
-        "seed": spec.search.seed,
+        "seed": seed,
         "trial": best.record.number,
         "study": summary.name,
         "folder": ".",
@@ -41,6 +42,6 @@ def to_command(summary: StudySummary) -> str:
             write_line(["export", f"TUNER_PARAM_{name.replace('.', '_').upper()}={value}"])
             for name, value in told.items()
         ]
-        lines.append(write_line(["export", f"TUNER_SEED={spec.search.seed}"]))
+        lines.append(write_line(["export", f"TUNER_SEED={seed}"]))
     lines.append(write_line(fill(words, settings | facts)))
     return "".join(f"{printable(line)}\n" for line in lines)

@@ -123,6 +123,12 @@ def test_settings_come_as_arguments_variables_and_a_file(commands: Any) -> None:
     assert (record.value, record.evaluations) == (1.5, {20: 1.5})
 
 
+def test_seeds_are_such_as_every_library_takes(commands: Any) -> None:
+    # Those of a confirmation have 63 bits, of which NumPy refuses all beyond 32.
+    bureau = commands("print('val_loss=' + sys.argv[1])", "{seed}", search={"seed": 2**40 + 5})
+    assert bureau.run().value == 5.0
+
+
 def test_a_command_that_trains_on_is_ended_at_the_budget(commands: Any) -> None:
     bureau = commands(
         """

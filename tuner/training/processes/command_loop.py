@@ -257,7 +257,7 @@ def _gather_facts(run: Run, place: Place, *, resumes: bool) -> TrialFacts:
         number=place.number,
         folder=place.folder,
         device=str(run.device),
-        seed=run.seed,
+        seed=run.seed % 2**32,  # as NumPy's RandomState and many scripts take it
         split_seed=split_seed(run.seed),
         length=run.length or min(length_of(spec), run.at_most or length_of(spec)),
         step=run.taken if resumes else 0,
