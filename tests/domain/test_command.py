@@ -155,6 +155,13 @@ def test_only_commands_that_begin_as_one_allowed_run() -> None:
             check_allowed(other)
 
 
+def test_what_is_to_be_allowed_is_the_program_and_its_script() -> None:
+    with pytest.raises(SpecError, match=r"with --allow-command 'torchrun -a=2 train\.py'$"):
+        check_allowed(["torchrun", "-a=2", "train.py", "--lr={lr}", "x"])
+    with pytest.raises(SpecError, match=r"with --allow-command \./train\.sh$"):
+        check_allowed(["./train.sh", "{lr}"])
+
+
 def test_a_study_file_vouches_for_its_very_command() -> None:
     vouch_for_command([*TRAIN, "--lr={lr}"])
     vouch_for_command(None)
@@ -164,7 +171,9 @@ def test_a_study_file_vouches_for_its_very_command() -> None:
             check_allowed(other)
 
 
-@pytest.mark.parametrize("line", ["python", "/usr/bin/python3.11", "bash", "env", "torchrun"])
+@pytest.mark.parametrize(
+    "line", ["python", "/usr/bin/python3.11", "bash -c", "env", "torchrun --nproc-per-node=2"]
+)
 def test_a_program_that_runs_anything_is_not_allowed_alone(line: str) -> None:
     with pytest.raises(SpecError, match="would allow anything"):
         allow_commands([line])

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 
-from tuner.domain.command import is_launcher, placeholders_of, read_line, write_line
+from tuner.domain.command import is_launcher, read_line, write_line
 from tuner.errors import SpecError
 
 ALLOW_COMMAND = "TUNER_ALLOW_COMMAND"
@@ -53,7 +53,7 @@ def check_allowed(words: Sequence[str]) -> None:
     known = _allowed()
     if any([*words, None][: len(one)] == one for one in known):
         return
-    start = list(words[: next((i for i, w in enumerate(words) if _varies(w, i)), len(words))])
+    start = words[: _place_of_script(words) + 1]
     option = write_line(["--allow-command", write_line(start)])
     rule = (
         f"this process was started for {'; '.join(map(_write, known))}"
@@ -67,9 +67,12 @@ def check_allowed(words: Sequence[str]) -> None:
     )
 
 
-def _varies(word: str, place: int) -> bool:
-    """Tells whether a word is of the part of a command that differs between trials."""
-    return place > 1 and (bool(list(placeholders_of([word]))) or word.startswith("-"))
+def _place_of_script(words: Sequence[str]) -> int:
+    """Returns the place of the word that says what runs: the program, or a launcher's script."""
+    if not is_launcher(words[0]):
+        return 0
+    rest = enumerate(words[1:], start=1)
+    return next((place for place, word in rest if not word.startswith("-")), 0)
 
 
 def _write(words: Words) -> str:
@@ -77,10 +80,11 @@ def _write(words: Words) -> str:
 
 
 def _refuse_launcher(words: Sequence[str], where: str) -> None:
-    if len(words) == 1 and is_launcher(words[0]):
+    if is_launcher(words[0]) and not _place_of_script(words):
+        line = write_line(words)
         raise SpecError(
-            f"{where} {words[0]!r}: it runs whatever its arguments name, so this would allow "
-            f"anything. Name the script as well, such as '{words[0]} train.py'."
+            f"{where} {line!r}: {words[0]} runs whatever its arguments name, so this would allow "
+            f"anything. Name the script as well, such as '{line} train.py'."
         )
 
 

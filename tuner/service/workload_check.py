@@ -24,7 +24,7 @@ from tuner.service.open_study import StudyCheck
 from tuner.service.orders import Answer, Check
 from tuner.service.passing import unpack
 from tuner.service.ranks import read_processes
-from tuner.service.worker.ranks.rank_lane import check_ranks
+from tuner.service.worker.ranks.limits import check_ranks
 from tuner.service.worker.ranks.rank_process import lone_rank
 from tuner.training.arrival import detect_arrival
 from tuner.training.device import resolve_device

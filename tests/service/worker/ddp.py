@@ -70,6 +70,22 @@ def _misbehave(run: Run, step: int) -> None:
     sys.stdout.write(f"{Path(__file__).name}\n")
 
 
+def shard(run: Run) -> None:
+    """Trains a network whose parameters lie in parts on the ranks."""
+    from torch.distributed.fsdp import fully_shard
+
+    network = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    fully_shard(network)
+    optimizer = run.optimizer(network)
+    for _ in run.steps():
+        optimizer.zero_grad()
+        loss = network(torch.ones(4, 3)).square().mean()
+        loss.backward()
+        optimizer.step()
+        if run.due():
+            run.report(val_loss=loss)
+
+
 class Strict(optuna.pruners.BasePruner):
     """Stops every trial at step 10."""
 

@@ -17,7 +17,8 @@ from tuner.domain.trials import Outcome, TrialRecord, decode
 from tuner.errors import RankError, RankKilledError, SpecError, WorkloadError
 from tuner.search.promotion import PromotionPruner
 from tuner.service.interruption import Interruption
-from tuner.service.worker.ranks.rank_lane import RankSetup, check_ranks, start_ranks
+from tuner.service.worker.ranks.limits import check_ranks
+from tuner.service.worker.ranks.rank_lane import RankSetup, start_ranks
 from tuner.service.worker.starts import Start
 from tuner.store import Database
 from tuner.training.checkpoint_file import load_checkpoint
@@ -201,6 +202,17 @@ def test_a_trial_pauses_with_the_randomness_of_all_ranks(
     state = load_checkpoint(checkpoint)
     assert state is not None
     assert len(state["rngs"]) == 1
+
+
+def test_a_sharded_model_trains_and_is_pruned_instead_of_paused(
+    ranks: Callable[..., Ranks], monkeypatch: pytest.MonkeyPatch, short_trials: None
+) -> None:
+    monkeypatch.setattr(PromotionPruner, "_least", 0)
+    search = {"pruner": "halving", "sampler": "random", "portfolio": False}
+    bureau = ranks("shard", search=search)
+    record = bureau.run()
+    assert (record.outcome, list(record.evaluations)) == (Outcome.PRUNED, [5])
+    assert any("cannot be saved" in line for line in bureau.said)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(ranks: Callable[..., Ranks]) -> None:

@@ -47,7 +47,8 @@ from tuner.service.worker.confirmer import propose_for
 from tuner.service.worker.context import WorkerContext
 from tuner.service.worker.fusing import Fusing
 from tuner.service.worker.held_trial import HeldTrial
-from tuner.service.worker.ranks.rank_lane import RankSetup, check_ranks, start_ranks
+from tuner.service.worker.ranks.limits import check_ranks
+from tuner.service.worker.ranks.rank_lane import RankSetup, start_ranks
 from tuner.service.worker.starts import start_alone, start_cohort
 from tuner.service.worker.task import Task
 from tuner.service.worker.watchdog import Watchdog

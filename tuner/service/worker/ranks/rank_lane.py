@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
 import time
 import uuid
@@ -15,31 +14,25 @@ from typing import Any
 
 import torch
 
-from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int
 from tuner.domain.places import make_private
-from tuner.errors import RankError, RankKilledError, SpecError, StorageError, WorkloadError
-from tuner.service.processes import TUNER, fate_of
+from tuner.errors import StorageError, WorkloadError
 from tuner.service.worker.held_trial import HeldTrial
+from tuner.service.worker.ranks.rank import GRACE_S, Rank
+from tuner.service.worker.ranks.rank_messages import read_axis, to_error, to_result
 from tuner.service.worker.starts import Start, place_of
 from tuner.training.checkpoint_file import load_checkpoint, save_checkpoint
-from tuner.training.loop import Ending, TrainingLoop, TrialResult, WorkloadLoop
+from tuner.training.loop import Ending, TrialResult
 from tuner.training.place import Place
 from tuner.training.processes.channel import Channel, Listener, Message
-from tuner.training.processes.command_loop import CommandLoop
-from tuner.training.processes.output import Output
-from tuner.training.processes.trial_file import withhold_secrets
-from tuner.training.processes.trial_process import TrialProcess, holding
+from tuner.training.processes.trial_process import holding
 from tuner.training.reporting import Evaluation, Reporter
 from tuner.training.run import Run
 
 _CPU = torch.device("cpu")
-_GRACE_S = 2.0
 _LOOK_S = 0.2
 _CAUSE_S = 1.5
 _ASK_S = 0.2
 """Seconds from one question of the ranks to the next, about."""
-
-_RANGES: dict[str, type[Float] | type[Int]] = {"Float": Float, "Int": Int}
 
 
 @dataclass(frozen=True)
@@ -57,23 +50,6 @@ class RankSetup:
     device: str
     threads: int | None
     log: Callable[[str], None]
-
-
-class _Rank:
-    """One rank, as the worker knows it.
-
-    Attributes:
-        number: Its number.
-        process: Its process.
-        output: What it prints.
-        channel: The connection to it, once it has one.
-        asks: The question that it waits for an answer to, or None.
-    """
-
-    def __init__(self, number: int, process: TrialProcess, output: Output) -> None:
-        self.number, self.process, self.output = number, process, output
-        self.channel: Channel | None = None
-        self.asks: Message | None = None
 
 
 class RankLane:
@@ -97,7 +73,7 @@ class RankLane:
     ) -> None:
         self._trial, self._place, self._setup = trial, place, setup
         self._reporter, self._stack = reporter, stack
-        self._ranks: list[_Rank] = []
+        self._ranks: list[Rank] = []
         self._meeting = f"meeting-{uuid.uuid4().hex}"
         self._state: Path | None = None
         self._selector = stack.enter_context(selectors.DefaultSelector())
@@ -121,7 +97,7 @@ class RankLane:
         self._logged: list[tuple[int, str, float]] = []
         self._asked_at, self._asked_step = time.monotonic(), idle.taken
         self._answering = False
-        self._raised: list[tuple[_Rank, Message]] = []
+        self._raised: list[tuple[Rank, Message]] = []
         self._raised_at = 0.0
 
     @property
@@ -167,7 +143,7 @@ class RankLane:
         """
         paths = [self._place.folder / f"state-{rank.number}.pt" for rank in self._ranks]
         for rank, path in zip(self._ranks, paths, strict=True):
-            _channel_of(rank).send({"do": "save", "path": str(path)})
+            rank.channel.send({"do": "save", "path": str(path)})
         states = []
         for rank, path in zip(self._ranks, paths, strict=True):
             answer = self._hear_of(rank)
@@ -178,12 +154,12 @@ class RankLane:
         first, *others = states
         return {**first, "rngs": [other["rng"] for other in others]}
 
-    def _hear_of(self, rank: _Rank) -> Message:
-        while (answer := _channel_of(rank).receive()) is not None:
+    def _hear_of(self, rank: Rank) -> Message:
+        while (answer := rank.channel.receive()) is not None:
             if "do" not in answer:
                 return answer
             # A sign of life that it gave before.
-        raise self._tell_death(rank)
+        raise rank.tell_death()
 
     def train(self) -> list[TrialResult]:
         """Trains the trial to its end; returns its result as a list of one.
@@ -214,28 +190,12 @@ class RankLane:
                     return [result]
 
     def _start(self, number: int, listener: Listener, held: int) -> None:
-        size = self._setup.size
-        environment = {
-            **withhold_secrets(os.environ),
-            **listener.environment,
-            "PYTHONUNBUFFERED": "1",
-            "RANK": str(number),
-            "LOCAL_RANK": str(number),
-            "WORLD_SIZE": str(size),
-            "LOCAL_WORLD_SIZE": str(size),
-        }
-        if Path("/sys/class/net/lo").exists():
-            # Ranks of one machine: nobody else is to reach them.
-            environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        output = Output(self._place.folder / f"rank-{number}.log")
-        command = [*TUNER, "worker", "rank"]
-        process = TrialProcess(command, environment, output, grace_s=_GRACE_S, held=(held,))
-        self._stack.enter_context(process)
-        rank = _Rank(number, process, output)
+        rank = Rank(number, self._setup.size, listener, self._place.folder, (held,))
+        self._stack.enter_context(rank.process)
         self._ranks.append(rank)
-        self._selector.register(process, selectors.EVENT_READ, rank)
+        self._selector.register(rank.process, selectors.EVENT_READ, rank)
 
-    def _order(self, rank: _Rank) -> Message:
+    def _order(self, rank: Rank) -> Message:
         """Returns what a rank has to know of the trial."""
         spec = self._trial.spec
         return {
@@ -258,16 +218,16 @@ class RankLane:
         if key.data is listener:
             channel = self._stack.enter_context(contextlib.closing(listener.accept()))
             self._selector.register(channel, selectors.EVENT_READ)
-        elif isinstance(key.data, _Rank) and key.fileobj is key.data.process:
+        elif isinstance(key.data, Rank) and key.fileobj is key.data.process:
             self._read_output(key.data)
         elif isinstance(key.fileobj, Channel):
-            rank: _Rank | None = key.data
+            rank: Rank | None = key.data
             for message in key.fileobj.arrived():
                 rank = self._take(message, key.fileobj, rank, listener)
             if not key.fileobj.is_open:
                 self._selector.unregister(key.fileobj)
 
-    def _read_output(self, rank: _Rank) -> None:
+    def _read_output(self, rank: Rank) -> None:
         for line in rank.process.read():
             if not rank.number and line.strip():
                 self._setup.log(line)
@@ -275,8 +235,8 @@ class RankLane:
             self._selector.unregister(rank.process)
 
     def _take(
-        self, message: Message, channel: Channel, rank: _Rank | None, listener: Listener
-    ) -> _Rank | None:
+        self, message: Message, channel: Channel, rank: Rank | None, listener: Listener
+    ) -> Rank | None:
         """Takes a message of a rank; the first one on a channel tells whose it is."""
         if rank is None:
             number = str(message.get("rank"))
@@ -287,14 +247,14 @@ class RankLane:
                 channel.close()
                 return None
             rank = self._ranks[int(number)]
-            rank.channel = channel
+            rank.link = channel
             self._selector.modify(channel, selectors.EVENT_READ, rank)
             channel.send(self._order(rank))
         else:
             self._heed(rank, message)
         return rank
 
-    def _heed(self, rank: _Rank, message: Message) -> None:
+    def _heed(self, rank: Rank, message: Message) -> None:
         if not rank.number and message.get("facts"):
             self._logged += [(int(s), str(n), float(v)) for s, n, v in message["facts"]["logged"]]
             self._facts |= message["facts"]
@@ -317,30 +277,17 @@ class RankLane:
         """
         for rank in self._ranks:
             if rank.process.poll() is not None and not self._drain(rank):
-                raise self._tell_death(rank)
+                raise rank.tell_death()
         if self._raised and time.monotonic() - self._raised_at > _CAUSE_S:
             rank, message = self._raised[0]
-            raise _to_error(rank.number, message)
+            raise to_error(rank.number, message)
 
-    def _drain(self, rank: _Rank) -> bool:
+    def _drain(self, rank: Rank) -> bool:
         """Takes the last messages of a rank that has ended; returns whether it has raised."""
-        while rank.channel is not None and rank.channel.is_open:
-            for message in rank.channel.arrived():
+        while rank.link is not None and rank.link.is_open:
+            for message in rank.link.arrived():
                 self._heed(rank, message)
         return any(rank is each for each, _ in self._raised)
-
-    def _tell_death(self, rank: _Rank) -> RankError:
-        code = rank.process.poll()
-        if code is None:
-            rank.process.kill()
-            code = rank.process.poll() or 0
-        for _line in rank.process.drain():
-            pass  # it is in the log
-        last = "\n".join(rank.output.last)
-        words = f"Rank {rank.number} {fate_of(code)}" + (
-            f"\nIts last lines:\n{last}" if last else ""
-        )
-        return RankKilledError(words) if code < 0 else RankError(words)
 
     def _answer_all(self) -> TrialResult | None:
         """Answers what all ranks ask; returns the result of the trial once all have ended."""
@@ -356,14 +303,14 @@ class RankLane:
         for rank in self._ranks:
             rank.asks = None
         if question["do"] == "ended":
-            return _to_result(question)
+            return to_result(question)
         self._answering = True
         try:
             answer = self._answer(question)
         finally:
             self._answering = False
         for rank in self._ranks:
-            _channel_of(rank).send(answer)
+            rank.channel.send(answer)
         return None
 
     def _answer(self, question: Message) -> Message:
@@ -378,7 +325,7 @@ class RankLane:
                 step = int(question["step"])
                 return {"goes_on": reporter.advance(step), "next": self._ask_next(step)}
             case "suggest":
-                return {"value": reporter.suggest(question["name"], _read_axis(question["axis"]))}
+                return {"value": reporter.suggest(question["name"], read_axis(question["axis"]))}
             case "save":
                 reporter.save()
                 return {}
@@ -395,12 +342,12 @@ class RankLane:
     def _dismiss(self) -> None:
         """Lets ranks that have ended go, so that they leave their process group in peace."""
         for rank in self._ranks:
-            if rank.channel is not None:
-                rank.channel.send({"do": "leave"})
-        until = time.monotonic() + _GRACE_S
+            if rank.link is not None:
+                rank.link.send({"do": "leave"})
+        until = time.monotonic() + GRACE_S
         while time.monotonic() < until and any(r.process.poll() is None for r in self._ranks):
             for key, _ in self._selector.select(_LOOK_S / 4):
-                if isinstance(key.data, _Rank) and key.fileobj is key.data.process:
+                if isinstance(key.data, Rank) and key.fileobj is key.data.process:
                     self._read_output(key.data)
                 else:
                     self._selector.unregister(key.fileobj)
@@ -422,63 +369,3 @@ def start_ranks(setup: RankSetup, folder: Path, stack: contextlib.ExitStack) -> 
         return RankLane(trial, place_of(trial, folder), setup, reporter, stack)
 
     return start
-
-
-def check_ranks(loop: TrainingLoop, processes: int, device: torch.device) -> None:
-    """Checks that several processes can train the trials of a study.
-
-    Args:
-        loop: The study's training loop.
-        processes: How many are to train each trial.
-        device: The device that they train on.
-
-    Raises:
-        SpecError: If they cannot.
-    """
-    if processes == 1:
-        return
-    if isinstance(loop, CommandLoop):
-        raise SpecError(
-            f"--processes {processes}: a command starts its processes itself: give it the "
-            'launcher, command = ["torchrun", "--nproc-per-node=2", "train.py", …].'
-        )
-    if isinstance(loop, WorkloadLoop):
-        raise SpecError(
-            f"--processes {processes}: a workload class is trained by one process: write a "
-            "training loop of your own, def train(run), which wraps its model in DDP; or leave "
-            "--processes out."
-        )
-    if device.type == "cuda" and torch.cuda.device_count() < processes:
-        raise SpecError(
-            f"--processes {processes}: each has a CUDA device of its own, and this worker sees "
-            f"{torch.cuda.device_count()}: lower it, or train on the CPU, --device cpu."
-        )
-
-
-def _channel_of(rank: _Rank) -> Channel:
-    if rank.channel is None:
-        raise WorkloadError(f"Rank {rank.number} has not connected.")
-    return rank.channel
-
-
-def _to_error(rank: int, message: Message) -> RankError:
-    error = RankError(f"Rank {rank}: {message.get('error')}", str(message.get("place", "")))
-    error.add_note(str(message.get("traceback", "")))
-    return error
-
-
-def _to_result(end: Message) -> TrialResult:
-    value, step = end["value"], end["diverged_step"]
-    return TrialResult(
-        Ending(end["ending"]),
-        None if value is None else float(value),
-        None if step is None else int(step),
-        end["fault"] if end["ending"] == Ending.COMPLETE else None,
-    )
-
-
-def _read_axis(told: Message) -> Dimension:
-    kind, axis = told["kind"], told["axis"]
-    if kind in _RANGES:
-        return _RANGES[kind].model_validate(axis)
-    return Fixed(value=axis) if kind == "Fixed" else Choice.model_validate(axis)

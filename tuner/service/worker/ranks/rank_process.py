@@ -18,11 +18,12 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore, HashStore
 
-from tuner.domain.catalog.dimensions import Dimension, Value, dump_dimension
+from tuner.domain.catalog.dimensions import Dimension, Value
 from tuner.domain.spec import StudySpec
 from tuner.errors import WorkloadError, tell_error, tell_place
 from tuner.service.ranks import read_processes
 from tuner.service.worker.lanes import OnlyLane
+from tuner.service.worker.ranks.rank_messages import dump_axis
 from tuner.training.checkpoint_file import load_checkpoint, save_checkpoint
 from tuner.training.loop import TrainingLoop, run_trial
 from tuner.training.place import Place
@@ -234,7 +235,7 @@ class _ToWorker:
 
     def suggest(self, name: str, axis: Dimension) -> Value:
         """Asks for a value of a hyperparameter, the same on all ranks."""
-        value: Value = self.ask("suggest", name=name, axis=_dump(axis))["value"]
+        value: Value = self.ask("suggest", name=name, axis=dump_axis(axis))["value"]
         return value
 
     def warn(self, text: str) -> None:
@@ -252,7 +253,3 @@ class _ToWorker:
     def left(self) -> Collection[int]:
         """Returns nothing: a run has no lanes."""
         return ()
-
-
-def _dump(axis: Dimension) -> Message:
-    return {"kind": type(axis).__name__, "axis": dump_dimension(axis)}
