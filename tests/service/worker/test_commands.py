@@ -242,6 +242,27 @@ def test_the_client_hears_of_a_metric_that_is_missing(commands: Any) -> None:
         bureau.run()
 
 
+RANKS = """
+import subprocess, tuner
+if "RANK" not in os.environ:
+    ranks = [{**os.environ, "RANK": rank, "WORLD_SIZE": "2"} for rank in "10"]
+    processes = [subprocess.Popen([sys.executable, __file__], env=rank) for rank in ranks]
+    sys.exit(max(process.wait() for process in processes))
+trial = tuner.current()
+for step in range(100):
+    if step % 5 == 4: trial.report(step, val_loss=step + 100.0 * trial._rank)
+    if trial.should_stop: break
+print("rank", os.environ["RANK"], "left at", step)
+"""
+
+
+def test_all_ranks_of_a_script_get_the_answer_of_the_first(commands: Any) -> None:
+    bureau = commands(RANKS)
+    assert bureau.run().evaluations == {5: 4.0, 10: 9.0, 15: 14.0, 20: 19.0}
+    lines = bureau.output().splitlines()
+    assert sorted(lines) == ["rank 0 left at 19", "rank 1 left at 19"]
+
+
 TRAINS = """
 import torch, tuner
 trial = tuner.current()

@@ -26,6 +26,8 @@ LONGEST = 1 << 20
 """Bytes that one message may have."""
 
 _WAITING = 64
+_LONGEST_FOLDER = 70
+"""Characters of a temporary folder below which a socket's path has room."""
 
 Message = dict[str, Any]
 """A message: plain values by name."""
@@ -114,7 +116,8 @@ class Listener:
 
     def __init__(self) -> None:
         # A path of a socket has room for some hundred bytes: the trial's folder may be longer.
-        self._folder = Path(tempfile.mkdtemp(prefix="tuner-"))
+        short = None if len(tempfile.gettempdir()) < _LONGEST_FOLDER else "/tmp"  # noqa: S108 (private)
+        self._folder = Path(tempfile.mkdtemp(prefix="tuner-", dir=short))
         path = self._folder / "channel"
         self._token = secrets.token_hex(16)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

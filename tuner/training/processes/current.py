@@ -56,8 +56,8 @@ class CurrentTrial:
     def __init__(self, tree: Mapping[str, Any], channel: Channel | None) -> None:
         self._tree, self._channel = tree, channel
         self._pid = os.getpid()
-        world = os.environ.get("WORLD_SIZE", "1")
-        self._rank = int(os.environ.get("RANK", "0")) if world != "1" else 0
+        self._has_ranks = os.environ.get("WORLD_SIZE", "1") != "1"
+        self._rank = int(os.environ.get("RANK", "0")) if self._has_ranks else 0
         self._state, self._looked_at = "on", -math.inf
         self.settings: Mapping[str, Any] = dict(tree["settings"])
         self.study, self.number = str(tree["study"]), int(tree["trial"])
@@ -123,8 +123,14 @@ class CurrentTrial:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the trial is to end here: pruned, trained in full, paused or stopped."""
-        self._look()
+        """Whether the trial is to end here: pruned, trained in full, paused or stopped.
+
+        Of several ranks all have to ask, and get the same answer.
+        """
+        if self._has_ranks:
+            self._ask("look", together=True)
+        else:
+            self._look()
         return self._state != "on"
 
     def stop(self, why: str) -> None:
