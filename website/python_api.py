@@ -12,16 +12,22 @@ ROOMS = {
     "tuner.integrations.transformers": "The Trainer of Transformers, attached to a trial.",
     "tuner.search": "What proposes trials and what stops them, over Optuna, in memory.",
 }
-"""The packages whose public names are promised, and what each is for.
+"""The packages and modules whose public names are promised, and what each is for.
 
 ``tests/public_api.txt`` holds their signatures: a change of one is a change for users.
 """
 
 
 def public_names(room: str) -> list[str]:
-    """Returns the names that a package promises, classes and functions first."""
-    names = [name for name in importlib.import_module(room).__all__ if not name.startswith("_")]
-    return sorted(names, key=lambda name: not _is_documented(room, name))
+    """Returns the names that a package or module promises, classes and functions first."""
+    module = importlib.import_module(room)
+    own = [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == room
+    ]
+    names = [name for name in getattr(module, "__all__", own) if not name.startswith("_")]
+    return sorted(names, key=lambda name: (not _is_documented(room, name), name))
 
 
 def write_python_api() -> str:

@@ -9,6 +9,7 @@ before its fence, or sees it as the name of a file::
     <!-- in another terminal -->    it goes on beside the blocks that follow
     <!-- among names.py -->         it uses names that the page leaves to its reader: those of a
                                     file of tests/documentation/beside/PAGE
+    <!-- first: COMMAND -->         what makes the things that the block is about
     <!-- then: COMMAND -->          what shows that the file works, where the page says it in words
     <!-- not run: REASON -->        it needs what is not here
 
@@ -31,7 +32,8 @@ _FENCE = re.compile(
     flags=re.DOTALL | re.MULTILINE,
 )
 _BEGINNING = re.compile(r"^<!-- begins in: ([\w-]+) -->$", flags=re.MULTILINE)
-_FAILS, _AMONG, _THEN, _NOT_RUN = "fails with ", "among ", "then: ", "not run: "
+_FAILS, _AMONG, _NOT_RUN = "fails with ", "among ", "not run: "
+_FIRST, _THEN = "first: ", "then: "
 _BESIDE = "in another terminal"
 
 
@@ -47,6 +49,7 @@ class Block:
         code: The exit code that it is to end with.
         beside: Whether it goes on beside the blocks that follow.
         among: The file of names that it uses, if any.
+        first: The command that is run before it, if any.
         then: The command that is run after the file is written, if any.
         reason: Why it is not run, or None where it is.
     """
@@ -58,6 +61,7 @@ class Block:
     code: int = 0
     beside: bool = False
     among: str | None = None
+    first: str | None = None
     then: str | None = None
     reason: str | None = None
 
@@ -126,6 +130,7 @@ def _read(found: re.Match[str], page: str) -> Block:
         code=int(_said(marks, _FAILS) or 0),
         beside=_BESIDE in marks,
         among=_said(marks, _AMONG),
+        first=_said(marks, _FIRST),
         then=_said(marks, _THEN),
         reason=_said(marks, _NOT_RUN),
     )

@@ -74,6 +74,8 @@ class PartRun:
 
     def _take(self, block: Block) -> bool:
         """Writes a block to its file, or runs it; returns whether it did."""
+        if block.first is not None:
+            self._type(block, block.first)
         text = block.text
         for word, stand_in in self._stand_ins.items():
             text = text.replace(word, stand_in)

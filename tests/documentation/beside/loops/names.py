@@ -4,21 +4,28 @@ import torch
 from mine import build_loader, build_model, evaluate, train_step, x, y
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 __all__ = [
+    "DataLoader",
+    "DistributedDataParallel",
     "accuracy_over",
     "build_loader",
     "build_model",
+    "data",
     "load",
     "loss_of",
     "loss_over",
     "test",
     "train_step",
+    "validation",
 ]
 
 Pairs = tuple[torch.Tensor, torch.Tensor]
 
+data = TensorDataset(x[:300], y[:300])
+validation: Pairs = (x[300:], y[300:])
 test = evaluate
 
 
