@@ -20,13 +20,7 @@ ROOMS = {
 
 def public_names(room: str) -> list[str]:
     """Returns the names that a package or module promises, classes and functions first."""
-    module = importlib.import_module(room)
-    own = [
-        name
-        for name, value in vars(module).items()
-        if inspect.isfunction(value) and value.__module__ == room
-    ]
-    names = [name for name in getattr(module, "__all__", own) if not name.startswith("_")]
+    names = [name for name in importlib.import_module(room).__all__ if not name.startswith("_")]
     return sorted(names, key=lambda name: (not _is_documented(room, name), name))
 
 
