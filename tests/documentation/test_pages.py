@@ -21,6 +21,9 @@ from tests.documentation.runner import RUN, PartRun
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+FROM_WHEEL = [ROOT / "README.md", DOCS / "tutorial.md"]
+"""The pages of those who begin, which scripts/check-wheel runs from the wheel."""
+
 NOT_RUN = Path(__file__).parent / "not_run.md"
 
 POSTGRESQL = "postgresql+psycopg://user:password@host/database"
@@ -49,6 +52,7 @@ RUNNING = [
         marks=[pytest.mark.slow] if trains(part) else [],
     )
     for page in PAGES
+    if page not in FROM_WHEEL
     for part in read_parts(page)
     if runs(part)
 ]
