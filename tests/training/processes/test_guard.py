@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -105,6 +106,25 @@ def test_what_has_left_the_session_ends_too(rest: str) -> None:
         if rest:
             order(process, "k")
         process.wait()
+    with pytest.raises(ProcessLookupError):
+        os.kill(orphan, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives orphans to a guard")
+@pytest.mark.parametrize("killed", ["guard", "the one below", "their group"])
+def test_a_guard_that_is_killed_leaves_nothing_behind(killed: str) -> None:
+    with guarded(ORPHAN + SLEEPS) as process:
+        orphan = int(read_line(process))
+        if killed == "guard":
+            process.kill()
+        elif killed == "the one below":
+            [below] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(below), signal.SIGKILL)
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert process.stdout is not None
+        process.stdout.read()  # until the last one has ended
     with pytest.raises(ProcessLookupError):
         os.kill(orphan, 0)
 

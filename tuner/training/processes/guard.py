@@ -7,7 +7,9 @@ the worker holds: ``t`` asks it to end the command by SIGTERM, and by SIGKILL af
 It ends as the command has ended: with its exit code, or by the signal that has killed it.
 
 On Linux it becomes the parent of every orphan below it, so that nothing escapes it, in whatever
-session that may be; elsewhere what has left the command's process group does.
+session that may be; elsewhere what has left the command's process group does. And there it is two
+processes, one below the other, so that a guard that is killed leaves nothing behind: each ends the
+command where the other has gone.
 """
 
 from __future__ import annotations
@@ -40,6 +42,16 @@ def main(arguments: list[str]) -> int:
     grace_s, command = float(arguments[0]), arguments[2:]
     _control(_SUBREAPER)
     wake = _wake_on_signals()
+    outer = None
+    if sys.platform == "linux":
+        outer = os.getpid()
+        inner_pid = os.fork()
+        if inner_pid:
+            return _stand_behind(inner_pid, grace_s)
+        os.setsid()  # what ends a process group is not to end both
+        _control(_SUBREAPER)
+        wake = _wake_on_signals()
+        _control(_DEATH_SIGNAL, signal.SIGTERM)
     try:
         child = subprocess.Popen(
             command,
@@ -50,18 +62,37 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
         return 127 << 8
-    status = _attend(child.pid, wake, grace_s)
+    status = _attend(child.pid, wake, grace_s, outer)
     _clear(child.pid, min(grace_s, _LEFTOVER_S))
     return status
 
 
-def _attend(main_pid: int, wake: int, grace_s: float) -> int:
-    """Waits for a command, or ends it where that is asked for; returns its status."""
+def _stand_behind(inner_pid: int, grace_s: float) -> int:
+    """Waits for the guard below this one; returns its status, which is that of the command.
+
+    Where it was killed, its orphans are children of this one, and end.
+    """
+    _, status = os.waitpid(inner_pid, 0)
+    _clear(inner_pid, min(grace_s, _LEFTOVER_S))
+    return status
+
+
+def _attend(main_pid: int, wake: int, grace_s: float, outer: int | None) -> int:
+    """Waits for a command, or ends it where that is asked for; returns its status.
+
+    Args:
+        main_pid: The command.
+        wake: What signals wake.
+        grace_s: Seconds from SIGTERM to SIGKILL.
+        outer: The guard above this one, without which the command ends; None where there is none.
+    """
     listening, deadline = [0, wake], None
     while True:
         for pid, status in _reap():
             if pid == main_pid:
                 return status
+        if outer is not None and os.getppid() != outer:
+            outer, deadline = None, time.monotonic()
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         ready, _, _ = select.select(listening, [], [], left)
         if 0 in ready:
@@ -83,6 +114,7 @@ def _clear(main_pid: int, grace_s: float) -> None:
     """Ends what a command has left behind, which its process group or its orphans are."""
     left = _descendants()
     if not left and not _has_group(main_pid):
+        _reap()
         return
     for pid in left:
         _signal(pid, signal.SIGTERM)
