@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from typing import Any
 
 import pytest
@@ -172,11 +173,32 @@ def test_a_study_file_vouches_for_its_very_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["python", "/usr/bin/python3.11", "bash -c", "env", "torchrun --nproc-per-node=2"]
+    "line",
+    [
+        *("python", "/usr/bin/python3.11", "bash", "env", "torchrun", "python -u", "python -m"),
+        *("sh -c", "env X=1 python", "nice -n 10 python", "uv run", "uv run python", "timeout 5m"),
+        *("torchrun --nproc-per-node=2", "python -m torch.distributed.run --standalone"),
+    ],
 )
 def test_a_program_that_runs_anything_is_not_allowed_alone(line: str) -> None:
     with pytest.raises(SpecError, match="would allow anything"):
         allow_commands([line])
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("python -u train.py --lr={lr}", "python -u train.py"),
+        ("torchrun --standalone --nnodes=1 train.py --lr={lr}", "torchrun .* train.py"),
+        ("./train.sh {lr}", "./train.sh"),
+    ],
+)
+def test_the_option_that_is_named_to_allow_a_command_does(words: str, option: str) -> None:
+    with pytest.raises(SpecError, match=f"--allow-command '?{option}'?$") as error:
+        check_allowed(words.split())
+    line = shlex.split(str(error.value).partition("start it with ")[2])[1]
+    allow_commands([line])
+    check_allowed(words.split())
 
 
 @pytest.mark.parametrize("line", ["", "  ", "python 'train.py"])

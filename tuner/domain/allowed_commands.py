@@ -6,16 +6,20 @@ here, in a study file or by ``--allow-command``, or begins with the words of one
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 
-from tuner.domain.command import is_launcher, read_line, write_line
+from tuner.domain.command import is_launcher, placeholders_of, read_line, write_line
 from tuner.errors import SpecError
 
 ALLOW_COMMAND = "TUNER_ALLOW_COMMAND"
 """The environment variable that carries the allowed commands to workers: one line of a shell, or
 JSON, a list of lists of words, where null at the end stands for the end of the command."""
+
+_WRAPPERS = ("uv run", "conda run", "mamba run", "pipx run", "accelerate launch", "docker run")
 
 Words = list[str | None]
 """The first words of a command that is allowed; None at the end says that no more may follow."""
@@ -53,7 +57,10 @@ def check_allowed(words: Sequence[str]) -> None:
     known = _allowed()
     if any([*words, None][: len(one)] == one for one in known):
         return
-    start = words[: _place_of_script(words) + 1]
+    place = next((i for i, w in enumerate(words) if i and _varies(w)), len(words))
+    while place < len(words) and _allows_anything(words[:place]):
+        place += 1
+    start = list(words[:place])
     option = write_line(["--allow-command", write_line(start)])
     rule = (
         f"this process was started for {'; '.join(map(_write, known))}"
@@ -67,12 +74,9 @@ def check_allowed(words: Sequence[str]) -> None:
     )
 
 
-def _place_of_script(words: Sequence[str]) -> int:
-    """Returns the place of the word that says what runs: the program, or a launcher's script."""
-    if not is_launcher(words[0]):
-        return 0
-    rest = enumerate(words[1:], start=1)
-    return next((place for place, word in rest if not word.startswith("-")), 0)
+def _varies(word: str) -> bool:
+    """Tells whether a word is of the part of a command that differs between trials."""
+    return bool(list(placeholders_of([word]))) or word.startswith("-")
 
 
 def _write(words: Words) -> str:
@@ -80,12 +84,27 @@ def _write(words: Words) -> str:
 
 
 def _refuse_launcher(words: Sequence[str], where: str) -> None:
-    if is_launcher(words[0]) and not _place_of_script(words):
-        line = write_line(words)
+    if _allows_anything(words):
         raise SpecError(
-            f"{where} {line!r}: {words[0]} runs whatever its arguments name, so this would allow "
-            f"anything. Name the script as well, such as '{line} train.py'."
+            f"{where} {write_line(words)!r}: it runs whatever its arguments name, so this would "
+            "allow anything. Name the script as well, such as "
+            f"{write_line([*words, 'train.py'])!r}."
         )
+
+
+def _allows_anything(words: Sequence[str]) -> bool:
+    """Tells whether words are those of a launcher with options and other launchers, but no script.
+
+    >>> _allows_anything(["python", "-m"]), _allows_anything(["python", "-m", "train"])
+    (True, False)
+    """
+    return is_launcher(words[0]) and all(
+        word.startswith("-")
+        or is_launcher(word)
+        or f"{before} {word}" in _WRAPPERS
+        or re.fullmatch(r"\w+=.*|[\d.]+[smh]?", word) is not None
+        for before, word in itertools.pairwise(words)
+    )
 
 
 def _allowed() -> list[Words]:

@@ -25,7 +25,7 @@ _OWN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _LAUNCHERS = re.compile(
     r"(python|pypy)[\d.]*|(ba|da|z|k|fi)?sh|env|sudo|nohup|nice|timeout|xargs|uv|uvx|pipx|conda|mamba"
-    r"|torchrun|accelerate|deepspeed|mpirun|mpiexec|srun|ssh|docker|podman|perl|ruby|node|make"
+    r"|torchrun|torch\.distributed\.(run|launch)|accelerate|deepspeed|mpirun|mpiexec|srun|ssh|docker|podman|perl|ruby|node|make"
 )
 """Programs that run whichever program or code their arguments name."""
 
