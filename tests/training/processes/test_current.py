@@ -85,7 +85,8 @@ def test_the_file_is_private_and_holds_the_whole_trial(make_spec: MakeSpec, tmp_
 def test_secrets_do_not_reach_a_command(
     make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("TUNER_STORAGE", "PGPASSWORD", "TUNER_DASHBOARD_PASSWORD"):
+    secrets = ("TUNER_STORAGE", "PGPASSWORD", "TUNER_DASHBOARD_PASSWORD")
+    for name in (*secrets, "TUNER_NOTIFY", "TUNER_LOG_TO"):
         monkeypatch.setenv(name, "hunter2")
     monkeypatch.setenv("TUNER_PARAM_OF_ANOTHER", "1")
     environment = write_trial(make_spec, tmp_path).environment()

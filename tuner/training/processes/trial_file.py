@@ -28,6 +28,8 @@ _WITHHELD = (
     "TUNER_DASHBOARD_PASSWORD",
     "TUNER_DASHBOARD_PASSWORD_FILE",
     "TUNER_ALLOW_COMMAND",
+    "TUNER_LOG_TO",
+    "TUNER_NOTIFY",
     "PGPASSWORD",
 )
 """Variables of a worker that the process of a trial has no use for: most hold secrets."""
