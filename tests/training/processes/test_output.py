@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,16 @@ def test_a_line_without_end_takes_no_memory(tmp_path: Path) -> None:
     lines = [line for _ in range(10) for line in output.take(b"x" * 5000)]
     assert max(map(len, lines)) <= 4096
     assert list(output.close()) == []
+
+
+@pytest.mark.parametrize("name", ["a", "val_loss"])
+def test_a_line_of_one_long_word_is_read_at_once(name: str) -> None:
+    began = time.process_time()
+    assert LineReader("val_loss").read(name * (4096 // len(name))) is None
+    assert time.process_time() - began < 0.1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_full_disk_ends_no_trial() -> None:
+    output = Output(Path("/dev/full"))
+    assert [*output.take(b"val_loss=1\nend"), *output.close()] == ["val_loss=1", "end"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ KEPT = 20
 _LONGEST = 4096
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
-_PAIR = re.compile(rf"([A-Za-z_][\w./-]*)\s*[=:]\s*({_NUMBER})(?![\w.])", re.IGNORECASE)
+_PAIR = re.compile(
+    rf"(?<![A-Za-z_])([A-Za-z_][\w./-]*)\s*[=:]\s*({_NUMBER})(?![\w.])", re.IGNORECASE
+)
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Warning|Exit)\b.*|[\w.]+Error: .*")
 _PLACE = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+)')
 
@@ -64,6 +67,8 @@ class LineReader:
 
     def _numbers(self, line: str) -> dict[str, float]:
         if self._pattern is None:
+            if self.metric not in line:  # most lines, and some are long
+                return {}
             return {name: float(number) for name, number in _PAIR.findall(line)}
         found = self._pattern.search(line)
         numbers = {}
@@ -118,7 +123,8 @@ class Output:
 
     def close(self) -> Iterator[str]:
         """Closes the file, and yields the last line where nothing ends it."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what a full disk has not taken is tried once more
+            self._file.close()
         if self._rest:
             yield self._keep(self._rest)
             self._rest = b""
