@@ -197,6 +197,6 @@ def check_same(
             msg=f"{label}: {{}}".format,
         )
         assert fused.outcomes[lane] == single.outcome, label
-        logged = [value for _, _, value in single.run.take_logged()]
+        logged = [value for _, _, value in single.run.state.take_logged()]
         ours = [value for _, _, value in fused.logged(lane)]
         assert ours == pytest.approx(logged, rel=10 * tolerance), label

@@ -192,7 +192,7 @@ def test_lanes_are_tested_and_split_as_single_trials_are(seed: int) -> None:
         assert told["test"].keys() == {"accuracy", "val_loss"}
         assert told["test"] != recorder.evaluations[lane][-1].metrics
         if seed:
-            assert told["split_seed"] == alone.describe_loop()["split_seed"]
+            assert told["split_seed"] == alone.state.describe_loop()["split_seed"]
     assert fused.outcomes[2].ending == "diverged"
     assert "test" not in cohort.describe(2)
 
@@ -425,7 +425,7 @@ def test_a_metric_that_is_not_finite_ends_its_lane_alone() -> None:
     for lane, config in enumerate(configs):
         single = train(prepared, spec, config)
         assert fused.outcomes[lane] == single.outcome
-        assert fused.logged(lane)[-1][0] == single.run.take_logged()[-1][0]
+        assert fused.logged(lane)[-1][0] == single.run.state.take_logged()[-1][0]
 
 
 def test_a_pruned_lane_stops_training_and_the_others_go_on(blobs: PreparedWorkload) -> None:

@@ -123,7 +123,7 @@ class Loop:
 def stop_and_go(loop: Loop, step: int, spec: Any, config: Any) -> tuple[Trial, Trial]:
     stopped = train(loop, spec, config, Recorder(interrupt_at=step))
     assert stopped.outcome.ending == "interrupted"
-    state = through_disk(stopped.run.state_dict())
+    state = through_disk(stopped.run.state.state_dict())
     torch.rand(17)
     return stopped, train(loop, spec, config, Recorder(), state)
 
@@ -207,8 +207,8 @@ def test_it_is_saved_while_it_trains() -> None:
     states = []
 
     def keep(run: Run, step: int) -> None:
-        if step in (5, 6, 9) and run.resumable:
-            states.append(through_disk(run.state_dict()))
+        if step in (5, 6, 9) and run.state.resumable:
+            states.append(through_disk(run.state.state_dict()))
 
     loop = Loop()
     whole = train(loop, SPEC, CONFIG, Recorder(on_step=keep))
@@ -223,7 +223,7 @@ def test_it_is_saved_while_it_trains() -> None:
 def test_the_metrics_of_a_validation_are_reported_and_those_of_training_logged() -> None:
     trial = train(Loop(), SPEC, CONFIG)
     assert [set(e.metrics) for e in trial.evaluations] == [{"val_loss"}] * EPOCHS
-    logged = trial.run.take_logged()
+    logged = trial.run.state.take_logged()
     assert [(step, name) for step, name, _ in logged] == [(n, "train_loss") for n in (6, 12, 18)]
 
 
@@ -272,7 +272,7 @@ def test_a_callback_that_stops_the_trainer_ends_the_trial_early() -> None:
     trial = train(Loop(callbacks=[stopping]), SPEC, CONFIG)
     assert trial.outcome.ending == "complete"
     assert trial.run.taken == 12
-    assert trial.run.describe_loop()["stopped_early"] == "a callback has stopped the trainer"
+    assert trial.run.state.describe_loop()["stopped_early"] == "a callback has stopped the trainer"
 
 
 @pytest.mark.parametrize("average", ["ema", "swa"])
@@ -322,7 +322,7 @@ def test_a_module_may_step_optimizers_of_several_networks_itself() -> None:
     whole, weights = train(loop, SPEC, CONFIG), loop.weights
     assert whole.run.taken == STEPS
     assert whole.steps_evaluated == [6, 12, 18]
-    assert whole.run.describe_loop()["networks"] == ["maker", "judge"]
+    assert whole.run.state.describe_loop()["networks"] == ["maker", "judge"]
     rates = [group["lr"] for o in loop.module.trainer.optimizers for group in o.param_groups]
     assert max(rates) < 0.002
     stopped, continued = stop_and_go(loop, 8, SPEC, CONFIG)
@@ -406,7 +406,7 @@ def test_a_checkpoint_of_another_loop_is_not_gone_on_from() -> None:
     spec = make_spec(STEPS, EPOCHS)
     stopped = train(by_step, spec, CONFIG, Recorder(interrupt_at=8))
     with pytest.raises(StaleCheckpointError, match="no trainer owned"):
-        train(Loop(), spec, CONFIG, state=stopped.run.state_dict())
+        train(Loop(), spec, CONFIG, state=stopped.run.state.state_dict())
     ours = train(Loop(), spec, CONFIG, Recorder(interrupt_at=8))
     with pytest.raises(StaleCheckpointError, match="that a trainer owned"):
-        train(by_step, spec, CONFIG, state=through_disk(ours.run.state_dict()))
+        train(by_step, spec, CONFIG, state=through_disk(ours.run.state.state_dict()))

@@ -113,7 +113,7 @@ def weights_of(trainer: Trainer) -> Tensor:
 def stop_and_go(loop: Loop, step: int, config: Any = CONFIG) -> tuple[Trial, Trial]:
     stopped = train(loop, SPEC, config, Recorder(interrupt_at=step))
     assert stopped.outcome.ending == "interrupted"
-    state = through_disk(stopped.run.state_dict())
+    state = through_disk(stopped.run.state.state_dict())
     torch.rand(17)
     return stopped, train(loop, SPEC, config, Recorder(), state)
 
@@ -172,8 +172,8 @@ def test_it_is_saved_while_it_trains() -> None:
     states = []
 
     def keep(run: Run, step: int) -> None:
-        if step in (3, 4, 9) and run.resumable:
-            states.append(through_disk(run.state_dict()))
+        if step in (3, 4, 9) and run.state.resumable:
+            states.append(through_disk(run.state.state_dict()))
 
     loop = Loop()
     whole = train(loop, spec, CONFIG, Recorder(on_step=keep))
@@ -201,7 +201,7 @@ def test_what_it_computes_and_logs_is_kept(folder: Path) -> None:
     loop = Loop(compute_metrics=compute_metrics, arguments={"logging_steps": 5})
     trial = train(loop, SPEC, CONFIG)
     assert [set(e.metrics) for e in trial.evaluations] == [{"eval_loss", "eval_accuracy"}] * EPOCHS
-    logged = trial.run.take_logged()
+    logged = trial.run.state.take_logged()
     assert {(step, name) for step, name, _ in logged} == {
         (step, name) for step in (5, 10) for name in ("train_loss", "grad_norm")
     }
@@ -238,7 +238,7 @@ def test_a_callback_that_stops_the_trainer_ends_the_trial_early() -> None:
     trial = train(Loop(callbacks=[Enough()]), SPEC, CONFIG)
     assert trial.outcome.ending == "complete"
     assert trial.run.taken == 8
-    assert trial.run.describe_loop()["stopped_early"] == "a callback has stopped the Trainer"
+    assert trial.run.state.describe_loop()["stopped_early"] == "a callback has stopped the Trainer"
 
 
 def test_a_trainer_that_builds_its_model_again_is_refused() -> None:

@@ -125,7 +125,7 @@ def test_a_trial_continues_as_if_never_stopped(optimizer: str, step: int) -> Non
     prepared, config = prepare_workload(Droopy()), warmed(optimizer, groups=groups)
     whole = train(prepared, config=config)
     check_continued(whole, *stop_and_go(prepared, step, config=config))
-    momentum = {group["momentum"] for group in whole.run.describe_groups()}
+    momentum = {group["momentum"] for group in whole.run.state.describe_groups()}
     assert 0.8 in momentum
     assert 0.5 not in momentum
 
@@ -133,8 +133,8 @@ def test_a_trial_continues_as_if_never_stopped(optimizer: str, step: int) -> Non
 def test_what_a_trial_trained_with_is_its_own_momentum_wherever_it_stopped() -> None:
     trial = train(prepare_workload(Droopy()), make_spec(40, 4), warmed("adam"))
     stopped, _ = stop_and_go(prepare_workload(Droopy()), 5, make_spec(40, 4), warmed("adam"))
-    assert [g["momentum"] for g in stopped.run.describe_groups()] == [0.9]
-    assert stopped.run.describe_groups() == trial.run.describe_groups()
+    assert [g["momentum"] for g in stopped.run.state.describe_groups()] == [0.9]
+    assert stopped.run.state.describe_groups() == trial.run.state.describe_groups()
 
 
 def test_a_loop_without_a_schedule_is_told_that_its_momentum_would_not_rise() -> None:

@@ -246,7 +246,7 @@ def test_a_batch_in_parts_trains_as_the_whole(optimizer: str, parts: int) -> Non
     torch.testing.assert_close(whole.parameters, accumulated.parameters, rtol=1e-8, atol=1e-10)
     assert accumulated.run.taken == whole.run.taken == 20
     assert accumulated.values == pytest.approx(whole.values, rel=1e-8)
-    logged = [[value for *_, value in t.run.take_logged()] for t in (whole, accumulated)]
+    logged = [[value for *_, value in t.run.state.take_logged()] for t in (whole, accumulated)]
     assert logged[1] == pytest.approx(logged[0], rel=1e-8)
 
 
@@ -260,7 +260,8 @@ def test_batch_norm_sees_each_part_for_itself() -> None:
     """Its statistics are those of a part, so it trains otherwise, and counts every part."""
     prepared = prepare_workload(Normed(), "float64")
     whole, parts = (trained(prepared, k, make_config(lr=0.05)) for k in (1, 4))
-    counts = [t.run.state_dict()["models"][0]["1.num_batches_tracked"] for t in (whole, parts)]
+    states = [trial.run.state.state_dict() for trial in (whole, parts)]
+    counts = [state["models"][0]["1.num_batches_tracked"] for state in states]
     assert [int(count) for count in counts] == [20, 80]
     assert not torch.allclose(whole.parameters[:8], parts.parameters[:8], rtol=1e-3)
 

@@ -52,7 +52,7 @@ def groups_of(workload: Any, optimizer: str) -> list[tuple[str, int]]:
     spec = make_spec(4, 1, train={"no_decay_on_biases_and_norms": True})
     described = train(
         prepare_workload(workload), spec, make_config(optimizer)
-    ).run.describe_groups()
+    ).run.state.describe_groups()
     return [(group["name"], group["parameters"]) for group in described]
 
 

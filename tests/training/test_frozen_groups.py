@@ -35,7 +35,7 @@ def bodies(until: float, **options: Any) -> dict[int, Tensor]:
     seen: dict[int, Tensor] = {}
 
     def keep(run: Run, step: int) -> None:
-        seen[step] = run.state_dict()["models"][0]["body.weight"].clone()
+        seen[step] = run.state.state_dict()["models"][0]["body.weight"].clone()
 
     train(over_loader, SPEC, frozen(until, **options), Recorder(on_step=keep))
     return seen
@@ -66,7 +66,7 @@ def test_a_thawed_group_follows_the_schedule_from_its_own_rate() -> None:
     seen: list[dict[str, float]] = []
 
     def keep(run: Run, step: int) -> None:
-        parts = run.state_dict()["optimizers"][0]["parts"]
+        parts = run.state.state_dict()["optimizers"][0]["parts"]
         groups = [group for part in parts for group in part["param_groups"]]
         seen.append({group["name"]: group["lr"] for group in groups})
 
@@ -115,7 +115,7 @@ def test_a_searched_multiplier_acts_as_one_that_is_fixed() -> None:
 
 def test_what_is_told_of_groups_does_not_depend_on_a_thaw() -> None:
     described = [
-        train(over_loader, SPEC, frozen(until, lr_multiplier=0.5)).run.describe_groups()
+        train(over_loader, SPEC, frozen(until, lr_multiplier=0.5)).run.state.describe_groups()
         for until in (0.5, 1.0)
     ]
     for groups, until in zip(described, (0.5, 1.0), strict=True):

@@ -102,8 +102,8 @@ def test_a_budget_of_epochs_or_examples_is_counted_in_batches(length: Any, steps
 def test_the_training_loss_is_the_mean_since_the_last_evaluation(
     parabola: PreparedWorkload,
 ) -> None:
-    means = train(parabola, make_spec(10, 2)).run.take_logged()
-    every = train(parabola, make_spec(10, 10)).run.take_logged()
+    means = train(parabola, make_spec(10, 2)).run.state.take_logged()
+    every = train(parabola, make_spec(10, 10)).run.state.take_logged()
     assert [(step, name) for step, name, _ in means] == [(5, "train_loss"), (10, "train_loss")]
     losses = [value for _, _, value in every]
     expected = [sum(losses[:5]) / 5, sum(losses[5:]) / 5]
@@ -228,7 +228,7 @@ def test_the_schedule_drives_the_learning_rate(parabola: PreparedWorkload) -> No
     rates: dict[int, float] = {}
 
     def keep(run: Run, step: int) -> None:
-        rates[step] = run.state_dict()["optimizers"][0]["param_groups"][0]["lr"]
+        rates[step] = run.state.state_dict()["optimizers"][0]["param_groups"][0]["lr"]
 
     train(parabola, make_spec(20), make_config("sgd", lr=1.0), Recorder(on_step=keep))
     course = [rates[step] for step in range(1, 20)]
@@ -311,7 +311,7 @@ def test_a_trial_resumed_after_the_bad_step_still_names_it(parabola: PreparedWor
 def test_a_late_divergence_keeps_the_evaluations_before_it(parabola: PreparedWorkload) -> None:
     def poison(run: Run, step: int) -> None:
         if step == 25:
-            next(iter(run.state_dict()["models"][0].values())).fill_(math.inf)
+            next(iter(run.state.state_dict()["models"][0].values())).fill_(math.inf)
 
     trial = train(parabola, recorder=Recorder(on_step=poison))
     assert (trial.outcome.ending, trial.outcome.diverged_step) == (Ending.DIVERGED, 26)
@@ -361,8 +361,8 @@ def test_an_interruption_between_evaluations_does_not_change_the_training_loss(
     parabola: PreparedWorkload,
 ) -> None:
     whole, (stopped, continued) = train(parabola), stop_and_go(parabola, 15)
-    logged = stopped.run.take_logged() + continued.run.take_logged()
-    assert logged == whole.run.take_logged()
+    logged = stopped.run.state.take_logged() + continued.run.state.take_logged()
+    assert logged == whole.run.state.take_logged()
 
 
 @pytest.mark.parametrize("step", [5, 10, 35, 39])
@@ -373,9 +373,9 @@ def test_a_trial_killed_after_a_checkpoint_is_evaluated_from_there_on(
     states: dict[int, Any] = {}
 
     def keep(run: Run, at: int) -> None:
-        if run.resumable:
+        if run.state.resumable:
             assert at not in states
-            states[at] = copy.deepcopy(run.state_dict())
+            states[at] = copy.deepcopy(run.state.state_dict())
 
     whole = train(parabola, recorder=Recorder(on_step=keep))
     continued = train(parabola, state=states[step])
@@ -385,7 +385,8 @@ def test_a_trial_killed_after_a_checkpoint_is_evaluated_from_there_on(
 
 def test_within_an_evaluation_nothing_is_saved(parabola: PreparedWorkload) -> None:
     heard: list[tuple[int, bool]] = []
-    train(parabola, recorder=Recorder(on_step=lambda run, at: heard.append((at, run.resumable))))
+    recorder = Recorder(on_step=lambda run, at: heard.append((at, run.state.resumable)))
+    train(parabola, recorder=recorder)
     *within, after = (saved for at, saved in heard if at == 10)
     assert within
     assert not any(within)
@@ -395,7 +396,7 @@ def test_within_an_evaluation_nothing_is_saved(parabola: PreparedWorkload) -> No
 
 def test_the_time_of_earlier_attempts_is_added_to(parabola: PreparedWorkload) -> None:
     stopped = train(parabola, recorder=Recorder(interrupt_at=20))
-    state = stopped.run.state_dict() | {"timing": {"train_s": 100.0, "eval_s": 10.0}}
+    state = stopped.run.state.state_dict() | {"timing": {"train_s": 100.0, "eval_s": 10.0}}
     timing = train(parabola, state=state).run.timing
     assert 100 < timing.train_s < 160
     assert 10 < timing.eval_s < 70
@@ -416,7 +417,7 @@ def test_the_time_of_earlier_attempts_is_added_to(parabola: PreparedWorkload) ->
 def test_the_checkpoint_of_another_trial_is_stale(
     digits: PreparedWorkload, prepared: Any, spec: Any, config: Any
 ) -> None:
-    state = train(digits, recorder=Recorder(interrupt_at=20)).run.state_dict()
+    state = train(digits, recorder=Recorder(interrupt_at=20)).run.state.state_dict()
     with pytest.raises(StaleCheckpointError):
         train(prepare_workload(prepared), spec, config, state=state)
 

@@ -38,7 +38,7 @@ def config_of(spec: Any = SPEC) -> Any:
 
 
 def optimizers_of(loop: Any, *setting: Any) -> list[torch.optim.Optimizer]:
-    return train(loop, *setting).run._optimization.optimizers
+    return train(loop, *setting).run.state.optimization.optimizers
 
 
 def test_each_network_trains_with_what_it_has_of_its_own() -> None:
@@ -64,7 +64,7 @@ def test_networks_continue_as_if_never_stopped(step: int) -> None:
 def test_groups_match_networks_by_name() -> None:
     groups = (GroupValues("made", "maker.*", 0.1), GroupValues("heads", "*.head.*", 0.5))
     trial = train(adversarial_by_name, SPEC, make_config("sgd", groups=groups))
-    described = {group["name"]: group["parameters"] for group in trial.run.describe_groups()}
+    described = {group["name"]: group["parameters"] for group in trial.run.state.describe_groups()}
     assert described == {"maker.made": 12, "judge.heads": 9, "judge.rest": 40}
 
 
@@ -109,4 +109,4 @@ def test_a_model_that_no_optimizer_was_built_for_is_none_of_its_networks() -> No
     with pytest.raises(WorkloadError, match="nothing to optimize"):
         run.optimizer(nn.Linear(2, 1).requires_grad_(False))
     assert run.networks.models == []
-    assert run.describe_groups() == []
+    assert run.state.describe_groups() == []

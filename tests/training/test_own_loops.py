@@ -92,14 +92,14 @@ class TestEveryBudget:
     def test_its_length_is_known_before_the_loop_measures_it_again(
         self, spec: StudySpec, loop: str
     ) -> None:
-        state = train(LOOPS[loop], spec, recorder=Recorder(interrupt_at=9)).run.state_dict()
+        state = train(LOOPS[loop], spec, recorder=Recorder(interrupt_at=9)).run.state.state_dict()
         run = Run(spec, make_config(), device=CPU, reporter=Recorder(), state=state)
-        assert (run.total_steps, run.taken, run.evaluated) == (STEPS, 9, 1)
+        assert (run.total_steps, run.taken, run.state.evaluated) == (STEPS, 9, 1)
 
     def test_more_evaluations_than_were_due_are_refused_at_once(
         self, spec: StudySpec, loop: str
     ) -> None:
-        state = train(LOOPS[loop], spec, recorder=Recorder(interrupt_at=9)).run.state_dict()
+        state = train(LOOPS[loop], spec, recorder=Recorder(interrupt_at=9)).run.state.state_dict()
         with pytest.raises(StaleCheckpointError, match="more evaluations than were due"):
             Run(
                 spec,
@@ -112,7 +112,7 @@ class TestEveryBudget:
 
 def test_a_loop_that_measures_another_length_does_not_go_on() -> None:
     spec = make_spec(budget={"epochs": STEPS // EPOCH, "evaluations": 4})
-    state = train(over_loader, spec, recorder=Recorder(interrupt_at=9)).run.state_dict()
+    state = train(over_loader, spec, recorder=Recorder(interrupt_at=9)).run.state.state_dict()
 
     def over_fewer(run: Run) -> None:
         run.measure(EPOCH - 2)
@@ -143,7 +143,7 @@ def test_a_frozen_group_thaws_on_time_after_any_interruption(loop: str, step: in
     groups = (GroupValues("body", "*ight", lr_multiplier=0.5, frozen_until=0.45),)
     config = make_config("adam", groups=groups)
     whole = train(LOOPS[loop], SPEC, config)
-    assert [group["frozen_until"] for group in whole.run.describe_groups()][1] == 0.45
+    assert [group["frozen_until"] for group in whole.run.state.describe_groups()][1] == 0.45
     check_continued(whole, *stop_and_go(LOOPS[loop], step, SPEC, config))
 
 
@@ -193,7 +193,7 @@ def test_a_schedule_changes_as_often_as_the_study_says(schedule_by: str) -> None
     rates: list[float] = []
 
     def keep(run: Run, step: int) -> None:
-        rates.append(run.state_dict()["optimizers"][0]["param_groups"][0]["lr"])
+        rates.append(run.state.state_dict()["optimizers"][0]["param_groups"][0]["lr"])
 
     spec = make_spec(STEPS, 4, train={"schedule_by": schedule_by})
     train(over_loader, spec, make_config(schedule="linear"), Recorder(on_step=keep))

@@ -211,7 +211,7 @@ def test_its_schedule_follows_its_own_steps() -> None:
             run.log(lr=schedule.get_last_lr()[0])
             run.report(step, val_loss=step)
 
-    own, theirs = (train(loop, SPEC).run.take_logged() for loop in (own_count, counted))
+    own, theirs = (train(loop, SPEC).run.state.take_logged() for loop in (own_count, counted))
     assert own == theirs
     assert len({rate for _, _, rate in own}) > 15
 
@@ -224,7 +224,7 @@ def test_it_is_stopped_at_a_report(stop: str, ending: str) -> None:
     trial = train(own_count, SPEC, recorder=Recorder(**stops))
     assert trial.outcome.ending == ending
     assert trial.run.taken == 10
-    assert not trial.run.resumable
+    assert not trial.run.state.resumable
 
 
 def nested(run: Run) -> float:
@@ -249,7 +249,7 @@ def test_it_is_interrupted_at_the_next_step_of_its_optimizer(at: int) -> None:
     trial = train(nested, SPEC, recorder=Recorder(interrupt_at=at))
     assert trial.outcome.ending == "interrupted"
     assert trial.run.taken == at
-    assert not trial.run.resumable
+    assert not trial.run.state.resumable
 
 
 def test_each_computation_of_a_closure_says_that_it_lives() -> None:
@@ -391,7 +391,7 @@ def test_an_interruption_passes_a_loop_that_catches_every_exception() -> None:
 
     trial = train_with(body, Recorder(interrupt_at=7))
     assert (trial.outcome.ending, trial.run.taken) == ("interrupted", 7)
-    assert trial.run.resumable
+    assert trial.run.state.resumable
 
 
 def test_what_a_loop_raises_comes_through() -> None:
@@ -411,8 +411,8 @@ def test_what_is_logged_is_kept_with_its_step_and_read_once() -> None:
             value.add_(1.0)  # the same tensor, reused
 
     run = train_with(body).run
-    assert run.take_logged() == [(1, "a", 0.0), (1, "b", 0.0), (2, "a", 1.0), (2, "b", 1.0)]
-    assert run.take_logged() == []
+    assert run.state.take_logged() == [(1, "a", 0.0), (1, "b", 0.0), (2, "a", 1.0), (2, "b", 1.0)]
+    assert run.state.take_logged() == []
 
 
 def test_a_checkpoint_on_demand_is_written_when_the_step_is_over() -> None:
@@ -474,7 +474,7 @@ def test_an_object_without_a_state_is_refused_at_once(given: Any) -> None:
 
 
 def test_an_object_that_cannot_take_its_state_back_makes_the_checkpoint_stale() -> None:
-    state = train(noting, SPEC, recorder=Recorder(interrupt_at=7)).run.state_dict()
+    state = train(noting, SPEC, recorder=Recorder(interrupt_at=7)).run.state.state_dict()
     state["objects"]["notes"] = {}
     with pytest.raises(StaleCheckpointError, match="does not fit Notes"):
         train(noting, SPEC, state=state)
@@ -490,7 +490,7 @@ def test_a_loop_that_builds_more_than_its_checkpoint_holds_makes_it_stale() -> N
         run.optimizer(Net())
         list(run.steps())
 
-    state = train(one, SPEC, recorder=Recorder(interrupt_at=7)).run.state_dict()
+    state = train(one, SPEC, recorder=Recorder(interrupt_at=7)).run.state.state_dict()
     with pytest.raises(StaleCheckpointError, match="fewer models"):
         train(two, SPEC, state=state)
 
@@ -533,7 +533,7 @@ def test_what_it_asks_for_is_drawn_once_and_kept_over_an_interruption() -> None:
         "depth": Int(low=1, high=4),
         "kind": Choice(choices=("a", "b")),
     }
-    continued = train(loop, SPEC, state=stopped.run.state_dict())
+    continued = train(loop, SPEC, state=stopped.run.state.state_dict())
     assert continued.recorder.suggested == {}
     assert set(seen) == {(3.0, 2, "b")}
 
@@ -589,7 +589,7 @@ def test_a_schedule_that_follows_the_metric_hears_of_it(direction: str, falls: b
         20, 20, study={"name": "s", "workload": "models.digits:Digits", "direction": direction}
     )
     config = make_config(schedule="plateau", warmup=0.0, lr=0.5)
-    rates = [rate for _, _, rate in train(loop, spec, config).run.take_logged()]
+    rates = [rate for _, _, rate in train(loop, spec, config).run.state.take_logged()]
     assert rates[0] == 0.5
     assert (rates[-1] < 0.5) == falls
 
@@ -713,7 +713,7 @@ def test_it_counts_the_parameters_it_trains() -> None:
         list(run.steps())
 
     trial = train(loop, SPEC)
-    assert trial.run.parameters == 12 + 4 + 1
+    assert trial.run.state.parameters == 12 + 4 + 1
 
 
 @pytest.mark.parametrize("value", ["3", None, [1.0], torch.tensor(1j), torch.randn(20)])
@@ -753,7 +753,7 @@ def test_the_longest_name_is_kept() -> None:
 
     def loop(run: Run) -> float:
         run.log(**{"ä" * 255: 1.0})
-        kept.append(run.take_logged())
+        kept.append(run.state.take_logged())
         return 0.0
 
     train(loop, SPEC)
@@ -771,7 +771,7 @@ def test_nothing_is_saved_after_the_last_step() -> None:
         for _ in run.steps():
             optimizer.step()
             run.checkpoint()
-        resumable.append(run.resumable)
+        resumable.append(run.state.resumable)
         return 0.0
 
     kept: list[int] = []

@@ -97,7 +97,7 @@ class TestSplits:
         prepared = prepare_workload(Redrawn(), "float64")
         fresh = SEARCH.with_seed(5)
         trial = train(prepared, fresh)
-        assert trial.run.describe_loop()["split_seed"] == split_seed(5)
+        assert trial.run.state.describe_loop()["split_seed"] == split_seed(5)
         there = PreparedWorkload.prepare(Redrawn(), CPU, "float64", split_seed(5))
         assert trial.values == train(there, fresh).values
 
@@ -125,7 +125,7 @@ class TestSplits:
 
     def test_a_loop_that_never_asks_for_its_seed_is_not_taken_to_split(self) -> None:
         trial = train(loop_with_tests)
-        assert "split_seed" not in trial.run.describe_loop()
+        assert "split_seed" not in trial.run.state.describe_loop()
         seen: list[int] = []
 
         def loop(run: Run) -> None:
@@ -134,7 +134,7 @@ class TestSplits:
 
         for seed in (0, 0, 5):
             trial = train(loop, SEARCH.with_seed(seed))
-            assert trial.run.describe_loop()["split_seed"] == seen[-1] == split_seed(seed)
+            assert trial.run.state.describe_loop()["split_seed"] == seen[-1] == split_seed(seed)
         assert len(set(seen)) == 2
 
 
@@ -244,7 +244,8 @@ class TestOwnLoops:
             assert is_same(continued.run.evaluations.test, whole.run.evaluations.test)
 
     def test_a_checkpoint_of_an_earlier_version_goes_on_without(self) -> None:
-        state = train(loop_with_tests, CONFIRM, recorder=Recorder(interrupt_at=12)).run.state_dict()
+        stopped = train(loop_with_tests, CONFIRM, recorder=Recorder(interrupt_at=12))
+        state = stopped.run.state.state_dict()
         del state["test"]
         continued = train(loop_with_tests, CONFIRM, state=state)
         assert continued.outcome.ending == "complete"
@@ -252,7 +253,8 @@ class TestOwnLoops:
 
     @pytest.mark.parametrize("damaged", [None, [], {"a": "b"}, {1: 1.0}, {"a": None}])
     def test_a_damaged_checkpoint_is_stale(self, damaged: Any) -> None:
-        state = train(loop_with_tests, CONFIRM, recorder=Recorder(interrupt_at=12)).run.state_dict()
+        stopped = train(loop_with_tests, CONFIRM, recorder=Recorder(interrupt_at=12))
+        state = stopped.run.state.state_dict()
         with pytest.raises(StaleCheckpointError, match="checkpoint's test are malformed"):
             train(loop_with_tests, CONFIRM, state=state | {"test": damaged})
 

@@ -29,7 +29,7 @@ class Trainer:
 
     def __init__(self, run: Run) -> None:
         self.run, self.model = run, Net()
-        self.turns = run.follow(self)
+        self.turns = run.state.follow(self)
         kept = self.turns.kept
         if kept is not None:
             self.model.load_state_dict(kept["model"])
@@ -89,7 +89,7 @@ def test_it_goes_on_from_what_it_has_kept(step: int) -> None:
     model = loop.trainer.model.state_dict()
     stopped = train(loop, SPEC, CONFIG, Recorder(interrupt_at=step))
     assert (stopped.outcome.ending, loop.trainer.saves) == ("interrupted", 1)
-    state = through_disk(stopped.run.state_dict())
+    state = through_disk(stopped.run.state.state_dict())
     assert state["models"] == state["optimizers"] == state["schedules"] == []
     torch.rand(17)
     continued = train(loop, SPEC, CONFIG, state=state)
@@ -102,7 +102,7 @@ def test_a_trainer_that_is_not_ready_is_not_asked() -> None:
 
     def look(run: Run, step: int) -> None:
         loop.trainer.ready = step != 5
-        saved.append(run.resumable)
+        saved.append(run.state.resumable)
 
     loop = Loop()
     train(loop, SPEC, CONFIG, Recorder(on_step=look))
@@ -111,7 +111,7 @@ def test_a_trainer_that_is_not_ready_is_not_asked() -> None:
 
 def test_what_is_kept_must_be_a_mapping() -> None:
     stopped = train(Loop(), SPEC, CONFIG, Recorder(interrupt_at=5))
-    state = through_disk(stopped.run.state_dict()) | {"kept": [1]}
+    state = through_disk(stopped.run.state.state_dict()) | {"kept": [1]}
     with pytest.raises(StaleCheckpointError, match="kept are malformed"):
         train(Loop(), SPEC, CONFIG, state=state)
 

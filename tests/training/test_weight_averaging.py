@@ -147,7 +147,7 @@ def test_lbfgs_is_averaged_by_what_its_steps_cost(step: int) -> None:
     whole = train(with_closure, SPEC, config)
     check_continued(whole, *stop_and_go(with_closure, step, SPEC, config))
     # Each of its steps costs four or five, more than the interval.
-    [average] = whole.run.state_dict()["averages"]
+    [average] = whole.run.state.state_dict()["averages"]
     assert 2 <= average["count"] <= 4
 
 
@@ -308,7 +308,7 @@ def test_our_loop_measures_statistics_over_the_batches_of_an_epoch() -> None:
     prepared = prepare_workload(NormedLine())
     trial = train(prepared, make_spec(40, 1), EMA)
     model = prepared.build_model(0)
-    state = trial.run.state_dict()
+    state = trial.run.state.state_dict()
     model.load_state_dict(state["models"][0] | state["averages"][0]["weights"])
     order = BatchOrder(prepared.train_examples, 32, 0, prepared.device)
     update_bn([prepared.batch(order(turn)) for turn in range(order.steps_per_epoch)], model)

@@ -196,7 +196,7 @@ class Trial:
     @property
     def state(self) -> dict[str, Any]:
         """All but the time it took."""
-        return {key: value for key, value in self.run.state_dict().items() if key != "timing"}
+        return {key: value for key, value in self.run.state.state_dict().items() if key != "timing"}
 
     @property
     def parameters(self) -> Tensor:
@@ -236,7 +236,7 @@ def stop_and_go(
 ) -> tuple[Trial, Trial]:
     """Interrupts a trial at a step and continues it from what was written."""
     stopped = train(loop, spec, config, Recorder(interrupt_at=step, values=values))
-    state = through_disk(stopped.run.state_dict())
+    state = through_disk(stopped.run.state.state_dict())
     torch.rand(17)  # what else was drawn in between must not matter
     return stopped, train(loop, spec, config, Recorder(values=values), state)
 
@@ -251,7 +251,7 @@ def through_disk(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def parameters_of(run: Run) -> Tensor:
-    models = run.state_dict()["models"]
+    models = run.state.state_dict()["models"]
     return torch.cat([p.reshape(-1).clone() for model in models for p in model.values()])
 
 

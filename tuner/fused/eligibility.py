@@ -232,7 +232,7 @@ def _train_alone(
         reporter = Rehearsal()
         run = Run(spec, one, device=prepared.device, reporter=reporter, at_most=_STEPS)
         run_trial(WorkloadLoop(prepared), run)
-        found |= _name(one, reporter.last.get(0), run.take_logged())
+        found |= _name(one, reporter.last.get(0), run.state.take_logged())
     return found
 
 

@@ -104,7 +104,7 @@ class _Callback:
 
     def __init__(self, trainer: Any, run: Run) -> None:
         self._trainer, self._run = trainer, run
-        self._turns = run.follow(self)
+        self._turns = run.state.follow(self)
         self._kept = self._turns.kept
         self._files = trainer.strategy.checkpoint_io = _Memory(
             trainer.strategy.checkpoint_io, None if self._kept is None else self._kept["trainer"]

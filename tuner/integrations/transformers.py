@@ -119,7 +119,7 @@ class _Callback(TrainerCallback):
 
     def __init__(self, trainer: Any, run: Run) -> None:
         self._trainer, self._run = trainer, run
-        self._turns = run.follow(self)
+        self._turns = run.state.follow(self)
         self.folder = Path(tempfile.mkdtemp(prefix="tuner-"))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.checkpoint: str | None = None

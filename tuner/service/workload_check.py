@@ -198,7 +198,7 @@ def _check_class(import_string: str, workload: Any, device: torch.device) -> Wor
     run_trial(partial(train_workload, prepared=prepared), run)
     return WorkloadCheck(
         import_string,
-        parameters=run.parameters,
+        parameters=run.state.parameters,
         train_examples=prepared.train_examples,
         val_examples=len(prepared.data.val[0]),
         step_s=run.timing.train_s / _STEPS,
@@ -212,7 +212,7 @@ def _check_loop(import_string: str, _loop: Any, device: torch.device) -> Workloa
     metrics, run = rehearse(train, spec, decode(spec, default_proposals(spec)[0]), device)
     return WorkloadCheck(
         import_string,
-        parameters=run.parameters,
+        parameters=run.state.parameters,
         step_s=run.timing.train_s / max(1, run.taken),
         metrics=metrics,
     )

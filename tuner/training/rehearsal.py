@@ -267,7 +267,7 @@ def rehearse(
             f"the training loop neither reported nor returned {spec.study.metric}: call "
             f"run.report({spec.study.metric}=...) where run.due(), or return it."
         )
-    if not run.has_optimizer:
+    if not run.state.has_optimizer:
         raise WorkloadError(OWN_OPTIMIZER)
     if metrics:
         _check_shown(spec, metrics)
@@ -397,7 +397,7 @@ def _try_optimizer(
     model = prepared.build_model(spec.search.seed, tells_sparse=takes == "sparse")
     try:
         optimizer = run.optimizer(model)
-        run.check_groups()
+        run.state.check_groups()
         Step(run, prepared, model, optimizer)(batch)
     except TunerError:
         raise

@@ -10,27 +10,18 @@ import torch
 from torch import nn
 
 from tuner.domain.budget import Budget
-from tuner.domain.catalog.optimizers import OPTIMIZERS
-from tuner.domain.confirmation import SPLIT_SEED
 from tuner.domain.spec import StudySpec
 from tuner.domain.train import Train
 from tuner.domain.trials import TrialConfig
 from tuner.optim import Schedule
-from tuner.training.checkpoint_state import Snapshot
-from tuner.training.checkpointing import Checkpointing, Keeper
-from tuner.training.evaluations import Evaluations
 from tuner.training.loader import length_of, resume_batches
-from tuner.training.numbers import Logged
-from tuner.training.optimization import Optimization
 from tuner.training.place import Place
 from tuner.training.ranks import Ranks
-from tuner.training.reporting import Interrupted, Reporter
+from tuner.training.reporting import Reporter
 from tuner.training.seeds import derive_seed, seed_all, split_seed
-from tuner.training.settings import APPLIED_BY_LOOPS, Settings
-from tuner.training.steps import Steps
-from tuner.training.suggestions import Suggestions
-from tuner.training.turns import Turns
-from tuner.training.weight_averaging import Averaging, Forward
+from tuner.training.settings import Settings
+from tuner.training.trial_state import TrialState
+from tuner.training.weight_averaging import Forward
 
 
 class Run:
@@ -77,6 +68,7 @@ class Run:
         at_most: Steps that a full trial is cut to in a rehearsal, or None.
         rank: The number of this process among those that train the trial together, from 0.
         world_size: How many there are, 1 without ``--processes``.
+        state: The trial as its worker sees it: what that reads, saves and records.
         metric: The metric that ranks trials, among those a loop reports.
         own: The values drawn for the loop's own hyperparameters, by name.
         networks: The models it optimizes, and the names that the loop gives them.
@@ -103,32 +95,19 @@ class Run:
         self._ranks = ranks or Ranks()
         self.rank, self.world_size = self._ranks.rank, self._ranks.size
         self.spec, self.place, self.at_most = spec, place, at_most
-        self.config = config
-        self.device = device
-        self.seed = spec.search.seed
+        self.config, self.device, self.seed = config, device, spec.search.seed
         self.is_confirming = spec.confirmation is not None
-        self._split_seed: int | None = None  # while the loop has not asked for it
-        self.budget: Budget = spec.budget
-        self._unread = set(APPLIED_BY_LOOPS)
-        self.train = cast("Train", Settings(spec.train, self._unread))
-        self._reporter = reporter
-        snapshot, metric = Snapshot(state), spec.study.metric
-        closure = OPTIMIZERS[config.optimizer].closure
-        steps = self._steps = Steps(spec.budget, config.batch_size, at_most, capped=closure)
-        suggestions = self._suggestions = Suggestions(spec, config.own, reporter)
-        optimization = self._optimization = Optimization(spec, config, steps, snapshot)
-        average = Averaging(config, steps, self.seed, device)
-        evaluations = Evaluations(metric, steps, optimization, average, reporter)
-        self._checkpointing = Checkpointing(
-            snapshot, config, self.seed, device, steps, suggestions, optimization, evaluations
+        self.state = TrialState(
+            spec, config, device=device, reporter=reporter, state=state, at_most=at_most
         )
-        self._turns = Turns(steps, optimization, evaluations, self._checkpointing, reporter, device)
-        self._logged = Logged()
+        self.budget: Budget = spec.budget
+        self.train = cast("Train", Settings(spec.train, self.state.unread))
         seed_all(derive_seed(self.seed, "init"))
-        self._checkpointing.restore_counts()
-        self.metric, self.own = metric, suggestions.own
-        self.evaluations, self.timing = evaluations, evaluations.timing
-        self.networks, self.average_line = optimization.networks, evaluations.average_line
+        self.state.checkpointing.restore_counts()
+        self.metric, self.own = spec.study.metric, self.state.suggestions.own
+        self.evaluations = self.state.evaluations
+        self.timing, self.average_line = self.evaluations.timing, self.evaluations.average_line
+        self.networks = self.state.optimization.networks
 
     def optimizer(self, model: nn.Module, name: str | None = None) -> torch.optim.Optimizer:
         """Returns this trial's optimizer over a model, parameter groups included.
@@ -145,9 +124,9 @@ class Run:
             WorkloadError: If this optimizer cannot train this model, or another model has the
                 name.
         """
-        optimizer = self._optimization.build_optimizer(model, name)
-        self._steps.watch(optimizer, self.evaluations.go_on)
-        self._checkpointing.follow(model, optimizer)
+        optimizer = self.state.optimization.build_optimizer(model, name)
+        self.state.steps.watch(optimizer, self.evaluations.go_on)
+        self.state.checkpointing.follow(model, optimizer)
         # Anew by steps(); a loop that takes no turns there trains from here on.
         self.timing.begin(self.device)
         return optimizer
@@ -168,7 +147,7 @@ class Run:
         """
         if loader is not None:
             self.measure(length_of(self._ranks.share(loader), self.epoch_steps))
-        return self._optimization.build_schedule(optimizer)
+        return self.state.optimization.build_schedule(optimizer)
 
     def checkpoint(self, **objects: Any) -> None:
         """Includes objects in this trial's checkpoints, or asks for one now.
@@ -183,8 +162,8 @@ class Run:
         Raises:
             WorkloadError: If an object has no state to keep.
         """
-        self._checkpointing.add(objects)
-        self._checkpointing.requested |= not objects
+        self.state.checkpointing.add(objects)
+        self.state.checkpointing.requested |= not objects
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         """Suggests a float in [low, high] for a hyperparameter of the loop's own.
@@ -202,7 +181,7 @@ class Run:
         Example:
             >>> dropout = run.suggest_float("dropout", 0.0, 0.5)  # doctest: +SKIP
         """
-        return self._suggestions.suggest_float(name, low, high, log=log)
+        return self.state.suggestions.suggest_float(name, low, high, log=log)
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
         """Suggests an int in [low, high], as :meth:`suggest_float` does a float.
@@ -220,7 +199,7 @@ class Run:
         Example:
             >>> width = run.suggest_int("width", 16, 128, log=True)  # doctest: +SKIP
         """
-        return self._suggestions.suggest_int(name, low, high, log=log)
+        return self.state.suggestions.suggest_int(name, low, high, log=log)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Suggests one of several choices: numbers, strings, booleans or None.
@@ -236,7 +215,7 @@ class Run:
         Example:
             >>> activation = run.suggest_categorical("act", ["relu", "gelu"])  # doctest: +SKIP
         """
-        return self._suggestions.suggest_categorical(name, choices)
+        return self.state.suggestions.suggest_categorical(name, choices)
 
     def measure(self, epoch_steps: int | None = None, *, examples: int | None = None) -> None:
         """Sets how many steps an epoch has, or how many examples there are to train on.
@@ -249,8 +228,8 @@ class Run:
             SpecError: If batches are full and an epoch has several steps.
             StaleCheckpointError: If the checkpoint is of a trial of another length.
         """
-        self._steps.measure(epoch_steps, examples)
-        self._checkpointing.check_length()
+        self.state.steps.measure(epoch_steps, examples)
+        self.state.checkpointing.check_length()
 
     @overload
     def steps(self) -> Iterator[int]: ...
@@ -278,10 +257,10 @@ class Run:
         if loader is not None:
             loader = self._ranks.share(loader)
             self.measure(length_of(loader, self.epoch_steps))
-        turns, batches = self._turns, None
+        turns, batches = self.state.turns, None
         if loader is not None:
             batches = resume_batches(loader, self.seed, self.turns, self.device, self.epoch_steps)
-        if self.rank and not self._steps.begun:
+        if self.rank and not self.state.steps.begun:
             # The others draw other masks and noise than the first.
             seed_all(derive_seed(self.seed, "rank", self.rank))
         turns.begin()
@@ -289,57 +268,13 @@ class Run:
             yield step if batches is None else (step, next(batches))
             turns.leave()
 
-    def follow(self, keeper: Keeper) -> Turns:
-        """Follows a trainer that owns the loop, and saves models, optimizers and schedules itself.
-
-        The integrations use it; call it before :meth:`optimizer`. The trainer takes the turns that
-        are returned, and restores what it has kept.
-
-        Args:
-            keeper: The trainer, as it is asked to save.
-
-        Raises:
-            StaleCheckpointError: If the trial was saved by a loop that no trainer owned.
-        """
-        self._checkpointing.keep_by(keeper)
-        return self._turns
-
-    def track(
-        self,
-        taken: int,
-        metrics: Mapping[str, float] | None = None,
-        *,
-        kept: bool = False,
-    ) -> None:
-        """Takes over the steps of a process that trains for this trial, instead of a loop's.
-
-        Call it every second at least, also where there is nothing new.
-
-        Args:
-            taken: Steps that it has taken.
-            metrics: An evaluation after these steps, if there is one.
-            kept: Whether it keeps a checkpoint of them, from which it can go on.
-
-        Raises:
-            Pruned: As :meth:`report`.
-            Interrupted: If the trial is to stop where it is.
-        """
-        self._steps.follow(taken)
-        self._checkpointing.kept_elsewhere = kept
-        self.timing.mark()
-        if metrics is not None:
-            self.report(None, **metrics)
-        if not self._reporter.advance(self._steps.taken) and not self._steps.is_over:
-            self.evaluations.over = Interrupted()
-            raise self.evaluations.over
-
     def due(self, step: int | None = None) -> bool:
         """Returns whether the budget asks for an evaluation after this step.
 
         Args:
             step: The step, as the loop counts it from 0; left out, the present one.
         """
-        return self._steps.is_due(step, self.evaluations.reported)
+        return self.state.steps.is_due(step, self.evaluations.reported)
 
     def report(self, step: int | None = None, **metrics: float | torch.Tensor) -> None:
         """Reports an evaluation; the study's metric must be among its metrics.
@@ -430,7 +365,7 @@ class Run:
         """
         self.alive()
         for name, value in values.items():
-            self._logged.add(self.taken, name, value)
+            self.state.logged.add(self.taken, name, value)
 
     def stop(self, why: str) -> None:
         """Ends the trial early on purpose; it is ranked with the full ones.
@@ -440,15 +375,7 @@ class Run:
         Args:
             why: The reason for the report, not empty, such as ``"no gain for 5 evaluations"``.
         """
-        self._steps.stop(why)
-
-    def heed(self, name: str) -> None:
-        """Takes note that a setting of ``[train]`` is applied.
-
-        Args:
-            name: The setting, such as ``batch_size``.
-        """
-        self._unread.discard(name)
+        self.state.steps.stop(why)
 
     @property
     def split_seed(self) -> int:
@@ -456,8 +383,8 @@ class Run:
 
         A loop that reads it is taken to split by it, and the verdict on its study to cover splits.
         """
-        self._split_seed = split_seed(self.seed)
-        return self._split_seed
+        self.state.split_seed = split_seed(self.seed)
+        return self.state.split_seed
 
     @property
     def batch_size(self) -> int:
@@ -465,88 +392,35 @@ class Run:
 
         A SpecError is raised if ``full`` awaits :meth:`measure`, or ranks cannot share equally.
         """
-        self._unread.discard("batch_size")
-        return self._ranks.share_of(self._steps.batch_size)
+        self.state.unread.discard("batch_size")
+        return self._ranks.share_of(self.state.steps.batch_size)
 
     @property
     def taken(self) -> int:
         """Steps taken, this one included; without :meth:`steps`, those of the optimizer."""
-        return self._steps.taken
+        return self.state.steps.taken
 
     @property
     def trained(self) -> int:
         """Steps of a full trial that have been trained, as the loop counts them."""
-        return self._steps.trained
+        return self.state.steps.trained
 
     @property
     def turns(self) -> int:
         """Finished iterations of the loop: equals steps, except for optimizers with closures."""
-        return self._steps.turns
+        return self.state.steps.turns
 
     @property
     def length(self) -> int | None:
         """Steps of a full trial, or None while they are not known."""
-        return self._steps.length
+        return self.state.steps.length
 
     @property
     def total_steps(self) -> int:
         """Steps of a full trial; a SpecError is raised while they are not known."""
-        return self._steps.total
+        return self.state.steps.total
 
     @property
     def epoch_steps(self) -> int | None:
         """Steps of an epoch, or None if it is not known."""
-        return self._steps.epoch_steps
-
-    @property
-    def evaluated(self) -> int:
-        """Budgeted evaluations that have been reported."""
-        return self.evaluations.reported
-
-    @property
-    def has_optimizer(self) -> bool:
-        """Whether its loop has asked for an optimizer, or another process trains with one."""
-        return bool(self._optimization.optimizers) or self._steps.elsewhere
-
-    @property
-    def parameters(self) -> int:
-        """Numbers that the models train."""
-        return self.networks.parameters
-
-    def check_groups(self) -> None:
-        """Checks that every group takes a parameter; see :meth:`Optimization.check_groups`."""
-        self._optimization.check_groups()
-
-    @property
-    def stepped(self) -> bool:
-        """Whether any of its optimizers has stepped, in this attempt or an earlier one."""
-        return self._checkpointing.stepped
-
-    @property
-    def resumable(self) -> bool:
-        """Whether a trial can go on from a checkpoint written now: not in a step or at the end."""
-        return self._checkpointing.resumable
-
-    def take_logged(self) -> list[tuple[int, str, float]]:
-        """Returns the (step, name, value) logged since the last call; waits for the device."""
-        return self._logged.take()
-
-    def describe_groups(self) -> list[dict[str, Any]]:
-        """Returns the effective settings of every parameter group."""
-        return self._optimization.describe_groups()
-
-    def describe_loop(self) -> dict[str, Any]:
-        """Returns the unusual properties of the loop, by name, to be stored when the trial ends.
-
-        They are those of :meth:`Steps.describe` and :meth:`Optimization.describe`; ``unread``,
-        the settings that it never read; and ``split_seed``, if it has read that.
-        """
-        own: dict[str, Any] = {"unread": sorted(self._unread)} if self._unread else {}
-        if self._split_seed is not None:
-            own[SPLIT_SEED] = self._split_seed
-        built = {} if self._steps.elsewhere else self._optimization.describe()
-        return self._steps.describe() | built | own
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns everything needed to continue later, between two steps."""
-        return self._checkpointing.state_dict()
+        return self.state.steps.epoch_steps

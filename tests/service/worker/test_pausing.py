@@ -140,7 +140,7 @@ def test_a_trial_whose_loop_returns_at_the_rung_is_complete(bureau: Bureau) -> N
         for step in run.steps():
             optimizer.step()
             run.report(val_loss=float(step))
-            if run.evaluated:
+            if run.state.evaluated:
                 break
         return 4.0
 

@@ -45,7 +45,7 @@ def loop(run):
             optimizer.step()
             run.report(val_loss=float(step))
     finally:
-        if run.taken < run.total_steps and run.evaluated:
+        if run.taken < run.total_steps and run.state.evaluated:
             raise ValueError("the logger is closed")
 """
 

@@ -82,12 +82,12 @@ class OnlyLane:
     @property
     def evaluated(self) -> int:
         """How many of the budgeted evaluations have been reported."""
-        return self._run.evaluated
+        return self._run.state.evaluated
 
     @property
     def resumable(self) -> bool:
         """Whether the trial can go on from a checkpoint written now."""
-        return self._run.resumable
+        return self._run.state.resumable
 
     def train(self) -> list[TrialResult]:
         """Trains the trial to its end; returns its result as a list of one."""
@@ -101,16 +101,16 @@ class OnlyLane:
     def complete(self, lane: int) -> TrialResult:
         """Returns the result of the trial as it stands; it has failed if nothing was trained."""
         run = self._run
-        fault = None if run.stepped else explain_no_step(run.has_optimizer)
+        fault = None if run.state.stepped else explain_no_step(run.state.has_optimizer)
         return TrialResult(Ending.COMPLETE, fault=fault)
 
     def take_logged(self, lane: int) -> list[tuple[int, str, float]]:
         """Returns the numbers logged since the last call, as (step, name, value)."""
-        return self._run.take_logged()
+        return self._run.state.take_logged()
 
     def state_dict(self, lane: int) -> dict[str, Any]:
         """Returns everything needed to continue the trial later."""
-        return self._run.state_dict()
+        return self._run.state.state_dict()
 
     def describe(self, lane: int) -> dict[str, Any]:
         """Returns the attributes to store of how the trial trained: its steps and costs."""
@@ -123,9 +123,9 @@ class OnlyLane:
             epoch_steps=run.epoch_steps,
             line=run.average_line,
             test=run.evaluations.test,
-            describe_groups=run.describe_groups,
+            describe_groups=run.state.describe_groups,
         )
-        attributes |= run.describe_loop()
+        attributes |= run.state.describe_loop()
         attributes |= {name: round(s, 6) for name, s in run.timing.state_dict().items()}
         if OPTIMIZERS[run.config.optimizer].closure:
             attributes["optimizer_steps"] = run.turns

@@ -79,7 +79,7 @@ class CommandLoop:
             for name in APPLIED_BY_LOOPS:
                 # One that is given nothing by arguments reads it elsewhere, or does not: who knows.
                 if name in names or not names:
-                    run.heed(name)
+                    run.state.heed(name)
             command = fill(self.words, facts.settings())
             listener = stack.enter_context(Listener())
             environment = facts.environment() | listener.environment
@@ -97,7 +97,7 @@ class CommandLoop:
             _Attendance(self, run, process, listener, output).attend()
 
     def _wait(self, run: Run) -> None:
-        run.track(run.taken, kept=self.process.resumable)
+        run.state.track(run.taken, kept=self.process.resumable)
 
 
 class _Attendance:

@@ -215,7 +215,7 @@ class CurrentTrial:
             at_most=self._tree["at_most"],
         )
         if self.step:
-            run.track(self.step)
+            run.state.track(self.step)
         return run
 
     @property

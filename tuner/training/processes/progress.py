@@ -77,10 +77,10 @@ class Progress:
                     f"a full trial has {run.total_steps}: have it evaluate more often, or raise "
                     f"budget.{self.unit}s."
                 )
-            run.track(run.total_steps, kept=self._kept)
+            run.state.track(run.total_steps, kept=self._kept)
             return
         self._counted = count, metrics
-        run.track(count, metrics, kept=self._kept)
+        run.state.track(count, metrics, kept=self._kept)
 
     def move(self, count: int) -> None:
         """Takes note of steps that have been taken, without an evaluation.
@@ -88,7 +88,7 @@ class Progress:
         A process that keeps checkpoints goes on from what it has evaluated: these count alone.
         """
         taken = self._run.taken if self._kept else min(count, self._run.total_steps - 1)
-        self._run.track(taken, kept=self._kept)
+        self._run.state.track(taken, kept=self._kept)
 
     def look(self) -> None:
         """Gives a sign of life.
@@ -96,7 +96,7 @@ class Progress:
         Raises:
             Interrupted: If the trial is to stop where it is.
         """
-        self._run.track(self._run.taken, kept=self._kept)
+        self._run.state.track(self._run.taken, kept=self._kept)
 
     def conclude(self) -> bool:
         """Takes the end of a process that has come to it by itself; tells whether it has a value.
@@ -106,7 +106,7 @@ class Progress:
         """
         total = self._run.total_steps
         if self._counted is None and self._final is not None:
-            self._run.track(total, self._final, kept=self._kept)
+            self._run.state.track(total, self._final, kept=self._kept)
         elif self._counted is not None and self._counted[0] == total - 1:
-            self._run.track(total, self._counted[1], kept=self._kept)
-        return self.has_metric or self._run.evaluated > 0
+            self._run.state.track(total, self._counted[1], kept=self._kept)
+        return self.has_metric or self._run.state.evaluated > 0

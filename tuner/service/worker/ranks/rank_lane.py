@@ -89,7 +89,7 @@ class RankLane:
         self._facts: Message = {
             "taken": idle.taken,
             "length": idle.length,
-            "evaluated": idle.evaluated,
+            "evaluated": idle.state.evaluated,
             "resumable": False,
             "described": {"seed": self._seed, "steps": idle.taken},
             "fault": None,

@@ -201,10 +201,10 @@ class _ToWorker:
         facts: Message = {
             "taken": run.taken,
             "length": run.length,
-            "evaluated": run.evaluated,
+            "evaluated": run.state.evaluated,
             # The parts of a sharded model lie in all ranks.
-            "resumable": run.resumable and not any(map(is_sharded, run.networks.models)),
-            "logged": run.take_logged(),
+            "resumable": run.state.resumable and not any(map(is_sharded, run.networks.models)),
+            "logged": run.state.take_logged(),
         }
         if kind in ("report", "ended", "save"):
             facts["described"] = lane.describe(0)
