@@ -76,7 +76,10 @@ def _make_record(recipe: Recipe, number: int, draw: random.Random) -> TrialRecor
     value = None if outcome is Outcome.DIVERGED else curve[max(curve)]
     steps = last * STEPS // EVALUATIONS
     started = START + timedelta(seconds=3 * (number // 4))
-    metrics = {spec.study.metric: value, "val_accuracy": 0.9}
+    last_loss = value
+    if spec.study.target is not None and value is not None:
+        last_loss = spec.study.target * value / steps
+    metrics = {"val_accuracy": 0.9, spec.study.metric: last_loss}
     return TrialRecord(
         number,
         outcome,
@@ -251,7 +254,7 @@ def _maximised() -> View:
         budget={"trials": 40, "steps": STEPS, "evaluations": EVALUATIONS},
         space={"optimizers": list(USUAL_OPTIMIZERS)},
     )
-    return view_of(Recipe(spec, 40, value=lambda badness: 1 - 0.03 * badness))
+    return view_of(Recipe(spec, 40, value=lambda badness: math.exp(-0.03 * badness)))
 
 
 def _to_target() -> View:
@@ -262,10 +265,11 @@ def _to_target() -> View:
         "workload": "models.digits:Digits",
     }
     spec = make_spec_of("to_target", 30, study=aim)
-    view = view_of(Recipe(spec, 30, value=lambda badness: 100 * badness))
+    view = view_of(Recipe(spec, 30, value=lambda badness: 60 * badness))
+    took = {record.number: record.value or STEPS for record in view.summary.records}
     return View(
         view.summary,
-        {n: {s: v / 500 for s, v in own.items()} for n, own in view.curves.items()},
+        {n: {s: 0.5 * took[n] / s for s in own} for n, own in view.curves.items()},
         view.events,
     )
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from tests.report.summaries import make_spec, mixed_summary, summary_of, trial
 from tests.report.test_html import Page
 from tuner.report.charts.pair import draw_pair
+from tuner.report.difference import difference_tables
 from tuner.report.html import to_difference_html
 from tuner.report.markdown import to_difference_markdown
 
@@ -25,6 +26,20 @@ def test_the_page_has_both_answers_a_chart_and_the_tables() -> None:
     assert "chart-pair" in set(page.values("id"))
     assert page.open == []
     assert page.loaded == []
+
+
+def test_a_long_setting_is_cut_and_no_table_is_wider_than_a_page() -> None:
+    one = mixed_summary()
+    finalists = [
+        {"trial": n, "params": {"optimizer": "adam", "schedule": "cosine"}} for n in (0, 1)
+    ]
+    again = {"study": "0" * 32, "finalists": finalists, "seeds": 5, "runs": 10}
+    other = replace(mixed_summary(make_spec("other", confirmation=again)), name="other")
+    settings = difference_tables(one, other)[0]
+    assert ("confirmation.seeds", "–", "5") in settings.rows
+    told = next(row[2] for row in settings.rows if row[0] == "confirmation.finalists")
+    assert told.startswith('{"trial": 0')
+    assert len(told) <= 60
 
 
 def test_an_optimizer_has_one_colour_in_both_studies() -> None:

@@ -19,6 +19,7 @@ from tests.report.summaries import (
 )
 from tuner.analysis.summary import StudySummary
 from tuner.domain.trials import Outcome
+from tuner.report.charts.knobs import draw_rates
 from tuner.report.charts.selection import CURVES, LISTED, choose_curves
 from tuner.report.charts.view import View
 from tuner.report.html import to_card, to_html
@@ -111,6 +112,32 @@ def test_every_chart_of_a_page_is_told_in_words_and_every_anchor_is_there(source
     assert len(set(ids)) == len(ids)
     wanted = {href.removeprefix("#") for href in page.values("href") if href != "#rates"}
     assert wanted <= set(ids)
+
+
+def test_the_marks_of_a_chart_are_told_apart() -> None:
+    for name in ("maximised", "negative"):
+        chart = draw_rates(STRANGE[name]())
+        assert chart is not None
+        looks = [(key.symbol, "hollow" in key.kind) for key in chart.legend]
+        assert len(set(looks)) == len(looks)
+        beyond = next(key.symbol for key in chart.legend if key.name.startswith("worse"))
+        assert beyond == ("down" if name == "maximised" else "arrow")
+
+
+def test_heads_of_numbers_stand_above_them_and_long_commands_in_lines() -> None:
+    source = to_html(STRANGE["maximised"](), NOW)
+    for name in ("val_accuracy", "lr", "steps", "time"):
+        assert f'<th scope="col" class="n">{name}</th>' in source
+    assert '<th scope="col">outcome</th>' in source
+    command = source.partition('class="command"><code>tuner run')[2].partition("<")[0]
+    assert " \\\n    --set" in command
+    assert max(map(len, command.splitlines())) <= 90
+
+
+def test_a_study_without_a_trial_has_no_table_of_trials() -> None:
+    source = to_html(STRANGE["no_trial"](), NOW)
+    assert "No trial has started yet." in source
+    assert 'id="all"' not in source
 
 
 def test_every_trial_that_is_drawn_is_listed(source: str) -> None:

@@ -73,6 +73,9 @@ def test_card_says_whom_to_use_how_sure_and_what_next() -> None:
     assert card.startswith("**Use ")
     plain = card.replace("\\", "")
     assert all(sentence in plain for sentence in (verdict, *doubts))
+    assert (
+        "*Not confirmed: the best of one seed. Confirm it: tuner study confirm some_study*" in plain
+    )
     assert "| setting | value |" in card
     assert "val\\_accuracy, measured last | 0.9 |" in card
     assert "## What next" in card

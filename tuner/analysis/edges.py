@@ -10,7 +10,7 @@ from typing import Literal
 
 from tuner.analysis.order import order_trials
 from tuner.domain.catalog.dimensions import Choice, Fixed, Float, Int, place_of
-from tuner.domain.catalog.hyperparameters import Bounds, Hyperparameter
+from tuner.domain.catalog.hyperparameters import Bounds, Hyperparameter, name_in_torch
 from tuner.domain.space import Branch, branches_of
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import Outcome, TrialRecord
@@ -82,6 +82,15 @@ class Edge:
     def end(self) -> float:
         """The value at that end."""
         return self.axis.low if self.side == "low" else self.axis.high
+
+    @property
+    def in_torch(self) -> tuple[str, Side, float]:
+        """Its name, side and end as people know them, whatever form is searched."""
+        one = _hyperparameter_of(self)
+        if one is None or not (one.complement and self.key == one.search_name):
+            return self.name, self.side, self.end
+        side: Side = "high" if self.side == "low" else "low"
+        return name_in_torch(self.name), side, 1 - self.end
 
 
 def edge_names(spec: StudySpec, record: TrialRecord) -> list[str]:

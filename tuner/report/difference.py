@@ -10,6 +10,7 @@ from tuner.analysis.summary import StudySummary
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.objective import tell_aim, tell_objective, tell_value
+from tuner.domain.printable import cut
 from tuner.domain.states import Activity
 from tuner.domain.trials import Outcome, TrialConfig
 from tuner.report.tables import TextTable, duration, number
@@ -96,6 +97,8 @@ _RESULTS: dict[str, Callable[[StudySummary], Any]] = {
     "wall time": lambda s: s.wall_s,
     "training": lambda s: s.training_s,
 }
+_LONGEST = 60  # characters of a setting in a table; JSON has all of it
+_LABELS = {"best": "value of the winner"}  # a mean, where fresh seeds have confirmed it
 _VALUES, _TIMES = ("best",), ("wall time", "training")
 
 
@@ -105,10 +108,12 @@ def difference_tables(one: StudySummary, other: StudySummary) -> list[TextTable]
     settings = compare_settings(one, other)
     same = "Settings: none differs" if not settings else "Settings that differ"
     results = tuple(
-        (name, _tell_result(one, name, left), _tell_result(other, name, right))
+        (_LABELS.get(name, name), _tell_result(one, name, left), _tell_result(other, name, right))
         for name, (left, right) in compare_results(one, other).items()
     )
-    rows = tuple((key, _tell(left), _tell(right)) for key, (left, right) in settings.items())
+    rows = tuple(
+        (key, *(cut(_tell(value), _LONGEST) for value in pair)) for key, pair in settings.items()
+    )
     return [
         TextTable(same, ("setting", *names), rows),
         TextTable("Results", ("result", *names), results),

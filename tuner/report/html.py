@@ -38,6 +38,7 @@ from tuner.report.suite_tables import suite_tables
 from tuner.report.suite_words import conclude_suite, tell_suite
 from tuner.report.tables import TextTable, best_tables, facts, finalists, ranking, settings
 from tuner.report.trial_rows import head, trial_rows
+from tuner.report.wrapping import break_command
 
 if TYPE_CHECKING:
     from tuner.analysis.rate_range import RateCurve
@@ -85,7 +86,7 @@ def to_html(view: View, now: datetime, live: str | None = None) -> str:
         untried=untried,
         tables=_other_tables(summary),
         sections=_sections(view),
-        advice=summary.advice,
+        advice=[replace(one, command=break_command(one.command)) for one in summary.advice],
         trial_head=head(view),
         trials=trial_rows(view),
         omission=view.omission,

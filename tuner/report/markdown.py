@@ -10,34 +10,30 @@ from typing import TYPE_CHECKING
 from tuner.analysis.summary import StudySummary
 from tuner.domain.objective import tell_aim
 from tuner.domain.printable import printable
+from tuner.report.answer import Answer
 from tuner.report.comparison import comparison_tables
-from tuner.report.conclusion import conclude
 from tuner.report.difference import difference_tables, warn_of_difference
 from tuner.report.suite_tables import suite_tables
 from tuner.report.suite_words import conclude_suite, tell_suite
 from tuner.report.tables import TextTable, best_tables, facts, number, ranking, settings
+from tuner.report.wrapping import break_command
 
 if TYPE_CHECKING:
     from tuner.analysis.suite import SuiteSummary
 
 _MARKUP = re.compile(r"[\\`*_\[\]<>&|~$!#]")
-_WIDE = 90
-"""The characters of a line of a command, at most, where it can be broken."""
-
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def to_markdown(summary: StudySummary) -> str:
     """Returns a study's report as Markdown."""
     spec = summary.spec
-    verdict, *doubts = conclude(summary)
     tables = [ranking(summary), *comparison_tables(summary), *best_tables(summary), facts(summary)]
     return "\n\n".join(
         [
             f"# {_escape(summary.name)}",
             f"`{spec.study.workload}`, {tell_aim(spec.study, mark='`')}",
-            f"**{_escape(verdict)}**",
-            *([" ".join(map(_escape, doubts))] if doubts else []),
+            *_draw_answer(summary),
             *(_draw(table) for table in tables),
             *_draw_advice(summary),
         ]
@@ -53,7 +49,6 @@ def to_card(summary: StudySummary) -> str:
     Args:
         summary: The study, with its advice where that is to be told.
     """
-    verdict, *doubts = conclude(summary)
     best = summary.best
     metrics = {} if best is None else best.record.attributes.get("metrics", {})
     rows = [] if best is None else [*settings(summary).rows]
@@ -64,13 +59,19 @@ def to_card(summary: StudySummary) -> str:
         named += f", {best.config.optimizer} with {best.config.schedule}"
     return "\n\n".join(
         [
-            f"**{_escape(verdict)}**",
-            *([" ".join(map(_escape, doubts))] if doubts else []),
+            *_draw_answer(summary),
             *([_draw(TextTable(named, ("setting", "value"), tuple(rows)))] if rows else []),
             *_draw_advice(summary),
             *_draw_commands(summary),
         ]
     )
+
+
+def _draw_answer(summary: StudySummary) -> list[str]:
+    """Returns the sentences of the answer: whom to use, how sure that is, and what is doubtful."""
+    answer = Answer.of(summary)
+    doubts = [" ".join(map(_escape, answer.doubts))] if answer.doubts else []
+    return [f"**{_escape(answer.verdict)}**", f"*{_escape(answer.standing)}*", *doubts]
 
 
 def _draw_commands(summary: StudySummary) -> list[str]:
@@ -93,29 +94,10 @@ def _draw_advice(summary: StudySummary) -> list[str]:
 
 def _fence(command: str) -> str:
     """Returns commands as a block of code."""
-    shown = printable("\n".join(map(_break, command.splitlines())), lines=True)
+    shown = printable("\n".join(map(break_command, command.splitlines())), lines=True)
     # A fence ends only at one that is as long.
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
     return f"{fence}sh\n{shown}\n{fence}"
-
-
-def _break(command: str) -> str:
-    r"""Returns a long command in lines that a shell reads as one; not every page can scroll.
-
-    >>> print(_break("tuner run --set budget.trials=1000 " + "--set budget.steps=5000 " * 3))
-    tuner run --set budget.trials=1000 --set budget.steps=5000 --set budget.steps=5000 \
-        --set budget.steps=5000
-    """
-    words = command.split(" --")
-    if len(command) <= _WIDE or any(part.count("'") % 2 for part in words):
-        return command  # a quoted text must stay whole
-    lines = [words[0]]
-    for option in words[1:]:
-        if len(lines[-1]) + len(option) + 3 > _WIDE - 2:
-            lines.append(f"   --{option}")
-        else:
-            lines[-1] += f" --{option}"
-    return " \\\n ".join(lines).rstrip()
 
 
 def to_suite_markdown(summary: SuiteSummary) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.analysis.fusing import FusingSummary
 from tuner.analysis.summary import SETTLED_FROM, OptimizerSummary, StudySummary
 from tuner.domain.catalog.dimensions import format_value
+from tuner.domain.catalog.hyperparameters import name_in_torch
 from tuner.domain.lengths import tell_length
 from tuner.domain.names import name_some
 from tuner.domain.objective import tell_objective, tell_value
@@ -218,7 +219,7 @@ def importance(measured: Importance) -> TextTable:
         told = [share for share in among.shares if share.share is not None]
         if among.explained is None:
             few.append(f"{whose} ({trials})")
-        rows += [(share.name, f"{share.share:.0%}", trials, whose) for share in told]
+        rows += [(name_in_torch(share.name), f"{share.share:.0%}", trials, whose) for share in told]
         if among.explained is not None and not told:
             rows.append(("none told from noise", "–", trials, whose))
     if few:

@@ -36,6 +36,19 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        name: Its head.
+        is_number: Whether its cells are numbers, which stand at the right.
+    """
+
+    name: str
+    is_number: bool = False
+
+
+@dataclass(frozen=True)
 class TrialRow:
     """A trial's row.
 
@@ -58,11 +71,19 @@ class TrialRow:
     cells: tuple[Cell, ...]
 
 
-def head(view: View) -> tuple[str, ...]:
-    """Returns the heads of the columns after the trial's number and its optimizer."""
-    shown = map(printable, view.study.show)
-    settings = ("lr", "schedule", "other settings", "steps", "time", "from")
-    return (view.objective, *shown, "outcome", *settings)
+def head(view: View) -> tuple[Column, ...]:
+    """Returns the columns after the trial's number and its optimizer."""
+    values = (view.objective, *map(printable, view.study.show))
+    return (
+        *(Column(name, is_number=True) for name in values),
+        Column("outcome"),
+        Column("lr", is_number=True),
+        Column("schedule"),
+        Column("other settings"),
+        Column("steps", is_number=True),
+        Column("time", is_number=True),
+        Column("from"),
+    )
 
 
 def trial_rows(view: View) -> list[TrialRow]:

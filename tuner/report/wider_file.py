@@ -80,7 +80,9 @@ def _tables(summary: StudySummary) -> dict[str, dict[str, Any]]:
 def _tell(edge: Edge) -> str:
     """Returns the reason for which a range is wider."""
     numbers = ", ".join(map(str, edge.trials))
+    name, _, end = edge.in_torch
+    known = "" if name == edge.name else f", which is {name} {end:.3g}"
     return (
         f"{edge.name} was searched in {edge.axis.describe()}; of {edge.optimizer}'s best {BEST} "
-        f"trials {len(edge.trials)} ({numbers}) lie at its {edge.side} end."
+        f"trials {len(edge.trials)} ({numbers}) lie at its {edge.side} end{known}."
     )

@@ -91,6 +91,16 @@ def test_best_trials_at_an_end_of_a_range_ask_to_widen_it(rate: float, fires: bo
         assert "adam.lr (high end 0.1, 3 of adam's best 3)" in found["edge"].sentence
 
 
+def test_the_end_of_a_range_is_told_of_momentum_as_torch_has_it() -> None:
+    spec = spec_of(("momentum",), space={"optimizers": ["momentum"], "breadth": 2})
+    ends = [
+        trial(n, "momentum", 1.0 + n, params={"momentum.one_minus_momentum": 0.3}) for n in range(5)
+    ]
+    sentence = advice_on(study(ends, spec))["edge"].sentence
+    assert "momentum.momentum (low end 0.7, 3 of momentum's best 3)" in sentence
+    assert "one_minus" not in sentence
+
+
 # all-diverged, diverged
 
 

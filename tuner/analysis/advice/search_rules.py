@@ -12,6 +12,7 @@ from tuner.analysis.advice.commands import join, search_again
 from tuner.analysis.advice.evidence import Advice, Evidence
 from tuner.analysis.edges import BEST, find_edges
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed
+from tuner.domain.catalog.hyperparameters import name_in_torch
 from tuner.domain.names import name_some
 from tuner.domain.space import branches_of
 from tuner.domain.spec import StudySpec
@@ -49,9 +50,9 @@ def range_edge(evidence: Evidence) -> list[Advice]:
     if not edges:
         return []
     told = [
-        f"{edge.name} ({edge.side} end {edge.end:.3g}, {len(edge.trials)} of {edge.optimizer}'s "
-        f"best {BEST})"
+        f"{name} ({side} end {end:.3g}, {len(edge.trials)} of {edge.optimizer}'s best {BEST})"
         for edge in edges
+        for name, side, end in (edge.in_torch,)
     ]
     sentence = f"The best trials lie at the end of a range: {name_some(told)}."
     return [Advice("edge", sentence, join("study", "widen", evidence.summary.name))]
@@ -160,7 +161,7 @@ def no_effect(evidence: Evidence) -> list[Advice]:
     command = search_again(spec, "fixed", {}, axes=axes) if axes else None
     if command is None:
         return []
-    names = [f"{row}.{key}" for _, row, key in axes]
+    names = [name_in_torch(f"{row}.{key}") for _, row, key in axes]
     sentence = (
         f"{name_some(names)} made no difference that {among.trials} trials of {optimizer} would "
         "show: fix the best trial's value, and search the others."

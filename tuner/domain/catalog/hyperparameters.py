@@ -221,6 +221,16 @@ class Hyperparameter:
             )
 
 
+def name_in_torch(param: str) -> str:
+    """Returns the name of a searched parameter as people know it, whatever form is searched.
+
+    >>> name_in_torch("muon.one_minus_momentum"), name_in_torch("adam.lr")
+    ('muon.momentum', 'adam.lr')
+    """
+    row, dot, key = param.rpartition(".")
+    return f"{row}.{key.removeprefix(_COMPLEMENT)}" if dot else param
+
+
 def _members(dimension: Dimension) -> tuple[Value, ...]:
     match dimension:
         case Fixed():

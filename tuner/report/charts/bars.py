@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from tuner.domain.catalog.hyperparameters import name_in_torch
 from tuner.domain.trials import Outcome, TrialRecord
 from tuner.report.charts.frame import draw_rows
 from tuner.report.charts.scales import Scale
@@ -36,10 +37,11 @@ def draw_cost(view: View) -> Chart | None:
         rows.append((name, _HEIGHT, bars))
     total = sum(train + evaluate for train, evaluate in costs.values())
     dearest = max(costs, key=lambda name: sum(costs[name]))
+    most_of_it = f"; {dearest} took most, {sum(costs[dearest]) / total:.0%}"
     finding = (
         f"{duration(total)} of the devices' time in all: {duration(view.summary.training_s)} in "
-        f"training, {duration(view.summary.evaluation_s)} in evaluations; {dearest} took most, "
-        f"{sum(costs[dearest]) / total:.0%}."
+        f"training, {duration(view.summary.evaluation_s)} in evaluations"
+        f"{most_of_it if len(costs) > 1 else ''}."
     )
     return Chart(
         "cost",
@@ -92,11 +94,8 @@ def draw_rungs(view: View) -> Chart | None:
     over = view.summary.finished
     count = {o: view.summary.counts[o] for o in (Outcome.PRUNED, Outcome.DIVERGED)}
     steps = round(sum(_read(r, "steps") for r in view.summary.records if r.outcome in count))
-    finding = (
-        f"{count[Outcome.PRUNED]:,} of {over:,} trials were pruned and "
-        f"{count[Outcome.DIVERGED]:,} "
-        f"diverged, after {steps:,} steps in all."
-    )
+    told = " and ".join(f"{many:,} {how.value}" for how, many in count.items() if many)
+    finding = f"{told} of {tell_count(over, 'trial')}, after {steps:,} steps in all."
     return Chart(
         "rungs",
         "Where trials were stopped",
@@ -133,7 +132,7 @@ def _draw_among(one: Among) -> Chart:
     return draw_shares(
         f"importance-{one.optimizer or 'all'}".replace(" ", "-"),
         f"Importance of {whose}",
-        [(share.name, share.share) for share in one.shares],
+        [(name_in_torch(share.name), share.share) for share in one.shares],
         finding,
         left,
     )

@@ -139,5 +139,5 @@ def _notes(view: View, drawn: Sequence[TrialRecord]) -> list[str]:
 def _tell(view: View, drawn: Sequence[TrialRecord]) -> str:
     complete = sum(record.outcome is Outcome.COMPLETE for record in drawn)
     ended = len(drawn) - complete
-    faint = f"; {ended} did not, and are drawn faint" if ended else ""
+    faint = f"; {ended} did not, drawn faint" if ended else ""
     return f"{tell_count(complete, 'trial')} trained to the end{faint}."

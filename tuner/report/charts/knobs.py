@@ -143,14 +143,19 @@ def _legend(view: View, seen: Collection[str]) -> tuple[Key, ...]:
         "complete": Key("complete", "ink", "dot"),
         "open": Key("pruned or in training, at its last value", "ink hollow", "dot"),
         "lost": Key(f"diverged{target}: at the {view.edge} edge", "ink stroke", "cross"),
-        "beyond": Key("worse than the axis goes", "ink hollow", "arrow"),
-        "default": Key("torch's default, where it ran", "ink", "diamond"),
-        "default not run": Key("torch's default, not run", "ink hollow", "tick"),
+        "beyond": Key("worse than the axis goes", "ink hollow", _beyond(view)),
+        "default": Key("the default, where it ran", "ink", "diamond"),
+        "default not run": Key("the default, not run: on the axis", "ink", "tick"),
         "best": Key("the optimizer's best", "ring", "ring"),
         "near": Key(f"within {NEAR:.0%} of the optimizer's best", "swatch", "bar-solid"),
         "ends": Key("end of the range searched", "ink stroke ends", "bracket"),
     }
     return tuple(key for kind, key in keys.items() if kind in seen)
+
+
+def _beyond(view: View) -> str:
+    """Returns the mark of values that are worse than the axis goes: it points to where they lie."""
+    return "arrow" if view.worse > 0 else "down"
 
 
 def _find(view: View, knobs: Sequence[Knob], panels: Sequence[Panel]) -> str:
@@ -181,7 +186,7 @@ class _Panel:
         default = knob.default
         if default is not None and not self._ran_default() and self._scale.holds(default):
             self.seen.add("default not run")
-            marks.append(mark(frame, default, frame.y.low, "tick", f"{kind} hollow"))
+            marks.append(mark(frame, default, frame.y.low, "tick", kind))
         label = f"{knob.optimizer}: {view.objective} against {knob.one.name}. {self._tell()}"
         key = replace(view.palette.key(knob.optimizer), symbol="dot")
         return Panel(draw(frame, label, marks=marks), knob.optimizer, self._tell(), key)
@@ -228,8 +233,7 @@ class _Panel:
         self.seen.add("open" if is_open else "complete")
         if not frame.y.holds(value):
             self.seen.add("beyond")
-            symbol = "arrow" if view.worse > 0 else "down"
-            return mark(frame, x, worst, symbol, f"{kind} hollow", record.number)
+            return mark(frame, x, worst, _beyond(view), f"{kind} hollow", record.number)
         if record.is_default:
             self.seen.add("default")
         symbol = "diamond" if record.is_default else "dot"

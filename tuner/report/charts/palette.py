@@ -47,7 +47,7 @@ _MARKS = {
     "cross": "M-4,-4L4,4M4,-4L-4,4",
     "arrow": "M0,-5L4,2H-4z",
     "ring": "M-7,0a7,7 0 1,0 14,0a7,7 0 1,0 -14,0z",
-    "tick": "M0,-9L4,-1H-4z",
+    "tick": "M-1.2,-10h2.4v10h-2.4z",
     "line": "M-8,0H8",
     "bracket": "M0,-7V7",
     "bar-solid": "M-8,-4H8V4H-8z",

@@ -25,6 +25,7 @@ LINES = 400
 _AXES = 9
 _HEIGHT = 240
 _APART = 96
+_NAMES = 20  # that have room on an axis
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class _Axis:
     def ticks(self) -> list[Tick]:
         if self.scale is not None:
             return [Tick(self.scale.place(t.value), t.label) for t in self.scale.ticks(4)]
-        return [Tick(self.place(name) or 0, cut(name, 14)) for name in self.names[:12]]
+        return [Tick(self.place(name) or 0, cut(name, 14)) for name in self.names[:_NAMES]]
 
 
 def draw_parallel(view: View) -> Chart | None:
@@ -70,7 +71,7 @@ def draw_parallel(view: View) -> Chart | None:
     if len(shown) < len(known):
         notes.append(f"Drawn are {len(shown):,} of {len(known):,} trials, evenly from good to bad.")
     if left_out:
-        notes.append(f"Not drawn are {', '.join(left_out)}.")
+        notes.append(f"Not drawn: {', '.join(left_out)}.")
     drawn = _draw(axes, lines, finding)
     legend = view.palette.legend(view.optimizers)
     return Chart(

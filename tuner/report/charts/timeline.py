@@ -81,9 +81,11 @@ def _tell(view: View, rows: Sequence[object], end: float) -> str:
     records = view.summary.records
     lanes = max((int(r.attributes.get("lanes", 1) or 1) for r in records), default=1)
     as_one = f"; up to {lanes} trained as one" if lanes > 1 else ""
+    trials = tell_count(sum(record.started_at is not None for record in records), "trial")
+    if not view.events:  # who trained them is not on record
+        return f"{trials} trained over {duration(end)}{as_one}."
     many = "One worker" if len(rows) == 1 else f"{len(rows)} workers"
-    trials = sum(record.started_at is not None for record in records)
-    return f"{many} trained {tell_count(trials, 'trial')} in {duration(end)}{as_one}."
+    return f"{many} trained {trials} in {duration(end)}{as_one}."
 
 
 def _spans(view: View) -> list[_Span]:

@@ -105,7 +105,8 @@
 
   // The table of trials: sorted by a column, filtered by words and outcome.
   const dressTrials = () => {
-    const table = document.getElementById("all"), body = table.tBodies[0];
+    const table = document.getElementById("all"), body = table?.tBodies[0];
+    if (!table) return; // no trial has started
     const heads = all("thead th", table);
     const sort = (at, down) => {
       const key = row => {
