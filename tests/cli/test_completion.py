@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from tuner.cli.main import cli
-from tuner.cli.options import OPTIMIZER_NAMES
+from tuner.cli.words import OPTIMIZER_NAMES
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 

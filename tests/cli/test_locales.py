@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.test_light_commands import commands
 from tuner.cli.main import cli
-from tuner.cli.options import STUDY, TEXT
+from tuner.cli.words import STUDY, TEXT
 
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 

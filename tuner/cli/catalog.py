@@ -7,14 +7,8 @@ from typing import Any
 
 import click
 
-from tuner.cli.options import (
-    OPTIMIZER_NAMES,
-    SCHEDULE_NAMES,
-    console,
-    echo_json,
-    examples,
-    json_option,
-)
+from tuner.cli.options import console, echo_json, examples, json_option
+from tuner.cli.words import OPTIMIZER_NAMES, SCHEDULE_NAMES
 from tuner.domain.catalog.dimensions import Fixed, dump_dimension
 from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
 from tuner.domain.catalog.pytorch_optimizer import PACKAGE

@@ -6,15 +6,8 @@ import dataclasses
 
 import click
 
-from tuner.cli.options import (
-    Group,
-    echo_json,
-    examples,
-    json_option,
-    quiet_option,
-    storage_option,
-    tell,
-)
+from tuner.cli.options import echo_json, examples, json_option, quiet_option, storage_option, tell
+from tuner.cli.words import Group
 
 
 @click.group(cls=Group, epilog=examples("tuner db status", "tuner db upgrade"))

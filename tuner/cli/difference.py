@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli.options import STUDY, console, examples, open_storage, storage_option
+from tuner.cli.options import console, examples, open_storage, storage_option
 from tuner.cli.results import (
     open_option,
     output_options,
@@ -19,6 +19,7 @@ from tuner.cli.results import (
     write,
     write_page,
 )
+from tuner.cli.words import STUDY
 
 if TYPE_CHECKING:
     from tuner.analysis.summary import StudySummary

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.options import (
-    STUDY,
     echo_json,
     examples,
     find_study,
@@ -19,6 +18,7 @@ from tuner.cli.options import (
 )
 from tuner.cli.outlets import targets_option
 from tuner.cli.run import INTERRUPTED
+from tuner.cli.words import STUDY
 from tuner.domain.event_kinds import KINDS
 from tuner.errors import SpecError, UnavailableError
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli.options import (
-    OPTIMIZER_NAMES,
-    TEXT,
     allow_option,
     console,
     device_option,
@@ -21,6 +19,7 @@ from tuner.cli.options import (
     quiet_option,
     tell,
 )
+from tuner.cli.words import OPTIMIZER_NAMES, TEXT
 from tuner.domain.imports import vouch_for
 from tuner.domain.names import to_study_name
 from tuner.domain.study_file import apply_settings, parse_spec, read_spec

@@ -17,12 +17,13 @@ from tuner.cli.db import db
 from tuner.cli.doctor import doctor
 from tuner.cli.init import init
 from tuner.cli.lr_range import lr_range
-from tuner.cli.options import Group, console
+from tuner.cli.options import console
 from tuner.cli.run import run
 from tuner.cli.streams import clean_streams, hide_secrets
 from tuner.cli.study import study
 from tuner.cli.suite import suite
 from tuner.cli.trial import trial
+from tuner.cli.words import Group
 from tuner.cli.worker import worker
 from tuner.cli.workers import workers
 from tuner.cli.workloads import workloads

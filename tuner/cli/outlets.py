@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tuner.cli.options import TEXT
+from tuner.cli.words import TEXT
 from tuner.errors import TunerError
 
 if TYPE_CHECKING:

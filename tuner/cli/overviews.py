@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.options import (
-    STUDY,
-    TEXT,
     console,
     echo_json,
     echo_toml,
@@ -27,6 +25,7 @@ from tuner.cli.options import (
     storage_option,
     tell,
 )
+from tuner.cli.words import STUDY, TEXT
 from tuner.domain.states import Activity, StudyState
 from tuner.domain.trials import Outcome
 from tuner.errors import NotFoundError, SpecError

@@ -12,7 +12,6 @@ import click
 from click.core import ParameterSource
 
 from tuner.cli.options import (
-    STUDY,
     F,
     console,
     echo_json,
@@ -24,6 +23,7 @@ from tuner.cli.options import (
     tell,
 )
 from tuner.cli.serving import Serving, serve, serving_options
+from tuner.cli.words import STUDY
 from tuner.errors import SpecError
 
 if TYPE_CHECKING:

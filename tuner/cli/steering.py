@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.options import (
-    STUDY,
     console,
     echo_json,
     examples,
@@ -22,6 +21,7 @@ from tuner.cli.options import (
     storage_option,
     tell,
 )
+from tuner.cli.words import STUDY
 from tuner.domain.states import StudyState
 
 if TYPE_CHECKING:

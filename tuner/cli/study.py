@@ -10,8 +10,6 @@ import click
 
 from tuner.cli import difference, feeds, overviews, results, steering, transfer
 from tuner.cli.options import (
-    STUDY,
-    Group,
     allow_option,
     device_option,
     echo_json,
@@ -30,6 +28,7 @@ from tuner.cli.options import (
 )
 from tuner.cli.outlets import notify_option, targets_option
 from tuner.cli.run import create_or_resume, train
+from tuner.cli.words import STUDY, Group
 from tuner.domain.passed import refuse_passed
 from tuner.service.ranks import refuse_ranks
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.options import (
-    TEXT,
-    Group,
     allow_option,
     console,
     device_option,
@@ -29,6 +27,7 @@ from tuner.cli.options import (
 )
 from tuner.cli.results import output_options, style_options, write
 from tuner.cli.run import INTERRUPTED, create_or_resume, train_trials
+from tuner.cli.words import TEXT, Group
 from tuner.domain.suite import Suite, SuitePlan, read_suite
 from tuner.domain.vouching import vouch_for_study
 from tuner.errors import NotFoundError, TunerError, UnavailableError

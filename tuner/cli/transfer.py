@@ -8,9 +8,6 @@ import shlex
 import click
 
 from tuner.cli.options import (
-    OPTIMIZER_NAMES,
-    STUDY,
-    TEXT,
     console,
     echo_json,
     examples,
@@ -23,6 +20,7 @@ from tuner.cli.options import (
     tell,
     warn_of_secret,
 )
+from tuner.cli.words import OPTIMIZER_NAMES, STUDY, TEXT
 
 
 def _read_map(

@@ -9,10 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli.options import (
-    OPTIMIZER_NAMES,
-    SCHEDULE_NAMES,
-    STUDY,
-    Group,
     console,
     echo_json,
     examples,
@@ -22,6 +18,7 @@ from tuner.cli.options import (
     storage_option,
     tell,
 )
+from tuner.cli.words import OPTIMIZER_NAMES, SCHEDULE_NAMES, STUDY, Group
 from tuner.domain.catalog.dimensions import format_value
 from tuner.domain.names import suggest
 from tuner.domain.printable import printable

@@ -17,8 +17,6 @@ import click
 
 from tuner.cli.options import (
     STARTED_AT,
-    STUDY,
-    Group,
     allow_option,
     device_option,
     examples,
@@ -29,6 +27,7 @@ from tuner.cli.options import (
 )
 from tuner.cli.run import INTERRUPTED
 from tuner.cli.streams import append_output, keep_output_apart, lose_rather_than_fail
+from tuner.cli.words import STUDY, Group
 from tuner.domain.fuse_plan import AUTO
 from tuner.errors import TunerError, UnavailableError
 from tuner.service.processes import limit_spinning

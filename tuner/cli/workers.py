@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.options import (
-    STUDY,
-    Group,
     allow_option,
     console,
     echo_json,
@@ -25,6 +23,7 @@ from tuner.cli.options import (
     tell,
 )
 from tuner.cli.run import conclude, tell_end
+from tuner.cli.words import STUDY, Group
 from tuner.errors import NotFoundError, SpecError
 from tuner.service.processes import group_devices
 from tuner.service.ranks import read_processes, refuse_ranks

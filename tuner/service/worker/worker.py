@@ -21,12 +21,9 @@ import optuna
 import torch
 
 import tuner
-from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.confirmation import Confirmation
 from tuner.domain.fuse_plan import AUTO, COHORTS
-from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState, announce_pause
-from tuner.domain.trials import Outcome, TrialRecord, decode
 from tuner.errors import (
     LeaseLostError,
     RankKilledError,
@@ -45,6 +42,7 @@ from tuner.service.ranks import refuse_ranks
 from tuner.service.worker.checkpoints import Checkpoints, sweep
 from tuner.service.worker.confirmer import propose_for
 from tuner.service.worker.context import WorkerContext
+from tuner.service.worker.failures import stop_if_all_fail
 from tuner.service.worker.fusing import Fusing
 from tuner.service.worker.held_trial import HeldTrial
 from tuner.service.worker.ranks.limits import check_ranks
@@ -62,12 +60,6 @@ from tuner.training.loop import TrainingLoop
 from tuner.training.rehearsal import prepare
 from tuner.training.seeds import derive_seed
 from tuner.training.threads import count_useful_threads
-
-ALIKE_FAILURES = 5
-"""Failures of the first trials, all alike, after which a study stops; divergences likewise."""
-
-_SPREAD = 10.0
-"""The least ratio of the learning rates of trials that diverged alike, for these not to be why."""
 
 _POLL_S = 0.5
 _RENEWING_S = 60.0
@@ -234,7 +226,7 @@ class Worker:
             refuse_ranks()
             if not paused:
                 context.patience.run(context.catch_up)
-                _stop_if_all_fail(context, futile_before)
+                stop_if_all_fail(context, futile_before)
                 leases = context.patience.run(lambda: self._find_work(context, fusing))
             if leases:
                 self._train(loop, context, fusing, leases)
@@ -388,51 +380,3 @@ class Worker:
 def _lanes_for(confirmation: Confirmation) -> int:
     """Returns the lanes in which all finalists train as one: a power of two."""
     return 1 << (len(confirmation.finalists) - 1).bit_length()
-
-
-def _stop_if_all_fail(context: WorkerContext, futile_before: int) -> None:
-    """Ends the study where all its trials have failed alike, or diverged alike.
-
-    Raises:
-        WorkloadError: If so.
-    """
-    futile = list(context.futile.values())
-    fine = sum(bool(record.evaluations) for record in context.running.values())
-    enough = max(ALIKE_FAILURES, len(context.over) + fine)
-    if len(futile) < enough or len(futile) == futile_before:
-        return
-    if len({_failure_of(record) for record in futile}) > 1:
-        return
-    last = futile[-1]
-    if last.outcome is Outcome.FAILED:
-        raise WorkloadError(
-            f"The first {len(futile)} trials all failed alike, so the study has stopped: "
-            f"{last.attributes.get('error')}\nFix the workload and run the study again; failed "
-            f"trials count in its budget.\n\n{last.attributes.get('traceback', '')}"
-        )
-    spec = context.proposer.spec
-    rates = [rate for record in futile if (rate := _rate_of(spec, record))]
-    if spec.confirmation is not None or not rates or max(rates) < _SPREAD * min(rates):
-        return
-    raise WorkloadError(
-        f"The first {len(futile)} trials all diverged at step {last.attributes['diverged_step']}, "
-        f"with learning rates from {min(rates):.2g} to {max(rates):.2g}, so the study has "
-        f"stopped: {spec.study.metric} or the loss is infinite or NaN there whatever the settings. "
-        "Look for NaN in the data, the logarithm of 0, or a division by 0; or search far lower "
-        "learning rates. Diverged trials count in the study's budget."
-    )
-
-
-def _failure_of(record: TrialRecord) -> str:
-    """Returns the kind and place of a trial's end, which those that failed or diverged share."""
-    if record.outcome is Outcome.DIVERGED:
-        return f"diverged at step {record.attributes.get('diverged_step')}"
-    kind = str(record.attributes.get("error", "")).partition(":")[0]
-    return f"{kind} at {record.attributes.get('error_at')}"
-
-
-def _rate_of(spec: StudySpec, record: TrialRecord) -> float | None:
-    """Returns the learning rate that a trial had, None where its optimizer has none."""
-    config = decode(spec, record.proposal)
-    rate = config.optimizer_values.get(OPTIMIZERS[config.optimizer].rate)
-    return float(rate) if isinstance(rate, int | float) else None
