@@ -1,4 +1,4 @@
-"""Trials that all fail alike, or all diverge alike: settings are not at fault, so the study ends."""
+"""Trials that all fail alike, or all diverge alike: no setting is at fault, so the study ends."""
 
 from __future__ import annotations
 
