@@ -236,7 +236,9 @@ _WRONG: list[tuple[tuple[str, ...], Callable[[str], object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "call"), _WRONG, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    ("words", "call"), [pytest.param(*wrong, id=" ".join(wrong[0])) for wrong in _WRONG]
+)
 def test_errors_say_the_same(
     quick: Both, words: tuple[str, ...], call: Callable[[str], object]
 ) -> None:
