@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.conftest import MakeSpec
 from tests.service.worker.contexts import Bureau
@@ -21,6 +22,7 @@ from tuner.search.promotion import PromotionPruner
 from tuner.service.interruption import Interruption
 from tuner.store import Database
 from tuner.training.processes.command_loop import CommandLoop
+from tuner.training.rehearsal import default_configs, prepare_checked, rehearse
 
 
 class Told(Interruption):
@@ -127,6 +129,17 @@ def test_seeds_are_such_as_every_library_takes(commands: Any) -> None:
     # Those of a confirmation have 63 bits, of which NumPy refuses all beyond 32.
     bureau = commands("print('val_loss=' + sys.argv[1])", "{seed}", search={"seed": 2**40 + 5})
     assert bureau.run().value == 5.0
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+def test_a_check_takes_a_metric_without_a_step_as_the_last_evaluation(
+    commands: Any, lines: int
+) -> None:
+    bureau = commands(f"for _ in range({lines}): print('val_loss=1.5', flush=True)")
+    loop, spec = prepare_checked(bureau.study.spec, torch.device("cpu")), bureau.study.spec
+    assert isinstance(loop, CommandLoop)
+    metrics, _ = rehearse(loop, spec, default_configs(spec)[0], torch.device("cpu"))
+    assert metrics == {"val_loss": 1.5}
 
 
 def test_a_command_that_trains_on_is_ended_at_the_budget(commands: Any) -> None:

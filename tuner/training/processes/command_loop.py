@@ -151,6 +151,8 @@ class _Attendance:
                 raise
         if not self._is_over:
             self._conclude(process.poll() or 0)
+        elif run.place is None:
+            self._progress.conclude()  # a check may have heard an evaluation of no place
         run.timing.mark()
 
     def _hear(self) -> None:
