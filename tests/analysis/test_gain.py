@@ -83,10 +83,17 @@ def test_worse_trials_lessen_the_gain_and_their_order_is_of_no_account(
 
 
 def test_share_that_is_to_grow_has_its_distance_from_one_to_gain() -> None:
-    value, share = gain_of(spec_of("maximize"), trials([0.95, 0.9, 0.8, 0.7]))
+    close = trials([0.95, 0.949, 0.948, 0.947], worse=20)
+    value, share = gain_of(spec_of("maximize"), close)
     assert share == pytest.approx(value / 0.05)
+    assert share < 1
     value, share = gain_of(spec_of("maximize"), trials([95.0, 90.0, 80.0, 70.0]))
     assert share == pytest.approx(value / 95.0)
+
+
+def test_no_share_is_expected_to_grow_above_one() -> None:
+    assert expect_gain(spec_of("maximize"), trials([0.9, 0.86, 0.85, 0.7])) is None
+    assert expect_gain(spec_of("maximize"), trials([1.0, 0.9, 0.9, 0.9])) is None
 
 
 def test_no_time_to_a_target_is_expected_to_fall_below_none() -> None:

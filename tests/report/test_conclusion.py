@@ -230,6 +230,9 @@ def test_gain_of_more_than_there_is_has_no_per_cent() -> None:
     for share, told in ((0.25, "gain 25.0% (0.22 of val_loss)."), (1e18, "gain 0.22 of val_loss.")):
         gain = ExpectedGain(trials=10, value=0.22, share=share)
         assert told in said(replace(summary, gain=gain))
+    gain = ExpectedGain(trials=10, value=0.02, share=0.5, to_one=True)
+    told = "gain 0.02 of val_loss, 50.0% of what is left to 1."
+    assert told in said(replace(summary, gain=gain))
 
 
 def test_a_ranking_on_few_trials_is_doubted() -> None:

@@ -40,11 +40,13 @@ class ExpectedGain:
         value: The amount by which they are expected to better the best value, at least 0.
         share: The same as a share of what there is to gain, or None where that is nothing: of the
             best value itself, and of its distance from 1 for a share that is to grow.
+        to_one: Whether that is its distance from 1.
     """
 
     trials: int
     value: float
     share: float | None
+    to_one: bool = False
 
 
 def expect_gain(spec: StudySpec, records: Collection[TrialRecord]) -> ExpectedGain | None:
@@ -52,7 +54,8 @@ def expect_gain(spec: StudySpec, records: Collection[TrialRecord]) -> ExpectedGa
 
     Complete trials tell the best values. All others count as worse, as pruners take them to be;
     failed ones and reruns do not count. A comparison's trials go to all optimizers alike, and not
-    where there is something to gain: nothing is expected of them.
+    where there is something to gain: nothing is expected of them. Nor is it where a share, such as
+    an accuracy, would grow above 1: its values do not tell then.
 
     Args:
         spec: The study.
@@ -71,10 +74,14 @@ def expect_gain(spec: StudySpec, records: Collection[TrialRecord]) -> ExpectedGa
     # The mean of i times the i-th distance.
     spread = sum(costs[_SPACINGS] - cost for cost in costs[:_SPACINGS]) / _SPACINGS
     value = spread * sum(1 / (len(tried) + more) for more in range(1, AHEAD + 1))
-    whole = _whole(spec, [sign * cost for cost in costs])
+    best = sign * costs[0]
+    to_one = spec.study.ranking == "maximize" and all(0 <= sign * cost <= 1 for cost in costs)
+    whole = 1 - best if to_one else abs(best)
     if spec.study.target is not None:  # no time is less than none
         value = min(value, whole)
-    return ExpectedGain(AHEAD, value, value / whole if whole else None)
+    if to_one and value >= whole:
+        return None
+    return ExpectedGain(AHEAD, value, value / whole if whole else None, to_one)
 
 
 def is_enough(spec: StudySpec, records: Collection[TrialRecord], gain: ExpectedGain | None) -> bool:
@@ -100,10 +107,3 @@ def _tried(records: Iterable[TrialRecord]) -> list[TrialRecord]:
         for record in records
         if record.outcome is not Outcome.FAILED and RERUN_OF not in record.attributes
     ]
-
-
-def _whole(spec: StudySpec, values: list[float]) -> float:
-    """Returns what there is to gain at most, as far as a metric's values tell."""
-    best = values[0]
-    is_share = spec.study.ranking == "maximize" and all(0 <= value <= 1 for value in values)
-    return 1 - best if is_share else abs(best)

@@ -152,7 +152,10 @@ def _tell_gain(summary: StudySummary) -> list[str]:
         return []
     study = summary.spec.study
     amount = f"{gain.value:.2g} {study.unit if study.target is not None else 'of ' + study.metric}"
-    told = f"{gain.share:.1%} ({amount})" if gain.share is not None and gain.share < 1 else amount
+    told = amount
+    if gain.share is not None and gain.share < 1:
+        share = f"{gain.share:.1%}"
+        told = f"{amount}, {share} of what is left to 1" if gain.to_one else f"{share} ({amount})"
     return [f"Another {gain.trials} trials are expected to gain {told}."]
 
 
