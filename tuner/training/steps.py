@@ -75,9 +75,10 @@ class Steps:
         """
         if self.length is None:
             raise SpecError(
-                "budget.epochs and budget.examples need to know an epoch's length: use "
-                "run.schedule(optimizer, loader) and run.steps(loader), or set "
-                "budget.epoch_steps or budget.steps."
+                "budget.epochs and budget.examples need to know an epoch's length: give "
+                "run.schedule(optimizer, loader) or run.steps(loader) what a loop iterates over. "
+                "Where it has no loader, set budget.epoch_steps to the steps of an epoch, or "
+                "count in budget.steps."
             )
         return self.length
 
