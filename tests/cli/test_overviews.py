@@ -103,6 +103,9 @@ def test_list_tells_when_a_study_was_created_and_last_active(typed: Type, make: 
     assert re.search(r"digits +idle +1/6 +0\.5 +\d+ s ago +20\d\d-\d\d-\d\d", shown)
     [row] = json.loads(typed("study", "list", "--json").stdout)
     assert row["active_at"] >= row["created_at"]
+    minute = r"20\d\d-\d\d-\d\d \d\d:\d\d UTC"
+    shown = typed("study", "show", "digits").stdout
+    assert re.search(rf"created +{minute}\n +last active +{minute} \(\d+ s ago\)", shown)
 
 
 def test_long_name_is_whole_in_a_pipe_and_on_a_narrow_terminal(

@@ -144,6 +144,12 @@ def _tell_best(overview: StudyOverview) -> str:
     )
 
 
+def _tell_minute(at: str) -> str:
+    """Returns a time on record in UTC, to the minute."""
+    moment = _parse_time(at)
+    return "–" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def _tell_age(at: str) -> str:
     """Returns how long ago a time was, in its largest unit."""
     moment = _parse_time(at)
@@ -258,8 +264,8 @@ def _tell_study(
         ("optimizers", ", ".join(spec.space.optimizers)),
         ("schedules", ", ".join(spec.space.schedules)),
         ("search", f"{spec.search.sampler}, {spec.search.pruner}, seed {spec.search.seed}"),
-        ("created", overview.created_at or "–"),
-        ("last active", f"{overview.active_at or '–'} ({_tell_age(overview.active_at)})"),
+        ("created", _tell_minute(overview.created_at)),
+        ("last active", f"{_tell_minute(overview.active_at)} ({_tell_age(overview.active_at)})"),
     ]
     if companion is not None:
         waits = "waits for the search" if companion.waits else f"the study {companion.name!r}"

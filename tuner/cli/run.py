@@ -254,8 +254,9 @@ def conclude(database: Database, study: StudyHandle, *, as_json: bool = False) -
     if summary.confirmed is None and study.spec.confirmation is None and not advised:
         tell(f"\nTo see whether it wins on fresh seeds: {confirm}")
     tell(
-        f"\nMore: tuner study report {name} --format html --open, "
-        f"tuner study export {name}, tuner dashboard"
+        f"\nMore: tuner study report {name} --format html --open\n"
+        f"      tuner study export {name}\n"
+        "      tuner dashboard"
     )
 
 

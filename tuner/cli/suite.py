@@ -119,8 +119,8 @@ def run(
         click.get_current_context().exit(1)
     file_name = shlex.quote(str(file))
     tell(
-        f"\nMore: tuner suite report {file_name} --format html --output suite.html, "
-        f"tuner study report {shlex.quote(str(summary.workloads[0].study))}"
+        f"\nMore: tuner suite report {file_name} --format html --output suite.html\n"
+        f"      tuner study report {shlex.quote(str(summary.workloads[0].study))}"
     )
 
 

@@ -309,7 +309,7 @@ class Watch:
             self._idle = idle
 
     def _begin(self, study: StudyHandle, *, from_start: bool) -> StudyProgress:
-        if study.spec.confirmation is not None:
+        if study.spec.confirmation is not None and not is_at_end(self._database, self._study):
             self._display.say(announce(self._database, study))
         return StudyProgress(self._database, study, self._fuse, from_start=from_start)
 
