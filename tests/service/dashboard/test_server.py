@@ -363,6 +363,16 @@ def test_page_of_a_study_has_its_answer_and_trials_in_torch_s_terms(
     assert [each["study_name"] for each in listed] == [finished.name]
 
 
+def test_a_page_fits_on_a_phone_and_what_is_no_page_is_left_alone(
+    listening: Listen, finished: StudyHandle
+) -> None:
+    ask = listening()
+    page = ask("GET", f"/dashboard/studies/{finished.study_id}/note").body
+    assert page.count(b"main{min-width:0}</style></head>") == 1
+    assert page.rstrip().endswith(b"</html>")
+    assert b"min-width" not in ask("GET", "/api/studies").body
+
+
 def test_note_that_a_person_writes_stays_below_the_answer(
     listening: Listen, database: Database, finished: StudyHandle
 ) -> None:

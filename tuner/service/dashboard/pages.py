@@ -1,4 +1,7 @@
-"""Sends what reads studies to the pages for people, and what changes them to the plain storage."""
+"""Sends what reads studies to the pages for people, and what changes them to the plain storage.
+
+A page is made to fit on a phone on its way.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from typing import Any
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _READS = ("GET", "HEAD")
+_NARROW = b"<style>main{min-width:0}</style></head>"
+"""What ends the head of a page: without it, one long line of a note makes all of it wider than a
+phone."""
+
 _DETAIL = re.compile(r"/api/studies/(\d{1,18})/?")  # no id is longer
 
 
@@ -38,4 +45,29 @@ class Pages:
             return self._stored(environ, start_response)
         asked = _DETAIL.fullmatch(environ.get("PATH_INFO", ""))
         self._open_page(int(asked[1]) if asked else None)
+        if environ["REQUEST_METHOD"] == "GET":
+            return _narrow(self._shown, environ, start_response)
         return self._shown(environ, start_response)
+
+
+def _narrow(application: Application, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Answers a request by an application whose pages are to fit on a phone."""
+    begun: list[Any] = []
+
+    def start(status: str, headers: list[tuple[str, str]], *error: Any) -> None:
+        begun[:] = status, headers, *error
+
+    answer = application(environ, start)
+    try:
+        body = b"".join(answer)
+    finally:
+        if hasattr(answer, "close"):
+            answer.close()
+    status, headers, *error = begun
+    known = {name.lower(): value for name, value in headers}
+    if known.get("content-type", "").startswith("text/html") and "content-encoding" not in known:
+        body = body.replace(b"</head>", _NARROW, 1)
+        headers = [(n, v) for n, v in headers if n.lower() != "content-length"]
+        headers.append(("Content-Length", str(len(body))))
+    start_response(status, headers, *error)
+    return [body]
