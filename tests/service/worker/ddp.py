@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -61,6 +62,8 @@ def _misbehave(run: Run, step: int) -> None:
     path.unlink()
     if deed == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if deed == "sleep":
+        time.sleep(20)
     if deed == "exit":
         os._exit(0)
     if deed == "raise":

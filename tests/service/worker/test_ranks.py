@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ from tuner.domain.trials import Outcome, TrialRecord, decode
 from tuner.errors import RankError, RankKilledError, SpecError, WorkloadError
 from tuner.search.promotion import PromotionPruner
 from tuner.service.interruption import Interruption
+from tuner.service.worker.ranks import rank_process
 from tuner.service.worker.ranks.limits import check_ranks
 from tuner.service.worker.ranks.rank_lane import RankSetup, start_ranks
+from tuner.service.worker.ranks.rank_messages import tell_hang, tell_question
 from tuner.service.worker.starts import Start
 from tuner.store import Database
 from tuner.training.checkpoint_file import load_checkpoint
 from tuner.training.loop import WorkloadLoop, run_trial
 from tuner.training.place import Place
 from tuner.training.prepared_workload import PreparedWorkload
+from tuner.training.processes.channel import Channel
 from tuner.training.rehearsal import Rehearsal, prepare
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
@@ -151,8 +155,47 @@ def test_a_rank_that_fails_ends_the_trial(
 
 
 def test_ranks_that_ask_differently_are_told(ranks: Callable[..., Ranks]) -> None:
-    with pytest.raises(WorkloadError, match=r"come apart \(rank 0 \w+, rank 1 suggest\)"):
+    with pytest.raises(WorkloadError, match=r"come apart \(rank 0 .+, rank 1 suggest width\)"):
         ranks("strays").run()
+
+
+def test_ranks_that_hang_give_the_trial_back(ranks: Callable[..., Ranks]) -> None:
+    bureau = ranks(train={"batch_size": 16, "stall_s": 12})
+    bureau.prepare_deed("1 12 sleep")
+    with pytest.raises(RankKilledError, match=r"said nothing for 12 s \(train.stall_s\)"):
+        bureau.run()
+
+
+def test_who_waits_for_whom_is_told() -> None:
+    error = tell_hang({0: {"do": "suggest"}, 1: None}, 300)
+    assert str(error).startswith(
+        "Rank 1 has said nothing for 300 s (train.stall_s), while rank 0 is at run.suggest_…"
+    )
+    assert "Ranks 0 and 1 have said nothing" in str(tell_hang({0: None, 1: None}, 300))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"do": "suggest", "name": "a"}, {"do": "suggest", "name": "b"}),
+        ({"do": "report", "step": 3}, {"do": "report", "step": 4}),
+        ({"do": "ended"}, {"do": "advance", "step": 4}),
+    ],
+)
+def test_questions_of_ranks_that_have_come_apart_differ(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert tell_question(one) == tell_question({**one, "metrics": {}}) != tell_question(other)
+
+
+def test_steps_that_have_become_slow_are_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_process, "_LIFE_S", 0.0)
+    here, there = socket.socketpair()
+    with contextlib.closing(Channel(here)) as rank, contextlib.closing(Channel(there)) as worker:
+        worker.send({"goes_on": True, "next": 100})
+        told = rank_process._ToWorker(rank, rank=1)
+        assert [told.advance(step) for step in (1, 2)] == [True, True]
+        assert [(worker.receive() or {}).get("do") for _ in range(2)] == ["advance", "alive"]
 
 
 class Told(Interruption):

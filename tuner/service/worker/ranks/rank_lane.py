@@ -18,7 +18,13 @@ from tuner.domain.places import make_private
 from tuner.errors import StorageError, WorkloadError
 from tuner.service.worker.held_trial import HeldTrial
 from tuner.service.worker.ranks.rank import GRACE_S, Rank
-from tuner.service.worker.ranks.rank_messages import read_axis, to_error, to_result
+from tuner.service.worker.ranks.rank_messages import (
+    read_axis,
+    tell_hang,
+    tell_question,
+    to_error,
+    to_result,
+)
 from tuner.service.worker.starts import Start, place_of
 from tuner.training.checkpoint_file import load_checkpoint, save_checkpoint
 from tuner.training.loop import Ending, TrialResult
@@ -33,6 +39,9 @@ _LOOK_S = 0.2
 _CAUSE_S = 1.5
 _ASK_S = 0.2
 """Seconds from one question of the ranks to the next, about."""
+
+_LIFE_S = 1.0
+"""Seconds between two signs of life to the worker while the ranks train."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class RankLane:
         self._ranks: list[Rank] = []
         self._meeting = f"meeting-{uuid.uuid4().hex}"
         self._state: Path | None = None
+        self._heard_at = self._lived_at = time.monotonic()
         self._selector = stack.enter_context(selectors.DefaultSelector())
         # Built and never trained, it refuses a stale checkpoint and knows where that stands.
         idle = Run(
@@ -166,7 +176,7 @@ class RankLane:
 
         Raises:
             RankError: If a rank has raised.
-            RankKilledError: If a rank has been killed.
+            RankKilledError: If a rank has been killed, or ranks hang.
         """
         folder = make_private(self._place.folder)
         wait = partial(self._reporter.advance, self.taken)
@@ -179,10 +189,12 @@ class RankLane:
         for number in range(self._setup.size):
             self._start(number, listener, held)
         self._stack.callback(self._dismiss)
+        self._heard_at = time.monotonic()
         while True:
             for key, _ in self._selector.select(_LOOK_S):
                 self._hear(key, listener)
             self._check_alive()
+            self._check_heard()
             if all(rank.asks is not None for rank in self._ranks):
                 result = self._answer_all()
                 if result is not None:
@@ -255,6 +267,7 @@ class RankLane:
         return rank
 
     def _heed(self, rank: Rank, message: Message) -> None:
+        self._heard_at = time.monotonic()
         if not rank.number and message.get("facts"):
             self._logged += [(int(s), str(n), float(v)) for s, n, v in message["facts"]["logged"]]
             self._facts |= message["facts"]
@@ -282,6 +295,18 @@ class RankLane:
             rank, message = self._raised[0]
             raise to_error(rank.number, message)
 
+    def _check_heard(self) -> None:
+        """Gives the worker a sign of life; raises where no rank has given one for too long.
+
+        The worker's own watchdog could only end the worker, and would not know who waits for whom.
+        """
+        now, stall_s = time.monotonic(), self._trial.spec.train.stall_s
+        if now - self._heard_at > stall_s:
+            raise tell_hang({rank.number: rank.asks for rank in self._ranks}, stall_s)
+        if now - self._lived_at > min(_LIFE_S, stall_s / 4):
+            self._lived_at = now
+            self._reporter.advance(self.taken)
+
     def _drain(self, rank: Rank) -> bool:
         """Takes the last messages of a rank that has ended; returns whether it has raised."""
         while rank.link is not None and rank.link.is_open:
@@ -292,9 +317,8 @@ class RankLane:
     def _answer_all(self) -> TrialResult | None:
         """Answers what all ranks ask; returns the result of the trial once all have ended."""
         asked = [rank.asks or {} for rank in self._ranks]
-        kinds = {str(question.get("do")) for question in asked}
-        if len(kinds) > 1:
-            each = ", ".join(f"rank {i} {q.get('do')}" for i, q in enumerate(asked))
+        if len({tell_question(question) for question in asked}) > 1:
+            each = ", ".join(f"rank {i} {tell_question(q)}" for i, q in enumerate(asked))
             raise WorkloadError(
                 f"The ranks of the trial have come apart ({each}): every rank has to call "
                 "run.report, run.steps, run.suggest_… and run.checkpoint as the others do."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -144,6 +145,10 @@ def _read_state(path: str | None, rank: int) -> Mapping[str, Any] | None:
     return {**state, "rng": others[rank - 1]} if 0 < rank <= len(others) else state
 
 
+_LIFE_S = 1.0
+"""Seconds without a word to the worker after which a rank that trains gives a sign of life."""
+
+
 class _ToWorker:
     """Reports the run of a rank to the worker.
 
@@ -158,6 +163,7 @@ class _ToWorker:
     def __init__(self, channel: Channel, rank: int) -> None:
         self._channel, self._rank = channel, rank
         self._next = self._passed = 0
+        self._told_at = time.monotonic()
         self.lane: OnlyLane | None = None
 
     def ask(self, kind: str, **fields: Any) -> Message:
@@ -192,6 +198,7 @@ class _ToWorker:
             self._channel.send({"saved": True})
 
     def _tell(self, kind: str, *, together: bool, **fields: Any) -> None:
+        self._told_at = time.monotonic()
         facts = {} if self._rank or self.lane is None else self._facts(self.lane, kind)
         self._channel.send({"do": kind, "together": together, "facts": facts, **fields})
 
@@ -228,6 +235,8 @@ class _ToWorker:
             return True
         self._passed = step
         if step < self._next:
+            if time.monotonic() - self._told_at > _LIFE_S:  # steps have become slower
+                self._tell("alive", together=False)
             return True
         answer = self.ask("advance", step=step)
         self._next = int(answer["next"])
