@@ -57,19 +57,21 @@ class Webhook:
             if attempt:
                 time.sleep(_PAUSE_S)
             try:
-                answer = requests.post(
+                with requests.post(
                     self.url,
                     json=notice,
                     timeout=(_CONNECT_S, _ANSWER_S),
                     allow_redirects=False,
-                )
+                    stream=True,  # what else it answers may have no end, and is not read
+                ) as answer:
+                    status = answer.status_code
             except requests.RequestException as error:
                 why = f"could not be reached ({type(error).__name__})"  # its text holds the URL
                 continue
-            if answer.status_code < 300:
+            if status < 300:
                 return ""
-            why = f"answered {answer.status_code}"
-            if answer.status_code < 500:
+            why = f"answered {status}"
+            if status < 500:
                 break
         return why
 
