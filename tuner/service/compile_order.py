@@ -35,7 +35,7 @@ def answer_compile(order: Order) -> Answer:
         spec = parse_spec(order.spec, origin="the study to compile for")
         loop = prepare(spec, torch.device(order.device))
         if not isinstance(loop, WorkloadLoop):
-            return Answer(kind="SpecError", error="a training loop of one's own trains one")
+            return Answer(kind="SpecError", error="only workload classes train many as one")
         refusals = Refusals(loop.prepared, spec)
         return Answer(error=compile_steps(loop.prepared, spec, order.lanes, refusals))
     except Exception as error:  # noqa: BLE001 (a workload's own; workers go on without)

@@ -542,7 +542,7 @@ def test_a_loop_of_ones_own_says_why_it_is_not_fused(
 
     fusing = read_summary(database, study).fusing
     assert fusing is not None
-    assert (fusing.trials, fusing.reason) == (0, "a training loop of one's own trains one")
+    assert (fusing.trials, fusing.reason) == (0, "only workload classes train many as one")
 
 
 def test_small_studies_train_one_trial_at_a_time(

@@ -114,7 +114,7 @@ def _examine_file(health: DatabaseHealth) -> list[Finding]:
 def _examine_clock(health: DatabaseHealth) -> list[Finding]:
     ahead = health.ahead_s
     if abs(ahead) <= _MUCH_S:
-        return [ok("clocks", f"the database's is {ahead:+.1f} s from this machine's")]
+        return [ok("clocks", f"the database's is {abs(ahead):.1f} s from this machine's")]
     return [
         warning(
             "clocks",

@@ -66,7 +66,7 @@ def _examine_extras(requirements: Iterable[Requirement]) -> list[Finding]:
                     f"pip install 'tuner[{extra}]'",
                 )
             )
-    told = ", ".join(there) or "none"
+    told = ", ".join(dict.fromkeys(there)) or "none"
     if missing:
         told += f"; not installed: {', '.join(dict.fromkeys(missing))}"
     return [ok("extras", told), *findings]

@@ -74,7 +74,7 @@ class Fusing:
         if self._asked == OFF:
             return
         if self._prepared is None:
-            own = FusePlan(1, trials=trials, reason="a training loop of one's own trains one")
+            own = FusePlan(1, trials=trials, reason="only workload classes train many as one")
             self._plan = keep_plan(database, study, f"{self._asked} on any device", own)
             self._log(str(self._plan))
             return
