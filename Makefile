@@ -60,7 +60,7 @@ docs: .venv/dev.stamp ## Write the catalog's page and pictures
 	$(BIN)/python scripts/write-catalog
 
 site: .venv/dev.stamp ## Build the site of the documentation into site/; warnings are errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict  # with --quiet it counts no warnings
 
 clean: ## Remove the environment and what tools left behind
 	rm -rf .venv .venv-compat .venv-rivals .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist site
