@@ -36,6 +36,14 @@ class Leaves(Good):
 
 class Wants(Good):
     def __init__(self, size): ...
+
+def untouched(): ...
+
+def wants(run, size): ...
+
+def optional(run, size=3): ...
+
+any_of = print
 """
 
 
@@ -124,6 +132,14 @@ def test_an_attribute_that_is_missing_is_named(module: str) -> None:
 def test_missing_methods_are_named(module: str) -> None:
     with pytest.raises(SpecError, match="not a workload: it has no data, metrics"):
         load_workload(f"{module}:Half")
+
+
+@pytest.mark.parametrize("name", ["untouched", "wants"])
+def test_a_function_that_takes_no_run_is_no_training_loop(module: str, name: str) -> None:
+    with pytest.raises(SpecError, match=rf"{name}': not a training loop: .* def train\(run\)"):
+        load_workload(f"{module}:{name}")
+    assert load_workload(f"{module}:optional")
+    assert load_workload(f"{module}:any_of")
 
 
 def test_what_is_no_workload_at_all_is_refused(module: str) -> None:

@@ -75,10 +75,9 @@ class Steps:
         """
         if self.length is None:
             raise SpecError(
-                "budget.epochs and budget.examples need to know an epoch's length: give "
-                "run.schedule(optimizer, loader) or run.steps(loader) what a loop iterates over. "
-                "Where it has no loader, set budget.epoch_steps to the steps of an epoch, or "
-                "count in budget.steps."
+                "budget.epochs and budget.examples need to know an epoch's length: pass the "
+                "loader, run.schedule(optimizer, loader) or run.steps(loader). Where there is "
+                "none, set budget.epoch_steps to the steps of an epoch, or count in budget.steps."
             )
         return self.length
 

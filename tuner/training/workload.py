@@ -153,8 +153,26 @@ def construct_workload(target: Any, where: str) -> Workload | Callable[..., Any]
             f"{where}: not a workload: it has no {', '.join(missing)}. A workload has the "
             "methods model, data, loss and metrics, or is a function that takes a tuner.Run."
         )
+    if missing and not _takes_a_run(workload):
+        raise SpecError(
+            f"{where}: not a training loop: it cannot be called with a run alone. A training loop "
+            "is a function of one argument, def train(run), that takes its optimizer from "
+            "run.optimizer(model) and reports to run.report(...)."
+        )
     checked: Workload | Callable[..., Any] = workload
     return checked
+
+
+def _takes_a_run(loop: Callable[..., Any]) -> bool:
+    try:
+        signature = inspect.signature(loop)
+    except (TypeError, ValueError):  # of a callable without one: its call tells
+        return True
+    try:
+        signature.bind(None)
+    except TypeError:
+        return False
+    return True
 
 
 def redraws_splits(workload: Workload) -> bool:
