@@ -203,6 +203,17 @@ def test_a_name_that_is_taken_leaves_it_alone(
     assert Studies(database).count_trials(Studies(database).find("small")) == 0
 
 
+def test_a_name_that_no_study_here_can_have_is_replaced(tmp_path: Path, database: Database) -> None:
+    url = f"sqlite:///{tmp_path / 'theirs.db'}"
+    study = optuna.create_study(study_name="team/digits", storage=url)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    foreign = read_foreign(url, "team/digits")
+    with pytest.raises(SpecError, match=r"'team/digits' cannot be .* --as NAME"):
+        adopt_study(foreign, database, Wishes(optimizer="adam"))
+    adopted = adopt_study(foreign, database, Wishes("digits", optimizer="adam"))
+    assert adopted.study.spec.study.name == "digits"
+
+
 def test_with_a_workload_it_can_be_confirmed(
     theirs: str, database: Database, project: Path
 ) -> None:

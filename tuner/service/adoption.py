@@ -29,6 +29,7 @@ from tuner.domain.names import is_keepable, suggest
 from tuner.domain.passed import IMPORTED, Passed
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import set_value
+from tuner.domain.study_section import NAME
 from tuner.errors import SpecError
 from tuner.search.distributions import to_distribution
 from tuner.service.description import describe_study
@@ -129,6 +130,12 @@ class _Adopter:
     def describe(self) -> StudySpec:
         """Returns the spec of the study here, resolved."""
         foreign, wishes = self._foreign, self._wishes
+        if wishes.name is None and re.fullmatch(NAME, foreign.name) is None:
+            raise SpecError(
+                f"{foreign.name!r} cannot be the name of a study here: one must not start with "
+                "'-' or a space, nor hold a slash or a line break. Give it another one with "
+                "--as NAME."
+            )
         metric = wishes.metric or foreign.metric or "value"
         passed = Passed(
             module=IMPORTED, qualname=foreign.name, kind="objective", file=foreign.source
