@@ -21,8 +21,9 @@ from tuner.analysis.runs import (
     redraws_splits,
     run_confirmation,
 )
+from tuner.domain.catalog.dimensions import Value
 from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirmation, Finalist
-from tuner.domain.trials import Outcome, Proposal, TrialRecord
+from tuner.domain.trials import Outcome, Proposal, TrialRecord, default_proposal
 
 SPEC = make_spec()
 
@@ -232,3 +233,19 @@ def test_a_comparison_runs_heats_first_and_then_one_of_each_optimizer(seed: int)
         rival = next(other for other in raced if names[other] == names[left])
         means = [sum(values[Run(one, k)] for k in range(3)) for one in (rival, left)]
         assert means[0] <= means[1]
+
+
+def test_a_tie_goes_to_defaults_which_have_nothing_to_tune() -> None:
+    spec = make_spec()
+    tuned: dict[str, Value] = {"optimizer": "sgd", "schedule": "constant", "sgd.lr": 0.5}
+    plan = Confirmation(
+        study="0" * 32,
+        finalists=(
+            Finalist(trial=0, params=tuned),
+            Finalist(trial=-1, params=dict(default_proposal(spec, "adam").params)),
+        ),
+        seeds=5,
+        runs=10,
+    )
+    arms = {arm.trial: arm for arm in read_arms(plan, spec, []).all}
+    assert arms[-1].complexity == 0 < arms[0].complexity

@@ -24,7 +24,7 @@ class Arm:
         values: Its metric on the planned seeds, in their order; None, or a value that is not
             finite, where it diverged. An arm that was dropped has fewer.
         cost: What one seed of it costs, in seconds or steps.
-        complexity: How many hyperparameters of its own it has.
+        complexity: How many hyperparameters there are to tune: none of an optimizer's own defaults.
     """
 
     trial: int

@@ -23,7 +23,7 @@ from tuner.domain.confirmation import (
 )
 from tuner.domain.objective import is_missed
 from tuner.domain.spec import StudySpec
-from tuner.domain.trials import Outcome, TrialRecord
+from tuner.domain.trials import Outcome, TrialRecord, default_proposal
 
 
 class Run(NamedTuple):
@@ -86,7 +86,7 @@ def read_arms(confirmation: Confirmation, spec: StudySpec, records: Iterable[Tri
             finalist.trial,
             tuple(_follow(values, finalist.trial)),
             cost=1.0,
-            complexity=_count_hyperparameters(finalist),
+            complexity=_count_hyperparameters(spec, finalist),
         )
         for finalist in confirmation.finalists
     ]
@@ -244,8 +244,11 @@ def _follow(values: Mapping[Run, float | None], trial: int) -> Iterable[float | 
         repeat += 1
 
 
-def _count_hyperparameters(finalist: Finalist) -> int:
-    """Returns how many hyperparameters there are to set for a finalist."""
-    optimizer = OPTIMIZERS[str(finalist.params["optimizer"])]
+def _count_hyperparameters(spec: StudySpec, finalist: Finalist) -> int:
+    """Returns how many hyperparameters there are to set for a finalist: none for defaults."""
+    name = str(finalist.params["optimizer"])
+    if default_proposal(spec, name).params == finalist.params:
+        return 0
+    optimizer = OPTIMIZERS[name]
     schedule = SCHEDULES[str(finalist.params["schedule"])]
     return len(optimizer.hyperparameters) + len(schedule.hyperparameters)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # numpy comes with these
     from tuner.analysis.verdict import ArmResult, Verdict
 
 _WHY = {
-    "simpler": "it has fewer hyperparameters of its own",
+    "simpler": "it has fewer settings to tune",
     "cheaper": "it is cheaper",
     "better": "it has the best mean",
     "diverged": "it diverged least often",
