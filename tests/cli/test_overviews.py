@@ -140,7 +140,7 @@ def test_show_is_short_and_has_the_file_on_request(typed: Type, make: Make) -> N
     shown = typed("study", "show", "digits").stdout
     assert len(shown.splitlines()) < 22
     assert "3 of 6: 2 complete, 1 failed" in shown
-    assert re.search(r"value of the winner +0\.25, trial 1, \w+ with \w+", shown)
+    assert re.search(r"best +0\.25, trial 1, \w+ with \w+", shown)
     file = typed("study", "show", "digits", "--spec").stdout
     Path("again.toml").write_text(file)
     again = typed("study", "create", "again.toml", "--name", "again", "--no-check")
