@@ -53,6 +53,12 @@ def test_the_winner_is_the_best_complete_trial(finish: Any, database: Database) 
     assert winner.value == Studies(database).list()[0].best_value
     assert (winner.study, winner.steps, winner.direction) == ("small", 20, "minimize")
     assert winner.params["lr"] == winner.config.optimizer_values["lr"]
+    said = str(winner)
+    assert said.startswith(
+        f"{winner.config.optimizer} with the {winner.config.schedule} schedule ("
+    )
+    assert f"lr={winner.params['lr']:.3g}" in said
+    assert f"{winner.value:.4g}, trial {winner.trial} of" in said
 
 
 def test_its_optimizer_and_schedule_train_as_they_did(finish: Any, database: Database) -> None:

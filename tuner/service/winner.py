@@ -67,6 +67,16 @@ class Winner:
         default_factory=itertools.count, init=False, repr=False, compare=False
     )
 
+    def __str__(self) -> str:
+        settings = ", ".join(
+            f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in self.params.items()
+        )
+        return (
+            f"{self.config.optimizer} with the {self.config.schedule} schedule ({settings}): "
+            f"{self.value:.4g}, trial {self.trial} of {self.study!r}"
+        )
+
     def _repr_html_(self) -> str | None:
         """Returns the study's answer as a card, which notebooks show; None without the database."""
         from tuner.report.html import to_card  # noqa: PLC0415 (only notebooks draw it)
