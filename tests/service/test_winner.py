@@ -54,7 +54,8 @@ def test_the_winner_is_the_best_complete_trial(finish: Any, database: Database) 
     assert (winner.study, winner.steps, winner.direction) == ("small", 20, "minimize")
     assert winner.params["lr"] == winner.config.optimizer_values["lr"]
     said = str(winner)
-    assert said.startswith(
+    how = f"{winner.config.optimizer} with the {winner.config.schedule} schedule ("
+    assert said.startswith(how)
         f"{winner.config.optimizer} with the {winner.config.schedule} schedule ("
     )
     assert f"lr={winner.params['lr']:.3g}" in said
