@@ -56,8 +56,6 @@ def test_the_winner_is_the_best_complete_trial(finish: Any, database: Database) 
     said = str(winner)
     how = f"{winner.config.optimizer} with the {winner.config.schedule} schedule ("
     assert said.startswith(how)
-        f"{winner.config.optimizer} with the {winner.config.schedule} schedule ("
-    )
     assert f"lr={winner.params['lr']:.3g}" in said
     assert f"{winner.value:.4g}, trial {winner.trial} of" in said
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from tests.training.trials import CPU
 from tuner.errors import SpecError, WorkloadError
@@ -170,6 +170,19 @@ def test_a_stream_of_a_told_length_goes_on_from_any_batch() -> None:
     assert straight[:4] != straight[4:8]
     for taken in (1, 4, 7):
         assert take_stream(12 - taken, taken) == straight[taken:]
+
+
+def test_a_distributed_sampler_draws_another_order_each_epoch_and_repeats_it() -> None:
+    def take_share(count: int, taken: int) -> list[Any]:
+        sampler = DistributedSampler(range(EXAMPLES), 2, 0, shuffle=True)  # type: ignore[var-annotated, arg-type]
+        loader: Any = DataLoader(range(EXAMPLES), sampler=sampler)  # type: ignore[arg-type]
+        batches = resume_batches(loader, 0, taken, CPU)
+        return [batch.tolist() for batch in itertools.islice(batches, count)]
+
+    epoch = (EXAMPLES + 1) // 2
+    straight = take_share(2 * epoch, 0)
+    assert straight[:epoch] != straight[epoch:]
+    assert take_share(epoch, epoch) == straight[epoch:]
 
 
 @pytest.mark.parametrize(("amount", "gave"), [(9, "gave 3 batches"), (14, "gave more")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 import logging
 import math
@@ -17,19 +16,14 @@ from torch import nn
 
 from tuner.errors import SpecError, WorkloadError
 from tuner.integrations.devices import check_device
+from tuner.integrations.lightning_checkpoint import CHECKPOINT, Memory, to_before_batch
 from tuner.training.run import Run
 from tuner.training.seeds import random_state, restore_random_state
 
 __all__ = ["attach", "optimizers"]
 
-_CHECKPOINT = "the checkpoint of this trial"
-"""Stands for a path where Lightning saves to, or loads from, what the run keeps."""
-
 _NEVER = 1 << 62
 """Batches between two validations, where the next one is not known yet."""
-
-_UNNEEDED = ("hyper_parameters", "datamodule_hyper_parameters")
-"""Parts of a checkpoint that rebuild a model without its code, and may be objects of any kind."""
 
 
 def attach(trainer: Any, run: Run) -> str | None:
@@ -48,8 +42,10 @@ def attach(trainer: Any, run: Run) -> str | None:
         What ``fit`` is to take as its ``ckpt_path``.
 
     Raises:
-        WorkloadError: If the trainer has chosen another device than the trial's.
+        WorkloadError: If the trainer has chosen another device than the trial's, or does not
+            train with all its ranks.
     """
+    _check_ranks(trainer, run)
     check_device(
         "Trainer",
         trainer.strategy.root_device,
@@ -62,7 +58,7 @@ def attach(trainer: Any, run: Run) -> str | None:
     base = importlib.import_module(f"{package}.callbacks").Callback
     callback = type("TunerCallback", (_Callback, base), {})(trainer, run)
     trainer.callbacks.append(callback)
-    return _CHECKPOINT if callback.resumes else None
+    return CHECKPOINT if callback.resumes else None
 
 
 def optimizers(module: Any, **networks: nn.Module) -> Any:
@@ -106,7 +102,7 @@ class _Callback:
         self._trainer, self._run = trainer, run
         self._turns = run.state.follow(self)
         self._kept = self._turns.kept
-        self._files = trainer.strategy.checkpoint_io = _Memory(
+        self._files = trainer.strategy.checkpoint_io = Memory(
             trainer.strategy.checkpoint_io, None if self._kept is None else self._kept["trainer"]
         )
         self._evaluation = contextlib.ExitStack()
@@ -142,9 +138,9 @@ class _Callback:
 
     def save(self) -> dict[str, Any]:
         """Returns the trainer's checkpoint, and what the draws of its loader follow from."""
-        self._trainer.save_checkpoint(_CHECKPOINT)
-        return {
-            "trainer": _to_before_batch(self._files.take()),
+        self._trainer.save_checkpoint(CHECKPOINT)
+        kept = self._files.take()  # of several ranks the first has it
+        return ({} if self._run.rank else {"trainer": to_before_batch(kept)}) | {
             "batches": self._batches,
             "epoch": self._epoch,
             "batch": self._batch,
@@ -245,7 +241,10 @@ class _Callback:
         metrics = dict(trainer.callback_metrics)
         old = {name for name, value in self._before.items() if metrics.get(name) is value}
         self._run.log(**_numbers({name: metrics[name] for name in old}))
-        self._run.report(**_numbers({n: v for n, v in metrics.items() if n not in old}))
+        found = _numbers({n: v for n, v in metrics.items() if n not in old})
+        if self._run.world_size > 1:  # each has measured its part of the data
+            found = {name: _average(trainer, value) for name, value in found.items()}
+        self._run.report(**found)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Ends the last turn; a trainer that another callback has stopped ends the trial early."""
@@ -314,50 +313,6 @@ class _Callback:
         return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
 
-class _Memory:
-    """Keeps a trial's checkpoint in memory, and leaves all others to Lightning's files.
-
-    Args:
-        files: What reads and writes the files of others.
-        kept: The checkpoint to load, or None.
-    """
-
-    def __init__(self, files: Any, kept: dict[str, Any] | None) -> None:
-        self._files, self._kept = files, kept
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._files, name)
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *args: Any, **kw: Any) -> None:
-        """Keeps a checkpoint, or writes it to a file."""
-        if path == _CHECKPOINT:
-            self._kept = checkpoint
-        else:
-            self._files.save_checkpoint(checkpoint, path, *args, **kw)
-
-    def load_checkpoint(self, path: Any, *args: Any, **kw: Any) -> Any:
-        """Returns the kept checkpoint, or reads a file."""
-        return (
-            self.take() if path == _CHECKPOINT else self._files.load_checkpoint(path, *args, **kw)
-        )
-
-    def take(self) -> Any:
-        """Returns the kept checkpoint, and keeps it no longer."""
-        kept, self._kept = self._kept, None
-        return kept
-
-
-def _to_before_batch(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Returns a checkpoint taken as a batch begins, as it was before that batch was fetched."""
-    kept = {key: part for key, part in checkpoint.items() if key not in _UNNEEDED}
-    kept = copy.deepcopy(kept)  # training may go on before it is written
-    progress = kept["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    for count in (progress["total"], progress["current"]):
-        count["ready"] = count["started"]
-    progress["is_last_batch"] = False
-    return kept
-
-
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of a trainer's metrics that are single numbers, but not its counters."""
     return {
@@ -366,6 +321,25 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
         if name not in ("epoch", "step")
         and (isinstance(value, numbers.Real) or getattr(value, "numel", lambda: 0)() == 1)
     }
+
+
+def _check_ranks(trainer: Any, run: Run) -> None:
+    """Checks that a trainer trains one model with all ranks of a trial."""
+    if run.world_size == 1:
+        return
+    size, strategy = run.world_size, type(trainer.strategy).__name__
+    if trainer.world_size != size or strategy != "DDPStrategy":
+        raise WorkloadError(
+            f"{size} processes train this trial, but the Trainer trains with "
+            f"{trainer.world_size}, by {strategy}: give it devices=run.world_size, "
+            'strategy="ddp"; or leave --processes out.'
+        )
+
+
+def _average(trainer: Any, value: Any) -> float:
+    """Returns the mean over all ranks."""
+    tensor = torch.as_tensor(value, dtype=torch.float64, device=trainer.strategy.root_device)
+    return float(trainer.strategy.reduce(tensor.clone(), reduce_op="mean"))
 
 
 def _package_of(trainer: Any) -> str:

@@ -49,7 +49,8 @@ def attach(trainer: Any, run: Run) -> str | None:
     Raises:
         SpecError: If the budget counts epochs, and the training data have no length.
         WorkloadError: If the Trainer has chosen another device than the trial's or has a
-            ``model_init``, or the trial's optimizer cannot train its model.
+            ``model_init``, or the trial's optimizer cannot train its model, or the Trainer does not
+            train it with all ranks of the trial.
 
     Example:
         >>> def train(run):  # doctest: +SKIP
@@ -62,6 +63,7 @@ def attach(trainer: Any, run: Run) -> str | None:
             "optimizer this trial has: build the model first, and hand it over as model=."
         )
     args = trainer.args
+    _check_ranks(args, run)
     check_device(
         "Trainer",
         args.device,
@@ -87,6 +89,23 @@ def attach(trainer: Any, run: Run) -> str | None:
         trainer.remove_callback(shown)
     trainer.add_callback(callback)
     return callback.checkpoint
+
+
+def _check_ranks(args: TrainingArguments, run: Run) -> None:
+    """Checks that a Trainer trains one model with all ranks of a trial, and each has all of it."""
+    if run.world_size == 1:
+        return
+    if args.world_size != run.world_size:
+        raise WorkloadError(
+            f"{run.world_size} processes train this trial, but the Trainer trains with "
+            f"{args.world_size}: build its TrainingArguments within train(run), where RANK and "
+            "WORLD_SIZE are in the environment; or leave --processes out."
+        )
+    if args.fsdp or args.deepspeed:
+        raise WorkloadError(
+            "The Trainer is to train with FSDP or DeepSpeed, whose checkpoints lie in parts on the "
+            "ranks: leave fsdp= and deepspeed= out of its arguments, and it trains with DDP."
+        )
 
 
 def _count_updates(trainer: Any) -> int:
@@ -171,7 +190,7 @@ class _Callback(TrainerCallback):
             data = self._trainer.eval_dataset
             self._awaited = len(data) if isinstance(data, dict) else 1
             self._evaluation.enter_context(self._evaluate())
-        if self._turns.wants_save or time.monotonic() - self._saved_at > self._save_s:
+        if self._turns.wants_save or self._is_save_due(due=control.should_evaluate):
             control.should_save = state.global_step < self._run.total_steps
         if not (control.should_evaluate or control.should_save or control.should_log):
             self._leave(control)
@@ -248,6 +267,12 @@ class _Callback(TrainerCallback):
         del args, control
         if state.global_step < self._run.total_steps and self._run.evaluations.over is None:
             self._run.stop("a callback has stopped the Trainer")
+
+    def _is_save_due(self, *, due: bool) -> bool:
+        """Tells whether to save at this step; ranks do so together, and have no common clock."""
+        if self._run.world_size > 1:
+            return due
+        return time.monotonic() - self._saved_at > self._save_s
 
     def _leave(self, control: TrainerControl) -> None:
         """Ends a turn; if the trial is to stop and has not been saved, it is saved first."""

@@ -32,6 +32,8 @@ class Keeper(Protocol):
 
         They are tensors, numbers, text and containers of them, as :func:`save_checkpoint` takes
         them. Randomness is its own affair since only it knows what was drawn ahead of the step.
+        Of several ranks all save together, and each later gets what rank 0 has returned, with the
+        entries of its own in their place.
         """
 
 

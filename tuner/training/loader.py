@@ -18,7 +18,8 @@ def resume_batches(
     """Returns an endless iterator over a loader's batches, from any point on.
 
     An epoch begins with every source of randomness seeded by the study's seed and the epoch, and
-    put back after its first batch: the order a loader draws when it begins is repeated. A loader
+    put back after its first batch: the order a loader draws when it begins is repeated. A sampler
+    with ``set_epoch``, such as a DistributedSampler, is told the epoch. A loader
     with a generator of its own, or one that draws its order batch by batch, keeps its own order,
     which a resumed trial cannot repeat.
 
@@ -72,6 +73,7 @@ def _batches_from(
 ) -> Iterator[Any]:
     length = length_of(loader, epoch_steps)
     for present in count(epoch):
+        _set_epoch(loader, present)
         with seeded(derive_seed(seed, "data", present), device):
             batches = iter(loader)
             # A sampler draws its order when it is first asked.
@@ -89,6 +91,14 @@ def _batches_from(
                 f"{_name_remedy(loader)}, or iterate over it yourself within "
                 "'for step in run.steps():', with budget.steps."
             )
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
+    """Tells a loader or its sampler the epoch, where it draws its order by that."""
+    drawing: tuple[Any, Any] = (loader, getattr(loader, "sampler", None))
+    for each in drawing:
+        if hasattr(each, "set_epoch"):
+            each.set_epoch(epoch)
 
 
 def _name_remedy(loader: Any) -> str:

@@ -44,12 +44,12 @@ class Ranks:
 
         Each rank takes every n-th one, so that n of them, one a rank, are the examples that one
         process would have in a batch n times as large; what does not go round is left out. A loader
-        over a DistributedSampler is shared out already.
+        over a DistributedSampler, or one that Accelerate has prepared, is shared out already.
 
         Args:
             loader: Batches, the same on all ranks.
         """
-        if self.size == 1 or isinstance(getattr(loader, "sampler", None), DistributedSampler):
+        if self.size == 1 or _is_shared(loader):
             return loader
         if isinstance(loader, DataLoader) and loader.batch_sampler is not None:
             return self._share_sampler(loader)
@@ -84,6 +84,15 @@ def is_sharded(model: nn.Module) -> bool:
         tensor is not None
         and any(isinstance(parameter, tensor.DTensor) for parameter in model.parameters())
     )
+
+
+def _is_shared(loader: Any) -> bool:
+    """Tells whether a loader gives each rank batches of its own."""
+    if isinstance(getattr(loader, "sampler", None), DistributedSampler):
+        return True
+    # Who has not loaded it has prepared nothing.
+    accelerate = sys.modules.get("accelerate.data_loader")
+    return accelerate is not None and isinstance(loader, accelerate.DataLoaderStateMixin)
 
 
 class _EveryNth:

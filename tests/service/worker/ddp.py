@@ -31,7 +31,7 @@ def train(run: Run) -> None:
     model: nn.Module = DistributedDataParallel(network) if run.world_size > 1 else network
     optimizer = run.optimizer(model)
     schedule = run.schedule(optimizer, loader)
-    _note(run, "begins")
+    note(run, "begins")
     for step, (x, y) in run.steps(loader):
         optimizer.zero_grad()
         nn.functional.mse_loss(model(x), y).backward()
@@ -41,10 +41,11 @@ def train(run: Run) -> None:
         if run.due():
             with torch.no_grad():
                 run.report(val_loss=nn.functional.mse_loss(network(inputs), targets))
-            _note(run, f"reported {step}")
+            note(run, f"reported {step}")
 
 
-def _note(run: Run, what: str) -> None:
+def note(run: Run, what: str) -> None:
+    """Adds a line to what a rank has done."""
     assert run.place is not None
     run.place.folder.mkdir(parents=True, exist_ok=True)
     with (run.place.folder / f"notes-{run.rank}.txt").open("a") as file:
@@ -71,6 +72,21 @@ def _misbehave(run: Run, step: int) -> None:
     if deed == "report":
         run.report(val_loss=1.0)
     sys.stdout.write(f"{Path(__file__).name}\n")
+
+
+def alone(run: Run) -> None:
+    """Trains a network without DDP, whose ranks so train one each."""
+    network = nn.Linear(3, 1)
+    optimizer = run.optimizer(network)
+    inputs = torch.randn(EXAMPLES, 3, generator=torch.Generator().manual_seed(3))
+    loader = DataLoader(TensorDataset(inputs), batch_size=run.batch_size, shuffle=True)
+    for _, (x,) in run.steps(loader):
+        optimizer.zero_grad()
+        loss = (network(x) - x.sum(1, keepdim=True)).square().mean()
+        loss.backward()
+        optimizer.step()
+        if run.due():
+            run.report(val_loss=loss)
 
 
 def shard(run: Run) -> None:

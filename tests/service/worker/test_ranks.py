@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,57 +12,21 @@ import pytest
 import torch
 
 from tests.conftest import MakeSpec
-from tests.service.worker import ddp
-from tests.service.worker.contexts import CPU, Bureau
-from tuner.domain.trials import Outcome, TrialRecord, decode
+from tests.service.worker.contexts import CPU
+from tests.service.worker.rank_bureau import Ranks, Told, make_ranks
+from tuner.domain.trials import Outcome
 from tuner.errors import RankError, RankKilledError, SpecError, WorkloadError
 from tuner.search.promotion import PromotionPruner
-from tuner.service.interruption import Interruption
 from tuner.service.worker.ranks import rank_process
 from tuner.service.worker.ranks.limits import check_ranks
-from tuner.service.worker.ranks.rank_lane import RankSetup, start_ranks
 from tuner.service.worker.ranks.rank_messages import tell_hang, tell_question
-from tuner.service.worker.starts import Start
 from tuner.store import Database
 from tuner.training.checkpoint_file import load_checkpoint
-from tuner.training.loop import WorkloadLoop, run_trial
-from tuner.training.place import Place
+from tuner.training.loop import WorkloadLoop
 from tuner.training.prepared_workload import PreparedWorkload
 from tuner.training.processes.channel import Channel
-from tuner.training.rehearsal import Rehearsal, prepare
-from tuner.training.reporting import Evaluation
-from tuner.training.run import Run
 
 pytestmark = pytest.mark.slow
-
-
-class Ranks(Bureau):
-    """A bureau whose trials are trained by several ranks, or by one process."""
-
-    size = 2
-
-    def run(self, worker: str = "a", interruption: Interruption | None = None) -> TrialRecord:
-        loop = prepare(self.study.spec, CPU)
-        with contextlib.ExitStack() as stack:
-            self._stack = stack
-            return self.train(loop, worker=worker, interruption=interruption)
-
-    def start(self, loop: Any) -> Start:
-        if self.size == 1:
-            return super().start(loop)
-        return start_ranks(
-            RankSetup(self.size, "cpu", 1, self.said.append), self._folder, self._stack
-        )
-
-    def folder(self, number: int = 0) -> Path:
-        return self._folder / "trials" / str(number)
-
-    def notes(self, rank: int, number: int = 0) -> list[str]:
-        return (self.folder(number) / f"notes-{rank}.txt").read_text().splitlines()
-
-    def prepare_deed(self, deed: str) -> None:
-        (self._folder / "trials").mkdir(parents=True, exist_ok=True)
-        (self._folder / "trials" / "deed").write_text(deed)
 
 
 @pytest.fixture
@@ -70,48 +34,17 @@ def ranks(database: Database, make_spec: MakeSpec, tmp_path: Path) -> Callable[.
     """Returns a function that makes a bureau of a loop."""
 
     def make(loop: str = "train", **tables: Any) -> Ranks:
-        given: dict[str, Any] = {
-            "study": {"name": "small", "workload": f"tests.service.worker.ddp:{loop}"},
-            "budget": {"trials": 20, "steps": 20, "evaluations": 4},
-            "space": {"optimizers": ["adam"], "schedules": ["cosine"], "breadth": 1},
-            # One configuration, so that trials can be compared.
-            "optimizer": {"adam": {"lr": 0.01}},
-            "schedule": {"cosine": {"warmup": 0.1, "final_ratio": 0.01}},
-            "search": {"sampler": "random", "portfolio": False, "pruner": "none"},
-            "train": {"batch_size": 16, "checkpoint_s": 0.1},
-        }
-        return Ranks(database, make_spec, tmp_path / "study", **(given | tables))
+        workload = f"tests.service.worker.ddp:{loop}"
+        return make_ranks(database, make_spec, tmp_path, workload, **tables)
 
     return make
-
-
-class Recorder(Rehearsal):
-    """Keeps all evaluations by step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.evaluations: dict[int, float] = {}
-
-    def report(self, evaluations: Sequence[Evaluation | None]) -> Sequence[bool]:
-        for evaluation in evaluations:
-            assert evaluation is not None
-            self.evaluations[evaluation.step] = evaluation.metrics["val_loss"]
-        return [True]
-
-
-def train_alone(bureau: Ranks, record: TrialRecord, folder: Path) -> dict[int, float]:
-    """Trains a trial's configuration in this process; returns its evaluations."""
-    recorder, spec = Recorder(), bureau.study.spec
-    config, place = decode(spec, record.proposal), Place("alone", 0, folder)
-    run_trial(ddp.train, Run(spec, config, device=CPU, reporter=recorder, place=place))
-    return recorder.evaluations
 
 
 def test_two_ranks_train_as_one_process_does(ranks: Callable[..., Ranks], tmp_path: Path) -> None:
     bureau = ranks()
     record = bureau.run()
     assert (record.outcome, record.attributes["processes"]) == (Outcome.COMPLETE, 2)
-    alone = train_alone(bureau, record, tmp_path)
+    alone = bureau.train_alone(record, tmp_path)
     assert list(record.evaluations) == list(alone) == [5, 10, 15, 20]
     for step, value in alone.items():
         # The same sums in another order: some roundings of float64.
@@ -198,22 +131,6 @@ def test_steps_that_have_become_slow_are_signs_of_life(monkeypatch: pytest.Monke
         assert [(worker.receive() or {}).get("do") for _ in range(2)] == ["advance", "alive"]
 
 
-class Told(Interruption):
-    """Asks for a stop once a file has a number of lines."""
-
-    def __init__(self, path: Path, lines: int) -> None:
-        super().__init__()
-        self._path, self._lines = path, lines
-
-    @property
-    def requested(self) -> bool:
-        return self._path.exists() and len(self._path.read_text().splitlines()) >= self._lines
-
-    @requested.setter
-    def requested(self, value: bool) -> None:
-        pass
-
-
 def test_an_interrupted_trial_goes_on_where_it_was(
     ranks: Callable[..., Ranks], tmp_path: Path
 ) -> None:
@@ -225,7 +142,7 @@ def test_an_interrupted_trial_goes_on_where_it_was(
     assert (resumed.number, resumed.outcome) == (0, Outcome.COMPLETE)
     assert "continues at step" in " ".join(bureau.said)
     assert bureau.notes(0)[1:30] == bureau.notes(1)[1:30]
-    for step, value in train_alone(bureau, resumed, tmp_path).items():
+    for step, value in bureau.train_alone(resumed, tmp_path).items():
         assert resumed.evaluations[step] == pytest.approx(value, rel=1e-8)
 
 
@@ -244,7 +161,7 @@ def test_a_trial_pauses_with_the_randomness_of_all_ranks(
     [checkpoint] = bureau.checkpoints(0)
     state = load_checkpoint(checkpoint)
     assert state is not None
-    assert len(state["rngs"]) == 1
+    assert [list(own) for own in state["ranks"]] == [["rng", "kept"]]
 
 
 def test_a_sharded_model_trains_and_is_pruned_instead_of_paused(
@@ -256,6 +173,11 @@ def test_a_sharded_model_trains_and_is_pruned_instead_of_paused(
     record = bureau.run()
     assert (record.outcome, list(record.evaluations)) == (Outcome.PRUNED, [5])
     assert any("cannot be saved" in line for line in bureau.said)
+
+
+def test_ranks_that_train_models_of_their_own_are_refused(ranks: Callable[..., Ranks]) -> None:
+    with pytest.raises(WorkloadError, match=r"Rank 1 trains another model than rank 0.* step 5,"):
+        ranks("alone").run()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(ranks: Callable[..., Ranks]) -> None:

@@ -17,8 +17,10 @@ import torch
 from tuner.domain.places import make_private
 from tuner.errors import StorageError, WorkloadError
 from tuner.service.worker.held_trial import HeldTrial
+from tuner.service.worker.ranks.likeness import check_alike
 from tuner.service.worker.ranks.rank import GRACE_S, Rank
 from tuner.service.worker.ranks.rank_messages import (
+    OWN_PARTS,
     read_axis,
     tell_hang,
     tell_question,
@@ -162,7 +164,7 @@ class RankLane:
             states.append(load_checkpoint(path) or {})
             path.unlink(missing_ok=True)
         first, *others = states
-        return {**first, "rngs": [other["rng"] for other in others]}
+        return {**first, "ranks": [{part: own[part] for part in OWN_PARTS} for own in others]}
 
     def _hear_of(self, rank: Rank) -> Message:
         while (answer := rank.channel.receive()) is not None:
@@ -324,6 +326,8 @@ class RankLane:
                 "run.report, run.steps, run.suggest_… and run.checkpoint as the others do."
             )
         question = asked[0]
+        if "weights" in question:
+            check_alike([each["weights"] for each in asked], self.taken)
         for rank in self._ranks:
             rank.asks = None
         if question["do"] == "ended":

@@ -9,6 +9,9 @@ from tuner.errors import RankError, RankKilledError
 from tuner.training.loop import Ending, TrialResult
 from tuner.training.processes.channel import Message
 
+OWN_PARTS = ("rng", "kept")
+"""Parts of a checkpoint that each rank has of its own: its randomness, and what a trainer keeps."""
+
 _RANGES: dict[str, type[Float] | type[Int]] = {"Float": Float, "Int": Int}
 
 _CALLS = {

@@ -24,7 +24,8 @@ from tuner.domain.spec import StudySpec
 from tuner.errors import WorkloadError, tell_error, tell_place
 from tuner.service.ranks import read_processes
 from tuner.service.worker.lanes import OnlyLane
-from tuner.service.worker.ranks.rank_messages import dump_axis
+from tuner.service.worker.ranks.likeness import Likeness
+from tuner.service.worker.ranks.rank_messages import OWN_PARTS, dump_axis
 from tuner.training.checkpoint_file import load_checkpoint, save_checkpoint
 from tuner.training.loop import TrainingLoop, run_trial
 from tuner.training.place import Place
@@ -34,7 +35,6 @@ from tuner.training.ranks import Ranks, is_sharded
 from tuner.training.rehearsal import prepare
 from tuner.training.reporting import Evaluation
 from tuner.training.run import Run
-from tuner.training.seeds import random_state
 
 
 def main() -> int:
@@ -137,12 +137,16 @@ def _choose_device(device: str, rank: int) -> torch.device:
 
 
 def _read_state(path: str | None, rank: int) -> Mapping[str, Any] | None:
-    """Returns the checkpoint, with this rank's randomness."""
+    """Returns the checkpoint, with this rank's randomness and what its trainer keeps of its own."""
     state = None if path is None else load_checkpoint(Path(path))
     if state is None:
         return None
-    others = state.get("rngs", [])
-    return {**state, "rng": others[rank - 1]} if 0 < rank <= len(others) else state
+    others = state.get("ranks", [])
+    if not 0 < rank <= len(others):
+        return state
+    own = others[rank - 1]
+    kept = None if state["kept"] is None else {**state["kept"], **own["kept"]}
+    return {**state, "rng": own["rng"], "kept": kept}
 
 
 _LIFE_S = 1.0
@@ -164,6 +168,7 @@ class _ToWorker:
         self._channel, self._rank = channel, rank
         self._next = self._passed = 0
         self._told_at = time.monotonic()
+        self._likeness = Likeness()
         self.lane: OnlyLane | None = None
 
     def ask(self, kind: str, **fields: Any) -> Message:
@@ -188,9 +193,10 @@ class _ToWorker:
             self._channel.send({"saved": False, "error": f"cannot {message['do']}"})
             return
         try:
-            state = self.lane.state_dict(0) if not self._rank else {}
+            # Of all ranks: the checkpoint of a trainer may wait for the others.
+            state = self.lane.state_dict(0)
             if self._rank:
-                state["rng"] = random_state(self.lane.run.device)
+                state = {name: state[name] for name in OWN_PARTS}
             save_checkpoint(Path(message["path"]), state)
         except Exception as error:  # noqa: BLE001 (a state may raise anything)
             self._channel.send({"saved": False, "error": tell_error(error)})
@@ -200,6 +206,8 @@ class _ToWorker:
     def _tell(self, kind: str, *, together: bool, **fields: Any) -> None:
         self._told_at = time.monotonic()
         facts = {} if self._rank or self.lane is None else self._facts(self.lane, kind)
+        if kind in ("report", "ended") and self.lane is not None:
+            fields["weights"] = self._likeness.tell(self.lane.run.networks.models)
         self._channel.send({"do": kind, "together": together, "facts": facts, **fields})
 
     def _facts(self, lane: OnlyLane, kind: str) -> Message:
@@ -234,6 +242,8 @@ class _ToWorker:
             self._tell("alive", together=False)
             return True
         self._passed = step
+        if self.lane is not None:
+            self._likeness.begin(self.lane.run.networks.models)
         if step < self._next:
             if time.monotonic() - self._told_at > _LIFE_S:  # steps have become slower
                 self._tell("alive", together=False)
