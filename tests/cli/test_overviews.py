@@ -282,6 +282,35 @@ def test_clean_shows_and_frees_what_finished_studies_hold(
     assert "No study holds checkpoints" in typed("study", "clean", "done").stderr
 
 
+def test_clean_frees_the_trial_folders_of_finished_command_studies(
+    typed: Type, database: Database, make_spec: MakeSpec
+) -> None:
+    command = {"command": ["python", "train.py"], "metric": "val_loss"}
+    files = {}
+    for name, table in (
+        ("over", command),
+        ("going", command),
+        ("loop", {"workload": "models.digits:Digits"}),
+    ):
+        spec = make_spec(study={"name": name} | table, budget={"steps": 10, "epochs": None})
+        study = Studies(database).create(spec)
+        folder = claim_folder(database, study) / "trials" / "3"
+        folder.mkdir(parents=True)
+        files[name] = folder / "model.pt"
+        files[name].write_bytes(b"x" * 4000)
+        if name != "going":
+            set_state(database, study, StudyState.STOPPED)
+    found = json.loads(typed("study", "clean", "--json").stdout)["studies"]
+    assert [(row["study"], row["folders"], row["size"], row["is_free"]) for row in found] == [
+        ("going", 1, 4000, False),
+        ("over", 1, 4000, True),
+    ]
+    assert "trial folders" in typed("study", "clean", "--yes").stdout
+    assert [name for name, file in files.items() if file.exists()] == ["going", "loop"]
+    assert not files["over"].parent.exists()
+    assert "No study holds" in typed("study", "clean", "over").stderr
+
+
 def test_clean_frees_what_is_left_of_studies_that_others_deleted(
     typed: Type, make: Make, database: Database
 ) -> None:

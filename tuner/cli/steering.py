@@ -112,9 +112,10 @@ def clean(names: tuple[str, ...], storage: str | None, yes: bool, as_json: bool)
     """Show the room that studies hold on disk for nobody, and free it.
 
     That is the checkpoints of finished studies, which are done, or stopped without a trial that
-    waits: none of their trials goes on from a checkpoint. Without NAMES it is also the folders of
-    studies that have been deleted from this database. All other files stay. With --json nothing is
-    freed without --yes.
+    waits: none of their trials goes on from a checkpoint. Where a command trained them, it is the
+    folders of their trials as well, with all that the command wrote there. Without NAMES it is also
+    the folders of studies that have been deleted from this database. All other files stay. With
+    --json nothing is freed without --yes.
     """
     from tuner.service.cleaning import free, read_holdings, read_remnants
 
@@ -127,7 +128,7 @@ def clean(names: tuple[str, ...], storage: str | None, yes: bool, as_json: bool)
         echo_json({"studies": studies, "gone": [dataclasses.asdict(one) for one in remnants]})
         return
     if not holdings and not remnants:
-        tell("No study holds checkpoints here.")
+        tell("No study holds checkpoints or folders of trials here.")
         return
     if not is_quiet():
         _print_holdings(holdings)
@@ -136,7 +137,7 @@ def clean(names: tuple[str, ...], storage: str | None, yes: bool, as_json: bool)
     gone = [remnant for remnant in remnants if remnant.is_free]
     if not finished and not gone:
         if holdings:
-            tell("None of these studies is finished: their trials go on from these checkpoints.")
+            tell("None of these studies is finished: their trials go on from what they hold.")
         return
     if not yes:
         size = sum(holding.size for holding in finished) + sum(remnant.size for remnant in gone)
@@ -159,12 +160,19 @@ def _print_holdings(holdings: Sequence[Holding]) -> None:
     from tuner.report.terminal import FittedTable
 
     rows = tuple(
-        (h.study, h.activity.value, str(h.files), _tell_size(h.size), "yes" if h.is_free else "no")
+        (
+            h.study,
+            h.activity.value,
+            str(h.files),
+            str(h.folders),
+            _tell_size(h.size),
+            "yes" if h.is_free else "no",
+        )
         for h in holdings
     )
     if rows:
-        columns = ("study", "state", "checkpoints", "size", "finished")
-        console().print(FittedTable(TextTable("Checkpoints", columns, rows)))
+        columns = ("study", "state", "checkpoints", "trial folders", "size", "finished")
+        console().print(FittedTable(TextTable("What trials hold", columns, rows)))
 
 
 def _print_remnants(remnants: Sequence[Remnant]) -> None:

@@ -1,6 +1,7 @@
 """The room that files of studies hold on disk for nobody: how much it is, and its release.
 
-That is the checkpoints of finished studies, and all files of studies that are gone.
+That is the checkpoints of finished studies, the folders of their trials where a command trained
+them, and all files of studies that are gone.
 """
 
 from __future__ import annotations
@@ -23,20 +24,22 @@ _FINISHED = (Activity.DONE, Activity.STOPPED)
 
 @dataclass(frozen=True)
 class Holding:
-    """The checkpoints of one study.
+    """What the trials of one study hold.
 
     Attributes:
         study: The study's name.
         activity: Whether it is trained, idle, paused, stopped or done.
         files: How many checkpoints there are.
-        size: Their bytes.
+        folders: How many folders of trials that a command trained.
+        size: The bytes of both.
         freed: The bytes that have been freed.
-        is_free: Whether the study is over, so that its checkpoints serve nobody.
+        is_free: Whether the study is over, so that no trial goes on from any of it.
     """
 
     study: str
     activity: Activity
     files: int
+    folders: int
     size: int
     freed: int
     is_free: bool
@@ -45,15 +48,15 @@ class Holding:
 def read_holdings(
     database: Database, names: Sequence[str] = (), *, frees: bool = False
 ) -> list[Holding]:
-    """Returns the studies that hold checkpoints in folders of this database, the largest first.
+    """Returns the studies whose trials hold files in folders of this database, the largest first.
 
     A study is finished if it is done, or was stopped and no trial of it waits. Its trials have
-    ended, so none of them goes on from a checkpoint.
+    ended, so none of them goes on from a checkpoint, or from what its command left in its folder.
 
     Args:
         database: The database.
         names: The studies to look at; none for all.
-        frees: Whether to delete the checkpoints of finished studies.
+        frees: Whether to delete them where the study is finished.
 
     Raises:
         NotFoundError: If there is no study of such a name.
@@ -64,17 +67,21 @@ def read_holdings(
     for study in found:
         folder, ours = find_folder(database, study)
         before = find_checkpoints(folder) if ours else []
-        if not before:
+        trials = _find_trials(folder, study) if ours else []
+        if not before and not trials:
             continue
         overview = studies.look(study, is_dead)
         unfinished = overview.running + overview.waiting + overview.paused
         is_free = overview.activity in _FINISHED and not unfinished
-        size = _measure(before)
+        size = _measure(before) + _measure_folders(trials)
         if is_free and frees:
             sweep(folder, database, study)
-        left = find_checkpoints(folder)
-        freed = size - _measure(left)
-        holdings.append(Holding(study.name, overview.activity, len(before), size, freed, is_free))
+            for trial in trials:
+                remove_folder(trial)
+        freed = size - _measure(find_checkpoints(folder)) - _measure_folders(trials)
+        holdings.append(
+            Holding(study.name, overview.activity, len(before), len(trials), size, freed, is_free)
+        )
     return sorted(holdings, key=lambda holding: (-holding.size, holding.study))
 
 
@@ -139,6 +146,18 @@ def free(remnants: Iterable[Remnant]) -> list[Remnant]:
             remnant = replace(remnant, freed=before - _measure(_find_files(folder)))  # noqa: PLW2901
         freed.append(remnant)
     return freed
+
+
+def _find_trials(folder: Path, study: StudyHandle) -> list[Path]:
+    """Returns the folders of a command's trials; those of loops may hold what their users keep."""
+    home = folder / "trials"
+    if study.spec.study.command is None or folder.is_symlink() or home.is_symlink():
+        return []
+    return _list(home)
+
+
+def _measure_folders(folders: Iterable[Path]) -> int:
+    return sum(_measure(_find_files(folder)) for folder in folders)
 
 
 def _find_files(folder: Path) -> list[Path]:
