@@ -87,9 +87,20 @@ def test_worker_that_was_started_again_is_told_and_is_no_failure(
     display, died = Recorder(), Exit(0, -9, "Worker 0 was killed.", restarted=True)
     last = Exit(0, -9, "Worker 0 was killed.")
     assert run_pool(Script(died, last), database, study, display, "off") == RunEnd(
-        stopped_by="", lost=False, unsaved=0, failures=[last]
+        stopped_by="", lost=False, unsaved=0, is_command=False, failures=[last]
     )
     assert display.lines == ["Worker 0 was killed. It has been started again."]
+
+
+@pytest.mark.parametrize(
+    ("is_command", "remedy"), [(False, "run.steps()"), (True, "process.resumable = true")]
+)
+def test_trials_that_start_over_are_told_with_what_would_have_saved_them(
+    is_command: bool, remedy: str
+) -> None:
+    end = RunEnd("Ctrl-C", lost=False, unsaved=2, is_command=is_command, failures=())
+    [line] = end.announcements("tuner study run s")
+    assert f"saved, but for 2 that will start over: without {remedy} none can be." in line
 
 
 def test_database_that_is_away_is_told_once_and_the_watch_goes_on(

@@ -95,14 +95,15 @@ def run_here(
                 if not interruption.requested:
                     raise
     stopped_by = interruption.requested_by
+    is_command = study.spec.study.command is not None
     if interruption.requested:
         unsaved = count_unsaved(database, study)
-        return RunEnd(stopped_by, lost=False, unsaved=unsaved, failures=())
+        return RunEnd(stopped_by, lost=False, unsaved=unsaved, is_command=is_command, failures=())
     if find_next(database, study) is not None:
         if not were_asked_to_leave(database, study, [seat]):
             raise WorkloadError("The worker ended before the study was done.")
         stopped_by = "'tuner workers stop'"
-    return RunEnd(stopped_by, lost=False, unsaved=0, failures=())
+    return RunEnd(stopped_by, lost=False, unsaved=0, is_command=is_command, failures=())
 
 
 @contextlib.contextmanager

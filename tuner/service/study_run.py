@@ -75,12 +75,14 @@ class RunEnd:
         stopped_by: The cause of an early stop, such as "Ctrl-C"; empty if nobody stopped it.
         lost: Whether workers were killed before they had saved their trials.
         unsaved: Trials of a stopped run that have to start over, since they cannot be saved.
+        is_command: Whether a command trains them.
         failures: The workers that did not end well, and were not started again.
     """
 
     stopped_by: str
     lost: bool
     unsaved: int
+    is_command: bool
     failures: Sequence[Exit]
 
     def announcements(self, again: str) -> Iterator[str]:
@@ -92,10 +94,8 @@ class RunEnd:
         if self.stopped_by:
             fate = "lost since their last checkpoints" if self.lost else "saved"
             if self.unsaved:
-                fate += (
-                    f", but for {self.unsaved} that will start over: without run.steps() none can "
-                    "be"
-                )
+                how = "process.resumable = true" if self.is_command else "run.steps()"
+                fate += f", but for {self.unsaved} that will start over: without {how} none can be"
             yield f"Stopped by {self.stopped_by}; unfinished trials are {fate}. Continue: {again}"
             return
         for failure in self.failures:
@@ -220,7 +220,7 @@ def run_pool(
             messages[-1] if messages else "The workers ended before the study was done."
         )
     unsaved = count_unsaved(database, study) if stopped_by and not lost else 0
-    return RunEnd(stopped_by, lost, unsaved, failures)
+    return RunEnd(stopped_by, lost, unsaved, study.spec.study.command is not None, failures)
 
 
 def watch_study(database: Database, study: StudyHandle, display: Display) -> bool:

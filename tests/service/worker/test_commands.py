@@ -341,6 +341,8 @@ def test_a_command_pauses_if_it_is_resumable_and_is_pruned_else(
 def test_a_command_that_is_not_resumable_starts_over_in_an_empty_folder(commands: Any) -> None:
     bureau = commands(RESUMES)
     bureau.run(until="step=5")
+    assert "start over: a command goes on" in bureau.said[-1]
+    assert "process.resumable = true" in bureau.said[-1]
     assert (bureau.folder(0) / "step.txt").exists()
     record = bureau.run(worker="b")
     assert record.outcome is Outcome.COMPLETE

@@ -183,3 +183,22 @@ def name_trials(trials: Sequence[HeldTrial], one: str, many: str) -> str:
     """Returns trials as the subject of a line for the log, and their verb."""
     numbers = ", ".join(str(trial.number) for trial in trials)
     return f"Trials {numbers} {many}" if trials[1:] else f"Trial {numbers} {one}"
+
+
+def explain_unsaved(trials: Sequence[HeldTrial]) -> str:
+    """Returns what becomes of trials that were released without being saved, and what saves some.
+
+    Args:
+        trials: The trials, of one study.
+    """
+    if all(trial.announced or trial.lease.checkpoint is not None for trial in trials):
+        return "released, to go on from its last checkpoint"
+    process = trials[0].spec.process
+    if process is None:
+        return "released, to start over: only what goes over run.steps() can be saved"
+    if process.resumable:
+        return "released, to start over: its command has told of no step yet"
+    return (
+        "released, to start over: a command goes on from its own checkpoint only with "
+        "process.resumable = true"
+    )

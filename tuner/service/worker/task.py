@@ -16,7 +16,7 @@ from tuner.service.worker.context import LOOK_AT_REPORTS_S, LOOK_S, WorkerContex
 from tuner.service.worker.endings import NOTHING_SAVED, error_attributes
 from tuner.service.worker.held_trial import HeldTrial
 from tuner.service.worker.lanes import Lanes
-from tuner.service.worker.messages import Messages, count_trials, name_trials
+from tuner.service.worker.messages import Messages, count_trials, explain_unsaved, name_trials
 from tuner.service.worker.reports import Report
 from tuner.service.worker.starts import Start
 from tuner.training.loop import Ending, TrialResult
@@ -389,14 +389,12 @@ class Task:
             how = "saved" if saved else "left"
             self._log(f"{self._count_held()} {how}, to be taken over later: {error}")
         else:
-            how = "saved and released" if saved else self._explain_unsaved()
+            how = (
+                "saved and released"
+                if saved
+                else explain_unsaved([self._trials[lane] for lane in self._held])
+            )
             self._log(f"{self._count_held()} {how}")
 
     def _count_held(self) -> str:
         return count_trials([self._trials[lane] for lane in self._held])
-
-    def _explain_unsaved(self) -> str:
-        trials = [self._trials[lane] for lane in self._held]
-        if all(trial.announced or trial.lease.checkpoint is not None for trial in trials):
-            return "released, to go on from its last checkpoint"
-        return "released, to start over: only what goes over run.steps() can be saved"
