@@ -15,6 +15,8 @@ from tuner.domain.allowed_commands import (
     check_allowed,
     vouch_for_command,
 )
+from tuner.domain.catalog.dimensions import Fixed
+from tuner.domain.catalog.hyperparameters import name_in_torch
 from tuner.domain.command import fill, known_settings, placeholders_of, write_setting
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
@@ -81,6 +83,34 @@ def test_schedules_are_ours_only_where_the_command_hears_of_them() -> None:
     assert spec_of("--lr={lr}").space.schedules == ("constant",)
     assert len(spec_of("--lr={lr}", "--schedule={schedule}").space.schedules) > 1
     assert len(spec_of().space.schedules) > 1  # by its file, or by tuner.current()
+
+
+def searched(*flags: str, **tables: Any) -> set[str]:
+    tables = {"budget": {"steps": 10, "trials": 200}} | tables
+    axes = spec_of(*flags, space={"optimizers": ["adam"]}, **tables).axes()
+    return {name_in_torch(name) for name, axis in axes.items() if not isinstance(axis, Fixed)}
+
+
+def test_what_a_command_never_hears_of_is_not_searched() -> None:
+    chosen = {"optimizer", "schedule"}
+    assert searched("--lr={lr}") == chosen | {"adam.lr"}
+    assert searched("--lr={lr}", "{betas.1}") == chosen | {"adam.lr", "adam.beta2"}
+    both = chosen | {"adam.lr", "adam.beta1", "adam.beta2"}
+    assert searched("--lr={lr}", "{betas}") == both
+    decayed = searched("--lr={lr}", "--schedule={schedule}", "{schedule.warmup}")
+    assert decayed >= {"adam.lr", "constant.warmup", "cosine.warmup"}
+    assert decayed.isdisjoint({"adam.beta1", "cosine.final_ratio"})
+
+
+@pytest.mark.parametrize("flags", [(), ("--seed={seed}",), ("--lr={lr}", "{file}")])
+def test_a_command_that_may_read_all_settings_has_all_searched(flags: tuple[str, ...]) -> None:
+    assert searched(*flags) >= {"adam.lr", "adam.beta1", "adam.eps", "adam.weight_decay"}
+
+
+def test_what_the_study_file_sets_is_searched_whether_or_not_an_argument_has_it() -> None:
+    found = searched("--lr={lr}", optimizer={"adam": {"eps": {"low": 1e-9, "high": 1e-6}}})
+    assert "adam.eps" in found
+    assert "adam.beta1" not in found
 
 
 def test_several_optimizers_need_their_name_said() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.catalog.schedules import CONSTANT
+from tuner.domain.catalog.tables import TABLES
 from tuner.domain.command import (
     OF_LENGTH,
     check_own_name,
@@ -51,6 +52,28 @@ def keep_schedule(raw: Any) -> Any:
     if not names or any(name.partition(".")[0] == "schedule" for name in names):
         return raw
     return raw | {"space": {"schedules": (CONSTANT,)} | space}
+
+
+def find_unheard(spec: StudySpec, table: str, row: str) -> set[str]:
+    """Returns the hyperparameters of a row that a study's command never hears of.
+
+    A command that is given a hyperparameter of an optimizer by an argument is taken to know no
+    other than those it is given so, unless it is given the file that has them all.
+
+    Args:
+        spec: The study, resolved or not.
+        table: The row's table: ``optimizer``, ``schedule`` or ``average``.
+        row: The row's name.
+    """
+    passed = set(placeholders_of(spec.study.command or ()))
+    if "file" in passed or not passed & _settings_of_optimizers(spec):
+        return set()
+    prefix = "" if table == "optimizer" else f"{table}."
+    return {
+        one.name
+        for one in TABLES[table][row].hyperparameters
+        if not any(f"{prefix}{name}" in passed for name in one.placeholders)
+    }
 
 
 def _are_words(words: Any) -> TypeGuard[Sequence[str]]:

@@ -10,12 +10,12 @@ from pydantic import Field, field_validator, model_validator
 from tuner.domain.axes import fit_axes, own_axes
 from tuner.domain.budget import Budget
 from tuner.domain.catalog.dimensions import Axis, Choice, Dimension, Frozen
-from tuner.domain.catalog.hyperparameters import FINE, LR, MAIN
+from tuner.domain.catalog.hyperparameters import FINE, KEPT, LR, MAIN
 from tuner.domain.catalog.optimizers import OPTIMIZERS, USUAL_OPTIMIZERS
 from tuner.domain.catalog.schedules import SCHEDULES, USUAL_SCHEDULES
 from tuner.domain.catalog.tables import TABLES, Row
 from tuner.domain.command import Process
-from tuner.domain.command_rules import check_command_study, keep_schedule
+from tuner.domain.command_rules import check_command_study, find_unheard, keep_schedule
 from tuner.domain.confirmation import COMPARED_COST, Confirm, Confirmation
 from tuner.domain.names import check_names
 from tuner.domain.networks import Networks, branch_of, resolve_networks
@@ -288,7 +288,13 @@ class StudySpec(Frozen):
         given = {table: self._fitted(table, rows) for table, rows in self.tables().items()}
         tables = {
             table: {
-                name: _merge(rows[name], given[table].get(name, {}), breadth, regime)
+                name: _merge(
+                    rows[name],
+                    given[table].get(name, {}),
+                    breadth,
+                    regime,
+                    unheard=find_unheard(self, table, name),
+                )
                 for name in self.competing(table)
             }
             for table, rows in TABLES.items()
@@ -366,11 +372,12 @@ def _choose_breadth(budget: Budget, space: Space) -> int:
 
 
 def _merge(
-    row: Row, overrides: dict[str, Dimension], breadth: int, regime: Regime
+    row: Row, overrides: dict[str, Dimension], breadth: int, regime: Regime, *, unheard: set[str]
 ) -> dict[str, Dimension]:
     axes: dict[str, Dimension] = {}
     for hyperparameter in row.hyperparameters:
-        usual = hyperparameter.searched_in(regime).axes(breadth)
+        included = KEPT if hyperparameter.name in unheard else breadth
+        usual = hyperparameter.searched_in(regime).axes(included)
         axes |= own_axes(hyperparameter, overrides) or usual
     return axes
 

@@ -9,6 +9,9 @@ from typing import Literal
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Float, Int, Value
 from tuner.domain.regimes import FINETUNE, Regime
 
+KEPT = 0
+"""The breadth at which every hyperparameter keeps its default."""
+
 LR, MAIN, FINE = 1, 2, 3
 """Breadths of a search: the learning rate alone, the usual few, or all hyperparameters."""
 
@@ -158,6 +161,13 @@ class Hyperparameter:
     def keys(self) -> tuple[str, ...]:
         """The keys under which a study file may set its value."""
         return (self.name, self.search_name) if self.complement else (self.name,)
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """The names that an argument of a command may have for it, such as ``betas.0``."""
+        if self.place is None:
+            return (self.name,)
+        return (self.name, str(self.argument), f"{self.argument}.{self.place}")
 
     @property
     def axis_names(self) -> tuple[str, ...]:
