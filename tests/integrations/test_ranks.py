@@ -80,6 +80,15 @@ def test_an_interrupted_trial_goes_on_as_if_never_stopped(
     assert resumed.evaluations == expected.evaluations
 
 
-def test_a_trainer_that_trains_by_itself_is_refused(ranks: Callable[..., Ranks]) -> None:
-    with pytest.raises(RankError, match=r"give it devices=run.world_size, strategy=.ddp"):
-        ranks("lightning_apart").run()
+@pytest.mark.parametrize(
+    ("trainer", "remedy"),
+    [
+        ("lightning_apart", r"give it devices=run.world_size, strategy=.ddp"),
+        ("transformers_apart", r"give its arguments use_cpu=True"),
+    ],
+)
+def test_a_trainer_that_trains_by_itself_is_refused(
+    trainer: str, remedy: str, ranks: Callable[..., Ranks]
+) -> None:
+    with pytest.raises(RankError, match=remedy):
+        ranks(trainer).run()

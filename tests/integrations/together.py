@@ -105,7 +105,7 @@ def lightning_apart(run: Run) -> None:
     lightning(run, devices=1, strategy="auto")
 
 
-def transformers(run: Run, dropout: float = 0.0) -> None:
+def transformers(run: Run, dropout: float = 0.0, *, use_cpu: bool = True) -> None:
     """Trains with a Transformers Trainer, on shuffled data."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -128,7 +128,7 @@ def transformers(run: Run, dropout: float = 0.0) -> None:
         "out",
         per_device_train_batch_size=run.batch_size,
         per_device_eval_batch_size=EXAMPLES // run.world_size,
-        use_cpu=True,
+        use_cpu=use_cpu,
         report_to="none",
     )
     rows = [{"x": x, "labels": y} for x, y in zip(*make_data().tensors, strict=True)]
@@ -140,3 +140,8 @@ def transformers(run: Run, dropout: float = 0.0) -> None:
 def transformers_with_dropout(run: Run) -> None:
     """Trains with a Transformers Trainer and masks that each rank draws."""
     transformers(run, 0.3)
+
+
+def transformers_apart(run: Run) -> None:
+    """Has each rank train with a Trainer that does not look for others on a CPU."""
+    transformers(run, use_cpu=False)

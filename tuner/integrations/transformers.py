@@ -98,8 +98,13 @@ def _check_ranks(args: TrainingArguments, run: Run) -> None:
     if args.world_size != run.world_size:
         raise WorkloadError(
             f"{run.world_size} processes train this trial, but the Trainer trains with "
-            f"{args.world_size}: build its TrainingArguments within train(run), where RANK and "
-            "WORLD_SIZE are in the environment; or leave --processes out."
+            f"{args.world_size}: "
+            + (
+                "give its arguments use_cpu=True"
+                if run.device.type == "cpu"
+                else "leave use_cpu out"
+            )
+            + ", or leave --processes out."
         )
     if args.fsdp or args.deepspeed:
         raise WorkloadError(
