@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
 from tests.conftest import MakeSpec
 from tests.service.worker.rank_bureau import Ranks, Told, make_ranks
 from tuner.domain.trials import Outcome
-from tuner.errors import RankError
+from tuner.errors import RankError, WorkloadError
 from tuner.store import Database
+from tuner.training.ranks import Ranks as RanksOfATrial
 
 pytestmark = [
     pytest.mark.slow,
@@ -92,3 +94,12 @@ def test_a_trainer_that_trains_by_itself_is_refused(
 ) -> None:
     with pytest.raises(RankError, match=remedy):
         ranks(trainer).run()
+
+
+def test_a_loader_of_an_accelerator_that_knows_of_no_ranks_is_refused() -> None:
+    from accelerate import Accelerator
+
+    loader = Accelerator(cpu=True).prepare(DataLoader([1, 2]))  # type: ignore[arg-type]
+    assert RanksOfATrial().share(loader) is loader
+    with pytest.raises(WorkloadError, match=r"2 processes train this trial, but .* knows of 1"):
+        RanksOfATrial(0, 2).share(loader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -33,9 +34,7 @@ def accelerated(run: Run) -> None:
     from accelerate.utils import DataLoaderConfiguration
 
     # Orders follow from seed and epoch, so that a resumed trial repeats them.
-    accelerator = Accelerator(
-        cpu=True, dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True)
-    )
+    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True))
     data = make_data()
     network = make_network(0.0)
     model, optimizer, loader = accelerator.prepare(
@@ -144,4 +143,5 @@ def transformers_with_dropout(run: Run) -> None:
 
 def transformers_apart(run: Run) -> None:
     """Has each rank train with a Trainer that does not look for others on a CPU."""
+    del os.environ["ACCELERATE_USE_CPU"]
     transformers(run, use_cpu=False)

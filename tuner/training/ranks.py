@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from tuner.errors import SpecError
+from tuner.errors import SpecError, WorkloadError
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,31 @@ class Ranks:
 
         Args:
             loader: Batches, the same on all ranks.
+
+        Raises:
+            WorkloadError: If Accelerate has prepared it without knowing of the other ranks.
         """
-        if self.size == 1 or _is_shared(loader):
+        if self.size == 1 or self._is_shared(loader):
             return loader
         if isinstance(loader, DataLoader) and loader.batch_sampler is not None:
             return self._share_sampler(loader)
         return _EveryNth(loader, self)
+
+    def _is_shared(self, loader: Any) -> bool:
+        """Tells whether a loader gives each rank batches of its own."""
+        if isinstance(getattr(loader, "sampler", None), DistributedSampler):
+            return True
+        # Who has not loaded it has prepared nothing.
+        accelerate = sys.modules.get("accelerate.data_loader")
+        if accelerate is None or not isinstance(loader, accelerate.DataLoaderStateMixin):
+            return False
+        known = int(accelerate.PartialState().num_processes)
+        if known != self.size:
+            raise WorkloadError(
+                f"{self.size} processes train this trial, but Accelerate knows of {known}: on a "
+                "CPU, make it Accelerator(cpu=True), and make it within train(run)."
+            )
+        return True
 
     def _share_sampler(self, loader: DataLoader[Any]) -> DataLoader[Any]:
         """Returns a loader that does not load what other ranks take."""
@@ -84,15 +103,6 @@ def is_sharded(model: nn.Module) -> bool:
         tensor is not None
         and any(isinstance(parameter, tensor.DTensor) for parameter in model.parameters())
     )
-
-
-def _is_shared(loader: Any) -> bool:
-    """Tells whether a loader gives each rank batches of its own."""
-    if isinstance(getattr(loader, "sampler", None), DistributedSampler):
-        return True
-    # Who has not loaded it has prepared nothing.
-    accelerate = sys.modules.get("accelerate.data_loader")
-    return accelerate is not None and isinstance(loader, accelerate.DataLoaderStateMixin)
 
 
 class _EveryNth:

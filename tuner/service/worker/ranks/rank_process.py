@@ -58,6 +58,9 @@ def _train(order: Message, channel: Channel) -> None:
     device = _choose_device(order["device"], ranks.rank)
     if order["threads"] is not None:
         torch.set_num_threads(order["threads"])
+    if device.type == "cpu":
+        # Else Accelerate, and a Trainer with it, looks for no other ranks on a CPU.
+        os.environ["ACCELERATE_USE_CPU"] = "true"
     spec = StudySpec.model_validate(order["spec"])
     loop = prepare(spec, device)
     folder = Path(order["folder"])
