@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from typing import Any
 
@@ -20,6 +21,8 @@ from tuner.domain.catalog.hyperparameters import name_in_torch
 from tuner.domain.command import fill, known_settings, placeholders_of, write_setting
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
+from tuner.domain.trial_settings import settings_of_trial
+from tuner.domain.trials import decode, default_proposals
 from tuner.errors import SpecError
 
 TRAIN = ["python", "train.py"]
@@ -117,6 +120,34 @@ def test_several_optimizers_need_their_name_said() -> None:
     space = {"optimizers": ["sgd", "adam"]}
     assert 'add "--optimizer={optimizer}"' in refusal("--lr={lr}", space=space)
     spec_of("--lr={lr}", "--optimizer={optimizer}", space=space)
+
+
+def test_the_class_of_an_optimizer_is_a_name_in_torch() -> None:
+    space = {"optimizers": ["adamw", "sgd", "momentum"]}
+    spec = spec_of("{optimizer.class}", "--lr={lr}", "--momentum={momentum}", space=space)
+    told = {
+        settings_of_trial(spec, decode(spec, proposal), {})["optimizer.class"]
+        for proposal in default_proposals(spec)
+    }
+    assert told == {"AdamW", "SGD"}
+
+
+@pytest.mark.parametrize(
+    ("optimizers", "rule"),
+    [
+        (["adamw", "muon"], r'muon is no single class of torch\.optim: .* such as \["adamw"\]'),
+        (["lookahead(sgd)"], r'lookahead\(sgd\) is no single class.* such as \["adamw", "sgd"\]'),
+        (["lion"], "lion is no single class"),
+        (["momentum", "nesterov"], "momentum and nesterov are the same to the command: both are"),
+    ],
+)
+def test_what_no_class_of_torch_names_is_refused(optimizers: list[str], rule: str) -> None:
+    flags = ("{optimizer.class}", "--momentum={momentum}")
+    assert re.search(rule, refusal(*flags, space={"optimizers": optimizers}))
+
+
+def test_the_name_tells_apart_what_the_class_does_not() -> None:
+    spec_of("{optimizer.class}", "{optimizer}", space={"optimizers": ["momentum", "nesterov"]})
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,11 @@ OF_TRIAL = ("seed", "split_seed", "trial", "study", "folder", "file", "device")
 OF_LENGTH = ("steps", "epochs")
 """The placeholders for the length of a trial: the one that ``[budget]`` counts in."""
 
+OPTIMIZER_NAMES = ("optimizer", "optimizer.class")
+"""The placeholders that tell which optimizer a trial has: by our name, or by torch's class."""
+
 _OF_TRAIN = ("batch_size", "accumulate", "grad_clip", "precision", "momentum_warmup")
-_CHOSEN = ("optimizer", "schedule", "average")
+_CHOSEN = (*OPTIMIZER_NAMES, "schedule", "average")
 
 Setting = Value | tuple[Any, ...] | None
 """The value of a placeholder; None where the trial has none."""

@@ -10,6 +10,7 @@ from tuner.domain.catalog.schedules import CONSTANT
 from tuner.domain.catalog.tables import TABLES
 from tuner.domain.command import (
     OF_LENGTH,
+    OPTIMIZER_NAMES,
     check_own_name,
     check_placeholders,
     known_settings,
@@ -103,6 +104,8 @@ def check_command_study(spec: StudySpec) -> None:
     check_placeholders(spec.study.command, known_settings(*competing, spec.own))
     passed = set(placeholders_of(spec.study.command))
     _check_length(spec, passed)
+    if "optimizer.class" in passed:
+        _check_classes(spec, passed)
     if passed & _settings_of_optimizers(spec):
         _check_optimizers(spec, passed)
 
@@ -128,7 +131,7 @@ def _check_length(spec: StudySpec, passed: set[str]) -> None:
 def _check_optimizers(spec: StudySpec, passed: set[str]) -> None:
     """Checks what a command can be given that is given settings of optimizers by arguments."""
     many = len(spec.space.optimizers)
-    if many > 1 and "optimizer" not in passed:
+    if many > 1 and passed.isdisjoint(OPTIMIZER_NAMES):
         raise ValueError(
             f"the command is given settings of optimizers, but not which one, and {many} compete: "
             'add "--optimizer={optimizer}" to it, or name in space.optimizers the one that it '
@@ -141,6 +144,31 @@ def _check_optimizers(spec: StudySpec, passed: set[str]) -> None:
             f"no argument tells a command of {given}: have it ask tuner.current().optimizer(model) "
             "instead, or leave them out"
         )
+
+
+def _check_classes(spec: StudySpec, passed: set[str]) -> None:
+    """Checks that each optimizer is a class of torch, and one that the command can tell apart."""
+    rows = {name: OPTIMIZERS[name] for name in spec.space.optimizers}
+    if others := [name for name, row in rows.items() if row.torch_class is None]:
+        kept = [name for name in rows if name not in others]
+        names = ", ".join(f'"{name}"' for name in kept or ("adamw", "sgd"))
+        raise ValueError(
+            f"the command is given {{optimizer.class}}, and {others[0]} is no single class of "
+            f"torch.optim: have space.optimizers name only those that are, such as [{names}], or "
+            "give the command {optimizer} and have it build what that names"
+        )
+    if "optimizer" in passed:
+        return
+    seen: dict[tuple[object, ...], str] = {}
+    for name, row in rows.items():
+        told = passed.intersection(optimizer_settings(name, row.decode({})))
+        twin = seen.setdefault((row.torch_class, *sorted(told)), name)
+        if twin != name:
+            raise ValueError(
+                f"{twin} and {name} are the same to the command: both are {row.torch_class}, with "
+                "no argument that differs. Leave one out of space.optimizers, or give the command "
+                "{optimizer} as well"
+            )
 
 
 def _settings_of_optimizers(spec: StudySpec) -> set[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.domain.catalog.averages import NO_AVERAGE
+from tuner.domain.catalog.optimizers import OPTIMIZERS
 from tuner.domain.command import Setting, optimizer_settings
 from tuner.domain.spec import StudySpec
 from tuner.domain.trials import TrialConfig
@@ -35,6 +36,7 @@ def settings_of_trial(
     average = {f"average.{key}": value for key, value in config.average_values.items()}
     return {
         "optimizer": config.optimizer,
+        "optimizer.class": OPTIMIZERS[config.optimizer].torch_class,
         **optimizer_settings(config.optimizer, config.optimizer_values),
         "schedule": config.schedule,
         **{f"schedule.{key}": value for key, value in config.schedule_values.items()},

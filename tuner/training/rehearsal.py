@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tuner.domain.catalog.averages import NO_AVERAGE
 from tuner.domain.catalog.dimensions import Choice, Dimension, Fixed, Value
 from tuner.domain.catalog.optimizers import OPTIMIZERS, OptimizerRow
-from tuner.domain.command import placeholders_of
+from tuner.domain.command import OPTIMIZER_NAMES, placeholders_of
 from tuner.domain.passed import refuse_passed
 from tuner.domain.spec import StudySpec
 from tuner.domain.train import FULL
@@ -164,7 +164,7 @@ def _prepare_command(spec: StudySpec, device: torch.device, *, check: bool) -> T
     """
     loop = CommandLoop.of(spec)
     configs = default_configs(spec)
-    told = "optimizer" in placeholders_of(loop.words)
+    told = not set(OPTIMIZER_NAMES).isdisjoint(placeholders_of(loop.words))
     tried = check and loop.process.check_s > 0
     for config in configs if told else configs[:1]:
         if tried:

@@ -68,6 +68,13 @@ class OptimizerRow:
         return package_of(self.target)
 
     @property
+    def torch_class(self) -> str | None:
+        """The name in ``torch.optim`` of the one class that it is; None if it is none, or more."""
+        module, _, name = self.target.rpartition(".")
+        alone = self.helper is None and self.wrapper is None
+        return name if alone and module == "torch.optim" else None
+
+    @property
     def has_momentum(self) -> bool:
         """Whether it has a momentum, or first beta, that a schedule may cycle or warm up."""
         own = any(one.is_momentum for one in self.hyperparameters)
