@@ -139,6 +139,32 @@ def test_the_regime_follows_from_the_model_unless_the_file_names_it_and_that_is_
     assert said is None or said in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("seen", "pruner", "pattern", "said"),
+    [
+        (True, "halving", None, "such as 'val_loss=0.31 epoch=3'"),
+        (True, "halving", r"E (?P<epoch>\d+) L (?P<val_loss>\S+)", r"finds as (?P<epoch>\d+)"),
+        (True, "none", None, None),
+        (False, "halving", None, None),
+    ],
+)
+def test_a_command_of_which_no_trial_can_be_pruned_is_warned_of(
+    database: Database, seen: bool, pruner: str, pattern: str | None, said: str | None
+) -> None:
+    tree = {
+        "study": {"name": "small", "command": ["python", "train.py"]},
+        "budget": {"epochs": 8},
+        "search": {"pruner": pruner},
+        "process": {} if pattern is None else {"pattern": pattern},
+    }
+    check = StudyCheck(ends_at_once=seen)
+    spec = parse_spec(tree, origin="test")
+    opened = open_study(lambda create: database, spec, check=lambda *_: check)
+    lines = [line for line in opened.announcements() if line.startswith("Warning: no trial can be")]
+    assert len(lines) == (said is not None)
+    assert said is None or said in lines[0]
+
+
 def test_a_study_keeps_its_regime_when_its_file_is_run_again(database: Database) -> None:
     def connect(create: bool) -> Database:
         return database

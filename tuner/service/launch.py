@@ -37,4 +37,4 @@ def try_workload(crew: Crew, resolved: StudySpec, looks: bool) -> StudyCheck:
         from tuner.service.open_study import StudyCheck
 
     answer = crew.end_check()
-    return StudyCheck(answer.asks_nothing, Arrival(answer.arrival))
+    return StudyCheck(answer.asks_nothing, Arrival(answer.arrival), answer.ends_at_once)

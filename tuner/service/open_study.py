@@ -11,6 +11,7 @@ from tuner.domain.points import count_configurations
 from tuner.domain.printable import cut
 from tuner.domain.regimes import FINETUNE, Arrival
 from tuner.domain.spec import StudySpec
+from tuner.domain.trial_settings import unit_of
 from tuner.domain.trials import bent_defaults, default_proposals, has_closing
 from tuner.domain.warm_start import AUTO
 from tuner.errors import DeniedError, NotFoundError, SpecError
@@ -31,10 +32,12 @@ class StudyCheck:
     Attributes:
         asks_nothing: Whether it is known to ask for no hyperparameters of its own.
         arrival: The weights that its model has as a trial begins.
+        ends_at_once: Whether the first evaluation of a command counted as its last.
     """
 
     asks_nothing: bool = False
     arrival: Arrival = Arrival.FRESH
+    ends_at_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Opened:
             yield from _announce_small_space(spec, certain=self.seen.asks_nothing)
         if self.created:
             yield from self._announce_arrival()
+            if self.seen.ends_at_once and spec.search.pruner != "none":
+                yield _tell_unprunable(spec)
             yield from _announce_warm_start(spec)
             yield from _announce_bent_defaults(spec)
         if self.denied:
@@ -99,6 +104,18 @@ class Opened:
                 "its code seeded itself: it is searched as from scratch. If they are trained: "
                 "--set space.regime=finetune"
             )
+
+
+def _tell_unprunable(spec: StudySpec) -> str:
+    unit, metric = unit_of(spec).removesuffix("s"), spec.study.metric
+    example = f"such as '{metric}=0.31 {unit}=3'"
+    if spec.process is not None and spec.process.pattern is not None:
+        example = f"which process.pattern finds as (?P<{unit}>\\d+)"
+    return (
+        f"Warning: no trial can be pruned: the command's first evaluation counts as its last. Have "
+        f"it print its {unit}, which is what [budget] counts, on the line of {metric}, {example}, "
+        "and evaluate before the end."
+    )
 
 
 def open_study(

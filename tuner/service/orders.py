@@ -90,12 +90,14 @@ class Answer:
     Attributes:
         asks_nothing: Whether the workload is known to ask for no hyperparameters of its own.
         arrival: The weights that its model has as a trial begins, if that was looked at.
+        ends_at_once: Whether the first evaluation of a command counted as its last.
         kind: The kind of the error, where there is one, such as ``SpecError``.
         error: Its message; empty where there is none.
     """
 
     asks_nothing: bool = False
     arrival: str = "fresh"
+    ends_at_once: bool = False
     kind: str = ""
     error: str = ""
 

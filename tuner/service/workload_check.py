@@ -160,7 +160,7 @@ def check_study(
         loop = prepare_checked(spec, device, passed)
     check_ranks(loop, read_processes(), device)
     if isinstance(loop, CommandLoop):
-        return StudyCheck(asks_nothing=not spec.own), loop
+        return StudyCheck(asks_nothing=not spec.own, ends_at_once=loop.ends_at_once), loop
     with lone_rank():
         arrival = detect_arrival(loop, spec, device) if looks else Arrival.FRESH
     return StudyCheck(isinstance(loop, WorkloadLoop), arrival), loop
@@ -185,7 +185,7 @@ def answer_check(order: Check, device: str) -> tuple[Answer, TrainingLoop | None
         return Answer(kind=type(error).__name__, error=str(error)), None
     except Exception:  # noqa: BLE001 (a fault of tuner, which the other process tells)
         return Answer(kind="RuntimeError", error=traceback.format_exc()), None
-    return Answer(seen.asks_nothing, seen.arrival.value), loop
+    return Answer(seen.asks_nothing, seen.arrival.value, seen.ends_at_once), loop
 
 
 def _check_class(import_string: str, workload: Any, device: torch.device) -> WorkloadCheck:

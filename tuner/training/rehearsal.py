@@ -166,10 +166,12 @@ def _prepare_command(spec: StudySpec, device: torch.device, *, check: bool) -> T
     configs = default_configs(spec)
     told = not set(OPTIMIZER_NAMES).isdisjoint(placeholders_of(loop.words))
     tried = check and loop.process.check_s > 0
-    for config in configs if told else configs[:1]:
-        if tried:
-            rehearse(loop, spec, config, device)
-    return loop
+    if not tried:
+        return loop
+    runs = [
+        rehearse(loop, spec, config, device)[1] for config in (configs if told else configs[:1])
+    ]
+    return replace(loop, ends_at_once=all(run.taken >= run.total_steps for run in runs))
 
 
 def _check_metric(

@@ -140,6 +140,19 @@ def test_a_check_takes_a_metric_without_a_step_as_the_last_evaluation(
     assert isinstance(loop, CommandLoop)
     metrics, _ = rehearse(loop, spec, default_configs(spec)[0], torch.device("cpu"))
     assert metrics == {"val_loss": 1.5}
+    assert loop.ends_at_once
+
+
+@pytest.mark.parametrize(
+    ("steps", "ends"), [("[5, 20]", False), ("[19, 20]", False), ("[20]", True), ("[0, 5]", False)]
+)
+def test_a_check_hears_whether_trials_evaluate_before_their_end(
+    commands: Any, steps: str, ends: bool
+) -> None:
+    bureau = commands(f"for step in {steps}: print(f'Step [{{step}}/20] val_loss: 1', flush=True)")
+    loop = prepare_checked(bureau.study.spec, torch.device("cpu"))
+    assert isinstance(loop, CommandLoop)
+    assert loop.ends_at_once is ends
 
 
 def test_a_command_that_trains_on_is_ended_at_the_budget(commands: Any) -> None:

@@ -16,7 +16,14 @@ from tuner.training.processes.output import LineReader, Output, ReportLine
     [
         ("val_loss=0.31 step=200", ReportLine(200, None, {"val_loss": 0.31})),
         ("epoch: 3, val_loss: 1e-3", ReportLine(None, 3, {"val_loss": 1e-3})),
-        ("Step 20 | val_loss = -.5", ReportLine(None, None, {"val_loss": -0.5})),
+        ("Step 20 | val_loss = -.5", ReportLine(20, None, {"val_loss": -0.5})),
+        ("Epoch 3: val_loss=1", ReportLine(None, 3, {"val_loss": 1.0})),
+        ("EPOCH: 3/10 val_loss=1", ReportLine(None, 3, {"val_loss": 1.0})),
+        ("Epoch [3/10], Step [20/60], val_loss: 1", ReportLine(20, 3, {"val_loss": 1.0})),
+        ("[epoch 3] 45%| val_loss=1", ReportLine(None, 3, {"val_loss": 1.0})),
+        ("step=1e3 val_loss=1", ReportLine(1000, None, {"val_loss": 1.0})),
+        ("epochs 3, step 0.5 s, epoch3, val_loss=1", ReportLine(None, None, {"val_loss": 1.0})),
+        ("train/step 3 last_epoch 3 step 3s val_loss=1", ReportLine(None, None, {"val_loss": 1.0})),
         ("step=2.5 val_loss=1", ReportLine(None, None, {"val_loss": 1.0})),
         ("val_loss=1 acc=0.5", ReportLine(None, None, {"val_loss": 1.0, "acc": 0.5})),
         ("train_loss=0.3 step=4", None),
@@ -69,7 +76,12 @@ def test_a_line_without_end_takes_no_memory(tmp_path: Path) -> None:
     assert list(output.close()) == []
 
 
-@pytest.mark.parametrize("name", ["a", "val_loss"])
+def test_a_pattern_alone_says_what_counts() -> None:
+    reader = LineReader("val_loss", r"val_loss=(?P<val_loss>\S+)")
+    assert reader.read("Epoch 3: val_loss=0.5") == ReportLine(None, None, {"val_loss": 0.5})
+
+
+@pytest.mark.parametrize("name", ["a", "val_loss", "epoch ", "val_loss epoch" + " " * 4000])
 def test_a_line_of_one_long_word_is_read_at_once(name: str) -> None:
     began = time.process_time()
     assert LineReader("val_loss").read(name * (4096 // len(name))) is None

@@ -43,10 +43,12 @@ class CommandLoop:
     Attributes:
         words: The command, with placeholders.
         process: How its process reports, pauses and ends.
+        ends_at_once: Whether a check has heard its first evaluation count as its last.
     """
 
     words: tuple[str, ...]
     process: Process
+    ends_at_once: bool = False
 
     @classmethod
     def of(cls, spec: StudySpec) -> CommandLoop:
@@ -151,7 +153,7 @@ class _Attendance:
                 raise
         if not self._is_over:
             self._conclude(process.poll() or 0)
-        elif run.place is None:
+        elif run.place is None and not self._progress.is_counted:
             self._progress.conclude()  # a check may have heard an evaluation of no place
         run.timing.mark()
 

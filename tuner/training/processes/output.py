@@ -13,11 +13,13 @@ KEPT = 20
 """Lines of a command's output that the error of a failed trial shows."""
 
 _LONGEST = 4096
+_COUNTED = ("step", "epoch")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
 _PAIR = re.compile(
     rf"(?<![A-Za-z_])([A-Za-z_][\w./-]*)\s*[=:]\s*({_NUMBER})(?![\w.])", re.IGNORECASE
 )
+_COUNT = re.compile(r"(?<![\w./-])(step|epoch)[\s=:#\[(]{1,8}(\d{1,18})(?!\w|\.\d)", re.IGNORECASE)
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Warning|Exit)\b.*|[\w.]+Error: .*")
 _PLACE = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+)')
 
@@ -44,7 +46,8 @@ class LineReader:
     Attributes:
         metric: The study's metric, without which a line reports nothing.
         pattern: A regular expression whose named groups are numbers; None reads ``name=number`` and
-            ``name: number``, as many as there are.
+            ``name: number``, as many as there are, and ``Epoch 3`` or ``Step [200/1000]`` in any
+            case.
     """
 
     metric: str
@@ -57,13 +60,15 @@ class LineReader:
         """Returns what a line reports; None if it does not hold the metric.
 
         >>> LineReader("val_loss").read("step 20: val_loss=0.31, epoch=2")
-        ReportLine(step=None, epoch=2, metrics={'val_loss': 0.31})
+        ReportLine(step=20, epoch=2, metrics={'val_loss': 0.31})
         """
         numbers = self._numbers(line)
         if self.metric not in numbers:
             return None
-        step, epoch = (_to_count(numbers.pop(name, None)) for name in ("step", "epoch"))
-        return ReportLine(step, epoch, numbers)
+        counts = {} if self._pattern else _find_counts(line)
+        for name in [name for name in numbers if name.lower() in _COUNTED]:
+            counts.setdefault(name.lower(), _to_count(numbers.pop(name)))
+        return ReportLine(counts.get("step"), counts.get("epoch"), numbers)
 
     def _numbers(self, line: str) -> dict[str, float]:
         if self._pattern is None:
@@ -85,8 +90,16 @@ class LineReader:
         return self.metric if group == spelt else group
 
 
-def _to_count(number: float | None) -> int | None:
-    return int(number) if number is not None and number.is_integer() and number >= 0 else None
+def _find_counts(line: str) -> dict[str, int | None]:
+    """Returns the first step and the first epoch that a line tells, by name."""
+    counts: dict[str, int | None] = {}
+    for name, digits in _COUNT.findall(line):
+        counts.setdefault(name.lower(), int(digits))
+    return counts
+
+
+def _to_count(number: float) -> int | None:
+    return int(number) if number.is_integer() and number >= 0 else None
 
 
 @dataclass

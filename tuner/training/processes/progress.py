@@ -39,6 +39,11 @@ class Progress:
         return "step" if self._run.budget.epochs is None else "epoch"
 
     @property
+    def is_counted(self) -> bool:
+        """Whether an evaluation has said after how many steps or epochs it stands."""
+        return self._counted is not None
+
+    @property
     def is_over(self) -> bool:
         """Whether a full trial has been trained."""
         return self._run.taken >= self._run.total_steps
