@@ -29,6 +29,7 @@ class Data:
     Raises:
         SpecError: If a part is no tuple of tensors, has no rows, or tensors of different lengths.
 
+    >>> import torch
     >>> x, y = torch.randn(100, 20), torch.randint(2, (100,))  # 100 rows
     >>> data = Data(train=(x[:80], y[:80]), val=(x[80:], y[80:]))
     >>> [len(tensor) for tensor in data.train]
