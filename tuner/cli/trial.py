@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tuner.domain.spec import StudySpec
-    from tuner.store import StudyHandle
+    from tuner.store import Database, StudyHandle
     from tuner.store.events import Event
 
 _SHOWN_ELSEWHERE = frozenset(
@@ -179,10 +179,14 @@ def show(study: str, number: int, storage: str | None, as_json: bool) -> None:
     [record] = show_waiting(database, handle, [record])
     curves = read_curves(database, handle, number)
     events = read_events(database, handle.uuid, number)
+    places = _find_places(database, handle, record)
     if as_json:
-        echo_json(_describe(handle, record, curves, events))
+        echo_json(_describe(handle, record, curves, events) | places)
     else:
         _print(handle, record, curves, events)
+        for name, place in places.items():
+            if place is not None:
+                click.echo(printable(f"{name}: {place}"))
 
 
 @trial.command(
@@ -214,6 +218,24 @@ def rerun(study: str, number: int, storage: str | None, extend: bool, as_json: b
         f"tuner study run {shlex.quote(study)}",
         err=False,
     )
+
+
+def _find_places(
+    database: Database, study: StudyHandle, record: TrialRecord
+) -> dict[str, str | None]:
+    """Returns the folder of a command's trial, and the file with its output: None if not here."""
+    from tuner.service.folders import trial_folder
+    from tuner.service.ownership import find_folder
+    from tuner.training.processes.output import LOG
+
+    places: dict[str, str | None] = {"folder": None, "output": None}
+    if study.spec.study.command is None:
+        return places
+    folder = trial_folder(find_folder(database, study)[0], record.number)
+    for name, path in (("folder", folder), ("output", folder / LOG)):
+        if path.exists():
+            places[name] = str(path)
+    return places
 
 
 def _describe(

@@ -45,6 +45,11 @@ def studies_folder(url: str) -> Path:
     return base / ".tuner"
 
 
+def trial_folder(folder: Path, number: int) -> Path:
+    """Returns the folder of a trial's files within its study's; it need not exist."""
+    return folder / "trials" / str(number)
+
+
 def remove_folder(folder: Path) -> None:
     """Deletes a study's folder, but no link in its place and no file that a link in it leads to."""
     if not folder.is_symlink():

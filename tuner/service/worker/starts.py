@@ -11,6 +11,7 @@ from tuner.fused.cohort import Cohort
 from tuner.fused.lane import LaneStart
 from tuner.fused.model import FusedModel
 from tuner.fused.twin import Twin
+from tuner.service.folders import trial_folder
 from tuner.service.worker.held_trial import HeldTrial
 from tuner.service.worker.lanes import Lanes, OnlyLane
 from tuner.training.loop import TrainingLoop
@@ -49,7 +50,7 @@ def start_alone(loop: TrainingLoop, device: torch.device, folder: Path) -> Start
 
 def place_of(trial: HeldTrial, folder: Path) -> Place:
     """Returns the place of a trial, with a folder of its own in that of its study."""
-    return Place(trial.spec.study.name, trial.number, folder / "trials" / str(trial.number))
+    return Place(trial.spec.study.name, trial.number, trial_folder(folder, trial.number))
 
 
 def start_cohort(model: FusedModel, twin: Twin | None, rest: Callable[[], object]) -> Start:

@@ -23,7 +23,7 @@ from tuner.errors import CommandError
 from tuner.training.place import Place
 from tuner.training.processes.channel import Listener
 from tuner.training.processes.conversation import Conversation
-from tuner.training.processes.output import LineReader, Output
+from tuner.training.processes.output import LOG, LineReader, Output
 from tuner.training.processes.progress import Progress
 from tuner.training.processes.trial_file import TrialFacts
 from tuner.training.processes.trial_process import TrialProcess, find_program, holding
@@ -33,7 +33,7 @@ from tuner.training.seeds import split_seed
 from tuner.training.settings import APPLIED_BY_LOOPS
 
 _LOOK_S = 0.2
-_KEPT_FILES = ("output.log", ".lock")
+_KEPT_FILES = (LOG, ".lock")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class CommandLoop:
             listener = stack.enter_context(Listener())
             environment = facts.environment() | listener.environment
             environment.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
-            output = Output(place.folder / "output.log")
+            output = Output(place.folder / LOG)
             process = stack.enter_context(
                 TrialProcess(
                     [find_program(command[0]), *command[1:]],

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+LOG = "output.log"
+"""The file in a trial's folder that has all output of its command."""
+
 KEPT = 20
 """Lines of a command's output that the error of a failed trial shows."""
 
