@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -47,3 +48,21 @@ def test_a_trial_names_its_folder_and_its_output(tuner: Tuner, run: Tuner) -> No
     output.unlink()
     gone = json.loads(tuner("trial", "show", "script", "1", "--json").stdout)
     assert (gone["folder"], gone["output"]) == (str(folder), None)
+
+
+@pytest.mark.parametrize("activated", [False, True])
+def test_a_check_says_which_program_of_two_has_run(
+    tuner: Tuner, project: Path, monkeypatch: pytest.MonkeyPatch, activated: bool
+) -> None:
+    other = project / "bin" / "python"
+    other.parent.mkdir()
+    other.symlink_to(getattr(sys, "_base_executable", sys.executable))
+    own = Path(sys.executable).parent
+    folders = [str(own), str(other.parent)] if activated else [str(other.parent), str(own)]
+    monkeypatch.setenv("PATH", os.pathsep.join([*folders, os.environ["PATH"]]))
+    (project / "script.py").write_text("import no_such_module_at_all")
+    ended = tuner("run", "--command", "python script.py {lr}", "--optimizers", "adam")
+    assert ended.returncode != 0
+    assert "ModuleNotFoundError: No module named 'no_such_module_at_all'" in ended.stderr
+    assert (f"'python' is {other}, found on PATH" in ended.stderr) is not activated
+    assert (f"write {own / 'python'} in the command" in ended.stderr) is not activated

@@ -26,7 +26,12 @@ from tuner.training.processes.conversation import Conversation
 from tuner.training.processes.output import LOG, LineReader, Output
 from tuner.training.processes.progress import Progress
 from tuner.training.processes.trial_file import TrialFacts
-from tuner.training.processes.trial_process import TrialProcess, find_program, holding
+from tuner.training.processes.trial_process import (
+    TrialProcess,
+    find_program,
+    holding,
+    tell_other_program,
+)
 from tuner.training.reporting import Pruned
 from tuner.training.run import Run
 from tuner.training.seeds import split_seed
@@ -212,7 +217,9 @@ class _Attendance:
         if code != 0:
             error, place = self._output.find_error()
             how = f"was killed by {_name(-code)}" if code < 0 else f"ended with exit code {code}"
-            raise self._fail(f"{how}{f': {error}' if error else ''}", place)
+            checked = self._run.place is None or "ModuleNotFoundError" in error
+            other = tell_other_program(self._loop.words[0]) if checked else ""
+            raise self._fail(f"{how}{f': {error}' if error else ''}", place, other)
         if not self._progress.conclude():
             raise self._fail(
                 f"ended without reporting {self._run.metric}. {self._explain_report()}"
@@ -225,9 +232,11 @@ class _Attendance:
             line = f"print lines that match process.pattern = {pattern!r}"
         return f"Have it {line}, or call tuner.current().report({metric}=...)."
 
-    def _fail(self, what: str, place: str = "") -> CommandError:
+    def _fail(self, what: str, place: str = "", remedy: str = "") -> CommandError:
         last = "\n".join(self._output.last)
         told = f"The command {what.rstrip('.')}."
+        if remedy:
+            told += f"\n{remedy}"
         if last:
             told += f"\nIts last lines:\n{last}"
         if self._run.place is not None:

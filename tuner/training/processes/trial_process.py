@@ -44,6 +44,27 @@ def find_program(name: str) -> str:
     return found
 
 
+def tell_other_program(name: str) -> str:
+    """Returns a sentence where ``PATH`` has another program than the environment of tuner.
+
+    Args:
+        name: The program's name, as the command has it.
+
+    Returns:
+        The sentence, with the remedy; nothing where both are one, or there is no such program in
+        the environment.
+    """
+    own = Path(sys.executable).parent / name
+    found = None if os.sep in name else shutil.which(name)
+    if found is None or not own.exists() or Path(found).parent.resolve() == own.parent.resolve():
+        return ""
+    return (
+        f"Here {name!r} is {found}, found on PATH, while tuner runs in the environment that has "
+        f"{own}. Calling .venv/bin/tuner leaves PATH as it is: activate the environment, or "
+        f"write {own} in the command."
+    )
+
+
 @contextlib.contextmanager
 def holding(folder: Path, waits: Callable[[], object]) -> Iterator[int]:
     """Holds a trial's folder, so that no two attempts of the trial write to it at once.
