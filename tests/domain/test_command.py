@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tuner.domain.allowed_commands import (
 )
 from tuner.domain.catalog.dimensions import Fixed
 from tuner.domain.catalog.hyperparameters import name_in_torch
-from tuner.domain.command import fill, known_settings, placeholders_of, write_setting
+from tuner.domain.command import fill, known_settings, placeholders_of, write_line, write_setting
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import parse_spec
 from tuner.domain.trial_settings import settings_of_trial
@@ -42,8 +43,24 @@ def refusal(*flags: str, **tables: Any) -> str:
 
 def test_a_spec_with_a_command_comes_back_from_its_json() -> None:
     spec = spec_of("--lr={lr}", own={"width": {"low": 4, "high": 8}}, process={"grace_s": 1.0})
-    assert spec.study.workload == "python train.py '--lr={lr}'"
+    assert spec.study.workload == "python train.py --lr={lr}"
     assert parse_spec(spec.to_json(), origin="again") == spec
+
+
+def test_a_stored_command_whose_line_has_other_quotes_is_read() -> None:
+    tree = spec_of("--lr={lr}").to_json()
+    tree["study"]["workload"] = "python train.py '--lr={lr}'"
+    assert parse_spec(tree, origin="old").study.command == (*TRAIN, "--lr={lr}")
+
+
+@pytest.mark.parametrize(
+    "word", ["{lr}", "--b={betas.0},{eps}", "{{a}}", "{a,b}", "{a..b}", "a'$b"]
+)
+def test_a_line_of_a_command_reads_as_its_words_in_a_shell(word: str) -> None:
+    line = write_line(["printf", "%s", word])
+    assert shlex.split(line)[2] == word
+    shown = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert shown.stdout == word
 
 
 def test_workload_and_command_exclude_each_other() -> None:

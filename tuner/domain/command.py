@@ -21,6 +21,7 @@ from tuner.errors import SpecError
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_@%+=:,./-]|(?<!\{)\{\w+(?:\.\w+)?\}(?!\}))+", re.ASCII)
 _OWN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _LAUNCHERS = re.compile(
@@ -279,8 +280,12 @@ def write_setting(value: Setting) -> str:
 
 
 def write_line(words: Sequence[str]) -> str:
-    """Returns a command as one line for a shell."""
-    return shlex.join(words)
+    """Returns a command as one line for a shell; a placeholder alone needs no quotes.
+
+    >>> write_line(["python", "train.py", "--lr={lr}", "a b"])
+    "python train.py --lr={lr} 'a b'"
+    """
+    return " ".join(word if _PLAIN.fullmatch(word) else shlex.quote(word) for word in words)
 
 
 def read_line(line: str, where: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -73,7 +74,7 @@ class StudySection(Frozen):
         if command is None:
             if "command" in info.data and not re.fullmatch(IMPORT_STRING, workload):
                 raise ValueError("must be an import string such as models.digits:Digits")
-        elif workload != write_line(command):
+        elif workload not in (write_line(command), shlex.join(command)):  # as older versions do
             raise ValueError("give workload or command, not both")
         return workload
 

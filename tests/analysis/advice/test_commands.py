@@ -9,6 +9,7 @@ from tests.report.summaries import make_spec
 from tuner.analysis.advice.commands import join, search_again, write_toml, write_value
 from tuner.cli.main import cli
 from tuner.domain.catalog.dimensions import Fixed, Float
+from tuner.domain.command import read_line
 from tuner.domain.spec import StudySpec
 from tuner.domain.study_file import apply_settings, parse_spec
 
@@ -22,8 +23,11 @@ def typed(command: str | None) -> StudySpec:
     assert words[:2] == ["tuner", "run"]
     context = cli.commands["run"].make_context("run", words[2:])
     given = context.params
+    code = {"workload": given["workload"]}
+    if given["command"] is not None:
+        code = {"command": read_line(given["command"], "--command")}
     tree = {
-        "study": {"name": given["name"], "workload": given["workload"]},
+        "study": {"name": given["name"], **code},
         "space": {"optimizers": given["optimizers"].split(",")},
     }
     return parse_spec(apply_settings(tree, given["settings"]), origin="test").resolve()
@@ -52,6 +56,24 @@ def test_a_study_searched_again_is_as_before_but_for_its_name(tables: dict[str, 
     again = typed(search_again(spec, "more", {}))
     assert again.study.name == f"{spec.study.name}.more"
     assert spec.differences(again).keys() == {"study.name"}
+
+
+def test_a_command_searched_again_says_what_differs_as_people_write_it() -> None:
+    tree = {
+        "study": {"name": "small", "command": ["python", "train.py", "--lr={lr}", "a b"]},
+        "budget": {"epochs": 8, "trials": 30},
+        "space": {"optimizers": ["adam"], "breadth": 2},
+        "process": {"resumable": True},
+        "own": {"width": 8.0},
+    }
+    spec = parse_spec(tree, origin="test").resolve()
+    line = search_again(spec, "more", {"budget.epochs": 16.0})
+    assert line == (
+        """tuner run --command "python train.py --lr={lr} 'a b'" --name small.more """
+        "--optimizers adam --set budget.trials=30 --set budget.epochs=16 --set own.width=8.0 "
+        "--set process.resumable=true --set space.breadth=2"
+    )
+    assert spec.differences(typed(line)).keys() == {"study.name", "budget.epochs"}
 
 
 def test_changes_and_axes_are_set_and_a_length_replaces_the_other() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from tuner.analysis.edges import AxisPath
 from tuner.domain.catalog.dimensions import Dimension, dump_dimension
+from tuner.domain.command import Process
+from tuner.domain.command_rules import keep_schedule
 from tuner.domain.regimes import SCRATCH
 from tuner.domain.search import COMPARE, share_out
 from tuner.domain.spec import StudySpec
@@ -26,13 +28,26 @@ _NOT_KEPT = {
     ("study", "command"),
     ("search", "warm_start"),
 }
+_COUNTING = ("budget", "process")
+"""Tables of plain settings, in which a whole number may stand for a real one."""
+
+_IN_DOUBLE_QUOTES = re.compile(r'["$`\\!]')
+"""Characters that mean something to a shell within double quotes."""
+
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _BARE_TEXT = re.compile(r"(?!true$|false$|inf$|nan$)[A-Za-z][A-Za-z_]*")
 
 
 def join(*words: str) -> str:
     """Returns a command of several words, quoted for a shell."""
-    return shlex.join(("tuner", *words))
+    return " ".join(map(_quote, ("tuner", *words)))
+
+
+def _quote(word: str) -> str:
+    """Returns a word for a shell; one with quotes of its own in double quotes, if these do."""
+    if "'" in word and not _IN_DOUBLE_QUOTES.search(word):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 def search_again(
@@ -56,7 +71,8 @@ def search_again(
         The command, or None where the rules of study files do not allow such a study.
     """
     competing = tuple(optimizers) or spec.space.optimizers
-    settings = {**settings_of(spec), **axes_of(spec, axes or {}, competing), **changes}
+    plain = {key: _shorten(key.partition(".")[0], value) for key, value in changes.items()}
+    settings = {**settings_of(spec), **axes_of(spec, axes or {}, competing), **plain}
     typed = [f"{key}={write_value(value)}" for key, value in settings.items()]
     name = f"{spec.study.name}.{suffix}"
     tree: dict[str, Any] = {
@@ -117,25 +133,34 @@ def settings_of(spec: StudySpec) -> dict[str, Any]:
     """
     study = {"name": "a", "workload": "a:a"}
     usual = StudySpec.model_validate({"study": study}).model_dump(mode="json")
+    if spec.study.command is not None:
+        usual["process"] = Process().model_dump(mode="json")
+        usual["space"] |= keep_schedule({"study": code_of(spec)}).get("space", {})
     own = spec.model_dump(mode="json", exclude_none=True)
     found: dict[str, Any] = {}
     for table in _KEPT:
         for key, value in own.get(table, {}).items():
             if value != (usual.get(table) or {}).get(key) and (table, key) not in _NOT_KEPT:
-                found[f"{table}.{key}"] = value
+                found[f"{table}.{key}"] = _shorten(table, value)
     if spec.budget.full_trials is not None:  # which would else say how many trials there are
         found["budget.trials"] = spec.budget.trials
     if spec.search.mode == COMPARE:  # a trial that ran again may have made it one more
         size = "trials" if spec.budget.full_trials is None else "full_trials"
         shared = share_out(getattr(spec.budget, size), len(spec.space.optimizers))
         found[f"budget.{size}"] = shared
-    if own["space"]["schedules"] != usual["space"]["schedules"]:
+    if own["space"]["schedules"] != list(usual["space"]["schedules"]):
         found["space.schedules"] = own["space"]["schedules"]
     if spec.space.breadth is not None:
         found["space.breadth"] = spec.space.breadth
     if spec.space.regime not in (None, SCRATCH):
         found["space.regime"] = spec.space.regime
     return found
+
+
+def _shorten(table: str, value: Any) -> Any:
+    """Returns a setting as people write it: 8 epochs, not 8.0."""
+    whole = table in _COUNTING and isinstance(value, float) and value.is_integer()
+    return int(value) if whole else value
 
 
 def axes_of(
