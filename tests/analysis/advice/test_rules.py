@@ -19,7 +19,7 @@ from tuner.analysis.advice.rules import advise
 from tuner.analysis.confirmed import Confirmed, summarize_confirmation
 from tuner.analysis.importance import measure_importance
 from tuner.analysis.summary import StudySummary
-from tuner.domain.catalog.dimensions import Choice, Fixed, Float
+from tuner.domain.catalog.dimensions import Choice, Fixed, Float, Int
 from tuner.domain.confirmation import CONFIRMS, REPEAT, Confirmation
 from tuner.domain.spec import StudySpec
 from tuner.domain.states import StudyState
@@ -354,6 +354,20 @@ def test_many_hyperparameters_for_few_trials_ask_for_fewer(count: int, fires: bo
         assert typed(found["few-trials"].command).space.breadth == 2
     narrow = advice_on(study(trials, spec_of()))
     assert "few-trials" not in narrow
+
+
+def test_a_breadth_that_leaves_nothing_out_is_not_advised() -> None:
+    space = {"breadth": 3, "optimizers": ["adam"], "schedules": ["constant"]}
+    command = {"name": "some_study", "command": ["python", "train.py", "--lr={lr}"]}
+    own = {name: {"low": 1, "high": 8} for name in ("width", "depth", "heads", "layers")}
+    trials = [
+        replace(one, own_axes={name: Int(low=1, high=8) for name in own})
+        for one in (flat(n, 1 + n) for n in range(6))
+    ]
+    for decay, fires in ((), False), (("{weight_decay}",), True):
+        words = {**command, "command": [*command["command"], *decay]}
+        found = advice_on(study(trials, spec_of(space=space, study=words, own=own)))
+        assert ("few-trials" in found) is fires
 
 
 # idle-device

@@ -110,6 +110,8 @@ def few_trials(evidence: Evidence) -> list[Advice]:
     searched = count_searched(spec, summary.best.record)
     if not row.settled or finished >= PER_HYPERPARAMETER * searched:
         return []
+    if not _follows_breadth(spec, summary.best.record):
+        return []  # a command is given few, say, or the study file sets all that is searched
     command = search_again(spec, "narrow", {"space.breadth": breadth - 1})
     if command is None:
         return []
@@ -118,6 +120,21 @@ def few_trials(evidence: Evidence) -> list[Advice]:
         f"hyperparameters, fewer than {PER_HYPERPARAMETER} for each: search fewer of them."
     )
     return [Advice("few-trials", sentence, command)]
+
+
+def _follows_breadth(spec: StudySpec, record: TrialRecord) -> bool:
+    """Tells whether a trial searched anything that a smaller breadth leaves out."""
+    breadth = spec.space.breadth or 1
+    return any(
+        one.searched_in(spec.space.regime).breadth == breadth
+        and key in branch.axes
+        and not isinstance(branch.axes[key], Fixed)
+        and f"{branch.table}.{branch.row}.{key}" not in (spec.written or ())
+        for branch in branches_of(spec, record.proposal.params)
+        if branch.network is None
+        for one in branch.hyperparameters
+        for key in one.axis_names
+    )
 
 
 def count_searched(spec: StudySpec, record: TrialRecord) -> int:
