@@ -21,6 +21,7 @@ from tuner.errors import CommandError, WorkloadError
 from tuner.search.promotion import PromotionPruner
 from tuner.service.interruption import Interruption
 from tuner.store import Database
+from tuner.store.records import read_record
 from tuner.training.processes.command_loop import CommandLoop
 from tuner.training.rehearsal import default_configs, prepare_checked, rehearse
 
@@ -41,13 +42,35 @@ class Told(Interruption):
         pass
 
 
+class Heard(Interruption):
+    """Asks for a stop once an evaluation of a trial is on record."""
+
+    def __init__(self, bureau: Bureau, number: int) -> None:
+        super().__init__()
+        self._bureau, self._number = bureau, number
+
+    @property
+    def requested(self) -> bool:
+        record = read_record(self._bureau.database, self._bureau.study, self._number)
+        return record is not None and bool(record.evaluations)
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
 class Commands(Bureau):
     """A bureau whose trials run a script."""
 
-    def run(self, worker: str = "a", until: str | None = None) -> TrialRecord:
-        """Trains a trial; asks for a stop once its output holds a text."""
-        said = self.folder(0) / "output.log"
-        interruption = None if until is None else Told(said, until)
+    def run(
+        self, worker: str = "a", until: str | None = None, *, until_heard: bool = False
+    ) -> TrialRecord:
+        """Trains a trial; asks for a stop once its output holds a text, or it has reported."""
+        interruption: Interruption | None = None
+        if until is not None:
+            interruption = Told(self.folder(0) / "output.log", until)
+        elif until_heard:
+            interruption = Heard(self, 0)
         return self.train(CommandLoop.of(self.study.spec), worker=worker, interruption=interruption)
 
     def folder(self, number: int) -> Path:
@@ -321,6 +344,9 @@ print("begins at", begin, os.environ["TUNER_STEP"])
 for step in range(begin + 5, 21, 5):
     open(path, "w").write(str(step))
     print(f"step={step} val_loss={step}")
+    if not os.path.exists(sys.argv[0] + ".once"):
+        open(sys.argv[0] + ".once", "w").close()
+        time.sleep(300)  # until it is stopped
     time.sleep(0.3)
 """
 
@@ -353,7 +379,7 @@ def test_a_command_pauses_if_it_is_resumable_and_is_pruned_else(
 
 def test_a_command_that_is_not_resumable_starts_over_in_an_empty_folder(commands: Any) -> None:
     bureau = commands(RESUMES)
-    bureau.run(until="step=5")
+    bureau.run(until_heard=True)
     assert "start over: a command goes on" in bureau.said[-1]
     assert "process.resumable = true" in bureau.said[-1]
     assert (bureau.folder(0) / "step.txt").exists()
@@ -364,7 +390,7 @@ def test_a_command_that_is_not_resumable_starts_over_in_an_empty_folder(commands
 
 def test_a_resumable_command_is_taken_over_where_it_was(commands: Any) -> None:
     bureau = commands(RESUMES, process={"resumable": True})
-    bureau.run(until="step=5")
+    bureau.run(until_heard=True)
     record = bureau.run(worker="b")
     assert (record.outcome, list(record.evaluations)) == (Outcome.COMPLETE, [5, 10, 15, 20])
     first, second = [line for line in bureau.output().splitlines() if line.startswith("begins")]
