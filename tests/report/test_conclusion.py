@@ -51,7 +51,7 @@ def test_an_optimizer_in_a_tie_is_not_called_below() -> None:
 
 
 def test_the_winner_is_compared_to_its_own_defaults() -> None:
-    assert "Its defaults reach 0.5, 2 times the value." in conclude(mixed_summary())
+    assert "adam's defaults reach 0.5, 2 times the value." in conclude(mixed_summary())
 
 
 def test_optimizers_that_no_trial_has_tried_are_named() -> None:
@@ -146,7 +146,7 @@ def test_defaults_are_compared_with_the_value_that_is_stated() -> None:
     best = replace(summary.best, record=replace(summary.best.record, value=0.5), seeds=10)
     told = said(replace(summary, best=best))
     assert "val_loss 0.5 in the mean over 10 fresh seeds" in told
-    assert "Its defaults reach 0.6 on one seed, 20% above." in told
+    assert "adam's defaults reach 0.6 on one seed, 20% above." in told
 
 
 def test_a_single_seed_is_always_doubted() -> None:

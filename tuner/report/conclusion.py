@@ -284,17 +284,17 @@ def _compare_to_default(
         return [f"Tuning has not beaten {leader.optimizer}'s own defaults."]
     on = " on one seed" if best.seeds else ""
     return [
-        f"{_tell_default(study, leader.default_value)}{on}"
+        f"{leader.optimizer}'s defaults {_tell_default(study, leader.default_value)}{on}"
         f"{_compare(study, leader.default_value, value)}."
     ]
 
 
 def _tell_default(study: StudySection, value: float) -> str:
     if study.target is None:
-        return f"Its defaults reach {number(value)}"
+        return f"reach {number(value)}"
     if not is_reached(study, value):
-        return f"Its defaults do not reach {tell_target(study)}"
-    return f"Its defaults need {tell_value(study, value)}"
+        return f"do not reach {tell_target(study)}"
+    return f"need {tell_value(study, value)}"
 
 
 def _explain_default(summary: StudySummary, leader: OptimizerSummary) -> list[str]:
