@@ -348,6 +348,10 @@ def test_page_of_a_study_has_its_answer_and_trials_in_torch_s_terms(
     page = json.loads(ask("GET", f"/api/studies/{finished.study_id}").body)
     answer = to_card(read_results(database, finished))
     assert page["note"] == {"version": 0, "body": compose(answer, "")}
+    figures = {
+        each["id"]: json.loads(each["graph_object"]) for each in page["plotly_graph_objects"]
+    }
+    assert figures["tuner-learning-rates"]["data"][0]["x"]
     assert attributes_of(page)["workload"] == finished.spec.study.workload
     assert not [key for key in attributes_of(page) if key.startswith("tuner:")]
     for record, shown in zip(read_records(database, finished), page["trials"], strict=True):

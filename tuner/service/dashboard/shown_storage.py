@@ -19,7 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.domain.trials import Proposal, TrialRecord
 from tuner.errors import TunerError
 from tuner.report.markdown import to_card
+from tuner.report.plotly import to_figures
 from tuner.report.trial_words import describe_trial
+from tuner.service.dashboard.figures import write_figures
 from tuner.service.dashboard.notes import with_answer
 from tuner.service.summaries import read_results
 from tuner.store import Database, Studies, StudyHandle
@@ -50,7 +52,7 @@ class ShownStorage(Storage):
         # The same connections, so that nothing is opened and checked twice.
         self.__dict__.update(database.storage.__dict__)
         self._database, self._page = database, threading.local()
-        self._answers: dict[int, tuple[float, str]] = {}
+        self._answers: dict[int, tuple[float, str, dict[str, str]]] = {}
 
     def open_page(self, study_id: int | None) -> None:
         """Sets the study whose page this thread answers next, None for another page."""
@@ -89,23 +91,26 @@ class ShownStorage(Storage):
         shown.user_attrs = _fold(study.user_attrs)
         study_id = study._study_id  # noqa: SLF001 (it has no other name)
         if getattr(self._page, "study_id", None) == study_id:
-            answer = self._answer(study_id, study.study_name)
-            shown.system_attrs = with_answer(study.system_attrs, answer)
+            answer, figures = self._answer(study_id, study.study_name)
+            shown.system_attrs = with_answer(study.system_attrs, answer) | figures
         return shown
 
-    def _answer(self, study_id: int, name: str) -> str:
-        """Returns the answer card of a study, or why there is none."""
-        until, answer = self._answers.get(study_id, (0.0, ""))
+    def _answer(self, study_id: int, name: str) -> tuple[str, dict[str, str]]:
+        """Returns the answer card of a study, or why there is none, and its figures."""
+        until, answer, figures = self._answers.get(study_id, (0.0, "", {}))
         began = time.monotonic()
         if began < until:
-            return answer
+            return answer, figures
         try:
-            answer = to_card(read_results(self._database, Studies(self._database).find(name)))
+            summary = read_results(self._database, Studies(self._database).find(name))
+            answer, figures = to_card(summary), write_figures(to_figures(summary))
         except TunerError as error:
             answer = f"*tuner has no answer to show: {' '.join(str(error).split())}*"
+            figures = {}
         took_s = time.monotonic() - began
-        self._answers[study_id] = (began + max(_KEPT_S, _PATIENCE * took_s), answer)
-        return answer
+        kept_until = began + max(_KEPT_S, _PATIENCE * took_s)
+        self._answers[study_id] = (kept_until, answer, figures)
+        return answer, figures
 
     def _show_trials(self, study_id: int, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
         trials = list(trials)
