@@ -145,7 +145,8 @@ def run(name: str, kind: str, scale: Scale) -> Result:
             taken_over=len(givers),
             robbed=sum(pid not in scene.crew.lost for pid in givers),
             steps_again=count_steps_again(scene),
-            steps_allowed=losses * (scale.steps if fault.small_disk else interval),
+            steps_allowed=losses * (scale.steps if fault.small_disk else interval)
+            + scale.steps * count_anew(database, study),
         )
         database.close()
     return result
@@ -251,6 +252,12 @@ def is_broken(record: TrialRecord, curves: dict[str, dict[int, float]], scale: S
         or (whole and (seen != points or len(steps) != scale.steps))
         or (bool(seen) and len(steps) < seen[-1])
     )
+
+
+def count_anew(database: Database, study: StudyHandle) -> int:
+    """Counts the trials that started over: an error soon after a checkpoint is blamed on that."""
+    events = read_events(database, study.uuid)
+    return sum(event.kind == "started_over" for event in events)
 
 
 def count_steps_again(scene: Scene) -> int:
