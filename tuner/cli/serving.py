@@ -1,4 +1,4 @@
-"""What the commands that serve pages share: their options, and how they begin and end."""
+"""The options of commands that serve pages, and the server that such a command runs."""
 
 from __future__ import annotations
 

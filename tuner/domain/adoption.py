@@ -33,7 +33,7 @@ _PREFIXES = ("optimizer_", "optim_", "opt_", "hparams_", "params_", "config_")
 
 @dataclass(frozen=True)
 class Target:
-    """What a parameter of theirs is here.
+    """The setting of ours that a parameter of an imported study becomes.
 
     Attributes:
         key: ``optimizer``, ``schedule``, ``batch_size``, a hyperparameter such as ``lr``, or

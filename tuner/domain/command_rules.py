@@ -1,4 +1,4 @@
-"""What a study that trains by a command may say, and what follows from its placeholders."""
+"""The rules for studies that train by a command, and the settings that follow from placeholders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def tell_command(raw: Any) -> Any:
-    """Has the line of a command stand where the workload's import string does.
+    """Returns a ``[study]`` table whose ``workload`` is the line of its command, if it has one.
 
     Args:
         raw: The ``[study]`` table of a study file, not checked.
@@ -36,7 +36,7 @@ def tell_command(raw: Any) -> Any:
 
 
 def keep_schedule(raw: Any) -> Any:
-    """Has a command that is given settings, but no schedule, train without one of ours.
+    """Returns a study file that searches no schedule, if its command is told settings but none.
 
     Args:
         raw: A study file, not checked.

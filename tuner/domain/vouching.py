@@ -1,4 +1,4 @@
-"""What a study may run here, since a user has typed it: its code, or its command."""
+"""A study may run code, or a command, that a user has typed; here both are allowed together."""
 
 from __future__ import annotations
 

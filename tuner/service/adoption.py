@@ -42,7 +42,7 @@ _METRIC = r"^[A-Za-z_][\w./-]*$"
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a person says about an import.
+    """The choices of a person who imports a study.
 
     Attributes:
         name: The study's name here; None for the same.

@@ -24,7 +24,7 @@ _FINISHED = (Activity.DONE, Activity.STOPPED)
 
 @dataclass(frozen=True)
 class Holding:
-    """What the trials of one study hold.
+    """The files on disk that belong to the trials of one study.
 
     Attributes:
         study: The study's name.

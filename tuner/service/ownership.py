@@ -29,7 +29,7 @@ Mark = str | None
 
 
 class Owner(enum.Enum):
-    """Whose a study's folder is."""
+    """The owner of a study's folder, as the mark in the folder tells."""
 
     THIS = "this database"
     OTHER = "another database, which holds the study"

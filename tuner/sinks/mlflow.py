@@ -36,21 +36,21 @@ T = TypeVar("T")
 _UUID, _NUMBER, _OUTCOME = "tuner.study_uuid", "tuner.trial", "tuner.outcome"
 
 _STATUS = {Outcome.COMPLETE: "FINISHED", Outcome.FAILED: "FAILED"}
-"""How MLflow calls the ends of trials; those that were ended early are killed ones there."""
+"""MLflow's words for the ends of trials; those that were ended early are killed ones there."""
 
 _AT_ONCE = 1000
 """Points that the server takes in one request, at most; of params and tags it takes 100."""
 
 _LONGEST_NAME, _LONGEST_TEXT = 250, 500
 _STRANGE = re.compile(r"[^\w\-. :/]", re.ASCII)
-"""What MLflow takes in no name of a number."""
+"""The letters that MLflow refuses in the name of a number."""
 
 _QUOTES = re.compile("[\"'`]")
-"""What a folder cannot find an experiment by."""
+"""The letters in the name of an experiment by which a folder cannot find it."""
 
 
 def _translated(method: Callable[..., T]) -> Callable[..., T]:
-    """Has a method raise tuner's errors instead of MLflow's, and none of its warnings."""
+    """Turns MLflow's errors in a method into tuner's, and keeps its warnings quiet."""
 
     @functools.wraps(method)
     def call(self: MLflowSink, *arguments: Any) -> T:

@@ -35,7 +35,7 @@ class Sender:
 
     @property
     def due(self) -> int:
-        """How many trials have news that have not been written yet."""
+        """The number of trials with news that have not been written yet."""
         return len(self._due)
 
     def send(self) -> None:

@@ -1,4 +1,4 @@
-"""What is told of a study and its trials elsewhere: settings, tags, points of curves, endings."""
+"""The sheets that sinks get of a study and its trials: settings, tags, curves, endings."""
 
 from __future__ import annotations
 

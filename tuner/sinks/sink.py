@@ -11,7 +11,7 @@ from tuner.sinks.sheets import Ending, Point, StudySheet, TrialSheet
 
 @dataclass(frozen=True)
 class Held:
-    """What a sink holds of a trial already.
+    """The part of a trial that a sink holds already.
 
     Attributes:
         ended: Whether it holds all of it, its end included.

@@ -24,7 +24,7 @@ _MARK = "tuner-study.json"
 """The file in a study's folder that says whose it is."""
 
 _STATUS = {Outcome.FAILED: api_pb2.STATUS_FAILURE}
-"""How TensorBoard calls the ends of trials; all others are its successes."""
+"""TensorBoard's words for the ends of trials; all others are its successes."""
 
 
 class TensorBoardSink:

@@ -124,7 +124,7 @@ class Checkpointing:
 
     @property
     def kept(self) -> dict[str, Any] | None:
-        """What a trainer has saved of the earlier attempt, or None."""
+        """The objects that a trainer saved in the earlier attempt, by name, or None."""
         kept: dict[str, Any] | None = self.snapshot["kept"] if self.snapshot else None
         return kept
 

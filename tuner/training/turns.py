@@ -46,7 +46,7 @@ class Turns:
 
     @property
     def kept(self) -> dict[str, Any] | None:
-        """What the trainer saved in the attempt that this one continues, or None at the start."""
+        """The objects that the trainer saved in the attempt before this one; None at the start."""
         return self._checkpointing.kept
 
     @property
@@ -100,6 +100,6 @@ class Turns:
             self.hold()
 
     def hold(self) -> None:
-        """Has a trainer save once more where it is to stop: once it has, it cannot any longer."""
+        """Asks the trainer to save once more before it stops: afterwards it cannot any longer."""
         if self._checkpointing.keeper is not None and self._checkpointing.resumable:
             self._checkpointing.hold()

@@ -13,8 +13,8 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _READS = ("GET", "HEAD")
 _NARROW = b"<style>main{min-width:0}</style></head>"
-"""What ends the head of a page: without it, one long line of a note makes all of it wider than a
-phone."""
+"""A style, put at the end of a page's head: it keeps a page as narrow as a phone, though a note has
+one long line."""
 
 _DETAIL = re.compile(r"/api/studies/(\d{1,18})/?")  # no id is longer
 

@@ -18,7 +18,7 @@ from tuner.training.reporting import Interrupted, Pruned
 from tuner.training.run import Run
 
 ON, OVER, PRUNED, STOP = "on", "over", "pruned", "stop"
-"""What is to become of a trial: it goes on, has trained in full, is pruned, or stops here."""
+"""The answer to a report: the trial goes on, has trained in full, is pruned, or stops here."""
 
 _REMEMBERED = 256
 

@@ -1,4 +1,4 @@
-"""How far a trial's process has come: what it reports, as its run counts and judges it."""
+"""The progress of a trial's process: its reports become steps and evaluations of the run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Progress:
 
     @property
     def unit(self) -> Literal["step", "epoch"]:
-        """What reports count in."""
+        """The unit in which reports count: steps or epochs."""
         return "step" if self._run.budget.epochs is None else "epoch"
 
     @property

@@ -74,7 +74,7 @@ class TrialFacts:
 
     @property
     def unit(self) -> str:
-        """What the budget counts: ``steps`` or ``epochs``."""
+        """The unit of the budget: ``steps`` or ``epochs``."""
         return unit_of(self.spec)
 
     def settings(self) -> dict[str, Setting]:
